@@ -1,0 +1,317 @@
+"""RunConfig: all that a run may be told, one section for each stage.
+
+`load` reads a YAML file and `section.field=value` overrides, and answers with every fault at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+
+from hone.curation import STEPS
+from hone.errors import ConfigError
+from hone.methods import METHODS
+from hone.objectives import OBJECTIVES
+from hone.options import REQUIRED
+from hone.sources import SOURCES
+from hone.training.settings import Settings
+
+
+class Section(BaseModel):
+    """A part of the configuration: no other fields than its own, and none changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Part(Section):
+    """The options of one source, step, objective or method; `kind` names it."""
+
+    kind: str
+
+    def options(self) -> dict[str, Any]:
+        """Its options, without `kind`: the keyword arguments of the part's class."""
+        return self.model_dump(exclude={"kind"})
+
+
+def _section(cls: type[Any], base: type[Section] = Section, **more: Any) -> type[Any]:
+    """The section for a dataclass of options: fields with the same names, descriptions and bounds."""
+    hints = get_type_hints(cls)
+    fields: dict[str, Any] = dict(more)
+    for option in dataclasses.fields(cls):
+        given: dict[str, Any] = {"default": option.default}
+        if option.default is REQUIRED:
+            given = {} if option.default_factory is REQUIRED else {"default_factory": option.default_factory}
+        extra = {"description": option.metadata["description"], **option.metadata["bounds"]}
+        fields[option.name] = (hints[option.name], Field(**given, **extra))
+    return create_model(cls.__name__, __base__=base, __doc__=cls.__doc__, **fields)
+
+
+def _union(parts: Mapping[str, type[Any]]) -> Any:
+    """Any one of `parts`, told apart by `kind`."""
+    models = tuple(
+        _section(cls, Part, kind=(Literal[kind], Field(description="Which one."))) for kind, cls in parts.items()
+    )
+    return models[0] if len(models) == 1 else Annotated[Union[models], Field(discriminator="kind")]
+
+
+if TYPE_CHECKING:
+    SourcePart = StepPart = ObjectivePart = MethodPart = Part
+    TrainingSection = Section
+else:
+    SourcePart, StepPart = _union(SOURCES), _union(STEPS)
+    ObjectivePart, MethodPart = _union(OBJECTIVES), _union(METHODS)
+    TrainingSection = _section(Settings)
+
+
+class Ingest(Section):
+    """Where the rows come from, and which of their columns mean what."""
+
+    source: SourcePart = Field(description="Where the rows come from.")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="The objective's columns and the source's names for them, where they differ: {text: body, label: topic}.",
+    )
+    keep: list[str] = Field(
+        default_factory=list, description="Further columns of the source to carry along, for slices and reports."
+    )
+    max_refused: float = Field(
+        0.0, ge=0, le=1, description="The share of input rows that may be refused (malformed) before the run stops."
+    )
+
+
+class Split(Section):
+    """How curated rows are parted, unless they came with their own splits."""
+
+    valid: float = Field(0.1, ge=0, lt=1, description="Share of rows for validation.")
+    test: float = Field(0.1, gt=0, lt=1, description="Share of rows for the final test.")
+    seed: int = Field(17, ge=0, description="Seed of the split.")
+    near_duplicate: float = Field(
+        0.8, gt=0, le=1, description="Jaccard similarity from which two rows must be on the same side."
+    )
+
+
+def _default_steps() -> list[Any]:
+    return [{"kind": kind} for kind in ("normalize", "filters", "duplicates", "label_conflicts")]
+
+
+class Curation(Section):
+    """What happens to rows before anything is learned from them."""
+
+    steps: list[StepPart] = Field(
+        default_factory=_default_steps, validate_default=True, description="The steps, in the order they are done."
+    )
+    split: Split = Field(default_factory=Split, description="How rows are parted.")
+
+
+class Validation(Section):
+    """What must hold for the rows before a model may learn from them."""
+
+    on_failure: Literal["stop", "quarantine", "warn"] = Field(
+        "stop", description="What a failed expectation does: stop the run, set the failing rows aside, or only warn."
+    )
+    suite: str = Field("", description="A YAML file with further Great Expectations expectations.")
+    min_rows: int = Field(20, ge=1, description="The least rows in the training split.")
+    min_rows_held_out: int = Field(5, ge=1, description="The least rows in the validation and in the test split.")
+    max_class_share: float = Field(0.95, gt=0, le=1, description="The largest share of rows that one label may have.")
+    min_rows_per_class: int = Field(2, ge=1, description="The least training rows of a label.")
+    max_median_tokens: int = Field(
+        512, ge=1, description="The median length of a row may not be above this, in tokens."
+    )
+    min_median_tokens: int = Field(1, ge=1, description="The median length of a row may not be below this, in tokens.")
+
+
+class Model(Section):
+    """The base model that is fine-tuned."""
+
+    base: str = Field(
+        description="A hub id, a local directory, or package:NAME/PATH for files that lie in an installed package."
+    )
+    revision: str = Field("", description="The hub revision (a commit); main's newest where empty, and then recorded.")
+    licence: str = Field("", description="The base model's licence, where its own files do not say.")
+
+
+class Tokenization(Section):
+    """How text becomes tokens."""
+
+    max_length: int = Field(128, ge=4, le=131072, description="The most tokens of a row; the rest is cut off.")
+    max_truncated: float = Field(0.1, ge=0, le=1, description="The share of rows that may be cut before the run stops.")
+
+
+class Evaluation(Section):
+    """How the model is judged on the test rows."""
+
+    slices: list[str] = Field(
+        default_factory=lambda: ["length", "source"],
+        description="Columns by which metrics are told apart; length stands for quartiles of the text's length.",
+    )
+    neighbours: int = Field(10, ge=1, description="Neighbours of the k-nearest-neighbours baseline.")
+    resamples: int = Field(1000, ge=100, le=100000, description="Bootstrap resamples.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Coverage of the intervals.")
+    worst: int = Field(20, ge=0, le=1000, description="How many of the worst errors are shown.")
+    seed: int = Field(17, ge=0, description="Seed of the bootstrap.")
+
+
+class Registration(Section):
+    """What the model is called in MLflow."""
+
+    model: str = Field("", description="The registered model's name; the run's name where empty.")
+    experiment: str = Field("hone", min_length=1, description="The MLflow experiment.")
+    alias: str = Field("candidate", pattern=r"^[a-z][a-z0-9_-]*$", description="The alias a new version gets.")
+
+    @field_validator("alias")
+    @classmethod
+    def _not_reserved(cls, alias: str) -> str:
+        if alias == "latest" or alias[1:].isdigit() and alias[0] == "v":
+            raise ValueError("is an alias that MLflow keeps for itself")
+        return alias
+
+
+class RunConfig(Section):
+    """All that a run may be told. Each stage's cache key depends on its own section alone."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="The run's name: a-z, 0-9 and dashes.")
+    objective: ObjectivePart = Field(
+        default={"kind": "text-classification"}, validate_default=True, description="What the model learns."
+    )
+    ingest: Ingest = Field(description=Ingest.__doc__)
+    curation: Curation = Field(default_factory=Curation, description=Curation.__doc__)
+    validation: Validation = Field(default_factory=Validation, description=Validation.__doc__)
+    model: Model = Field(description=Model.__doc__)
+    tokenization: Tokenization = Field(default_factory=Tokenization, description=Tokenization.__doc__)
+    method: MethodPart = Field(default={"kind": "full"}, validate_default=True, description="Which weights move.")
+    training: TrainingSection = Field(default={}, validate_default=True, description=Settings.__doc__)
+    evaluation: Evaluation = Field(default_factory=Evaluation, description=Evaluation.__doc__)
+    registration: Registration = Field(default_factory=Registration, description=Registration.__doc__)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration in the YAML file `path`, changed by `section.field=value` overrides.
+
+    Raises ConfigError that names every fault at once: the field, the file, and the nearest valid name.
+    """
+    try:
+        tree = yaml.load(path.read_text("utf8"), Loader=_Loader)
+    except (FileNotFoundError, IsADirectoryError):
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1)
+        fix = f"Did you mean {path.parent / near[0]}?" if near else "Name a YAML file, such as conf/demo.yaml."
+        raise ConfigError("there is no such configuration file", where=str(path), fix=fix) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+        raise ConfigError(f"is not YAML: {fault}", where=str(path)) from None
+    if not isinstance(tree, dict):
+        raise ConfigError("holds no sections", where=str(path), fix="Start from conf/demo.yaml.")
+    for override in overrides:
+        _override(tree, override)
+    return parse(tree, str(path))
+
+
+def parse(tree: Mapping[str, Any], where: str = "configuration") -> RunConfig:
+    """The configuration in a tree of plain values; raises ConfigError as `load` does."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as fault:
+        faults = [_describe(error) for error in fault.errors()]
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise ConfigError(
+            f"{count} in the configuration\n" + "\n".join(f"  {line}" for line in dict.fromkeys(faults)),
+            where=where,
+            fix="`hone schema` prints every field, its meaning and its bounds.",
+        ) from None
+
+
+def dump(config: RunConfig) -> str:
+    """The resolved configuration as YAML, every default written out."""
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but a key that stands twice is a fault, and 5e-5 is a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.YAMLError(f"{', '.join(twice)} stands twice, line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise ConfigError("is not of the form section.field=value", where=override)
+    *parents, last = path.split(".")
+    at: Any = tree
+    for name in parents:
+        at = at[_index(at, name, override)] if isinstance(at, list) else at.setdefault(name, {})
+        if not isinstance(at, (dict, list)):
+            raise ConfigError(f"{name} is a value and has no fields", where=override)
+    at[_index(at, last, override) if isinstance(at, list) else last] = yaml.load(value, Loader=_Loader)
+
+
+def _index(items: list[Any], name: str, override: str) -> int:
+    """The position of a list's item, given by number or, for parts, by its `kind`."""
+    kinds = [item.get("kind") if isinstance(item, dict) else None for item in items]
+    if name in kinds:
+        return kinds.index(name)
+    if name.isdigit() and int(name) < len(items):
+        return int(name)
+    raise ConfigError(f"{name} is none of the {len(items)} items", where=override)
+
+
+def _describe(error: Any) -> str:
+    """One line on one fault: the field's path as a person would type it, and what is wrong."""
+    names, models = _walk(error["loc"])
+    path = ".".join(names)
+    if error["type"] == "extra_forbidden":
+        known = [field for model in models for field in model.model_fields]
+        near = difflib.get_close_matches(names[-1], known, 1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        return f"{path}: no such field; {hint}"
+    if error["type"] in ("union_tag_invalid", "literal_error"):
+        expected = error["ctx"].get("expected_tags") or error["ctx"].get("expected", "")
+        choices = [choice.strip(" '") for choice in expected.replace(" or ", ", ").split(",")]
+        given = error["ctx"].get("tag", error["input"])
+        near = difflib.get_close_matches(str(given), choices, 1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(choices)}"
+        return f"{path}: no such choice as {given}; {hint}"
+    if error["type"] == "missing":
+        return f"{path}: is required"
+    if error["type"] == "union_tag_not_found":
+        return f"{path}: says no kind"
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    return f"{path}: {message.removeprefix('input ')}, not {error['input']!r}"
+
+
+def _walk(loc: Iterable[str | int]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The names along an error's location, without the tags of unions, and the models around its end."""
+    names: list[str] = []
+    models: list[type[BaseModel]] = [RunConfig]
+    around = models
+    for step in loc:
+        tagged = [m for m in models if "kind" in m.model_fields and step in get_args(m.model_fields["kind"].annotation)]
+        if tagged:
+            models = tagged
+            continue
+        names.append(str(step))
+        around = models
+        if isinstance(step, str):
+            models = [
+                inner for model in models if step in model.model_fields for inner in _models(model.model_fields[step])
+            ]
+    return names, around
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The section classes that a field's annotation mentions."""
+    annotation = getattr(annotation, "annotation", annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]

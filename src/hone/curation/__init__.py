@@ -1,0 +1,20 @@
+"""What happens to rows before anything is learned from them: one file for each kind of step, one line in the table."""
+
+from __future__ import annotations
+
+from hone.curation.balance import Balance
+from hone.curation.conflicts import LabelConflicts
+from hone.curation.duplicates import Duplicates
+from hone.curation.filters import Filters
+from hone.curation.normalize import Normalize
+from hone.curation.redact import Redact
+from hone.curation.step import Step
+
+STEPS: dict[str, type[Step]] = {
+    "normalize": Normalize,
+    "filters": Filters,
+    "redact": Redact,
+    "duplicates": Duplicates,
+    "label_conflicts": LabelConflicts,
+    "balance": Balance,
+}

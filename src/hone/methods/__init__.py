@@ -1,0 +1,14 @@
+"""How weights may move: one file for each method, one line for it in the table."""
+
+from __future__ import annotations
+
+from hone.methods.freeze import Freeze
+from hone.methods.full import Full
+from hone.methods.lora import Lora
+from hone.methods.method import Method
+
+METHODS: dict[str, type[Method]] = {
+    "full": Full,
+    "freeze": Freeze,
+    "lora": Lora,
+}

@@ -1,0 +1,10 @@
+"""What a model can learn: one file for each objective, one line for it in the table."""
+
+from __future__ import annotations
+
+from hone.objectives.objective import Objective
+from hone.objectives.text_classification import TextClassification
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "text-classification": TextClassification,
+}

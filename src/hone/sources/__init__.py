@@ -1,0 +1,16 @@
+"""Where rows come from: one file for each kind of source, one line for it in the table."""
+
+from __future__ import annotations
+
+from hone.sources.files import Files
+from hone.sources.hub import Hub
+from hone.sources.installed_docs import InstalledDocs
+from hone.sources.sql import Sql
+from hone.sources.source import Source
+
+SOURCES: dict[str, type[Source]] = {
+    "files": Files,
+    "hub": Hub,
+    "sql": Sql,
+    "installed_docs": InstalledDocs,
+}

@@ -1,0 +1,18 @@
+"""Fixtures that more than one room of tests uses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("HONE_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data sets and models; tests that need it skip where it is not."""
+    if not SHARED.is_dir():
+        pytest.skip(f"real data sets and models are not at {SHARED} (HONE_SHARED names another place)")
+    return SHARED
