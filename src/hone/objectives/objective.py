@@ -35,13 +35,16 @@ class Objective(Protocol):
     def encode(
         self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Mapping[str, Any]
     ) -> pa.Table:
-        """One row for each of `rows`: `id`, `input_ids` (list<int32>), `label` (int64), `lost` (int32, tokens cut off)."""
+        """A row for each of `rows`: `id`, `input_ids` (list<int32>), `label` (int64), `lost` (int32, tokens cut off)."""
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int) -> Batch:
-        """A padded batch of encoded rows, given by column: input_ids and attention_mask [rows, tokens], labels [rows]."""
+        """A padded batch of encoded rows, given by column: input_ids, attention_mask [rows, tokens], labels [rows]."""
 
     def model(self, base: Path, targets: Mapping[str, Any]) -> PreTrainedModel:
-        """The base model in the directory `base`, float32, with this objective's head for `targets`."""
+        """The base model in the directory `base`, float32, with this objective's head for `targets`.
+
+        `config.pad_token_id` is set: the id to collate with.
+        """
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed loss of a batch, and how many targets (rows, or unmasked tokens) it is a sum over."""
@@ -53,4 +56,4 @@ class Objective(Protocol):
         """Figures in 0..1 (`accuracy`, `macro_f1`): fast, for it is called a thousand times by the bootstrap."""
 
     def details(self, references: np.ndarray, scores: np.ndarray, targets: Mapping[str, Any]) -> dict[str, Any]:
-        """What only this objective has, JSON-able: `per_class` (precision, recall, f1, support by label), `confusion`."""
+        """What only this objective has, JSON-able: `per_class` {label: precision, recall, f1, support}, `confusion`."""

@@ -1,0 +1,66 @@
+"""Text to token ids by a base model's own tokenizer: what every objective's `encode` is built on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hone.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer in the directory `base`, which always has a padding token: the end-of-text token if no other.
+
+    Raises ModelError where there is no tokenizer, or where it is not a fast one (Rust's `tokenizers`).
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    except (OSError, ValueError, ImportError) as fault:
+        raise ModelError(
+            f"its tokenizer cannot be loaded: {fault}",
+            where=str(base),
+            fix="The base model's directory must hold tokenizer.json and tokenizer_config.json.",
+        ) from fault
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"its tokenizer, a {type(tokenizer).__name__}, is not a fast one",
+            where=str(base),
+            fix="Choose a base model with a tokenizer.json.",
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise ModelError("its tokenizer has no padding, end or unknown token", where=str(base), fix="Give it one.")
+    return tokenizer
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
+) -> tuple[pa.ListArray, np.ndarray]:
+    """Token ids of `texts` (list<int32>, special tokens in place) and, for each, the tokens that were cut off (int32).
+
+    No text has more than `max_length` ids; the tokenizer's own side is cut. Rust does it on all cores.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    # The fast variant leaves out offsets, which nobody reads: 0.45 of encode_batch's time on banking77.
+    encodings = backend.encode_batch_fast(list(texts))
+    ids = [encoding.ids for encoding in encodings]
+    ends = np.cumsum([0, *map(len, ids)], dtype=np.int32)
+    values = np.fromiter(chain.from_iterable(ids), np.int32, count=int(ends[-1]))
+    special = backend.num_special_tokens_to_add(is_pair=False)
+    lost = [sum(len(piece) - special for piece in encoding.overflowing) for encoding in encodings]
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values)), np.array(lost, np.int32)
