@@ -35,7 +35,7 @@ class Objective(Protocol):
     def encode(
         self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Mapping[str, Any]
     ) -> pa.Table:
-        """A row for each of `rows`: `id`, `input_ids` (list<int32>), `label` (int64), `lost` (int32, tokens cut off)."""
+        """A row for each of `rows`: `id`, `input_ids` (list<int32>), `label` (int64), `lost` (int32, tokens cut)."""
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int) -> Batch:
         """A padded batch of encoded rows, given by column: input_ids, attention_mask [rows, tokens], labels [rows]."""

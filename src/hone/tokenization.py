@@ -1,0 +1,209 @@
+"""Tokenize: splits in, Arrow files of token ids out, with an account of what did not fit."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.artifacts import Product
+from hone.errors import ConfigError, DataError, ModelError
+from hone.objectives.objective import Objective
+from hone.objectives.tokenizer import load_tokenizer
+from hone.progress import OnProgress, Progress, ignore
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
+
+SPLITS = ("train", "valid", "test")
+TARGETS = "targets.json"
+
+# What is held in memory at once: 2,048 rows, or 4 MiB of text where that is less, or one row.
+BATCH_ROWS = 2048
+BATCH_BYTES = 4 << 20
+
+
+@dataclass
+class Account:
+    """What became of a split's rows. Lengths are in tokens before the cut; `longest` holds (length, id) of cut rows."""
+
+    lengths: list[np.ndarray] = field(default_factory=list)
+    lost_tokens: int = 0
+    truncated_rows: int = 0
+    longest: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, encoded: pa.Table) -> None:
+        """Count a batch of rows as `Objective.encode` gives them."""
+        import pyarrow.compute as pc
+
+        lost = encoded["lost"].to_numpy()
+        lengths = pc.list_value_length(encoded["input_ids"]).to_numpy() + lost
+        cut = lost.nonzero()[0]
+        self.lengths.append(lengths)
+        self.lost_tokens += int(lost.sum())
+        self.truncated_rows += len(cut)
+        ids = encoded["id"].take(cut).to_pylist()
+        self.longest = heapq.nlargest(5, [*self.longest, *zip(lengths[cut].tolist(), ids, strict=True)])
+
+    def facts(self) -> dict[str, int]:
+        """Counts for the manifest; `tokens` are those that stayed, the other lengths those of whole rows."""
+        import numpy as np
+
+        lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
+        median, p95 = np.quantile(lengths, (0.5, 0.95), method="higher") if len(lengths) else (0, 0)
+        return {
+            "rows": len(lengths),
+            "tokens": int(lengths.sum()) - self.lost_tokens,
+            "truncated_rows": self.truncated_rows,
+            "lost_tokens": self.lost_tokens,
+            "longest": int(lengths.max(initial=0)),
+            "median": int(median),
+            "p95": int(p95),
+        }
+
+    def length_for(self, max_truncated: float) -> int:
+        """The least `max_length` that cuts no more than the share `max_truncated` of the rows."""
+        import numpy as np
+
+        lengths = np.sort(np.concatenate(self.lengths))
+        return int(lengths[len(lengths) - 1 - int(max_truncated * len(lengths))])
+
+
+def tokenize(
+    splits: Path,
+    out: Path,
+    *,
+    base: Path,
+    objective: Objective,
+    max_length: int,
+    max_truncated: float,
+    on_progress: OnProgress = ignore,
+) -> Product:
+    """Token ids of the three splits in the directory `splits`, written batch by batch to Arrow files in `out`.
+
+    `base` is the base model's directory. The same rows give the same bytes. Raises DataError where more than the
+    share `max_truncated` of a split's rows is cut, ConfigError where the base has no `max_length` positions.
+    """
+    import pyarrow.parquet as pq
+
+    tokenizer = load_tokenizer(base)
+    positions, vocabulary = _limits(base, tokenizer)
+    if max_length > positions:
+        raise ConfigError(
+            f"{max_length} is more than the {positions} tokens that the base model takes",
+            where="tokenization.max_length",
+            fix=f"Set it to {positions} or less, or choose a base model with more positions than {base.name} has.",
+        )
+    files = {split: pq.ParquetFile(splits / f"{split}.parquet") for split in SPLITS}
+    targets = objective.targets(files["train"].read([name for name in objective.columns if name not in objective.text]))
+    (out / TARGETS).write_text(json.dumps(targets, ensure_ascii=False, indent=1), "utf8")
+    total = sum(file.metadata.num_rows for file in files.values())
+    accounts: dict[str, Account] = {}
+    done, began = 0, time.perf_counter()
+    with _all_cores():
+        for split, file in files.items():
+            account = accounts[split] = Account()
+            encoded = (objective.encode(rows, tokenizer, max_length, targets) for rows in _batches(file, objective))
+            for batch in _written(encoded, out / f"{split}.arrow"):
+                _check_ids(batch, vocabulary, base)
+                account.add(batch)
+                done += batch.num_rows
+                on_progress(Progress(done, total, note=split))
+            _check_truncation(split, account, max_length, max_truncated, positions)
+    seconds = time.perf_counter() - began
+    facts = {"splits": {split: account.facts() for split, account in accounts.items()}}
+    return Product(done, ("*.arrow", TARGETS), {**facts, "rows_per_second": round(done / seconds, 1)})
+
+
+def read_tokens(path: Path) -> pa.Table:
+    """The rows of an Arrow file that `tokenize` wrote, mapped into memory and not copied."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
+def _batches(file: Any, objective: Objective) -> Iterator[pa.Table]:
+    """A Parquet file's rows in order, bounded by BATCH_ROWS and BATCH_BYTES, after one empty batch for the schema."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = ["id", *objective.columns]
+    yield file.schema_arrow.empty_table().select(columns)
+    for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+        rows = pa.Table.from_batches([batch])
+        size = sum(pc.fill_null(pc.binary_length(rows[name]), 0).to_numpy() for name in objective.text)
+        starts = np.flatnonzero(np.diff(np.cumsum(size, dtype=np.int64) // BATCH_BYTES, prepend=-1))
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+            yield rows.slice(start, end - start)
+
+
+def _written(batches: Iterator[pa.Table], path: Path) -> Iterator[pa.Table]:
+    """The batches, each after it was written to the Arrow IPC file at `path`."""
+    import pyarrow as pa
+
+    first = next(batches)
+    with pa.ipc.new_file(path, first.schema) as writer:
+        for batch in batches:
+            writer.write_table(batch)
+            yield batch
+
+
+def _limits(base: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """The most tokens of a row that the base model takes, and the size of its vocabulary."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(base, local_files_only=True).get_text_config()
+    # transformers writes 1e30 where a tokenizer knows of no limit.
+    positions = getattr(config, "max_position_embeddings", None) or 10**9
+    return int(min(tokenizer.model_max_length, positions)), int(config.vocab_size)
+
+
+def _check_ids(encoded: pa.Table, vocabulary: int, base: Path) -> None:
+    import pyarrow.compute as pc
+
+    highest = pc.max(pc.list_flatten(encoded["input_ids"])).as_py()
+    if highest is not None and highest >= vocabulary:
+        raise ModelError(
+            f"its tokenizer gives the id {highest}, its model has {vocabulary} embeddings",
+            where=str(base),
+            fix="The tokenizer must be the one the model was trained with, or the embeddings must be resized.",
+        )
+
+
+def _check_truncation(split: str, account: Account, max_length: int, max_truncated: float, positions: int) -> None:
+    rows = sum(map(len, account.lengths))
+    if account.truncated_rows <= max_truncated * rows:
+        return
+    enough = account.length_for(max_truncated)
+    longer = f"Set tokenization.max_length to {enough}" if enough <= positions else f"The base takes {positions} tokens"
+    examples = ", ".join(f"{name} ({length} tokens)" for length, name in account.longest)
+    raise DataError(
+        f"{account.truncated_rows} of {rows} rows ({account.truncated_rows / rows:.1%}) are longer than {max_length} "
+        f"tokens, {max_truncated:.1%} may be; {account.lost_tokens} tokens would be lost. The longest: {examples}",
+        where=f"the {split} split",
+        fix=f"{longer}; or allow more with tokenization.max_truncated, or drop long rows with curation's filters.",
+    )
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Within the block the tokenizers library uses all cores, whatever the environment says."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
