@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
@@ -57,12 +59,17 @@ def _union(parts: Mapping[str, type[Any]]) -> Any:
     models = tuple(
         _section(cls, Part, kind=(Literal[kind], Field(description="Which one."))) for kind, cls in parts.items()
     )
-    return models[0] if len(models) == 1 else Annotated[Union[models], Field(discriminator="kind")]
+    return models[0] if len(models) == 1 else Annotated[reduce(or_, models), Field(discriminator="kind")]
 
 
 if TYPE_CHECKING:
-    SourcePart = StepPart = ObjectivePart = MethodPart = Part
-    TrainingSection = Section
+    from typing import TypeAlias
+
+    SourcePart: TypeAlias = Part
+    StepPart: TypeAlias = Part
+    ObjectivePart: TypeAlias = Part
+    MethodPart: TypeAlias = Part
+    TrainingSection: TypeAlias = Section
 else:
     SourcePart, StepPart = _union(SOURCES), _union(STEPS)
     ObjectivePart, MethodPart = _union(OBJECTIVES), _union(METHODS)
@@ -75,7 +82,7 @@ class Ingest(Section):
     source: SourcePart = Field(description="Where the rows come from.")
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="The objective's columns and the source's names for them, where they differ: {text: body, label: topic}.",
+        description="The source's names for the objective's columns, where they differ: {text: body, label: topic}.",
     )
     keep: list[str] = Field(
         default_factory=list, description="Further columns of the source to carry along, for slices and reports."
@@ -167,7 +174,7 @@ class Registration(Section):
     @field_validator("alias")
     @classmethod
     def _not_reserved(cls, alias: str) -> str:
-        if alias == "latest" or alias[1:].isdigit() and alias[0] == "v":
+        if alias == "latest" or (alias[1:].isdigit() and alias[0] == "v"):
             raise ValueError("is an alias that MLflow keeps for itself")
         return alias
 

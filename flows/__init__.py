@@ -1,0 +1,1 @@
+"""Order and branching: what happens after what."""

@@ -1,0 +1,27 @@
+"""The line: raw text in, a registered model version out."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from hone.artifacts import Artifact
+from hone.config import RunConfig
+from tasks.curate import curate
+from tasks.evaluate import evaluate
+from tasks.ingest import ingest
+from tasks.register import register
+from tasks.tokenize import tokenize
+from tasks.train import train
+from tasks.validate import validate
+
+
+@flow(name="finetune", flow_run_name="finetune {config.name}", persist_result=False)
+def finetune(config: RunConfig) -> Artifact:
+    """Fine-tune a base model on curated rows, judge it against baselines, and register it as a candidate."""
+    rows = ingest(config)
+    splits = curate(config, rows)
+    sound = validate(config, splits)
+    tokens = tokenize(config, sound)
+    model = train(config, tokens)
+    scores = evaluate(config, model, tokens, sound)
+    return register(config, rows, splits, sound, tokens, model, scores)

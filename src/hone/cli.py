@@ -1,0 +1,158 @@
+"""The `hone` command. Exit status: see hone.errors; 130 after an interruption."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hone.environment import QUIET, Home, home
+from hone.errors import HoneError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hone.config import RunConfig
+    from hone.stages import Outlook
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status. Errors that Hone knows are printed without a traceback."""
+    arguments = _parser().parse_args(argv)
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    try:
+        status: int = arguments.command(arguments)
+    except HoneError as fault:
+        print(f"hone: {fault}", file=sys.stderr)  # noqa: T201
+        return fault.exit_code
+    except KeyboardInterrupt:
+        print("\nhone: interrupted; the same command goes on from here.", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hone", description="Fine-tune transformer models you can trust enough to promote."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command, text in (
+        ("run", _run, "raw text in, a registered model version out"),
+        ("plan", _plan, "what would run, what is cached, and why"),
+        ("verify", _verify, "read the bytes of the run's artifacts again and compare them with their digests"),
+    ):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("config", type=Path, metavar="CONF", help="a YAML file, such as conf/demo.yaml")
+        sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
+        sub.set_defaults(command=command)
+    commands.add_parser("schema", help="the JSON schema of the configuration").set_defaults(command=_schema)
+    commands.add_parser("ui", help="serve the Prefect and MLflow UIs until interrupted").set_defaults(command=_ui)
+    return parser
+
+
+def _load(arguments: argparse.Namespace) -> RunConfig:
+    from hone.config import load
+
+    return load(arguments.config, arguments.overrides)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hone.stages import plan
+
+    config, data, console = _load(arguments), home(), Console()
+    outlooks = plan(config, data)
+    if all(look.artifact for look in outlooks):
+        console.print(f"[bold]{config.name}[/]: every stage is up to date, nothing to do.")
+        return _finish(console, outlooks, data)
+    _line(config, data, console)
+    return _finish(console, plan(config, data), data)
+
+
+def _line(config: RunConfig, data: Home, console: Console) -> None:
+    """Run the flow, with the Prefect server of the environment or one of our own."""
+    from hone import servers
+    from hone.stages import STAGES
+    from hone.view import watching
+
+    # Prefect's logs go to its UI; the terminal shows the stages.
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] = "hone"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    url = servers.configured_prefect()
+    if not url:
+        os.environ["PREFECT_HOME"] = str(data.prefect)
+        url = servers.use(servers.prefect_server(data)) + "/api"
+    os.environ["PREFECT_API_URL"] = url
+    from flows.finetune import finetune
+
+    with watching(tuple(STAGES), console):
+        finetune(config)
+
+
+def _finish(console: Console, outlooks: Sequence[Outlook], data: Home) -> int:
+    from hone.view import summary
+
+    found = {look.stage: look.artifact for look in outlooks if look.artifact}
+    summary(console, found["evaluate"], found["register"], "hone ui")
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hone.stages import plan
+    from hone.view import outlook
+
+    outlook(Console(), plan(_load(arguments), home()))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from hone.errors import StoreError
+    from hone.stages import plan
+
+    data = home()
+    found = [look.artifact for look in plan(_load(arguments), data) if look.artifact]
+    faults = [fault for artifact in found for fault in data.store.verify(artifact)]
+    if faults:
+        raise StoreError("\n".join(faults), fix="Delete these directories: the next run makes them again.")
+    _say(f"{len(found)} artifacts, every byte as it was written")
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from hone.config import RunConfig
+
+    _say(json.dumps(RunConfig.model_json_schema(), indent=2))
+    return 0
+
+
+def _ui(_: argparse.Namespace) -> int:
+    from hone import servers
+
+    data = home()
+    prefect = servers.configured_prefect() or servers.use(servers.prefect_server(data))
+    _say(f"Prefect  {prefect.removesuffix('/api')}")
+    mlflow = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not mlflow.startswith("http"):
+        mlflow = servers.use(servers.mlflow_server(data))
+    _say(f"MLflow   {mlflow}\nCtrl-C ends both.")
+    signal.pause()
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Where this machine keeps things: one data folder, and the servers that its environment names."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from hone.artifacts import Store
+
+# The libraries' telemetry is off, and their start-up chatter too.
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Home:
+    """The data folder (`HONE_HOME`, else ~/.hone) and what lies in it."""
+
+    root: Path
+
+    @property
+    def store(self) -> Store:
+        """The artifacts of all runs."""
+        return Store(self.root / "store")
+
+    @property
+    def prefect(self) -> Path:
+        """The folder of the Prefect server that Hone starts where none is configured."""
+        return self.root / "prefect"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's: MLFLOW_TRACKING_URI, else a SQLite file in the data folder."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root}/mlflow/mlflow.db"
+
+    @property
+    def artifact_root(self) -> str:
+        """Where MLflow's experiments keep artifacts; '' where an MLflow server decides that itself."""
+        return "" if os.environ.get("MLFLOW_TRACKING_URI") else str(self.root / "mlflow" / "artifacts")
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the logs of runs and servers."""
+        return self.root / "logs"
+
+
+def home() -> Home:
+    """The data folder of this process's environment."""
+    return Home(Path(os.environ.get("HONE_HOME") or "~/.hone").expanduser().absolute())

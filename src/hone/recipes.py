@@ -1,0 +1,140 @@
+"""What decides a stage's output: digests of code, versions of libraries, and the reasons for a cache miss."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hone.artifacts import Recipe
+
+PACKAGE = Path(__file__).parent
+
+
+def code_digests(modules: Iterable[str], files: Iterable[str] = ()) -> dict[str, str]:
+    """Digests of the hone modules named and of all they import, by path (`src/hone/curation/near.py`).
+
+    Comments, docstrings and layout do not count: the digest is over the syntax tree. Tables of parts
+    (`__init__.py`) are not followed, so that a new part leaves the keys of runs that do not use it alone.
+    `files` are further files of the package (templates), taken by their bytes.
+    """
+    found: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        path = _module_file(waiting.pop())
+        if path is None or _shown(path) in found:
+            continue
+        digest, imports = _read(path)
+        found[_shown(path)] = digest
+        waiting.extend(imports)
+    for name in files:
+        found[_shown(PACKAGE / name)] = hashlib.sha256((PACKAGE / name).read_bytes()).hexdigest()
+    return dict(sorted(found.items()))
+
+
+def versions(distributions: Iterable[str]) -> dict[str, str]:
+    """The installed versions of `distributions`, and Python's; 'absent' for one that is not installed."""
+    return {"python": f"{sys.version_info.major}.{sys.version_info.minor}"} | {
+        name: _version(name) for name in sorted(set(distributions))
+    }
+
+
+def reasons(recipe: Recipe, before: Recipe | None) -> list[str]:
+    """Why `recipe` is another than `before`, a line each, in the user's terms; never empty."""
+    if before is None:
+        return ["no earlier result"]
+    lines = [f"{path} {_brief(old)} -> {_brief(new)}" for path, old, new in _changes(before.config, recipe.config)]
+    lines += [f"input {name} changed" for name, _, _ in _changes(before.inputs, recipe.inputs)]
+    for path, old, new in _changes(before.code, recipe.code):
+        lines.append(f"{path} {'changed' if old and new else 'is new' if new else 'is no longer used'}")
+    lines += [f"{name} {old} -> {new}" for name, old, new in _changes(before.versions, recipe.versions)]
+    return lines or ["its directory in the store is gone or damaged"]
+
+
+def nearest(recipe: Recipe, manifests: Iterable[Mapping[str, Any]], name: str) -> Recipe | None:
+    """The recipe to compare with: the newest that was made under `name`, else the most alike."""
+    recipes = [(manifest["name"], Recipe(**manifest["recipe"])) for manifest in manifests]
+    for made_by, before in recipes:
+        if made_by == name:
+            return before
+    return min((r for _, r in recipes), key=lambda r: len(reasons(recipe, r)), default=None)
+
+
+def _changes(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The leaves in which two trees of plain values differ: (dotted path, before, after), None where absent."""
+    before, after = _named(before), _named(after)
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys([*before, *after]):
+            yield from _changes(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+    elif before != after:
+        yield path, before, after
+
+
+def _named(value: Any) -> Any:
+    """A list of parts as a mapping by their kind, so that a change is told by name and not by position."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "kind" in item for item in value):
+        kinds = [item["kind"] for item in value]
+        if len(set(kinds)) == len(kinds):
+            return {"order": kinds} | {item["kind"]: item for item in value}
+    return value
+
+
+def _brief(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _module_file(module: str) -> Path | None:
+    """The source of a hone module; None for packages, whose `__init__.py` holds nothing but a table."""
+    if not module.startswith("hone."):
+        return None
+    path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return path if path.is_file() else None
+
+
+def _shown(path: Path) -> str:
+    return f"src/hone/{path.relative_to(PACKAGE)}"
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The digest of a module's syntax tree, and the names of the modules that it may import."""
+    tree = ast.parse(path.read_bytes())
+    imports = tuple(_imports(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            _drop_docstring(node)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports
+
+
+def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    first = node.body[0] if node.body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        node.body = node.body[1:]
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Names that `tree` imports, `from a import b` giving both a and a.b; those for type checkers alone are left out."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        waiting.extend(ast.iter_child_nodes(node))

@@ -1,0 +1,169 @@
+"""Servers that Hone starts for itself: on a free loopback port, shared by all who need them, ended with the last.
+
+A guard process (`python -m hone.servers`) owns the server. Whoever uses it holds a shared lock on a file; the
+guard waits for the exclusive one, which the kernel grants when the last user has left, however it ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from hone.environment import QUIET, Home
+from hone.errors import ServiceError
+
+START_SECONDS = 120
+STOP_SECONDS = 15
+
+_held: list[IO[str]] = []
+
+
+@dataclass(frozen=True)
+class Server:
+    """How a server is started and asked for its health. `{port}` in the command stands for the port it gets."""
+
+    name: str
+    command: Sequence[str]
+    health: str
+    home: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def prefect_server(home: Home) -> Server:
+    """A Prefect server whose database lies in the data folder."""
+    command = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "{port}")
+    environment = {"PREFECT_HOME": str(home.prefect), "PREFECT_API_URL": "", "PREFECT_LOGGING_LEVEL": "WARNING"}
+    return Server("prefect", command, "/api/health", home.root / "servers", environment)
+
+
+def mlflow_server(home: Home) -> Server:
+    """An MLflow server over the tracking store of the data folder."""
+    command = (
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1"),
+        *("--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifact_root),
+    )
+    return Server("mlflow", command, "/health", home.root / "servers", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+
+
+def configured_prefect() -> str:
+    """The API URL of the Prefect server that the environment or Prefect's active profile names; '' for none."""
+    if os.environ.get("PREFECT_API_URL"):
+        return os.environ["PREFECT_API_URL"]
+    profiles = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser() / "profiles.toml"
+    if not profiles.is_file():
+        return ""
+    known = tomllib.loads(profiles.read_text("utf8"))
+    return str(known.get("profiles", {}).get(known.get("active", ""), {}).get("PREFECT_API_URL", ""))
+
+
+def use(server: Server) -> str:
+    """The URL, `http://127.0.0.1:PORT`, of the server, started if it does not run.
+
+    It stays until the last process that uses it has ended, so that what a client sends in its last moment arrives.
+    Raises ServiceError, with the end of the server's log, where it does not come up.
+    """
+    server.home.mkdir(parents=True, exist_ok=True)
+    users = (server.home / f"{server.name}.users").open("w")
+    fcntl.flock(users, fcntl.LOCK_SH)
+    _held.append(users)
+    with (server.home / f"{server.name}.starting").open("w") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        return _known(server) or _start(server)
+
+
+def healthy(url: str, path: str) -> bool:
+    """Whether the server at `url` answers `path` with success within two seconds."""
+    try:
+        with urllib.request.urlopen(url + path, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _known(server: Server) -> str:
+    """The URL of the server that runs already, '' where none does."""
+    record = server.home / f"{server.name}.json"
+    if not record.is_file():
+        return ""
+    url = str(json.loads(record.read_text("utf8"))["url"])
+    return url if healthy(url, server.health) else ""
+
+
+def _start(server: Server) -> str:
+    """Start the guard, which starts the server; the URL, once it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url, log = f"http://127.0.0.1:{port}", server.home / f"{server.name}.log"
+    command = [word.replace("{port}", str(port)) for word in server.command]
+    with log.open("a") as out:
+        guard = subprocess.Popen(
+            [sys.executable, "-m", "hone.servers", str(server.home), server.name, url, *command],
+            env=os.environ | QUIET | server.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while not healthy(url, server.health):
+        if guard.poll() is not None or time.monotonic() > deadline:
+            guard.terminate()
+            tail = "\n  ".join(log.read_text("utf8", errors="replace").splitlines()[-8:])
+            raise ServiceError(f"the {server.name} server did not start:\n  {tail}", where=str(log))
+        time.sleep(0.1)
+    return url
+
+
+def guard(home: Path, name: str, url: str, command: Sequence[str]) -> int:
+    """Run the server until its last user has left; its exit status where it ends by itself."""
+    record = home / f"{name}.json"
+    server = subprocess.Popen(command)
+    record.write_text(json.dumps({"url": url, "guard": os.getpid(), "server": server.pid}), "utf8")
+    # The exclusive lock is held until the server has ended: who comes meanwhile waits, and starts another.
+    with (home / f"{name}.users").open("w") as users:
+        try:
+            while server.poll() is None and not _alone(users.fileno()):
+                time.sleep(0.25)
+            return server.returncode or 0
+        finally:
+            record.unlink(missing_ok=True)
+            _end(server)
+
+
+def _alone(users: int) -> bool:
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End the whole group: MLflow's and Prefect's servers have children of their own."""
+    if server.poll() is None:
+        server.terminate()
+        try:
+            server.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(os.getpgrp(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(guard(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]))

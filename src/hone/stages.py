@@ -1,0 +1,410 @@
+"""The line: its seven stages in order, what decides each one's output, and how each is done.
+
+The one place where the configuration is taken apart: the functions called here take values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.artifacts import Artifact, Product, Recipe, file_digest
+from hone.base_models import BaseModel, locate
+from hone.curation import STEPS
+from hone.environment import Home
+from hone.errors import ConfigError
+from hone.methods import METHODS
+from hone.objectives import OBJECTIVES
+from hone.options import locations
+from hone.progress import OnProgress, Progress, ignore, tell
+from hone.recipes import code_digests, nearest, reasons, versions
+from hone.sources import SOURCES
+
+if TYPE_CHECKING:
+    from hone.config import Part, RunConfig
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage of one run: its configuration, the artifacts it uses by stage name, and where it may write."""
+
+    config: RunConfig
+    inputs: Mapping[str, Artifact]
+    home: Home
+    out: Path = field(default_factory=Path)
+    on_progress: OnProgress = ignore
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def path(self, stage: str) -> Path:
+        """The directory of the artifact of an earlier stage."""
+        return self.inputs[stage].path
+
+    def base(self) -> BaseModel:
+        """The base model, on this machine."""
+        model = self.config.model
+        return locate(model.base, model.revision, model.licence)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What decides a stage's output: parts of the config, inputs, code, libraries; and the function that makes it."""
+
+    make: Callable[[Job], Product]
+    decides: Callable[[RunConfig], dict[str, Any]]
+    code: Callable[[RunConfig], list[str]]
+    libraries: Callable[[RunConfig], list[str]]
+    keyed: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    outside: Callable[[Job], dict[str, str]] = lambda _: {}
+    resumable: bool = False
+
+
+def recipe(stage: str, job: Job) -> Recipe:
+    """All that decides what `stage` will give for `job`, whose inputs are there."""
+    plan, config = STAGES[stage], job.config
+    return Recipe(
+        stage,
+        plan.decides(config),
+        {name: job.inputs[name].digest for name in plan.keyed} | plan.outside(job),
+        code_digests(plan.code(config), plan.files),
+        versions(plan.libraries(config)),
+    )
+
+
+def run(stage: str, job: Job, make_config: Callable[[], str]) -> Artifact:
+    """The artifact of `stage`: from the store if it is there, else made now. Tells listeners how it goes."""
+    plan, made_of = STAGES[stage], recipe(stage, job)
+
+    def make(out: Path) -> Product:
+        def on_progress(progress: Progress) -> None:
+            tell(stage, "progress", progress)
+            job.on_progress(progress)
+
+        tell(stage, "started", reasons(made_of, nearest(made_of, store.manifests(stage), job.config.name)))
+        return plan.make(Job(job.config, job.inputs, job.home, out, on_progress, job.tags))
+
+    store = job.home.store
+    artifact, hit = store.obtain(
+        made_of,
+        make,
+        name=job.config.name,
+        config=make_config(),
+        resumable=plan.resumable,
+        on_wait=lambda: tell(stage, "waiting"),
+    )
+    tell(stage, "hit" if hit else "done", artifact)
+    return artifact
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a stage would do now: a hit with its artifact, or a miss with the reasons for it."""
+
+    stage: str
+    artifact: Artifact | None
+    reasons: tuple[str, ...] = ()
+
+
+def plan(config: RunConfig, home: Home) -> list[Outlook]:
+    """What each stage would do now. After the first miss a stage is unsure: it runs unless the rows come out the same."""
+    found: dict[str, Artifact] = {}
+    outlooks: list[Outlook] = []
+    for name, stage in STAGES.items():
+        missing = [upstream for upstream in stage.keyed if upstream not in found]
+        if missing:
+            outlooks.append(Outlook(name, None, (f"waits for {' and '.join(missing)}",)))
+            continue
+        made_of = recipe(name, Job(config, found, home))
+        artifact = home.store.find(name, made_of.key)
+        if artifact:
+            found[name] = artifact
+            outlooks.append(Outlook(name, artifact))
+        else:
+            before = nearest(made_of, home.store.manifests(name), config.name)
+            outlooks.append(Outlook(name, None, tuple(reasons(made_of, before))))
+    return outlooks
+
+
+def _build(table: Mapping[str, Any], part: Part) -> Any:
+    return table[part.kind](**part.options())
+
+
+def _module(table: Mapping[str, Any], part: Part) -> str:
+    return str(table[part.kind].__module__)
+
+
+def _libraries(table: Mapping[str, Any], part: Part) -> list[str]:
+    return list(getattr(table[part.kind], "libraries", ()))
+
+
+def _base_digest(job: Job) -> dict[str, str]:
+    return {"base model": job.base().digest(job.home.store.memo.digest)}
+
+
+# ingest
+
+
+def _ingest_decides(config: RunConfig) -> dict[str, Any]:
+    section = config.ingest.model_dump()
+    section["source"] = {
+        name: value
+        for name, value in section["source"].items()
+        if name not in locations(SOURCES[config.ingest.source.kind])
+    }
+    return {"ingest": section, "objective": {"kind": config.objective.kind}}
+
+
+def _source_fingerprint(job: Job) -> dict[str, str]:
+    return {"data": _build(SOURCES, job.config.ingest.source).fingerprint(job.home.store.memo.digest)}
+
+
+def _ingest(job: Job) -> Product:
+    from hone.sources.ingest import ingest
+
+    section = job.config.ingest
+    return ingest(
+        _build(SOURCES, section.source),
+        job.out,
+        columns=OBJECTIVES[job.config.objective.kind].columns,
+        rename=section.columns,
+        keep=section.keep,
+        max_refused=section.max_refused,
+        on_progress=job.on_progress,
+    )
+
+
+# curate
+
+
+def _curate(job: Job) -> Product:
+    from hone.curation.curate import curate
+    from hone.curation.step import Fields
+
+    section, objective = job.config.curation, OBJECTIVES[job.config.objective.kind]
+    return curate(
+        job.path("ingest") / "rows.parquet",
+        job.out,
+        steps=[(step.kind, _build(STEPS, step)) for step in section.steps],
+        fields=Fields(objective.text, objective.label),
+        valid=section.split.valid,
+        test=section.split.test,
+        seed=section.split.seed,
+        near_duplicate=section.split.near_duplicate,
+        on_progress=job.on_progress,
+    )
+
+
+# validate
+
+
+def _suite_digest(job: Job) -> dict[str, str]:
+    suite = job.config.validation.suite
+    if suite and not Path(suite).is_file():
+        raise ConfigError("there is no such file", where=f"validation.suite {suite}", fix="Name a YAML file, or ''.")
+    return _base_digest(job) | ({"suite": file_digest(Path(suite))} if suite else {})
+
+
+def _validation_decides(config: RunConfig) -> dict[str, Any]:
+    return {
+        "validation": config.validation.model_dump(exclude={"suite"}),
+        "objective": {"kind": config.objective.kind},
+        "curation": {"split": {"near_duplicate": config.curation.split.near_duplicate}},
+    }
+
+
+def _validate(job: Job) -> Product:
+    from hone.validation import validate
+
+    return validate(
+        job.path("curate"),
+        job.out,
+        base=job.base().path,
+        objective=_build(OBJECTIVES, job.config.objective),
+        near_duplicate=job.config.curation.split.near_duplicate,
+        settings=job.config.validation.model_dump(),
+        on_progress=job.on_progress,
+    )
+
+
+# tokenize
+
+
+def _tokenize(job: Job) -> Product:
+    from hone.tokenization import tokenize
+
+    section = job.config.tokenization
+    return tokenize(
+        job.path("validate"),
+        job.out,
+        base=job.base().path,
+        objective=_build(OBJECTIVES, job.config.objective),
+        max_length=section.max_length,
+        max_truncated=section.max_truncated,
+        on_progress=job.on_progress,
+    )
+
+
+# train
+
+
+def _train(job: Job) -> Product:
+    from hone.registry import log
+    from hone.training.launch import train
+
+    config = job.config
+    with log.training_run(**_training_run(job, recipe("train", job).key)) as run:
+
+        def on_event(event: dict[str, Any]) -> None:
+            run.hear(event)
+            if event["type"] == "started":
+                steps["total"] = event["steps"]
+            if event["type"] == "step":
+                job.on_progress(Progress(event["step"], steps["total"], "steps", figures={"loss": event["loss"]}))
+
+        steps = {"total": 0}
+        product = train(
+            job.path("tokenize"),
+            job.out,
+            base=job.base().path,
+            objective=(config.objective.kind, config.objective.options()),
+            method=(config.method.kind, config.method.options()),
+            settings=config.training.model_dump(),
+            on_event=on_event,
+        )
+        return replace(product, facts=product.facts | {"mlflow": {"run_id": run.run_id}})
+
+
+# evaluate
+
+
+def _evaluate(job: Job) -> Product:
+    from hone.evaluation.evaluate import evaluate
+
+    section = job.config.evaluation
+    return evaluate(
+        job.path("train"),
+        job.path("tokenize"),
+        job.path("validate"),
+        job.out,
+        base=job.base().path,
+        objective=_build(OBJECTIVES, job.config.objective),
+        method=_build(METHODS, job.config.method),
+        **section.model_dump(),
+        on_progress=job.on_progress,
+    )
+
+
+# register
+
+
+def _register(job: Job) -> Product:
+    from hone.evaluation.report import render
+    from hone.registry import log
+    from hone.registry.register import register
+
+    config = job.config
+    with log.training_run(**_training_run(job, job.inputs["train"].key)) as run:
+        return register(
+            job.out,
+            artifacts=job.inputs,
+            report=render(config.name, job.inputs, run.links()),
+            base=job.base(),
+            objective=_build(OBJECTIVES, config.objective),
+            method=_build(METHODS, config.method),
+            tracking_uri=job.home.tracking_uri,
+            run_id=run.run_id,
+            model_name=config.registration.model or config.name,
+            alias=config.registration.alias,
+            tags=job.tags,
+            on_progress=job.on_progress,
+        )
+
+
+def _training_run(job: Job, key: str) -> dict[str, Any]:
+    """What names the MLflow run of a training, and is told to it."""
+    config = job.config
+    return {
+        "tracking_uri": job.home.tracking_uri,
+        "artifact_root": job.home.artifact_root,
+        "experiment": config.registration.experiment,
+        "name": config.name,
+        "key": key,
+        "params": _flat(config.model_dump(mode="json", include={"model", "method", "training", "tokenization"})),
+        "tags": dict(job.tags),
+    }
+
+
+def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+    return flat
+
+
+STAGES: dict[str, Stage] = {
+    "ingest": Stage(
+        make=_ingest,
+        decides=_ingest_decides,
+        code=lambda c: ["hone.sources.ingest", _module(SOURCES, c.ingest.source)],
+        libraries=lambda c: ["pyarrow", *_libraries(SOURCES, c.ingest.source)],
+        outside=_source_fingerprint,
+    ),
+    "curate": Stage(
+        make=_curate,
+        decides=lambda c: {"curation": c.curation.model_dump(), "objective": {"kind": c.objective.kind}},
+        code=lambda c: ["hone.curation.curate", *(_module(STEPS, step) for step in c.curation.steps)],
+        libraries=lambda c: ["pyarrow", *(name for step in c.curation.steps for name in _libraries(STEPS, step))],
+        keyed=("ingest",),
+    ),
+    "validate": Stage(
+        make=_validate,
+        decides=_validation_decides,
+        code=lambda c: ["hone.validation", _module(OBJECTIVES, c.objective)],
+        libraries=lambda _: ["great-expectations", "pyarrow", "tokenizers"],
+        keyed=("curate",),
+        outside=_suite_digest,
+    ),
+    "tokenize": Stage(
+        make=_tokenize,
+        decides=lambda c: {"tokenization": c.tokenization.model_dump(), "objective": c.objective.model_dump()},
+        code=lambda c: ["hone.tokenization", _module(OBJECTIVES, c.objective)],
+        libraries=lambda _: ["pyarrow", "tokenizers", "transformers"],
+        keyed=("validate",),
+        outside=_base_digest,
+    ),
+    "train": Stage(
+        make=_train,
+        decides=lambda c: c.model_dump(include={"objective", "method", "training"}),
+        code=lambda c: [
+            *("hone.training.launch", "hone.training.loop"),
+            *(_module(OBJECTIVES, c.objective), _module(METHODS, c.method)),
+        ],
+        libraries=lambda c: ["torch", "transformers", *_libraries(METHODS, c.method)],
+        keyed=("tokenize",),
+        outside=_base_digest,
+        resumable=True,
+    ),
+    "evaluate": Stage(
+        make=_evaluate,
+        decides=lambda c: c.model_dump(include={"objective", "method", "evaluation"}),
+        code=lambda c: [
+            "hone.evaluation.evaluate",
+            _module(OBJECTIVES, c.objective),
+            _module(METHODS, c.method),
+        ],
+        libraries=lambda _: ["numpy", "scikit-learn", "torch", "transformers"],
+        keyed=("train", "tokenize", "validate"),
+        outside=_base_digest,
+    ),
+    "register": Stage(
+        make=_register,
+        decides=lambda c: c.model_dump(include={"name", "registration", "model"}),
+        code=lambda _: ["hone.registry.register", "hone.evaluation.report"],
+        libraries=lambda _: ["mlflow"],
+        keyed=("train", "evaluate"),
+        files=("evaluation/report.html", "registry/card.md"),
+        outside=lambda job: {"tracking server": job.home.tracking_uri},
+    ),
+}

@@ -1,0 +1,26 @@
+"""curate: what is kept of the rows, parted into splits."""
+
+from __future__ import annotations
+
+from prefect.artifacts import create_table_artifact
+
+from hone.artifacts import Artifact
+from hone.config import RunConfig
+from tasks.stage import perform, stage_task
+
+
+@stage_task("curate")
+def curate(config: RunConfig, ingest: Artifact) -> Artifact:
+    """Train, validation and test rows; the funnel goes to the UI as a table."""
+    splits = perform("curate", {"config": config, "ingest": ingest})
+    facts = splits.facts()
+    table = [
+        {"step": step["step"], "reason": reason, "rows dropped": count, "rows left": step["after"]}
+        for step in facts["funnel"]
+        for reason, count in (step["dropped"] or {"": 0}).items()
+    ]
+    table += [
+        {"step": "split", "reason": name, "rows dropped": 0, "rows left": n} for name, n in facts["splits"].items()
+    ]
+    create_table_artifact(table, key=f"funnel-{config.name}", description=f"What became of {ingest.rows:,} rows")
+    return splits

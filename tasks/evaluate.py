@@ -1,0 +1,25 @@
+"""evaluate: is the model better than what there was without it?"""
+
+from __future__ import annotations
+
+from prefect.artifacts import create_table_artifact
+
+from hone.artifacts import Artifact
+from hone.config import RunConfig
+from tasks.stage import perform, stage_task
+
+
+@stage_task("evaluate")
+def evaluate(config: RunConfig, train: Artifact, tokenize: Artifact, validate: Artifact) -> Artifact:
+    """Metrics with intervals, beside the baselines'; they go to the UI as a table."""
+    inputs = {"config": config, "train": train, "tokenize": tokenize, "validate": validate}
+    scored = perform("evaluate", inputs)
+    facts = scored.facts()
+    systems = {"model": facts["metrics"], **facts["baselines"]}
+    table = [
+        {"system": system} | {name: f"{value:.4f}" for name, value in metrics.items()}
+        for system, metrics in systems.items()
+    ]
+    description = f"{facts['rows']:,} test rows"
+    create_table_artifact(table, key=f"metrics-{config.name}", description=description)
+    return scored

@@ -1,0 +1,41 @@
+"""register: one MLflow model version, with all that is known of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from hone.artifacts import Artifact
+from hone.config import RunConfig
+from tasks.stage import perform, stage_task
+
+
+@stage_task("register", retries=3, timeout_seconds=3600)
+def register(
+    config: RunConfig,
+    ingest: Artifact,
+    curate: Artifact,
+    validate: Artifact,
+    tokenize: Artifact,
+    train: Artifact,
+    evaluate: Artifact,
+) -> Artifact:
+    """The registered version; links to it and to the report go to the UI."""
+    stages = (ingest, curate, validate, tokenize, train, evaluate)
+    version = perform("register", {"config": config} | {artifact.stage: artifact for artifact in stages})
+    facts, report = version.facts(), version.path / "report.html"
+    create_link_artifact(report.as_uri(), "Report", key=f"report-{config.name}", description="The run's report")
+    create_markdown_artifact(_summary(facts, report), key=f"version-{config.name}", description="The model version")
+    return version
+
+
+def _summary(facts: dict[str, str], report: Path) -> str:
+    return "\n".join(
+        (
+            f"# {facts['model']} version {facts['version']}",
+            f"- alias `{facts['alias']}`",
+            f"- MLflow run [`{facts['run_id']}`]({facts['run_url']})",
+            f"- report [{report.name}]({report.as_uri()})",
+        )
+    )

@@ -1,0 +1,119 @@
+"""What the tasks of all stages share: how they are cached, retried, named, and how their progress is shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
+from uuid import UUID
+
+from prefect import Task, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.runtime import flow_run
+from prefect.tasks import exponential_backoff
+
+from hone import config as configuration
+from hone import stages
+from hone.artifacts import PREFECT_RESULT, Artifact
+from hone.environment import home
+from hone.errors import HoneError
+from hone.progress import Progress, tell
+
+PROGRESS_SECONDS = 2.0
+
+
+@dataclass
+class InTheStore(CachePolicy):
+    """The key of a stage's artifact is the key of its Prefect result, which lies in the artifact's directory.
+
+    Delete the directory and the cache entry is gone with it; damage it and the entry is taken away here.
+    """
+
+    stage: str = ""
+
+    def compute_key(
+        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any
+    ) -> str:
+        """`<stage>/<key>/.prefect-result`, a path below the store."""
+        job = _job(inputs)
+        key, store = stages.recipe(self.stage, job).key, job.home.store
+        found, result = store.find(self.stage, key), store.directory(self.stage, key) / PREFECT_RESULT
+        if found is None:
+            result.unlink(missing_ok=True)
+        elif result.is_file():
+            tell(self.stage, "hit", found)
+        return f"{self.stage}/{key}/{PREFECT_RESULT}"
+
+
+StageFunction = TypeVar("StageFunction", bound=Callable[..., Artifact])
+
+
+def stage_task(name: str, *, retries: int = 0, timeout_seconds: float | None = None) -> Callable[[StageFunction], Any]:
+    """A stage as a Prefect task named `<name> <run's name>`, cached in the store, retried for what can pass."""
+
+    def decorate(function: StageFunction) -> Any:
+        cached: Task[..., Artifact] = task(
+            function,
+            name=name,
+            task_run_name=name + " {config.name}",
+            cache_policy=InTheStore(stage=name),
+            persist_result=True,
+            retries=retries,
+            retry_delay_seconds=exponential_backoff(backoff_factor=2),
+            retry_jitter_factor=0.5,
+            retry_condition_fn=_can_pass,
+            timeout_seconds=timeout_seconds,
+        )
+
+        @wraps(function)
+        def call(*args: Any, **inputs: Any) -> Artifact:
+            # The data folder is known when the flow runs, not when its module is imported.
+            return cached.with_options(result_storage=home().store.root)(*args, **inputs)
+
+        return call
+
+    return decorate
+
+
+def perform(name: str, inputs: dict[str, Any]) -> Artifact:
+    """Do stage `name` for a task's arguments: `config`, and the artifacts it uses by the names of their stages."""
+    config = inputs["config"]
+    job = _job(inputs, _show_progress(name, config.name))
+    return stages.run(name, job, lambda: configuration.dump(config))
+
+
+def _job(inputs: dict[str, Any], on_progress: Callable[[Progress], None] = lambda _: None) -> stages.Job:
+    artifacts = {name: value for name, value in inputs.items() if isinstance(value, Artifact)}
+    tags = {"hone.flow_run_id": str(flow_run.id or "")}
+    return stages.Job(inputs["config"], artifacts, home(), on_progress=on_progress, tags=tags)
+
+
+def _can_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    """Whether trying again may help: a server, the network, a lock. Never for data, configuration or a bad loss."""
+    fault = state.result(raise_on_failure=False)
+    if isinstance(fault, HoneError):
+        return fault.retryable
+    return isinstance(fault, ConnectionError | TimeoutError)
+
+
+def _show_progress(stage: str, run: str) -> Callable[[Progress], None]:
+    """A listener that keeps a progress artifact in the Prefect UI, renewed every two seconds at most."""
+    shown: dict[str, Any] = {"id": None, "at": 0.0}
+
+    def show(progress: Progress) -> None:
+        now = time.monotonic()
+        if not progress.total or now - shown["at"] < PROGRESS_SECONDS:
+            return
+        shown["at"] = now
+        share = 100.0 * progress.done / progress.total
+        if shown["id"] is None:
+            shown["id"] = create_progress_artifact(share, key=f"{stage}-{run}", description=f"{stage} {run}")
+        else:
+            update_progress_artifact(UUID(str(shown["id"])), progress=share)
+
+    return show

@@ -1,0 +1,13 @@
+"""train: the model, in a process group of its own."""
+
+from __future__ import annotations
+
+from hone.artifacts import Artifact
+from hone.config import RunConfig
+from tasks.stage import perform, stage_task
+
+
+@stage_task("train", retries=2)
+def train(config: RunConfig, tokenize: Artifact) -> Artifact:
+    """The fine-tuned model. A retry goes on from the last complete checkpoint, in the same MLflow run."""
+    return perform("train", {"config": config, "tokenize": tokenize})

@@ -1,0 +1,25 @@
+"""validate: what must hold for the rows before anything is learned from them."""
+
+from __future__ import annotations
+
+from prefect.artifacts import create_link_artifact, create_table_artifact
+
+from hone.artifacts import Artifact
+from hone.config import RunConfig
+from tasks.stage import perform, stage_task
+
+
+@stage_task("validate")
+def validate(config: RunConfig, curate: Artifact) -> Artifact:
+    """The same splits, less what was quarantined; the expectations go to the UI as a table."""
+    valid = perform("validate", {"config": config, "curate": curate})
+    facts = valid.facts()
+    table = [
+        {name: str(result.get(name, "")) for name in ("split", "expectation", "column", "success", "observed")}
+        for result in facts["expectations"]
+    ]
+    create_table_artifact(table, key=f"expectations-{config.name}", description="Expectations of the rows")
+    create_link_artifact(
+        (valid.path / facts["data_docs"]).as_uri(), "Data Docs", key=f"data-docs-{config.name}", description="Data Docs"
+    )
+    return valid
