@@ -1,0 +1,162 @@
+"""The model card: a README.md in Hugging Face's format, written from what the run knows.
+
+Front matter as https://huggingface.co/docs/hub/model-cards says; the text is the template card.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hone.artifacts import Artifact
+from hone.base_models import BaseModel
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+SPLITS = ("train", "valid", "test")
+WEAKEST = 8
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_NAMES = {"macro_f1": "f1", "accuracy": "accuracy"}
+
+
+def write(
+    artifacts: Mapping[str, Artifact],
+    *,
+    base: BaseModel,
+    pipeline: str,
+    adapter: bool,
+    model_name: str,
+    alias: str,
+    max_length: int,
+    example: str,
+    config: str,
+    lineage: Mapping[str, str],
+) -> str:
+    """The card's text. `config` is the resolved YAML, `example` a text to try, `lineage` what else led here."""
+    from huggingface_hub import ModelCard
+
+    tree = yaml.safe_load(config)
+    metrics = json.loads((artifacts["evaluate"].path / "metrics.json").read_text("utf8"))
+    body = (
+        _environment()
+        .get_template("card.md")
+        .render(
+            name=tree["name"],
+            pipeline=pipeline,
+            base={"id": base.base, "revision": base.revision, "licence": base.licence},
+            adapter=adapter,
+            method=tree["method"]["kind"],
+            model_name=model_name,
+            alias=alias,
+            max_length=max_length,
+            example=_quoted(example),
+            settings=yaml.safe_dump({part: tree[part] for part in ("method", "training")}, sort_keys=False).strip(),
+            training=artifacts["train"].facts(),
+            lineage=sorted(lineage.items()),
+            **_data(artifacts),
+            **_results(metrics),
+        )
+    )
+    return str(
+        ModelCard(f"---\n{front_matter(tree['name'], base, pipeline, adapter, metrics).to_yaml()}\n---\n\n{body}")
+    )
+
+
+def front_matter(name: str, base: BaseModel, pipeline: str, adapter: bool, metrics: Mapping[str, Any]) -> ModelCardData:
+    """What the hub reads: licence, base model, pipeline, tags, and the test results (model-index)."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    figures = {metric: value["value"] for metric, value in metrics["systems"]["model"].items() if metric in _HUB_NAMES}
+    hub_id = base.base if _HUB_ID.fullmatch(base.base) else None
+    return ModelCardData(
+        license=base.licence.lower() or "unknown",
+        base_model=hub_id,
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag=pipeline,
+        tags=["hone", pipeline, *([f"base_model:{'adapter' if adapter else 'finetune'}:{hub_id}"] if hub_id else [])],
+        metrics=[_HUB_NAMES[metric] for metric in figures],
+        model_name=name,
+        eval_results=[
+            EvalResult(
+                task_type=pipeline,
+                dataset_type=name,
+                dataset_name=name,
+                dataset_split="test",
+                metric_type=_HUB_NAMES[metric],
+                metric_name=metric,
+                metric_value=value,
+            )
+            for metric, value in figures.items()
+        ],
+    )
+
+
+def weakest(metrics: Mapping[str, Any], least_rows: int = 5) -> list[tuple[str, dict[str, Any]]]:
+    """The slices of at least `least_rows` rows with the lowest main metric, worst first, at most 8."""
+    main = metrics["main_metric"]
+    slices = [(by, part) for by, parts in metrics["slices"].items() for part in parts if part["rows"] >= least_rows]
+    return sorted(slices, key=lambda entry: entry[1]["model"][main]["value"])[:WEAKEST]
+
+
+def _data(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    curated, validated = artifacts["curate"].facts(), artifacts["validate"]
+    tokens, files = artifacts["tokenize"].facts()["splits"], validated.manifest()["files"]
+    classes = [(split, curated["classes"][split]) for split in SPLITS if split in curated["classes"]]
+    return {
+        "ingest": artifacts["ingest"].facts(),
+        "funnel": curated["funnel"],
+        "rows": {split: tokens[split]["rows"] for split in SPLITS},
+        "digests": [(split, files[f"{split}.parquet"]["sha256"]) for split in SPLITS],
+        "quarantined": validated.facts()["quarantined"],
+        "classes": classes,
+        "labels": sorted({label for _, counts in classes for label in counts}),
+    }
+
+
+def _results(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    systems, main = metrics["systems"], metrics["main_metric"]
+    return {
+        "results": metrics,
+        "main_metric": main,
+        "main": {"text": _interval(systems["model"][main])},
+        "metrics": list(systems["model"]),
+        "systems": list(systems.items()),
+        "comparisons": list(metrics["comparisons"].items()),
+        "weakest": weakest(metrics),
+    }
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    environment.filters |= {"cell": _cell, "interval": _interval, "reasons": _reasons}
+    return environment
+
+
+def _cell(value: object) -> str:
+    """Text for a cell of a Markdown table: one line, no bars, no tags."""
+    line = " ".join(str(value).split())
+    return line.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+
+
+def _interval(figure: Mapping[str, float] | None) -> str:
+    """`0.912 [0.893, 0.930]`; a dash where a system has no such figure."""
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]" if figure else "-"
+
+
+def _reasons(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason}: {count:,}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1]))
+
+
+def _quoted(text: str) -> str:
+    """`text` as it stands between double quotes in Python, on one line of at most 100 characters."""
+    return json.dumps(" ".join(text.split())[:100], ensure_ascii=False)[1:-1].replace("```", "'''")

@@ -1,0 +1,184 @@
+"""The MLflow service: is it there, is it ready, and what is said when it is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from hone.errors import ConfigError, ServiceError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_HTTP = ("http", "https")
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_MANAGED = ("databricks", "databricks-uc", "uc")
+_FIX = "Start it, or name another with MLFLOW_TRACKING_URI; unset, a SQLite store under HONE_HOME is used."
+
+
+def check(tracking_uri: str, *, timeout: float = 5.0) -> None:
+    """Raise ServiceError where no MLflow server answers at `tracking_uri` within `timeout` seconds.
+
+    A database is not opened: SQLite needs no server. Raises ConfigError for a URI that MLflow keeps no
+    records under, a plain directory among them. Imports nothing heavy.
+    """
+    scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
+    if scheme in _HTTP:
+        _get(f"{tracking_uri.rstrip('/')}/health", tracking_uri, timeout)
+    elif scheme not in _DATABASES and scheme not in _MANAGED and tracking_uri not in _MANAGED:
+        raise ConfigError(
+            "is no place where MLflow keeps records",
+            where=f"MLflow tracking URI {tracking_uri!r}",
+            fix="Use http(s)://HOST:PORT, sqlite:////ABSOLUTE/PATH.db or postgresql://...",
+        )
+
+
+def prepare(tracking_uri: str) -> None:
+    """Make the tables of a SQLite store that is not there yet; any other is left alone.
+
+    MLflow runs 68 migrations on a new database, 9 s on a disk where each is synced and 4 s in memory. So the
+    file is made in memory and linked into place when it is whole; of two at once the first wins.
+    """
+    path = sqlite_path(tracking_uri)
+    if path is None or path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else path.parent) as scratch:
+        made = Path(scratch) / path.name
+        SqlAlchemyStore(f"sqlite:///{made}", _artifact_root(path)).engine.dispose()
+        _link_into_place(made, path)
+
+
+def sqlite_path(tracking_uri: str) -> Path | None:
+    """The file of a SQLite store; None for any other."""
+    if not tracking_uri.startswith("sqlite:///"):
+        return None
+    return Path(urllib.parse.unquote(tracking_uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+
+
+def connect(tracking_uri: str) -> MlflowClient:
+    """A client of the service that leaves the process's own tracking URI as it is; raises ServiceError."""
+    check(tracking_uri)
+    prepare(tracking_uri)
+    from mlflow import MlflowClient
+
+    with answering(tracking_uri):
+        return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+
+
+@contextmanager
+def answering(tracking_uri: str) -> Iterator[None]:
+    """Within the block, a service that does not answer raises ServiceError, one that refuses us ConfigError."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException) as fault:
+        if _refused(fault):
+            raise ConfigError(
+                "MLflow refused the credentials it was given, or there were none",
+                where=tracking_uri,
+                fix="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
+            ) from fault
+        if not _unanswered(fault):
+            raise
+        raise ServiceError(f"MLflow did not answer ({_brief(fault)})", where=tracking_uri, fix=_FIX) from fault
+
+
+def experiment_id(client: MlflowClient, name: str, artifact_root: str = "") -> str:
+    """The id of the experiment `name`, made if it is not there. Raises ConfigError where it was deleted.
+
+    Its files lie under `artifact_root`. With none given a server chooses, and a SQLite store has them in `artifacts/`
+    beside it: MLflow's own choice is the working directory.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        path = sqlite_path(client.tracking_uri)
+        root = artifact_root or (_artifact_root(path) if path else "")
+        home = f"{root}/{urllib.parse.quote(name, safe='')}" if root else None
+        try:
+            return str(client.create_experiment(name, artifact_location=home))
+        except MlflowException as fault:
+            if fault.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage == "deleted":
+        raise ConfigError(
+            "this MLflow experiment was deleted",
+            where=f"registration.experiment {name}",
+            fix="Restore it (mlflow experiments restore -x ID), or choose another name.",
+        )
+    return str(found.experiment_id)
+
+
+def _get(url: str, tracking_uri: str, timeout: float) -> None:
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
+            answer.read(1)
+    except urllib.error.HTTPError as fault:
+        # Some proxies hide /health: any answer below 500 says that someone is there.
+        if fault.code >= 500:
+            raise ServiceError(f"MLflow answered {fault.code} to /health", where=tracking_uri, fix=_FIX) from fault
+    except (urllib.error.URLError, TimeoutError, OSError) as fault:
+        reason = getattr(fault, "reason", fault)
+        if "CERTIFICATE_VERIFY_FAILED" in str(reason):
+            return  # MLflow has certificate settings of its own
+        raise ServiceError(f"MLflow did not answer ({reason})", where=tracking_uri, fix=_FIX) from fault
+
+
+def _artifact_root(database: Path) -> str:
+    return (database.parent / "artifacts").as_uri()
+
+
+def _link_into_place(made: Path, path: Path) -> None:
+    """Put the finished file at `path` in one step; one that came there meanwhile is kept."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.copyfile(made, beside)
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        pass
+    finally:
+        beside.unlink()
+
+
+def _causes(fault: BaseException | None) -> Iterator[BaseException]:
+    while fault is not None:
+        yield fault
+        fault = fault.__cause__ or fault.__context__
+
+
+def _unanswered(fault: BaseException) -> bool:
+    """Whether a failed call may pass later: no connection, no answer in time, a 5xx, a locked database."""
+    import requests
+
+    silent = (ConnectionError, TimeoutError, requests.ConnectionError, requests.Timeout)
+    if any(isinstance(cause, silent) for cause in _causes(fault)):
+        return True
+    status = getattr(fault, "get_http_status_code", lambda: 0)()
+    return status in (429, 500, 502, 503, 504)
+
+
+def _refused(fault: BaseException) -> bool:
+    return getattr(fault, "error_code", "") in ("PERMISSION_DENIED", "UNAUTHENTICATED")
+
+
+def _brief(fault: BaseException) -> str:
+    """The innermost cause on one line."""
+    *_, last = _causes(fault)
+    return " ".join(str(last).split())[:300] or type(last).__name__
