@@ -1,0 +1,198 @@
+"""Which texts say nearly the same: pairs found by MinHash and locality-sensitive hashing, each proved by its Jaccard.
+
+Similarity is the Jaccard index of two texts' sets of word runs (shingles), without regard to case, spacing and
+punctuation. What is reported is at or above the threshold for certain; of pairs just at the threshold no more than
+`minhash.MISSED` are missed, and fewer of those above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from hone.curation.folding import fold_to_words
+from hone.curation.minhash import buckets, shingles, signatures
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from hone.curation.minhash import I64, U64
+
+SHINGLE, NUM_PERM = 3, 128
+FEW = 32  # rows of a bucket up to which all its pairs are listed; larger buckets are gone through row by row
+DEVIATIONS = 6  # a pair whose signatures agree by so many standard deviations too little is ruled out unseen
+
+
+def clusters(texts: Sequence[str], threshold: float, *, shingle: int = SHINGLE, num_perm: int = NUM_PERM) -> list[int]:
+    """For each text the index of the first text of its cluster: those linked by pairs of `threshold` or more."""
+    numbers, unique = _unique(texts)
+    found = _Candidates(unique, threshold, shingle, num_perm)
+    forest = _Forest(len(unique))
+    for i, j in found.pairs:
+        if forest.root(i) != forest.root(j) and found.similar(i, j):
+            forest.join(i, j)
+    for crowd in found.crowds:
+        _join_crowd(crowd, forest, found)
+    first: dict[int, int] = {}
+    return [first.setdefault(forest.root(number), index) for index, number in enumerate(numbers)]
+
+
+def near_pairs(
+    texts: Sequence[str],
+    others: Sequence[str],
+    threshold: float,
+    *,
+    shingle: int = SHINGLE,
+    num_perm: int = NUM_PERM,
+) -> list[tuple[int, int]]:
+    """For each of `texts` that says nearly the same as some of `others`: its index, and that of one such other.
+
+    Ascending; texts like none of them are left out.
+    """
+    numbers, unique = _unique([*texts, *others])
+    ours, theirs = numbers[: len(texts)], numbers[len(texts) :]
+    first: dict[int, int] = {}
+    for index, number in enumerate(theirs):
+        first.setdefault(number, index)
+    matches = {number: first[number] for number in ours if number in first}
+    found = _Candidates(unique, threshold, shingle, num_perm)
+    for i, j in found.across(set(ours), set(theirs)):
+        if i not in matches and found.similar(i, j):
+            matches[i] = first[j]
+    return [(index, matches[number]) for index, number in enumerate(ours) if number in matches]
+
+
+def _unique(texts: Sequence[str]) -> tuple[list[int], list[str]]:
+    """A number for each text, the same for those of the same words, and the words of each number."""
+    number_of: dict[str, int] = {}
+    numbers = [number_of.setdefault(fold_to_words(text), len(number_of)) for text in texts]
+    return numbers, list(number_of)
+
+
+class _Candidates:
+    """Pairs of texts that may be similar, and the proof. `crowds` are buckets too large to list their pairs."""
+
+    def __init__(self, words: Sequence[str], threshold: float, shingle: int, num_perm: int) -> None:
+        hashes, offsets = shingles(words, shingle)
+        self._signed = signatures(hashes, offsets, num_perm)
+        self._least = num_perm * threshold - DEVIATIONS * (num_perm * threshold * (1 - threshold)) ** 0.5
+        self.similar = _prover(hashes, offsets, threshold)
+        self.crowds: list[I64] = []
+        self.pairs = self._list(threshold)
+
+    def agreement(self, crowd: I64, row: int) -> I64:
+        """Positions in `crowd` whose signatures do not rule out similarity with `row`."""
+        import numpy as np
+
+        return np.flatnonzero(self._plausible(crowd, np.array([row])))
+
+    def across(self, left: set[int], right: set[int]) -> Iterator[tuple[int, int]]:
+        """Candidate pairs of one in `left` and another in `right`."""
+        for i, j in self.pairs:
+            if i in left and j in right:
+                yield i, j
+            if j in left and i in right:
+                yield j, i
+        for crowd in self.crowds:
+            theirs = crowd[[row in right for row in crowd.tolist()]]
+            for row in crowd.tolist() if len(theirs) else ():
+                if row in left:
+                    yield from ((row, other) for other in theirs[self.agreement(theirs, row)].tolist())
+
+    def _list(self, threshold: float) -> list[tuple[int, int]]:
+        import numpy as np
+
+        listed = [np.zeros((0, 2), np.int64)]
+        for rows, bucket in buckets(self._signed, threshold):
+            few = np.bincount(bucket)[bucket] <= FEW
+            self.crowds += _apart(rows[~few], bucket[~few])
+            i, j = _pairs(rows[few], bucket[few])
+            plausible = self._plausible(i, j)
+            listed.append(np.stack([i[plausible], j[plausible]], axis=1))
+        return sorted(set(map(tuple, np.concatenate(listed).tolist())))
+
+    def _plausible(self, i: I64, j: I64) -> npt.NDArray[np.bool_]:
+        """Whether the signatures of the rows `i` do not rule out similarity with those of the rows `j`."""
+        import numpy as np
+
+        agreeing = [
+            (self._signed[i[at : at + 8192]] == self._signed[j if len(j) == 1 else j[at : at + 8192]]).sum(axis=1)
+            for at in range(0, len(i), 8192)
+        ]
+        enough: npt.NDArray[np.bool_] = np.concatenate([np.zeros(0, np.int64), *agreeing]) >= self._least
+        return enough
+
+
+def _apart(rows: I64, bucket: I64) -> list[I64]:
+    """The rows of each bucket."""
+    import numpy as np
+
+    return np.split(rows, np.flatnonzero(np.diff(bucket)) + 1) if len(rows) else []
+
+
+def _pairs(rows: I64, bucket: I64) -> tuple[I64, I64]:
+    """All pairs i < j of rows in one bucket."""
+    import numpy as np
+
+    i, j = [rows[:0]], [rows[:0]]
+    for distance in range(1, FEW):
+        together = bucket[distance:] == bucket[:-distance]
+        if not together.any():
+            break
+        i.append(rows[:-distance][together])
+        j.append(rows[distance:][together])
+    return np.concatenate(i), np.concatenate(j)
+
+
+def _prover(hashes: U64, offsets: I64, threshold: float) -> Callable[[int, int], bool]:
+    """Whether the Jaccard index of two texts' shingles is `threshold` or more."""
+
+    @lru_cache(maxsize=8192)
+    def shingle_set(row: int) -> frozenset[int]:
+        return frozenset(hashes[offsets[row] : offsets[row + 1]].tolist())
+
+    def similar(i: int, j: int) -> bool:
+        one, other = shingle_set(i), shingle_set(j)
+        if min(len(one), len(other)) < threshold * max(len(one), len(other)):
+            return False
+        common = len(one & other)
+        return common / (len(one) + len(other) - common) >= threshold
+
+    return similar
+
+
+def _join_crowd(crowd: I64, forest: _Forest, found: _Candidates) -> None:
+    """Join what is similar in a large bucket; rows already in one cluster are not compared."""
+    import numpy as np
+
+    trees = np.array([forest.root(row) for row in crowd.tolist()])
+    for at in range(1, len(crowd)):
+        if (trees[:at] == trees[at]).all():
+            continue
+        open_ = found.agreement(crowd[:at], int(crowd[at]))
+        while len(open_ := open_[trees[open_] != trees[at]]):
+            if found.similar(int(crowd[open_[0]]), int(crowd[at])):
+                forest.join(int(crowd[open_[0]]), int(crowd[at]))
+                trees[trees == trees[at]] = trees[open_[0]]
+            open_ = open_[1:]
+
+
+class _Forest:
+    """Disjoint sets of the numbers below n (Tarjan, 1975), each named by its least member."""
+
+    def __init__(self, n: int) -> None:
+        self._parent = list(range(n))
+
+    def root(self, i: int) -> int:
+        """The least member of the set of `i`."""
+        parent = self._parent
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    def join(self, i: int, j: int) -> None:
+        """Make one set of those of `i` and `j`."""
+        low, high = sorted((self.root(i), self.root(j)))
+        self._parent[high] = low
