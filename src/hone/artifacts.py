@@ -214,9 +214,11 @@ class Store:
             if work.exists() and not resumable:
                 shutil.rmtree(work)
             work.mkdir(parents=True, exist_ok=True)
+            began = time.monotonic()
             try:
                 product = make(work)
-                return self._commit(recipe, work, product, name, config), False
+                about = {"name": name, "seconds": round(time.monotonic() - began, 3)}
+                return self._commit(recipe, work, product, about, config), False
             except BaseException:
                 if not resumable:
                     shutil.rmtree(work, ignore_errors=True)
@@ -235,7 +237,9 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _commit(self, recipe: Recipe, work: Path, product: Product, name: str, config: str) -> Artifact:
+    def _commit(
+        self, recipe: Recipe, work: Path, product: Product, about: dict[str, Any], config: str
+    ) -> Artifact:
         (work / CONFIG).write_text(config, "utf8")
         files = {
             str(file.relative_to(work)): {"bytes": file.stat().st_size, "sha256": file_digest(file)}
@@ -252,7 +256,7 @@ class Store:
         manifest = {
             "stage": recipe.stage,
             "key": recipe.key,
-            "name": name,
+            **about,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "digest": digest_of(content),
             "rows": product.rows,

@@ -1,0 +1,103 @@
+"""A small real line: a tiny BERT, a few hundred rows that can be learned, and real servers."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+WORDS = {
+    "weather": "rain sun cloud storm wind snow frost hail fog thunder".split(),
+    "sport": "goal match team race player coach score league ball win".split(),
+    "food": "bread soup cheese apple salt butter rice onion sauce cake".split(),
+}
+FILLING = "the a today we saw again there was some more of it in town with our own old friends and many others".split()
+
+Hone = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised BERT of two layers with a word-level tokenizer, as save_pretrained writes it."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    home = tmp_path_factory.mktemp("base")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *FILLING, *(word for group in WORDS.values() for word in group)]
+    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    raw.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    tokenizer.save_pretrained(home)
+    torch.manual_seed(1)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(home)
+    return home
+
+
+@pytest.fixture(scope="session")
+def rows_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 rows of three topics, told apart by their words."""
+    draw = random.Random(1)
+    path = tmp_path_factory.mktemp("data") / "rows.csv"
+    lines = ["text,topic"]
+    for i in range(300):
+        topic = list(WORDS)[i % 3]
+        words = draw.choices(FILLING, k=9) + draw.choices(WORDS[topic], k=3)
+        draw.shuffle(words)
+        lines.append(f"{' '.join(words)},{topic}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def conf(tmp_path: Path, base_model: Path, rows_csv: Path) -> Path:
+    """A configuration of the small line."""
+    tree = {
+        "name": "small",
+        "ingest": {"source": {"kind": "files", "paths": [str(rows_csv)]}, "columns": {"label": "topic"}},
+        "model": {"base": str(base_model)},
+        "tokenization": {"max_length": 32},
+        "training": {"epochs": 4, "batch_size": 16, "learning_rate": 5.0e-3, "checkpoint_seconds": 0},
+        "evaluation": {"resamples": 200},
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The API of a real Prefect server that ends with the tests."""
+    from hone.environment import Home
+    from hone.servers import prefect_server, use
+
+    return use(prefect_server(Home(tmp_path_factory.mktemp("prefect")))) + "/api"
+
+
+@pytest.fixture
+def environment(tmp_path: Path, prefect_url: str) -> dict[str, str]:
+    """The environment of a `hone` command: a data folder of its own, the Prefect server of the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "HONE_"))}
+    own = {"HONE_HOME": str(tmp_path / "hone"), "PREFECT_API_URL": prefect_url, "HF_HUB_OFFLINE": "1"}
+    return kept | own | {"PREFECT_HOME": str(tmp_path / "prefect"), "COLUMNS": "200"}
+
+
+@pytest.fixture
+def hone(environment: dict[str, str], tmp_path: Path) -> Hone:
+    """`hone(*words)` runs the command as a person would; gives its exit status and output."""
+
+    def call(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "hone.cli", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment | more, cwd=tmp_path)
+
+    return call

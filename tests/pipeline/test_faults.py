@@ -1,0 +1,104 @@
+"""What a person is told when the line cannot run: one clear message, an exit status, and no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Hone = Callable[..., "subprocess.CompletedProcess[str]"]
+
+pytestmark = pytest.mark.slow
+
+
+def rows(tmp_path: Path, *lines: str) -> str:
+    path = tmp_path / "data.csv"
+    path.write_text("\n".join(("text,topic", *lines)) + "\n")
+    return f"ingest.source.paths=[{path}]"
+
+
+def many(topic: str, count: int) -> list[str]:
+    return [f"some words about number {i} and {i * i} there,{topic}" for i in range(count)]
+
+
+def refused(hone: Hone, conf: Path, *overrides: str, status: int, **environment: str) -> str:
+    done = hone("run", conf, *overrides, **environment)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert done.stderr.startswith("hone: ")
+    return done.stderr
+
+
+def test_a_missing_file(hone: Hone, conf: Path) -> None:
+    assert "nowhere.csv" in refused(hone, conf, "ingest.source.paths=[nowhere.csv]", status=3)
+
+
+def test_an_empty_file(hone: Hone, conf: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").touch()
+    assert "empty.csv" in refused(hone, conf, f"ingest.source.paths=[{tmp_path}/empty.csv]", status=3)
+
+
+def test_a_wrong_column(hone: Hone, conf: Path) -> None:
+    message = refused(hone, conf, "ingest.columns.label=topik", status=2)
+    assert "topik" in message
+    assert "topic" in message
+
+
+def test_a_wrong_encoding(hone: Hone, conf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "latin.csv"
+    path.write_bytes("text,topic\nfine,food\ncafé,food\n".encode("latin1"))
+    message = refused(hone, conf, f"ingest.source.paths=[{path}]", status=3)
+    assert "latin.csv" in message
+    assert "byte 24" in message or "offset 24" in message
+
+
+def test_one_class_only(hone: Hone, conf: Path, tmp_path: Path) -> None:
+    assert "food" in refused(hone, conf, rows(tmp_path, *many("food", 60)), status=3)
+
+
+def test_a_class_with_one_row(hone: Hone, conf: Path, tmp_path: Path) -> None:
+    lines = [
+        *many("food", 60),
+        *(line.replace("words", "games") for line in many("sport", 60)),
+        "a lonely row of words,odd",
+    ]
+    message = refused(hone, conf, rows(tmp_path, *lines), status=3)
+    assert "odd" in message
+    assert "min_rows" in message
+
+
+def test_no_rows_left_after_curation(hone: Hone, conf: Path) -> None:
+    message = refused(hone, conf, "curation.steps=[{kind: filters, min_chars: 5000}]", status=3)
+    assert "filters" in message
+    assert "300" in message
+
+
+def test_an_unknown_base_model_offline(hone: Hone, conf: Path) -> None:
+    message = refused(hone, conf, "model.base=no-such-org/no-such-model", status=5)
+    assert "model.base no-such-org/no-such-model" in message
+
+
+def test_a_text_of_a_million_characters_is_cut_and_counted(
+    hone: Hone, conf: Path, tmp_path: Path, rows_csv: Path
+) -> None:
+    lines = [*rows_csv.read_text().splitlines()[1:], f"{'rain and sun in town again ' * 40_000},weather"]
+    done = hone("run", conf, rows(tmp_path, *lines), "training.epochs=1", "curation.steps=[{kind: normalize}]")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_failing_expectation_names_itself_the_figure_and_rows(hone: Hone, conf: Path) -> None:
+    message = refused(hone, conf, "validation.max_median_tokens=3", status=4)
+    assert "median" in message.lower()
+
+
+def test_mlflow_not_there(hone: Hone, conf: Path) -> None:
+    message = refused(hone, conf, status=8, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert "http://127.0.0.1:9" in message
+
+
+def test_a_loss_that_is_not_finite(hone: Hone, conf: Path) -> None:
+    overrides = ("training.learning_rate=1", "training.max_grad_norm=0", "training.epochs=200", "training.warmup=0")
+    message = refused(hone, conf, *overrides, status=6)
+    assert "learning" in message
