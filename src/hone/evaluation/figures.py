@@ -1,0 +1,106 @@
+"""Numbers as people read them: thousands grouped, shares in percent, a dash where there is none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+NONE = "–"
+MINUS = "−"
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def count(value: Any) -> str:
+    """A whole number with its thousands grouped: 38,112."""
+    return f"{value:,.0f}" if _known(value) else NONE
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    """A share of 1 in percent: 69.4%."""
+    return f"{100 * value:.{digits}f}%".replace("-", MINUS) if _known(value) else NONE
+
+
+def interval(figure: dict[str, Any]) -> str:
+    """The `low` and `high` of a figure in percent: 64.1–74.2%; '' where it has none."""
+    low, high = figure.get("low"), figure.get("high")
+    return f"{percent(low).rstrip('%')}–{percent(high)}" if _known(low) and _known(high) else ""
+
+
+def points(value: Any) -> str:
+    """A difference of two shares in percentage points, signed: +10.1."""
+    return f"{100 * value:+.1f}".replace("-", MINUS) if _known(value) else NONE
+
+
+def p_value(value: Any) -> str:
+    """A p-value with its sign: p = 0.021, p < 0.001."""
+    if not _known(value):
+        return ""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
+
+
+def number(value: Any) -> str:
+    """Any number with four significant digits at the most, thousands grouped."""
+    if not _known(value):
+        return NONE
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}".replace("-", MINUS)
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace("-", MINUS)
+    return f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.4g}".replace("-", MINUS)
+
+
+def quantity(value: Any) -> str:
+    """A large count in short: 22.7 million."""
+    if not _known(value):
+        return NONE
+    for size, word in ((1e9, "billion"), (1e6, "million")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {word}"
+    return count(value)
+
+
+def duration(seconds: Any) -> str:
+    """A span of time in the unit that suits it: 640 ms, 41.2 s, 12 min 5 s, 3 h 12 min."""
+    if not _known(seconds):
+        return NONE
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 90:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(n_bytes: Any) -> str:
+    """A number of bytes in powers of 1000: 91.2 MB."""
+    if not _known(n_bytes):
+        return NONE
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.3g} {unit}"
+    return f"{n_bytes:.0f} bytes"
+
+
+def words(name: str) -> str:
+    """An identifier as words: label_conflicts -> Label conflicts."""
+    text = str(name).replace("_", " ").replace("-", " ").strip()
+    return text[:1].upper() + text[1:]
+
+
+def plain(value: Any) -> str:
+    """Any JSON value on one line: what an expectation saw, or expected."""
+    if value is None or value == "":
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return number(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{str(key).replace('_', ' ')} {plain(inner)}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        shown = ", ".join(plain(inner) for inner in value[:8])
+        return shown if len(value) <= 8 else f"{shown} and {len(value) - 8} more"
+    return str(value)

@@ -1,0 +1,151 @@
+"""The run's report: one HTML file that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from hone.artifacts import CONFIG, Artifact
+from hone.evaluation import figures, report_data, report_results
+from hone.evaluation.report_data import View
+
+STAGES = ("ingest", "curate", "validate", "tokenize", "train", "evaluate")
+HERE = Path(__file__).parent
+
+
+def render(name: str, artifacts: Mapping[str, Artifact], links: Mapping[str, str]) -> str:
+    """The report of a run as one HTML file without any address that is fetched.
+
+    `artifacts` are those of the stages ingest to evaluate, by stage; `links` are titles and addresses (http, https,
+    file, or a path) of what belongs to the run, shown at its head. The same artifacts and links give the same bytes.
+    """
+    manifests = {stage: artifacts[stage].manifest() for stage in STAGES}
+    facts = {stage: manifest["facts"] for stage, manifest in manifests.items()}
+    paths = {stage: artifacts[stage].path for stage in STAGES}
+    config_text = (paths["evaluate"] / CONFIG).read_text("utf8")
+    config = yaml.safe_load(config_text) or {}
+    metrics = _read_json(paths["evaluate"] / "metrics.json")
+    script = (HERE / "report.js").read_text("utf8")
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            name=name,
+            links=[_link(title, address) for title, address in links.items()],
+            style=Markup((HERE / "report.css").read_text("utf8")),
+            script=Markup(script),
+            script_digest=base64.b64encode(hashlib.sha256(script.encode("utf8")).digest()).decode(),
+            about=_about(config, manifests),
+            **_data_views(facts, manifests, paths, config),
+            **_result_views(metrics, facts),
+            speed=report_results.speed(_read_json(paths["evaluate"] / "speed.json")),
+            lineage=[_lineage(stage, manifests, artifacts[stage]) for stage in STAGES],
+            versions=_versions(manifests),
+            config_text=config_text,
+        )
+    )
+
+
+def _data_views(
+    facts: Mapping[str, View], manifests: Mapping[str, View], paths: Mapping[str, Path], config: View
+) -> View:
+    refused = paths["ingest"] / "refused.parquet"
+    history = report_data.read_history(paths["train"] / "history.jsonl")
+    return {
+        "funnel": report_data.funnel(facts["ingest"], facts["curate"], facts["validate"], refused),
+        "splits": report_data.splits(facts["tokenize"], facts["curate"]),
+        "validation": report_data.validation(facts["validate"]),
+        "tokens": report_data.tokens(facts["tokenize"], (config.get("tokenization") or {}).get("max_length")),
+        "training": report_data.training(facts["train"], history, manifests["train"]["files"]),
+    }
+
+
+def _result_views(metrics: View, facts: Mapping[str, View]) -> View:
+    trained_on = (facts["curate"].get("classes") or {}).get("train") or {}
+    return {
+        "metrics": metrics,
+        "verdict": report_results.verdict(metrics),
+        "dot_plots": report_results.dot_plots(metrics),
+        "forest": report_results.forest(metrics),
+        "classes": report_results.classes(metrics, trained_on),
+        "confusion": report_results.confusion(metrics),
+        "calibration": report_results.calibration(metrics),
+        "slices": report_results.slices(metrics),
+        "errors": report_results.errors(metrics),
+    }
+
+
+def _environment() -> Environment:
+    """Jinja with every value escaped, and a fault where the template names what is not there."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    for shown in (
+        "count",
+        "percent",
+        "interval",
+        "points",
+        "p_value",
+        "number",
+        "quantity",
+        "duration",
+        "size",
+        "words",
+    ):
+        environment.filters[shown] = getattr(figures, shown)
+    return environment
+
+
+def _read_json(path: Path) -> View:
+    found: View = json.loads(path.read_text("utf8"))
+    return found
+
+
+def _link(title: str, address: str) -> View:
+    """A link whose address a browser may follow; any other (javascript:) is shown as text alone."""
+    scheme, colon, _ = address.partition(":")
+    safe = not colon or scheme.lower() in ("http", "https", "file") or "/" in scheme
+    return {"title": title, "address": address, "safe": safe}
+
+
+def _about(config: View, manifests: Mapping[str, View]) -> View:
+    """What was trained on what, and when: the line under the run's name."""
+    kinds = {section: (config.get(section) or {}).get("kind", "") for section in ("objective", "method")}
+    base = str((config.get("model") or {}).get("base", ""))
+    created = manifests["evaluate"]["created"]
+    return {**kinds, "base": base.rpartition(":")[2], "created": created.replace("T", " ").replace("Z", " UTC")}
+
+
+def _lineage(stage: str, manifests: Mapping[str, View], artifact: Artifact) -> View:
+    """One stage's link in the chain: its digests, and where each of its inputs came from."""
+    manifest = manifests[stage]
+    recipe = manifest["recipe"]
+    by_digest = {other["digest"]: name for name, other in manifests.items()}
+    return {
+        "stage": stage,
+        "digest": artifact.digest,
+        "key": artifact.key,
+        "rows": artifact.rows,
+        "created": manifest["created"],
+        "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
+        "files": len(manifest["files"]),
+        "inputs": [(name, digest, by_digest.get(digest, "")) for name, digest in recipe["inputs"].items()],
+        "code": sorted(recipe["code"].items()),
+        "config": yaml.safe_dump(recipe["config"], sort_keys=False, allow_unicode=True) if recipe["config"] else "",
+    }
+
+
+def _versions(manifests: Mapping[str, View]) -> list[tuple[str, str]]:
+    """The versions of the libraries that decided a stage's output; several where stages were made with several."""
+    found: dict[str, set[str]] = {}
+    for manifest in manifests.values():
+        for library, version in manifest["recipe"]["versions"].items():
+            found.setdefault(library, set()).add(str(version))
+    return [(library, ", ".join(sorted(versions))) for library, versions in sorted(found.items())]
