@@ -1,5 +1,5 @@
 # The same commands by hand and in CI.
-PYTHON ?= $(firstword $(shell command -v python3.12 python3.11 python3))
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
 VENV ?= .venv
 BIN := $(VENV)/bin
 HONE_SHARED ?= ../shared
