@@ -35,7 +35,13 @@ def _summary(facts: dict[str, str], report: Path) -> str:
         (
             f"# {facts['model']} version {facts['version']}",
             f"- alias `{facts['alias']}`",
-            f"- MLflow run [`{facts['run_id']}`]({facts['run_url']})",
+            f"- MLflow run `{facts['run_id']}` in {_shown(facts)}",
             f"- report [{report.name}]({report.as_uri()})",
         )
     )
+
+
+def _shown(facts: dict[str, str]) -> str:
+    """A link to the run where MLflow is a server, else the store it lies in."""
+    uri, run = facts["tracking_uri"], f"#/experiments/{facts['experiment_id']}/runs/{facts['run_id']}"
+    return f"[MLflow]({uri}/{run})" if uri.startswith("http") else f"`{uri}` (`hone ui` serves it)"

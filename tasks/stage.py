@@ -17,7 +17,6 @@ from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
-from hone import config as configuration
 from hone import stages
 from hone.artifacts import PREFECT_RESULT, Artifact
 from hone.environment import home
@@ -82,9 +81,7 @@ def stage_task(name: str, *, retries: int = 0, timeout_seconds: float | None = N
 
 def perform(name: str, inputs: dict[str, Any]) -> Artifact:
     """Do stage `name` for a task's arguments: `config`, and the artifacts it uses by the names of their stages."""
-    config = inputs["config"]
-    job = _job(inputs, _show_progress(name, config.name))
-    return stages.run(name, job, lambda: configuration.dump(config))
+    return stages.run(name, _job(inputs, _show_progress(name, inputs["config"].name)))
 
 
 def _job(inputs: dict[str, Any], on_progress: Callable[[Progress], None] = lambda _: None) -> stages.Job:

@@ -5,13 +5,15 @@ The one place where the configuration is taken apart: the functions called here 
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hone.artifacts import Artifact, Product, Recipe, file_digest
 from hone.base_models import BaseModel, locate
+from hone.config import Part, RunConfig, dump
 from hone.curation import STEPS
 from hone.environment import Home
 from hone.errors import ConfigError
@@ -21,9 +23,6 @@ from hone.options import locations
 from hone.progress import OnProgress, Progress, ignore, tell
 from hone.recipes import code_digests, nearest, reasons, versions
 from hone.sources import SOURCES
-
-if TYPE_CHECKING:
-    from hone.config import Part, RunConfig
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def recipe(stage: str, job: Job) -> Recipe:
     )
 
 
-def run(stage: str, job: Job, make_config: Callable[[], str]) -> Artifact:
+def run(stage: str, job: Job) -> Artifact:
     """The artifact of `stage`: from the store if it is there, else made now. Tells listeners how it goes."""
     plan, made_of = STAGES[stage], recipe(stage, job)
 
@@ -90,7 +89,7 @@ def run(stage: str, job: Job, make_config: Callable[[], str]) -> Artifact:
         made_of,
         make,
         name=job.config.name,
-        config=make_config(),
+        config=dump(job.config),
         resumable=plan.resumable,
         on_wait=lambda: tell(stage, "waiting"),
     )
@@ -317,9 +316,20 @@ def _register(job: Job) -> Product:
             run_id=run.run_id,
             model_name=config.registration.model or config.name,
             alias=config.registration.alias,
-            tags=job.tags,
+            config=dump(config),
+            tags=_git_commit() | dict(job.tags),
             on_progress=job.on_progress,
         )
+
+
+def _git_commit() -> dict[str, str]:
+    """The commit of the repository that the run was started in, marked where files were changed since; {} outside one."""
+    git = ("git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return {}
+    return {"hone.git_commit": found.stdout.strip()}
 
 
 def _training_run(job: Job, key: str) -> dict[str, Any]:
