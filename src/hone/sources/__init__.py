@@ -5,8 +5,8 @@ from __future__ import annotations
 from hone.sources.files import Files
 from hone.sources.hub import Hub
 from hone.sources.installed_docs import InstalledDocs
-from hone.sources.sql import Sql
 from hone.sources.source import Source
+from hone.sources.sql import Sql
 
 SOURCES: dict[str, type[Source]] = {
     "files": Files,
