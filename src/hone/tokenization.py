@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import heapq
 import json
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from hone.artifacts import Product
 from hone.errors import ConfigError, DataError, ModelError
 from hone.objectives.objective import Objective
 from hone.objectives.tokenizer import load_tokenizer
+from hone.process_environment import ALL_CORES, environment
 from hone.progress import OnProgress, Progress, ignore
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def tokenize(
     total = sum(file.metadata.num_rows for file in files.values())
     accounts: dict[str, Account] = {}
     done, began = 0, time.perf_counter()
-    with _all_cores():
+    with environment(ALL_CORES):
         for split, file in files.items():
             account = accounts[split] = Account()
             encoded = (objective.encode(rows, tokenizer, max_length, targets) for rows in _batches(file, objective))
@@ -193,17 +192,3 @@ def _check_truncation(split: str, account: Account, max_length: int, max_truncat
         where=f"the {split} split",
         fix=f"{longer}; or allow more with tokenization.max_truncated, or drop long rows with curation's filters.",
     )
-
-
-@contextmanager
-def _all_cores() -> Iterator[None]:
-    """Within the block the tokenizers library uses all cores, whatever the environment says."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-        else:
-            os.environ["TOKENIZERS_PARALLELISM"] = before
