@@ -1,0 +1,99 @@
+"""What a model must beat: the most frequent class, and the nearest neighbours by the base model's own embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hone.evaluation.predict import Advance, Reader, load_base
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+# Training rows whose embeddings are held at once: with 384 dimensions 6 MB, and 50 MB of similarities to 3,000 rows.
+BLOCK = 4096
+
+
+def majority(labels: np.ndarray, classes: int, rows: int) -> np.ndarray:
+    """Scores [rows, classes] that are the classes' shares of the training rows: the most frequent one wins always."""
+    shares = np.bincount(labels, minlength=classes) / len(labels)
+    return np.broadcast_to(shares.astype(np.float32), (rows, classes))
+
+
+def neighbours(
+    base: Path, train: pa.Table, test: pa.Table, classes: int, k: int, reader: Reader, advance: Advance
+) -> np.ndarray:
+    """Scores [test rows, classes] of k nearest neighbours among all training rows, in the frozen base model's space.
+
+    A row's embedding is the mean of the last hidden state over its tokens, as in Reimers and Gurevych, Sentence-BERT,
+    2019; nearness is the cosine. Training rows are embedded and compared block by block.
+    """
+    model = load_base(base, reader.device)
+    queries = np.empty((0, 0), np.float32)
+    for at, embedded in _embeddings(model, test, reader, advance, "embedding test rows"):
+        queries = queries if queries.size else np.empty((len(test), embedded.shape[1]), np.float32)
+        queries[at] = embedded
+    labels = train["label"].to_numpy()
+    memory = ((e, labels[at]) for at, e in _blocks(_embeddings(model, train, reader, advance, "embedding train rows")))
+    return vote(*nearest(queries, memory, min(k, len(train))), classes)
+
+
+def nearest(
+    queries: np.ndarray, memory: Iterable[tuple[np.ndarray, np.ndarray]], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine similarities and labels, [queries, k] nearest first, of unit vectors in `memory`: blocks with labels."""
+    best = np.full((len(queries), k), -np.inf, np.float32)
+    names = np.zeros((len(queries), k), np.int64)
+    for block, labels in memory:
+        near = np.concatenate([best, queries @ block.T], axis=1)
+        of = np.concatenate([names, np.broadcast_to(labels, (len(queries), len(labels)))], axis=1)
+        top = np.argpartition(-near, k - 1, axis=1)[:, :k]
+        best, names = np.take_along_axis(near, top, 1), np.take_along_axis(of, top, 1)
+    order = np.argsort(-best, axis=1, kind="stable")
+    return np.take_along_axis(best, order, 1), np.take_along_axis(names, order, 1)
+
+
+def vote(similarities: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Scores [queries, classes] that sum to 1: each neighbour counts by the inverse of its cosine distance.
+
+    As scikit-learn's KNeighborsClassifier(weights="distance", metric="cosine"). A text that is there already decides.
+    """
+    # float32 cosines are known to about 1e-6: nearer neighbours than that are alike.
+    weights = 1 / np.maximum(1 - similarities.astype(np.float64), 1e-6)
+    rows = np.arange(len(labels))[:, None]
+    scores = np.zeros((len(labels), classes))
+    np.add.at(scores, (rows, labels), weights)
+    found: np.ndarray = (scores / scores.sum(1, keepdims=True)).astype(np.float32)
+    return found
+
+
+def _embeddings(
+    model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of positions and unit-length mean-pooled embeddings, float32 [rows, dimensions]."""
+    import torch
+
+    for at, batch in reader.batches(tokens):
+        with torch.inference_mode():
+            mask = batch["attention_mask"]
+            hidden = model(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state.float()
+            mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            unit = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
+        advance(len(at), note)
+        yield at, unit
+
+
+def _blocks(batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same rows in blocks of about BLOCK."""
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(len(at) for at, _ in held) >= BLOCK:
+            yield np.concatenate([at for at, _ in held]), np.concatenate([e for _, e in held])
+            held = []
+    if held:
+        yield np.concatenate([at for at, _ in held]), np.concatenate([e for _, e in held])
