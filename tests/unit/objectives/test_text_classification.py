@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from hone.errors import DataError, ModelError
+from hone.objectives import OBJECTIVES
+from hone.objectives.text_classification import TextClassification
+from hone.objectives.tokenizer import load_tokenizer
+from tests.tiny_bases import tiny_bert, tiny_llama
+
+OBJECTIVE = TextClassification()
+TARGETS = {"labels": ["card", "money", "refund"]}
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+def rows(texts: list[str | None], labels: list[str | None]) -> pa.Table:
+    ids = [f"train.csv:{n}" for n in range(len(texts))]
+    return pa.table({"id": ids, "text": pa.array(texts, pa.string()), "label": pa.array(labels, pa.string())})
+
+
+def test_it_is_in_the_table_and_says_what_it_needs() -> None:
+    assert OBJECTIVES["text-classification"] is TextClassification
+    assert (TextClassification.columns, TextClassification.text, TextClassification.label) == (
+        ("text", "label"),
+        ("text",),
+        "label",
+    )
+
+
+def test_targets_are_the_sorted_label_names() -> None:
+    assert OBJECTIVE.targets(rows(["a"] * 4, ["refund", "card", None, "refund"])) == {"labels": ["card", "refund"]}
+
+
+@pytest.mark.parametrize("labels", [["refund"], [None]])
+def test_one_class_only_is_refused(labels: list[str | None]) -> None:
+    with pytest.raises(DataError, match="takes two or more"):
+        OBJECTIVE.targets(rows(["a"], labels))
+
+
+def test_encoding_is_what_the_tokenizer_itself_gives(bert: Path) -> None:
+    texts = ["My card is lost", "", "where " * 40, "money"]
+    tokenizer = load_tokenizer(bert)
+    expected = tokenizer(texts, truncation=True, max_length=10)["input_ids"]
+    encoded = OBJECTIVE.encode(rows(texts, ["card", "card", "refund", "money"]), tokenizer, 10, TARGETS)
+    assert encoded.schema == pa.schema(
+        {"id": pa.string(), "input_ids": pa.list_(pa.int32()), "label": pa.int64(), "lost": pa.int32()}
+    )
+    assert encoded["input_ids"].to_pylist() == expected
+    assert encoded["label"].to_pylist() == [0, 0, 2, 1]
+    assert encoded["lost"].to_pylist() == [0, 0, 40 - 8, 0]
+
+
+def test_an_unknown_label_is_named_with_its_row(bert: Path) -> None:
+    with pytest.raises(DataError, match=r"row train.csv:1: 1 label\(s\) that no training row has: cheque"):
+        OBJECTIVE.encode(rows(["a", "b", "c"], ["card", "cheque", "cheque"]), load_tokenizer(bert), 10, TARGETS)
+
+
+def test_a_row_without_a_text_is_named(bert: Path) -> None:
+    with pytest.raises(DataError, match=r"row train.csv:1: a row has no text"):
+        OBJECTIVE.encode(rows(["a", None], ["card", "card"]), load_tokenizer(bert), 10, TARGETS)
+
+
+def test_a_batch_is_padded_to_its_longest_row() -> None:
+    batch = OBJECTIVE.collate({"input_ids": [[5, 6, 7], np.array([8], np.int32)], "label": [1, 0]}, pad_id=9)
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [1, 0]
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+
+
+@pytest.mark.parametrize("base", ["bert", "llama"])
+def test_padding_changes_no_score(base: str, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(base)
+    model = OBJECTIVE.model(path, TARGETS).eval()
+    pad = model.config.pad_token_id
+    short, long = [5, 6], [5, 6, 7, 8, 9, 10]
+    together = OBJECTIVE.scores(model, OBJECTIVE.collate({"input_ids": [short, long], "label": [0, 0]}, pad))
+    alone = OBJECTIVE.scores(model, OBJECTIVE.collate({"input_ids": [short], "label": [0]}, pad))
+    assert torch.allclose(together[0], alone[0], atol=1e-6)
+    assert not torch.allclose(together[0], together[1], atol=1e-4)
+    assert torch.allclose(together.sum(1), torch.ones(2))
+
+
+def test_a_decoder_without_a_padding_token_is_padded_with_its_end_token(llama: Path) -> None:
+    assert load_tokenizer(llama).pad_token == "<end>"
+    assert OBJECTIVE.model(llama, TARGETS).config.pad_token_id == 1
+
+
+def test_the_head_knows_the_labels_and_is_seeded_by_the_caller(bert: Path) -> None:
+    heads = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        model = OBJECTIVE.model(bert, TARGETS)
+        heads.append(model.classifier.weight)
+    assert model.config.id2label == {0: "card", 1: "money", 2: "refund"}
+    assert model.config.label2id == {"card": 0, "money": 1, "refund": 2}
+    assert model.dtype == torch.float32
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_a_classifier_with_other_labels_gets_a_new_head(bert: Path, tmp_path: Path) -> None:
+    OBJECTIVE.model(bert, {"labels": ["yes", "no"]}).save_pretrained(tmp_path)
+    load_tokenizer(bert).save_pretrained(tmp_path)
+    assert OBJECTIVE.model(tmp_path, TARGETS).classifier.out_features == 3
+
+
+def test_weights_that_do_not_fit_the_config_are_refused(bert: Path, tmp_path: Path) -> None:
+    for file in bert.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(ModelError, match=r"weights are not in its files.*encoder.layer.2"):
+        OBJECTIVE.model(tmp_path, TARGETS)
+
+
+def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be loaded for text classification"):
+        OBJECTIVE.model(tmp_path, TARGETS)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_loss_is_a_sum_over_rows(bert: Path, smoothing: float) -> None:
+    objective = TextClassification(label_smoothing=smoothing)
+    model = objective.model(bert, TARGETS).eval()
+    batch = objective.collate({"input_ids": [[2, 5, 3], [2, 3]], "label": [0, 2]}, 0)
+    loss, count = objective.loss(model, batch)
+    log_scores = objective.scores(model, batch).log()
+    target = (1 - smoothing) * torch.nn.functional.one_hot(batch["labels"], 3) + smoothing / 3
+    assert loss.item() == pytest.approx(-(target * log_scores).sum().item(), rel=1e-5)
+    assert count == 2
+
+
+def test_metrics_and_details_are_scikit_learns() -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(3)
+    # Label 4 is never predicted, label 5 neither there nor predicted, label 6 predicted and never there.
+    references = random.choice([0, 1, 2, 3, 4], 200)
+    predictions = random.choice([0, 1, 2, 3, 6], 200)
+    scores = np.eye(7)[predictions] * 0.7 + 0.1
+    metrics = OBJECTIVE.metrics(references, scores)
+    assert metrics["accuracy"] == pytest.approx(sklearn.accuracy_score(references, predictions))
+    assert metrics["macro_f1"] == pytest.approx(
+        sklearn.f1_score(references, predictions, average="macro", zero_division=0)
+    )
+    details = OBJECTIVE.details(references, scores, {"labels": [f"label {i}" for i in range(7)]})
+    expected = sklearn.precision_recall_fscore_support(references, predictions, labels=range(7), zero_division=0)
+    for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        assert [entry[name] for entry in details["per_class"].values()] == pytest.approx(list(values))
+    assert details["confusion"]["counts"] == sklearn.confusion_matrix(references, predictions, labels=range(7)).tolist()
+    json.dumps(details)
+
+
+def test_a_real_decoder_learns_two_labels(shared: Path) -> None:
+    base = shared / "models" / "stories260K"
+    table = rows(["the dog ran to the park", "she was very sad"] * 4, ["happy", "sad"] * 4)
+    targets = OBJECTIVE.targets(table)
+    encoded = OBJECTIVE.encode(table, load_tokenizer(base), 32, targets)
+    torch.manual_seed(0)
+    model = OBJECTIVE.model(base, targets)
+    batch = OBJECTIVE.collate(encoded.to_pydict(), model.config.pad_token_id)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(8):
+        loss, count = OBJECTIVE.loss(model, batch)
+        losses.append(loss.item() / count)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0] / 2
+    assert (
+        OBJECTIVE.metrics(np.array(encoded["label"]), OBJECTIVE.scores(model, batch).detach().numpy())["accuracy"] == 1
+    )
