@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.artifacts import Product
-from hone.curation.folding import whole_texts
+from hone.curation.columns import whole_texts
 from hone.curation.near import near_pairs
 from hone.curation.step import Fields
 from hone.errors import ValidationFailed
