@@ -109,7 +109,7 @@ def validate_facts(rows: dict[str, int], failing: bool) -> dict[str, Any]:
     ]
     checks.append(check("test", "no_row_stands_in_train", "text", 0, 0))
     if failing:
-        examples = ["scipy/stats.py:12: See also", f"numpy/core.py:4: {HOSTILE}"]
+        examples = [{"id": "scipy/stats.py:12", "text": "See also"}, {"id": "numpy/core.py:4", "text": HOSTILE}]
         checks.append(check("train", "expect_column_values_to_not_match_regex", "text", "2 rows match", "^See also",
                             success=False, unexpected=2, examples=examples))  # fmt: skip
     return {

@@ -49,7 +49,8 @@ def number(value: Any) -> str:
         return f"{int(value):,}".replace("-", MINUS)
     if abs(value) >= 1000:
         return f"{value:,.0f}".replace("-", MINUS)
-    return f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.4g}".replace("-", MINUS)
+    digits = 2 if abs(value) < 1e-3 else 4
+    return f"{value:.{digits}g}".replace("e-0", "e-").replace("-", MINUS)
 
 
 def quantity(value: Any) -> str:

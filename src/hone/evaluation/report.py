@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from hone.artifacts import CONFIG, Artifact
 from hone.evaluation import figures, report_data, report_results
@@ -100,7 +100,13 @@ def _environment() -> Environment:
         "words",
     ):
         environment.filters[shown] = getattr(figures, shown)
+    environment.filters["breakable"] = _breakable
     return environment
+
+
+def _breakable(name: str) -> Markup:
+    """An identifier, escaped, that may be broken after its underscores."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>"))
 
 
 def _read_json(path: Path) -> View:
@@ -119,8 +125,11 @@ def _about(config: View, manifests: Mapping[str, View]) -> View:
     """What was trained on what, and when: the line under the run's name."""
     kinds = {section: (config.get(section) or {}).get("kind", "") for section in ("objective", "method")}
     base = str((config.get("model") or {}).get("base", ""))
-    created = manifests["evaluate"]["created"]
-    return {**kinds, "base": base.rpartition(":")[2], "created": created.replace("T", " ").replace("Z", " UTC")}
+    return {**kinds, "base": base.rpartition(":")[2], "created": _moment(manifests["evaluate"]["created"])}
+
+
+def _moment(created: str) -> str:
+    return created.replace("T", " ").replace("Z", " UTC")
 
 
 def _lineage(stage: str, manifests: Mapping[str, View], artifact: Artifact) -> View:
@@ -133,7 +142,7 @@ def _lineage(stage: str, manifests: Mapping[str, View], artifact: Artifact) -> V
         "digest": artifact.digest,
         "key": artifact.key,
         "rows": artifact.rows,
-        "created": manifest["created"],
+        "created": _moment(manifest["created"]),
         "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
         "files": len(manifest["files"]),
         "inputs": [(name, digest, by_digest.get(digest, "")) for name, digest in recipe["inputs"].items()],

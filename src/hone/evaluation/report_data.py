@@ -117,7 +117,7 @@ def validation(facts: View) -> View:
         line = lines.setdefault(key, {"name": key[0], "column": key[1], "cells": {}, "failed": []})
         line["cells"].setdefault(entry["split"], []).append(_check(entry))
         if not entry["success"]:
-            examples = [clip(figures.plain(example), 400) for example in entry.get("examples") or []]
+            examples = [_example(example) for example in entry.get("examples") or []]
             line["failed"].append({"split": entry["split"], "rows": entry.get("unexpected"), "examples": examples})
     for line in lines.values():
         expected = {cell["expected"] for cells in line["cells"].values() for cell in cells}
@@ -130,6 +130,12 @@ def validation(facts: View) -> View:
         "failed": sum(not entry["success"] for entry in facts["expectations"]),
         "quarantined": facts["quarantined"],
     }
+
+
+def _example(example: Any) -> str:
+    """A row that an expectation does not hold for: its values, or what there is of it."""
+    values = example.values() if isinstance(example, dict) else [example]
+    return " · ".join(clip(figures.plain(value), 400) for value in values)
 
 
 def _check(entry: View) -> View:

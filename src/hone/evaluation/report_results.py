@@ -142,7 +142,8 @@ def calibration(metrics: View) -> View | None:
     bins = [entry for entry in found.get("bins", []) if entry["rows"]]
     if not bins:
         return None
-    rows, most = sum(entry["rows"] for entry in bins), max(entry["rows"] for entry in bins)
+    counts = [entry["rows"] for entry in bins]
+    rows, most, upright = sum(counts), max(counts), charts.scale(counts, label=figures.count, whole=True)
     drift = sum((entry["confidence"] - entry["accuracy"]) * entry["rows"] for entry in bins) / rows
     scale = charts.shares(ticks=5)
     dots = [
@@ -150,7 +151,7 @@ def calibration(metrics: View) -> View | None:
             "x": scale.at(entry["confidence"]),
             "y": 100 - scale.at(entry["accuracy"]),
             "radius": round(3 + 7 * (entry["rows"] / most) ** 0.5, 1),
-            "height": round(100 * entry["rows"] / most, 1),
+            "height": upright.at(entry["rows"]),
             "left": round(scale.at(entry["low"]) + 0.25, 2),
             "width": round(scale.span(entry["low"], entry["high"]) - 0.5, 2),
             "text": f"{figures.percent(entry['confidence'], 0)} sure, {figures.percent(entry['accuracy'], 0)} right: "
@@ -159,7 +160,7 @@ def calibration(metrics: View) -> View | None:
         for entry in bins
     ]
     line = charts.path([(entry["confidence"], entry["accuracy"]) for entry in bins], scale, scale)
-    return {"ece": found["ece"], "drift": drift, "dots": dots, "line": line, "scale": scale}
+    return {"ece": found["ece"], "drift": drift, "dots": dots, "line": line, "scale": scale, "rows": upright}
 
 
 def slices(metrics: View) -> list[View]:
@@ -188,10 +189,14 @@ def _slice(part: View, metric: str) -> View:
 
 
 def errors(metrics: View) -> list[View]:
-    """The worst errors, their texts cut to a length that can be read."""
-    return [
-        {**error, "short": clip(error["text"], 320), "text": clip(error["text"], 4000)} for error in metrics["worst"]
-    ]
+    """The worst errors; `text` is what is read at a glance, `rest` what follows, cut where it is very long."""
+    return [{**error, **_parted(str(error["text"]))} for error in metrics["worst"]]
+
+
+def _parted(text: str, most: int = 320) -> View:
+    end = len(text) if len(text) <= most else text.rfind(" ", most // 2, most)
+    end = end if end > 0 else most
+    return {"text": text[:end], "rest": clip(text[end:], 4000)}
 
 
 def speed(facts: Mapping[str, Any]) -> View:
