@@ -22,7 +22,7 @@ check: $(VENV)/.dev ## format check, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## every benchmark, each with a peer in the same run
+bench: $(VENV)/.bench ## every benchmark, each with a peer in the same run
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 ui: $(VENV)/.demo ## serve the Prefect and MLflow UIs until Ctrl-C
@@ -39,5 +39,9 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch -e '.[demo,dev,bench,postgresql]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch -e '.[demo,dev,postgresql]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[bench]'
+	touch $@

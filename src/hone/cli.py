@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,6 +81,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _line(config: RunConfig, data: Home, console: Console) -> None:
     """Run the flow, with the Prefect server of the environment or one of our own."""
     from hone import servers
+    from hone.registry.service import check, prepare
     from hone.stages import STAGES
     from hone.view import watching
 
@@ -87,6 +89,9 @@ def _line(config: RunConfig, data: Home, console: Console) -> None:
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] = "hone"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    check(data.tracking_uri)
+    # A new MLflow store takes seconds to make: meanwhile the Prefect server starts and the first rows are read.
+    threading.Thread(target=prepare, args=(data.tracking_uri,), daemon=True).start()
     url = servers.configured_prefect()
     if not url:
         os.environ["PREFECT_HOME"] = str(data.prefect)

@@ -411,10 +411,13 @@ STAGES: dict[str, Stage] = {
     "register": Stage(
         make=_register,
         decides=lambda c: c.model_dump(include={"name", "registration", "model"}),
-        code=lambda _: ["hone.registry.register", "hone.evaluation.report"],
+        code=lambda _: ["hone.registry.register", "hone.registry.model_code", "hone.evaluation.report"],
         libraries=lambda _: ["mlflow"],
         keyed=("train", "evaluate"),
-        files=("evaluation/report.html", "registry/card.md"),
+        files=(
+            *("evaluation/report.html", "evaluation/report_parts.html", "evaluation/report.css", "evaluation/report.js"),
+            "registry/card.md",
+        ),
         outside=lambda job: {"tracking server": job.home.tracking_uri},
     ),
 }
