@@ -1,13 +1,64 @@
+"""balance: no class with too few rows, none with too many."""
+
 from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+from hone.curation.columns import labels_of, splits_of, whole_texts
 from hone.options import option
+from hone.progress import OnProgress, Progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hone.curation.step import Fields, Verdict
 
 
 @dataclass(frozen=True)
 class Balance:
-    """Balance."""
+    """Drops classes of too few rows, and a random part of those of too many."""
 
-    x: int = option(1, "x", ge=0)
+    min_rows: int = option(1, "The least rows of a class; all rows of a smaller one are dropped.", ge=1)
+    max_rows: int = option(0, "The most rows of a class (in each split that came with the data); 0 for no limit.", ge=0)
+    seed: int = option(17, "Seed of the choice among the rows of a class.", ge=0)
 
-    def apply(self, rows: Any, fields: Any, on_progress: Any) -> Any: ...
+    def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
+        """A reason for each row of a class too small, and for each row above the limit of a class too large.
+
+        The choice depends on the seed and on the texts, not on the order of the rows.
+        """
+        from hone.curation.step import Verdict
+
+        labels = labels_of(rows, fields)
+        sizes = Counter(labels)
+        reasons = [
+            f"class of fewer than {self.min_rows} rows" if sizes[label] < self.min_rows else "" for label in labels
+        ]
+        if self.max_rows:
+            for index in self._beyond(rows, fields, labels):
+                reasons[index] = reasons[index] or f"beyond {self.max_rows} rows of its class"
+        details = [
+            f"{label}: {sizes[label]} rows" if reason else "" for label, reason in zip(labels, reasons, strict=True)
+        ]
+        on_progress(Progress(rows.num_rows, rows.num_rows))
+        return Verdict(rows, reasons, details)
+
+    def _beyond(self, rows: pa.Table, fields: Fields, labels: list[str]) -> list[int]:
+        """The rows that are over the limit of their class: those last in the order of a hash."""
+        groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for index, key in enumerate(zip(splits_of(rows), labels, strict=True)):
+            groups[key].append(index)
+        ids, texts = rows.column("id").to_pylist(), whole_texts(rows, fields)
+        beyond: list[int] = []
+        for group in groups.values():
+            ranked = sorted(group, key=lambda i: (rank(self.seed, texts[i]), ids[i]))
+            beyond += ranked[self.max_rows :]
+        return beyond
+
+
+def rank(seed: int, text: str) -> bytes:
+    """A place in a random order that the seed and the text decide."""
+    return hashlib.blake2b(f"{seed}\n{text}".encode("utf8", "surrogatepass"), digest_size=12).digest()

@@ -1,13 +1,53 @@
+"""label_conflicts: the same text must not have two labels."""
+
 from __future__ import annotations
+
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Literal
+
+from hone.curation.columns import labels_of, splits_of, whole_texts
+from hone.curation.folding import fold
 from hone.options import option
+from hone.progress import OnProgress, Progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hone.curation.step import Fields, Verdict
 
 
 @dataclass(frozen=True)
 class LabelConflicts:
-    """LabelConflicts."""
+    """Drops rows whose text, but for case and spacing, also stands with another label.
 
-    x: int = option(1, "x", ge=0)
+    A majority can be told only before `duplicates`, which leaves one row of each label.
+    """
 
-    def apply(self, rows: Any, fields: Any, on_progress: Any) -> Any: ...
+    keep: Literal["none", "majority"] = option(
+        "none",
+        "none: drop all rows of such a text; majority: keep those of the label that more than half of them have.",
+    )
+
+    def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
+        """A reason for each row in conflict; its detail names the labels of its text and how many rows have each."""
+        from hone.curation.step import Verdict
+
+        keys = list(zip(splits_of(rows), map(fold, whole_texts(rows, fields)), strict=True))
+        labels = labels_of(rows, fields)
+        found: dict[tuple[str, str], Counter[str]] = {}
+        for key, label in zip(keys, labels, strict=True):
+            found.setdefault(key, Counter())[label] += 1
+        reasons, details = [], []
+        for key, label in zip(keys, labels, strict=True):
+            conflict = len(found[key]) > 1 and not (
+                self.keep == "majority" and 2 * found[key][label] > found[key].total()
+            )
+            reasons.append("same text, two labels" if conflict else "")
+            details.append(_told(found[key]) if conflict else "")
+        on_progress(Progress(rows.num_rows, rows.num_rows))
+        return Verdict(rows, reasons, details)
+
+
+def _told(labels: Counter[str]) -> str:
+    return ", ".join(f"{label}: {count}" for label, count in sorted(labels.items()))

@@ -1,13 +1,142 @@
+"""filters: drop texts that are too short, too long, repetitive, mostly symbols, or in another language."""
+
 from __future__ import annotations
+
+import re
+import unicodedata
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hone.curation.columns import whole_texts
+from hone.curation.folding import fold_to_words
+from hone.curation.parallel import over_texts
+from hone.errors import ConfigError
 from hone.options import option
+from hone.progress import OnProgress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hone.curation.step import Fields, Verdict
+
+WORTH, WORTH_LANGUAGES = 30_000_000, 3_000_000  # characters; telling the language is ten times the work of the rest
+PHRASE = 5  # words of a phrase that should not repeat
+LANGUAGE_SAMPLE = 2_000  # characters that the language is told from
+
+_SYMBOL = re.compile(r"[^\w\s]|_")
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Filters."""
+    """Drops texts by length, repetition, symbols and language.
 
-    x: int = option(1, "x", ge=0)
+    The measures of repetition are those of Rae et al., Scaling Language Models (Gopher, 2021), table A1.
+    """
 
-    def apply(self, rows: Any, fields: Any, on_progress: Any) -> Any: ...
+    libraries: ClassVar[tuple[str, ...]] = ("py3langid",)
+
+    min_chars: int = option(1, "The least characters of a text.", ge=1)
+    max_chars: int = option(100_000, "The most characters of a text.", ge=1)
+    min_words: int = option(1, "The least words of a text.", ge=0)
+    max_repeated_lines: float = option(
+        0.3, "The largest share of lines that repeat an earlier one; 1 for no such limit.", ge=0, le=1
+    )
+    max_repeated_phrases: float = option(
+        0.15, "The largest share of characters in five-word phrases that stood before; 1 for no limit.", ge=0, le=1
+    )
+    max_symbols: float = option(
+        0.5, "The largest share of characters that are neither letters, digits nor spaces; 1 for no limit.", ge=0, le=1
+    )
+    languages: tuple[str, ...] = option(
+        (), "Languages to keep, as ISO 639-1 codes ([en, de]); empty keeps all. Unreliable below some 20 characters."
+    )
+
+    def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
+        """A reason for each text beyond a limit, and the figure as its detail."""
+        from hone.curation.step import Verdict
+
+        if self.languages:
+            _check_languages(self.languages)
+        worth = WORTH_LANGUAGES if self.languages else WORTH
+        outcomes = over_texts(self.judge, whole_texts(rows, fields), on_progress, worth=worth)
+        return Verdict(rows, [reason for reason, _ in outcomes], [detail for _, detail in outcomes])
+
+    def judge(self, texts: list[str]) -> list[tuple[str, str]]:
+        """The reason to drop each text, and the figure; ('', '') for one to keep."""
+        return [self._judge(text) for text in texts]
+
+    def _judge(self, text: str) -> tuple[str, str]:
+        if not text.strip():
+            return "empty text", ""
+        if len(text) < self.min_chars:
+            return f"shorter than {self.min_chars} characters", f"{len(text)} characters"
+        if len(text) > self.max_chars:
+            return f"longer than {self.max_chars} characters", f"{len(text)} characters"
+        if self.min_words > 1 and (words := fold_to_words(text).count(" ") + 1) < self.min_words:
+            return f"fewer than {self.min_words} words", f"{words} words"
+        for reason, limit, measure in (
+            ("repeated lines", self.max_repeated_lines, repeated_lines),
+            ("repeated phrases", self.max_repeated_phrases, repeated_phrases),
+            ("mostly symbols", self.max_symbols, symbols),
+        ):
+            if limit < 1 and (share := measure(text)) > limit:
+                return reason, f"a share of {share:.2f}"
+        if self.languages and (language := _identify(text)) not in self.languages:
+            return f"language other than {', '.join(self.languages)}", f"identified as {language}"
+        return "", ""
+
+
+def repeated_lines(text: str) -> float:
+    """The share of the lines of `text` that repeat an earlier line; empty lines do not count."""
+    if "\n" not in text:
+        return 0.0
+    lines = [line for line in map(str.strip, text.split("\n")) if line]
+    return 1 - len(set(lines)) / len(lines) if lines else 0.0
+
+
+def repeated_phrases(text: str) -> float:
+    """The share of characters, spaces apart, of words in phrases of PHRASE words that stood in `text` before."""
+    words = text.split()
+    phrases = list(zip(*(words[start:] for start in range(PHRASE)), strict=False))
+    if len(set(phrases)) == len(phrases):
+        return 0.0
+    seen: set[tuple[str, ...]] = set()
+    repeated = counted = 0  # words before `counted` are counted already
+    for at, phrase in enumerate(phrases):
+        if phrase in seen:
+            repeated += sum(map(len, words[max(at, counted) : at + PHRASE]))
+            counted = at + PHRASE
+        seen.add(phrase)
+    return repeated / sum(map(len, words))
+
+
+def symbols(text: str) -> float:
+    """The share of characters, spaces apart, that are neither letters nor digits nor the marks on them."""
+    found = _SYMBOL.findall(text)
+    if not text.isascii():
+        found = [symbol for symbol in found if unicodedata.category(symbol)[0] != "M"]
+    return len(found) / max(1, sum(map(len, text.split())))
+
+
+def _check_languages(languages: tuple[str, ...]) -> None:
+    known = _identifier().labels
+    unknown = [language for language in languages if language not in known]
+    if unknown:
+        raise ConfigError(
+            f"no such language: {', '.join(unknown)}",
+            where="curation.steps.filters.languages",
+            fix=f"There are {', '.join(sorted(known))}.",
+        )
+
+
+def _identify(text: str) -> str:
+    return str(_identifier().classify(text[:LANGUAGE_SAMPLE])[0])
+
+
+@lru_cache(maxsize=1)
+def _identifier() -> Any:
+    """py3langid's model, read once in each process: it takes half a second."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE)

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import re
 import string
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from hone.curation.step import Fields
 
 LONGEST = 1_000_000  # characters of a text that are compared; what comes after them is not looked at
 
@@ -18,14 +12,6 @@ _PUNCTUATION = str.maketrans(
 )
 # Thai, Lao, Myanmar, Khmer, kana and han are written without spaces: each character is a word of its own.
 _UNSPACED = re.compile("([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0002ffff])")
-
-
-def whole_texts(rows: pa.Table, fields: Fields) -> list[str]:
-    """The text of each row: its text columns one below the other, '' where there is none."""
-    columns = [rows.column(name).to_pylist() for name in fields.text]
-    if len(columns) == 1:
-        return [text or "" for text in columns[0]]
-    return ["\n".join(text or "" for text in texts) for texts in zip(*columns, strict=True)]
 
 
 def fold(text: str) -> str:

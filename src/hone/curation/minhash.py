@@ -7,7 +7,6 @@ Mining of Massive Datasets, chapter 3. No Python object is made per shingle.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -44,6 +43,8 @@ def signatures(hashes: U64, offsets: I64, num_perm: int) -> U32:
 
     Two sets agree in each entry with a probability that is their Jaccard similarity.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     import numpy as np
 
     small = (hashes >> np.uint64(32)).astype(np.uint32)

@@ -7,7 +7,7 @@ punctuation. What is reported is at or above the threshold for certain; of pairs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -25,16 +25,28 @@ FEW = 32  # rows of a bucket up to which all its pairs are listed; larger bucket
 DEVIATIONS = 6  # a pair whose signatures agree by so many standard deviations too little is ruled out unseen
 
 
-def clusters(texts: Sequence[str], threshold: float, *, shingle: int = SHINGLE, num_perm: int = NUM_PERM) -> list[int]:
-    """For each text the index of the first text of its cluster: those linked by pairs of `threshold` or more."""
-    numbers, unique = _unique(texts)
-    found = _Candidates(unique, threshold, shingle, num_perm)
+def clusters(
+    texts: Sequence[str],
+    threshold: float,
+    *,
+    apart: Sequence[Hashable] = (),
+    shingle: int = SHINGLE,
+    num_perm: int = NUM_PERM,
+) -> list[int]:
+    """For each text the index of the first text of its cluster: those linked by pairs of `threshold` or more.
+
+    Texts for which `apart` differs are never linked.
+    """
+    kinds = apart or [None] * len(texts)
+    numbers, unique = _unique(list(zip(kinds, texts, strict=True)))
+    found = _Candidates([words for _, words in unique], threshold, shingle, num_perm)
     forest = _Forest(len(unique))
     for i, j in found.pairs:
-        if forest.root(i) != forest.root(j) and found.similar(i, j):
+        if unique[i][0] == unique[j][0] and forest.root(i) != forest.root(j) and found.similar(i, j):
             forest.join(i, j)
     for crowd in found.crowds:
-        _join_crowd(crowd, forest, found)
+        for kind in dict.fromkeys(unique[row][0] for row in crowd.tolist()):
+            _join_crowd(crowd[[unique[row][0] == kind for row in crowd.tolist()]], forest, found)
     first: dict[int, int] = {}
     return [first.setdefault(forest.root(number), index) for index, number in enumerate(numbers)]
 
@@ -51,23 +63,23 @@ def near_pairs(
 
     Ascending; texts like none of them are left out.
     """
-    numbers, unique = _unique([*texts, *others])
+    numbers, unique = _unique([(None, text) for text in (*texts, *others)])
     ours, theirs = numbers[: len(texts)], numbers[len(texts) :]
     first: dict[int, int] = {}
     for index, number in enumerate(theirs):
         first.setdefault(number, index)
     matches = {number: first[number] for number in ours if number in first}
-    found = _Candidates(unique, threshold, shingle, num_perm)
+    found = _Candidates([words for _, words in unique], threshold, shingle, num_perm)
     for i, j in found.across(set(ours), set(theirs)):
         if i not in matches and found.similar(i, j):
             matches[i] = first[j]
     return [(index, matches[number]) for index, number in enumerate(ours) if number in matches]
 
 
-def _unique(texts: Sequence[str]) -> tuple[list[int], list[str]]:
-    """A number for each text, the same for those of the same words, and the words of each number."""
-    number_of: dict[str, int] = {}
-    numbers = [number_of.setdefault(fold_to_words(text), len(number_of)) for text in texts]
+def _unique(texts: Sequence[tuple[Hashable, str]]) -> tuple[list[int], list[tuple[Hashable, str]]]:
+    """A number for each text, the same for those of one kind and the same words; kind and words of each number."""
+    number_of: dict[tuple[Hashable, str], int] = {}
+    numbers = [number_of.setdefault((kind, fold_to_words(text)), len(number_of)) for kind, text in texts]
     return numbers, list(number_of)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
 from hone.progress import OnProgress, Progress
@@ -46,5 +44,8 @@ def _map(judge: Callable[[list[str]], list[Outcome]], chunks: list[list[str]], w
     if workers <= 1:
         yield from map(judge, chunks)
         return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
         yield from pool.map(judge, chunks)

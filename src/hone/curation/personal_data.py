@@ -1,0 +1,147 @@
+"""Personal data and secrets in text: patterns, and the checks that tell a number of a kind from any other number.
+
+All patterns take time linear in the text: every repetition is bounded, or can begin at one place only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
+from ipaddress import AddressValueError, IPv6Address
+
+Check = Callable[[re.Match[str]], int]
+"""How many characters of a match are to be replaced: all, a leading part, or none (0)."""
+
+_SECRETS = (
+    "access_?token|refresh_?token|id_?token|auth_?token|token|api_?key|apikey|key|client_?secret|secret|password|"
+    "passwd|pwd|pass|auth|authorization|credential|signature|sig|session_?id|sessionid|sid|jwt|code|"
+    "x-amz-signature|x-amz-security-token|x-amz-credential|x-goog-signature"
+)
+_IBAN_LENGTHS = {
+    code[:2]: int(code[2:])
+    for code in (
+        "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 "
+        "FI18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 "
+        "LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MR27 MT31 MU30 NL18 NO15 PK24 PL28 PS29 PT25 QA29 RO24 RS22 "
+        "SA24 SC31 SD18 SE24 SI19 SK24 SM27 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20"
+    ).split()
+}
+_CARDS = {
+    13: ("4",),
+    14: ("30", "36", "38"),
+    15: ("34", "37"),
+    16: ("4", "6", "22", "23", "24", "25", "26", "27", "51", "52", "53", "54", "55"),
+    17: ("6",),
+    18: ("6",),
+    19: ("4", "6"),
+}
+"""How card numbers begin, by their length (ISO/IEC 7812-1)."""
+
+
+def _all(match: re.Match[str]) -> int:
+    return len(match[0])
+
+
+def _card(match: re.Match[str]) -> int:
+    """All of it where the digits have a card's beginning and length and pass Luhn's check."""
+    digits = re.sub(r"\D", "", match[0])
+    return len(match[0]) if digits.startswith(_CARDS.get(len(digits), ("none",))) and luhn(digits) else 0
+
+
+def luhn(digits: str) -> bool:
+    """Whether the last of `digits` is Luhn's check digit of the others."""
+    doubled = [sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2]]
+    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
+
+
+def _iban(match: re.Match[str]) -> int:
+    """As many characters as the country's IBANs have, where the checksum holds (ISO 13616, remainder 1 by 97)."""
+    left = _IBAN_LENGTHS.get(match[0][:2], 0)
+    if not left:
+        return 0
+    for end, character in enumerate(match[0], 1):
+        left -= character != " "
+        if left == 0:
+            iban = match[0][:end].replace(" ", "")
+            rest_is_apart = not match[0][end : end + 1].isalnum()
+            return end if rest_is_apart and int("".join(str(int(c, 36)) for c in iban[4:] + iban[:4])) % 97 == 1 else 0
+    return 0
+
+
+def _ipv6(match: re.Match[str]) -> int:
+    """All of it where it is an address with a digit or four groups: `std::dec` and `12:30:45` are none."""
+    try:
+        IPv6Address(match[0])
+    except AddressValueError:
+        return 0
+    groups = [group for group in match[0].split(":") if group]
+    return len(match[0]) if len(groups) >= 4 or (len(groups) >= 2 and any(c.isdigit() for c in match[0])) else 0
+
+
+def _phone(match: re.Match[str]) -> int:
+    """All of it where it has the digits of a number (ITU-T E.164: 15 at most) and is no date."""
+    number = re.split(r"\s?(?:x|ext)", match[0])[0]
+    digits = re.sub(r"\D", "", number)
+    date = re.fullmatch(r"0?\d{1,2}[-./ ]\d{1,2}[-./ ]\d{4}|\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}", number)
+    return len(match[0]) if 8 <= len(digits) <= 15 and not date else 0
+
+
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_EXTENSION = r"(?:\s?(?:x|ext\.?)\s?\d{1,6})?(?!\w)"
+_CALLED = r"(?i:\b(?:phone|telephone|tel|call|called|mobile|cell|fax|whatsapp|sms|dial|text)\b[^\d\n+(]{0,25})"
+
+TAGS = {
+    "url_secret": "<SECRET>",
+    "email": "<EMAIL>",
+    "iban": "<IBAN>",
+    "card": "<CARD>",
+    "ip": "<IP>",
+    "phone": "<PHONE>",
+}
+"""What each kind is replaced by, in the order in which they are looked for."""
+
+_PATTERNS: dict[str, tuple[tuple[str, Check], ...]] = {
+    "url_secret": (
+        (r"(?<=://)[^/\s:@]{0,256}:[^/\s@]{1,256}(?=@)", _all),
+        (rf"(?i)(?<=[?&;#])(?P<kept>(?:{_SECRETS})=)[^&\s#\"'<>;]{{1,4096}}", _all),
+    ),
+    "email": ((r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w-])", _all),),
+    "iban": ((r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}", _iban),),
+    "card": ((r"(?<![\w.])\d(?:[ -]?\d){12,18}(?!\w)", _card),),
+    "ip": (
+        (rf"(?<![\w.])(?:{_OCTET}\.){{3}}{_OCTET}(?!\w|\.\d)", _all),
+        (r"(?<![\w:])[0-9A-Fa-f:]{2,39}(?![\w:])", _ipv6),
+    ),
+    "phone": (
+        (rf"(?<![\w.+])(?:\+|00)[1-9](?:[ ()./-]{{0,2}}\d){{6,14}}{_EXTENSION}", _phone),
+        (rf"(?<![\w.])(?:1[ .-])?(?:\(\d{{3}}\) ?|\d{{3}}[ .-])\d{{3}}[ .-]\d{{4}}{_EXTENSION}", _phone),
+        (rf"(?<![\w.])\(\d{{1,5}}\)[ -]?\d{{2,5}}(?:[ -]\d{{2,5}}){{1,3}}{_EXTENSION}", _phone),
+        (rf"(?<![\w.])0\d{{1,4}}(?:[ /-]\d{{2,5}}){{2,4}}{_EXTENSION}", _phone),
+        (rf"(?P<kept>{_CALLED})\(?\d(?:[ ()./-]{{0,2}}\d){{6,14}}{_EXTENSION}", _phone),
+    ),
+}
+_TELLING = {"url_secret": "=@", "email": "@", "ip": ".:"}  # each text of the kind holds one; elsewhere a digit
+
+
+def redact(text: str, kinds: Iterable[str]) -> tuple[str, list[str]]:
+    """`text` with a tag for each find of one of `kinds`, and the kind of each find."""
+    found: list[str] = []
+    for kind in kinds:
+        if any(character in text for character in _TELLING.get(kind, "0123456789")):
+            for pattern, check in _compiled(kind):
+                text = pattern.sub(partial(_tagged, kind, check, found), text)
+    return text, found
+
+
+@lru_cache(maxsize=len(TAGS))
+def _compiled(kind: str) -> tuple[tuple[re.Pattern[str], Check], ...]:
+    return tuple((re.compile(pattern), check) for pattern, check in _PATTERNS[kind])
+
+
+def _tagged(kind: str, check: Check, found: list[str], match: re.Match[str]) -> str:
+    length = check(match)
+    if not length:
+        return match[0]
+    found.append(kind)
+    return (match.groupdict().get("kept") or "") + TAGS[kind] + match[0][length:]
