@@ -146,7 +146,7 @@ def adapter_scores(
     try:
         with _quiet():
             model = PeftModel.from_pretrained(reader.objective.model(base, targets), adapter)
-    except (OSError, ValueError, RuntimeError) as fault:
+    except (OSError, ValueError, RuntimeError, KeyError) as fault:
         raise _not_loadable(adapter, str(fault)) from fault
     scores, _ = class_scores(model.eval().to(reader.device), tokens, reader, advance, "testing the adapter")
     return scores
