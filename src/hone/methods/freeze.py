@@ -1,11 +1,73 @@
+"""Partial fine-tuning: the head moves, and the top layers where asked."""
+
 from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hone.errors import ModelError
 from hone.options import option
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
 class Freeze:
-    """Freeze."""
+    """Only the head moves, and the top layers where asked; the rest keeps its pre-trained weights."""
 
-    x: int = option(1, "x", ge=0)
+    adapter: ClassVar[bool] = False
+
+    layers: int = option(0, "How many of the top layers move besides the head.", ge=0)
+
+    def prepare(self, model: PreTrainedModel) -> Any:
+        """The model, with only its top `layers` layers and what comes after them set to move.
+
+        What comes after are the pooler or last norm, and the head. Raises ModelError where there are fewer layers.
+        """
+        name, stack = layer_stack(model)
+        if self.layers > len(stack):
+            raise ModelError(
+                f"method.layers is {self.layers}, and the model has {len(stack)} layers ({name})",
+                where=type(model).__name__,
+                fix=f"Set method.layers to {len(stack)} or less, or choose the method full.",
+            )
+        model.requires_grad_(False)
+        for parameter in _above(model, name):
+            parameter.requires_grad_(True)
+        for layer in list(stack)[len(stack) - self.layers :]:
+            layer.requires_grad_(True)
+        return model
+
+    def merge(self, model: Any) -> PreTrainedModel:
+        """The model itself."""
+        plain: PreTrainedModel = model
+        return plain
+
+
+def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The name of the list that holds a transformer's layers, and the list; the decoder's where there are two.
+
+    It is the longest ModuleList of modules of one class, the last of those equally long. Raises ModelError where
+    there is none.
+    """
+    from torch import nn
+
+    found: tuple[str, nn.ModuleList] | None = None
+    for name, module in model.named_modules():
+        alike = isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
+        if alike and (found is None or len(module) >= len(found[1])):
+            found = name, module
+    if found is None:
+        raise ModelError(
+            "no list of layers was found in it", where=type(model).__name__, fix="Choose the method full or lora."
+        )
+    return found
+
+
+def _above(model: nn.Module, stack: str) -> list[nn.Parameter]:
+    """The parameters that come after the layer list named `stack`: pooler or last norm, and head."""
+    names = [name for name, _ in model.named_parameters()]
+    last = max(index for index, name in enumerate(names) if name.startswith(f"{stack}."))
+    return [parameter for _, parameter in list(model.named_parameters())[last + 1 :]]

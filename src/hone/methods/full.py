@@ -1,11 +1,26 @@
+"""Full fine-tuning: every weight moves."""
+
 from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
-from hone.options import option
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
 class Full:
-    """Full."""
+    """Every weight moves."""
 
-    x: int = option(1, "x", ge=0)
+    adapter: ClassVar[bool] = False
+
+    def prepare(self, model: PreTrainedModel) -> Any:
+        """The model itself, every parameter of it set to move."""
+        model.requires_grad_(True)
+        return model
+
+    def merge(self, model: Any) -> PreTrainedModel:
+        """The model itself."""
+        plain: PreTrainedModel = model
+        return plain

@@ -1,0 +1,189 @@
+"""Checkpoints: what training needs to go on after any kill as if it had never stopped.
+
+checkpoints/step-00000120/   weights.safetensors   the weights that move, and buffers
+                             optimizer.safetensors AdamW's moments
+                             random.safetensors    states of torch's, CUDA's, numpy's and Python's generators
+                             state.json            where training stands
+                             manifest.json         the others' digests; written last
+checkpoints/best-00000100.safetensors              the best weights so far, if early stopping needs them
+
+A checkpoint is written beside its place and renamed there when all of it is on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from hone.artifacts import file_digest
+from hone.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+Tensors = dict[str, torch.Tensor]
+KEPT = 2
+_PARTS = ("weights", "optimizer", "random")
+_MANIFEST = "manifest.json"
+
+
+@dataclass
+class State:
+    """Where training stands after `step` optimizer steps.
+
+    `seconds` and `step_seconds` are of all attempts together, the second of optimizer steps alone. `history` is the
+    length of the history in bytes. `stale` counts evaluations since the best one.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    rows: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    history: int = 0
+    valid_loss: float | None = None
+    best_loss: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    best_digest: str = ""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that training needs to go on as if it had never stopped."""
+
+    state: State
+    weights: Tensors
+    optimizer: Tensors
+    random: Tensors
+
+
+def save(home: Path, checkpoint: Checkpoint) -> None:
+    """Commit a checkpoint under `home`, and delete those before the last two."""
+    name = f"step-{checkpoint.state.step:08d}"
+    work = home / f".writing-{name}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    for part in _PARTS:
+        save_file(getattr(checkpoint, part), work / f"{part}.safetensors")
+    write_synced(work / "state.json", json.dumps(vars(checkpoint.state)))
+    digests = {}
+    for file in sorted(work.iterdir()):
+        sync(file)
+        digests[file.name] = file_digest(file)
+    write_synced(work / _MANIFEST, json.dumps(digests, indent=1))
+    shutil.rmtree(home / name, ignore_errors=True)
+    work.rename(home / name)
+    sync(home)
+    _prune(home)
+
+
+def latest_complete(home: Path, device: torch.device) -> Checkpoint | None:
+    """The newest checkpoint under `home` that is whole, its tensors on `device`; None where there is none.
+
+    Half-written ones are passed over; so are damaged ones, with a warning. Raises CheckpointError where only damaged
+    ones are left: to begin anew without a word could cost days.
+    """
+    damaged = []
+    for directory in reversed(_complete(home)):
+        fault = _damage(directory)
+        if not fault:
+            return _load(directory, device)
+        damaged.append(fault)
+        log.warning("a checkpoint is damaged and passed over: %s", fault)
+    if damaged:
+        raise CheckpointError(
+            f"no checkpoint can be read: {'; '.join(damaged)}",
+            where=str(home),
+            fix="Put the files back, or delete this directory to train from the beginning.",
+        )
+    return None
+
+
+def save_best(home: Path, step: int, weights: Tensors) -> str:
+    """Keep the best weights so far; gives their digest."""
+    home.mkdir(parents=True, exist_ok=True)
+    file = _best(home, step)
+    work = file.with_name(f".writing-{file.name}")
+    save_file(weights, work)
+    sync(work)
+    work.rename(file)
+    return file_digest(file)
+
+
+def load_best(home: Path, state: State, device: torch.device) -> Tensors:
+    """The weights of the best evaluation; raises CheckpointError where they are gone or damaged."""
+    file = _best(home, state.best_step)
+    if not file.is_file() or file_digest(file) != state.best_digest:
+        raise CheckpointError(
+            f"the best weights, of step {state.best_step}, are gone or damaged",
+            where=str(file),
+            fix=f"Delete {home} to train from the beginning.",
+        )
+    return load_file(file, device=str(device))
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a file, and wait until it is on the disk."""
+    path.write_text(text, "utf8")
+    sync(path)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a directory's list of files, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _complete(home: Path) -> list[Path]:
+    """The checkpoints that were committed, oldest first."""
+    return sorted(directory for directory in home.glob("step-*") if (directory / _MANIFEST).is_file())
+
+
+def _damage(directory: Path) -> str:
+    """What is wrong with a committed checkpoint, '' if nothing is: files that are gone or have other bytes."""
+    try:
+        digests = json.loads((directory / _MANIFEST).read_text("utf8"))
+    except ValueError:
+        return f"{directory / _MANIFEST} is not JSON"
+    for name, digest in digests.items():
+        file = directory / name
+        if not file.is_file():
+            return f"{file} is gone"
+        if file_digest(file) != digest:
+            return f"{file} does not hold the bytes that were written"
+    return ""
+
+
+def _load(directory: Path, device: torch.device) -> Checkpoint:
+    state = State(**json.loads((directory / "state.json").read_text("utf8")))
+    parts = {part: load_file(directory / f"{part}.safetensors", device=str(device)) for part in _PARTS}
+    return Checkpoint(state, **parts)
+
+
+def _best(home: Path, step: int) -> Path:
+    return home / f"best-{step:08d}.safetensors"
+
+
+def _prune(home: Path) -> None:
+    """Delete all but the last checkpoints, the best weights they speak of, and what was left half-written."""
+    kept = _complete(home)[-KEPT:]
+    states = [json.loads((directory / "state.json").read_text("utf8")) for directory in kept]
+    keep = {*kept, *(_best(home, state["best_step"]) for state in states)}
+    for path in home.iterdir():
+        if path in keep:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

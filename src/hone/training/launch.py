@@ -1,0 +1,184 @@
+"""Training in a process group of its own: started, listened to, started again with less memory, and always ended.
+
+A CUDA fault or the kernel's out-of-memory killer takes the child and never this process; whatever ends this process
+ends the child. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hone
+from hone.artifacts import Product
+from hone.errors import OutOfMemory, TrainingError
+from hone.training import choices, wire
+
+# Seconds that an interrupted training has to end by itself before it is killed.
+GRACE = 5.0
+_LOG_LINES = 15
+
+
+def ignore(_: wire.Event) -> None:
+    """The listener of someone who does not want to know."""
+
+
+def train(
+    tokens: Path,
+    out: Path,
+    *,
+    base: Path,
+    objective: tuple[str, Mapping[str, Any]],
+    method: tuple[str, Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    on_event: Callable[[wire.Event], None] = ignore,
+) -> Product:
+    """Fine-tune the model in `base` on the rows in `tokens`; `objective` and `method` are (kind, options).
+
+    `out` outlives an interrupted training and is handed in again: it goes on from the last complete checkpoint, on a
+    CPU bit for bit as if it had never stopped. It then holds model/, adapter/ (where the method has one),
+    history.jsonl and training.json. `on_event` hears every step; if it raises, training ends at once.
+
+    Raises what the child raised; OutOfMemory where not even one row fits; TrainingError where the child was killed:
+    it is not tried again by itself, for whoever killed it may have meant it, but the next call goes on.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "training.json").is_file():
+        spec = {"tokens": tokens, "out": out, "base": base}
+        paths = {name: str(path.resolve()) for name, path in spec.items()}
+        parts = {"objective": objective, "method": method, "settings": dict(settings)}
+        (out / "spec.json").write_text(json.dumps(paths | parts, indent=1), "utf8")
+        while not _attempt(out, on_event):
+            pass
+    return _product(out)
+
+
+def _product(out: Path) -> Product:
+    """What a finished training left; checkpoints go."""
+    facts = json.loads((out / "training.json").read_text("utf8"))
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    for name in ("spec.json", "choices.json"):
+        (out / name).unlink(missing_ok=True)
+    content = ("model/*", "adapter/*") if (out / "adapter").is_dir() else ("model/*",)
+    return Product(facts["rows"], content, facts)
+
+
+def _attempt(out: Path, on_event: Callable[[wire.Event], None]) -> bool:
+    """One training process from start to end: True where it finished, False where it is to try again with less."""
+    kills = _out_of_memory_kills()
+    last: wire.Event = {}
+    with _process(out) as (process, events):
+        for event in wire.events(events, lambda: process.poll() is None):
+            last = event
+            if event["type"] not in ("error", "out_of_memory"):
+                on_event(event)
+        status = process.wait()
+    if last.get("type") == "error":
+        raise wire.unpack(last)
+    if last.get("type") == "out_of_memory":
+        _try_smaller(last["micro_batch_size"], last["detail"], on_event)
+        return False
+    if status == -signal.SIGKILL and _out_of_memory_kills() > kills:
+        _try_smaller(choices.halve(out), "the kernel's out-of-memory killer ended it", on_event)
+        return False
+    if status:
+        raise _died(status, out)
+    return True
+
+
+@contextmanager
+def _process(out: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The training process and the pipe of its events; on leaving, its whole group is gone and reaped."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-P", "-m", "hone.training.loop", str(out / "spec.json"), str(writing)]
+    with (out / "train.log").open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=(writing,),
+            start_new_session=True,
+            env=_environment(),
+        )
+    os.close(writing)
+    try:
+        yield process, reading
+    finally:
+        _end(process)
+        os.close(reading)
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, in which the child finds the same hone and asks no network."""
+    path = [str(Path(hone.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and all that it started; wait for it, so that it leaves no zombie."""
+    try:
+        if process.poll() is None:
+            _signal(process, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+    finally:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+        if process.stdin:
+            process.stdin.close()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal the process's group, of which it may be the last to go."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _try_smaller(micro_batch_size: int, detail: str, on_event: Callable[[wire.Event], None]) -> None:
+    if not micro_batch_size:
+        raise OutOfMemory(
+            f"not even one row at a time fits into memory: {detail}",
+            where="training.micro_batch_size 1",
+            fix="Lower tokenization.max_length, choose the method lora or freeze, or a device with more free memory.",
+        )
+    on_event({"type": "out_of_memory", "micro_batch_size": micro_batch_size, "detail": detail})
+
+
+def _died(status: int, out: Path) -> TrainingError:
+    """The error for a process that ended without a word."""
+    lines = (out / "train.log").read_text("utf8", errors="replace").splitlines()[-_LOG_LINES:]
+    tail = "".join(f"\n    {line}" for line in lines)
+    fix = "Run again: training goes on from its last complete checkpoint."
+    if status >= 0:
+        return TrainingError(f"the training process failed (exit status {status}):{tail}", where=str(out / "train.log"))
+    name = signal.Signals(-status).name
+    what = f"the training process was ended by {name}"
+    if name == "SIGKILL":
+        fix += " If nobody killed it, the machine ran out of memory: lower training.micro_batch_size."
+    return TrainingError(what + (f":{tail}" if lines else ""), where=str(out / "train.log"), fix=fix)
+
+
+def _out_of_memory_kills() -> int:
+    """How many processes the kernel has killed for want of memory, on this machine or in this container."""
+    counts = 0
+    for file in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
+        with contextlib.suppress(OSError):
+            lines = file.read_text("utf8").splitlines()
+            counts += sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return counts

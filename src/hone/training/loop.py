@@ -1,0 +1,260 @@
+"""The training process: `python -m hone.training.loop SPEC.json EVENTS`, started by launch.py.
+
+Each optimizer step is that of its whole batch, however it is split into micro-batches: losses come as sums, and the
+gradients of the sums are divided by the number of targets of all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+
+from hone.errors import HoneError, NonFiniteLoss, OutOfMemory, StoreError, TrainingError
+from hone.training import checkpoints, choices, hardware, wire
+from hone.training.optimization import clip
+from hone.training.result import save
+from hone.training.schedule import learning_rate
+from hone.training.session import Session, build
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hone.objectives.objective import Batch
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def run(spec: dict[str, Any], send: wire.Send) -> None:
+    """Train as `spec` says, from the last checkpoint if there is one, and write the result into its work directory."""
+    session = _build(spec)
+    send({"type": "started", **session.facts()})
+    if session.state.step:
+        send({"type": "resumed", "step": session.state.step})
+    stopped = _train(session, send)
+    save(session, stopped)
+    send({"type": "done"})
+
+
+def _build(spec: dict[str, Any]) -> Session:
+    try:
+        return build(spec)
+    except (MemoryError, RuntimeError) as fault:
+        if not out_of_memory(fault):
+            raise
+        raise OutOfMemory(
+            f"the model itself does not fit into memory, whatever the micro-batch: {fault}",
+            where=spec["base"],
+            fix="Choose the method lora or freeze, a smaller base model, or a device with more free memory.",
+        ) from fault
+
+
+def _train(session: Session, send: wire.Send) -> str:
+    """Step until the end, or until the validation loss no longer falls; says which: `done` or `early`."""
+    state, settings = session.state, session.settings
+    last = saved = time.perf_counter()
+    while state.step < session.total:
+        entry = step(session)
+        now = time.perf_counter()
+        state.seconds, last = state.seconds + now - last, now
+        entry["seconds"] = state.seconds
+        session.history.add(entry)
+        send({"type": "step", **entry})
+        if state.step in session.evaluate_after:
+            entry = evaluate(session)
+            session.history.add(entry)
+            send({"type": "valid", **entry})
+            if settings.patience and state.stale >= settings.patience:
+                return "early"
+        if now - saved >= settings.checkpoint_seconds and state.step < session.total:
+            session.commit()
+            send({"type": "checkpoint", "step": state.step})
+            saved = time.perf_counter()
+    return "done"
+
+
+def step(session: Session) -> dict[str, Any]:
+    """Do one optimizer step; gives its line of the history. Raises NonFiniteLoss before such a loss moves a weight."""
+    state, settings = session.state, session.settings
+    start = time.perf_counter()
+    rows = session.sampler.rows(state.step)
+    rate = learning_rate(settings, state.step, session.total)
+    for group in session.optimizer.param_groups:
+        group["lr"] = rate
+    total, targets = _gradients(session, rows)
+    gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
+    norm = clip(gradients, len(rows) / targets, settings.max_grad_norm)
+    loss, grad_norm = torch.stack([total / targets, norm]).tolist()
+    _refuse_non_finite(session, loss, grad_norm, rate)
+    session.optimizer.step()
+    session.optimizer.zero_grad()
+    return _account(session, rows, time.perf_counter() - start) | {
+        "loss": loss,
+        "learning_rate": rate,
+        "grad_norm": grad_norm,
+    }
+
+
+def _gradients(session: Session, rows: np.ndarray) -> tuple[torch.Tensor, int]:
+    """Add up the gradients of a batch, divided by its number of rows; gives its summed loss and number of targets."""
+    session.forward.train()
+    total, targets = torch.zeros((), device=session.device), 0
+    for batch in _micro_batches(session, session.train, rows):
+        with _precision(session):
+            loss, count = session.objective.loss(session.forward, batch)
+        torch.autograd.backward(loss / len(rows))
+        total, targets = total + loss.detach(), targets + count
+    if not targets:
+        raise TrainingError(
+            f"no row of step {session.state.step + 1} has a target: all labels are masked",
+            where=f"rows {', '.join(session.train.names(rows[:5]))}",
+            fix="Look at what tokenize cut off (max_length), and at the labels of these rows.",
+        )
+    return total, targets
+
+
+def evaluate(session: Session) -> dict[str, Any]:
+    """The loss on the validation split, and the objective's metrics; remembers the best weights for early stopping."""
+    import numpy as np
+
+    session.forward.eval()
+    order = np.argsort(-session.valid.lengths, kind="stable")
+    total, targets, scores = 0.0, 0, []
+    with torch.no_grad(), _precision(session):
+        for batch in _micro_batches(session, session.valid, order):
+            model = _Once(session.forward)
+            loss, count = session.objective.loss(model, batch)
+            total, targets = total + loss.item(), targets + count
+            scores.append(session.objective.scores(model, batch).float().cpu().numpy())
+    if not targets:
+        raise TrainingError("no validation row has a target: all labels are masked", where="valid.arrow")
+    entry = {"step": session.state.step, "valid_loss": total / targets}
+    _remember(session, total / targets)
+    references = np.array(session.valid.rows(order)["label"])
+    metrics = session.objective.metrics(references, np.concatenate(scores))
+    return entry | {f"valid_{name}": value for name, value in metrics.items()}
+
+
+def _remember(session: Session, loss: float) -> None:
+    """Keep count of evaluations that were no better than the best, and keep the best one's weights if asked."""
+    state = session.state
+    state.valid_loss = loss
+    if state.best_loss is None or loss < state.best_loss:
+        state.best_loss, state.best_step, state.stale = loss, state.step, 0
+        if session.settings.patience:
+            state.best_digest = checkpoints.save_best(session.checkpoints, state.step, session.weights())
+    else:
+        state.stale += 1
+
+
+def _micro_batches(session: Session, tokens: Any, rows: np.ndarray) -> Iterator[Batch]:
+    """The rows' batches of at most `micro_batch_size` rows, on the device."""
+    for start in range(0, len(rows), session.micro_batch_size):
+        batch = session.objective.collate(tokens.rows(rows[start : start + session.micro_batch_size]), session.pad_id)
+        if session.device.type == "cuda":
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        yield {name: tensor.to(session.device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def _precision(session: Session) -> AbstractContextManager[None]:
+    return torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=session.precision == "bf16")
+
+
+class _Once:
+    """A model that runs once for each batch: loss and scores of the same tensors share one forward pass."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._inputs: dict[str, Any] = {}
+        self._output: Any = None
+
+    def __call__(self, **inputs: Any) -> Any:
+        if self._output is None or any(self._inputs.get(name) is not value for name, value in inputs.items()):
+            self._inputs, self._output = inputs, self._model(**inputs)
+        return self._output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def _refuse_non_finite(session: Session, loss: float, grad_norm: float, rate: float) -> None:
+    if all(abs(figure) < float("inf") for figure in (loss, grad_norm)):
+        return
+    what = f"the loss is {loss}" if not abs(loss) < float("inf") else f"the norm of the gradients is {grad_norm}"
+    smaller = session.settings.learning_rate / 10
+    raise NonFiniteLoss(
+        f"{what} at step {session.state.step + 1} of {session.total}, at learning rate {rate:.3g}",
+        where="training",
+        fix=f"Try training.learning_rate={smaller:.1e}, a longer training.warmup, or training.max_grad_norm=1"
+        + ("; or training.precision=fp32." if session.precision == "bf16" else "."),
+    )
+
+
+def _account(session: Session, rows: np.ndarray, seconds: float) -> dict[str, Any]:
+    """Count a step that is done; gives its figures."""
+    state, lengths = session.state, session.train.lengths[rows]
+    tokens, work = int(lengths.sum()), session.flops.of(lengths)
+    state.step += 1
+    state.step_seconds += seconds
+    state.rows += len(rows)
+    state.tokens += tokens
+    state.flops += work
+    return {
+        "step": state.step,
+        "epoch": state.step / session.sampler.steps_per_epoch,
+        "tokens_per_second": tokens / seconds,
+        "samples_per_second": len(rows) / seconds,
+        "mfu": work / seconds / session.peak_flops,
+        "memory_bytes": hardware.peak_memory(session.device),
+    }
+
+
+def out_of_memory(fault: BaseException) -> bool:
+    """Whether an error says that the memory of a device or of the machine did not suffice."""
+    if isinstance(fault, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(fault, RuntimeError) and any(words in str(fault) for words in _NO_MEMORY)
+
+
+def _no_space(fault: OSError | SafetensorError) -> bool:
+    number = getattr(fault, "errno", None)
+    return number in _NO_SPACE or any(f"os error {number}" in str(fault) for number in _NO_SPACE)
+
+
+def main(spec_file: str, events: str) -> int:
+    """Train; the exit status is 0 where that went well. What went wrong is told as an event."""
+    spec = json.loads(Path(spec_file).read_text("utf8"))
+    send = wire.sender(int(events))
+    try:
+        run(spec, send)
+    except HoneError as error:
+        send(wire.pack(error))
+        return 1
+    except (MemoryError, RuntimeError) as fault:
+        if not out_of_memory(fault):
+            raise
+        smaller = choices.halve(Path(spec["out"]))
+        send({"type": "out_of_memory", "micro_batch_size": smaller, "detail": str(fault)})
+        return 1
+    except (OSError, SafetensorError) as fault:
+        if not _no_space(fault):
+            raise
+        send(wire.pack(StoreError(f"training could not write: {fault}", where=spec["out"], fix=_FREE)))
+        return 1
+    return 0
+
+
+_FREE = "Free or extend the disk and run again: training goes on from its last complete checkpoint."
+
+if __name__ == "__main__":
+    wire.end_with_parent()
+    sys.exit(main(*sys.argv[1:]))

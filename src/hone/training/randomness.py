@@ -1,0 +1,45 @@
+"""Every random generator that a model, or a library under it, may draw from: seeded, kept and put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed(value: int) -> None:
+    """Seed Python's, numpy's, torch's and CUDA's generators."""
+    random.seed(value)
+    np.random.seed(value % 2**32)
+    torch.manual_seed(value)
+
+
+def states() -> dict[str, torch.Tensor]:
+    """The states of all generators, as tensors."""
+    version, words, gauss = random.getstate()
+    numpy: Any = np.random.get_state(legacy=False)
+    found = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor([version, *words], dtype=torch.int64),
+        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+        "numpy": torch.tensor([numpy["state"]["pos"], numpy["has_gauss"], *numpy["state"]["key"].tolist()]),
+        "numpy_gauss": torch.tensor([numpy["gauss"]], dtype=torch.float64),
+    }
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda.get_rng_state()
+    return found
+
+
+def restore(found: Mapping[str, torch.Tensor]) -> None:
+    """Put all generators back to where `states` found them."""
+    torch.set_rng_state(found["torch"].cpu())
+    version, *words = found["python"].tolist()
+    gauss = found["python_gauss"].tolist()
+    random.setstate((version, tuple(words), gauss[0] if gauss else None))
+    position, has_gauss, *keys = found["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(keys, np.uint32), position, has_gauss, found["numpy_gauss"].item()))
+    if "cuda" in found and torch.cuda.is_available():
+        torch.cuda.set_rng_state(found["cuda"].cpu())

@@ -1,0 +1,63 @@
+"""What training leaves: a plain model, the adapter beside it where there is one, and an account."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.objectives.tokenizer import load_tokenizer
+from hone.training import checkpoints, hardware
+
+if TYPE_CHECKING:
+    from hone.training.session import Session
+
+ACCOUNT = "training.json"
+
+
+def save(session: Session, stopped: str) -> None:
+    """Write model/, adapter/ and, last, training.json; with early stopping the weights are the best ones."""
+    state = session.state
+    if session.settings.patience and state.best_step != state.step:
+        session.set_weights(checkpoints.load_best(session.checkpoints, state, session.device))
+    kept_best = bool(session.settings.patience)
+    session.widen()
+    if session.method.adapter:
+        _save_adapter(session.model, session.out / "adapter")
+    _save_model(session.method.merge(session.model), session.base, session.out / "model")
+    facts = session.facts() | {
+        "steps": state.step,
+        "epochs": state.step / session.sampler.steps_per_epoch,
+        "tokens": state.tokens,
+        "seconds": state.seconds,
+        "samples_per_second": state.rows / state.step_seconds,
+        "tokens_per_second": state.tokens / state.step_seconds,
+        "mfu": state.flops / state.step_seconds / session.peak_flops,
+        "memory_bytes": hardware.peak_memory(session.device),
+        "best_step": state.best_step if kept_best else state.step,
+        "valid_loss": state.best_loss if kept_best else state.valid_loss,
+        "stopped": stopped,
+    }
+    checkpoints.write_synced(session.out / ACCOUNT, json.dumps(facts, indent=1))
+
+
+def _save_model(model: Any, base: Path, directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    model.config.name_or_path = ""  # a path of this machine
+    model.save_pretrained(directory)
+    load_tokenizer(base).save_pretrained(directory)
+
+
+def _save_adapter(model: Any, directory: Path) -> None:
+    """PEFT's files, the same bytes for the same adapter: its config names sets in any order, and a local path."""
+    shutil.rmtree(directory, ignore_errors=True)
+    model.save_pretrained(directory, save_embedding_layers=False)
+    (directory / "README.md").unlink(missing_ok=True)
+    file = directory / "adapter_config.json"
+    config = json.loads(file.read_text("utf8"))
+    config["base_model_name_or_path"] = None
+    for name in ("target_modules", "modules_to_save"):
+        if isinstance(config[name], list):
+            config[name] = sorted(set(config[name]))
+    file.write_text(json.dumps(config, indent=2, sort_keys=True), "utf8")

@@ -1,0 +1,247 @@
+"""One training, put together from its specification: model, rows, optimizer, and where it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hone.errors import CheckpointError, ConfigError, DataError
+from hone.methods import METHODS
+from hone.methods.method import Method
+from hone.objectives import OBJECTIVES
+from hone.objectives.objective import Objective
+from hone.training import checkpoints, choices, flops, hardware, randomness
+from hone.training.checkpoints import Checkpoint, State, Tensors
+from hone.training.embeddings import narrow
+from hone.training.history import History
+from hone.training.optimization import adamw
+from hone.training.sampler import Sampler
+from hone.training.schedule import evaluation_steps, total_steps
+from hone.training.settings import Settings
+from hone.training.tokens import TokenFile
+
+# Rows on which it is seen whether an objective feeds the model the tokens there are, or makes up others.
+_PROBED_ROWS = 256
+
+
+@dataclass
+class Session:
+    """All that the loop works with. `forward` is `model`, compiled where asked; `widen` undoes what narrowed it."""
+
+    out: Path
+    base: Path
+    objective: Objective
+    method: Method
+    settings: Settings
+    device: torch.device
+    precision: str
+    peak_flops: float
+    train: TokenFile
+    valid: TokenFile
+    sampler: Sampler
+    total: int
+    evaluate_after: frozenset[int]
+    micro_batch_size: int
+    model: Any
+    forward: Any
+    widen: Callable[[], None]
+    pad_id: int
+    parameters: int
+    trainable: int
+    flops: flops.Flops
+    optimizer: torch.optim.Optimizer
+    state: State
+    history: History
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of one optimizer step."""
+        return -(-self.settings.batch_size // self.micro_batch_size)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its checkpoints are."""
+        return self.out / "checkpoints"
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of it before the first step."""
+        return {
+            "steps": self.total,
+            "rows": len(self.train),
+            "device": hardware.device_name(self.device),
+            "precision": self.precision,
+            "parameters": self.parameters,
+            "trainable": self.trainable,
+            "micro_batch_size": self.micro_batch_size,
+            "accumulation": self.accumulation,
+            "resumed_from": list(choices.read(self.out).resumed_from),
+        }
+
+    def weights(self) -> Tensors:
+        """The weights that move, and the buffers that belong to the model's state."""
+        return moving(self.model)
+
+    def set_weights(self, weights: Tensors) -> None:
+        """Put back what `weights` gave."""
+        here = self.weights()
+        differing = [name for name in here if name not in weights or weights[name].shape != here[name].shape]
+        if differing:
+            raise CheckpointError(
+                f"a checkpoint is of another model: {', '.join(differing[:3])} differ",
+                where=str(self.checkpoints),
+                fix="Delete this directory to train from the beginning.",
+            )
+        for name, tensor in here.items():
+            tensor.copy_(weights[name])
+
+    def commit(self) -> None:
+        """Commit a checkpoint of this moment."""
+        self.state.history = self.history.sync()
+        parts = self.weights(), _moments(self.model, self.optimizer), randomness.states()
+        checkpoints.save(self.checkpoints, Checkpoint(self.state, *parts))
+
+    def resume(self) -> None:
+        """Go back to the last complete checkpoint, if there is one; what was written after it is cut off."""
+        found = checkpoints.latest_complete(self.checkpoints, self.device)
+        if found:
+            self.state = found.state
+            self.set_weights(found.weights)
+            _set_moments(self.model, self.optimizer, found.optimizer)
+            randomness.restore(found.random)
+            made = choices.read(self.out)
+            resumed = (*made.resumed_from, found.state.step)
+            choices.write(self.out, dataclasses.replace(made, resumed_from=resumed))
+        self.history.cut(self.state.history)
+
+
+def build(spec: Mapping[str, Any]) -> Session:
+    """The training that `spec` (launch.py writes it) describes, resumed where an earlier attempt left a checkpoint."""
+    settings = Settings(**spec["settings"])
+    out, base, tokens = (Path(spec[name]) for name in ("out", "base", "tokens"))
+    objective, method = _part(OBJECTIVES, spec["objective"]), _part(METHODS, spec["method"])
+    train, valid = _rows(tokens, settings)
+    device = hardware.choose_device(settings.device)
+    hardware.set_up(device)
+    precision, micro_batch_size = _choose(out, settings, device)
+    peak = hardware.peak_flops(device, precision)
+
+    randomness.seed(settings.seed)
+    plain = objective.model(base, json.loads((tokens / "targets.json").read_text("utf8")))
+    pad_id = int(plain.config.pad_token_id or 0)
+    model = method.prepare(plain)
+    parameters, trainable = _count(model)
+    widen = narrow(plain, _used(train, valid), pad_id) if _as_encoded(objective, train, pad_id) else _nothing
+    model.to(device)
+    sampler = Sampler(train.lengths, settings.batch_size, settings.seed, group_by_length=settings.group_by_length)
+    total = total_steps(settings, sampler.steps_per_epoch)
+    session = Session(
+        out=out,
+        base=base,
+        objective=objective,
+        method=method,
+        settings=settings,
+        device=device,
+        precision=precision,
+        peak_flops=peak,
+        train=train,
+        valid=valid,
+        sampler=sampler,
+        total=total,
+        evaluate_after=evaluation_steps(settings, total, sampler.steps_per_epoch) if len(valid) else frozenset(),
+        micro_batch_size=micro_batch_size,
+        model=model,
+        forward=torch.compile(model, dynamic=True) if settings.compile else model,
+        widen=widen,
+        pad_id=pad_id,
+        parameters=parameters,
+        trainable=trainable,
+        flops=flops.count(model),
+        optimizer=adamw(model, settings.weight_decay),
+        state=State(),
+        history=History(out / "history.jsonl"),
+    )
+    session.resume()
+    return session
+
+
+def moving(model: Any) -> Tensors:
+    """The weights of `model` that move and its persistent buffers, by name; they share its memory."""
+    kept = model.state_dict(keep_vars=True)
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    buffers = {name: b for name, b in model.named_buffers() if name in kept}
+    return {name: tensor.detach() for name, tensor in (weights | buffers).items()}
+
+
+def _part(table: Mapping[str, Any], given: tuple[str, Mapping[str, Any]]) -> Any:
+    kind, options = given
+    return table[kind](**options)
+
+
+def _rows(tokens: Path, settings: Settings) -> tuple[TokenFile, TokenFile]:
+    train, valid = TokenFile(tokens / "train.arrow"), TokenFile(tokens / "valid.arrow")
+    if not len(train):
+        raise DataError(
+            "there is no row to train on", where=str(tokens / "train.arrow"), fix="See what curate dropped."
+        )
+    if settings.patience and not len(valid):
+        raise ConfigError(
+            "early stopping needs validation rows, and there are none",
+            where=f"training.patience {settings.patience}",
+            fix="Set curation.split.valid above 0, or training.patience to 0.",
+        )
+    return train, valid
+
+
+def _choose(out: Path, settings: Settings, device: torch.device) -> tuple[str, int]:
+    """Precision and micro-batch size: those of an earlier attempt, else chosen now and kept for the next."""
+    made = choices.read(out)
+    precision = made.precision or hardware.choose_precision(settings.precision, device)
+    wished = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
+    micro_batch_size = made.micro_batch_size or wished
+    choices.write(out, dataclasses.replace(made, precision=precision, micro_batch_size=micro_batch_size))
+    return precision, micro_batch_size
+
+
+def _count(model: Any) -> tuple[int, int]:
+    """Parameters, and those of them that move."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+def _used(train: TokenFile, valid: TokenFile) -> Any:
+    import numpy as np
+
+    return np.union1d(train.used_ids(), valid.used_ids())
+
+
+def _as_encoded(objective: Objective, train: TokenFile, pad_id: int) -> bool:
+    """Whether a batch holds no other tokens than its rows, as it does for masked language modelling."""
+    rows = train.rows(range(min(_PROBED_ROWS, len(train))))
+    encoded = {pad_id}.union(*(ids.tolist() for ids in rows["input_ids"]))
+    return encoded.issuperset(objective.collate(rows, pad_id)["input_ids"].flatten().tolist())
+
+
+def _nothing() -> None:
+    """The way back from an embedding that was not narrowed."""
+
+
+def _moments(model: Any, optimizer: torch.optim.Optimizer) -> Tensors:
+    """AdamW's state by parameter name: `<name>/exp_avg`, `<name>/exp_avg_sq`, `<name>/step`."""
+    return {
+        f"{name}/{key}": tensor
+        for name, parameter in model.named_parameters()
+        for key, tensor in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _set_moments(model: Any, optimizer: torch.optim.Optimizer, moments: Tensors) -> None:
+    parameters = dict(model.named_parameters())
+    for key, tensor in moments.items():
+        name, _, kind = key.rpartition("/")
+        optimizer.state[parameters[name]][kind] = tensor.clone()
