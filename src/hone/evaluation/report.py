@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -82,6 +83,7 @@ def _result_views(metrics: View, facts: Mapping[str, View]) -> View:
     }
 
 
+@cache
 def _environment() -> Environment:
     """Jinja with every value escaped, and a fault where the template names what is not there."""
     environment = Environment(

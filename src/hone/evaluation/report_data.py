@@ -30,7 +30,8 @@ def funnel(ingest: View, curate: View, validate: View, refused: Path) -> View:
     ]
     last = steps[-1]["after"]
     if validate["quarantined"]:
-        reasons = {"a row that an expectation does not hold for": validate["quarantined"]}
+        by = validate.get("quarantined_by") or {"an expectation does not hold": validate["quarantined"]}
+        reasons = {phrase(expectation): rows for expectation, rows in by.items()}
         steps.append(_funnel_step("quarantine", last, last - validate["quarantined"], reasons, [], {}))
     for step in steps:
         step["share"] = round(100 * step["after"] / max(read, 1), 3)
@@ -181,7 +182,7 @@ def _training_figures(facts: View, files: Mapping[str, View]) -> list[tuple[str,
         ("Batch", figures.count(micro and micro * steps), f"{micro} × {steps} accumulated" if steps > 1 else "rows"),
         ("Rate", figures.number(facts.get("samples_per_second")), "rows/s"),
         ("Throughput", figures.quantity(facts.get("tokens_per_second")), "tokens/s"),
-        ("FLOPs used", figures.percent(facts.get("mfu")), "of the device's peak"),
+        ("FLOPs used", figures.percent(facts.get("mfu") or None), "of the device's peak"),
         ("Peak memory", figures.size(facts.get("memory_bytes")), ""),
         ("Device", str(facts.get("device") or ""), str(facts.get("precision") or "")),
         ("Parameters", figures.quantity(parameters), f"{share} trained"),

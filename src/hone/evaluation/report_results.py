@@ -17,6 +17,7 @@ METRICS = {
     "ece": "Calibration error",
 }
 SYSTEMS = {"model": "Fine-tuned model", "majority": "Most frequent class", "neighbours": "Nearest neighbours"}
+PARTS = {"tokenize": "Tokenizing", "forward": "The model's forward pass", "post": "Labels from scores"}
 MARKS = {"model": "model", "neighbours": "rival"}
 
 
@@ -33,13 +34,14 @@ def system_name(system: str) -> str:
 def verdict(metrics: View) -> View:
     """Was fine-tuning worth it? `state` is worth, unproven, worse or alone (no baseline was there to compare with).
 
-    Worth it: better than every baseline, the interval of each difference above 0 and p below 1 - confidence.
+    Worth it: better than every baseline, the interval of each difference above 0 and p (for "not better", one-sided)
+    below 1 - confidence. Worse: the interval of a difference below 0.
     """
     main, alpha = metrics["main_metric"], 1 - metrics["confidence"]
     figure = metrics["systems"]["model"][main]
     rivals = sorted(_differences(metrics), key=lambda rival: -rival["value"])
     sure = [rival for rival in rivals if rival["low"] > 0 and rival["p"] < alpha]
-    lost = [rival for rival in rivals if rival["high"] < 0 and rival["p"] < alpha]
+    lost = [rival for rival in rivals if rival["high"] < 0]
     state = "worse" if lost else "alone" if not rivals else "worth" if len(sure) == len(rivals) else "unproven"
     return {
         "state": state,
@@ -94,12 +96,12 @@ def forest(metrics: View) -> View:
 
 
 def classes(metrics: View, trained_on: Mapping[str, int]) -> list[View]:
-    """The classes, weakest F1 first, with their training rows; empty where the objective has none."""
+    """The classes, weakest F1 first and those without test rows last; empty where the objective has none."""
     found = [
         {"name": label, "train": trained_on.get(label), **figure}
         for label, figure in (metrics.get("per_class") or {}).items()
     ]
-    return sorted(found, key=lambda entry: (entry["f1"]["value"], -entry["support"]))
+    return sorted(found, key=lambda entry: (not entry["support"], entry["f1"]["value"], -entry["support"]))
 
 
 def confusion(metrics: View, most_pairs: int = 10) -> View | None:
@@ -200,15 +202,19 @@ def _parted(text: str, most: int = 320) -> View:
 
 
 def speed(facts: Mapping[str, Any]) -> View:
-    """Latency and throughput, and what the evaluation's time went to, longest first."""
+    """Latency and throughput, and what the time of answering all test rows went to, longest first."""
     parts = sorted((facts.get("parts") or {}).items(), key=lambda part: -part[1])
     longest = parts[0][1] if parts else 1
     return {
         "latency": facts.get("latency_ms") or {},
         "rows_per_second": facts.get("rows_per_second"),
-        "slowest": facts.get("slowest"),
+        "slowest": PARTS.get(facts.get("slowest", ""), facts.get("slowest")),
         "parts": [
-            {"name": figures.words(name), "seconds": seconds, "share": round(100 * seconds / (longest or 1), 2)}
+            {
+                "name": PARTS.get(name, figures.words(name)),
+                "seconds": seconds,
+                "share": round(100 * seconds / (longest or 1), 2),
+            }
             for name, seconds in parts
         ],
         "total": sum(seconds for _, seconds in parts),

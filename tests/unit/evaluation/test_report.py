@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hone.artifacts import Artifact
 from hone.evaluation.report import render
 from tests.report_samples import HOSTILE, build, figure
 
@@ -46,6 +47,23 @@ def page(tmp_path: Path, links: dict[str, str] | None = None, **sample: Any) -> 
     return Page(render("demo", build(tmp_path / "store", **sample), links or {}))
 
 
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """A run of six classes that went well."""
+    return build(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def html(artifacts: dict[str, Artifact]) -> str:
+    return render("demo", artifacts, {})
+
+
+@pytest.fixture(scope="module")
+def plain(html: str) -> Page:
+    """The page of a run that went well."""
+    return Page(html)
+
+
 def paired(difference: float, half: float, p: float) -> dict[str, Any]:
     return {"metric": "accuracy", "difference": difference, "low": difference - half, "high": difference + half, "p": p}
 
@@ -56,7 +74,7 @@ def paired(difference: float, half: float, p: float) -> dict[str, Any]:
         (paired(0.10, 0.04, 0.001), "Yes."),
         (paired(0.02, 0.04, 0.4), "Not proven."),
         (paired(0.10, 0.04, 0.2), "Not proven."),
-        (paired(-0.10, 0.04, 0.001), "No."),
+        (paired(-0.10, 0.04, 1.0), "No."),
     ],
 )
 def test_says_first_whether_fine_tuning_was_worth_it(tmp_path: Path, neighbours: dict[str, Any], said: str) -> None:
@@ -84,8 +102,8 @@ def test_the_verdict_has_the_figure_its_interval_and_the_distance_to_the_better_
     assert "between +5.6 and +14.6, p < 0.001" in verdict
 
 
-def test_the_funnel_accounts_for_every_row_with_reasons_and_examples(tmp_path: Path) -> None:
-    rows = page(tmp_path).sections["rows"]
+def test_the_funnel_accounts_for_every_row_with_reasons_and_examples(plain: Page) -> None:
+    rows = plain.sections["rows"]
     assert "1,800 of 38,112 rows" in rows
     assert "Ingest 38,100 of 38,112 rows stay 38,100 −12" in rows
     assert "near-duplicate 2,542" in rows and "repeats numpy/core.py:410, similarity 0.91" in rows
@@ -93,8 +111,7 @@ def test_the_funnel_accounts_for_every_row_with_reasons_and_examples(tmp_path: P
     assert "training 1,440 validation 180 test 180" in rows
 
 
-def test_bars_of_the_funnel_have_the_rows_share_of_all_that_was_read(tmp_path: Path) -> None:
-    html = render("demo", build(tmp_path), {})
+def test_bars_of_the_funnel_have_the_rows_share_of_all_that_was_read(html: str) -> None:
     kept = [float(width) for width in re.findall(r'class="kept" width="([\d.]+)%"', html)]
     assert kept == pytest.approx([100 * n / 38_112 for n in (38_100, 38_100, 29_433, 13_020, 12_877, 1_800)], abs=1e-3)
 
@@ -106,15 +123,15 @@ def test_failed_expectations_come_first_with_rows_that_failed(tmp_path: Path) ->
     assert "scipy/stats.py:12 · See also" in validation
 
 
-def test_quarantined_rows_are_a_step_of_the_funnel(tmp_path: Path) -> None:
-    assert "Quarantine 1,798 of 1,800 rows stay" in page(tmp_path / "a", failing=True).sections["rows"]
-    clean = page(tmp_path / "b")
-    assert "Quarantine" not in clean.sections["rows"]
-    assert clean.sections["validation"].startswith("Validation All 16 checks hold. Expectation")
+def test_quarantined_rows_are_a_step_of_the_funnel(tmp_path: Path, plain: Page) -> None:
+    rows = page(tmp_path, failing=True).sections["rows"]
+    assert "Quarantine 1,798 of 1,800 rows stay 1,798 −2 values do not match regex 2" in rows
+    assert "Quarantine" not in plain.sections["rows"]
+    assert plain.sections["validation"].startswith("Validation All 16 checks hold. Expectation")
 
 
-def test_bounds_that_differ_between_splits_stand_with_each_split(tmp_path: Path) -> None:
-    validation = page(tmp_path).sections["validation"]
+def test_bounds_that_differ_between_splits_stand_with_each_split(plain: Page) -> None:
+    validation = plain.sections["validation"]
     assert "1,440 expected min 20 holds 180 expected min 5" in validation
     assert "values in set expected the labels of train holds 6 labels holds 6 labels" in validation
 
@@ -128,19 +145,20 @@ def test_text_from_the_data_is_shown_and_never_markup(tmp_path: Path) -> None:
     assert not [attrs for tag, attrs in found.tags if tag == "img" or any(name.startswith("on") for name in attrs)]
 
 
-def test_nothing_is_fetched_from_anywhere(tmp_path: Path) -> None:
-    found = page(tmp_path, {"MLflow run": "http://127.0.0.1:5000/#/runs/1"})
+def test_nothing_is_fetched_from_anywhere(artifacts: dict[str, Artifact]) -> None:
+    html = render("demo", artifacts, {"MLflow run": "http://127.0.0.1:5000/#/runs/1"})
+    found = Page(html)
     fetched = [attrs["src"] for _, attrs in found.tags if "src" in attrs]
     fetched += [attrs["href"] for tag, attrs in found.tags if tag == "link"]
     assert fetched == ["data:,"]
     policy = next(attrs["content"] for _, attrs in found.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
-    assert not re.search(r"@import|url\(", render("demo", build(tmp_path / "b"), {}))
+    assert not re.search(r"@import|url\(", html)
 
 
-def test_links_lead_where_they_say_and_no_link_is_a_script(tmp_path: Path) -> None:
+def test_links_lead_where_they_say_and_no_link_is_a_script(artifacts: dict[str, Artifact]) -> None:
     links = {"MLflow run": "http://h:5000/#/r/1", "Data Docs": "/data/index.html", "Odd": "javascript:alert(1)"}
-    found = page(tmp_path, links)
+    found = Page(render("demo", artifacts, links))
     assert [attrs["href"] for tag, attrs in found.tags if tag == "a" and attrs.get("rel")] == list(links.values())[:2]
     assert "Odd: javascript:alert(1)" in found.sections[""]
 
@@ -163,12 +181,11 @@ def test_an_adapter_is_weighed_and_its_merge_is_told(tmp_path: Path) -> None:
     assert "no score differs by more than 2.4e−7" in found.sections["metrics"]
 
 
-def test_the_loss_curve_has_its_steps_its_validation_points_and_its_best_one(tmp_path: Path) -> None:
-    found = page(tmp_path)
-    points = [attrs for tag, attrs in found.tags if tag == "circle" and "point" in attrs.get("class", "").split()]
+def test_the_loss_curve_has_its_steps_its_validation_points_and_its_best_one(plain: Page) -> None:
+    points = [attrs for tag, attrs in plain.tags if tag == "circle" and "point" in attrs.get("class", "").split()]
     assert [float(point["cx"].rstrip("%")) for point in points] == pytest.approx([33.33, 66.67, 100])
     assert [point["class"] for point in points] == ["point", "point", "point best"]
-    readout = next(json.loads(attrs["data-readout"]) for _, attrs in found.tags if "data-readout" in attrs)
+    readout = next(json.loads(attrs["data-readout"]) for _, attrs in plain.tags if "data-readout" in attrs)
     assert len(readout) == 135 and readout[-1][0] == 100 and readout[-1][1].startswith("step 135: training loss")
 
 
@@ -178,27 +195,40 @@ def test_a_long_history_is_thinned_and_stays_small(tmp_path: Path) -> None:
     assert "20,000 steps" in Page(html).sections["training"]
 
 
-def test_few_classes_are_a_table_of_counts_and_many_a_picture_with_the_worst_pairs(tmp_path: Path) -> None:
-    few = page(tmp_path / "a")
-    assert sum(tag == "td" and attrs.get("class", "").split()[:1] == ["right"] for tag, attrs in few.tags) == 6
-    many = page(tmp_path / "b", labels=[f"class_{n}" for n in range(77)], test_rows=3_080)
+def test_few_classes_are_a_table_of_counts_and_many_a_picture_with_the_worst_pairs(tmp_path: Path, plain: Page) -> None:
+    assert sum(tag == "td" and attrs.get("class", "").split()[:1] == ["right"] for tag, attrs in plain.tags) == 6
+    many = page(tmp_path, labels=[f"class_{n}" for n in range(77)], test_rows=3_080)
     assert sum(tag == "rect" and attrs.get("class") == "right" for tag, attrs in many.tags) == 77
     assert "77 × 77 classes" in many.sections["confusion"]
     assert re.search(r"The 10 most confused of \d+ pairs", many.sections["confusion"])
 
 
-def test_classes_stand_weakest_first(tmp_path: Path) -> None:
-    html = render("demo", build(tmp_path), {})
+def test_classes_stand_weakest_first(html: str) -> None:
     table = html[html.index('id="classes"') : html.index('id="confusion"')]
-    scores = [float(row) for row in re.findall(r'data-sort="([\d.]+)"[^\n]*\n?[^\n]*</tr>', table)]
     f1 = [float(value) for value in re.findall(r'<td data-sort="([\d.]+)">', table)][2::3]
-    assert f1 == sorted(f1) and len(f1) == 6 and scores
+    assert f1 == sorted(f1) and len(f1) == 6
 
 
-def test_calibration_says_which_way_it_is_off(tmp_path: Path) -> None:
-    assert "too sure of itself" in page(tmp_path / "a").sections["calibration"]
+def test_a_class_without_test_rows_is_neither_weakest_nor_strongest(tmp_path: Path) -> None:
+    sure, unknown = figure(0.8, 0.1), {"value": 0.0, "low": 0.0, "high": 1.0}
+    per_class = {
+        "seen": {"precision": sure, "recall": sure, "f1": sure, "support": 9},
+        "unseen": {"precision": unknown, "recall": unknown, "f1": unknown, "support": 0},
+    }
+    classes = page(tmp_path, change={"metrics": {"per_class": per_class}}).sections["classes"]
+    assert "Strongest is seen (F1 80.0%), weakest seen (80.0%)" in classes
+    assert classes.endswith("unseen – 0 – – –")
+
+
+def test_says_what_most_of_an_answers_time_goes_to(plain: Page) -> None:
+    speed = plain.sections["speed"]
+    assert speed.startswith("Speed 412 rows a second in batches, most of the time for the model's forward pass.")
+
+
+def test_calibration_says_which_way_it_is_off(tmp_path: Path, plain: Page) -> None:
+    assert "too sure of itself" in plain.sections["calibration"]
     bins = [{"low": 0.5, "high": 0.6, "confidence": 0.55, "accuracy": 0.8, "rows": 100}]
-    modest = page(tmp_path / "b", change={"metrics": {"calibration": {"ece": 0.25, "bins": bins}}})
+    modest = page(tmp_path, change={"metrics": {"calibration": {"ece": 0.25, "bins": bins}}})
     assert "off by 25.0% on average, too modest" in modest.sections["calibration"]
 
 
@@ -209,14 +239,12 @@ def test_a_text_of_a_million_characters_is_cut_and_counted(tmp_path: Path) -> No
     assert "more characters)" in Page(html).sections["errors"]
 
 
-def test_lineage_leads_from_the_model_back_to_the_source(tmp_path: Path) -> None:
-    artifacts = build(tmp_path)
-    lineage = Page(render("demo", artifacts, {})).sections["lineage"]
+def test_lineage_leads_from_the_model_back_to_the_source(artifacts: dict[str, Artifact], plain: Page) -> None:
+    lineage = plain.sections["lineage"]
     for stage in ("ingest", "curate", "validate", "tokenize", "train"):
         assert lineage.count(artifacts[stage].digest) == 2  # its own, and the next stage's input
     assert "max_length: 64" in lineage and "pyarrow 21.0.0" in lineage
 
 
-def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    artifacts = build(tmp_path)
-    assert render("demo", artifacts, {}) == render("demo", artifacts, {})
+def test_the_same_run_gives_the_same_bytes(artifacts: dict[str, Artifact], html: str) -> None:
+    assert render("demo", artifacts, {}) == html
