@@ -63,9 +63,8 @@ def write(
             **_results(metrics),
         )
     )
-    return str(
-        ModelCard(f"---\n{front_matter(tree['name'], base, pipeline, adapter, metrics).to_yaml()}\n---\n\n{body}")
-    )
+    head = front_matter(tree["name"], base, pipeline, adapter, metrics).to_yaml()
+    return str(ModelCard(f"---\n{head}\n---\n\n{body}"))
 
 
 def front_matter(name: str, base: BaseModel, pipeline: str, adapter: bool, metrics: Mapping[str, Any]) -> ModelCardData:

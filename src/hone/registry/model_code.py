@@ -34,7 +34,8 @@ class TextClassifier(PythonModel):  # type: ignore[misc]
         self.tokenizer = load_tokenizer(home)
         self.labels = [self.model.config.id2label[index] for index in range(self.model.config.num_labels)]
 
-    def predict(self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    # A hint for model_input would make MLflow check inputs by it instead of by the signature.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """A DataFrame with `label` and `score` (0..1); with `all_scores` also `scores`, {label: probability}."""
         scores = self.scores(texts_of(model_input))
         best = scores.argmax(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -54,6 +55,7 @@ def prepare(tracking_uri: str) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else path.parent) as scratch:
         made = Path(scratch) / path.name
@@ -96,6 +98,28 @@ def answering(tracking_uri: str) -> Iterator[None]:
         if not _unanswered(fault):
             raise
         raise ServiceError(f"MLflow did not answer ({_brief(fault)})", where=tracking_uri, fix=_FIX) from fault
+
+
+@contextmanager
+def as_default(tracking_uri: str) -> Iterator[None]:
+    """Within the block `tracking_uri` is also the process's own, for calls of MLflow that look there (3.17).
+
+    A database's create_model_version is one: it looks up models:/ID with a client of the process's URI.
+    """
+    import mlflow
+
+    if mlflow.get_tracking_uri() == tracking_uri:
+        yield
+        return
+    environment = os.environ.get("MLFLOW_TRACKING_URI")
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+        if environment is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = environment
 
 
 def experiment_id(client: MlflowClient, name: str, artifact_root: str = "") -> str:
@@ -164,14 +188,12 @@ def _causes(fault: BaseException | None) -> Iterator[BaseException]:
 
 
 def _unanswered(fault: BaseException) -> bool:
-    """Whether a failed call may pass later: no connection, no answer in time, a 5xx, a locked database."""
+    """Whether a failed call may pass later: no connection, no answer in time, a locked or absent database."""
     import requests
 
     silent = (ConnectionError, TimeoutError, requests.ConnectionError, requests.Timeout)
-    if any(isinstance(cause, silent) for cause in _causes(fault)):
-        return True
-    status = getattr(fault, "get_http_status_code", lambda: 0)()
-    return status in (429, 500, 502, 503, 504)
+    unavailable = getattr(fault, "error_code", "") == "TEMPORARILY_UNAVAILABLE"
+    return unavailable or any(isinstance(cause, silent) for cause in _causes(fault))
 
 
 def _refused(fault: BaseException) -> bool:

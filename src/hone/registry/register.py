@@ -1,0 +1,310 @@
+"""The last stage: one MLflow model version, with all that is needed to trust it, or the one that exists.
+
+Every step may have been done by an earlier, interrupted call, and is then not done again: curves, datasets and
+metrics are compared with what the run has, and model and version are found by `hone.register_key`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import TYPE_CHECKING, Any
+
+from hone.artifacts import Artifact, Product, digest_of, file_digest
+from hone.base_models import BaseModel
+from hone.errors import ConfigError
+from hone.methods.method import Method
+from hone.objectives.objective import Objective
+from hone.progress import OnProgress, Progress, ignore
+from hone.registry import card
+from hone.registry.log import backfill
+from hone.registry.package import Form, package
+from hone.registry.service import answering, as_default, connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion
+
+KEY = "hone.register_key"
+SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # by the context MLflow knows it under
+DATASET_DIGEST = 36  # characters, the most that MLflow takes
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is registered: artifacts by stage, the form they are served in, and where they come from."""
+
+    artifacts: Mapping[str, Artifact]
+    form: Form
+    base: BaseModel
+    objective: Objective
+    model_name: str
+    alias: str
+    config: str
+    tags: Mapping[str, str]
+
+
+def version_tags(artifacts: Mapping[str, Artifact], form: Form, base: BaseModel, config: str) -> dict[str, str]:
+    """What a version is tagged with: digests of data, config, code and model, and the base model."""
+    code = {stage: artifact.manifest()["recipe"]["code"] for stage, artifact in sorted(artifacts.items())}
+    return {
+        "hone.data_digest": artifacts["validate"].digest,
+        "hone.config_digest": digest_of(config),
+        "hone.code_digest": digest_of(code),
+        "hone.base_model": base.base,
+        "hone.base_revision": base.revision,
+        "hone.base_digest": base.digest(file_digest),
+        "hone.base_licence": base.licence,
+        "hone.model_digest": artifacts["train"].digest,
+        KEY: form.key,
+    }
+
+
+def register(
+    out: Path,
+    *,
+    artifacts: Mapping[str, Artifact],
+    report: str,
+    base: BaseModel,
+    objective: Objective,
+    method: Method,
+    tracking_uri: str,
+    run_id: str,
+    model_name: str,
+    alias: str,
+    config: str,
+    tags: Mapping[str, str],
+    on_progress: OnProgress = ignore,
+) -> Product:
+    """Register the trained model as a version of `model_name`, `alias` pointing to it; one that exists is used.
+
+    `artifacts` are those of the stages ingest to evaluate, `report` is HTML, `config` the resolved YAML, `run_id` the
+    training's run; `tags` go on the version (`hone.git_commit`, `hone.flow_run_id`). Writes registration.json and
+    report.html. Raises ServiceError where MLflow does not answer, ConfigError for a name it does not take,
+    ModelError where a file could run code when loaded.
+    """
+    section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
+    form = Form(artifacts["train"], objective.pipeline, adapter_only(method), int(section["max_length"]))
+    known = version_tags(artifacts, form, base, config) | {name: str(value) for name, value in tags.items()}
+    wanted = Candidate(artifacts, form, base, objective, model_name, alias, config, known)
+    (out / "report.html").write_text(report, "utf8")
+    client = connect(tracking_uri)
+    steps = _counted(on_progress)
+    with answering(tracking_uri):
+        next(steps)
+        _ensure_model(client, model_name)
+        run = client.get_run(run_id)
+        _complete_run(client, run, wanted, out)
+        next(steps)
+        version = find_version(client, wanted)
+        existing = version is not None
+        if version is None:
+            logged = _logged_model(client, run, wanted, out)
+            next(steps)
+            version = _new_version(client, logged, wanted)
+        _describe_version(client, version, wanted, existing)
+    registration = {
+        "model": model_name,
+        "version": str(version.version),
+        "run_id": run_id,
+        "experiment_id": str(run.info.experiment_id),
+        "tracking_uri": tracking_uri,
+        "model_uri": f"models:/{model_name}/{version.version}",
+        "alias": alias,
+        "existing": existing,
+    }
+    (out / "registration.json").write_text(json.dumps(registration, indent=1), "utf8")
+    list(steps)
+    return Product(artifacts["train"].rows, ("registration.json",), registration)
+
+
+def adapter_only(method: Method) -> bool:
+    """Whether the adapter alone is registered, and not merged into its base."""
+    return method.adapter and not getattr(method, "merged", True)
+
+
+def find_version(client: MlflowClient, wanted: Candidate) -> ModelVersion | None:
+    """The oldest version of the model's name that answers as this one would and is ready."""
+    found = client.search_model_versions(f"name='{wanted.model_name}' and tags.`{KEY}`='{wanted.form.key}'")
+    ready = [version for version in found if version.status == "READY"]
+    return min(ready, key=lambda version: int(version.version), default=None)
+
+
+def _counted(on_progress: OnProgress) -> Iterator[None]:
+    """Each `next` reports the step that begins now."""
+    notes = ("metrics and report", "model", "version", "done")
+    for done, note in enumerate(notes):
+        on_progress(Progress(done, len(notes) - 1, "steps", note))
+        yield
+
+
+def _complete_run(client: MlflowClient, run: Run, wanted: Candidate, out: Path) -> None:
+    """Bring the training's run up to date: curves, datasets, test metrics, report, configuration, results."""
+    run_id, artifacts = run.info.run_id, wanted.artifacts
+    backfill(client, run_id, artifacts["train"].path / "history.jsonl")
+    _log_datasets(client, run, artifacts)
+    _log_metrics(client, run, test_metrics(artifacts["evaluate"]))
+    (out / "config.yaml").write_text(wanted.config, "utf8")
+    for file in (out / "report.html", out / "config.yaml", artifacts["evaluate"].path / "metrics.json"):
+        client.log_artifact(run_id, str(file))
+
+
+def test_metrics(evaluated: Artifact) -> dict[str, float]:
+    """`test/accuracy`, `test/accuracy_low` and `_high`, and each baseline's as `test_majority/accuracy`."""
+    systems = json.loads((evaluated.path / "metrics.json").read_text("utf8"))["systems"]
+    return {
+        f"{'test' if system == 'model' else f'test_{system}'}/{metric}{suffix}": float(figure[bound])
+        for system, figures in systems.items()
+        for metric, figure in figures.items()
+        for suffix, bound in (("", "value"), ("_low", "low"), ("_high", "high"))
+        if figure is not None
+    }
+
+
+def _log_metrics(client: MlflowClient, run: Run, metrics: Mapping[str, float]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    new = [Metric(name, value, now, 0) for name, value in metrics.items() if run.data.metrics.get(name) != value]
+    if new:
+        client.log_batch(run.info.run_id, metrics=new)
+
+
+def _log_datasets(client: MlflowClient, run: Run, artifacts: Mapping[str, Artifact]) -> None:
+    from mlflow.entities import DatasetInput, InputTag
+
+    there = {given.dataset.digest for given in run.inputs.dataset_inputs} if run.inputs else set()
+    new = [
+        DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+        for split, context in SPLITS.items()
+        if (dataset := _dataset(artifacts["validate"], split)).digest not in there
+    ]
+    if new:
+        client.log_inputs(run.info.run_id, datasets=new)
+
+
+def _dataset(splits: Artifact, split: str) -> Any:
+    """A split as MLflow describes data; nothing of it is read but the file's schema."""
+    import pyarrow.parquet as pq
+    from mlflow.entities import Dataset
+
+    name = f"{split}.parquet"
+    file = pq.ParquetFile(splits.path / name)
+    columns = [{"type": "string", "name": column, "required": True} for column in file.schema_arrow.names]
+    return Dataset(
+        name=f"{splits.manifest()['name'] or splits.stage} {split}",
+        digest=splits.manifest()["files"][name]["sha256"][:DATASET_DIGEST],
+        source_type="local",
+        source=json.dumps({"uri": str(splits.path / name)}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps({"num_rows": file.metadata.num_rows}),
+    )
+
+
+def _logged_model(client: MlflowClient, run: Run, wanted: Candidate, out: Path) -> LoggedModel:
+    """The logged model, whole: the one an interrupted call left, filled again unless it was finished, or a new one."""
+    from mlflow.entities import LoggedModelOutput
+
+    filter_string = f"tags.`{KEY}` = '{wanted.form.key}' AND source_run_id = '{run.info.run_id}'"
+    found = client.search_logged_models([run.info.experiment_id], filter_string)
+    ready = [logged for logged in found if logged.status == "READY"]
+    if ready:
+        return ready[0]
+    logged = found[0] if found else _new_logged_model(client, run, wanted)
+    place = out / "model"
+    try:
+        example = _example(wanted)
+        text = _card(wanted, example)
+        package(place, wanted.form, wanted.base, card=text, example=example, logged=logged)
+        client.log_model_artifacts(logged.model_id, str(place))
+    finally:
+        rmtree(place, ignore_errors=True)
+    client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return client.finalize_logged_model(logged.model_id, "READY")
+
+
+def _new_logged_model(client: MlflowClient, run: Run, wanted: Candidate) -> LoggedModel:
+    return client.create_logged_model(
+        run.info.experiment_id,
+        name=wanted.model_name,
+        source_run_id=run.info.run_id,
+        tags=wanted.tags,
+        params={"max_length": str(wanted.form.max_length), "form": "adapter" if wanted.form.adapter else "merged"},
+        model_type=wanted.form.pipeline,
+    )
+
+
+def _example(wanted: Candidate) -> str:
+    """The first test text, cut to 200 characters."""
+    import pyarrow.parquet as pq
+
+    column = wanted.objective.text[0]
+    test = pq.ParquetFile(wanted.artifacts["validate"].path / "test.parquet")
+    first = next(test.iter_batches(1, columns=[column]))
+    return str(first.column(0)[0])[:200]
+
+
+def _card(wanted: Candidate, example: str) -> str:
+    return card.write(
+        wanted.artifacts,
+        base=wanted.base,
+        pipeline=wanted.form.pipeline,
+        adapter=wanted.form.adapter,
+        model_name=wanted.model_name,
+        alias=wanted.alias,
+        max_length=wanted.form.max_length,
+        example=example,
+        config=wanted.config,
+        lineage={name.removeprefix("hone."): value for name, value in wanted.tags.items() if value},
+    )
+
+
+def _new_version(client: MlflowClient, logged: LoggedModel, wanted: Candidate) -> ModelVersion:
+    with as_default(client.tracking_uri):
+        version = client.create_model_version(
+            wanted.model_name,
+            source=f"models:/{logged.model_id}",
+            run_id=logged.source_run_id,
+            tags=wanted.tags,
+            model_id=logged.model_id,
+        )
+    # By this tag MLflow's pages lead from the model to its version; a server sets it, a database does not.
+    made = [{"name": wanted.model_name, "version": version.version}]
+    client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": json.dumps(made)})
+    return version
+
+
+def _ensure_model(client: MlflowClient, name: str) -> None:
+    """Make the registered model; raises ConfigError for a name that MLflow takes for no model."""
+    from mlflow.exceptions import MlflowException
+
+    bad = [sign for sign in "/:.%\"'" if sign in name]
+    try:
+        if not bad:
+            client.create_registered_model(name)
+    except MlflowException as fault:
+        if fault.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    if bad or not name.strip():
+        raise ConfigError(
+            f"MLflow takes no model name with {' '.join(bad) or 'nothing in it'}",
+            where=f"registration.model {name!r}",
+            fix="Use letters, digits, dashes and underscores.",
+        )
+
+
+def _describe_version(client: MlflowClient, version: ModelVersion, wanted: Candidate, existing: bool) -> None:
+    """Tag the version with its test results, and point the alias to it: to an old one only if it points nowhere."""
+    metrics = {name: value for name, value in test_metrics(wanted.artifacts["evaluate"]).items() if "test/" in name}
+    for name, value in metrics.items():
+        tag, text = f"hone.{name.replace('/', '.')}", f"{value:.6g}"
+        if version.tags.get(tag) != text:
+            client.set_model_version_tag(wanted.model_name, version.version, tag, text)
+    aliases = client.get_registered_model(wanted.model_name).aliases
+    if not existing or wanted.alias not in aliases:
+        client.set_registered_model_alias(wanted.model_name, wanted.alias, version.version)

@@ -1,0 +1,239 @@
+"""A tiny model, trained by nobody, in artifacts as the line makes them; and MLflow stores to register it in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hone.artifacts import Artifact, Product, Recipe, Store
+from hone.base_models import BaseModel, locate
+from hone.registry.service import prepare
+
+LABELS = ["refund", "shipping", "technical"]
+MAX_LENGTH = 12
+WORDS = ["order", "late", "money", "back", "crash", "screen", "parcel", "please", "why", "app", "card", "lost"]
+TEXTS = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 3 + i % 9)) for i in range(30)]
+CONFIG = yaml.safe_dump(
+    {
+        "name": "tiny",
+        "method": {"kind": "full"},
+        "training": {"epochs": 2.0, "learning_rate": 5e-4},
+        "tokenization": {"max_length": MAX_LENGTH},
+    }
+)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """A BERT of two layers with random weights, and a tokenizer that knows a dozen words."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    place = tmp_path_factory.mktemp("base")
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(place)
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+        initializer_range=0.5,
+    )
+    BertModel(config).save_pretrained(place)
+    (place / "README.md").write_text("---\nlicense: apache-2.0\n---\n", "utf8")
+    return locate(str(place))
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory, base: BaseModel) -> Mapping[str, Artifact]:
+    """The artifacts of ingest to evaluate, of a model tuned in full."""
+    from hone.methods.full import Full
+
+    return build_line(Store(tmp_path_factory.mktemp("full")), base, Full())
+
+
+@pytest.fixture(scope="session")
+def adapted(tmp_path_factory: pytest.TempPathFactory, base: BaseModel) -> Mapping[str, Artifact]:
+    """The artifacts of ingest to evaluate, of a model tuned with LoRA."""
+    from hone.methods.lora import Lora
+
+    return build_line(Store(tmp_path_factory.mktemp("lora")), base, Lora(rank=4))
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store with its tables made and nothing in them."""
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    prepare(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def tracking_uri(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An MLflow store of the test's own; the working directory is another, and must stay empty."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "mlflow").mkdir()
+    shutil.copyfile(empty_database, tmp_path / "mlflow" / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+
+
+def build_line(store: Store, base: BaseModel, method: Any) -> dict[str, Artifact]:
+    """Every stage's artifact, committed through the store in the layout of the real stages."""
+    line: dict[str, Artifact] = {}
+
+    def add(stage: str, make: Callable[[Path], Product], config: Mapping[str, Any] = {}) -> None:
+        recipe = Recipe(stage, dict(config), {}, {f"src/hone/{stage}.py": "0" * 64}, {"python": "3.11"})
+        line[stage], _ = store.obtain(recipe, make, name="tiny", config=CONFIG)
+
+    add("ingest", _ingest)
+    add("curate", _curate)
+    add("validate", _validate)
+    add("tokenize", _tokenize, {"tokenization": {"max_length": MAX_LENGTH}})
+    add("train", lambda out: _train(out, base, method), {"method": type(method).__name__})
+    add("evaluate", lambda out: _evaluate(out, line["train"].path, base))
+    return line
+
+
+def _ingest(out: Path) -> Product:
+    (out / "rows.parquet").write_bytes(b"rows")
+    facts = {"read": 32, "rows": 31, "refused": 1, "reasons": {"ragged": 1}, "sources": {"mail.csv": 31}}
+    return Product(31, ("rows.parquet",), facts)
+
+
+def _splits() -> dict[str, list[int]]:
+    return {"train": list(range(18)), "valid": list(range(18, 22)), "test": list(range(22, 30))}
+
+
+def _curate(out: Path) -> Product:
+    (out / "train.parquet").write_bytes(b"train")
+    classes = {split: {LABELS[i % 3]: rows.count(i) for i in rows} for split, rows in _splits().items()}
+    step = {"step": "duplicates", "before": 31, "after": 30, "dropped": {"near-duplicate | copy": 1}, "notes": {}}
+    return Product(30, ("train.parquet",), {"funnel": [step | {"examples": []}], "splits": {}, "classes": classes})
+
+
+def _validate(out: Path) -> Product:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for split, rows in _splits().items():
+        columns = {
+            "id": [f"mail.csv:{i}" for i in rows],
+            "text": [TEXTS[i] for i in rows],
+            "label": [LABELS[i % 3] for i in rows],
+        }
+        pq.write_table(pa.table(columns), out / f"{split}.parquet")
+    return Product(30, ("*.parquet",), {"success": True, "expectations": [], "quarantined": 0, "data_docs": ""})
+
+
+def _tokenize(out: Path) -> Product:
+    (out / "test.arrow").write_bytes(b"tokens")
+    (out / "targets.json").write_text(json.dumps({"labels": LABELS}), "utf8")
+    splits = {split: {"rows": len(rows), "tokens": 99, "truncated_rows": 0} for split, rows in _splits().items()}
+    return Product(30, ("*.arrow", "targets.json"), {"splits": splits, "rows_per_second": 1.0})
+
+
+def _train(out: Path, base: BaseModel, method: Any) -> Product:
+    import torch
+
+    from hone.objectives.text_classification import TextClassification
+    from hone.objectives.tokenizer import load_tokenizer
+
+    torch.manual_seed(2)
+    model = method.prepare(TextClassification().model(base.path, {"labels": LABELS}))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.add_(0.2 * torch.randn_like(weight))
+    if method.adapter:
+        model.save_pretrained(out / "adapter")
+    method.merge(model).save_pretrained(out / "model")
+    load_tokenizer(base.path).save_pretrained(out / "model")
+    lines = [{"step": i, "epoch": i / 3, "loss": 1 / i, "learning_rate": 0.1, "grad_norm": 1.0} for i in range(1, 7)]
+    lines += [{"step": i, "valid_loss": 1.5 / i, "valid_accuracy": i / 10} for i in (3, 6)]
+    (out / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf8")
+    facts = {"steps": 6, "epochs": 2.0, "rows": 18, "seconds": 1.5, "device": "cpu", "precision": "fp32"}
+    facts |= {"parameters": 1000, "trainable": 1000, "best_step": 6}
+    return Product(18, ("model/*", "adapter/*"), facts)
+
+
+def _evaluate(out: Path, trained: Path, base: BaseModel) -> Product:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = _splits()["test"]
+    scores = scores_of(trained / "model", base.path, [TEXTS[i] for i in rows])
+    predicted = scores.argmax(1)
+    table = {
+        "id": [f"mail.csv:{i}" for i in rows],
+        "reference": [LABELS[i % 3] for i in rows],
+        "prediction": [LABELS[i] for i in predicted],
+        "confidence": scores.max(1),
+        "scores": scores.tolist(),
+    }
+    pq.write_table(pa.table(table), out / "predictions.parquet")
+    accuracy = float(np.mean(predicted == np.array([i % 3 for i in rows])))
+    figure = {"value": accuracy, "low": 0.1, "high": 0.9}
+    slices = [{"name": f"{i} to {i + 1}", "rows": 4, "model": {"accuracy": figure}} for i in range(2)]
+    slices.append({"name": "long", "rows": 5, "model": {"accuracy": {"value": 0.0625, "low": 0.0, "high": 0.5}}})
+    metrics = {
+        "main_metric": "accuracy",
+        "rows": len(rows),
+        "confidence": 0.95,
+        "systems": {"model": {"accuracy": figure, "ece": figure}, "majority": {"accuracy": figure}},
+        "comparisons": {"majority": {"metric": "accuracy", "difference": 0.2, "low": 0.1, "high": 0.3, "p": 0.01}},
+        "per_class": {n: {"precision": figure, "recall": figure, "f1": figure, "support": 3} for n in LABELS},
+        "calibration": {"ece": 0.07, "bins": []},
+        "slices": {"length": slices},
+    }
+    (out / "metrics.json").write_text(json.dumps(metrics), "utf8")
+    return Product(len(rows), ("metrics.json", "predictions.parquet"), {"metrics": {"accuracy": accuracy}})
+
+
+def scores_of(model: Path, base: Path, texts: list[str]) -> Any:
+    """Class probabilities as evaluation has them: the objective's own encode, collate and scores."""
+    import pyarrow as pa
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from hone.objectives.text_classification import TextClassification
+    from hone.objectives.tokenizer import load_tokenizer
+
+    objective, tokenizer = TextClassification(), load_tokenizer(base)
+    rows = pa.table({"id": [str(i) for i in range(len(texts))], "text": texts, "label": [LABELS[0]] * len(texts)})
+    tokens = objective.encode(rows, tokenizer, MAX_LENGTH, {"labels": LABELS})
+    batch = objective.collate(tokens.to_pydict(), tokenizer.pad_token_id)
+    with torch.inference_mode():
+        return objective.scores(AutoModelForSequenceClassification.from_pretrained(model).eval(), batch).numpy()
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port of the loopback interface that nobody listens on."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    yield port

@@ -1,0 +1,368 @@
+"""What is registered, found again, and answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hone.artifacts import Artifact
+from hone.base_models import BaseModel
+from hone.errors import ConfigError
+from hone.methods.full import Full
+from hone.methods.lora import Lora
+from hone.objectives.text_classification import TextClassification
+from hone.registry.log import open_run, training_run
+from hone.registry.register import register
+from hone.registry.service import connect
+
+Registration = dict[str, Any]
+TAGS = {"hone.git_commit": "abc123", "hone.flow_run_id": "flow-1"}
+
+
+def do_register(
+    out: Path, artifacts: Mapping[str, Artifact], base: BaseModel, uri: str, method: Any = None, **other: Any
+) -> Registration:
+    """Register as the line does: in the run of the training's key."""
+    config = Path(artifacts["train"].path / "config.yaml").read_text("utf8")
+    about = {"experiment": "hone", "name": "tiny", "key": artifacts["train"].key, "params": {"a": 1}, "tags": {}}
+    out.mkdir(parents=True, exist_ok=True)
+    with training_run(uri, **about) as run:
+        given: dict[str, Any] = {
+            "artifacts": artifacts,
+            "report": "<html>the report</html>",
+            "base": base,
+            "objective": TextClassification(),
+            "method": method or Full(),
+            "tracking_uri": uri,
+            "run_id": run.run_id,
+            "model_name": "tiny",
+            "alias": "candidate",
+            "config": config,
+            "tags": TAGS,
+        }
+        register(out, **(given | other))
+    registration: Registration = json.loads((out / "registration.json").read_text("utf8"))
+    return registration
+
+
+ANSWER = """
+import sys
+sys.modules["hone"] = None
+import json
+import mlflow, pandas as pd
+uri, model, texts, config = map(json.loads, sys.argv[1:])
+mlflow.set_tracking_uri(uri)
+model = mlflow.pyfunc.load_model(model, model_config=config)
+frame = model.predict(pd.DataFrame({"text": texts}), params={"all_scores": True})
+print(json.dumps([frame.to_dict("list"), model.predict(texts).to_dict("list")]))
+"""
+
+
+def in_clean_process(registration: Registration, texts: list[str], **config: Any) -> list[Any]:
+    """Answers, with all scores and without, of a process that cannot import hone and works in another directory."""
+    given = [registration["tracking_uri"], registration["model_uri"], texts, config]
+    with tempfile.TemporaryDirectory() as place:
+        done = subprocess.run(
+            [sys.executable, "-c", ANSWER, *map(json.dumps, given)],
+            cwd=place,
+            env=os.environ | {"PYTHONPATH": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    answers: list[Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answers
+
+
+def in_this_process(registration: Registration, texts: list[str], **config: Any) -> list[Any]:
+    from mlflow.pyfunc import load_model
+
+    model = load_model(str(place_of(registration)), model_config=config)
+    return [model.predict(texts, params=params).to_dict("list") for params in ({"all_scores": True}, None)]
+
+
+def logged_model(registration: Registration) -> Any:
+    """The logged model behind the version."""
+    client = connect(registration["tracking_uri"])
+    (model,) = [
+        model
+        for model in client.search_logged_models([registration["experiment_id"]])
+        if client.get_model_version(registration["model"], registration["version"]).source
+        == f"models:/{model.model_id}"
+    ]
+    return model
+
+
+def place_of(registration: Registration) -> Path:
+    return Path(logged_model(registration).artifact_location.removeprefix("file://"))
+
+
+def pointed_to(client: Any) -> str:
+    return str(client.get_model_version_by_alias("tiny", "candidate").version)
+
+
+def predictions(artifacts: Mapping[str, Artifact]) -> dict[str, list[Any]]:
+    import pyarrow.parquet as pq
+
+    return {
+        "text": pq.read_table(artifacts["validate"].path / "test.parquet")["text"].to_pylist(),
+        **pq.read_table(artifacts["evaluate"].path / "predictions.parquet").to_pydict(),
+    }
+
+
+def assert_answers_as_evaluated(
+    registration: Registration, artifacts: Mapping[str, Artifact], *, clean: bool = False, **config: Any
+) -> None:
+    evaluated = predictions(artifacts)
+    answer = in_clean_process if clean else in_this_process
+    with_scores, plain = answer(registration, evaluated["text"], **config)
+    assert with_scores["label"] == plain["label"] == evaluated["prediction"]
+    assert plain["score"] == pytest.approx(evaluated["confidence"], abs=1e-5)
+    for served, scores in zip(with_scores["scores"], evaluated["scores"], strict=True):
+        assert list(served.values()) == pytest.approx(scores, abs=1e-5)
+
+
+def test_a_version_knows_where_it_comes_from(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    client = connect(tracking_uri)
+    version = client.get_model_version_by_alias("tiny", "candidate")
+    assert (str(version.version), version.run_id, made["existing"]) == ("1", made["run_id"], False)
+    assert made["model_uri"] == "models:/tiny/1"
+    tags = version.tags
+    assert tags["hone.data_digest"] == artifacts["validate"].digest
+    assert tags["hone.model_digest"] == artifacts["train"].digest
+    assert tags["hone.base_licence"] == "apache-2.0"
+    assert tags["hone.git_commit"] == "abc123"
+    assert {f"hone.{name}" for name in ("config_digest", "code_digest", "base_model", "flow_run_id")} <= set(tags)
+    run = client.get_run(made["run_id"])
+    assert [(given.dataset.name, given.tags[0].value) for given in run.inputs.dataset_inputs] == [
+        ("tiny train", "train"),
+        ("tiny valid", "validation"),
+        ("tiny test", "test"),
+    ]
+    assert run.info.status == "FINISHED"
+    assert [output.model_id for output in run.outputs.model_outputs] == [logged_model(made).model_id]
+    assert json.loads(logged_model(made).tags["mlflow.modelVersions"]) == [{"name": "tiny", "version": 1}]
+    assert {"test/accuracy", "test/accuracy_low", "test_majority/accuracy", "train/loss"} <= set(run.data.metrics)
+    assert {file.path for file in client.list_artifacts(made["run_id"])} == {
+        "report.html",
+        "config.yaml",
+        "metrics.json",
+    }
+    assert (tmp_path / "out" / "report.html").read_text("utf8") == "<html>the report</html>"
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_the_logged_model_is_safe_and_described(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    from huggingface_hub import ModelCard
+    from mlflow.models import Model
+
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    place = place_of(made)
+    files = {str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()}
+    assert "artifacts/model/model.safetensors" in files
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
+    described = Model.load(str(place / "MLmodel"))
+    assert (described.run_id, described.model_id) == (made["run_id"], logged_model(made).model_id)
+    assert described.signature.inputs.input_types()[0].name == "string"
+    assert described.signature.outputs.input_names() == ["label", "score"]
+    assert described.load_input_example(str(place))["text"].tolist() == [predictions(artifacts)["text"][0]]
+    requirements = (place / "requirements.txt").read_text("utf8").split()
+    assert all("==" in line and "+" not in line for line in requirements)
+    assert {line.partition("==")[0] for line in requirements} >= {"mlflow", "torch", "transformers", "tokenizers"}
+    card = ModelCard.load(place / "artifacts" / "model" / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.pipeline_tag == "text-classification"
+    assert card.data.eval_results[0].metric_type == "accuracy"
+    assert "near-duplicate \\| copy: 1" in card.text
+    assert artifacts["train"].digest in card.text
+    sums = subprocess.run(
+        ["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=place / "artifacts" / "model", check=False
+    )
+    assert sums.returncode == 0
+
+
+def test_it_answers_in_a_process_without_hone_as_it_was_evaluated(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    assert_answers_as_evaluated(made, artifacts, clean=True, batch_size=3)
+
+
+def test_registering_again_gives_the_version_there_is(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    first = do_register(tmp_path / "first", artifacts, base, tracking_uri)
+    client = connect(tracking_uri)
+    before = client.get_run(first["run_id"])
+    again = do_register(tmp_path / "again", artifacts, base, tracking_uri)
+    assert again == first | {"existing": True}
+    assert len(client.search_model_versions("name='tiny'")) == 1
+    assert len(client.search_logged_models([first["experiment_id"]])) == 1
+    run = client.get_run(first["run_id"])
+    assert len(run.inputs.dataset_inputs) == 3
+    assert run.info.end_time == before.info.end_time
+    for name in ("train/loss", "valid/loss", "test/accuracy"):
+        steps = [metric.step for metric in client.get_metric_history(first["run_id"], name)]
+        assert len(steps) == len(set(steps)) > 0
+
+
+def test_a_lost_alias_comes_back_and_one_that_points_elsewhere_stays(
+    tmp_path: Path,
+    tracking_uri: str,
+    artifacts: Mapping[str, Artifact],
+    adapted: Mapping[str, Artifact],
+    base: BaseModel,
+) -> None:
+    client = connect(tracking_uri)
+    do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    client.delete_registered_model_alias("tiny", "candidate")
+    do_register(tmp_path / "2", artifacts, base, tracking_uri)
+    assert pointed_to(client) == "1"
+    assert do_register(tmp_path / "3", adapted, base, tracking_uri, Lora())["version"] == "2"
+    do_register(tmp_path / "4", artifacts, base, tracking_uri)
+    assert pointed_to(client) == "2"
+
+
+@pytest.mark.parametrize("lost_after", ["create_logged_model", "log_model_artifacts", "finalize_logged_model"])
+def test_an_interrupted_registration_is_completed_not_doubled(
+    lost_after: str,
+    tmp_path: Path,
+    tracking_uri: str,
+    artifacts: Mapping[str, Artifact],
+    base: BaseModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow import MlflowClient
+
+    step = getattr(MlflowClient, lost_after)
+
+    def killed(*given: Any, **named: Any) -> None:
+        step(*given, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, lost_after, killed)
+        with pytest.raises(KeyboardInterrupt):
+            do_register(tmp_path / "killed", artifacts, base, tracking_uri)
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    client = connect(tracking_uri)
+    assert len(client.search_logged_models([made["experiment_id"]])) == 1
+    assert [str(version.version) for version in client.search_model_versions("name='tiny'")] == ["1"]
+    assert made["existing"] is False
+    assert_answers_as_evaluated(made, artifacts)
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_lora_answers_merged_and_as_an_adapter(
+    merged: bool, tmp_path: Path, tracking_uri: str, adapted: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    made = do_register(tmp_path / "out", adapted, base, tracking_uri, Lora(merged=merged))
+    weights = [file.name for file in place_of(made).rglob("*.safetensors")]
+    assert weights == (["model.safetensors"] if merged else ["adapter_model.safetensors"])
+    assert_answers_as_evaluated(made, adapted, clean=not merged)
+
+
+def test_merged_and_adapter_are_two_versions(
+    tmp_path: Path, tracking_uri: str, adapted: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    versions = [
+        do_register(tmp_path / str(merged), adapted, base, tracking_uri, Lora(merged=merged))["version"]
+        for merged in (True, False, True)
+    ]
+    assert versions == ["1", "2", "1"]
+
+
+def test_an_adapter_refuses_a_base_it_was_not_tuned_on(
+    tmp_path: Path, tracking_uri: str, adapted: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    import shutil
+
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc import load_model
+
+    made = do_register(tmp_path / "out", adapted, base, tracking_uri, Lora(merged=False))
+    other = tmp_path / "other"
+    shutil.copytree(base.path, other)
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises((ValueError, MlflowException), match="is not the file of"):
+        load_model(str(place_of(made)), model_config={"base": str(other)})
+    with pytest.raises((ValueError, MlflowException), match="does not have"):
+        load_model(str(place_of(made)), model_config={"base": str(tmp_path)})
+    moved = tmp_path / "moved"
+    shutil.copytree(base.path, moved)
+    assert_answers_as_evaluated(made, adapted, base=str(moved))
+
+
+def test_wrong_input_is_refused_by_name(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    import pandas as pd
+    from mlflow.pyfunc import load_model
+
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    model = load_model(str(place_of(made)))
+    with pytest.raises(ValueError, match="first column is 'id'"):
+        model.predict(pd.DataFrame({"id": ["a"], "text": ["late parcel"]}))
+    with pytest.raises(ValueError, match="row 1 is not a text"):
+        model.predict(pd.DataFrame({"text": ["late parcel", None]}))
+    assert model.predict(pd.Series(["late parcel"])).columns.tolist() == ["label", "score"]
+    assert len(model.predict(pd.DataFrame({"text": pd.Series([], dtype=str)}))) == 0
+
+
+def test_pickled_weights_are_not_registered(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    import shutil
+
+    from hone.errors import ModelError
+
+    copy = tmp_path / "train"
+    shutil.copytree(artifacts["train"].path, copy)
+    manifest = json.loads((copy / "manifest.json").read_text("utf8"))
+    manifest["files"]["model/pytorch_model.bin"] = {"bytes": 1, "sha256": "0" * 64}
+    (copy / "manifest.json").write_text(json.dumps(manifest), "utf8")
+    (copy / "model" / "pytorch_model.bin").write_bytes(b"x")
+    line = dict(artifacts) | {"train": replace(artifacts["train"], uri=str(copy))}
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin"):
+        do_register(tmp_path / "out", line, base, tracking_uri)
+    assert not connect(tracking_uri).search_model_versions("name='tiny'")
+
+
+def test_a_name_that_mlflow_does_not_take(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    with pytest.raises(ConfigError, match=r"registration\.model 'a/b'"):
+        do_register(tmp_path / "out", artifacts, base, tracking_uri, model_name="a/b")
+
+
+def test_curves_that_mlflow_missed_come_from_the_history(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    about = {"experiment": "hone", "name": "tiny", "key": artifacts["train"].key, "params": {}, "tags": {}}
+    run = open_run(tracking_uri, **about)
+    run.step({"type": "step", "step": 2, "loss": 0.5})
+    run.finish("KILLED")
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    assert made["run_id"] == run.run_id
+    client = connect(tracking_uri)
+    history = client.get_metric_history(run.run_id, "train/loss")
+    assert sorted((metric.step, round(metric.value, 3)) for metric in history) == [
+        (step, round(1 / step, 3)) for step in range(1, 7)
+    ]
+    assert [metric.step for metric in client.get_metric_history(run.run_id, "valid/accuracy")] == [3, 6]
