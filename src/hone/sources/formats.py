@@ -41,8 +41,8 @@ def read_csv(text: Iterable[str], names: Sequence[str], delimiter: str, quoted: 
             except StopIteration:
                 return
             except csv.Error as fault:
-                _stop_if_swallowed(line, reader.line_num, str(fault), shown)
-                yield {"line": last[0].rstrip("\r\n")}, f"malformed: {fault}, line {line}"
+                reason = _csv_reason(str(fault), line, reader.line_num, shown)
+                yield {"line": last[0].rstrip("\r\n")}, f"{reason}: line {line}"
                 continue
             if fields:
                 yield _csv_row(fields, header, line, shown, given=bool(names))
@@ -138,14 +138,17 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _stop_if_swallowed(first: int, last: int, fault: str, shown: str) -> None:
-    if last > first:
-        raise DataError(
-            f"a quote opened in line {first} takes in everything up to line {last} and is not closed as it should be "
-            f"({fault})",
-            where=f"{shown}, line {first}",
-            fix="Close or double the quote in that line; or set ingest.source.quoting: none where quotes mean nothing.",
-        )
+def _csv_reason(fault: str, first: int, last: int, shown: str) -> str:
+    """Why the record in these lines is refused; raises DataError where its quote took in lines that may be rows."""
+    if "new-line" in fault:  # all quotes before it are closed
+        return "a carriage return outside quotes"
+    if last == first:
+        return f"malformed ({fault})"
+    raise DataError(
+        f"a quote opened in line {first} takes in everything up to line {last}, where it is not closed right ({fault})",
+        where=f"{shown}, line {first}",
+        fix="Close or double the quote in that line; or set ingest.source.quoting: none where quotes mean nothing.",
+    )
 
 
 @contextmanager

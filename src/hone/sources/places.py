@@ -30,7 +30,7 @@ class UndecodableError(Exception):
 
 
 def expand(text: str) -> str:
-    """`text` with `${VAR}`, `${VAR:-default}` and a leading `~` replaced; an unset variable is a DataError that names it."""
+    """`text` with `${VAR}`, `${VAR:-default}` and a leading `~` replaced; raises DataError at an unset one."""
 
     def value(match: re.Match[str]) -> str:
         name, default = match.groups()
@@ -165,24 +165,25 @@ def _matches(pattern: str, kind: str) -> list[tuple[str, Any, str]]:
     """(path, file system, what to show) of all that `pattern` names."""
     from fsspec.core import url_to_fs
 
-    path = expand(pattern)
-    with _faults(_shown(path)):
-        files, path = url_to_fs(path)
-        paths = [path] if not _is_glob(path) or files.exists(path) else sorted(files.glob(path))
+    expanded = expand(pattern)
+    with _faults(_shown(expanded)):
+        files, path = url_to_fs(expanded)
+        paths = [path] if not _is_glob(expanded) or files.exists(path) else sorted(files.glob(path))
         kinds = {path: files.info(path)["type"] for path in paths}
     wanted = [path for path, is_a in kinds.items() if is_a == kind or (kind == "file" and is_a not in ("directory",))]
     if not wanted:
         raise DataError(
             f"no {kind} is there" if not kinds else f"is no {kind}",
             where=_shown(path),
-            fix=f"Mend ingest.source.paths ({pattern})."
+            fix=f"Mend ingest.source.paths ({_shown(pattern)})."
             + (" A directory is named as DIRECTORY/*.csv." if kinds and kind == "file" else ""),
         )
     return [(path, files, _shown(path)) for path in wanted]
 
 
 def _is_glob(path: str) -> bool:
-    return any(mark in path for mark in "*?[")
+    """Whether it has a wildcard; in a URL a question mark is none, for there it begins the query."""
+    return any(mark in path for mark in ("*[" if "://" in path else "*?["))
 
 
 def _protocols(files: Any) -> Sequence[str]:
@@ -218,23 +219,28 @@ def _faults(shown: str) -> Iterator[None]:
     """Names what can go wrong at a store of files."""
     try:
         yield
-    except FileNotFoundError:
-        raise DataError("no such file", where=shown, fix="Mend ingest.source.paths.") from None
-    except PermissionError as fault:
-        raise DataError("may not be read", where=shown, fix="Give this user the right to read it.") from fault
-    except (ImportError, ValueError) as fault:
-        raise DataError(
-            f"cannot be opened: {fault}", where=shown, fix="Mend the URL in ingest.source.paths."
-        ) from fault
+    except (FileNotFoundError, PermissionError, ImportError, ValueError) as fault:
+        _raise_network_fault(fault.__cause__, shown)  # fsspec calls any fault of HTTP a FileNotFoundError
+        kinds: dict[type[Exception], str] = {FileNotFoundError: "no such file", PermissionError: "may not be read"}
+        what = kinds.get(type(fault), f"cannot be opened: {fault}")
+        raise DataError(what, where=shown, fix="Mend ingest.source.paths, or what lies there.") from None
     except _network_faults() as fault:
-        raise ServiceError(
-            f"did not answer: {type(fault).__name__}",
-            where=shown,
-            fix="Check the network and the store, then run again.",
-        ) from fault
+        _raise_network_fault(fault, shown)
 
 
-def _network_faults() -> tuple[type[BaseException], ...]:
+def _raise_network_fault(fault: BaseException | None, shown: str) -> None:
+    """Raises DataError for a refusal (HTTP 4xx), ServiceError for any other fault of a network; passes the rest."""
+    if not isinstance(fault, _network_faults()):
+        return
+    status = getattr(fault, "status", 0)
+    if 400 <= status < 500 and status != 429:
+        what = "no such file" if status in (404, 410) else f"is refused with HTTP status {status}"
+        raise DataError(what, where=shown, fix="Mend ingest.source.paths.") from None
+    fix = "Check the network and the store, then run again."
+    raise ServiceError(f"did not answer: {type(fault).__name__}", where=shown, fix=fix) from None
+
+
+def _network_faults() -> tuple[type[Exception], ...]:
     """What file systems raise when a network fails; aiohttp's own errors are no OSErrors."""
     aiohttp = sys.modules.get("aiohttp")
     return (ConnectionError, TimeoutError, *([aiohttp.ClientError] if aiohttp else []))

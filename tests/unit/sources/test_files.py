@@ -1,0 +1,458 @@
+"""Files: whatever is in them, each row comes out as it went in, or the run is told why not."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import threading
+from collections.abc import Iterator
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hone.artifacts import file_digest
+from hone.errors import ConfigError, DataError, ServiceError
+from hone.sources.files import Files
+from hone.sources.source import RawRow
+
+# Text as files can hold it: no half of a surrogate pair.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+PROPERTY = settings(
+    max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def write(path: Path, content: str | bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def read(path: str | list[str], **options: Any) -> list[RawRow]:
+    return list(Files(paths=[path] if isinstance(path, str) else path, **options).rows())
+
+
+def values(path: str | list[str], **options: Any) -> list[dict[str, Any]]:
+    rows = read(path, **options)
+    assert not [row for row in rows if row.refused]
+    return [row.values for row in rows]
+
+
+def csv_text(rows: list[list[str]], **how: Any) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, **how).writerows(rows)
+    return buffer.getvalue()
+
+
+class TestCsv:
+    @PROPERTY
+    @given(
+        rows=st.lists(st.lists(TEXT.filter(lambda t: "\0" not in t), min_size=2, max_size=2), min_size=1, max_size=8),
+        end=st.sampled_from(["\n", "\r\n"]),
+        bom=st.booleans(),
+    )
+    def test_any_text_survives(self, tmp_path: Path, rows: list[list[str]], end: str, bom: bool) -> None:
+        quoting = csv.QUOTE_MINIMAL if end == "\r\n" else csv.QUOTE_ALL  # with \n alone Python's writer leaves \r bare
+        text = csv_text([["text", "label"], *rows], lineterminator=end, quoting=quoting)
+        path = write(tmp_path / "a.csv", ("\ufeff" if bom else "") + text)
+        assert [list(row.values()) for row in values(path)] == rows
+
+    def test_a_newline_in_quotes_stays_in_its_row(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", 'text,label\r\n"two\r\nlines, and a ""quote""",x\r\nb,y\r\n')
+        assert values(path) == [
+            {"text": 'two\r\nlines, and a "quote"', "label": "x"},
+            {"text": "b", "label": "y"},
+        ]
+
+    @pytest.mark.parametrize("line", ["only one", "one,two,three"])
+    def test_a_ragged_line_is_refused_and_shifts_nothing(self, tmp_path: Path, line: str) -> None:
+        path = write(tmp_path / "a.csv", f"text,label\na,x\n{line}\nb,y\n")
+        first, ragged, last = read(path)
+        assert (first.values, last.values) == ({"text": "a", "label": "x"}, {"text": "b", "label": "y"})
+        assert "where there are 2 columns: line 3" in ragged.refused
+        assert ragged.where == "a.csv:2"
+        assert ragged.values == {"fields": line.split(",")}
+
+    def test_a_bad_quote_within_one_line_is_refused_and_the_rest_is_read(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", 'text,label\n"a"b,x\nc,y\n')
+        bad, good = read(path)
+        assert "line 2" in bad.refused
+        assert bad.values == {"line": '"a"b,x'}
+        assert good.values == {"text": "c", "label": "y"}
+
+    def test_a_bare_carriage_return_is_refused(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", b'text,label\n"a\nb",x\ry\nc,z\n')
+        bad, good = read(path)
+        assert bad.refused == "a carriage return outside quotes: line 2"
+        assert good.values == {"text": "c", "label": "z"}
+
+    def test_a_quote_that_swallows_the_rest_of_the_file_stops_with_its_line(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", 'text,label\na,x\n"b,y\n' + "c,z\n" * 1000)
+        with pytest.raises(DataError, match=r"a\.csv, line 3: a quote opened in line 3 takes in .* line 1003"):
+            read(path)
+
+    def test_a_quote_that_swallows_rows_up_to_the_next_quote_stops(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", 'text,label\n"a,x\nb,y\n"c",z\nd,w\n')
+        with pytest.raises(DataError, match="a quote opened in line 2 takes in everything up to line 4"):
+            read(path)
+
+    def test_an_unclosed_quote_in_the_last_line_is_refused(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", 'text,label\na,x\n"b,y')
+        assert [bool(row.refused) for row in read(path)] == [False, True]
+
+    def test_fields_of_a_million_characters(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", csv_text([["text", "label"], ["é" * 1_000_000, "x"], ["b", "y"]]))
+        before = csv.field_size_limit()
+        assert [len(row["text"]) for row in values(path)] == [1_000_000, 1]
+        assert csv.field_size_limit() == before
+
+    def test_a_nul_character_is_refused(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", "text,label\na\0b,x\nc,y\n")
+        assert [row.refused for row in read(path)] == ["holds a NUL character", ""]
+
+    def test_utf16_taken_for_utf8_is_told(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", "text,label\na,x\n".encode("utf-16-le"))
+        with pytest.raises(DataError, match="encoding: utf-16"):
+            read(path)
+
+    def test_empty_lines_are_no_rows(self, tmp_path: Path) -> None:
+        assert len(values(write(tmp_path / "a.csv", "text,label\na,x\n\nb,y\n\n"))) == 2
+
+    def test_no_header(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.tsv", 'ham\tone\nspam\tsays "two"\nham\t"three\n')
+        rows = values(path, column_names=["label", "text"])
+        assert [row["text"] for row in rows] == ["one", 'says "two"', '"three']
+
+    def test_a_header_taken_for_a_row_is_noticed(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", "text,label\na,x\n")
+        with pytest.raises(DataError, match="its first line is a header"):
+            read(path, column_names=["text", "label"])
+
+    def test_quoted_tsv_on_demand(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.tsv", 'text\tlabel\n"a\tb"\tx\n')
+        assert read(path)[0].refused
+        assert values(path, quoting="rfc4180") == [{"text": "a\tb", "label": "x"}]
+
+    def test_another_delimiter(self, tmp_path: Path) -> None:
+        assert values(write(tmp_path / "a.csv", "text;label\na;x\n"), delimiter=";") == [{"text": "a", "label": "x"}]
+
+    def test_twin_columns(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="several columns called 'text'"):
+            read(write(tmp_path / "a.csv", "text,text\na,x\n"))
+
+
+class TestJson:
+    @PROPERTY
+    @given(
+        rows=st.lists(st.dictionaries(TEXT, TEXT | st.none() | st.integers() | st.lists(TEXT), min_size=1), min_size=1),
+        form=st.sampled_from(["array", "pretty", "lines", "jsonl"]),
+        ascii_only=st.booleans(),
+    )
+    def test_any_object_survives(self, tmp_path: Path, rows: list[dict[str, Any]], form: str, ascii_only: bool) -> None:
+        if form in ("array", "pretty"):
+            text = json.dumps(rows, ensure_ascii=ascii_only, indent=1 if form == "pretty" else None)
+        else:
+            text = "".join(json.dumps(row, ensure_ascii=ascii_only) + "\n" for row in rows)
+        assert values(write(tmp_path / ("a.jsonl" if form == "jsonl" else "a.json"), text)) == rows
+
+    def test_a_malformed_line_is_refused_with_its_number(self, tmp_path: Path) -> None:
+        path = write(
+            tmp_path / "a.jsonl", '{"text": "a"}\n\n{"text": "b"\n["c"]\n{"text": 1, "text": 2}\n{"text": "d"}\n'
+        )
+        rows = read(path)
+        assert [row.where for row in rows if row.refused] == ["a.jsonl:2", "a.jsonl:3", "a.jsonl:4"]
+        assert rows[1].refused.startswith("malformed JSON: ")
+        assert "line 3 of the file" in rows[1].refused
+        assert rows[2].refused == "not a JSON object"
+        assert "a key stands twice" in rows[3].refused
+        assert [row.values["text"] for row in rows if not row.refused] == ["a", "d"]
+
+    def test_rows_larger_than_what_is_read_at_once(self, tmp_path: Path) -> None:
+        rows = [{"text": "x" * 3_000_000}, {"text": "y"}, {"text": "z" * 2_000_000}]
+        assert values(write(tmp_path / "a.json", json.dumps(rows))) == rows
+
+    @pytest.mark.parametrize("text", ['[{"a": 1}, {"a": 2]', '[{"a": 1} {"a": 2}]', '[{"a": 1}', '[{"a": 1}] {"a": 2}'])
+    def test_a_broken_array_stops(self, tmp_path: Path, text: str) -> None:
+        with pytest.raises(DataError, match=r"a\.json, row [12]: malformed JSON array"):
+            read(write(tmp_path / "a.json", text))
+
+    def test_one_object_is_no_list_of_rows(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="neither a JSON array nor JSON lines"):
+            read(write(tmp_path / "a.json", '{\n "data": [{"text": "a"}]\n}'))
+
+    def test_nan_is_null(self, tmp_path: Path) -> None:
+        assert values(write(tmp_path / "a.jsonl", '{"text": NaN}\n')) == [{"text": None}]
+
+    def test_nested_too_deeply_is_refused(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.jsonl", '{"a": ' + "[" * 200_000 + "\n" + '{"a": 1}\n')
+        assert [bool(row.refused) for row in read(path)] == [True, False]
+
+
+class TestLines:
+    def test_a_line_of_txt_is_a_row(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.txt", "one\r\n\n three\x0bor\u2028more\r\nfour")
+        assert [row["text"] for row in values(path)] == ["one", "", " three\x0bor\u2028more", "four"]
+
+    @PROPERTY
+    @given(rows=st.lists(st.tuples(*[TEXT.filter(lambda t: not set(t) & set("\0\n\r\ufeff"))] * 2), min_size=1))
+    def test_any_line_survives(self, tmp_path: Path, rows: list[tuple[str, str]]) -> None:
+        write(tmp_path / "d/seq.in", "".join(text + "\n" for text, _ in rows))
+        write(tmp_path / "d/label", "".join(label + "\n" for _, label in rows))
+        read_back = values(str(tmp_path / "d"), column_files={"text": "seq.in", "label": "label"})
+        assert [(row["text"], row["label"]) for row in read_back] == rows
+
+    def test_unequal_files_are_both_named(self, tmp_path: Path) -> None:
+        write(tmp_path / "seq.in", "a\nb\nc\nd\n")
+        write(tmp_path / "label", "x\ny\n")
+        with pytest.raises(DataError, match=r"seq\.in has 4 lines, .*label has 2 lines"):
+            read(str(tmp_path), column_files={"text": "seq.in", "label": "label"})
+
+    def test_sets_by_directory_and_by_name(self, tmp_path: Path) -> None:
+        for split in ("train", "val"):
+            write(tmp_path / "a" / f"{split}_text.txt", f"{split} a\n")
+            write(tmp_path / "a" / f"{split}_labels.txt", "0\n")
+        rows = read(
+            str(tmp_path / "a"),
+            column_files={"text": "*_text.txt", "label": "*_labels.txt"},
+            splits={"train": "train_*", "valid": "val_*"},
+        )
+        assert [(row.where, row.split, row.values["text"]) for row in rows] == [
+            ("train_text.txt:1", "train", "train a"),
+            ("val_text.txt:1", "valid", "val a"),
+        ]
+
+    def test_a_missing_column_file_is_named(self, tmp_path: Path) -> None:
+        write(tmp_path / "train_text.txt", "a\n")
+        with pytest.raises(DataError, match=r"no file for the column label goes with .*train_text\.txt"):
+            read(str(tmp_path), column_files={"text": "*_text.txt", "label": "*_labels.txt"})
+
+    def test_format_lines_needs_column_files(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="go together"):
+            read(str(tmp_path), format="lines")
+
+
+class TestParquet:
+    def test_types_and_nulls(self, tmp_path: Path) -> None:
+        table = pa.table({"text": ["a", None], "n": [1, 2], "list": [["x"], []]})
+        pq.write_table(table, tmp_path / "a.parquet")
+        assert values(str(tmp_path / "a.parquet")) == table.to_pylist()
+
+    @pytest.mark.parametrize("content", [b"", b"PAR1 but no more PAR1"])
+    def test_a_damaged_file(self, tmp_path: Path, content: bytes) -> None:
+        with pytest.raises(DataError, match=r"a\.parquet: cannot be read as Parquet"):
+            read(write(tmp_path / "a.parquet", content))
+
+
+class TestEncodings:
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"])
+    def test_declared(self, tmp_path: Path, encoding: str) -> None:
+        path = write(tmp_path / "a.csv", "text,label\ncafé,x\n".encode(encoding))
+        assert values(path, encoding=encoding) == [{"text": "café", "label": "x"}]
+
+    def test_shift_jis_across_chunks(self, tmp_path: Path) -> None:
+        text = "a" + "日本" * 600_000
+        path = write(tmp_path / "a.txt", text.encode("shift_jis"))
+        assert values(path, encoding="shift_jis") == [{"text": text}]
+
+    @pytest.mark.parametrize("before", [1, 40_000, 200_000])
+    def test_a_wrong_byte_stops_with_file_offset_and_row(self, tmp_path: Path, before: int) -> None:
+        """200,000 rows are more than is read at once."""
+        head = b"text,label\n" + b"abcd,xyz\n" * before
+        path = write(tmp_path / "a.csv", head + "tr\u00e8s,x\n".encode("latin-1") + b"b,y\n")
+        source = Files(paths=[path])
+        seen = 0
+        with pytest.raises(DataError) as fault:
+            for _ in source.rows():
+                seen += 1
+        assert seen == before
+        assert f"a.csv: is not utf-8: byte 0xe8 at byte offset {len(head) + 2}, in row {before + 1}" in str(fault.value)
+
+    def test_a_character_cut_off_at_the_end(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="byte 0xc3 at byte offset 5, in row 3"):
+            read(write(tmp_path / "a.txt", b"a\nb\nc\xc3"))
+
+    def test_in_a_json_array(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="byte 0xff at byte offset 21, in row 2"):
+            read(write(tmp_path / "a.json", b'[{"a": "x"}, {"a": "y\xff"}]'))
+
+    def test_an_encoding_that_is_none(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="there is no text encoding utf-9"):
+            read(write(tmp_path / "a.csv", "a\n1\n"), encoding="utf-9")
+
+
+class TestCompression:
+    @pytest.mark.parametrize("suffix", [".gz", ".zst"])
+    def test_several_members(self, tmp_path: Path, suffix: str) -> None:
+        pack = gzip.compress if suffix == ".gz" else zstandard.compress
+        path = write(tmp_path / f"a.csv{suffix}", pack(b"text,label\na,x\n") + pack(b"b,y\n"))
+        assert [row["text"] for row in values(path)] == ["a", "b"]
+
+    @pytest.mark.parametrize("suffix", [".gz", ".zst"])
+    @pytest.mark.parametrize("harm", ["cut short", "damaged"])
+    def test_a_damaged_file_stops(self, tmp_path: Path, suffix: str, harm: str) -> None:
+        pack = gzip.compress if suffix == ".gz" else zstandard.compress
+        packed = pack("".join(f"row {i * i}\n" for i in range(20_000)).encode())
+        packed = packed[:-20] if harm == "cut short" else packed[:40] + bytes(60) + packed[100:]
+        with pytest.raises(DataError, match="compressed data"):
+            read(write(tmp_path / f"a.txt{suffix}", packed))
+
+    def test_parquet_in_gz(self, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+        path = write(tmp_path / "b.parquet.gz", gzip.compress((tmp_path / "a.parquet").read_bytes()))
+        assert values(path) == [{"text": "a"}]
+
+
+class TestPlaces:
+    @pytest.mark.parametrize("content", ["", "\ufeff", "text,label\n", "\n\n"])
+    def test_an_empty_file(self, tmp_path: Path, content: str) -> None:
+        with pytest.raises(DataError, match=r"a\.csv: holds no rows"):
+            read(write(tmp_path / "a.csv", content))
+
+    @pytest.mark.parametrize("name", ["none.csv", "*.csv"])
+    def test_a_missing_file(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(DataError, match=r"is there|no such file"):
+            read(str(tmp_path / name))
+
+    def test_a_directory(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"is no file\n.*DIRECTORY/\*\.csv"):
+            read(str(tmp_path))
+
+    def test_variables(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(tmp_path / "a.csv", "text\na\n")
+        monkeypatch.setenv("DATA", str(tmp_path))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.delenv("NOWHERE", raising=False)
+        for path in ("${DATA}/a.csv", f"${{NOWHERE:-{tmp_path}}}/a.csv", "~/a.csv"):
+            assert values(path) == [{"text": "a"}]
+        with pytest.raises(DataError, match="environment variable NOWHERE is not set"):
+            read("${NOWHERE}/a.csv")
+
+    def test_each_file_once_and_in_order(self, tmp_path: Path) -> None:
+        for name in ("b.csv", "a.csv", "[x].csv"):
+            write(tmp_path / name, f"text\n{name}\n")
+        paths = [str(tmp_path / "[x].csv"), str(tmp_path / "*.csv"), str(tmp_path / "a.csv")]
+        assert [row["text"] for row in values(paths)] == ["[x].csv", "a.csv", "b.csv"]
+
+    def test_files_of_one_name_are_told_apart(self, tmp_path: Path) -> None:
+        for folder in ("x", "y"):
+            write(tmp_path / folder / "a.csv", "text\na\n")
+        assert [row.where for row in read(str(tmp_path / "*/a.csv"))] == ["x/a.csv:1", "y/a.csv:1"]
+
+    def test_a_format_nobody_knows(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.data", "a\n")
+        with pytest.raises(ConfigError, match=r"Set ingest\.source\.format"):
+            read(path)
+        assert values(path, format="txt") == [{"text": "a"}]
+
+
+class TestSplits:
+    def test_by_name(self, tmp_path: Path) -> None:
+        paths = [write(tmp_path / f"{name}.csv", f"text\n{name}\n") for name in ("train", "dev", "test")]
+        rows = read(paths, splits={"train": "train.csv", "valid": "dev.*", "test": "test.csv"})
+        assert [(row.split, row.values["text"]) for row in rows] == [
+            ("train", "train"),
+            ("valid", "dev"),
+            ("test", "test"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("splits", "message"),
+        [
+            ({"train": "train.csv"}, "belongs to no split"),
+            ({"train": "*.csv", "test": "test.csv"}, "belongs to train and test"),
+            ({"train": "*.csv", "test": "held.csv"}, r"splits\.test: none of 2 files is called held\.csv"),
+        ],
+    )
+    def test_every_file_is_in_one(self, tmp_path: Path, splits: dict[str, str], message: str) -> None:
+        paths = [write(tmp_path / f"{name}.csv", f"text\n{name}\n") for name in ("train", "test")]
+        with pytest.raises(DataError, match=message):
+            read(paths, splits=splits)
+
+
+class TestFingerprint:
+    def fingerprint(self, *paths: str, **options: Any) -> str:
+        return Files(paths=list(paths), **options).fingerprint(file_digest)
+
+    def test_neither_directory_nor_time_counts(self, tmp_path: Path) -> None:
+        one = write(tmp_path / "one/a.csv", "text\na\n")
+        other = write(tmp_path / "other/deeper/a.csv", "text\na\n")
+        assert self.fingerprint(one) == self.fingerprint(other)
+
+    def test_content_name_order_and_split_count(self, tmp_path: Path) -> None:
+        a, b = write(tmp_path / "a.csv", "text\na\n"), write(tmp_path / "b.csv", "text\nb\n")
+        renamed, changed = write(tmp_path / "c.csv", "text\na\n"), write(tmp_path / "x/a.csv", "text\nA\n")
+        prints = [
+            self.fingerprint(a, b),
+            self.fingerprint(b, a),
+            self.fingerprint(renamed, b),
+            self.fingerprint(changed, b),
+            self.fingerprint(a, b, splits={"train": "a.csv", "test": "b.csv"}),
+            self.fingerprint(a, b, splits={"train": "b.csv", "test": "a.csv"}),
+        ]
+        assert len(set(prints)) == len(prints)
+
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"none\.csv: no such file|no file is there"):
+            self.fingerprint(str(tmp_path / "none.csv"))
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A directory and the URL at which a real HTTP server serves it."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class TestUrls:
+    def test_http(self, web: tuple[Path, str]) -> None:
+        folder, url = web
+        write(folder / "a.csv.gz", gzip.compress(b"text,label\na,x\n"))
+        assert values(f"{url}/a.csv.gz") == [{"text": "a", "label": "x"}]
+        before = Files(paths=[f"{url}/a.csv.gz"]).fingerprint(file_digest)
+        write(folder / "a.csv.gz", gzip.compress(b"text,label\nb,x\n"))
+        assert Files(paths=[f"{url}/a.csv.gz"]).fingerprint(file_digest) != before
+
+    def test_a_missing_page(self, web: tuple[Path, str]) -> None:
+        with pytest.raises(DataError, match="no such file"):
+            read(f"{web[1]}/none.csv")
+
+    def test_no_server_is_worth_a_retry_and_shows_no_password(self, web: tuple[Path, str]) -> None:
+        with pytest.raises(ServiceError) as fault:
+            read("http://someone:hunter2@127.0.0.1:1/a.csv?key=geheim")
+        assert "hunter2" not in str(fault.value)
+        assert "geheim" not in str(fault.value)
+
+    def test_memory(self) -> None:
+        import fsspec
+
+        with fsspec.open("memory://folder/a.csv", "wb") as file:
+            file.write(b"text\na\n")
+        assert values("memory://folder/*.csv") == [{"text": "a"}]
+
+    def test_an_unknown_protocol(self) -> None:
+        with pytest.raises(DataError, match="Protocol not known: nowhere"):
+            read("nowhere://a/b.csv")

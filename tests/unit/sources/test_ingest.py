@@ -1,0 +1,265 @@
+"""Ingest: read = rows + refused, whatever the input; real data sets come out row for row."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hone.artifacts import Product
+from hone.errors import ConfigError, DataError
+from hone.progress import Progress
+from hone.sources.files import Files
+from hone.sources.ingest import ingest, text_of
+from hone.sources.source import RawRow, Source
+
+
+@dataclass(frozen=True)
+class Given:
+    """A source of the rows it is given."""
+
+    raw: Sequence[RawRow] = field(default_factory=list)
+
+    def fingerprint(self, digest: object) -> str:
+        return ""
+
+    def rows(self) -> Iterator[RawRow]:
+        yield from self.raw
+
+
+def given_rows(*values: Mapping[str, Any]) -> Given:
+    return Given([RawRow(f"here:{n}", "here", dict(row)) for n, row in enumerate(values, 1)])
+
+
+def run(source: Source, out: Path, **options: Any) -> Product:
+    out.mkdir(exist_ok=True)
+    defaults: dict[str, Any] = {"columns": ("text", "label"), "rename": {}, "keep": (), "max_refused": 0.0}
+    return ingest(source, out, **(defaults | options))
+
+
+def written(out: Path, name: str = "rows") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(out / f"{name}.parquet").to_pylist()
+    return rows
+
+
+def test_columns_are_renamed_and_kept_as_strings(tmp_path: Path) -> None:
+    source = given_rows({"body": "a", "topic": 3, "extra": {"x": [1, "é"]}}, {"body": "b", "topic": True})
+    product = run(source, tmp_path, rename={"text": "body", "label": "topic"}, keep=["extra"])
+    assert written(tmp_path) == [
+        {"id": "here:1", "source": "here", "split": "", "text": "a", "label": "3", "extra": '{"x": [1, "é"]}'},
+        {"id": "here:2", "source": "here", "split": "", "text": "b", "label": "true", "extra": None},
+    ]
+    assert (product.rows, product.content) == (2, ("rows.parquet",))
+    assert product.facts == {"read": 2, "rows": 2, "refused": 0, "reasons": {}, "sources": {"here": 2}}
+
+
+def test_refused_rows_are_counted_and_kept_with_their_reason(tmp_path: Path) -> None:
+    rows = [
+        RawRow("f:1", "f", {"text": "a", "label": "x"}),
+        RawRow("f:2", "f", {"line": "b"}, refused="1 field where there are 2 columns: line 3"),
+        RawRow("f:3", "f", {"text": None, "label": "x"}),
+        RawRow("f:4", "f", {"text": "d"}),
+        RawRow("f:5", "f", {"text": "half \ud800", "label": "x"}),
+        RawRow("f:6", "f", {"text": b"\xff", "label": "x"}),
+    ]
+    product = run(Given(rows), tmp_path, max_refused=0.9)
+    assert product.facts == {
+        "read": 6,
+        "rows": 1,
+        "refused": 5,
+        "reasons": {
+            "1 field where there are 2 columns": 1,
+            "text is null": 1,
+            "there is no label": 1,
+            "text is not text": 2,
+        },
+        "sources": {"f": 1},
+    }
+    refused = written(tmp_path, "refused")
+    assert [row["where"] for row in refused] == ["f:2", "f:3", "f:4", "f:5", "f:6"]
+    assert refused[0]["reason"] == "1 field where there are 2 columns: line 3"
+    assert json.loads(refused[1]["raw"]) == {"text": None, "label": "x"}
+
+
+def test_too_many_refused_rows_stop_with_counts_and_the_first_five(tmp_path: Path) -> None:
+    rows = [{"text": "good", "label": "x"}] * 90 + [{"text": f"bad {n}", "label": None} for n in range(10)]
+    with pytest.raises(DataError) as fault:
+        run(given_rows(*rows), tmp_path, max_refused=0.09)
+    message = str(fault.value)
+    assert message.startswith("here: 10 of 100 rows are refused (10.00%, allowed are 9.00%)")
+    assert [n for n in range(10) if f"bad {n}" in message] == [0, 1, 2, 3, 4]
+    assert "here:91  label is null" in message
+    assert run(given_rows(*rows), tmp_path, max_refused=0.1).rows == 90
+
+
+def test_all_rows_refused_stop_whatever_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="2 of 2 rows are refused"):
+        run(given_rows({"text": None, "label": ""}, {"text": None, "label": ""}), tmp_path, max_refused=1)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "expected"),
+    [
+        (
+            ["txet", "label"],
+            {},
+            ["there is no column 'text' in any row; there are 'txet', 'label'", "Did you mean 'txet'?"],
+        ),
+        (["txet", "label"], {}, ["ingest.columns: {text: txet}"]),
+        (["a", "b"], {}, ["there are 'a', 'b'", "ingest.columns: {text: NAME}"]),
+        (["text", "label"], {"keep": ["topic"]}, ["there is no column 'topic'", "ingest.keep"]),
+        (["text", "label"], {"rename": {"label": "Label"}}, ["there is no column 'Label'", "Did you mean 'label'?"]),
+    ],
+)
+def test_a_wrong_column_says_what_there_is_and_what_to_set(
+    tmp_path: Path, columns: list[str], options: dict[str, Any], expected: list[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(",".join(columns) + "\na,x\n")
+    with pytest.raises(DataError) as fault:
+        run(Files(paths=[str(path)]), tmp_path / "out", max_refused=1, **options)
+    assert str(fault.value).startswith("a.csv: ")
+    for part in expected:
+        assert part in str(fault.value)
+
+
+def test_a_column_that_comes_late_is_a_column(tmp_path: Path) -> None:
+    product = run(given_rows({"text": "a"}, {"text": "b", "label": "x"}), tmp_path, max_refused=0.5)
+    assert product.facts["reasons"] == {"there is no label": 1}
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the source has no rows"):
+        run(Given(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rename": {"txt": "body"}}, "objective has no column txt"),
+        ({"keep": ["text"]}, "text stands there already"),
+        ({"keep": ["source"]}, "source stands there already"),
+        ({"keep": ["a", "a"]}, "a stands there already"),
+    ],
+)
+def test_a_mapping_of_no_column_is_a_fault_of_the_config(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(given_rows({"text": "a", "label": "x", "a": "b"}), tmp_path, **options)
+
+
+def test_row_groups_and_progress(tmp_path: Path) -> None:
+    heard: list[Progress] = []
+    run(given_rows(*[{"text": "a", "label": "x"}] * 25_000), tmp_path, on_progress=heard.append)
+    assert [(p.done, p.total) for p in heard] == [(10_000, 0), (20_000, 0), (25_000, 25_000)]
+    assert pq.ParquetFile(tmp_path / "rows.parquet").num_row_groups == 3
+
+
+def test_long_texts_are_written_before_they_fill_the_memory(tmp_path: Path) -> None:
+    run(given_rows(*[{"text": "a" * 12_000_000, "label": "x"}] * 4), tmp_path)
+    assert pq.ParquetFile(tmp_path / "rows.parquet").num_row_groups == 2
+    assert [len(row["text"]) for row in written(tmp_path)] == [12_000_000] * 4
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run(given_rows({"text": "a", "label": "x"}), tmp_path / name)
+    assert (tmp_path / "a/rows.parquet").read_bytes() == (tmp_path / "b/rows.parquet").read_bytes()
+
+
+def test_a_full_disk_is_an_oserror_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "rows.parquet").symlink_to("/dev/full")
+    with pytest.raises(OSError) as fault:
+        run(given_rows(*[{"text": os.urandom(500).hex(), "label": "x"}] * 3000), tmp_path)
+    assert fault.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("", ""),
+        (None, None),
+        (float("nan"), None),
+        (1, "1"),
+        (1.5, "1.5"),
+        (False, "false"),
+        (b"caf\xc3\xa9", "café"),
+        (["a", {"b": None}], '["a", {"b": null}]'),
+        (datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "2026-01-02T03:04:00+00:00"),
+        (Decimal("1.10"), "1.10"),
+    ],
+)
+def test_text_of(value: Any, text: str | None) -> None:
+    assert text_of(value) == text
+
+
+@settings(max_examples=50, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.fixed_dictionaries({}, optional={"text": st.none() | st.text(), "label": st.text()}), min_size=1
+    ).filter(lambda rows: any(row.get("text") is not None and "label" in row for row in rows))
+)
+def test_every_row_is_accounted_for(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    facts = run(given_rows(*rows), tmp_path, max_refused=1).facts
+    whole = {n: row for n, row in enumerate(rows, 1) if row.get("text") is not None and "label" in row}
+    assert facts["read"] == facts["rows"] + facts["refused"] == len(rows)
+    assert {int(row["id"][5:]): {k: row[k] for k in ("text", "label")} for row in written(tmp_path)} == whole
+    assert len(written(tmp_path, "refused")) == facts["refused"] == sum(facts["reasons"].values())
+
+
+class TestRealData:
+    def test_banking77(self, shared: Path, tmp_path: Path) -> None:
+        source = Files(
+            paths=[str(shared / "datasets/banking77/*.csv")], splits={"train": "train.csv", "test": "test.csv"}
+        )
+        product = run(source, tmp_path, rename={"label": "category"})
+        assert product.facts["sources"] == {"test.csv": 3080, "train.csv": 10_003}
+        rows = written(tmp_path)
+        assert len({row["id"] for row in rows}) == 13_083
+        assert sum("\n" in row["text"] for row in rows if row["split"] == "train") == 10
+        assert len({row["label"] for row in rows}) == 77
+
+    def test_sms_spam(self, shared: Path, tmp_path: Path) -> None:
+        source = Files(paths=[str(shared / "datasets/sms_spam/sms.tsv")], column_names=["label", "text"])
+        assert run(source, tmp_path).facts["read"] == 5574
+        rows = written(tmp_path)
+        assert {row["label"] for row in rows} == {"ham", "spam"}
+        assert sum('"' in row["text"] for row in rows) > 100
+
+    def test_snips(self, shared: Path, tmp_path: Path) -> None:
+        source = Files(
+            paths=[str(shared / "datasets/snips/*")],
+            column_files={"text": "seq.in", "slots": "seq.out", "label": "label"},
+            splits={"train": "train/*", "valid": "valid/*", "test": "test/*"},
+        )
+        product = run(source, tmp_path, keep=["slots"])
+        assert product.facts["sources"] == {"test/seq.in": 700, "train/seq.in": 13_084, "valid/seq.in": 700}
+        rows = written(tmp_path)
+        assert len({row["id"] for row in rows}) == 14_484
+        assert all(len(row["text"].split()) == len(row["slots"].split()) for row in rows)
+
+    def test_tweet_eval_emotion(self, shared: Path, tmp_path: Path) -> None:
+        source = Files(
+            paths=[str(shared / "datasets/tweet_eval_emotion")],
+            column_files={"text": "*_text.txt", "label": "*_labels.txt"},
+            splits={"train": "train_*", "valid": "val_*", "test": "test_*"},
+        )
+        facts = run(source, tmp_path).facts
+        assert facts["sources"] == {"test_text.txt": 1421, "train_text.txt": 3257, "val_text.txt": 374}
+        assert {row["label"] for row in written(tmp_path)} == {"0", "1", "2", "3"}
+
+    def test_scitldr(self, shared: Path, tmp_path: Path) -> None:
+        source = Files(paths=[str(shared / "datasets/scitldr_a/*.jsonl")])
+        product = run(source, tmp_path, rename={"text": "source", "label": "target"}, keep=["title"])
+        assert product.facts["sources"] == {"dev.jsonl": 619, "test.jsonl": 618, "train.jsonl": 1992}
+        assert all(isinstance(json.loads(row["text"]), list) for row in written(tmp_path))

@@ -1,0 +1,257 @@
+"""Sql: rows out of SQLite and out of a real PostgreSQL; no message shows a password."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hone.artifacts import file_digest
+from hone.errors import ConfigError, DataError, HoneError, ServiceError
+from hone.sources.ingest import ingest
+from hone.sources.sql import Sql
+
+SECRET = "p@ss/w0rd:%"
+QUOTED = "p%40ss%2Fw0rd%3A%25"
+# In the select list the series is made row by row; in the FROM clause PostgreSQL would make all of it first.
+ENDLESS = "select generate_series(1, 1000000000000) as n"
+
+
+def values(url: str, query: str) -> list[dict[str, Any]]:
+    return [row.values for row in Sql(url=url, query=query).rows()]
+
+
+def fingerprint(url: str, query: str, fingerprint_query: str = "") -> str:
+    return Sql(url=url, query=query, fingerprint_query=fingerprint_query).fingerprint(file_digest)
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    """The URL of an SQLite database with a table of three tickets, one of them without a text."""
+    path = tmp_path / "tickets.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table tickets (id integer, body text, topic text, score real)")
+        rows = [(1, "it's 100% broken: a\nb", "bug", 0.5), (2, None, "bug", None), (3, "añadir", "wish", 2.0)]
+        connection.executemany("insert into tickets values (?,?,?,?)", rows)
+    connection.close()
+    return f"sqlite:///{path}"
+
+
+class TestSqlite:
+    def test_rows_and_nulls(self, sqlite: str, tmp_path: Path) -> None:
+        source = Sql(url=sqlite, query="select body as text, topic as label, score from tickets order by id")
+        options: dict[str, Any] = {"columns": ("text", "label"), "rename": {}, "keep": ("score",), "max_refused": 0.4}
+        facts = ingest(source, tmp_path, **options).facts
+        assert facts == {"read": 3, "rows": 2, "refused": 1, "reasons": {"text is null": 1}, "sources": {"sql": 2}}
+
+    def test_the_fingerprint_is_of_the_rows_not_of_the_file(self, sqlite: str, tmp_path: Path) -> None:
+        query = "select body from tickets order by id"
+        before = fingerprint(sqlite, query)
+        elsewhere = tmp_path / "elsewhere.sqlite"
+        shutil.copy(sqlite.removeprefix("sqlite:///"), elsewhere)
+        assert fingerprint(f"sqlite:///{elsewhere}", query) == before
+        with sqlite3.connect(elsewhere) as connection:
+            connection.execute("update tickets set body='new' where id=2")
+        connection.close()
+        assert fingerprint(f"sqlite:///{elsewhere}", query) != before
+
+    def test_a_fingerprint_query_stands_for_the_rows(self, sqlite: str) -> None:
+        counts = [
+            fingerprint(sqlite, "select no_such_column from tickets", f"select count(*) + {n}") for n in (0, 0, 1)
+        ]
+        assert counts[0] == counts[1] != counts[2]
+
+    def test_a_missing_file_is_not_made(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="no such SQLite file"):
+            values(f"sqlite:///{tmp_path / 'none.sqlite'}", "select 1")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("query", "message"),
+        [
+            ("select nowhere from tickets", "no such column"),
+            ("selec 1", "syntax error"),
+            ("delete from tickets", "gives no rows"),
+            ("select body, topic as body from tickets", "several columns called body"),
+            ("select body from tickets where topic = ':bug'", "A colon before a word is a parameter"),
+        ],
+    )
+    def test_a_wrong_query(self, sqlite: str, query: str, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            values(sqlite, query)
+        assert len(values(sqlite, "select 1 from tickets")) == 3
+
+    def test_a_locked_database_is_worth_a_retry(self, sqlite: str) -> None:
+        holder = sqlite3.connect(sqlite.removeprefix("sqlite:///"))
+        holder.execute("begin exclusive")
+        try:
+            with pytest.raises(ServiceError, match="database is locked"):
+                values(f"{sqlite}?timeout=0", "select * from tickets")
+        finally:
+            holder.close()
+
+    def test_variables_are_replaced_at_use(self, sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FILE", sqlite.removeprefix("sqlite:///"))
+        assert values("sqlite:///${FILE}", "select 1 as one") == [{"one": 1}]
+
+
+class TestUrls:
+    @pytest.mark.parametrize("url", ["postgres", "postgresql://u:geheim@host:port/x", "nodialect://u:geheim@host/x"])
+    def test_no_url(self, url: str) -> None:
+        with pytest.raises(ConfigError) as fault:
+            values(url, "select 1")
+        assert "geheim" not in str(fault.value)
+
+    def test_an_unreachable_database_is_worth_a_retry_and_shows_no_password(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PASSWORD", QUOTED)
+        url = "postgresql://reader:${PASSWORD}@127.0.0.1:1/tickets?password=geheim&connect_timeout=2"
+        with pytest.raises(ServiceError) as fault:
+            values(url, "select 1")
+        assert fault.value.retryable
+        assert "127.0.0.1" in str(fault.value)
+        _no_secret(fault.value)
+
+
+def _no_secret(fault: HoneError) -> None:
+    """Neither in the message nor in what a traceback would print."""
+    shown: BaseException | None = fault
+    while shown is not None:
+        for secret in (SECRET, QUOTED, "geheim"):
+            assert secret not in str(shown)
+        shown = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A PostgreSQL server of our own."""
+
+    port: int
+    owner: list[str]
+    pg_ctl: Path
+    data: Path
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://tester:{QUOTED}@127.0.0.1:{self.port}/postgres"
+
+    def stop(self) -> None:
+        command = [*self.owner, str(self.pg_ctl), "-D", str(self.data), "-m", "immediate", "-w", "stop"]
+        subprocess.run(command, check=True, capture_output=True, cwd="/")
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Cluster]:
+    """A throw-away cluster by Debian's binaries, on loopback. PostgreSQL refuses root, so root hands it to postgres."""
+    pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed: pip install 'hone[postgresql]'")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    binaries = found[-1].parent
+    owner = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    home = Path(tempfile.mkdtemp(prefix="hone-postgresql-"))  # not tmp_path: the user postgres may not enter that
+    data, password = home / "data", home / "password"
+    password.write_text(SECRET + "\n")
+    if owner:
+        for path in (home, password):
+            shutil.chown(path, "postgres", "postgres")
+
+    def run(*command: str) -> None:
+        done = subprocess.run([*owner, *command], capture_output=True, text=True, cwd="/")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    cluster = Cluster(_free_port(), owner, binaries / "pg_ctl", data)
+    try:
+        run(
+            str(binaries / "initdb"), "-D", str(data), "-U", "tester", "-A", "scram-sha-256",
+            f"--pwfile={password}", "--no-sync", "-E", "UTF8", "--locale=C",
+        )  # fmt: skip
+        options = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -p {cluster.port}"
+        run(str(cluster.pg_ctl), "-D", str(data), "-l", str(home / "log"), "-w", "-o", options, "start")
+        yield cluster
+    finally:
+        if (data / "postmaster.pid").exists():
+            cluster.stop()
+        shutil.rmtree(home)
+
+
+class TestPostgresql:
+    def execute(self, cluster: Cluster, *statements: str) -> None:
+        import psycopg
+
+        url = cluster.url
+        with psycopg.connect(url, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)  # type: ignore[arg-type]
+
+    def test_types_nulls_percents_and_casts(self, postgresql: Cluster) -> None:
+        query = (
+            "select 1::int as i, null as n, 'été' as t, array['a', null] as a, '{\"k\": 1}'::jsonb as j, "
+            "true as b, 'x' like '%x%' as p, timestamp '2026-01-02 03:04' as d"
+        )
+        (row,) = values(postgresql.url, query)
+        assert {key: row[key] for key in "intajbp"} == {
+            "i": 1, "n": None, "t": "été", "a": ["a", None], "j": {"k": 1}, "b": True, "p": True,
+        }  # fmt: skip
+
+    def test_through_ingest(self, postgresql: Cluster, tmp_path: Path) -> None:
+        source = Sql(
+            url=postgresql.url,
+            query="select 'text ' || n as text, case when n % 10 = 0 then null else n % 3 end as label "
+            "from generate_series(1, 2500) n order by n",
+        )
+        options: dict[str, Any] = {"columns": ("text", "label"), "rename": {}, "keep": (), "max_refused": 0.1}
+        facts = ingest(source, tmp_path, **options).facts
+        assert (facts["read"], facts["rows"], facts["reasons"]) == (2500, 2250, {"label is null": 250})
+
+    def test_rows_are_streamed(self, postgresql: Cluster) -> None:
+        """The server is asked for the first rows of 10 to the power of 12, which no machine could hold."""
+        rows = Sql(url=postgresql.url, query=ENDLESS).rows()
+        assert [next(rows).values["n"] for _ in range(3)] == [1, 2, 3]
+
+    def test_fingerprint(self, postgresql: Cluster) -> None:
+        self.execute(postgresql, "create table t (x text)", "insert into t values ('a')")
+        before = fingerprint(postgresql.url, "select x from t")
+        assert fingerprint(postgresql.url, "select x from t") == before
+        self.execute(postgresql, "insert into t values ('b')")
+        assert fingerprint(postgresql.url, "select x from t") != before
+
+    @pytest.mark.parametrize(
+        ("query", "message"),
+        [("select nope from pg_class", 'column "nope" does not exist'), ("select 1/0", "division by zero")],
+    )
+    def test_a_wrong_query(self, postgresql: Cluster, query: str, message: str) -> None:
+        with pytest.raises(DataError, match=message) as fault:
+            values(postgresql.url, query)
+        _no_secret(fault.value)
+
+    def test_a_wrong_password(self, postgresql: Cluster) -> None:
+        with pytest.raises(ServiceError, match="password authentication failed") as fault:
+            values(postgresql.url.replace(QUOTED, "geheim"), "select 1")
+        _no_secret(fault.value)
+
+    def test_a_server_that_goes_away_is_worth_a_retry(self, postgresql: Cluster) -> None:
+        rows = Sql(url=postgresql.url, query=ENDLESS).rows()
+        next(rows)
+        self.execute(postgresql, "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
+        with pytest.raises(ServiceError, match="broke off") as fault:
+            for _ in rows:
+                pass
+        _no_secret(fault.value)
