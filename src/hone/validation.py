@@ -51,6 +51,7 @@ def validate(
     `settings` is the config's `validation` section. Raises ConfigError for a suite that cannot be used, and
     ValidationFailed, as `settings["on_failure"]` says, with the Data Docs kept in `docs_on_failure` if that is given.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     tables = {split: pq.read_table(splits / f"{split}.parquet") for split in SPLITS}
@@ -63,17 +64,18 @@ def validate(
             suite = settings_suite(objective, _labels(tables["train"], objective), settings) + asked
             frames = _frames(tables, objective, tokenizer, near_duplicate, on_progress)
             findings, failing = judge.verdict(frames, suite, objective, settings["on_failure"] == "quarantine")
-            if not any(failing.values()):
-                break
             tables, aside = _set_aside(tables, failing)
             quarantine.append(aside)
+            if not len(aside):
+                break
         judge.build_docs()
+    aside = pa.concat_tables(quarantine, promote_options="permissive")
     failed = [(finding, expected) for finding, expected in zip(findings, suite, strict=True) if not finding.success]
     if failed and settings["on_failure"] != "warn":
-        raise _failure(failed, len(findings), _kept(out / DATA_DOCS, docs_on_failure))
+        raise _failure(failed, len(findings), aside, _kept(out / DATA_DOCS, docs_on_failure))
     for finding, _ in failed:
         log.warning("does not hold: %s", "\n".join(_lines(finding)))
-    return _write(out, tables, quarantine, findings)
+    return _write(out, tables, aside, findings)
 
 
 def _frames(
@@ -153,52 +155,49 @@ def _set_aside(
         keep = np.ones(len(table), bool)
         keep[rows] = False
         left[split] = table.filter(pa.array(keep))
-        reasons = ["; ".join(failing[split][row]) for row in rows]
-        more = {"quarantined_from": [split] * len(rows), "expectations": reasons}
         taken = table.take(pa.array(rows, pa.int64()))
-        for name, values in more.items():
-            taken = taken.append_column(name, pa.array(values, pa.string()))
-        aside.append(taken)
+        # Text, whatever was found where text should be: columns of the three splits stand below each other.
+        columns = {name: taken[name].cast(pa.string()) for name in taken.column_names}
+        columns["quarantined_from"] = pa.array([split] * len(rows), pa.string())
+        columns["expectations"] = pa.array(["; ".join(failing[split][row]) for row in rows], pa.string())
+        aside.append(pa.table(columns))
     return left, pa.concat_tables(aside, promote_options="permissive")
 
 
-def _write(
-    out: Path, tables: Mapping[str, pa.Table], quarantine: Sequence[pa.Table], findings: Sequence[Finding]
-) -> Product:
-    import pyarrow as pa
+def _write(out: Path, tables: Mapping[str, pa.Table], aside: pa.Table, findings: Sequence[Finding]) -> Product:
     import pyarrow.parquet as pq
 
     for split, table in tables.items():
         pq.write_table(table, out / f"{split}.parquet")
-    aside = pa.concat_tables(
-        [*quarantine, *([] if quarantine else [_nothing_aside(tables)])], promote_options="permissive"
-    )
     pq.write_table(aside, out / "quarantine.parquet")
     facts = {
         "success": all(finding.success for finding in findings),
         "expectations": [asdict(finding) for finding in findings],
         "quarantined": len(aside),
-        "quarantined_by": dict(
-            Counter(name for names in aside["expectations"].to_pylist() for name in names.split("; "))
-        ),
+        "quarantined_by": _reasons(aside),
         "data_docs": f"{DATA_DOCS}/index.html",
     }
     (out / "validation.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1), "utf8")
     return Product(sum(map(len, tables.values())), tuple(f"{split}.parquet" for split in SPLITS), facts)
 
 
-def _nothing_aside(tables: Mapping[str, pa.Table]) -> pa.Table:
-    return _set_aside({split: table.slice(0, 0) for split, table in tables.items()}, {split: {} for split in tables})[1]
+def _reasons(aside: pa.Table) -> dict[str, int]:
+    """Rows set aside for each expectation; a row may have several."""
+    return dict(Counter(name for names in aside["expectations"].to_pylist() for name in names.split("; ")))
 
 
-def _failure(failed: Sequence[tuple[Finding, Expected]], of: int, docs: str) -> ValidationFailed:
+def _failure(failed: Sequence[tuple[Finding, Expected]], of: int, aside: pa.Table, docs: str) -> ValidationFailed:
     """The error of a suite that does not hold: each expectation, its figure and its example rows."""
     # What is wrong with a column's presence explains the exceptions of all else about it.
     failed = sorted(failed, key=lambda pair: pair[0].expectation != "expect_column_to_exist")
     lines = [line for finding, _ in failed[:SHOWN] for line in _lines(finding)]
-    more = [f"and {len(failed) - SHOWN} more"] if len(failed) > SHOWN else []
+    if len(failed) > SHOWN:
+        lines.append(f"and {len(failed) - SHOWN} more")
+    if len(aside):
+        reasons = ", ".join(f"{name} {count}" for name, count in _reasons(aside).items())
+        lines.append(f"after {len(aside)} rows were set aside: {reasons}")
     return ValidationFailed(
-        f"{len(failed)} of {of} expectations do not hold\n" + "\n".join(f"  {line}" for line in [*lines, *more]),
+        f"{len(failed)} of {of} expectations do not hold\n" + "\n".join(f"  {line}" for line in lines),
         where="validation",
         fix="\n  ".join([*dict.fromkeys(expected.fix for _, expected in failed[:SHOWN]), *([docs] if docs else [])]),
     )
