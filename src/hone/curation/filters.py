@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from hone.curation.step import Fields, Verdict
 
-WORTH, WORTH_LANGUAGES = 30_000_000, 3_000_000  # characters; telling the language is ten times the work of the rest
+WORTH, WORTH_LANGUAGES = 8_000_000, 1_000_000  # characters: some two seconds on one core
 PHRASE = 5  # words of a phrase that should not repeat
 LANGUAGE_SAMPLE = 2_000  # characters that the language is told from
 

@@ -76,14 +76,14 @@ def buckets(signed: U32, threshold: float) -> Iterator[tuple[I64, I64]]:
 
     count, num_perm = signed.shape
     width = rows_per_band(threshold, num_perm)
-    for band in range(num_perm // width):
+    for band in range(num_perm // width if count else 0):
         keys = np.zeros(count, np.uint64)
         for entry in range(band * width, (band + 1) * width):
             keys = _mix(keys + signed[:, entry])
         order = np.argsort(keys, kind="stable")
         ranked = keys[order]
-        bucket = np.cumsum(np.concatenate([[False], ranked[1:] != ranked[:-1]]))
-        shared = np.bincount(bucket, minlength=1)[bucket] > 1
+        bucket = np.concatenate([[0], np.cumsum(ranked[1:] != ranked[:-1])])
+        shared = np.bincount(bucket)[bucket] > 1
         yield order[shared], bucket[shared]
 
 

@@ -115,20 +115,24 @@ _PATTERNS: dict[str, tuple[tuple[str, Check], ...]] = {
     ),
     "phone": (
         (rf"(?<![\w.+])(?:\+|00)[1-9](?:[ ()./-]{{0,2}}\d){{6,14}}{_EXTENSION}", _phone),
+        (rf"(?P<kept>{_CALLED})\(?\d(?:[ ()./-]{{0,2}}\d){{6,14}}{_EXTENSION}", _phone),
         (rf"(?<![\w.])(?:1[ .-])?(?:\(\d{{3}}\) ?|\d{{3}}[ .-])\d{{3}}[ .-]\d{{4}}{_EXTENSION}", _phone),
         (rf"(?<![\w.])\(\d{{1,5}}\)[ -]?\d{{2,5}}(?:[ -]\d{{2,5}}){{1,3}}{_EXTENSION}", _phone),
         (rf"(?<![\w.])0\d{{1,4}}(?:[ /-]\d{{2,5}}){{2,4}}{_EXTENSION}", _phone),
-        (rf"(?P<kept>{_CALLED})\(?\d(?:[ ()./-]{{0,2}}\d){{6,14}}{_EXTENSION}", _phone),
     ),
 }
-_TELLING = {"url_secret": "=@", "email": "@", "ip": ".:"}  # each text of the kind holds one; elsewhere a digit
+_LEAST_DIGITS = {"iban": 8, "card": 13, "ip": 1, "phone": 8}  # of a text that can hold one of the kind
+_SIGNS = {"url_secret": "=@", "email": "@", "ip": ".:"}  # one of which it holds
+_DIGIT = re.compile("[0-9]")
 
 
 def redact(text: str, kinds: Iterable[str]) -> tuple[str, list[str]]:
     """`text` with a tag for each find of one of `kinds`, and the kind of each find."""
     found: list[str] = []
+    digits = len(_DIGIT.findall(text))
     for kind in kinds:
-        if any(character in text for character in _TELLING.get(kind, "0123456789")):
+        signs = _SIGNS.get(kind)
+        if digits >= _LEAST_DIGITS.get(kind, 0) and (not signs or any(sign in text for sign in signs)):
             for pattern, check in _compiled(kind):
                 text = pattern.sub(partial(_tagged, kind, check, found), text)
     return text, found
