@@ -94,6 +94,7 @@ def splits(tokenize: View, curate: View) -> list[View]:
 
 PHRASES = (
     ("expect_", ""),
+    ("column_to_exist", "is there"),
     ("column_", ""),
     ("_to_not_be_", " not "),
     ("_to_be_", " "),
