@@ -55,7 +55,7 @@ class Hub:
         with self._faults(), TemporaryDirectory(prefix="hone-hub-") as scratch:
             builder = self._builder(scratch)
             builder.download_and_prepare()
-            name = Path(expand(self.dataset)).name
+            name = "hub" if self._directory() else expand(self.dataset)
             for ours, theirs in self._chosen(list(builder.info.splits)):
                 dataset = builder.as_dataset(split=theirs)
                 names = _class_names(dataset.features)
@@ -136,13 +136,14 @@ class Hub:
         """Names what `datasets` raises, and keeps its progress bars off the screen meanwhile."""
         import datasets
         from datasets.exceptions import DatasetsError
+        from httpx import HTTPError
 
         shown = datasets.is_progress_bar_enabled()
         datasets.disable_progress_bars()
         where = expand(self.dataset)
         try:
             yield
-        except ConnectionError as fault:
+        except (ConnectionError, HTTPError) as fault:
             fix = "Check the network (and HF_HUB_OFFLINE), or name a local directory."
             raise ServiceError(
                 f"is not in the local cache, and the hub does not answer: {fault}", where=where, fix=fix

@@ -10,7 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -102,12 +102,11 @@ def find(patterns: Sequence[str], *, directories: bool = False) -> list[Place]:
 
     Raises DataError where a pattern matches nothing, ServiceError where a store does not answer.
     """
-    found: dict[str, tuple[Any, str]] = {}
+    found: dict[str, Place] = {}
     for pattern in patterns:
-        matches = _matches(pattern, "directory" if directories else "file")
-        found.update({path: entry for path, *entry in matches if path not in found})  # type: ignore[misc]
-    names = _names_apart(list(found))
-    return [Place(files, path, name, shown) for (path, (files, shown)), name in zip(found.items(), names, strict=True)]
+        for place in _matches(pattern, directories=directories):
+            found.setdefault(place.path, place)
+    return rename_apart(list(found.values()))
 
 
 def inside(directory: Place, pattern: str) -> list[Place]:
@@ -123,7 +122,7 @@ def inside(directory: Place, pattern: str) -> list[Place]:
 def rename_apart(places: Sequence[Place]) -> list[Place]:
     """The same places, named by the shortest ends of their paths that tell these apart."""
     names = _names_apart([place.path for place in places])
-    return [Place(place.files, place.path, name, place.shown) for place, name in zip(places, names, strict=True)]
+    return [replace(place, name=name) for place, name in zip(places, names, strict=True)]
 
 
 def texts(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
@@ -161,24 +160,30 @@ def lines(pieces: Iterable[str]) -> Iterator[str]:
         yield last
 
 
-def _matches(pattern: str, kind: str) -> list[tuple[str, Any, str]]:
-    """(path, file system, what to show) of all that `pattern` names."""
+def _matches(pattern: str, *, directories: bool) -> list[Place]:
+    """What `pattern` names; their names are those of the paths."""
     from fsspec.core import url_to_fs
 
-    expanded = expand(pattern)
-    with _faults(_shown(expanded)):
-        files, path = url_to_fs(expanded)
-        paths = [path] if not _is_glob(expanded) or files.exists(path) else sorted(files.glob(path))
-        kinds = {path: files.info(path)["type"] for path in paths}
-    wanted = [path for path, is_a in kinds.items() if is_a == kind or (kind == "file" and is_a not in ("directory",))]
-    if not wanted:
+    url = expand(pattern)
+    with _faults(_shown(url)):
+        files, path = url_to_fs(url)
+        paths = [path] if not _is_glob(url) or files.exists(path) else sorted(files.glob(path))
+        found = [path for path in paths if (files.info(path)["type"] == "directory") == directories]
+    if not found:
+        kind, other = ("directory", "file") if directories else ("file", "directory")
         raise DataError(
-            f"no {kind} is there" if not kinds else f"is no {kind}",
-            where=_shown(path),
+            f"is a {other}, no {kind}" if paths else f"no {kind} is there",
+            where=_shown(url),
             fix=f"Mend ingest.source.paths ({_shown(pattern)})."
-            + (" A directory is named as DIRECTORY/*.csv." if kinds and kind == "file" else ""),
+            + (" DIRECTORY/*.csv names the files in a directory." if paths and not directories else ""),
         )
-    return [(path, files, _shown(path)) for path in wanted]
+    return [Place(files, path, path, _shown(_with_protocol(files, path))) for path in found]
+
+
+def _with_protocol(files: Any, path: str) -> str:
+    if "file" in _protocols(files) or "://" in path:
+        return path
+    return str(files.unstrip_protocol(path))
 
 
 def _is_glob(path: str) -> bool:

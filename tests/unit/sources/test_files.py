@@ -323,7 +323,7 @@ class TestPlaces:
             read(str(tmp_path / name))
 
     def test_a_directory(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"is no file\n.*DIRECTORY/\*\.csv"):
+        with pytest.raises(DataError, match=r"is a directory, no file\n.*DIRECTORY/\*\.csv"):
             read(str(tmp_path))
 
     def test_variables(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

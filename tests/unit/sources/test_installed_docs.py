@@ -157,6 +157,23 @@ def test_a_package_that_is_not_installed(name: str) -> None:
             act(InstalledDocs(packages=[name]))
 
 
+def test_the_fingerprint_of_what_no_distribution_claims_is_of_its_files(package: Path) -> None:
+    source = InstalledDocs(packages=["shaky"])
+    before = source.fingerprint(file_digest)
+    assert source.fingerprint(file_digest) == before
+    (package / "a.py").write_text("changed = True\n")
+    assert source.fingerprint(file_digest) != before
+
+
+def test_a_new_version_changes_the_fingerprint(package: Path) -> None:
+    source, record = InstalledDocs(packages=["shaky"]), package.parent / "shaky-1.0.dist-info/RECORD"
+    record.parent.mkdir()
+    record.write_text("shaky/__init__.py,,\n")
+    before = source.fingerprint(file_digest)
+    record.parent.rename(package.parent / "shaky-1.1.dist-info")
+    assert source.fingerprint(file_digest) != before
+
+
 def test_the_fingerprint_is_of_the_packages_and_their_versions() -> None:
     one, other = InstalledDocs(packages=["numpy"]), InstalledDocs(packages=["numpy", "networkx"])
     assert one.fingerprint(file_digest) == InstalledDocs(packages=["numpy"]).fingerprint(file_digest)
