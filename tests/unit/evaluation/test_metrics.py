@@ -163,8 +163,8 @@ def test_the_interval_of_a_miscalibrated_models_error_covers_the_true_one() -> N
 
 
 def test_the_excess_of_a_calibration_error_on_few_rows_is_taken_off_its_interval() -> None:
-    # Confidences from 0.5 to 1, right in three of four cases whatever they are: the true error is 0.124. On 100 rows the
-    # resamples lie so far above it that their percentiles cover it in two of three cases.
+    # Confidences from 0.5 to 1, right in three of four cases whatever they are: the true error is 0.124. On 100 rows
+    # the resamples lie so far above it that their percentiles cover it in two of three cases.
     covered = 0
     for trial in range(100):
         generator = np.random.default_rng(trial)

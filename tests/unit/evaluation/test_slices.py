@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from hone.errors import ConfigError
-from hone.evaluation.metrics import resample
+from hone.evaluation.metrics import count, interval, resample
 from hone.evaluation.slices import check_slices, slice_figures, slice_parts
 
 
@@ -51,11 +51,29 @@ def test_rows_without_a_value_have_a_part_of_their_own_and_a_value_called_other_
     assert {name: at.tolist() for name, at in found.items()} == {"(empty)": [2, 3], "a": [0, 1], "other": [4]}
 
 
+def test_no_row_is_lost_where_a_frequent_value_is_called_other() -> None:
+    values = ["other"] * 30 + [f"v{n:02}" for n in range(14) for _ in range(14 - n)]
+    found = slice_parts("source", table(source=values), [])
+    assert list(found) == [*(f"v{n:02}" for n in range(11)), "other"]
+    assert len(found["other"]) == 30 + 3 + 2 + 1
+
+
 def test_an_unknown_column_is_answered_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="no such column as topik; there are length, source, label") as caught:
         check_slices(["length", "topik"], ["id", "source", "text", "label"], ["text"])
     assert caught.value.where == "evaluation.slices"
     check_slices(["length", "label"], ["id", "source", "text", "label"], ["text"])
+
+
+def test_a_slice_that_is_all_rows_has_the_intervals_of_all_rows() -> None:
+    generator = np.random.default_rng(1)
+    references, predicted = generator.integers(3, size=(2, 150))
+    draws = resample(150, 300, seed=2)
+    where = {"all": generator.permutation(150)}
+    [found] = slice_figures(where, references, {"model": predicted}, 3, draws, 0.95)
+    counts = count(references, predicted, 3, draws)
+    assert found["model"]["accuracy"] == interval(counts.accuracy(), 0.95)
+    assert found["model"]["macro_f1"] == interval(counts.macro_f1(), 0.95)
 
 
 def test_a_parts_figures_are_those_of_its_rows_alone() -> None:
