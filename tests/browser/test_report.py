@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     for argument in (*QUIET, f"--user-data-dir={home / 'profile'}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which(DRIVER)))
+    service = webdriver.ChromeService(DRIVER, env={**os.environ, "HOME": str(home), "TMPDIR": str(home)})
+    driver = webdriver.Chrome(options, service)
     yield driver
     driver.quit()
 
