@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
 
     from hone.objectives.objective import Batch
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(spec: dict[str, Any], send: wire.Send) -> None:
     """Train as `spec` says, from the last checkpoint if there is one, and write the result into its work directory."""
     session = _build(spec)
-    send({"type": "started", **session.facts()})
+    send({"type": "started", "pid": os.getpid(), **session.facts()})
     if session.state.step:
         send({"type": "resumed", "step": session.state.step})
     stopped = _train(session, send)

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hone.artifacts import Product
+from hone.errors import ModelError, OutOfMemory, TrainingError
+from hone.training import choices, launch
+from tests.tiny_bases import tiny_bert
+from tests.tiny_training import specification, write_tokens
+
+Event = dict[str, Any]
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def train(tokens: Path, out: Path, base: Path, on_event: Any = launch.ignore, **settings: Any) -> Product:
+    spec = specification(tokens, out, base, **settings)
+    parts = {name: spec[name] for name in ("objective", "method", "settings")}
+    return launch.train(tokens, out, base=base, on_event=on_event, **parts)
+
+
+def gone(pid: int, within: float = 60.0) -> bool:
+    """Whether the process ends in that many seconds."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], within)[0])
+    finally:
+        os.close(handle)
+
+
+@pytest.mark.slow
+def test_a_training_tells_its_steps_and_leaves_what_it_says(base: Path, tokens: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    product = train(tokens, tmp_path / "out", base, events.append, max_steps=3, method=("lora", {"rank": 2}))
+    assert [event["type"] for event in events] == ["started", "step", "step", "step", "valid", "done"]
+    assert events[0]["steps"] == 3
+    assert product.rows == 96
+    assert product.content == ("model/*", "adapter/*")
+    assert product.facts["steps"] == 3
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["adapter", "history.jsonl", "model", "train.log", "training.json"]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        p.name for p in (tmp_path / "out/model").iterdir()
+    }
+    assert gone(events[0]["pid"], 0)
+
+    again: list[Event] = []
+    assert train(tokens, tmp_path / "out", base, again.append, max_steps=3) == product
+    assert again == []  # it was done already
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_and_again_gives_the_same_bytes(base: Path, tokens: Path, tmp_path: Path) -> None:
+    straight = train(tokens, tmp_path / "straight", base)
+
+    def kill(event: Event) -> None:
+        if event["type"] == "started":
+            pids.append(event["pid"])
+        if event["type"] == "step" and event["step"] == 9:
+            os.kill(pids[0], signal.SIGKILL)
+
+    pids: list[int] = []
+    with pytest.raises(TrainingError, match="ended by SIGKILL") as fault:
+        train(tokens, tmp_path / "killed", base, kill, checkpoint_seconds=0)
+    assert "Run again: training goes on" in str(fault.value)
+    events: list[Event] = []
+    product = train(tokens, tmp_path / "killed", base, events.append, checkpoint_seconds=0)
+    resumed = next(event["step"] for event in events if event["type"] == "resumed")
+    assert resumed >= 8
+    assert product.facts["resumed_from"] == [resumed]
+    models = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("straight", "killed")]
+    assert models[0] == models[1]
+    losses = [_losses(tmp_path / name) for name in ("straight", "killed")]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == straight.facts["steps"]
+
+
+def _losses(out: Path) -> list[tuple[int, float]]:
+    entries = map(json.loads, (out / "history.jsonl").read_text("utf8").splitlines())
+    return [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
+
+
+class Cancelled(BaseException):
+    """What an orchestrator throws into a task."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, Cancelled])
+def test_an_interrupt_ends_the_training(
+    base: Path, tokens: Path, tmp_path: Path, interrupt: type[BaseException]
+) -> None:
+    pids: list[int] = []
+
+    def cancel(event: Event) -> None:
+        pids.append(event["pid"])
+        raise interrupt
+
+    with pytest.raises(interrupt):
+        train(tokens, tmp_path / "out", base, cancel, epochs=500)
+    with pytest.raises(ProcessLookupError):  # gone, and no zombie
+        os.kill(pids[0], 0)
+
+
+DRIVER = """
+import json, sys
+from pathlib import Path
+from hone.training import launch
+spec = json.load(open(sys.argv[1]))
+parts = {name: spec[name] for name in ("objective", "method", "settings")}
+launch.train(Path(spec["tokens"]), Path(spec["out"]), base=Path(spec["base"]), **parts,
+             on_event=lambda event: print(json.dumps(event), flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_when_the_parent_is_killed_the_training_ends(base: Path, tokens: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(specification(tokens, tmp_path / "out", base, epochs=500)), "utf8")
+    command = [sys.executable, "-c", DRIVER, str(spec)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = json.loads(parent.stdout.readline())["pid"]
+        assert json.loads(parent.stdout.readline())["type"] == "step"
+        parent.kill()
+    assert gone(child)
+
+
+GROUP = """
+import os, subprocess, sys, time
+from hone.training import wire
+wire.end_with_parent()
+grandchild = subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+print(grandchild.pid, flush=True)
+while True:  # holds the interpreter, as a long call into C may
+    pass
+"""
+
+
+def test_all_that_the_training_started_ends_with_the_parent() -> None:
+    command = [sys.executable, "-c", GROUP]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
+        grandchild = int(process.stdout.readline())
+        process.stdin.close()
+        assert gone(grandchild)
+        assert process.wait(60) == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_errors_of_the_training_come_back_as_themselves(base: Path, tokens: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as fault:
+        train(tokens, tmp_path / "out", base, method=("lora", {"target_modules": ["kwery"]}))
+    assert "no linear layer of the model is called kwery" in str(fault.value)
+    assert "There are query, key, value, dense" in str(fault.value)
+
+
+@pytest.mark.slow
+def test_a_fault_without_a_word_shows_the_end_of_the_log(base: Path, tokens: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError) as fault:
+        train(tokens, tmp_path / "out", base, no_such_setting=1)
+    assert "exit status 1" in str(fault.value)
+    assert "no_such_setting" in str(fault.value)
+    assert str(tmp_path / "out" / "train.log") in str(fault.value)
+
+
+def test_what_does_not_fit_at_one_row_is_an_error_that_says_so(tmp_path: Path) -> None:
+    choices.write(tmp_path, choices.Choices(micro_batch_size=1, precision="fp32"))
+    assert choices.halve(tmp_path) == 0
+    with pytest.raises(OutOfMemory, match="not even one row at a time"):
+        launch._try_smaller(0, "CUDA out of memory", launch.ignore)
+
+
+LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_AS, ({0}, {0}))\n"
+
+
+@pytest.mark.slow
+def test_out_of_memory_halves_the_micro_batch_and_goes_on(tmp_path: Path) -> None:
+    """A real one: the address space is limited to what two rows at a time need, and the batch has 64."""
+    base = tiny_bert(tmp_path / "base", positions=1024)
+    tokens = write_tokens(tmp_path / "tokens", base, train=64, valid=0, longest=1000)
+    settings = {"batch_size": 64, "max_steps": 2, "checkpoint_seconds": 0, "micro_batch_size": 1}
+    peak = _peak_address_space(specification(tokens, tmp_path / "small", base, **settings))
+    spec = specification(tokens, tmp_path / "out", base, **settings | {"micro_batch_size": 0})
+    limit = peak + 300 * 2**20
+    events = _drive(tmp_path, spec, LIMIT.format(limit) + DRIVER)
+    halved = [event["micro_batch_size"] for event in events if event["type"] == "out_of_memory"]
+    facts = json.loads((tmp_path / "out" / "training.json").read_text("utf8"))
+    assert halved
+    assert halved == [64 >> i for i in range(1, len(halved) + 1)]
+    assert facts["micro_batch_size"] == halved[-1]
+    assert facts["micro_batch_size"] * facts["accumulation"] == 64
+    assert facts["steps"] == 2
+
+
+def _drive(folder: Path, spec: Event, driver: str) -> list[Event]:
+    file = folder / "driver.json"
+    file.write_text(json.dumps(spec), "utf8")
+    done = subprocess.run([sys.executable, "-c", driver, str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _peak_address_space(spec: Event) -> int:
+    """The most bytes of address space that a training takes, one row at a time."""
+    sizes: list[int] = []
+
+    def measure(event: Event) -> None:
+        if event["type"] == "started":
+            pids.append(event["pid"])
+        if event["type"] == "step" and event["step"] == 1:
+            status = Path(f"/proc/{pids[0]}/status").read_text("utf8")
+            sizes.append(next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmPeak")))
+
+    pids: list[int] = []
+    parts = {name: spec[name] for name in ("objective", "method", "settings")}
+    launch.train(Path(spec["tokens"]), Path(spec["out"]), base=Path(spec["base"]), on_event=measure, **parts)
+    return sizes[0] * 1024
