@@ -5,8 +5,11 @@ from __future__ import annotations
 import heapq
 import json
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +113,8 @@ def tokenize(
     with environment(ALL_CORES):
         for split, file in files.items():
             account = accounts[split] = Account()
-            encoded = (objective.encode(rows, tokenizer, max_length, targets) for rows in _batches(file, objective))
+            encode = partial(objective.encode, tokenizer=tokenizer, max_length=max_length, targets=targets)
+            encoded = _ahead(encode, _batches(file, objective))
             for batch in _written(encoded, out / f"{split}.arrow"):
                 _check_ids(batch, vocabulary, base)
                 account.add(batch)
@@ -144,6 +148,22 @@ def _batches(file: Any, objective: Objective) -> Iterator[pa.Table]:
         starts = np.flatnonzero(np.diff(np.cumsum(size, dtype=np.int64) // BATCH_BYTES, prepend=-1))
         for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
             yield rows.slice(start, end - start)
+
+
+def _ahead(encode: Callable[[pa.Table], pa.Table], batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The encoded batches in order, two worked on at once: what Python does for one hides behind Rust in the other.
+
+    The first is done alone: it sets the tokenizer's state.
+    """
+    yield encode(next(batches))
+    with ThreadPoolExecutor(2) as pool:
+        ahead: deque[Future[pa.Table]] = deque()
+        for batch in batches:
+            ahead.append(pool.submit(encode, batch))
+            if len(ahead) > 2:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _written(batches: Iterator[pa.Table], path: Path) -> Iterator[pa.Table]:
