@@ -7,9 +7,8 @@ import string
 
 LONGEST = 1_000_000  # characters of a text that are compared; what comes after them is not looked at
 
-_PUNCTUATION = str.maketrans(
-    dict.fromkeys(string.punctuation + "“”‘’‚„«»‹›–—…·•¡¿、。，！？；：（）「」『』【】《》", " ")
-)
+_ASCII_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
+_PUNCTUATION = re.compile("[“”‘’‚„«»‹›–—…·•¡¿、。，！？；：（）「」『』【】《》]")
 # Thai, Lao, Myanmar, Khmer, kana and han are written without spaces: each character is a word of its own.
 _UNSPACED = re.compile("([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0002ffff])")
 
@@ -19,12 +18,16 @@ def fold(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def spread(text: str) -> str:
+    """`text` in lower case with spaces between its words, whatever its script; ASCII punctuation is left in it."""
+    return " ".join(_UNSPACED.sub(r" \1 ", _PUNCTUATION.sub(" ", text.casefold())).split())
+
+
 def fold_to_words(text: str) -> str:
     """The words of the first million characters of `text`, one space between them, without case and punctuation.
 
     A text of nothing but punctuation keeps it.
     """
-    folded = text[:LONGEST].casefold()
-    if not folded.isascii():
-        folded = _UNSPACED.sub(r" \1 ", folded)
-    return " ".join(folded.translate(_PUNCTUATION).split()) or " ".join(folded.split())
+    text = text[:LONGEST]
+    folded = text.casefold() if text.isascii() else spread(text)
+    return " ".join(folded.translate(_ASCII_PUNCTUATION).split()) or fold(text)

@@ -11,8 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from hone.curation.folding import fold_to_words
-from hone.curation.minhash import buckets, shingles, signatures
+from hone.curation.minhash import buckets, digests, hash_words, shingles, signatures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,18 +36,16 @@ def clusters(
 
     Texts for which `apart` differs are never linked.
     """
-    kinds = apart or [None] * len(texts)
-    numbers, unique = _unique(list(zip(kinds, texts, strict=True)))
-    found = _Candidates([words for _, words in unique], threshold, shingle, num_perm)
-    forest = _Forest(len(unique))
+    found = _Candidates(texts, apart, threshold, shingle, num_perm)
+    kind, forest = found.kind, _Forest(len(found.kind))
     for i, j in found.pairs:
-        if unique[i][0] == unique[j][0] and forest.root(i) != forest.root(j) and found.similar(i, j):
+        if kind[i] == kind[j] and forest.root(i) != forest.root(j) and found.similar(i, j):
             forest.join(i, j)
     for crowd in found.crowds:
-        for kind in dict.fromkeys(unique[row][0] for row in crowd.tolist()):
-            _join_crowd(crowd[[unique[row][0] == kind for row in crowd.tolist()]], forest, found)
+        for one in sorted({kind[row] for row in crowd.tolist()}):
+            _join_crowd(crowd[[kind[row] == one for row in crowd.tolist()]], forest, found)
     first: dict[int, int] = {}
-    return [first.setdefault(forest.root(number), index) for index, number in enumerate(numbers)]
+    return [first.setdefault(forest.root(number), index) for index, number in enumerate(found.numbers)]
 
 
 def near_pairs(
@@ -63,31 +60,34 @@ def near_pairs(
 
     Ascending; texts like none of them are left out.
     """
-    numbers, unique = _unique([(None, text) for text in (*texts, *others)])
-    ours, theirs = numbers[: len(texts)], numbers[len(texts) :]
+    found = _Candidates([*texts, *others], (), threshold, shingle, num_perm)
+    ours, theirs = found.numbers[: len(texts)], found.numbers[len(texts) :]
     first: dict[int, int] = {}
     for index, number in enumerate(theirs):
         first.setdefault(number, index)
     matches = {number: first[number] for number in ours if number in first}
-    found = _Candidates([words for _, words in unique], threshold, shingle, num_perm)
     for i, j in found.across(set(ours), set(theirs)):
         if i not in matches and found.similar(i, j):
             matches[i] = first[j]
     return [(index, matches[number]) for index, number in enumerate(ours) if number in matches]
 
 
-def _unique(texts: Sequence[tuple[Hashable, str]]) -> tuple[list[int], list[tuple[Hashable, str]]]:
-    """A number for each text, the same for those of one kind and the same words; kind and words of each number."""
-    number_of: dict[tuple[Hashable, str], int] = {}
-    numbers = [number_of.setdefault((kind, fold_to_words(text)), len(number_of)) for kind, text in texts]
-    return numbers, list(number_of)
-
-
 class _Candidates:
-    """Pairs of texts that may be similar, and the proof. `crowds` are buckets too large to list their pairs."""
+    """Pairs of texts that may be similar, and the proof.
 
-    def __init__(self, words: Sequence[str], threshold: float, shingle: int, num_perm: int) -> None:
-        hashes, offsets = shingles(words, shingle)
+    Texts of the same words and the same kind (`apart`) have one number; `numbers` gives that of each text, and `kind`
+    the kind of each number. `pairs` are of numbers; `crowds` are buckets too large to list their pairs.
+    """
+
+    def __init__(
+        self, texts: Sequence[str], apart: Sequence[Hashable], threshold: float, shingle: int, num_perm: int
+    ) -> None:
+        import numpy as np
+
+        kinds = _numbered(apart) if apart else np.zeros(len(texts), np.int64)
+        first, numbers, hashes, offsets = _shingles_of_distinct(texts, kinds, shingle)
+        self.numbers: list[int] = numbers.tolist()
+        self.kind: list[int] = kinds[first].tolist()
         self._signed = signatures(hashes, offsets, num_perm)
         self._least = num_perm * threshold - DEVIATIONS * (num_perm * threshold * (1 - threshold)) ** 0.5
         self.similar = _prover(hashes, offsets, threshold)
@@ -135,6 +135,34 @@ class _Candidates:
         ]
         enough: npt.NDArray[np.bool_] = np.concatenate([np.zeros(0, np.int64), *agreeing]) >= self._least
         return enough
+
+
+def _numbered(kinds: Sequence[Hashable]) -> I64:
+    """A number for each kind, in the order in which they come."""
+    import numpy as np
+
+    number: dict[Hashable, int] = {}
+    return np.array([number.setdefault(kind, len(number)) for kind in kinds], np.int64)
+
+
+def _shingles_of_distinct(texts: Sequence[str], kinds: I64, size: int) -> tuple[I64, I64, U64, I64]:
+    """A text of each number, the number of each text, and the shingles of each number with their offsets."""
+    import numpy as np
+
+    words, offsets = hash_words(texts)
+    keys = digests(words, offsets) + kinds.astype(np.uint64)
+    _, first, numbers = np.unique(keys, return_index=True, return_inverse=True)
+    return first, numbers, *shingles(*_rows(words, offsets, first), size)
+
+
+def _rows(words: U64, offsets: I64, rows: I64) -> tuple[U64, I64]:
+    """The words and offsets of some rows."""
+    import numpy as np
+
+    counts = np.diff(offsets)[rows]
+    starts = np.concatenate([offsets[:1], np.cumsum(counts)])
+    at = np.arange(starts[-1]) + np.repeat(offsets[rows] - starts[:-1], counts)
+    return words[at], starts
 
 
 def _apart(rows: I64, bucket: I64) -> list[I64]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import string
 from itertools import combinations
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hone.curation import minhash
 from hone.curation.folding import fold_to_words
 from hone.curation.near import FEW, clusters, near_pairs
 
+PUNCTUATION = string.punctuation + " "
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau".split()
 
 
@@ -92,6 +94,16 @@ def test_scripts_without_spaces_are_compared_by_character() -> None:
     assert clusters(texts, 0.8) == [0, 0, 2]
 
 
+@given(st.lists(st.text(), max_size=20))
+def test_words_hash_as_they_are_folded(texts: list[str]) -> None:
+    words, offsets = minhash.hash_words(texts)
+    hashes = [tuple(words[offsets[i] : offsets[i + 1]].tolist()) for i in range(len(texts))]
+    folded = [fold_to_words(text) for text in texts]
+    assert [len(row) for row in hashes] == [text.count(" ") + 1 if text.strip(PUNCTUATION) else 1 for text in folded]
+    for one, other in combinations(range(len(texts)), 2):
+        assert (hashes[one] == hashes[other]) == (folded[one] == folded[other])
+
+
 def test_the_planted_pairs_of_a_real_corpus_are_found_and_no_other(shared: Path) -> None:
     folder = shared / "datasets" / "plagiarism_near_dup"
     lines = (folder / "articles_100.train").read_text("utf8").splitlines()
@@ -113,7 +125,7 @@ def test_signatures_agree_as_often_as_the_sets_are_alike() -> None:
         for _ in range(40):
             words = [f"w{rng.random()}" for _ in range(common + 2 * alone)]
             texts = [" ".join(words[: common + alone]), " ".join(words[:common] + words[common + alone :])]
-            signed = minhash.signatures(*minhash.shingles(texts, 1), 128)
+            signed = minhash.signatures(*minhash.shingles(*minhash.hash_words(texts), 1), 128)
             estimates.append(float((signed[0] == signed[1]).mean()))
         expected = common / (common + 2 * alone)
         spread = (expected * (1 - expected) / 128 / 40) ** 0.5
