@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BertConfig,
+    DistilBertConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from hone.errors import ModelError
+from hone.methods import METHODS
+from hone.methods.freeze import Freeze
+from hone.methods.full import Full
+from hone.methods.lora import Lora
+
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "initializer_range": 0.3,
+}
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "bert": BertConfig(vocab_size=50, **SMALL),
+    "distilbert": DistilBertConfig(vocab_size=50, dim=16, n_layers=3, n_heads=2, hidden_dim=32),
+    "llama": LlamaConfig(vocab_size=50, pad_token_id=0, **SMALL),
+    "gpt2": GPT2Config(
+        vocab_size=50,
+        n_embd=16,
+        n_layer=3,
+        n_head=2,
+        initializer_range=0.3,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=1,
+    ),
+    "bart": BartConfig(
+        vocab_size=50,
+        d_model=16,
+        encoder_layers=3,
+        decoder_layers=3,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        pad_token_id=0,
+        eos_token_id=2,
+    ),
+}
+
+
+def model(kind: str = "bert") -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(CONFIGS[kind])
+
+
+def moving(model: Any) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def logits(model: Any) -> torch.Tensor:
+    ids = torch.tensor([[5, 6, 7, 2], [8, 9, 10, 2]])
+    with torch.no_grad():
+        answer: torch.Tensor = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    return answer
+
+
+def test_the_table_builds_every_method_without_options() -> None:
+    assert {kind: type(cls()).__name__ for kind, cls in METHODS.items()} == {
+        "full": "Full",
+        "freeze": "Freeze",
+        "lora": "Lora",
+    }
+    assert [cls.adapter for cls in METHODS.values()] == [False, False, True]
+
+
+def test_full_moves_everything() -> None:
+    plain = model()
+    plain.bert.embeddings.requires_grad_(False)
+    trained = Full().prepare(plain)
+    assert moving(trained) == {name for name, _ in plain.named_parameters()}
+    assert Full().merge(trained) is plain
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        ("bert", ("bert.pooler.", "classifier.")),
+        ("distilbert", ("pre_classifier.", "classifier.")),
+        ("llama", ("model.norm.", "score.")),
+        ("gpt2", ("transformer.ln_f.", "score.")),
+        ("bart", ("model.decoder.layernorm_embedding.", "classification_head.")),
+    ],
+)
+def test_freeze_moves_the_head_alone(kind: str, head: tuple[str, ...]) -> None:
+    names = moving(Freeze().prepare(model(kind)))
+    assert names
+    assert {next((part for part in head if name.startswith(part)), name) for name in names} == set(head)
+
+
+def test_freeze_moves_the_top_layers_that_are_asked_for() -> None:
+    names = moving(Freeze(layers=2).prepare(model()))
+    layers = {name.split(".")[3] for name in names if name.startswith("bert.encoder.layer.")}
+    assert layers == {"1", "2"}
+    assert not any("embeddings" in name for name in names)
+    lowest = {name for name, _ in model().named_parameters() if name.startswith("bert.encoder.layer.1.")}
+    assert lowest <= names
+
+
+def test_freeze_of_more_layers_than_there_are_says_how_many() -> None:
+    with pytest.raises(ModelError, match=r"method.layers is 4, and the model has 3 layers \(bert.encoder.layer\)"):
+        Freeze(layers=4).prepare(model())
+
+
+def test_freeze_without_a_list_of_layers_is_refused() -> None:
+    with pytest.raises(ModelError, match="no list of layers"):
+        Freeze().prepare(torch.nn.Sequential(torch.nn.Linear(2, 2)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_lora_moves_adapters_and_the_whole_head(kind: str) -> None:
+    plain = model(kind)
+    beside = {
+        name for name, _ in plain.named_parameters() if not name.startswith((f"{plain.base_model_prefix}.", "model."))
+    }
+    names = {name.removeprefix("base_model.model.") for name in moving(Lora(rank=2).prepare(plain))}
+    adapters = {name for name in names if ".lora_" in name}
+    heads = {name.replace("modules_to_save.default.", "") for name in names - adapters}
+    assert adapters
+    assert beside <= heads
+    assert all(name in beside or ".pooler." in name for name in heads)
+
+
+@pytest.mark.parametrize("options", [{}, {"dora": True}, {"rslora": True, "rank": 8}])
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_merged_computes_what_the_trained_model_does(kind: str, options: dict[str, Any]) -> None:
+    method = Lora(**options)
+    before = logits(model(kind))
+    trained = method.prepare(model(kind))
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn_like(parameter) * 0.3)
+    adapted = logits(trained)
+    merged = method.merge(trained)
+    assert (adapted - before).abs().max() > 1e-3
+    assert torch.allclose(logits(merged), adapted, atol=1e-5)
+    assert type(merged) is type(model(kind))
+    assert {name for name, _ in merged.named_parameters()} == {name for name, _ in model(kind).named_parameters()}
+
+
+def test_lora_takes_the_layers_named() -> None:
+    names = moving(Lora(target_modules=("intermediate.dense",)).prepare(model()))
+    assert {name.split(".lora_")[0].split(".", 6)[-1] for name in names if ".lora_" in name} == {"intermediate.dense"}
+
+
+def test_a_layer_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(ModelError) as fault:
+        Lora(target_modules=("query", "q_proj")).prepare(model())
+    assert "no linear layer of the model is called q_proj" in str(fault.value)
+    assert "There are query, key, value, dense" in str(fault.value)
+
+
+def test_lora_on_a_model_without_a_known_head_is_refused() -> None:
+    with pytest.raises(ModelError, match="does not know this kind of model"):
+        Lora().prepare(model().bert)
