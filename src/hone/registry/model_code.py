@@ -34,8 +34,10 @@ class TextClassifier(PythonModel):  # type: ignore[misc]
         self.tokenizer = load_tokenizer(home)
         self.labels = [self.model.config.id2label[index] for index in range(self.model.config.num_labels)]
 
-    # A hint for model_input would make MLflow check inputs by it instead of by the signature.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    # Of all hints for model_input, a frame's alone leaves the signature in force: MLflow makes a frame of a list.
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """A DataFrame with `label` and `score` (0..1); with `all_scores` also `scores`, {label: probability}."""
         scores = self.scores(texts_of(model_input))
         best = scores.argmax(1)
@@ -78,15 +80,15 @@ class TextClassifier(PythonModel):  # type: ignore[misc]
         return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
 
 
-def texts_of(model_input: Any) -> list[str]:
-    """The texts in a list, a Series or a DataFrame's column `text`; raises ValueError for anything else."""
-    if isinstance(model_input, pd.DataFrame):
-        name = model_input.columns[0]
-        # MLflow hands over the first column alone; a list of texts arrives as column 0.
-        if isinstance(name, str) and name != "text":
-            raise ValueError(f"the first column is {name!r}: send a list of texts, or a frame with the column 'text'")
-        model_input = model_input[name]
-    texts = list(model_input)
+def texts_of(frame: pd.DataFrame) -> list[str]:
+    """The texts in the first column, the one that MLflow hands over; a list of texts arrives as column 0.
+
+    Raises ValueError for a column of another name, and for a value that is no text.
+    """
+    name = frame.columns[0]
+    if isinstance(name, str) and name != "text":
+        raise ValueError(f"the first column is {name!r}: send a list of texts, or a frame with the column 'text'")
+    texts = list(frame[name])
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"row {index} is not a text but {text!r}")

@@ -7,12 +7,8 @@ artifacts/model/    config.json, weights or adapter, tokenizer, README.md (the c
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -74,16 +70,15 @@ def package(place: Path, form: Form, base: BaseModel, *, card: str, example: str
         model_uuid=logged.model_id,
         model_id=logged.model_id,
     )
-    with _quiet():
-        mlflow.pyfunc.save_model(
-            place,
-            python_model=str(form.code),
-            model_config={"max_length": form.max_length, "batch_size": 32, "device": "auto", "base": ""},
-            mlflow_model=described,
-            signature=signature(),
-            input_example=pd.DataFrame({"text": [example]}),
-            pip_requirements=requirements(form.adapter),
-        )
+    mlflow.pyfunc.save_model(
+        place,
+        python_model=str(form.code),
+        model_config={"max_length": form.max_length, "batch_size": 32, "device": "auto", "base": ""},
+        mlflow_model=described,
+        signature=signature(),
+        input_example=pd.DataFrame({"text": [example]}),
+        pip_requirements=requirements(form.adapter),
+    )
     home = place / "artifacts" / "model"
     home.mkdir(parents=True)
     sums = _gather(home, form, base, card)
@@ -119,23 +114,6 @@ def refuse_pickles(place: Path) -> None:
             where=str(place),
             fix="Have the model saved with save_pretrained(..., safe_serialization=True).",
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without MLflow's advice to add type hints, which would replace the signature."""
-    import mlflow.pyfunc
-
-    logger = logging.getLogger(mlflow.pyfunc.__name__)
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
-            warnings.filterwarnings("ignore", category=DeprecationWarning, module="mlflow")
-            yield
-    finally:
-        logger.setLevel(before)
 
 
 def _gather(home: Path, form: Form, base: BaseModel, card: str) -> dict[str, str]:

@@ -30,9 +30,11 @@ pytestmark = pytest.mark.slow
 @contextmanager
 def mlflow(*words: str, log: Path, **environment: str) -> Iterator[None]:
     """Within the block `mlflow WORDS` runs and has said that it listens; at the end its process group is ended."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", *words],
-        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONPATH": ""} | environment,
+        # `mlflow models serve` calls uvicorn by its name.
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONPATH": "", "PATH": path} | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
