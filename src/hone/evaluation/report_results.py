@@ -104,7 +104,7 @@ def classes(metrics: View, trained_on: Mapping[str, int]) -> list[View]:
     return sorted(found, key=lambda entry: (not entry["support"], entry["f1"]["value"], -entry["support"]))
 
 
-def confusion(metrics: View, most_pairs: int = 10) -> View | None:
+def confusion(metrics: View) -> View | None:
     """The confusion matrix as shares of each true class, and the pairs taken for each other most; None without one."""
     matrix = metrics.get("confusion")
     if not matrix:
@@ -129,7 +129,7 @@ def confusion(metrics: View, most_pairs: int = 10) -> View | None:
         if i != j and counts[i][j]
     ]
     pairs.sort(key=lambda pair: (-pair["rows"], -pair["share"]))
-    return {"labels": labels, "cells": cells, "pairs": pairs[:most_pairs], "all_pairs": len(pairs)}
+    return {"labels": labels, "cells": cells, "pairs": pairs[: 10 if len(labels) > 7 else 6], "all_pairs": len(pairs)}
 
 
 def _range(matrix: View, i: int, j: int) -> View:
