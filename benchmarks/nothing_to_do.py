@@ -1,6 +1,6 @@
 """A run with nothing to do, from command to prompt, against `dvc repro` on seven stages that are up to date.
 
-    python benchmarks/nothing_to_do.py [CONF]   runs CONF once first, if its results are not there
+python benchmarks/nothing_to_do.py [CONF]   runs CONF once first, if its results are not there
 """
 
 from __future__ import annotations

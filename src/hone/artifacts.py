@@ -237,9 +237,7 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _commit(
-        self, recipe: Recipe, work: Path, product: Product, about: dict[str, Any], config: str
-    ) -> Artifact:
+    def _commit(self, recipe: Recipe, work: Path, product: Product, about: dict[str, Any], config: str) -> Artifact:
         (work / CONFIG).write_text(config, "utf8")
         files = {
             str(file.relative_to(work)): {"bytes": file.stat().st_size, "sha256": file_digest(file)}

@@ -67,7 +67,7 @@ def conf(tmp_path: Path, base_model: Path, rows_csv: Path) -> Path:
         "ingest": {"source": {"kind": "files", "paths": [str(rows_csv)]}, "columns": {"label": "topic"}},
         "model": {"base": str(base_model)},
         "tokenization": {"max_length": 32},
-        "training": {"epochs": 4, "batch_size": 16, "learning_rate": 5.0e-3, "checkpoint_seconds": 0},
+        "training": {"epochs": 10, "batch_size": 16, "learning_rate": 5.0e-3},
         "evaluation": {"resamples": 200},
     }
     path = tmp_path / "small.yaml"

@@ -85,7 +85,7 @@ def test_one_command_gives_a_registered_model_and_a_second_has_nothing_to_do(
 
 def test_a_miss_has_its_reason_and_equal_rows_stop_it(hone: Hone, conf: Path, environment: dict[str, str]) -> None:
     assert hone("run", conf).returncode == 0
-    assert plan(hone, conf, "training.epochs=5")["train"] == ("miss", "training.epochs 4.0 -> 5.0")
+    assert plan(hone, conf, "training.epochs=5")["train"] == ("miss", "training.epochs 10.0 -> 5.0")
 
     # A filter that drops nothing more: curate runs, and its rows being the same, nothing after it does.
     change = "curation.steps.filters.min_chars=2"
@@ -125,8 +125,8 @@ def in_training(run: subprocess.Popen[str]) -> int:
 def test_a_run_ended_in_the_middle_of_training_goes_on_in_the_same_mlflow_run(
     how: signal.Signals, hone: Hone, conf: Path, environment: dict[str, str]
 ) -> None:
-    long = "training.epochs=30"
-    command = [sys.executable, "-m", "hone.cli", "run", str(conf), long]
+    long = ("training.epochs=30", "training.checkpoint_seconds=0")
+    command = [sys.executable, "-m", "hone.cli", "run", str(conf), *long]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True) as run:
         run.args = [environment["HONE_HOME"]]
         child = in_training(run)
@@ -140,7 +140,7 @@ def test_a_run_ended_in_the_middle_of_training_goes_on_in_the_same_mlflow_run(
         run.wait()
     begun = mlflow_runs(environment)
     assert len(begun) == 1
-    again = hone("run", conf, long)
+    again = hone("run", conf, *long)
     assert again.returncode == 0, again.stderr
     assert manifest(environment, "train")["facts"]["resumed_from"]
     assert manifest(environment, "register")["facts"]["run_id"] == begun[0]

