@@ -39,13 +39,16 @@ def neighbours(
         queries[at] = embedded
     labels = train["label"].to_numpy()
     memory = ((e, labels[at]) for at, e in _blocks(_embeddings(model, train, reader, advance, "embedding train rows")))
-    return vote(*nearest(queries, memory, min(k, len(train))), classes)
+    return vote(*nearest(queries, memory, k), classes)
 
 
 def nearest(
     queries: np.ndarray, memory: Iterable[tuple[np.ndarray, np.ndarray]], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine similarities and labels, [queries, k] nearest first, of unit vectors in `memory`: blocks with labels."""
+    """Cosine similarities and labels, [queries, k] nearest first, of unit vectors in `memory`: blocks with labels.
+
+    Where there are fewer than k the similarities end in -inf, which has no vote.
+    """
     best = np.full((len(queries), k), -np.inf, np.float32)
     names = np.zeros((len(queries), k), np.int64)
     for block, labels in memory:

@@ -46,3 +46,9 @@ def test_a_text_that_stands_in_the_memory_decides_alone() -> None:
     memory = vectors(50, seed=5)
     labels = np.array([1] + [0] * 49)
     assert vote(*nearest(memory[:1], [(memory, labels)], 10), 2)[0, 1] > 0.999
+
+
+def test_of_fewer_rows_than_neighbours_all_vote() -> None:
+    memory, queries, labels = vectors(4, seed=6), vectors(9, seed=7), np.array([2, 1, 2, 0])
+    asked_for_more = vote(*nearest(queries, [(memory, labels)], 10), 3)
+    assert asked_for_more == pytest.approx(vote(*nearest(queries, [(memory, labels)], 4), 3))

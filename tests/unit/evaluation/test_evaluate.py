@@ -35,7 +35,7 @@ from transformers import (
 
 from hone.artifacts import Product
 from hone.errors import ConfigError, DataError, ModelError
-from hone.evaluation import predict
+from hone.evaluation import baselines, predict
 from hone.evaluation.evaluate import evaluate
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
@@ -449,15 +449,29 @@ def test_an_unknown_slice_is_told_before_the_model_is_looked_for(line: Line, tmp
         run(nowhere, tmp_path / "out", slices=["length", "topic"])
 
 
-@pytest.mark.parametrize(("kept", "message"), [(0, "has no rows to test"), (89, "89 rows are not the 90")])
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [(0, "has no rows to test"), (89, "89 rows are not the 90"), (91, "91 rows are not the 90")],
+)
 def test_test_rows_that_are_not_those_tokenized_are_refused(
     line: Line, tmp_path: Path, kept: int, message: str
 ) -> None:
-    def cut(splits: Path) -> None:
-        pq.write_table(pq.read_table(splits / "test.parquet").slice(0, kept), splits / "test.parquet")
+    def change(splits: Path) -> None:
+        test, valid = pq.read_table(splits / "test.parquet"), pq.read_table(splits / "valid.parquet")
+        pq.write_table(pa.concat_tables([test, valid]).slice(0, kept), splits / "test.parquet")
 
     with pytest.raises(DataError, match=message):
-        run(changed(line, tmp_path, "splits", cut), tmp_path / "out")
+        run(changed(line, tmp_path, "splits", change), tmp_path / "out")
+
+
+def test_training_rows_are_remembered_block_by_block_as_they_are_at_once(
+    line: Line, metrics: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "LIMITS", {"cpu": (16, 2048)})
+    monkeypatch.setattr(baselines, "BLOCK", 50)
+    run(line, tmp_path)
+    found = json.loads((tmp_path / "metrics.json").read_text("utf8"))
+    assert found["systems"]["neighbours"] == metrics["systems"]["neighbours"]
 
 
 def test_batches_hold_rows_of_like_length_within_the_limit_and_every_row_once(
