@@ -122,6 +122,12 @@ class TestUrls:
         assert "127.0.0.1" in str(fault.value)
         _no_secret(fault.value)
 
+    def test_what_a_driver_says_is_shown_without_secrets(self) -> None:
+        """The driver repeats a wrong sslmode in its message; what stands in a URL's query may be a secret."""
+        with pytest.raises(ServiceError, match=r'invalid sslmode value: "\*\*\*"') as fault:
+            values("postgresql://reader@127.0.0.1:1/tickets?sslmode=geheim", "select 1")
+        _no_secret(fault.value)
+
 
 def _no_secret(fault: HoneError) -> None:
     """Neither in the message nor in what a traceback would print."""
