@@ -308,7 +308,7 @@ def _register(job: Job) -> Product:
         return register(
             job.out,
             artifacts=job.inputs,
-            report=render(config.name, job.inputs, run.links()),
+            report=render(config.name, job.inputs, run.links() | _data_docs(job)),
             base=job.base(),
             objective=_build(OBJECTIVES, config.objective),
             method=_build(METHODS, config.method),
@@ -320,6 +320,11 @@ def _register(job: Job) -> Product:
             tags=_git_commit() | dict(job.tags),
             on_progress=job.on_progress,
         )
+
+
+def _data_docs(job: Job) -> dict[str, str]:
+    checked = job.inputs["validate"]
+    return {"Data Docs": (checked.path / checked.facts()["data_docs"]).as_uri()}
 
 
 def _git_commit() -> dict[str, str]:
