@@ -99,7 +99,10 @@ def load_trained(path: Path, targets: Mapping[str, Any], device: torch.device) -
 
 
 def load_base(base: Path, device: torch.device) -> PreTrainedModel:
-    """The frozen base model without a head, float32: the encoder, where it is one of a pair."""
+    """The frozen base model without a head, float32: the encoder, where it is one of a pair.
+
+    Raises ModelError where it cannot be loaded.
+    """
     import torch
     from transformers import AutoModel
 
@@ -107,7 +110,11 @@ def load_base(base: Path, device: torch.device) -> PreTrainedModel:
         with _quiet():
             model = AutoModel.from_pretrained(base, dtype=torch.float32, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as fault:
-        raise _not_loadable(base, str(fault)) from fault
+        raise ModelError(
+            f"cannot be loaded for its embeddings: {fault}",
+            where=str(base),
+            fix="Choose a base model that transformers' AutoModel knows.",
+        ) from fault
     reads = model.get_encoder() if model.config.is_encoder_decoder else model
     return reads.eval().to(device)
 

@@ -500,6 +500,13 @@ def test_of_an_encoder_and_a_decoder_the_encoder_embeds(tmp_path: Path) -> None:
     assert encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.shape == (1, 3, 16)
 
 
+def test_a_base_model_without_weights_is_told_by_its_place(tmp_path: Path) -> None:
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="cannot be loaded for its embeddings") as caught:
+        predict.load_base(tmp_path, torch.device("cpu"))
+    assert caught.value.where == str(tmp_path)
+
+
 def finite(value: object) -> bool:
     """Whether every number in a JSON tree is finite and nothing in it is null but what may be."""
     if isinstance(value, Mapping):
