@@ -63,7 +63,7 @@ def shingles(words: U64, offsets: I64, size: int) -> tuple[U64, I64]:
 
     parts = [
         _shingle_block(words[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1]), size)
-        for first, last in _cuts(offsets, CHUNK_WORDS)
+        for first, last in cuts(offsets, CHUNK_WORDS)
     ]
     counts = np.maximum(np.diff(offsets) - size + 1, 1)
     return np.concatenate([words[:0], *parts]), np.concatenate([offsets[:1], np.cumsum(counts)])
@@ -91,7 +91,7 @@ def signatures(hashes: U64, offsets: I64, num_perm: int) -> U32:
             np.minimum.reduceat(permuted, starts, out=least[i])
         signed[first:last] = least.T
 
-    for _ in _in_threads(sign, _cuts(offsets, BLOCK)):
+    for _ in _in_threads(sign, cuts(offsets, BLOCK)):
         pass
     return signed
 
@@ -134,6 +134,24 @@ def miss_probability(similarity: float, width: int, bands: int) -> float:
     return float((1 - similarity**width) ** bands)
 
 
+def cuts(offsets: I64, size: int) -> list[tuple[int, int]]:
+    """Ranges of rows that together hold some `size` items; a larger row is a range of its own."""
+    import numpy as np
+
+    marks = np.arange(0, offsets[-1] + size, size)
+    cuts = np.unique(np.searchsorted(offsets, marks).clip(max=len(offsets) - 1)).tolist()
+    return list(pairwise(cuts))
+
+
+def positions(offsets: I64, rows: I64) -> tuple[I64, I64]:
+    """Where the items of some rows lie, row after row, and the offsets of the rows among them."""
+    import numpy as np
+
+    counts = np.diff(offsets)[rows]
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    return np.arange(starts[-1]) + np.repeat(offsets[rows] - starts[:-1], counts), starts
+
+
 def _in_threads(work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
     """`work` on each part, in order; numpy lets other threads run meanwhile."""
     from concurrent.futures import ThreadPoolExecutor
@@ -153,15 +171,6 @@ def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
             chunk, length = [], 0
     if chunk:
         yield chunk
-
-
-def _cuts(offsets: I64, size: int) -> list[tuple[int, int]]:
-    """Ranges of rows that together hold some `size` items; a larger row is a range of its own."""
-    import numpy as np
-
-    marks = np.arange(0, offsets[-1] + size, size)
-    cuts = np.unique(np.searchsorted(offsets, marks).clip(max=len(offsets) - 1)).tolist()
-    return list(pairwise(cuts))
 
 
 def _hash_chunk(texts: list[str]) -> tuple[U64, I64]:

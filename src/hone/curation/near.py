@@ -7,17 +7,18 @@ punctuation. What is reported is at or above the threshold for certain; of pairs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from hone.curation.minhash import buckets, digests, hash_words, shingles, signatures
+from hone.curation.jaccard import ShingleSets
+from hone.curation.minhash import buckets, digests, hash_words, positions, shingles, signatures
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from hone.curation.minhash import I64, U64
+    from hone.curation.minhash import I64, U32, U64
 
 SHINGLE, NUM_PERM = 3, 128
 FEW = 32  # rows of a bucket up to which all its pairs are listed; larger buckets are gone through row by row
@@ -36,10 +37,10 @@ def clusters(
 
     Texts for which `apart` differs are never linked.
     """
-    found = _Candidates(texts, apart, threshold, shingle, num_perm)
+    found = _Alike(texts, apart, threshold, shingle, num_perm)
     kind, forest = found.kind, _Forest(len(found.kind))
     for i, j in found.pairs:
-        if kind[i] == kind[j] and forest.root(i) != forest.root(j) and found.similar(i, j):
+        if kind[i] == kind[j]:
             forest.join(i, j)
     for crowd in found.crowds:
         for one in sorted({kind[row] for row in crowd.tolist()}):
@@ -60,23 +61,28 @@ def near_pairs(
 
     Ascending; texts like none of them are left out.
     """
-    found = _Candidates([*texts, *others], (), threshold, shingle, num_perm)
+    found = _Alike([*texts, *others], (), threshold, shingle, num_perm)
     ours, theirs = found.numbers[: len(texts)], found.numbers[len(texts) :]
     first: dict[int, int] = {}
     for index, number in enumerate(theirs):
         first.setdefault(number, index)
     matches = {number: first[number] for number in ours if number in first}
-    for i, j in found.across(set(ours), set(theirs)):
-        if i not in matches and found.similar(i, j):
-            matches[i] = first[j]
+    for i, j in (
+        *found.pairs,
+        *((j, i) for i, j in found.pairs),
+        *found.crowded(set(ours) - set(matches), set(theirs)),
+    ):
+        if j in first:
+            matches.setdefault(i, first[j])
     return [(index, matches[number]) for index, number in enumerate(ours) if number in matches]
 
 
-class _Candidates:
-    """Pairs of texts that may be similar, and the proof.
+class _Alike:
+    """Pairs of texts that are similar.
 
     Texts of the same words and the same kind (`apart`) have one number; `numbers` gives that of each text, and `kind`
-    the kind of each number. `pairs` are of numbers; `crowds` are buckets too large to list their pairs.
+    the kind of each number. `pairs` are similar numbers i < j, all but those that share nothing but `crowds`: buckets
+    too large to list their pairs.
     """
 
     def __init__(
@@ -88,11 +94,14 @@ class _Candidates:
         first, numbers, hashes, offsets = _shingles_of_distinct(texts, kinds, shingle)
         self.numbers: list[int] = numbers.tolist()
         self.kind: list[int] = kinds[first].tolist()
+        self.sets = ShingleSets(hashes, offsets, threshold)
         self._signed = signatures(hashes, offsets, num_perm)
         self._least = num_perm * threshold - DEVIATIONS * (num_perm * threshold * (1 - threshold)) ** 0.5
-        self.similar = _prover(hashes, offsets, threshold)
-        self.crowds: list[I64] = []
-        self.pairs = self._list(threshold)
+        i, j, self.crowds = _candidates(self._signed, threshold)
+        plausible = self._plausible(i, j)
+        i, j = i[plausible], j[plausible]
+        alike = self.sets.all_alike(i, j)
+        self.pairs: list[tuple[int, int]] = list(zip(i[alike].tolist(), j[alike].tolist(), strict=True))
 
     def agreement(self, crowd: I64, row: int) -> I64:
         """Positions in `crowd` whose signatures do not rule out similarity with `row`."""
@@ -100,30 +109,14 @@ class _Candidates:
 
         return np.flatnonzero(self._plausible(crowd, np.array([row])))
 
-    def across(self, left: set[int], right: set[int]) -> Iterator[tuple[int, int]]:
-        """Candidate pairs of one in `left` and another in `right`."""
-        for i, j in self.pairs:
-            if i in left and j in right:
-                yield i, j
-            if j in left and i in right:
-                yield j, i
+    def crowded(self, left: set[int], right: set[int]) -> Iterator[tuple[int, int]]:
+        """For each number in `left` and each crowd one similar number in `right`, if there is one."""
         for crowd in self.crowds:
             theirs = crowd[[row in right for row in crowd.tolist()]]
             for row in crowd.tolist() if len(theirs) else ():
                 if row in left:
-                    yield from ((row, other) for other in theirs[self.agreement(theirs, row)].tolist())
-
-    def _list(self, threshold: float) -> list[tuple[int, int]]:
-        import numpy as np
-
-        listed = [np.zeros((0, 2), np.int64)]
-        for rows, bucket in buckets(self._signed, threshold):
-            few = np.bincount(bucket)[bucket] <= FEW
-            self.crowds += _apart(rows[~few], bucket[~few])
-            i, j = _pairs(rows[few], bucket[few])
-            plausible = self._plausible(i, j)
-            listed.append(np.stack([i[plausible], j[plausible]], axis=1))
-        return sorted(set(map(tuple, np.concatenate(listed).tolist())))
+                    plausible = theirs[self.agreement(theirs, row)].tolist()
+                    yield from ((row, other) for other in islice((o for o in plausible if self.sets.alike(row, o)), 1))
 
     def _plausible(self, i: I64, j: I64) -> npt.NDArray[np.bool_]:
         """Whether the signatures of the rows `i` do not rule out similarity with those of the rows `j`."""
@@ -135,6 +128,22 @@ class _Candidates:
         ]
         enough: npt.NDArray[np.bool_] = np.concatenate([np.zeros(0, np.int64), *agreeing]) >= self._least
         return enough
+
+
+def _candidates(signed: U32, threshold: float) -> tuple[I64, I64, list[I64]]:
+    """Pairs i < j of rows that share a bucket, each once and in order, and the buckets of more than FEW rows."""
+    import numpy as np
+
+    count = max(1, len(signed))
+    codes = np.zeros(0, np.int64)  # i * count + j
+    crowds: list[I64] = []
+    for rows, bucket in buckets(signed, threshold):
+        few = np.bincount(bucket)[bucket] <= FEW
+        crowds += _apart(rows[~few], bucket[~few])
+        i, j = _pairs(rows[few], bucket[few])
+        codes = np.sort(np.concatenate([codes, i * count + j]))
+        codes = codes[np.diff(codes, prepend=-1) > 0]
+    return codes // count, codes % count, crowds
 
 
 def _numbered(kinds: Sequence[Hashable]) -> I64:
@@ -152,17 +161,8 @@ def _shingles_of_distinct(texts: Sequence[str], kinds: I64, size: int) -> tuple[
     words, offsets = hash_words(texts)
     keys = digests(words, offsets) + kinds.astype(np.uint64)
     _, first, numbers = np.unique(keys, return_index=True, return_inverse=True)
-    return first, numbers, *shingles(*_rows(words, offsets, first), size)
-
-
-def _rows(words: U64, offsets: I64, rows: I64) -> tuple[U64, I64]:
-    """The words and offsets of some rows."""
-    import numpy as np
-
-    counts = np.diff(offsets)[rows]
-    starts = np.concatenate([offsets[:1], np.cumsum(counts)])
-    at = np.arange(starts[-1]) + np.repeat(offsets[rows] - starts[:-1], counts)
-    return words[at], starts
+    at, offsets = positions(offsets, first)
+    return first, numbers, *shingles(words[at], offsets, size)
 
 
 def _apart(rows: I64, bucket: I64) -> list[I64]:
@@ -186,24 +186,7 @@ def _pairs(rows: I64, bucket: I64) -> tuple[I64, I64]:
     return np.concatenate(i), np.concatenate(j)
 
 
-def _prover(hashes: U64, offsets: I64, threshold: float) -> Callable[[int, int], bool]:
-    """Whether the Jaccard index of two texts' shingles is `threshold` or more."""
-
-    @lru_cache(maxsize=8192)
-    def shingle_set(row: int) -> frozenset[int]:
-        return frozenset(hashes[offsets[row] : offsets[row + 1]].tolist())
-
-    def similar(i: int, j: int) -> bool:
-        one, other = shingle_set(i), shingle_set(j)
-        if min(len(one), len(other)) < threshold * max(len(one), len(other)):
-            return False
-        common = len(one & other)
-        return common / (len(one) + len(other) - common) >= threshold
-
-    return similar
-
-
-def _join_crowd(crowd: I64, forest: _Forest, found: _Candidates) -> None:
+def _join_crowd(crowd: I64, forest: _Forest, found: _Alike) -> None:
     """Join what is similar in a large bucket; rows already in one cluster are not compared."""
     import numpy as np
 
@@ -213,7 +196,7 @@ def _join_crowd(crowd: I64, forest: _Forest, found: _Candidates) -> None:
             continue
         open_ = found.agreement(crowd[:at], int(crowd[at]))
         while len(open_ := open_[trees[open_] != trees[at]]):
-            if found.similar(int(crowd[open_[0]]), int(crowd[at])):
+            if found.sets.alike(int(crowd[open_[0]]), int(crowd[at])):
                 forest.join(int(crowd[open_[0]]), int(crowd[at]))
                 trees[trees == trees[at]] = trees[open_[0]]
             open_ = open_[1:]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hone.artifacts import Product
 from hone.curation.balance import Balance
 from hone.curation.conflicts import LabelConflicts
-from hone.curation.curate import curate
+from hone.curation.curate import curate, write
 from hone.curation.duplicates import Duplicates
 from hone.curation.filters import Filters
 from hone.curation.near import near_pairs
@@ -124,8 +124,11 @@ def test_three_examples_of_each_reason_and_no_more_of_a_text_than_shows(tmp_path
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     rows = dirty_rows()
     curated(rows, tmp_path / "one")
-    curated(pa.concat_tables([rows[:100], rows[100:]]), tmp_path / "two")
-    for file in (*FILES, "rejects.parquet"):
+    curated(rows, tmp_path / "two")
+    many = pa.table({"text": [f"text {i} " * 5 for i in range(50_000)]})
+    write(many, tmp_path / "one" / "whole")
+    write(pa.concat_tables([many[:77], many[77:30_000], many[30_000:]]), tmp_path / "two" / "whole")
+    for file in (*FILES, "rejects.parquet", "whole"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 

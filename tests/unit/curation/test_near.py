@@ -66,6 +66,12 @@ def test_clusters_of_short_texts_too(texts: list[str], threshold: float) -> None
     assert clusters(texts, threshold) == by_comparing_all(texts, threshold)
 
 
+def test_a_crowd_of_near_duplicates_is_one_cluster() -> None:
+    bases = [" ".join(random.Random(seed).choices(WORDS, k=60)) for seed in range(2)]
+    texts = [f"{bases[i % 2]} end{i}" for i in range(10 * FEW)]
+    assert clusters(texts, 0.9) == [0, 1] * (5 * FEW)
+
+
 def test_texts_kept_apart_are_never_one_cluster() -> None:
     texts = ["the very same words"] * 4
     assert clusters(texts, 0.8, apart=["a", "b", "a", "b"]) == [0, 1, 0, 1]

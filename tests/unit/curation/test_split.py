@@ -98,6 +98,13 @@ def test_contaminated_rows_are_those_of_the_earlier_split() -> None:
     }
 
 
+def test_a_row_like_one_that_went_for_contamination_itself_stays() -> None:
+    words = random_texts(2)[0].split() + random_texts(2)[1].split()
+    test, valid, train = words, [*words[:-1], "other"], ["another", *words[1:-1], "other"]
+    texts = [" ".join(text) for text in (train, valid, test)]
+    assert contaminated(texts, ["train", "valid", "test"], 0.86) == {1: ("nearly also in test", 2)}
+
+
 def test_splits_go_by_their_usual_names() -> None:
     assert known_splits(["Train", "validation", "dev", "test", ""]) == ["train", "valid", "valid", "test", "train"]
     assert known_splits(["train", "train"]) == ["", ""]
