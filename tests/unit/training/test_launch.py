@@ -191,20 +191,20 @@ LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_AS, ({0}, {0}))\n"
 
 @pytest.mark.slow
 def test_out_of_memory_halves_the_micro_batch_and_goes_on(tmp_path: Path) -> None:
-    """A real one: the address space is limited to what two rows at a time need, and the batch has 64."""
-    base = tiny_bert(tmp_path / "base", positions=1024)
-    tokens = write_tokens(tmp_path / "tokens", base, train=64, valid=0, longest=1000)
-    settings = {"batch_size": 64, "max_steps": 2, "checkpoint_seconds": 0, "micro_batch_size": 1}
+    """A real one: the address space is limited to little more than one row at a time needs, and the batch has 32."""
+    base = tiny_bert(tmp_path / "base", positions=512)
+    tokens = write_tokens(tmp_path / "tokens", base, train=32, valid=0, longest=512)
+    settings = {"batch_size": 32, "max_steps": 2, "checkpoint_seconds": 0, "micro_batch_size": 1}
     peak = _peak_address_space(specification(tokens, tmp_path / "small", base, **settings))
     spec = specification(tokens, tmp_path / "out", base, **settings | {"micro_batch_size": 0})
-    limit = peak + 300 * 2**20
+    limit = peak + 150 * 2**20
     events = _drive(tmp_path, spec, LIMIT.format(limit) + DRIVER)
     halved = [event["micro_batch_size"] for event in events if event["type"] == "out_of_memory"]
     facts = json.loads((tmp_path / "out" / "training.json").read_text("utf8"))
     assert halved
-    assert halved == [64 >> i for i in range(1, len(halved) + 1)]
+    assert halved == [32 >> i for i in range(1, len(halved) + 1)]
     assert facts["micro_batch_size"] == halved[-1]
-    assert facts["micro_batch_size"] * facts["accumulation"] == 64
+    assert facts["micro_batch_size"] * facts["accumulation"] == 32
     assert facts["steps"] == 2
 
 
