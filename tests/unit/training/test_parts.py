@@ -1,0 +1,125 @@
+"""The small parts: rows in place, narrowed embeddings, arithmetic, gradients, choices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
+
+from hone.errors import DataError
+from hone.methods.freeze import Freeze
+from hone.methods.lora import Lora
+from hone.training import choices, flops
+from hone.training.embeddings import UsedRows, narrow
+from hone.training.optimization import adamw, clip
+from hone.training.tokens import TokenFile
+
+CONFIG = BertConfig(
+    vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, num_labels=3
+)
+
+
+def _model() -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    return BertForSequenceClassification(CONFIG).eval()
+
+
+def test_rows_come_from_any_chunk_in_the_order_asked_for(tmp_path: Path) -> None:
+    lists = [[i] * (i % 5 + 1) for i in range(23)]
+    columns = {"id": [f"r{i}" for i in range(23)], "input_ids": pa.array(lists, pa.list_(pa.int32()))}
+    table = pa.table(columns | {"label": pa.array(range(23), pa.int64())})
+    with pa.ipc.new_file(tmp_path / "t.arrow", table.schema) as file:
+        file.write_table(table, max_chunksize=4)
+    tokens = TokenFile(tmp_path / "t.arrow")
+    rows = tokens.rows([22, 0, 4, 3])
+    assert [ids.tolist() for ids in rows["input_ids"]] == [lists[i] for i in (22, 0, 4, 3)]
+    assert rows["label"] == [22, 0, 4, 3]
+    assert tokens.names([4, 21]) == ["r4", "r21"]
+    assert tokens.lengths.tolist() == [len(ids) for ids in lists]
+    assert tokens.used_ids().tolist() == list(range(23))
+
+
+def test_a_file_that_is_no_arrow_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.arrow").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match=r"t\.arrow: cannot be read"):
+        TokenFile(tmp_path / "t.arrow")
+
+
+def test_training_a_narrowed_embedding_gives_the_same_weights() -> None:
+    used = np.array([3, 5, 8, 9, 30])
+    batch = {"input_ids": torch.from_numpy(used)[None], "labels": torch.tensor([1])}
+    results = []
+    for narrowed in (False, True):
+        model = _model()
+        widen = narrow(model, used, 0) if narrowed else lambda: None
+        assert isinstance(model.get_input_embeddings(), UsedRows) == narrowed
+        optimizer = adamw(model, 0.3)
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 1e-2
+        for _ in range(3):
+            model(**batch).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        widen()
+        results.append(model.state_dict())
+    before = _model().state_dict()["bert.embeddings.word_embeddings.weight"]
+    after = results[1]["bert.embeddings.word_embeddings.weight"]
+    assert (before != after).any(1).nonzero().flatten().tolist() == used.tolist()
+    assert all(torch.allclose(results[0][name], results[1][name], atol=1e-6) for name in results[0])
+
+
+def test_an_embedding_that_is_tied_or_stands_still_is_left_alone() -> None:
+    tied, frozen = BertForMaskedLM(CONFIG), Freeze().prepare(_model())
+    for model in (tied, frozen):
+        before = model.get_input_embeddings()
+        narrow(model, np.arange(5), 0)
+        assert model.get_input_embeddings() is before
+
+
+def test_flops_of_full_training_are_those_of_the_formula() -> None:
+    """Two layers of 4 x 16 x 16 and 2 x 16 x 32, the pooler's 16 x 16 and the head's 16 x 3, 6 for each and token."""
+    weights = 2 * (4 * 16 * 16 + 2 * 16 * 32) + 16 * 16 + 16 * 3
+    counted = flops.count(_model())
+    assert counted.per_token == 6 * weights
+    assert counted.per_pair == 12 * 2 * 16
+    assert counted.of(np.array([3, 5])) == 8 * 6 * weights + (9 + 25) * 12 * 2 * 16
+
+
+def test_frozen_weights_take_less() -> None:
+    full, lora = flops.count(_model()), flops.count(Lora(rank=2).prepare(_model()))
+    head = flops.count(Freeze().prepare(_model()))
+    assert full.per_token / 2 < lora.per_token < full.per_token
+    assert full.per_token / 3 < head.per_token < full.per_token / 2
+    assert head.per_pair < full.per_pair / 2
+
+
+def test_biases_norms_and_embeddings_do_not_decay() -> None:
+    model = _model()
+    decayed, others = adamw(model, 0.1).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert {names[id(p)] for p in others["params"]} == {
+        name for name in names.values() if "LayerNorm" in name or "embeddings" in name or name.endswith("bias")
+    }
+    assert len(decayed["params"]) + len(others["params"]) == len(names)
+
+
+def test_gradients_are_scaled_then_clipped_and_the_norm_is_that_before() -> None:
+    gradients = [torch.tensor([3.0]), torch.tensor([4.0])]
+    assert float(clip(gradients, 2.0, 1.0)) == pytest.approx(10.0)
+    assert torch.cat(gradients).norm().item() == pytest.approx(1.0, abs=1e-5)
+    loose = [torch.tensor([3.0]), torch.tensor([4.0])]
+    clip(loose, 0.5, 0.0)
+    assert torch.cat(loose).tolist() == [1.5, 2.0]
+
+
+def test_choices_outlive_the_process_and_the_micro_batch_halves_down_to_one(tmp_path: Path) -> None:
+    assert choices.read(tmp_path) == choices.Choices()
+    made = choices.Choices(micro_batch_size=5, precision="bf16", resumed_from=(3, 9))
+    choices.write(tmp_path, made)
+    assert choices.read(tmp_path) == made
+    assert [choices.halve(tmp_path) for _ in range(4)] == [3, 2, 1, 0]
+    assert choices.read(tmp_path) == choices.Choices(1, "bf16", (3, 9))
