@@ -176,16 +176,14 @@ def _log_metrics(client: MlflowClient, run: Run, metrics: Mapping[str, float]) -
 
 
 def _log_datasets(client: MlflowClient, run: Run, artifacts: Mapping[str, Artifact]) -> None:
+    """Name the splits as the run's inputs; MLflow leaves out those it has."""
     from mlflow.entities import DatasetInput, InputTag
 
-    there = {given.dataset.digest for given in run.inputs.dataset_inputs} if run.inputs else set()
-    new = [
-        DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+    inputs = [
+        DatasetInput(_dataset(artifacts["validate"], split), [InputTag("mlflow.data.context", context)])
         for split, context in SPLITS.items()
-        if (dataset := _dataset(artifacts["validate"], split)).digest not in there
     ]
-    if new:
-        client.log_inputs(run.info.run_id, datasets=new)
+    client.log_inputs(run.info.run_id, datasets=inputs)
 
 
 def _dataset(splits: Artifact, split: str) -> Any:
