@@ -107,7 +107,7 @@ class Outlook:
 
 
 def plan(config: RunConfig, home: Home) -> list[Outlook]:
-    """What each stage would do now. After the first miss a stage is unsure: it runs unless the rows come out the same."""
+    """What each stage would do now. One that waits for another runs unless that comes out with the same rows."""
     found: dict[str, Artifact] = {}
     outlooks: list[Outlook] = []
     for name, stage in STAGES.items():
@@ -328,7 +328,7 @@ def _data_docs(job: Job) -> dict[str, str]:
 
 
 def _git_commit() -> dict[str, str]:
-    """The commit of the repository that the run was started in, marked where files were changed since; {} outside one."""
+    """The commit of the repository that the run was started in, `-dirty` where files were changed since."""
     git = ("git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     try:
         found = subprocess.run(git, capture_output=True, text=True, check=True)
@@ -420,8 +420,8 @@ STAGES: dict[str, Stage] = {
         libraries=lambda _: ["mlflow"],
         keyed=("train", "evaluate"),
         files=(
-            *("evaluation/report.html", "evaluation/report_parts.html", "evaluation/report.css", "evaluation/report.js"),
-            "registry/card.md",
+            *("evaluation/report.html", "evaluation/report_parts.html", "evaluation/report.css"),
+            *("evaluation/report.js", "registry/card.md"),
         ),
         outside=lambda job: {"tracking server": job.home.tracking_uri},
     ),
