@@ -19,7 +19,7 @@ LABELS = ["refund", "shipping", "technical"]
 MAX_LENGTH = 12
 WORDS = ["order", "late", "money", "back", "crash", "screen", "parcel", "please", "why", "app", "card", "lost"]
 # 2 to 16 words: with [CLS] and [SEP] more than MAX_LENGTH for some of them.
-TEXTS = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 3 + i % 15)) for i in range(30)]
+TEXTS = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 3 + i * 7 % 15)) for i in range(30)]
 CONFIG = yaml.safe_dump(
     {
         "name": "tiny",
