@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hone.environment import QUIET, Home, home
+from hone.environment import DEFAULTS, Home, home
 from hone.errors import HoneError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. Errors that Hone knows are printed without a traceback."""
     arguments = _parser().parse_args(argv)
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    os.environ.update({name: value for name, value in DEFAULTS.items() if name not in os.environ})
     try:
         status: int = arguments.command(arguments)
     except HoneError as fault:

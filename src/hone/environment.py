@@ -8,14 +8,15 @@ from pathlib import Path
 
 from hone.artifacts import Store
 
-# The libraries' telemetry is off, and their start-up chatter too.
-QUIET = {
+# The libraries' telemetry is off, their start-up chatter too, and a server that is gone is not waited for in vain.
+DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GX_ANALYTICS_ENABLED": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from hone.environment import QUIET, Home
+from hone.environment import DEFAULTS, Home
 from hone.errors import ServiceError
 
 START_SECONDS = 120
@@ -112,7 +112,7 @@ def _start(server: Server) -> str:
     with log.open("a") as out:
         guard = subprocess.Popen(
             [sys.executable, "-m", "hone.servers", str(server.home), server.name, url, *command],
-            env=os.environ | QUIET | server.environment,
+            env=os.environ | DEFAULTS | server.environment,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

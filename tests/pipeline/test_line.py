@@ -114,7 +114,7 @@ def in_training(run: subprocess.Popen[str]) -> int:
             break
     home = Path(run.args[-1])  # type: ignore[index,arg-type]
     for _ in iter(int, 1):
-        done = list(home.glob("store/work/train-*/checkpoints/*/complete*"))
+        done = list(home.glob("store/work/train-*/checkpoints/step-*"))
         if done or run.poll() is not None:
             break
     children = subprocess.run(["pgrep", "-P", str(run.pid), "-f", "hone.training.loop"], capture_output=True, text=True)
