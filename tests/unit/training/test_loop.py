@@ -263,3 +263,21 @@ def test_an_adapter_of_the_same_training_has_the_same_bytes(base: Path, tokens: 
         content = (tmp_path / "one" / file).read_bytes()
         assert content == (tmp_path / "two" / file).read_bytes()
         assert str(base).encode() not in content
+
+
+def test_gradients_are_divided_by_the_targets_and_not_by_the_rows(
+    steady: Path, more: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An objective that counts two targets in each row has half the loss and half the gradient."""
+    train(specification(more, tmp_path / "one", steady, max_steps=1, micro_batch_size=3))
+    plain = TextClassification.loss
+
+    def doubled(self: TextClassification, model: Any, batch: Any) -> tuple[torch.Tensor, int]:
+        loss, count = plain(self, model, batch)
+        return loss, 2 * count
+
+    monkeypatch.setattr(TextClassification, "loss", doubled)
+    train(specification(more, tmp_path / "two", steady, max_steps=1, micro_batch_size=3))
+    one, two = history(tmp_path / "one")[0], history(tmp_path / "two")[0]
+    assert two["loss"] == pytest.approx(one["loss"] / 2, rel=1e-5)
+    assert two["grad_norm"] == pytest.approx(one["grad_norm"] / 2, rel=1e-5)
