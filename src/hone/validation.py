@@ -188,8 +188,6 @@ def _reasons(aside: pa.Table) -> dict[str, int]:
 
 def _failure(failed: Sequence[tuple[Finding, Expected]], of: int, aside: pa.Table, docs: str) -> ValidationFailed:
     """The error of a suite that does not hold: each expectation, its figure and its example rows."""
-    # What is wrong with a column's presence explains the exceptions of all else about it.
-    failed = sorted(failed, key=lambda pair: pair[0].expectation != "expect_column_to_exist")
     lines = [line for finding, _ in failed[:SHOWN] for line in _lines(finding)]
     if len(failed) > SHOWN:
         lines.append(f"and {len(failed) - SHOWN} more")
