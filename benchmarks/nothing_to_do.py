@@ -42,7 +42,7 @@ def dvc_pipeline(folder: Path, dvc: str) -> None:
 
 def main(conf: str) -> None:
     """Print both times and the ratio."""
-    hone = [sys.executable, "-m", "hone.cli", "run", conf]
+    hone = [str(Path(sys.executable).with_name("hone")), "run", conf]
     dvc = shutil.which("dvc", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if dvc is None:
         sys.exit("dvc, the peer, is not installed: pip install dvc")

@@ -22,7 +22,7 @@ def main(conf: str) -> None:
     with tempfile.TemporaryDirectory() as home:
         began = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "hone.cli", "run", conf], env=os.environ | {"HONE_HOME": home}, check=True
+            [str(Path(sys.executable).with_name("hone")), "run", conf], env=os.environ | {"HONE_HOME": home}, check=True
         )
         whole = time.perf_counter() - began
         manifests = [json.loads(file.read_text()) for file in Path(home).glob("store/*/*/manifest.json")]

@@ -214,7 +214,7 @@ def _validation_decides(config: RunConfig) -> dict[str, Any]:
 
 
 def _validate(job: Job) -> Product:
-    from hone.validation import validate
+    from hone.validation.validate import validate
 
     return validate(
         job.path("curate"),
@@ -223,6 +223,7 @@ def _validate(job: Job) -> Product:
         objective=_build(OBJECTIVES, job.config.objective),
         near_duplicate=job.config.curation.split.near_duplicate,
         settings=job.config.validation.model_dump(),
+        docs_on_failure=job.home.root / "data-docs" / job.config.name,
         on_progress=job.on_progress,
     )
 
@@ -376,7 +377,7 @@ STAGES: dict[str, Stage] = {
     "validate": Stage(
         make=_validate,
         decides=_validation_decides,
-        code=lambda c: ["hone.validation", _module(OBJECTIVES, c.objective)],
+        code=lambda c: ["hone.validation.validate", _module(OBJECTIVES, c.objective)],
         libraries=lambda _: ["great-expectations", "pyarrow", "tokenizers"],
         keyed=("curate",),
         outside=_suite_digest,

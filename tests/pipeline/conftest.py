@@ -96,7 +96,7 @@ def hone(environment: dict[str, str], tmp_path: Path) -> Hone:
     """`hone(*words)` runs the command as a person would; gives its exit status and output."""
 
     def call(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "hone.cli", *map(str, words)]
+        command = [str(Path(sys.executable).with_name("hone")), *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, env=environment | more, cwd=tmp_path)
 
     return call

@@ -126,7 +126,7 @@ def test_a_run_ended_in_the_middle_of_training_goes_on_in_the_same_mlflow_run(
     how: signal.Signals, hone: Hone, conf: Path, environment: dict[str, str]
 ) -> None:
     long = ("training.epochs=30", "training.checkpoint_seconds=0")
-    command = [sys.executable, "-m", "hone.cli", "run", str(conf), *long]
+    command = [str(Path(sys.executable).with_name("hone")), "run", str(conf), *long]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True) as run:
         run.args = [environment["HONE_HOME"]]
         child = in_training(run)
@@ -156,7 +156,7 @@ def mlflow_runs(environment: dict[str, str]) -> list[str]:
 
 
 def test_of_two_runs_at_once_one_computes_and_both_have_the_result(conf: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "hone.cli", "run", str(conf)]
+    command = [str(Path(sys.executable).with_name("hone")), "run", str(conf)]
     both = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         for _ in range(2)

@@ -20,8 +20,8 @@ from hone.objectives.objective import Objective
 from hone.objectives.tokenizer import load_tokenizer, token_counts
 from hone.process_environment import ALL_CORES, NO_ANALYTICS, environment
 from hone.progress import OnProgress, Progress, ignore
-from hone.suites import SPLITS, Expected, file_suite, settings_suite
-from hone.verdicts import Finding, Judge
+from hone.validation.suites import SPLITS, Expected, file_suite, settings_suite
+from hone.validation.verdicts import Finding, Judge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +85,7 @@ def _frames(
     near_duplicate: float,
     on_progress: OnProgress,
 ) -> dict[str, pd.DataFrame]:
-    """The splits as Great Expectations looks at them: Python objects, and the computed columns of `hone.suites`."""
+    """The splits as Great Expectations looks at them: Python objects, and the computed columns of `hone.validation.suites`."""
     import pandas as pd
 
     total, done = sum(map(len, tables.values())), 0

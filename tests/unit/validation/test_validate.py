@@ -15,7 +15,7 @@ from hone.artifacts import Product
 from hone.config import Validation
 from hone.errors import ConfigError, ValidationFailed
 from hone.objectives.text_classification import TextClassification
-from hone.validation import validate
+from hone.validation.validate import validate
 from tests.tiny_bases import tiny_bert
 
 SPLITS = ("train", "valid", "test")

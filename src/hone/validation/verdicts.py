@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import ValidationFailed
 from hone.objectives.objective import Objective
-from hone.suites import SPLITS, Expected
+from hone.validation.suites import SPLITS, Expected
 
 if TYPE_CHECKING:
     import pandas as pd
