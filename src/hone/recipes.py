@@ -126,7 +126,7 @@ def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.Asyn
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
-    """Names that `tree` imports, `from a import b` giving both a and a.b; those for type checkers alone are left out."""
+    """Names that `tree` imports, both a and a.b for `from a import b`; not those for type checkers alone."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()

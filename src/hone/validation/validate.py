@@ -85,7 +85,7 @@ def _frames(
     near_duplicate: float,
     on_progress: OnProgress,
 ) -> dict[str, pd.DataFrame]:
-    """The splits as Great Expectations looks at them: Python objects, and the computed columns of `hone.validation.suites`."""
+    """The splits as Great Expectations looks at them: Python objects, and the computed columns of `suites`."""
     import pandas as pd
 
     total, done = sum(map(len, tables.values())), 0
