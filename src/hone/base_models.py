@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -68,12 +69,16 @@ def _package_directory(base: str) -> Path:
     return path
 
 
+@lru_cache(maxsize=16)
 def _package_version(base: str) -> str:
-    from importlib.metadata import packages_distributions, version
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
     package = base.removeprefix("package:").partition("/")[0]
-    distribution = packages_distributions().get(package, [package])[0]
-    return f"{distribution} {version(distribution)}"
+    try:
+        return f"{package.replace('_', '-')} {version(package)}"
+    except PackageNotFoundError:  # the distribution has another name: looking through all of them takes a second
+        distribution = packages_distributions().get(package, [package])[0]
+        return f"{distribution} {version(distribution)}"
 
 
 def _hub_snapshot(base: str, revision: str) -> tuple[Path, str]:

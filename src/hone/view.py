@@ -157,24 +157,25 @@ def summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str
 
 
 def _table(metrics: Mapping[str, Any]) -> Table:
-    names = list(metrics["systems"]["model"])
+    """The figures that all systems have, in percent, and by how much the model is better."""
+    systems = metrics["systems"]
+    names = [name for name in systems["model"] if all(name in figures for figures in systems.values())]
     table = Table(
-        title=f"{metrics['rows']:,} test rows, {metrics['confidence']:.0%} intervals", title_justify="left", box=None
+        title=f"{metrics['rows']:,} test rows, % [{metrics['confidence']:.0%} interval]", title_justify="left", box=None
     )
     table.add_column("")
     for name in (*names, "model is better by", "p"):
-        table.add_column(name, justify="right")
-    for system, figures in metrics["systems"].items():
+        table.add_column(name, justify="right", no_wrap=True)
+    for system, figures in systems.items():
         duel = metrics["comparisons"].get(system)
         better = [_interval(duel | {"value": duel["difference"]}, "+"), f"{duel['p']:.3f}"] if duel else ["", ""]
-        table.add_row(system, *(_interval(figures.get(name), "") for name in names), *better)
+        table.add_row(system, *(_interval(figures[name], "") for name in names), *better)
     return table
 
 
-def _interval(figure: Mapping[str, float] | None, sign: str) -> str:
-    if not figure:
-        return ""
-    return f"{figure['value']:{sign}.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+def _interval(figure: Mapping[str, float], sign: str) -> str:
+    value, low, high = (100 * figure[name] for name in ("value", "low", "high"))
+    return f"{value:{sign}.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _counted(artifact: Artifact | None) -> str:
