@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,16 +90,19 @@ def _line(config: RunConfig, data: Home, console: Console) -> None:
     # Prefect's logs go to its UI; the terminal shows the stages.
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] = "hone"
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     check(data.tracking_uri)
     # A new MLflow store takes seconds to make: meanwhile the Prefect server starts and the first rows are read.
     threading.Thread(target=prepare, args=(data.tracking_uri,), daemon=True).start()
-    url = servers.configured_prefect()
-    if not url:
-        os.environ["PREFECT_HOME"] = str(data.prefect)
-        url = servers.use(servers.prefect_server(data)) + "/api"
-    os.environ["PREFECT_API_URL"] = url
-    from flows.finetune import finetune
+    with ExitStack() as stack:
+        url = servers.configured_prefect()
+        if not url:
+            os.environ["PREFECT_HOME"] = str(data.prefect)
+            url = stack.enter_context(servers.starting(servers.prefect_server(data))) + "/api"
+        # Prefect reads its settings when it is imported, which takes about as long as the server needs to start.
+        os.environ["PREFECT_API_URL"] = url
+        from flows.finetune import finetune
 
     with watching(tuple(STAGES), console):
         finetune(config)

@@ -17,7 +17,8 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -40,6 +41,11 @@ class Server:
     health: str
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return self.home / f"{self.name}.log"
 
 
 def prefect_server(home: Home) -> Server:
@@ -70,7 +76,14 @@ def configured_prefect() -> str:
 
 
 def use(server: Server) -> str:
-    """The URL, `http://127.0.0.1:PORT`, of the server, started if it does not run.
+    """The URL, `http://127.0.0.1:PORT`, of the server, started if it does not run; raises as `starting` does."""
+    with starting(server) as url:
+        return url
+
+
+@contextmanager
+def starting(server: Server) -> Iterator[str]:
+    """Gives the server's URL at once, for what can be done meanwhile; as the block ends the server answers.
 
     It stays until the last process that uses it has ended, so that what a client sends in its last moment arrives.
     Raises ServiceError, with the end of the server's log, where it does not come up.
@@ -79,9 +92,15 @@ def use(server: Server) -> str:
     users = (server.home / f"{server.name}.users").open("w")
     fcntl.flock(users, fcntl.LOCK_SH)
     _held.append(users)
-    with (server.home / f"{server.name}.starting").open("w") as starting:
-        fcntl.flock(starting, fcntl.LOCK_EX)
-        return _known(server) or _start(server)
+    with (server.home / f"{server.name}.starting").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        url = _known(server)
+        if url:
+            yield url
+        else:
+            url, guard = _start(server)
+            yield url
+            _wait(server, url, guard)
 
 
 def healthy(url: str, path: str) -> bool:
@@ -102,14 +121,14 @@ def _known(server: Server) -> str:
     return url if healthy(url, server.health) else ""
 
 
-def _start(server: Server) -> str:
-    """Start the guard, which starts the server; the URL, once it answers."""
+def _start(server: Server) -> tuple[str, subprocess.Popen[bytes]]:
+    """Start the guard, which starts the server; the URL where it will answer, and the guard."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    url, log = f"http://127.0.0.1:{port}", server.home / f"{server.name}.log"
+    url = f"http://127.0.0.1:{port}"
     command = [word.replace("{port}", str(port)) for word in server.command]
-    with log.open("a") as out:
+    with server.log.open("a") as out:
         guard = subprocess.Popen(
             [sys.executable, "-m", "hone.servers", str(server.home), server.name, url, *command],
             env=os.environ | DEFAULTS | server.environment,
@@ -118,14 +137,18 @@ def _start(server: Server) -> str:
             stderr=out,
             start_new_session=True,
         )
+    return url, guard
+
+
+def _wait(server: Server, url: str, guard: subprocess.Popen[bytes]) -> None:
+    """Return when the server answers; raise ServiceError where it ended or takes two minutes."""
     deadline = time.monotonic() + START_SECONDS
     while not healthy(url, server.health):
         if guard.poll() is not None or time.monotonic() > deadline:
             guard.terminate()
-            tail = "\n  ".join(log.read_text("utf8", errors="replace").splitlines()[-8:])
-            raise ServiceError(f"the {server.name} server did not start:\n  {tail}", where=str(log))
+            tail = "\n  ".join(server.log.read_text("utf8", errors="replace").splitlines()[-8:])
+            raise ServiceError(f"the {server.name} server did not start:\n  {tail}", where=str(server.log))
         time.sleep(0.1)
-    return url
 
 
 def guard(home: Path, name: str, url: str, command: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -149,11 +149,14 @@ def summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str
     """Print the model against the baselines, the version, and where the report and the UIs are."""
     metrics = json.loads((evaluated.path / "metrics.json").read_text("utf8"))
     version = registered.facts()
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("registered", f"{version['model']} version {version['version']}, alias {version['alias']}")
-    facts.add_row("report", Text(str(registered.path / "report.html"), overflow="fold"))
-    facts.add_row("open the UIs", ui)
-    console.print(Group(_table(metrics), facts))
+    console.print(_table(metrics))
+    for name, value in (
+        ("registered", f"{version['model']} version {version['version']}, alias {version['alias']}"),
+        ("report", registered.path / "report.html"),
+        ("open the UIs", ui),
+    ):
+        # A path that is broken at the end of a line cannot be opened.
+        console.print(f"{name:<13} {value}", soft_wrap=True, highlight=False)
 
 
 def _table(metrics: Mapping[str, Any]) -> Table:
