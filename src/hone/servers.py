@@ -34,7 +34,7 @@ _held: list[IO[str]] = []
 
 @dataclass(frozen=True)
 class Server:
-    """How a server is started and asked for its health. `{port}` in the command stands for the port it gets."""
+    """How a server is started and asked for its health. `{port}` stands for the port that it gets."""
 
     name: str
     command: Sequence[str]
@@ -51,7 +51,9 @@ class Server:
 def prefect_server(home: Home) -> Server:
     """A Prefect server whose database lies in the data folder."""
     command = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "{port}")
-    environment = {"PREFECT_HOME": str(home.prefect), "PREFECT_API_URL": "", "PREFECT_LOGGING_LEVEL": "WARNING"}
+    # The UI's pages ask the API at this URL.
+    url = "http://127.0.0.1:{port}/api"
+    environment = {"PREFECT_HOME": str(home.prefect), "PREFECT_API_URL": url, "PREFECT_LOGGING_LEVEL": "WARNING"}
     return Server("prefect", command, "/api/health", home.root / "servers", environment)
 
 
@@ -128,10 +130,11 @@ def _start(server: Server) -> tuple[str, subprocess.Popen[bytes]]:
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     command = [word.replace("{port}", str(port)) for word in server.command]
+    environment = {name: value.replace("{port}", str(port)) for name, value in server.environment.items()}
     with server.log.open("a") as out:
         guard = subprocess.Popen(
             [sys.executable, "-m", "hone.servers", str(server.home), server.name, url, *command],
-            env=os.environ | DEFAULTS | server.environment,
+            env=os.environ | DEFAULTS | environment,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -41,7 +41,7 @@ def test_an_empty_file(hone: Hone, conf: Path, tmp_path: Path) -> None:
 
 
 def test_a_wrong_column(hone: Hone, conf: Path) -> None:
-    message = refused(hone, conf, "ingest.columns.label=topik", status=2)
+    message = refused(hone, conf, "ingest.columns.label=topik", status=3)
     assert "topik" in message
     assert "topic" in message
 
