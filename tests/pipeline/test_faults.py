@@ -96,9 +96,3 @@ def test_a_failing_expectation_names_itself_the_figure_and_rows(hone: Hone, conf
 def test_mlflow_not_there(hone: Hone, conf: Path) -> None:
     message = refused(hone, conf, status=8, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert "http://127.0.0.1:9" in message
-
-
-def test_a_loss_that_is_not_finite(hone: Hone, conf: Path) -> None:
-    overrides = ("training.learning_rate=1", "training.max_grad_norm=0", "training.epochs=200", "training.warmup=0")
-    message = refused(hone, conf, *overrides, status=6)
-    assert "learning" in message
