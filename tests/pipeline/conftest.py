@@ -64,6 +64,7 @@ def conf(tmp_path: Path, base_model: Path, rows_csv: Path) -> Path:
     tree = {
         "name": "small",
         "ingest": {"source": {"kind": "files", "paths": [str(rows_csv)]}, "columns": {"label": "topic"}},
+        "curation": {"steps": [{"kind": "normalize"}, {"kind": "filters"}, {"kind": "duplicates"}]},
         "model": {"base": str(base_model)},
         "tokenization": {"max_length": 32},
         "training": {"epochs": 10, "batch_size": 16, "learning_rate": 5.0e-3},

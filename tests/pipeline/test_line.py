@@ -66,7 +66,8 @@ def test_one_command_gives_a_registered_model_and_a_second_has_nothing_to_do(
     assert "<html" in Path(report).read_text()[:500]
 
     # Prefect has the run, its tasks by name, and the artifacts.
-    runs = ask(prefect_url, "/flow_runs/filter", {"flow_runs": {"name": {"any_": ["finetune small"]}}})
+    newest = {"flow_runs": {"name": {"any_": ["finetune small"]}}, "sort": "START_TIME_DESC", "limit": 1}
+    runs = ask(prefect_url, "/flow_runs/filter", newest)
     assert [run["state_type"] for run in runs] == ["COMPLETED"]
     tasks = ask(prefect_url, "/task_runs/filter", {"flow_runs": {"id": {"any_": [runs[0]["id"]]}}})
     assert sorted(task["name"] for task in tasks) == sorted(f"{stage} small" for stage in STAGES)
