@@ -36,10 +36,9 @@ def manifest(environment: dict[str, str], stage: str) -> dict[str, Any]:
 
 
 def plan(hone: Hone, *words: object) -> dict[str, tuple[str, str]]:
-    lines = hone("plan", *words).stdout.splitlines()
-    return {
-        words[0]: (words[1], words[2]) for words in (re.split(r"\s{2,}", line.strip(), maxsplit=2) for line in lines)
-    }
+    """What the plan says of each stage: hit, miss or unsure, and the first of its reasons."""
+    lines = (re.split(r"\s{2,}", line.strip(), maxsplit=2) for line in hone("plan", *words).stdout.splitlines())
+    return {parts[0]: (parts[1], parts[2]) for parts in lines if parts[0] in STAGES}
 
 
 def words_for_stages(text: str) -> dict[str, str]:
