@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,20 +81,22 @@ def test_where_all_are_damaged_the_error_says_what_to_delete(
     assert (out / "model" / "model.safetensors").is_file()
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """Files of this process and its children fail to grow beyond 20 kB, as on a full disk."""
+    """Within the block files of this process and its children fail to grow beyond 20 kB, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_named_and_what_was_finished_is_kept(
-    base: Path, tokens: Path, interrupted: Path, tmp_path: Path, full_disk: None
+    base: Path, tokens: Path, interrupted: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(interrupted, tmp_path / "out", ignore=shutil.ignore_patterns("checkpoints"))
-    with pytest.raises(StoreError) as fault:
+    with full_disk(), pytest.raises(StoreError) as fault:
         train(tokens, out, base)
     assert "training could not write" in str(fault.value)
     assert "Free or extend the disk" in str(fault.value)

@@ -5,6 +5,7 @@ import logging
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -109,21 +110,23 @@ def test_best_weights_stay_as_long_as_a_checkpoint_speaks_of_them(tmp_path: Path
     assert sorted(p.name for p in tmp_path.glob("best-*")) == ["best-00000002.safetensors", "best-00000003.safetensors"]
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond 3,000 bytes: writing fails in the middle, as on a full disk."""
+    """Within the block no file may grow beyond 3,000 bytes: writing fails in the middle, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_failed_write_leaves_the_one_before(tmp_path: Path, small_files: None) -> None:
+def test_a_failed_write_leaves_the_one_before(tmp_path: Path) -> None:
     small = Checkpoint(State(step=1), {"a": torch.ones(2)}, {"a/step": torch.ones(1)}, {})
     checkpoints.save(tmp_path, small)
-    with pytest.raises((OSError, SafetensorError)):
+    with small_files(), pytest.raises((OSError, SafetensorError)):
         checkpoints.save(tmp_path, _checkpoint(2))
     found = checkpoints.latest_complete(tmp_path, CPU)
     assert found is not None
