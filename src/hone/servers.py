@@ -50,7 +50,7 @@ class Server:
 
 def prefect_server(home: Home) -> Server:
     """A Prefect server whose database lies in the data folder."""
-    command = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "{port}")
+    command = (sys.executable, "-P", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "{port}")
     # The UI's pages ask the API at this URL.
     url = "http://127.0.0.1:{port}/api"
     environment = {"PREFECT_HOME": str(home.prefect), "PREFECT_API_URL": url, "PREFECT_LOGGING_LEVEL": "WARNING"}
@@ -60,7 +60,7 @@ def prefect_server(home: Home) -> Server:
 def mlflow_server(home: Home) -> Server:
     """An MLflow server over the tracking store of the data folder."""
     command = (
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1"),
+        *(sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1"),
         *("--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifact_root),
     )
     return Server("mlflow", command, "/health", home.root / "servers", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
@@ -133,7 +133,7 @@ def _start(server: Server) -> tuple[str, subprocess.Popen[bytes]]:
     environment = {name: value.replace("{port}", str(port)) for name, value in server.environment.items()}
     with server.log.open("a") as out:
         guard = subprocess.Popen(
-            [sys.executable, "-m", "hone.servers", str(server.home), server.name, url, *command],
+            [sys.executable, "-P", "-m", "hone.servers", str(server.home), server.name, url, *command],
             env=os.environ | DEFAULTS | environment,
             stdin=subprocess.DEVNULL,
             stdout=out,
