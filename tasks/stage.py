@@ -17,11 +17,12 @@ from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
-from hone import stages
 from hone.artifacts import PREFECT_RESULT, Artifact
 from hone.environment import home
 from hone.errors import HoneError
+from hone.line import recipe, run
 from hone.progress import Progress, tell
+from hone.stages import Job
 
 PROGRESS_SECONDS = 2.0
 
@@ -40,7 +41,7 @@ class InTheStore(CachePolicy):
     ) -> str:
         """`<stage>/<key>/.prefect-result`, a path below the store."""
         job = _job(inputs)
-        key, store = stages.recipe(self.stage, job).key, job.home.store
+        key, store = recipe(self.stage, job).key, job.home.store
         found, result = store.find(self.stage, key), store.directory(self.stage, key) / PREFECT_RESULT
         if found is None:
             result.unlink(missing_ok=True)
@@ -81,13 +82,13 @@ def stage_task(name: str, *, retries: int = 0, timeout_seconds: float | None = N
 
 def perform(name: str, inputs: dict[str, Any]) -> Artifact:
     """Do stage `name` for a task's arguments: `config`, and the artifacts it uses by the names of their stages."""
-    return stages.run(name, _job(inputs, _show_progress(name, inputs["config"].name)))
+    return run(name, _job(inputs, _show_progress(name, inputs["config"].name)))
 
 
-def _job(inputs: dict[str, Any], on_progress: Callable[[Progress], None] = lambda _: None) -> stages.Job:
+def _job(inputs: dict[str, Any], on_progress: Callable[[Progress], None] = lambda _: None) -> Job:
     artifacts = {name: value for name, value in inputs.items() if isinstance(value, Artifact)}
     tags = {"hone.flow_run_id": str(flow_run.id or "")}
-    return stages.Job(inputs["config"], artifacts, home(), on_progress=on_progress, tags=tags)
+    return Job(inputs["config"], artifacts, home(), on_progress=on_progress, tags=tags)
 
 
 def _can_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hone.config import RunConfig
-    from hone.stages import Outlook
+    from hone.line import Outlook
 
 INTERRUPTED = 130
 
@@ -69,7 +69,7 @@ def _load(arguments: argparse.Namespace) -> RunConfig:
 def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from hone.stages import plan
+    from hone.line import plan
 
     config, data, console = _load(arguments), home(), Console()
     outlooks = plan(config, data)
@@ -83,6 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _line(config: RunConfig, data: Home, console: Console) -> None:
     """Run the flow, with the Prefect server of the environment or one of our own."""
     from hone import servers
+    from hone.line import run_ahead
     from hone.registry.service import check, prepare
     from hone.stages import STAGES
     from hone.view import watching
@@ -95,16 +96,21 @@ def _line(config: RunConfig, data: Home, console: Console) -> None:
     check(data.tracking_uri)
     # A new MLflow store takes seconds to make: meanwhile the Prefect server starts and the first rows are read.
     threading.Thread(target=prepare, args=(data.tracking_uri,), daemon=True).start()
-    with ExitStack() as stack:
-        url = servers.configured_prefect()
-        if not url:
-            os.environ["PREFECT_HOME"] = str(data.prefect)
-            url = stack.enter_context(servers.starting(servers.prefect_server(data))) + "/api"
-        # Prefect reads its settings when it is imported, which takes about as long as the server needs to start.
-        os.environ["PREFECT_API_URL"] = url
-        from flows.finetune import finetune
-
     with watching(tuple(STAGES), console):
+        with ExitStack() as stack:
+            url = servers.configured_prefect()
+            server = None if url else servers.prefect_server(data)
+            if server:
+                os.environ["PREFECT_HOME"] = str(data.prefect)
+                root = stack.enter_context(servers.starting(server))
+                url = root + "/api"
+            # Prefect reads its settings when it is imported, which takes about as long as the server needs to start.
+            os.environ["PREFECT_API_URL"] = url
+            from flows.finetune import finetune
+
+            if server:
+                # The first start in a data folder makes a database, half a minute's work on one core.
+                run_ahead(config, data, lambda: not servers.healthy(root, server.health))
         finetune(config)
 
 
@@ -119,7 +125,7 @@ def _finish(console: Console, outlooks: Sequence[Outlook], data: Home) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from hone.stages import plan
+    from hone.line import plan
     from hone.view import outlook
 
     outlook(Console(), plan(_load(arguments), home()))
@@ -128,7 +134,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from hone.errors import StoreError
-    from hone.stages import plan
+    from hone.line import plan
 
     data = home()
     found = [look.artifact for look in plan(_load(arguments), data) if look.artifact]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -256,11 +257,23 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError("is not of the form section.field=value", where=override)
     *parents, last = path.split(".")
     at: Any = tree
+    models: list[type[BaseModel]] = [RunConfig]
     for name in parents:
-        at = at[_index(at, name, override)] if isinstance(at, list) else at.setdefault(name, {})
+        if isinstance(at, list):
+            at = at[_index(at, name, override)]
+        else:
+            fields = [model.model_fields[name] for model in models if name in model.model_fields]
+            at = at.setdefault(name, _written_out(fields))
+            models = [inner for field in fields for inner in _models(field)]
         if not isinstance(at, (dict, list)):
             raise ConfigError(f"{name} is a value and has no fields", where=override)
     at[_index(at, last, override) if isinstance(at, list) else last] = yaml.load(value, Loader=_Loader)
+
+
+def _written_out(fields: Sequence[Any]) -> Any:
+    """What stands where a file is silent, for an override to change: default steps, a default part, or nothing yet."""
+    defaults = [field.get_default(call_default_factory=True) for field in fields]
+    return next((copy.deepcopy(given) for given in defaults if isinstance(given, (list, dict))), {})
 
 
 def _index(items: list[Any], name: str, override: str) -> int:

@@ -1,4 +1,4 @@
-"""The line: its seven stages in order, what decides each one's output, and how each is done.
+"""The seven stages in order: what decides each one's output, and how each is done.
 
 The one place where the configuration is taken apart: the functions called here take values.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hone.artifacts import Artifact, Product, Recipe, file_digest
+from hone.artifacts import Artifact, Product, file_digest
 from hone.base_models import BaseModel, locate
 from hone.config import Part, RunConfig, dump
 from hone.curation import STEPS
@@ -20,14 +20,13 @@ from hone.errors import ConfigError
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.options import locations
-from hone.progress import OnProgress, Progress, ignore, tell
-from hone.recipes import code_digests, nearest, reasons, versions
+from hone.progress import OnProgress, Progress, ignore
 from hone.sources import SOURCES
 
 
 @dataclass(frozen=True)
 class Job:
-    """One stage of one run: its configuration, the artifacts it uses by stage name, and where it may write."""
+    """One stage of one run: its configuration, the artifacts it uses by stage name, where it may write, its key."""
 
     config: RunConfig
     inputs: Mapping[str, Artifact]
@@ -35,6 +34,7 @@ class Job:
     out: Path = field(default_factory=Path)
     on_progress: OnProgress = ignore
     tags: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
 
     def path(self, stage: str) -> Path:
         """The directory of the artifact of an earlier stage."""
@@ -58,72 +58,6 @@ class Stage:
     files: tuple[str, ...] = ()
     outside: Callable[[Job], dict[str, str]] = lambda _: {}
     resumable: bool = False
-
-
-def recipe(stage: str, job: Job) -> Recipe:
-    """All that decides what `stage` will give for `job`, whose inputs are there."""
-    plan, config = STAGES[stage], job.config
-    return Recipe(
-        stage,
-        plan.decides(config),
-        {name: job.inputs[name].digest for name in plan.keyed} | plan.outside(job),
-        code_digests(plan.code(config), plan.files),
-        versions(plan.libraries(config)),
-    )
-
-
-def run(stage: str, job: Job) -> Artifact:
-    """The artifact of `stage`: from the store if it is there, else made now. Tells listeners how it goes."""
-    plan, made_of = STAGES[stage], recipe(stage, job)
-
-    def make(out: Path) -> Product:
-        def on_progress(progress: Progress) -> None:
-            tell(stage, "progress", progress)
-            job.on_progress(progress)
-
-        tell(stage, "started", reasons(made_of, nearest(made_of, store.manifests(stage), job.config.name)))
-        return plan.make(Job(job.config, job.inputs, job.home, out, on_progress, job.tags))
-
-    store = job.home.store
-    artifact, hit = store.obtain(
-        made_of,
-        make,
-        name=job.config.name,
-        config=dump(job.config),
-        resumable=plan.resumable,
-        on_wait=lambda: tell(stage, "waiting"),
-    )
-    tell(stage, "hit" if hit else "done", artifact)
-    return artifact
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What a stage would do now: a hit with its artifact, or a miss with the reasons for it."""
-
-    stage: str
-    artifact: Artifact | None
-    reasons: tuple[str, ...] = ()
-
-
-def plan(config: RunConfig, home: Home) -> list[Outlook]:
-    """What each stage would do now. One that waits for another runs unless that comes out with the same rows."""
-    found: dict[str, Artifact] = {}
-    outlooks: list[Outlook] = []
-    for name, stage in STAGES.items():
-        missing = [upstream for upstream in stage.keyed if upstream not in found]
-        if missing:
-            outlooks.append(Outlook(name, None, (f"waits for {' and '.join(missing)}",)))
-            continue
-        made_of = recipe(name, Job(config, found, home))
-        artifact = home.store.find(name, made_of.key)
-        if artifact:
-            found[name] = artifact
-            outlooks.append(Outlook(name, artifact))
-        else:
-            before = nearest(made_of, home.store.manifests(name), config.name)
-            outlooks.append(Outlook(name, None, tuple(reasons(made_of, before))))
-    return outlooks
 
 
 def _build(table: Mapping[str, Any], part: Part) -> Any:
@@ -254,7 +188,7 @@ def _train(job: Job) -> Product:
     from hone.training.launch import train
 
     config = job.config
-    with log.training_run(**_training_run(job, recipe("train", job).key)) as run:
+    with log.training_run(**_training_run(job, job.key)) as run:
 
         def on_event(event: dict[str, Any]) -> None:
             run.hear(event)

@@ -63,11 +63,12 @@ def test_missing_data_ends_with_3(conf: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_verify_finds_a_changed_byte(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from hone import stages
     from hone.config import load
     from hone.environment import home
+    from hone.line import run
+    from hone.stages import Job
 
-    made = stages.run("ingest", stages.Job(load(conf), {}, home()))
+    made = run("ingest", Job(load(conf), {}, home()))
     assert main(["verify", str(conf)]) == 0
     assert "1 artifacts" in capsys.readouterr().out
     rows = made.path / "rows.parquet"

@@ -90,6 +90,15 @@ def test_overrides_reach_values_lists_and_parts(conf: Path) -> None:
     assert config.ingest.source.paths == ["other.csv"]
 
 
+def test_overrides_reach_the_steps_and_parts_that_a_file_leaves_at_their_defaults(conf: Path) -> None:
+    before, config = load(conf), load(conf, ["curation.steps.filters.min_chars=7"])
+    assert [step.kind for step in config.curation.steps] == [step.kind for step in before.curation.steps]
+    assert [step.min_chars for step in config.curation.steps if step.kind == "filters"] == [7]
+    assert load(conf).curation == before.curation
+    assert "method.rank: no such field" in faults(conf, "method.rank=4")
+    assert load(conf, ["method.kind=lora", "method.rank=4"]).method.rank == 4
+
+
 @pytest.mark.parametrize("override", ["training", "=3", "training.epochs.x=1", "curation.steps.9.x=1"])
 def test_an_override_of_the_wrong_form_is_named(conf: Path, override: str) -> None:
     assert override in faults(conf, "curation.steps=[{kind: filters}]", "training.epochs=1", override)

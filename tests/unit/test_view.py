@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from hone.artifacts import Artifact, Product, Recipe, Store
+from hone.line import Outlook
 from hone.progress import Progress, tell
-from hone.stages import Outlook
 from hone.view import Board, Line, outlook, summary, watching
 
 ARTIFACT = Artifact("curate", "k", "/store/curate/k", "d", 1800)

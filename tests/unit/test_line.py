@@ -12,7 +12,8 @@ from hone.artifacts import Artifact
 from hone.config import RunConfig, parse
 from hone.environment import Home
 from hone.errors import ConfigError, DataError
-from hone.stages import STAGES, Job, plan, recipe, run
+from hone.line import plan, recipe, run, run_ahead
+from hone.stages import STAGES, Job
 
 
 @pytest.fixture
@@ -97,6 +98,23 @@ def test_a_stage_that_ran_is_a_hit_and_its_change_has_a_reason(rows: Path, model
     assert (made.path / "config.yaml").read_text().startswith("name: x\n")
     rows.write_text(rows.read_text() + "fine snow,weather\n")
     assert plan(config, home)[0].reasons == ("input data changed",)
+
+
+def test_the_first_stages_are_made_ahead_for_as_long_as_they_may(rows: Path, model: Path, tmp_path: Path) -> None:
+    home, config = Home(tmp_path / "home"), configured(rows, model)
+    run_ahead(config, home, lambda: False)
+    assert not plan(config, home)[0].artifact
+    answers = iter([True, False])
+    run_ahead(config, home, lambda: next(answers))
+    ahead = [bool(look.artifact) for look in plan(config, home)]
+    assert ahead == [True] + [False] * 6
+
+
+def test_a_fault_ends_what_is_made_ahead_and_is_left_to_the_run(rows: Path, model: Path, tmp_path: Path) -> None:
+    home, config = Home(tmp_path / "home"), configured(rows, model)
+    rows.unlink()
+    run_ahead(config, home, lambda: True)
+    assert not home.store.manifests("ingest")
 
 
 def test_a_missing_file_is_told_by_the_plan(rows: Path, model: Path, tmp_path: Path) -> None:

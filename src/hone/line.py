@@ -1,0 +1,96 @@
+"""The line: each stage's artifact found in the store or made, and what a run would do now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hone.artifacts import Artifact, Product, Recipe
+from hone.config import RunConfig, dump
+from hone.environment import Home
+from hone.errors import HoneError
+from hone.progress import Progress, tell
+from hone.recipes import code_digests, nearest, reasons, versions
+from hone.stages import STAGES, Job
+
+
+def recipe(stage: str, job: Job) -> Recipe:
+    """All that decides what `stage` will give for `job`, whose inputs are there."""
+    plan, config = STAGES[stage], job.config
+    return Recipe(
+        stage,
+        plan.decides(config),
+        {name: job.inputs[name].digest for name in plan.keyed} | plan.outside(job),
+        code_digests(plan.code(config), plan.files),
+        versions(plan.libraries(config)),
+    )
+
+
+def run(stage: str, job: Job) -> Artifact:
+    """The artifact of `stage`: from the store if it is there, else made now. Tells listeners how it goes."""
+    plan, made_of = STAGES[stage], recipe(stage, job)
+
+    def make(out: Path) -> Product:
+        def on_progress(progress: Progress) -> None:
+            tell(stage, "progress", progress)
+            job.on_progress(progress)
+
+        tell(stage, "started", reasons(made_of, nearest(made_of, store.manifests(stage), job.config.name)))
+        return plan.make(replace(job, out=out, key=made_of.key, on_progress=on_progress))
+
+    store = job.home.store
+    artifact, hit = store.obtain(
+        made_of,
+        make,
+        name=job.config.name,
+        config=dump(job.config),
+        resumable=plan.resumable,
+        on_wait=lambda: tell(stage, "waiting"),
+    )
+    tell(stage, "hit" if hit else "done", artifact)
+    return artifact
+
+
+def run_ahead(config: RunConfig, home: Home, may_go_on: Callable[[], bool]) -> None:
+    """Make the artifacts of the first stages, those that tell no server, for as long as `may_go_on` says so.
+
+    Whoever runs these stages next finds the artifacts there; or meets the fault again, which ends this early.
+    """
+    found: dict[str, Artifact] = {}
+    for name in ("ingest", "curate", "validate", "tokenize"):
+        if not may_go_on():
+            return
+        try:
+            found[name] = run(name, Job(config, found, home))
+        except HoneError:
+            return
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a stage would do now: a hit with its artifact, or a miss with the reasons for it."""
+
+    stage: str
+    artifact: Artifact | None
+    reasons: tuple[str, ...] = ()
+
+
+def plan(config: RunConfig, home: Home) -> list[Outlook]:
+    """What each stage would do now. One that waits for another runs unless that comes out with the same rows."""
+    found: dict[str, Artifact] = {}
+    outlooks: list[Outlook] = []
+    for name, stage in STAGES.items():
+        missing = [upstream for upstream in stage.keyed if upstream not in found]
+        if missing:
+            outlooks.append(Outlook(name, None, (f"waits for {' and '.join(missing)}",)))
+            continue
+        made_of = recipe(name, Job(config, found, home))
+        artifact = home.store.find(name, made_of.key)
+        if artifact:
+            found[name] = artifact
+            outlooks.append(Outlook(name, artifact))
+        else:
+            before = nearest(made_of, home.store.manifests(name), config.name)
+            outlooks.append(Outlook(name, None, tuple(reasons(made_of, before))))
+    return outlooks
