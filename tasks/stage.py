@@ -20,7 +20,7 @@ from prefect.tasks import exponential_backoff
 from hone.artifacts import PREFECT_RESULT, Artifact
 from hone.environment import home
 from hone.errors import HoneError
-from hone.line import recipe, run
+from hone.line import find, recipe, run
 from hone.progress import Progress, tell
 from hone.stages import Job
 
@@ -41,8 +41,8 @@ class InTheStore(CachePolicy):
     ) -> str:
         """`<stage>/<key>/.prefect-result`, a path below the store."""
         job = _job(inputs)
-        key, store = recipe(self.stage, job).key, job.home.store
-        found, result = store.find(self.stage, key), store.directory(self.stage, key) / PREFECT_RESULT
+        key = recipe(self.stage, job).key
+        found, result = find(self.stage, key, job.home), job.home.store.directory(self.stage, key) / PREFECT_RESULT
         if found is None:
             result.unlink(missing_ok=True)
         elif result.is_file():

@@ -198,17 +198,19 @@ class Store:
         name: str = "",
         config: str = "",
         resumable: bool = False,
+        still_true: Callable[[Artifact], bool] = lambda _: True,
         on_wait: Callable[[], None] = lambda: None,
     ) -> tuple[Artifact, bool]:
         """The artifact of `recipe`, and whether it was there; else `make(directory)` makes it.
 
         Of two callers with one recipe the second waits for the first (`on_wait` is called) and takes its result.
-        With `resumable` a work directory left by an interrupted `make` is handed to the next.
+        With `resumable` a work directory left by an interrupted `make` is handed to the next. What is found and not
+        `still_true`, for it tells of something elsewhere, is made again.
         Raises StoreError where the disk is full or cannot be written.
         """
         with self._disk_faults(recipe.stage), self.lock(recipe.stage, recipe.key, on_wait):
             found = self.find(recipe.stage, recipe.key)
-            if found:
+            if found and still_true(found):
                 return found, True
             work = self.work_directory(recipe.stage, recipe.key)
             if work.exists() and not resumable:

@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +95,7 @@ def _line(config: RunConfig, data: Home, console: Console) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     check(data.tracking_uri)
     # A new MLflow store takes seconds to make: meanwhile the Prefect server starts and the first rows are read.
-    threading.Thread(target=prepare, args=(data.tracking_uri,), daemon=True).start()
+    threading.Thread(target=_prepare_quietly, args=(prepare, data), daemon=True).start()
     with watching(tuple(STAGES), console):
         with ExitStack() as stack:
             url = servers.configured_prefect()
@@ -112,6 +112,12 @@ def _line(config: RunConfig, data: Home, console: Console) -> None:
                 # The first start in a data folder makes a database, half a minute's work on one core.
                 run_ahead(config, data, lambda: not servers.healthy(root, server.health))
         finetune(config)
+
+
+def _prepare_quietly(prepare: Callable[[str], None], data: Home) -> None:
+    # What is wrong with the place is told by the stage that cannot do without it.
+    with suppress(OSError):
+        prepare(data.tracking_uri)
 
 
 def _finish(console: Console, outlooks: Sequence[Outlook], data: Home) -> int:

@@ -27,6 +27,12 @@ def recipe(stage: str, job: Job) -> Recipe:
     )
 
 
+def find(stage: str, key: str, home: Home) -> Artifact | None:
+    """The artifact of `key`; None where there is none, where it is damaged, or no longer true."""
+    artifact = home.store.find(stage, key)
+    return None if artifact is None or STAGES[stage].untrue(artifact) else artifact
+
+
 def run(stage: str, job: Job) -> Artifact:
     """The artifact of `stage`: from the store if it is there, else made now. Tells listeners how it goes."""
     plan, made_of = STAGES[stage], recipe(stage, job)
@@ -36,7 +42,9 @@ def run(stage: str, job: Job) -> Artifact:
             tell(stage, "progress", progress)
             job.on_progress(progress)
 
-        tell(stage, "started", reasons(made_of, nearest(made_of, store.manifests(stage), job.config.name)))
+        known = store.find(stage, made_of.key)
+        why = reasons(made_of, nearest(made_of, store.manifests(stage), job.config.name))
+        tell(stage, "started", [plan.untrue(known)] if known else why)
         return plan.make(replace(job, out=out, key=made_of.key, on_progress=on_progress))
 
     store = job.home.store
@@ -46,6 +54,7 @@ def run(stage: str, job: Job) -> Artifact:
         name=job.config.name,
         config=dump(job.config),
         resumable=plan.resumable,
+        still_true=lambda found: not plan.untrue(found),
         on_wait=lambda: tell(stage, "waiting"),
     )
     tell(stage, "hit" if hit else "done", artifact)
@@ -87,10 +96,11 @@ def plan(config: RunConfig, home: Home) -> list[Outlook]:
             continue
         made_of = recipe(name, Job(config, found, home))
         artifact = home.store.find(name, made_of.key)
-        if artifact:
+        untrue = stage.untrue(artifact) if artifact else ""
+        if artifact and not untrue:
             found[name] = artifact
             outlooks.append(Outlook(name, artifact))
         else:
             before = nearest(made_of, home.store.manifests(name), config.name)
-            outlooks.append(Outlook(name, None, tuple(reasons(made_of, before))))
+            outlooks.append(Outlook(name, None, (untrue,) if untrue else tuple(reasons(made_of, before))))
     return outlooks

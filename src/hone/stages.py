@@ -48,7 +48,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Stage:
-    """What decides a stage's output: parts of the config, inputs, code, libraries; and the function that makes it."""
+    """What decides a stage's output: parts of the config, inputs, code, libraries; and the function that makes it.
+
+    `untrue` says why an artifact no longer tells the truth about what lies outside the store, '' if it does.
+    """
 
     make: Callable[[Job], Product]
     decides: Callable[[RunConfig], dict[str, Any]]
@@ -57,6 +60,7 @@ class Stage:
     keyed: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     outside: Callable[[Job], dict[str, str]] = lambda _: {}
+    untrue: Callable[[Artifact], str] = lambda _: ""
     resumable: bool = False
 
 
@@ -262,6 +266,15 @@ def _data_docs(job: Job) -> dict[str, str]:
     return {"Data Docs": (checked.path / checked.facts()["data_docs"]).as_uri()}
 
 
+def _unregistered(artifact: Artifact) -> str:
+    from hone.registry.service import has_version
+
+    known = artifact.facts()
+    if has_version(known["tracking_uri"], known["model"], known["version"]):
+        return ""
+    return f"version {known['version']} of {known['model']} is no longer in MLflow"
+
+
 def _git_commit() -> dict[str, str]:
     """The commit of the repository that the run was started in, `-dirty` where files were changed since."""
     git = ("git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
@@ -359,5 +372,6 @@ STAGES: dict[str, Stage] = {
             *("evaluation/report.js", "registry/card.md"),
         ),
         outside=lambda job: {"tracking server": job.home.tracking_uri},
+        untrue=_unregistered,
     ),
 }

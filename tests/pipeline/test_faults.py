@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,22 @@ def test_no_rows_left_after_curation(hone: Hone, conf: Path) -> None:
     message = refused(hone, conf, "curation.steps=[{kind: filters, min_chars: 5000}]", status=3)
     assert "filters" in message
     assert "300" in message
+
+
+def test_a_loss_that_is_not_finite_is_not_tried_again(
+    hone: Hone, conf: Path, base_model: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(base_model, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][10:] = 3e38  # its square is more than float32 holds
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    message = refused(hone, conf, f"model.base={broken}", status=6)
+    assert "the loss is nan at step 1" in message
+    assert "training.learning_rate" in message
+    assert not list(Path(environment["HONE_HOME"]).glob("store/train/*"))
 
 
 def test_an_unknown_base_model_offline(hone: Hone, conf: Path) -> None:

@@ -82,6 +82,16 @@ def test_one_command_gives_a_registered_model_and_a_second_has_nothing_to_do(
     assert {word for word, _ in plan(hone, conf).values()} == {"hit"}
     assert hone("verify", conf).returncode == 0
 
+    # A version that someone deleted in MLflow is not said to be there.
+    delete = "from mlflow import MlflowClient as C; import sys; C(sys.argv[1]).delete_model_version('small', '1')"
+    store = f"sqlite:///{environment['HONE_HOME']}/mlflow/mlflow.db"
+    subprocess.run([sys.executable, "-c", delete, store], check=True, env=environment)
+    assert plan(hone, conf)["register"] == ("miss", "version 1 of small is no longer in MLflow")
+    third = hone("run", conf)
+    assert third.returncode == 0, third.stderr
+    assert "alias candidate" in third.stdout
+    assert plan(hone, conf)["register"][0] == "hit"
+
 
 def test_a_miss_has_its_reason_and_equal_rows_stop_it(hone: Hone, conf: Path, environment: dict[str, str]) -> None:
     assert hone("run", conf).returncode == 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sqlite3
 import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -41,6 +42,26 @@ def check(tracking_uri: str, *, timeout: float = 5.0) -> None:
             where=f"MLflow tracking URI {tracking_uri!r}",
             fix="Use http(s)://HOST:PORT, sqlite:////ABSOLUTE/PATH.db or postgresql://...",
         )
+
+
+def has_version(tracking_uri: str, model: str, version: str) -> bool:
+    """Whether the registry still has this model version; True where that cannot be told at once.
+
+    Imports nothing heavy: a SQLite store is read, a server is asked and given two seconds, other databases are not.
+    """
+    path = sqlite_path(tracking_uri)
+    if path is not None:
+        return path.is_file() and _version_row(path, model, version)
+    if urlsplit(tracking_uri).scheme not in _HTTP:
+        return True
+    asked = urllib.parse.urlencode({"name": model, "version": version})
+    try:
+        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/api/2.0/mlflow/model-versions/get?{asked}", timeout=2):
+            return True
+    except urllib.error.HTTPError as fault:
+        return fault.code != 404
+    except OSError:
+        return True
 
 
 def prepare(tracking_uri: str) -> None:
@@ -148,6 +169,16 @@ def experiment_id(client: MlflowClient, name: str, artifact_root: str = "") -> s
             fix="Restore it (mlflow experiments restore -x ID), or choose another name.",
         )
     return str(found.experiment_id)
+
+
+def _version_row(path: Path, model: str, version: str) -> bool:
+    query = "select current_stage from model_versions where name=? and version=?"
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            row = database.execute(query, (model, version)).fetchone()
+    except sqlite3.Error:
+        return True
+    return row is not None and row[0] != "Deleted_Internal"  # the mark MLflow leaves on a version that was deleted
 
 
 def _get(url: str, tracking_uri: str, timeout: float) -> None:

@@ -16,7 +16,7 @@ from hone.base_models import BaseModel
 from hone.errors import ConfigError
 from hone.methods.lora import Lora
 from hone.registry.log import open_run
-from hone.registry.service import connect
+from hone.registry.service import connect, has_version
 from tests.unit.registry.registering import (
     assert_answers_as_evaluated,
     do_register,
@@ -114,6 +114,22 @@ def test_registering_again_gives_the_version_there_is(
     for name in ("train/loss", "valid/loss", "test/accuracy"):
         steps = [metric.step for metric in client.get_metric_history(first["run_id"], name)]
         assert len(steps) == len(set(steps)) > 0
+
+
+def test_a_version_that_was_deleted_is_no_longer_there_and_another_takes_its_place(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    assert not has_version(tracking_uri, "tiny", "1")
+    do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    assert has_version(tracking_uri, "tiny", "1")
+    client = connect(tracking_uri)
+    client.delete_model_version("tiny", "1")
+    assert not has_version(tracking_uri, "tiny", "1")
+    again = do_register(tmp_path / "2", artifacts, base, tracking_uri)
+    assert has_version(tracking_uri, "tiny", again["version"])
+    client.delete_registered_model("tiny")
+    assert not has_version(tracking_uri, "tiny", again["version"])
+    assert not has_version(f"sqlite:///{tmp_path}/nothing.db", "tiny", "1")
 
 
 def test_a_lost_alias_comes_back_and_one_that_points_elsewhere_stays(

@@ -21,7 +21,7 @@ from hone.artifacts import Artifact
 from hone.base_models import BaseModel
 from hone.methods.lora import Lora
 from hone.registry.log import open_run
-from hone.registry.service import connect
+from hone.registry.service import connect, has_version
 from tests.unit.registry.registering import assert_answers_as_evaluated, do_register, predictions
 
 pytestmark = pytest.mark.slow
@@ -115,3 +115,7 @@ def test_over_http_all_is_as_on_a_database(
         assert do_register(tmp_path / "again", adapted, base, uri, Lora(merged=False)) == made | {"existing": True}
         assert len(client.search_model_versions("name='tiny'")) == 1
         assert_answers_as_evaluated(made, adapted, clean=True)
+        assert has_version(uri, "tiny", made["version"])
+        client.delete_model_version("tiny", made["version"])
+        assert not has_version(uri, "tiny", made["version"])
+    assert has_version(uri, "tiny", made["version"])  # a server that is away has not lost it
