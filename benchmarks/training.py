@@ -121,7 +121,7 @@ def test(tokens: Path, model: Path, *_: Any) -> float:
     with torch.no_grad():
         for start in range(0, len(order), 64):
             batch = objective.collate(rows.rows(order[start : start + 64]), 0)
-            right += int((objective.scores(loaded, batch).argmax(1) == batch["labels"]).sum())
+            right += int((objective.read(loaded, batch)["scores"].argmax(1) == batch["labels"].numpy()).sum())
     return right / len(rows)
 
 

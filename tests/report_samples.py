@@ -205,6 +205,11 @@ def metrics(labels: Sequence[str], rows: int, gain: float) -> dict[str, Any]:
     majority = accuracy - 1 / len(labels)
     return {
         "main_metric": "accuracy",
+        "measures": {
+            "accuracy": {"title": "Accuracy", "lower": False, "share": True},
+            "macro_f1": {"title": "Macro-F1", "lower": False, "share": True},
+            "ece": {"title": "Calibration error", "lower": True, "share": True},
+        },
         "rows": rows,
         "confidence": 0.95,
         "systems": systems,

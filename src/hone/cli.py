@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import signal
 import sys
@@ -91,11 +90,11 @@ def _line(config: RunConfig, data: Home, console: Console) -> None:
     # Prefect's logs go to its UI; the terminal shows the stages.
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] = "hone"
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     check(data.tracking_uri)
     # A new MLflow store takes seconds to make: meanwhile the Prefect server starts and the first rows are read.
-    threading.Thread(target=_prepare_quietly, args=(prepare, data), daemon=True).start()
+    # Not a daemon: what it has begun it ends, however soon the run does.
+    threading.Thread(target=_prepare_quietly, args=(prepare, data)).start()
     with watching(tuple(STAGES), console):
         with ExitStack() as stack:
             url = servers.configured_prefect()

@@ -23,18 +23,15 @@ def code_digests(modules: Iterable[str], files: Iterable[str] = ()) -> dict[str,
     (`__init__.py`) are not followed, so that a new part leaves the keys of runs that do not use it alone.
     `files` are further files of the package (templates), taken by their bytes.
     """
-    found: dict[str, str] = {}
-    waiting = list(modules)
-    while waiting:
-        path = _module_file(waiting.pop())
-        if path is None or _shown(path) in found:
-            continue
-        digest, imports = _read(path)
-        found[_shown(path)] = digest
-        waiting.extend(imports)
+    found = {_shown(path): _read(path)[0] for path in _used(modules)}
     for name in files:
         found[_shown(PACKAGE / name)] = hashlib.sha256((PACKAGE / name).read_bytes()).hexdigest()
     return dict(sorted(found.items()))
+
+
+def sources(modules: Iterable[str]) -> dict[str, str]:
+    """The source of the hone modules named and of all they import, by path below the package (`curation/near.py`)."""
+    return {str(path.relative_to(PACKAGE)): path.read_text("utf8") for path in sorted(_used(modules))}
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
@@ -102,6 +99,18 @@ def _module_file(module: str) -> Path | None:
         return None
     path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
     return path if path.is_file() else None
+
+
+def _used(modules: Iterable[str]) -> set[Path]:
+    """The files of the modules and of all they import."""
+    found: set[Path] = set()
+    waiting = list(modules)
+    while waiting:
+        path = _module_file(waiting.pop())
+        if path is not None and path not in found:
+            found.add(path)
+            waiting.extend(_read(path)[1])
+    return found
 
 
 def _shown(path: Path) -> str:

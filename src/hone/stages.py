@@ -19,7 +19,7 @@ from hone.environment import Home
 from hone.errors import ConfigError
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
-from hone.options import locations
+from hone.options import learning, locations
 from hone.progress import OnProgress, Progress, ignore
 from hone.sources import SOURCES
 
@@ -76,6 +76,12 @@ def _libraries(table: Mapping[str, Any], part: Part) -> list[str]:
     return list(getattr(table[part.kind], "libraries", ()))
 
 
+def _objective_of_data(config: RunConfig) -> dict[str, Any]:
+    """What of the objective decides the rows: not how they are learned from."""
+    given = config.objective.model_dump()
+    return {name: value for name, value in given.items() if name not in learning(OBJECTIVES[config.objective.kind])}
+
+
 def _base_digest(job: Job) -> dict[str, str]:
     return {"base model": job.base().digest(job.home.store.memo.digest)}
 
@@ -90,7 +96,7 @@ def _ingest_decides(config: RunConfig) -> dict[str, Any]:
         for name, value in section["source"].items()
         if name not in locations(SOURCES[config.ingest.source.kind])
     }
-    return {"ingest": section, "objective": {"kind": config.objective.kind}}
+    return {"ingest": section, "objective": _objective_of_data(config)}
 
 
 def _source_fingerprint(job: Job) -> dict[str, str]:
@@ -119,12 +125,12 @@ def _curate(job: Job) -> Product:
     from hone.curation.curate import curate
     from hone.curation.step import Fields
 
-    section, objective = job.config.curation, OBJECTIVES[job.config.objective.kind]
+    section, objective = job.config.curation, _build(OBJECTIVES, job.config.objective)
     return curate(
         job.path("ingest") / "rows.parquet",
         job.out,
         steps=[(step.kind, _build(STEPS, step)) for step in section.steps],
-        fields=Fields(objective.text, objective.label),
+        fields=Fields(objective.text, objective.label, objective),
         valid=section.split.valid,
         test=section.split.test,
         seed=section.split.seed,
@@ -146,7 +152,7 @@ def _suite_digest(job: Job) -> dict[str, str]:
 def _validation_decides(config: RunConfig) -> dict[str, Any]:
     return {
         "validation": config.validation.model_dump(exclude={"suite"}),
-        "objective": {"kind": config.objective.kind},
+        "objective": _objective_of_data(config),
         "curation": {"split": {"near_duplicate": config.curation.split.near_duplicate}},
     }
 
@@ -229,6 +235,7 @@ def _evaluate(job: Job) -> Product:
         base=job.base().path,
         objective=_build(OBJECTIVES, job.config.objective),
         method=_build(METHODS, job.config.method),
+        max_length=job.config.tokenization.max_length,
         **section.model_dump(),
         on_progress=job.on_progress,
     )
@@ -316,8 +323,11 @@ STAGES: dict[str, Stage] = {
     ),
     "curate": Stage(
         make=_curate,
-        decides=lambda c: {"curation": c.curation.model_dump(), "objective": {"kind": c.objective.kind}},
-        code=lambda c: ["hone.curation.curate", *(_module(STEPS, step) for step in c.curation.steps)],
+        decides=lambda c: {"curation": c.curation.model_dump(), "objective": _objective_of_data(c)},
+        code=lambda c: [
+            *("hone.curation.curate", _module(OBJECTIVES, c.objective)),
+            *(_module(STEPS, step) for step in c.curation.steps),
+        ],
         libraries=lambda c: ["pyarrow", *(name for step in c.curation.steps for name in _libraries(STEPS, step))],
         keyed=("ingest",),
     ),
@@ -331,7 +341,7 @@ STAGES: dict[str, Stage] = {
     ),
     "tokenize": Stage(
         make=_tokenize,
-        decides=lambda c: {"tokenization": c.tokenization.model_dump(), "objective": c.objective.model_dump()},
+        decides=lambda c: {"tokenization": c.tokenization.model_dump(), "objective": _objective_of_data(c)},
         code=lambda c: ["hone.tokenization", _module(OBJECTIVES, c.objective)],
         libraries=lambda _: ["pyarrow", "tokenizers", "transformers"],
         keyed=("validate",),
@@ -351,7 +361,9 @@ STAGES: dict[str, Stage] = {
     ),
     "evaluate": Stage(
         make=_evaluate,
-        decides=lambda c: c.model_dump(include={"objective", "method", "evaluation"}),
+        decides=lambda c: c.model_dump(
+            include={"objective": True, "method": True, "evaluation": True, "tokenization": {"max_length"}}
+        ),
         code=lambda c: [
             "hone.evaluation.evaluate",
             _module(OBJECTIVES, c.objective),
@@ -364,12 +376,12 @@ STAGES: dict[str, Stage] = {
     "register": Stage(
         make=_register,
         decides=lambda c: c.model_dump(include={"name", "registration", "model"}),
-        code=lambda _: ["hone.registry.register", "hone.registry.model_code", "hone.evaluation.report"],
+        code=lambda c: ["hone.registry.register", "hone.evaluation.report", _module(OBJECTIVES, c.objective)],
         libraries=lambda _: ["mlflow"],
         keyed=("train", "evaluate"),
         files=(
             *("evaluation/report.html", "evaluation/report_parts.html", "evaluation/report.css"),
-            *("evaluation/report.js", "registry/card.md"),
+            *("evaluation/report.js", "registry/card.md", "registry/served.py"),
         ),
         outside=lambda job: {"tracking server": job.home.tracking_uri},
         untrue=_unregistered,

@@ -144,7 +144,7 @@ def _batches(file: Any, objective: Objective) -> Iterator[pa.Table]:
     yield file.schema_arrow.empty_table().select(columns)
     for batch in file.iter_batches(BATCH_ROWS, columns=columns):
         rows = pa.Table.from_batches([batch])
-        size = sum(pc.fill_null(pc.binary_length(rows[name]), 0).to_numpy() for name in objective.text)
+        size = sum(pc.fill_null(pc.binary_length(rows[name]), 0).to_numpy() for name in objective.columns)
         starts = np.flatnonzero(np.diff(np.cumsum(size, dtype=np.int64) // BATCH_BYTES, prepend=-1))
         for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
             yield rows.slice(start, end - start)

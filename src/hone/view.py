@@ -160,25 +160,32 @@ def summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str
 
 
 def _table(metrics: Mapping[str, Any]) -> Table:
-    """The figures that all systems have, in percent, and by how much the model is better."""
+    """The figures that all systems have, and by how much the model is better."""
     systems = metrics["systems"]
     names = [name for name in systems["model"] if all(name in figures for figures in systems.values())]
+    share = {name: measure["share"] for name, measure in metrics["measures"].items()}
     table = Table(
-        title=f"{metrics['rows']:,} test rows, % [{metrics['confidence']:.0%} interval]", title_justify="left", box=None
+        title=f"{metrics['rows']:,} test rows [{metrics['confidence']:.0%} interval]", title_justify="left", box=None
     )
     table.add_column("")
     for name in (*names, "model is better by", "p"):
         table.add_column(name, justify="right", no_wrap=True)
     for system, figures in systems.items():
         duel = metrics["comparisons"].get(system)
-        better = [_interval(duel | {"value": duel["difference"]}, "+"), f"{duel['p']:.3f}"] if duel else ["", ""]
-        table.add_row(system, *(_interval(figures[name], "") for name in names), *better)
+        better = ["", ""]
+        if duel:
+            gained = _interval(duel | {"value": duel["difference"]}, share[duel["metric"]], "+")
+            better = [gained.replace("%", ""), f"{duel['p']:.3f}"]
+        table.add_row(system, *(_interval(figures[name], share[name]) for name in names), *better)
     return table
 
 
-def _interval(figure: Mapping[str, float], sign: str) -> str:
+def _interval(figure: Mapping[str, float], share: bool, sign: str = "") -> str:
+    """`69.1% [63.9, 74.2]` for a share, `3.307 [3.25, 3.364]` for another number."""
+    if not share:
+        return "{:{sign}.4g} [{:.4g}, {:.4g}]".format(*(figure[name] for name in ("value", "low", "high")), sign=sign)
     value, low, high = (100 * figure[name] for name in ("value", "low", "high"))
-    return f"{value:{sign}.1f} [{low:.1f}, {high:.1f}]"
+    return f"{value:{sign}.1f}% [{low:.1f}, {high:.1f}]"
 
 
 def _counted(artifact: Artifact | None) -> str:

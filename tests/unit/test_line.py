@@ -47,7 +47,7 @@ def key(stage: str, config: RunConfig, home: Path) -> str:
     [
         ({"curation": {"split": {"seed": 3}}}, {"curate"}),
         ({"validation": {"min_rows": 3}}, {"validate"}),
-        ({"tokenization": {"max_length": 33}}, {"tokenize"}),
+        ({"tokenization": {"max_length": 33}}, {"tokenize", "evaluate"}),
         ({"training": {"epochs": 1}}, {"train"}),
         ({"method": {"kind": "lora"}}, {"train", "evaluate"}),
         ({"evaluation": {"worst": 3}}, {"evaluate"}),

@@ -93,6 +93,7 @@ def test_the_summary_sets_the_model_beside_the_baselines(console: Console, tmp_p
     metrics = {
         "rows": 500,
         "confidence": 0.95,
+        "measures": {"accuracy": {"title": "Accuracy", "lower": False, "share": True}},
         "systems": {"model": {"accuracy": figure}, "majority": {"accuracy": figure | {"value": 0.2}}},
         "comparisons": {"majority": {"metric": "accuracy", "difference": 0.5, "low": 0.4, "high": 0.6, "p": 0.001}},
     }
@@ -105,7 +106,7 @@ def test_the_summary_sets_the_model_beside_the_baselines(console: Console, tmp_p
     made, _ = Store(tmp_path).obtain(Recipe("evaluate", {}, {}, {}, {}), write)
     summary(console, made, made, "hone ui")
     text = printed(console)
-    for part in ("500 test rows, % [95% interval]", "70.0 [65.0, 75.0]", "+50.0 [40.0, 60.0]", "0.001"):
+    for part in ("500 test rows [95% interval]", "70.0% [65.0, 75.0]", "+50.0 [40.0, 60.0]", "0.001"):
         assert part in text
     assert "demo version 3, alias candidate" in text
     assert "report.html" in text

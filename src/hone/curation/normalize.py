@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from hone.curation.columns import texts_of, with_texts
+from hone.curation.columns import rewritten
 from hone.curation.html_text import to_text
 from hone.curation.parallel import over_texts
 from hone.options import option
@@ -52,15 +52,15 @@ class Normalize:
     )
 
     def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
-        """Every row, its text columns normalized; `notes` counts the texts that changed, by what changed them."""
+        """Every row, its texts normalized; `notes` counts the texts that changed, by what changed them."""
         from hone.curation.step import Verdict
 
         notes: Counter[str] = Counter()
-        for name in fields.text:
-            outcomes = over_texts(self.normalize, texts_of(rows, name), on_progress, worth=WORTH)
-            rows = with_texts(rows, name, [text for text, _ in outcomes])
-            notes.update(change for _, changes in outcomes for change in changes)
-        return Verdict(rows, [""] * rows.num_rows, notes=dict(notes))
+        rows, reasons, said = rewritten(
+            rows, fields, lambda texts: over_texts(self.normalize, texts, on_progress, worth=WORTH)
+        )
+        notes.update(change for changes in said for change in changes)
+        return Verdict(rows, reasons, notes=dict(notes))
 
     def normalize(self, texts: list[str]) -> list[tuple[str, tuple[str, ...]]]:
         """Each text normalized, and what changed it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
-from hone.curation.columns import texts_of, with_texts
+from hone.curation.columns import rewritten
 from hone.curation.parallel import over_texts
 from hone.curation.personal_data import TAGS, redact
 from hone.options import option
@@ -40,11 +40,11 @@ class Redact:
         from hone.curation.step import Verdict
 
         notes: Counter[str] = Counter()
-        for name in fields.text:
-            outcomes = over_texts(self.redact, texts_of(rows, name), on_progress, worth=WORTH)
-            rows = with_texts(rows, name, [text for text, _ in outcomes])
-            notes.update(kind for _, kinds in outcomes for kind in kinds)
-        return Verdict(rows, [""] * rows.num_rows, notes=dict(notes))
+        rows, reasons, said = rewritten(
+            rows, fields, lambda texts: over_texts(self.redact, texts, on_progress, worth=WORTH)
+        )
+        notes.update(kind for kinds in said for kind in kinds)
+        return Verdict(rows, reasons, notes=dict(notes))
 
     def redact(self, texts: list[str]) -> list[tuple[str, list[str]]]:
         """Each text with tags in the place of what was found, and the kind of each."""

@@ -11,12 +11,32 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+class Reading(Protocol):
+    """How the texts of rows are read and rewritten; objectives have these methods."""
+
+    def texts(self, rows: pa.Table) -> list[str]:
+        """Each row as a person reads it."""
+
+    def pieces(self, column: str, value: str) -> list[str]:
+        """The texts in one value of a text column."""
+
+    def joined(self, column: str, value: str, pieces: list[str]) -> str:
+        """The value with its texts rewritten."""
+
+    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+        """The rewritten rows with what points into their texts pointing there again; '' or a reason to drop each."""
+
+
 @dataclass(frozen=True)
 class Fields:
-    """The columns a step may look at: the objective's `text` columns, and its `label` column ('' for none)."""
+    """The columns a step may look at: the objective's `text` columns, and its `label` column ('' for none).
+
+    `reading` says how these texts are read, where they are not plain.
+    """
 
     text: tuple[str, ...]
     label: str = ""
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a model must beat: the most frequent class, and the nearest neighbours by the base model's own embeddings."""
+"""What a model must beat: the nearest neighbours by the base model's own embeddings, and the base model itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hone.evaluation.predict import Advance, Reader, load_base
+from hone.evaluation import predict
+from hone.evaluation.predict import Advance, load_base
+from hone.objectives.objective import Raw, Targets
+from hone.objectives.reading import Reader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,16 +21,10 @@ if TYPE_CHECKING:
 BLOCK = 4096
 
 
-def majority(labels: np.ndarray, classes: int, rows: int) -> np.ndarray:
-    """Scores [rows, classes] that are the classes' shares of the training rows: the most frequent one wins always."""
-    shares = np.bincount(labels, minlength=classes) / len(labels)
-    return np.broadcast_to(shares.astype(np.float32), (rows, classes))
-
-
 def neighbours(
-    base: Path, train: pa.Table, test: pa.Table, classes: int, k: int, reader: Reader, advance: Advance
-) -> np.ndarray:
-    """Scores [test rows, classes] of k nearest neighbours among all training rows, in the frozen base model's space.
+    base: Path, train: pa.Table, test: pa.Table, k: int, reader: Reader, advance: Advance, targets: Targets
+) -> Raw:
+    """What the k nearest of all training rows say of each test row, in the frozen base model's space.
 
     A row's embedding is the mean of the last hidden state over its tokens, as in Reimers and Gurevych, Sentence-BERT,
     2019; nearness is the cosine. Training rows are embedded and compared block by block.
@@ -37,40 +34,42 @@ def neighbours(
     for at, embedded in _embeddings(model, test, reader, advance, "embedding test rows"):
         queries = queries if queries.size else np.empty((len(test), embedded.shape[1]), np.float32)
         queries[at] = embedded
-    labels = train["label"].to_numpy()
-    memory = ((e, labels[at]) for at, e in _blocks(_embeddings(model, train, reader, advance, "embedding train rows")))
-    return vote(*nearest(queries, memory, k), classes)
+    memory = ((e, at) for at, e in _blocks(_embeddings(model, train, reader, advance, "embedding train rows")))
+    similarities, rows = nearest(queries, memory, min(k, len(train)))
+    return reader.objective.vote(weights(similarities), rows, train, targets)
+
+
+def untuned(base: Path, test: pa.Table, reader: Reader, advance: Advance, targets: Targets) -> Raw:
+    """What the base model says of each test row, as it is."""
+    model = reader.objective.model(base, targets).eval().to(reader.device)
+    return predict.read(model, test, reader, advance, "testing the base model")[0]
 
 
 def nearest(
     queries: np.ndarray, memory: Iterable[tuple[np.ndarray, np.ndarray]], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine similarities and labels, [queries, k] nearest first, of unit vectors in `memory`: blocks with labels.
+    """Cosine similarities and rows, [queries, k] nearest first, of unit vectors in `memory`: blocks with their rows.
 
-    Where there are fewer than k the similarities end in -inf, which has no vote.
+    `memory` must have k rows or more.
     """
     best = np.full((len(queries), k), -np.inf, np.float32)
-    names = np.zeros((len(queries), k), np.int64)
-    for block, labels in memory:
+    found = np.zeros((len(queries), k), np.int64)
+    for block, rows in memory:
         near = np.concatenate([best, queries @ block.T], axis=1)
-        of = np.concatenate([names, np.broadcast_to(labels, (len(queries), len(labels)))], axis=1)
+        of = np.concatenate([found, np.broadcast_to(rows, (len(queries), len(rows)))], axis=1)
         top = np.argpartition(-near, k - 1, axis=1)[:, :k]
-        best, names = np.take_along_axis(near, top, 1), np.take_along_axis(of, top, 1)
+        best, found = np.take_along_axis(near, top, 1), np.take_along_axis(of, top, 1)
     order = np.argsort(-best, axis=1, kind="stable")
-    return np.take_along_axis(best, order, 1), np.take_along_axis(names, order, 1)
+    return np.take_along_axis(best, order, 1), np.take_along_axis(found, order, 1)
 
 
-def vote(similarities: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Scores [queries, classes] that sum to 1: each neighbour counts by the inverse of its cosine distance.
+def weights(similarities: np.ndarray) -> np.ndarray:
+    """A neighbour's weight, the inverse of its cosine distance: float64, of the same shape.
 
     As scikit-learn's KNeighborsClassifier(weights="distance", metric="cosine"). A text that is there already decides.
     """
     # float32 cosines are known to about 1e-6: nearer neighbours than that are alike.
-    weights = 1 / np.maximum(1 - similarities.astype(np.float64), 1e-6)
-    rows = np.arange(len(labels))[:, None]
-    scores = np.zeros((len(labels), classes))
-    np.add.at(scores, (rows, labels), weights)
-    found: np.ndarray = (scores / scores.sum(1, keepdims=True)).astype(np.float32)
+    found: np.ndarray = 1 / np.maximum(1 - similarities.astype(np.float64), 1e-6)
     return found
 
 

@@ -9,8 +9,12 @@ import numpy as np
 from hone.evaluation.metrics import interval
 
 
-def compare(metric: str, ours: np.ndarray, theirs: np.ndarray, confidence: float) -> dict[str, Any]:
-    """The `difference` ours - theirs of a figure, its interval `low` to `high`, and `p`.
+def compare(
+    metric: str, ours: np.ndarray, theirs: np.ndarray, confidence: float, lower: bool = False
+) -> dict[str, Any]:
+    """By how much ours is better: the `difference` ours - theirs of a figure, its interval `low` to `high`, and `p`.
+
+    Where less is better (`lower`) the difference is theirs - ours: above 0 is better in any case.
 
     `ours` and `theirs` are the two systems' figures on the same draws, [1 + resamples] (`hone.evaluation.metrics`).
     `p` is one-sided, for "ours is not better": the share of resamples on which the difference is 0 or less, the rows
@@ -19,7 +23,7 @@ def compare(metric: str, ours: np.ndarray, theirs: np.ndarray, confidence: float
     """
     if ours.shape != theirs.shape:
         raise ValueError(f"figures on different draws: {ours.shape[0] - 1} and {theirs.shape[0] - 1} resamples")
-    differences = ours - theirs
+    differences = theirs - ours if lower else ours - theirs
     found = interval(differences, confidence)
     p = (1 + np.count_nonzero(differences[1:] <= 0)) / len(differences)
     return {"metric": metric, "difference": found["value"], "low": found["low"], "high": found["high"], "p": float(p)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ from hone.evaluation import baselines, metrics, predict
 from hone.evaluation.comparison import compare
 from hone.evaluation.slices import check_slices, slice_figures, slice_parts
 from hone.methods.method import Method
-from hone.objectives.objective import Objective
+from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.reading import Reader
 from hone.objectives.tokenizer import load_tokenizer
 from hone.progress import OnProgress, ignore
 from hone.tokenization import TARGETS, read_tokens
@@ -30,23 +31,21 @@ CLIP = 500
 
 @dataclass(frozen=True)
 class Trial:
-    """All systems' scores of the same test rows: `rows` as text, their label indices `references` [rows], and for each
-    system `scores` [rows, labels], the model's own first."""
+    """How all systems did on the same test rows: `rows` as text, and the systems' outcomes, the model's own first."""
 
     rows: pa.Table
-    references: np.ndarray
-    scores: Mapping[str, np.ndarray]
-    labels: Sequence[str]
+    objective: Objective
+    targets: Targets
+    outcomes: Mapping[str, Outcome]
 
-    def predictions(self, system: str = MODEL) -> np.ndarray:
-        """The label index with the highest score of each row; of equal ones the first."""
-        found: np.ndarray = self.scores[system].argmax(1)
-        return found
+    @property
+    def ours(self) -> Outcome:
+        """The model's."""
+        return self.outcomes[MODEL]
 
-    def confidences(self) -> np.ndarray:
-        """The model's highest score of each row, float64."""
-        found: np.ndarray = self.scores[MODEL].max(1).astype(np.float64)
-        return found
+    def figures(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """The objective's figures of summed statistics [k, n]."""
+        return self.objective.figures(sums, self.targets)
 
 
 def evaluate(
@@ -58,6 +57,7 @@ def evaluate(
     base: Path,
     objective: Objective,
     method: Method,
+    max_length: int,
     slices: Sequence[str],
     neighbours: int,
     resamples: int,
@@ -75,97 +75,111 @@ def evaluate(
     test, train = read_tokens(tokens / "test.arrow"), read_tokens(tokens / "train.arrow")
     rows = _rows_of(test, splits / "test.parquet", slices, objective)
     targets = json.loads((tokens / TARGETS).read_text("utf8"))
-    passes = 3 if method.adapter else 2
-    advance = predict.advancing(passes * len(test) + len(train), on_progress)
+    passes = 1 + objective.neighbours + objective.untuned + method.adapter
+    advance = predict.advancing(passes * len(test) + objective.neighbours * len(train), on_progress)
 
     tokenizer = load_tokenizer(model / MODEL)
-    reader = predict.Reader(objective, tokenizer.pad_token_id, predict.best_device())
+    reader = Reader(objective, tokenizer.pad_token_id, predict.best_device())
     trained = predict.load_trained(model / MODEL, targets, reader.device)
-    scores, seconds = predict.class_scores(trained, test, reader, advance, "testing the model")
-    speed = predict.speed(trained, tokenizer, rows, test, targets, reader, seconds)
+    raw, seconds = predict.read(trained, test, reader, advance, "testing the model")
+    speed = predict.speed(trained, tokenizer, rows, test, targets, reader, max_length, raw, seconds)
     del trained
-    merged = _check_adapter(model, base, targets, test, reader, advance, scores) if method.adapter else None
+    merged = _check_adapter(model, base, targets, test, reader, advance, raw) if method.adapter else None
 
-    classes = len(targets["labels"])
-    systems = {
-        MODEL: scores,
-        "majority": baselines.majority(train["label"].to_numpy(), classes, len(test)),
-        "neighbours": baselines.neighbours(base, train, test, classes, neighbours, reader, advance),
-    }
-    trial = Trial(rows, test["label"].to_numpy(), systems, targets["labels"])
-    draws = metrics.resample(len(test), resamples, seed)
+    said = {MODEL: raw, **objective.rivals(train, test, targets, rows)}
+    if objective.neighbours:
+        said["neighbours"] = baselines.neighbours(base, train, test, neighbours, reader, advance, targets)
+    if objective.untuned:
+        said["untuned"] = baselines.untuned(base, test, reader, advance, targets)
+    outcomes = {name: objective.outcome(test, raw, targets, rows) for name, raw in said.items()}
+    trial = Trial(rows, objective, targets, outcomes)
+    draws = metrics.resample(len(rows), resamples, seed)
     report = {
-        **judge(trial, draws, objective.main_metric, confidence, seed),
-        "slices": by_slice(trial, draws, slices, objective.text, confidence),
-        "worst": worst_errors(trial, objective.text, worst),
+        **judge(trial, draws, confidence, seed),
+        "slices": by_slice(trial, draws, slices, confidence),
+        "worst": worst_errors(trial, worst),
         "merged": merged,
     }
     _write_json(out / "metrics.json", report)
     _write_json(out / "speed.json", speed)
-    _write_predictions(out / "predictions.parquet", trial)
-    return Product(len(test), ("metrics.json", "predictions.parquet"), _facts(report))
+    _write_predictions(out / "predictions.parquet", trial, raw)
+    return Product(len(rows), ("metrics.json", "predictions.parquet"), _facts(report))
 
 
-def judge(trial: Trial, draws: np.ndarray, main_metric: str, confidence: float, seed: int) -> dict[str, Any]:
+def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict[str, Any]:
     """The figures of all systems with intervals, the model compared with each other one, and the model's details."""
-    references, predictions, classes = trial.references, trial.predictions(), len(trial.labels)
-    correct, confidences = references == predictions, trial.confidences()
-    counts = {name: metrics.count(references, trial.predictions(name), classes, draws) for name in trial.scores}
-    figures = {name: {"accuracy": c.accuracy(), "macro_f1": c.macro_f1()} for name, c in counts.items()}
+    measures = dict(trial.objective.measures)
+    sums = {name: metrics.totals(outcome.statistics, draws) for name, outcome in trial.outcomes.items()}
+    figures = {name: trial.figures(of) for name, of in sums.items()}
     systems = {
         name: {metric: metrics.interval(figure, confidence) for metric, figure in of.items()}
         for name, of in figures.items()
     }
-    systems[MODEL]["ece"] = metrics.ece_interval(confidences, correct, draws, confidence, seed)
-    ours = figures.pop(MODEL)[main_metric]
+    details: dict[str, Any] = {}
+    ours, main = trial.ours, trial.objective.main_metric
+    if ours.confidences is not None:
+        measures["ece"] = Measure("Calibration error", lower=True)
+        correct = ours.errors == 0
+        systems[MODEL]["ece"] = metrics.ece_interval(ours.confidences, correct, draws, confidence, seed)
+        details["calibration"] = metrics.calibration(ours.confidences, correct)
+    if ours.classes is not None:
+        right, said = ours.classes
+        details["confusion"] = metrics.confusion(right, said, trial.targets["labels"], draws, confidence)
+    lower = measures[main].lower
     return {
-        "main_metric": main_metric,
-        "rows": len(references),
+        "main_metric": main,
+        "measures": {name: asdict(measure) for name, measure in measures.items()},
+        "rows": len(trial.rows),
         "confidence": confidence,
         "resamples": draws.shape[1] - 1,
         "systems": systems,
-        "comparisons": {name: compare(main_metric, ours, of[main_metric], confidence) for name, of in figures.items()},
-        "per_class": metrics.per_class(counts[MODEL], trial.labels, confidence),
-        "confusion": metrics.confusion(references, predictions, trial.labels, draws, confidence),
-        "calibration": metrics.calibration(confidences, correct),
+        "comparisons": {
+            name: compare(main, figures[MODEL][main], of[main], confidence, lower)
+            for name, of in figures.items()
+            if name != MODEL
+        },
+        "per_class": metrics.by_group(trial.objective.groups(sums[MODEL], trial.targets), confidence),
+        **details,
     }
 
 
-def by_slice(
-    trial: Trial, draws: np.ndarray, slices: Sequence[str], text: Sequence[str], confidence: float
-) -> dict[str, Any]:
-    """For each of `slices` its parts with the figures of the model and of the neighbours."""
-    predictions = {name: trial.predictions(name) for name in (MODEL, "neighbours")}
-    classes = len(trial.labels)
+def by_slice(trial: Trial, draws: np.ndarray, slices: Sequence[str], confidence: float) -> dict[str, Any]:
+    """For each of `slices` its parts with the figures of the model and of the strongest kind of baseline there is."""
+    rivals = [name for name in ("neighbours", "untuned") if name in trial.outcomes] or list(trial.outcomes)[1:2]
+    statistics = {name: trial.outcomes[name].statistics for name in (MODEL, *rivals)}
+    texts = trial.objective.texts(trial.rows)
     return {
-        name: slice_figures(
-            slice_parts(name, trial.rows, text), trial.references, predictions, classes, draws, confidence
-        )
+        name: slice_figures(slice_parts(name, trial.rows, texts), statistics, trial.figures, draws, confidence)
         for name in slices
     }
 
 
-def worst_errors(trial: Trial, text: Sequence[str], most: int) -> list[dict[str, Any]]:
-    """The `most` wrong predictions the model was surest of, with at most 500 characters of text."""
-    predictions, confidences = trial.predictions(), trial.confidences()
-    wrong = np.flatnonzero(predictions != trial.references)
-    surest = wrong[np.argsort(-confidences[wrong], kind="stable")][:most]
-    rows = trial.rows.take(surest).to_pylist()
+def worst_errors(trial: Trial, most: int) -> list[dict[str, Any]]:
+    """The `most` rows on which the model erred most, with at most 500 characters of text."""
+    import pyarrow as pa
+
+    ours = trial.ours
+    wrong = np.flatnonzero(ours.errors > 0)
+    worst = wrong[np.argsort(-ours.errors[wrong], kind="stable")][:most]
+    rows = trial.rows.take(pa.array(worst))
     return [
         {
             "id": row["id"],
-            "text": _clip("\n".join(row[column] for column in text)),
-            "label": trial.labels[trial.references[at]],
-            "predicted": trial.labels[predictions[at]],
-            "confidence": float(confidences[at]),
+            "text": _clip(text),
+            "label": _clip(ours.references[at]),
+            "predicted": _clip(ours.answers[at]),
+            "confidence": None if ours.confidences is None else float(ours.confidences[at]),
             "source": row["source"],
         }
-        for at, row in zip(surest, rows, strict=True)
+        for at, row, text in zip(worst.tolist(), rows.to_pylist(), trial.objective.texts(rows), strict=True)
     ]
 
 
 def _rows_of(tokens: pa.Table, path: Path, slices: Sequence[str], objective: Objective) -> pa.Table:
-    """The rows of the split at `path` in the order of `tokens`; checks that they are the same and can be sliced."""
+    """The rows of the split at `path` in the order of `tokens`, where a row may stand several times in succession.
+
+    Checks that they are the same and can be sliced.
+    """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -173,10 +187,11 @@ def _rows_of(tokens: pa.Table, path: Path, slices: Sequence[str], objective: Obj
     check_slices(slices, rows.column_names, objective.text)
     if not len(rows):
         raise DataError("has no rows to test the model on", where=str(path), fix="Raise curation.split.test.")
-    places = pc.index_in(tokens["id"], value_set=rows["id"].combine_chunks())
-    if len(rows) != len(tokens) or places.null_count:
+    tokenized = tokens["id"].unique()
+    places = pc.index_in(tokenized, value_set=rows["id"].combine_chunks())
+    if len(rows) != len(tokenized) or places.null_count:
         raise DataError(
-            f"its {len(rows)} rows are not the {len(tokens)} that were tokenized",
+            f"its {len(rows)} rows are not the {len(tokenized)} that were tokenized",
             where=str(path),
             fix="Evaluate with the tokens that were made of these splits.",
         )
@@ -186,16 +201,16 @@ def _rows_of(tokens: pa.Table, path: Path, slices: Sequence[str], objective: Obj
 def _check_adapter(
     model: Path,
     base: Path,
-    targets: Mapping[str, Any],
+    targets: Targets,
     test: pa.Table,
-    reader: predict.Reader,
+    reader: Reader,
     advance: predict.Advance,
-    merged: np.ndarray,
+    merged: Raw,
 ) -> dict[str, Any]:
     adapter = model / "adapter"
     if not adapter.is_dir():
         raise ModelError("the method trains an adapter, and there is none", where=str(adapter), fix="Train again.")
-    unmerged = predict.adapter_scores(adapter, base, targets, test, reader, advance)
+    unmerged = predict.read_adapter(adapter, base, targets, test, reader, advance)
     return predict.check_merged(merged, unmerged, adapter)
 
 
@@ -219,18 +234,20 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1), "utf8")
 
 
-def _write_predictions(path: Path, trial: Trial) -> None:
+def _write_predictions(path: Path, trial: Trial, raw: Raw) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = np.array(trial.labels, dtype=object)
-    table = pa.table(
-        {
-            "id": trial.rows["id"],
-            "reference": pa.array(names[trial.references], pa.string()),
-            "prediction": pa.array(names[trial.predictions()], pa.string()),
-            "confidence": trial.confidences(),
-            "scores": pa.array(list(trial.scores[MODEL]), pa.list_(pa.float32())),
-        }
-    )
-    pq.write_table(table, path, compression="zstd")
+    ours = trial.ours
+    columns = {
+        "id": trial.rows["id"],
+        "reference": pa.array(ours.references, pa.string()),
+        "prediction": pa.array(ours.answers, pa.string()),
+        "error": pa.array(ours.errors, pa.float64()),
+    }
+    if ours.confidences is not None:
+        columns["confidence"] = pa.array(ours.confidences, pa.float64())
+    if len(raw["scores"]) == len(trial.rows):
+        scores = [np.ravel(row).astype(np.float32) for row in raw["scores"]]
+        columns["scores"] = pa.array(scores, pa.list_(pa.float32()))
+    pq.write_table(pa.table(columns), path, compression="zstd")

@@ -23,15 +23,32 @@ def percent(value: Any, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}%".replace("-", MINUS) if _known(value) else NONE
 
 
+def shown(figure: dict[str, Any]) -> str:
+    """A figure's `value`, in percent unless it says that it is no share: 69.4%, 12.3."""
+    return percent(figure["value"]) if figure.get("share", True) else number(figure["value"])
+
+
 def interval(figure: dict[str, Any]) -> str:
-    """The `low` and `high` of a figure in percent: 64.1–74.2%; '' where it has none."""
+    """The `low` and `high` of a figure, in percent unless it is no share: 64.1–74.2%; '' where it has none."""
     low, high = figure.get("low"), figure.get("high")
-    return f"{percent(low).rstrip('%')}–{percent(high)}" if _known(low) and _known(high) else ""
+    if not (_known(low) and _known(high)):
+        return ""
+    if not figure.get("share", True):
+        return f"{number(low)}–{number(high)}"
+    return f"{percent(low).rstrip('%')}–{percent(high)}"
 
 
-def points(value: Any) -> str:
-    """A difference of two shares in percentage points, signed: +10.1."""
-    return f"{100 * value:+.1f}".replace("-", MINUS) if _known(value) else NONE
+def points(value: Any, share: bool = True) -> str:
+    """A difference, signed; that of two shares in percentage points: +10.1."""
+    if not _known(value):
+        return NONE
+    text = f"{100 * value:+.1f}" if share else f"{value:+.4g}"
+    return text.replace("-", MINUS)
+
+
+def amount(value: Any, share: bool = True) -> str:
+    """How large a difference is: 10.1 points, or a plain number where it is not one of shares."""
+    return points(abs(value), share).replace("+", "") + (" points" if share else "") if _known(value) else NONE
 
 
 def p_value(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A classifier's figures on resamples of its test rows, and the intervals they give.
+"""Figures on resamples of the test rows, and the intervals they give.
 
 The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 15) draws as many rows as
 there are, with replacement, again and again. `resample` draws once for all systems and figures, which makes every
@@ -8,7 +8,6 @@ comparison a paired one. A figure is an array [1 + resamples] whose first entry 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,44 +41,16 @@ def tally(groups: np.ndarray, size: int, draws: np.ndarray, values: np.ndarray |
     return totals
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Rows by class, float64 [classes, 1 + resamples]: rightly predicted to be of it, of it, predicted to be of it."""
+def totals(statistics: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The sums of the rows' statistics [rows, k] over each draw: float64 [k, 1 + resamples]."""
+    from scipy.sparse import csr_array
 
-    right: np.ndarray
-    support: np.ndarray
-    predicted: np.ndarray
-
-    def precision(self) -> np.ndarray:
-        """Of the rows predicted to be of a class, the share that is; nan where there are none."""
-        return _share(self.right, self.predicted)
-
-    def recall(self) -> np.ndarray:
-        """Of the rows of a class, the share that was predicted to be; nan where there are none."""
-        return _share(self.right, self.support)
-
-    def f1(self) -> np.ndarray:
-        """The harmonic mean of precision and recall; nan where a class neither is there nor was predicted."""
-        return _share(2 * self.right, self.support + self.predicted)
-
-    def accuracy(self) -> np.ndarray:
-        """The share of rows predicted rightly, [1 + resamples]; nan where no row was drawn."""
-        return _share(self.right.sum(0), self.support.sum(0))
-
-    def macro_f1(self) -> np.ndarray:
-        """The mean F1 of the classes that are there or were predicted, [1 + resamples], as scikit-learn's."""
-        f1 = self.f1()
-        return _share(np.nansum(f1, axis=0), np.isfinite(f1).sum(axis=0))
-
-
-def count(references: np.ndarray, predictions: np.ndarray, classes: int, draws: np.ndarray) -> Counts:
-    """The counts of a system's predictions (class indices, [rows])."""
-    hit = references == predictions
-    return Counts(
-        right=tally(references[hit], classes, draws[hit]),
-        support=tally(references, classes, draws),
-        predicted=tally(predictions, classes, draws),
-    )
+    columns = csr_array(statistics).T.tocsr()
+    found = np.empty((statistics.shape[1], draws.shape[1]))
+    width = max(1, _BLOCK // max(1, len(draws)))
+    for start in range(0, draws.shape[1], width):
+        found[:, start : start + width] = columns @ draws[:, start : start + width].astype(np.float64)
+    return found
 
 
 def interval(figure: np.ndarray, confidence: float) -> dict[str, float]:
@@ -95,15 +66,14 @@ def interval(figure: np.ndarray, confidence: float) -> dict[str, float]:
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def per_class(counts: Counts, labels: Sequence[str], confidence: float) -> dict[str, dict[str, Any]]:
-    """By label: `precision`, `recall` and `f1` with intervals, and `support`, its rows."""
-    figures = {"precision": counts.precision(), "recall": counts.recall(), "f1": counts.f1()}
+def by_group(groups: Mapping[str, Mapping[str, np.ndarray]], confidence: float) -> dict[str, dict[str, Any]]:
+    """The figures of each class or type with intervals, and `support`, how many rows or entities are of it."""
     return {
-        label: {
-            **{name: interval(figure[index], confidence) for name, figure in figures.items()},
-            "support": int(counts.support[index, 0]),
+        group: {
+            name: int(figure[0]) if name == "support" else interval(figure, confidence)
+            for name, figure in figures.items()
         }
-        for index, label in enumerate(labels)
+        for group, figures in groups.items()
     }
 
 
@@ -178,12 +148,6 @@ def _calibrated_errors(confidences: np.ndarray, places: np.ndarray, times: int, 
 
 def _bins(confidences: np.ndarray) -> np.ndarray:
     found: np.ndarray = np.digitize(confidences, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
-    return found
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, nan where whole is 0."""
-    found: np.ndarray = np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
     return found
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hone.errors import ModelError
-from hone.objectives.objective import Batch, Objective
+from hone.objectives.objective import Raw, Targets
+from hone.objectives.reading import Reader
 from hone.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Rows and padded tokens that go through a model at once. On 2 cores MiniLM reads 64 x 2,048 faster than 256 x 8,192.
-LIMITS = {"cpu": (64, 2048), "cuda": (256, 65536)}
 # The most that float32 scores of one row may differ between an adapter on its base and the merged weights.
 MERGE_TOLERANCE = 1e-4
-WARM_UP, REQUESTS = 5, 50
+WARM_UP, REQUESTS, REQUEST_SECONDS = 5, 50, 30.0
 
 Advance = Callable[[int, str], None]
 
@@ -41,30 +39,6 @@ def advancing(total: int, on_progress: OnProgress) -> Advance:
     return advance
 
 
-@dataclass(frozen=True)
-class Reader:
-    """How token rows become batches: the objective that collates them, the padding id, the device they go to."""
-
-    objective: Objective
-    pad_id: int
-    device: torch.device
-
-    def batches(self, tokens: pa.Table) -> Iterator[tuple[np.ndarray, Batch]]:
-        """Positions and batches of rows of like length, longest first; every row once, the same ones each time."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        most_rows, most_tokens = LIMITS[self.device.type]
-        table = tokens.drop_columns(["id"]).combine_chunks()
-        lengths = pc.list_value_length(table["input_ids"]).to_numpy()
-        order = np.argsort(-lengths, kind="stable")
-        while len(order):
-            fit = int(max(1, min(most_rows, most_tokens // max(1, lengths[order[0]]))))
-            at, order = order[:fit], order[fit:]
-            batch = self.objective.collate(table.take(pa.array(at)).to_pydict(), self.pad_id)
-            yield at, {name: tensor.to(self.device) for name, tensor in batch.items()}
-
-
 def best_device() -> torch.device:
     """CUDA where it is there, else the CPU."""
     import torch
@@ -72,7 +46,7 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_trained(path: Path, targets: Mapping[str, Any], device: torch.device) -> PreTrainedModel:
+def load_trained(path: Path, targets: Targets, device: torch.device) -> PreTrainedModel:
     """The saved model in the directory `path`, float32, by the architecture its config names, ready to be asked.
 
     Raises ModelError where it cannot be loaded, where a weight is not in its files (it would be random), or where its
@@ -93,7 +67,7 @@ def load_trained(path: Path, targets: Mapping[str, Any], device: torch.device) -
     if loading["missing_keys"]:
         raise _not_loadable(path, f"its files lack the weights {', '.join(sorted(loading['missing_keys'])[:3])}")
     saved = [config.id2label[index] for index in sorted(config.id2label)]
-    if saved != targets["labels"]:
+    if saved != targets.get("labels", saved):
         raise _not_loadable(path, f"its labels {saved[:5]} are not those it was trained for, {targets['labels'][:5]}")
     return model.eval().to(device)
 
@@ -119,34 +93,24 @@ def load_base(base: Path, device: torch.device) -> PreTrainedModel:
     return reads.eval().to(device)
 
 
-def class_scores(model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: str) -> tuple[np.ndarray, float]:
-    """Scores of every row in the order of `tokens`, float32 [rows, classes], and the seconds the model took.
+def read(model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: str) -> tuple[Raw, float]:
+    """What the model says of every encoded row, in the order of `tokens`, and the seconds it took.
 
     Raises ModelError where a score is not finite.
     """
-    import torch
-
-    found: np.ndarray | None = None
-    seconds = 0.0
-    for at, batch in reader.batches(tokens):
-        began = time.perf_counter()
-        with torch.inference_mode():
-            scores = reader.objective.scores(model, batch).float().cpu().numpy()
-        seconds += time.perf_counter() - began
-        found = np.empty((len(tokens), scores.shape[1]), np.float32) if found is None else found
-        found[at] = scores
-        advance(len(at), note)
-    if found is None:
-        raise ValueError("no rows to score")
-    if not np.isfinite(found).all():
-        row = tokens["id"][int(np.flatnonzero(~np.isfinite(found).all(1))[0])]
-        raise ModelError("its scores are not finite numbers", where=f"test row {row}", fix="Train at a lower rate.")
-    return found, seconds
+    raw, seconds = reader.read(model, tokens, lambda rows: advance(rows, note))
+    for row, scores in enumerate(raw["scores"]):
+        if not np.isfinite(scores).all():
+            name = tokens["id"][row].as_py()
+            raise ModelError(
+                "its scores are not finite numbers", where=f"test row {name}", fix="Train at a lower rate."
+            )
+    return raw, seconds
 
 
-def adapter_scores(
-    adapter: Path, base: Path, targets: Mapping[str, Any], tokens: pa.Table, reader: Reader, advance: Advance
-) -> np.ndarray:
+def read_adapter(
+    adapter: Path, base: Path, targets: Targets, tokens: pa.Table, reader: Reader, advance: Advance
+) -> Raw:
     """What the adapter in the directory `adapter` says of every row when it is put on its base model, unmerged."""
     from peft import PeftModel
 
@@ -155,13 +119,13 @@ def adapter_scores(
             model = PeftModel.from_pretrained(reader.objective.model(base, targets), adapter)
     except (OSError, ValueError, RuntimeError, KeyError) as fault:
         raise _not_loadable(adapter, str(fault)) from fault
-    scores, _ = class_scores(model.eval().to(reader.device), tokens, reader, advance, "testing the adapter")
-    return scores
+    return read(model.eval().to(reader.device), tokens, reader, advance, "testing the adapter")[0]
 
 
-def check_merged(merged: np.ndarray, unmerged: np.ndarray, path: Path) -> dict[str, Any]:
+def check_merged(merged: Raw, unmerged: Raw, path: Path) -> dict[str, Any]:
     """`rows` compared and the `largest_difference` of their scores; raises ModelError where it is above 1e-4."""
-    largest = float(np.abs(merged.astype(np.float64) - unmerged).max())
+    ours, theirs = (_flat(raw["scores"]) for raw in (merged, unmerged))
+    largest = float(np.abs(ours - theirs).max())
     if largest > MERGE_TOLERANCE:
         raise ModelError(
             f"merged and on its base the adapter scores the test rows differently, by up to {largest:.2g}"
@@ -169,7 +133,11 @@ def check_merged(merged: np.ndarray, unmerged: np.ndarray, path: Path) -> dict[s
             where=str(path),
             fix="The adapter must hold the head too (PEFT's modules_to_save), and the base be the one it learned on.",
         )
-    return {"rows": len(merged), "largest_difference": largest}
+    return {"rows": len(merged["scores"]), "largest_difference": largest}
+
+
+def _flat(scores: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(row) for row in scores]).astype(np.float64)
 
 
 def speed(
@@ -177,20 +145,20 @@ def speed(
     tokenizer: PreTrainedTokenizerBase,
     rows: pa.Table,
     tokens: pa.Table,
-    targets: Mapping[str, Any],
+    targets: Targets,
     reader: Reader,
+    max_length: int,
+    raw: Raw,
     forward: float,
 ) -> dict[str, Any]:
     """Latency of single requests, p50 and p95 in milliseconds, rows/s in batches, and the seconds of each part.
 
-    `rows` are those of `tokens`, in its order; `forward` is the seconds the model took for them. Raises ModelError
+    `rows` are those of `tokens`, in its order; of these the model said `raw`, in `forward` seconds. Raises ModelError
     where the tokenizer beside the model gives other tokens than those of the test.
     """
-    import pyarrow.compute as pc
-
-    longest = pc.max(pc.list_value_length(tokens["input_ids"])).as_py()
+    objective = reader.objective
     began = time.perf_counter()
-    encoded = reader.objective.encode(rows, tokenizer, longest, targets)
+    encoded = objective.encode(rows, tokenizer, max_length, targets)
     tokenized = time.perf_counter()
     if encoded["input_ids"].to_pylist() != tokens["input_ids"].to_pylist():
         raise ModelError(
@@ -198,11 +166,11 @@ def speed(
             where=tokenizer.name_or_path,
             fix="The base model's tokenizer files must lie unchanged beside the trained weights.",
         )
-    scores = np.zeros((len(rows), len(targets["labels"])), np.float32)
+    asked = rows.select(list(objective.inputs)).to_pylist()
     answering = time.perf_counter()
-    _answers(scores, targets)
+    objective.answers(tokens, raw, targets, asked)
     parts = {"tokenize": tokenized - began, "forward": forward, "post": time.perf_counter() - answering}
-    latencies = _latencies(model, tokenizer, rows, longest, targets, reader)
+    latencies = _latencies(model, tokenizer, asked, targets, reader, max_length)
     p50, p95 = np.quantile(latencies, (0.5, 0.95)) * 1000
     return {
         "latency_ms": {"p50": float(p50), "p95": float(p95)},
@@ -215,30 +183,23 @@ def speed(
 def _latencies(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    rows: pa.Table,
-    longest: int,
-    targets: Mapping[str, Any],
+    asked: list[dict[str, str]],
+    targets: Targets,
     reader: Reader,
+    max_length: int,
 ) -> list[float]:
-    """Seconds of single requests, text in and label out, for rows spread over the test split, after a warm-up."""
-    import torch
+    """Seconds of single requests, as a server answers them, for rows spread over the test split, after a warm-up.
 
-    seconds = []
-    for position in np.linspace(0, len(rows) - 1, WARM_UP + REQUESTS).astype(int).tolist():
-        row = rows.slice(position, 1)
+    Where they take long there are fewer of them.
+    """
+    seconds: list[float] = []
+    for position in np.linspace(0, len(asked) - 1, WARM_UP + REQUESTS).astype(int).tolist():
         began = time.perf_counter()
-        [(_, batch)] = reader.batches(reader.objective.encode(row, tokenizer, longest, targets))
-        with torch.inference_mode():
-            scores = reader.objective.scores(model, batch).float().cpu().numpy()
-        _answers(scores, targets)
+        reader.answer(model, tokenizer, [asked[position]], targets, max_length)
         seconds.append(time.perf_counter() - began)
-    return seconds[WARM_UP:]
-
-
-def _answers(scores: np.ndarray, targets: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """What a caller is told of each row: its label, and how sure the model is."""
-    best = scores.argmax(1)
-    return [(targets["labels"][i], float(s)) for i, s in zip(best, scores[np.arange(len(best)), best], strict=True)]
+        if sum(seconds) > REQUEST_SECONDS:
+            break
+    return seconds[WARM_UP:] or seconds
 
 
 @contextmanager

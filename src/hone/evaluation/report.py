@@ -32,7 +32,7 @@ def render(name: str, artifacts: Mapping[str, Artifact], links: Mapping[str, str
     paths = {stage: artifacts[stage].path for stage in STAGES}
     config_text = (paths["evaluate"] / CONFIG).read_text("utf8")
     config = yaml.safe_load(config_text) or {}
-    metrics = _read_json(paths["evaluate"] / "metrics.json")
+    metrics = report_results.measured(_read_json(paths["evaluate"] / "metrics.json"))
     script = (HERE / "report.js").read_text("utf8")
     return (
         _environment()
@@ -94,6 +94,8 @@ def _environment() -> Environment:
         "percent",
         "interval",
         "points",
+        "amount",
+        "shown",
         "p_value",
         "number",
         "quantity",

@@ -8,22 +8,33 @@ from typing import Any
 from hone.evaluation import charts, figures
 from hone.evaluation.report_data import View, clip
 
-LOWER_IS_BETTER = ("ece",)
-METRICS = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro-F1",
-    "micro_f1": "Micro-F1",
-    "f1": "F1",
-    "ece": "Calibration error",
+SYSTEMS = {
+    "model": "Fine-tuned model",
+    "majority": "Most frequent class",
+    "neighbours": "Nearest neighbours",
+    "untuned": "Base model, untuned",
 }
-SYSTEMS = {"model": "Fine-tuned model", "majority": "Most frequent class", "neighbours": "Nearest neighbours"}
-PARTS = {"tokenize": "Tokenizing", "forward": "The model's forward pass", "post": "Labels from scores"}
-MARKS = {"model": "model", "neighbours": "rival"}
+PARTS = {"tokenize": "Tokenizing", "forward": "The model's forward pass", "post": "Answers from scores"}
+MARKS = {"model": "model", "neighbours": "rival", "untuned": "rival"}
 
 
-def metric_name(metric: str) -> str:
-    """What a metric is called."""
-    return METRICS.get(metric, figures.words(metric))
+def measured(metrics: View) -> View:
+    """The metrics, each figure of a system knowing whether it is a share."""
+    measures = metrics["measures"]
+
+    def known(of: View) -> View:
+        return {name: {**figure, "share": measures[name]["share"]} for name, figure in of.items()}
+
+    share = measures[metrics["main_metric"]]["share"]
+    return {
+        **metrics,
+        "systems": {system: known(of) for system, of in metrics["systems"].items()},
+        "comparisons": {name: {**found, "share": share} for name, found in metrics["comparisons"].items()},
+        "slices": {
+            name: [{key: known(of) if isinstance(of, dict) else of for key, of in part.items()} for part in parts]
+            for name, parts in metrics["slices"].items()
+        },
+    }
 
 
 def system_name(system: str) -> str:
@@ -39,14 +50,14 @@ def verdict(metrics: View) -> View:
     """
     main, alpha = metrics["main_metric"], 1 - metrics["confidence"]
     figure = metrics["systems"]["model"][main]
-    rivals = sorted(_differences(metrics), key=lambda rival: -rival["value"])
+    rivals = sorted(_differences(metrics), key=lambda rival: rival["difference"])
     sure = [rival for rival in rivals if rival["low"] > 0 and rival["p"] < alpha]
     lost = [rival for rival in rivals if rival["high"] < 0]
     state = "worse" if lost else "alone" if not rivals else "worth" if len(sure) == len(rivals) else "unproven"
     return {
         "state": state,
         "figure": figure,
-        "metric": metric_name(main),
+        "metric": metrics["measures"][main]["title"],
         "rows": metrics["rows"],
         "confidence": metrics["confidence"],
         "rival": next(iter(lost or rivals), None),
@@ -60,7 +71,7 @@ def _differences(metrics: View) -> list[View]:
         {
             "name": system_name(system),
             "mark": MARKS.get(system, "plain"),
-            "value": metrics["systems"][system][comparison["metric"]]["value"],
+            "figure": metrics["systems"][system][comparison["metric"]],
             **comparison,
         }
         for system, comparison in metrics["comparisons"].items()
@@ -75,24 +86,34 @@ def dot_plots(metrics: View) -> list[View]:
 
 
 def _dot_plot(metrics: View, metric: str) -> View:
-    lower = metric in LOWER_IS_BETTER
+    measure = metrics["measures"][metric]
+    lower = measure["lower"]
     rows = [
         {"name": system_name(system), "mark": MARKS.get(system, "plain"), "figure": figures_of[metric]}
         for system, figures_of in metrics["systems"].items()
         if figures_of.get(metric)
     ]
-    rows.sort(key=lambda row: (row["mark"] != "model", -row["figure"]["value"]))
-    ends = [row["figure"].get("high") or row["figure"]["value"] for row in rows]
-    scale = charts.shares(ends if lower else [1.0])
-    return {"title": metric_name(metric), "lower": lower, "rows": rows, "scale": scale}
+    rows.sort(key=lambda row: (row["mark"] != "model", row["figure"]["value"] * (1 if lower else -1)))
+    scale = _scale([row["figure"] for row in rows], measure)
+    return {"title": measure["title"], "lower": lower, "rows": rows, "scale": scale}
+
+
+def _scale(shown: list[View], measure: View) -> charts.Scale:
+    """A scale that holds the figures and their intervals: to 100% for shares of which more is better."""
+    ends = [end for figure in shown for end in (figure["value"], figure.get("low"), figure.get("high"))]
+    if not measure["share"]:
+        return charts.scale(ends)
+    return charts.shares(ends if measure["lower"] or min(filter(None, ends), default=0) < 0 else [1.0])
 
 
 def forest(metrics: View) -> View:
     """The differences to the baselines on one scale that holds 0."""
     rivals = sorted(_differences(metrics), key=lambda rival: rival["difference"])
     ends = [end for rival in rivals for end in (rival["low"], rival["high"])]
-    scale = charts.scale(ends, label=lambda value: figures.points(value).replace(".0", "").replace("+0", "0"))
-    return {"rows": rivals, "scale": scale, "metric": metric_name(metrics["main_metric"])}
+    measure = metrics["measures"][metrics["main_metric"]]
+    share = measure["share"]
+    scale = charts.scale(ends, label=lambda value: figures.points(value, share).replace(".0", "").replace("+0", "0"))
+    return {"rows": rivals, "scale": scale, "metric": measure["title"], "share": share}
 
 
 def classes(metrics: View, trained_on: Mapping[str, int]) -> list[View]:
@@ -168,7 +189,10 @@ def calibration(metrics: View) -> View | None:
 def slices(metrics: View) -> list[View]:
     """For each slicing column its parts with the main metric of the model and of the baselines, on one scale."""
     main = metrics["main_metric"]
-    scale = charts.shares()
+    scale = _scale(
+        [of[main] for parts in metrics["slices"].values() for part in parts for of in part.values() if _has(of, main)],
+        metrics["measures"][main],
+    )
     return [
         {"title": figures.words(column), "rows": [_slice(part, main) for part in parts], "scale": scale}
         for column, parts in metrics["slices"].items()
@@ -177,7 +201,7 @@ def slices(metrics: View) -> list[View]:
 
 
 def _slice(part: View, metric: str) -> View:
-    systems = [key for key, value in part.items() if isinstance(value, dict) and value.get(metric)]
+    systems = [key for key, value in part.items() if _has(value, metric)]
     systems.sort(key=lambda system: system == "model")
     return {
         "name": part["name"],
@@ -188,6 +212,10 @@ def _slice(part: View, metric: str) -> View:
             for system in systems
         ],
     }
+
+
+def _has(value: Any, metric: str) -> bool:
+    return isinstance(value, dict) and bool(value.get(metric))
 
 
 def errors(metrics: View) -> list[View]:

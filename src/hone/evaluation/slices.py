@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hone.errors import ConfigError
-from hone.evaluation.metrics import count, interval
+from hone.evaluation.metrics import interval, totals
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,10 +31,10 @@ def check_slices(slices: Sequence[str], columns: Sequence[str], text: Sequence[s
         )
 
 
-def slice_parts(name: str, rows: pa.Table, text: Sequence[str]) -> dict[str, np.ndarray]:
+def slice_parts(name: str, rows: pa.Table, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """The parts of a slice by name, each the positions of its rows; every row is in one of them."""
     if name == LENGTH:
-        return by_length(np.sum([_words(rows[column]) for column in text], axis=0))
+        return by_length(_words(texts))
     return by_value(rows[name].to_pylist())
 
 
@@ -63,29 +63,27 @@ def by_value(column: Sequence[Any]) -> dict[str, np.ndarray]:
 
 def slice_figures(
     where: Mapping[str, np.ndarray],
-    references: np.ndarray,
-    predictions: Mapping[str, np.ndarray],
-    classes: int,
+    statistics: Mapping[str, np.ndarray],
+    figures: Callable[[np.ndarray], Mapping[str, np.ndarray]],
     draws: np.ndarray,
     confidence: float,
 ) -> list[dict[str, Any]]:
-    """Each part's `name` and `rows`, and by system its `accuracy` and `macro_f1` with intervals.
+    """Each part's `name` and `rows`, and by system its figures with intervals.
 
-    `predictions` are class indices by system. Draws are those of the whole test split, cut to the part's rows.
-    A part of few rows has a wide interval; one whose rows are all right has none to speak of.
+    `statistics` [rows, k] by system, `figures` of their sums. Draws are those of the whole test split, cut to the
+    part's rows. A part of few rows has a wide interval; one whose rows are all right has none to speak of.
     """
-    found = []
-    for name, at in where.items():
-        entry: dict[str, Any] = {"name": name, "rows": len(at)}
-        for system, predicted in predictions.items():
-            counts = count(references[at], predicted[at], classes, draws[at])
-            entry[system] = {
-                "accuracy": interval(counts.accuracy(), confidence),
-                "macro_f1": interval(counts.macro_f1(), confidence),
+    return [
+        {"name": name, "rows": len(at)}
+        | {
+            system: {
+                metric: interval(figure, confidence) for metric, figure in figures(totals(of[at], draws[at])).items()
             }
-        found.append(entry)
-    return found
+            for system, of in statistics.items()
+        }
+        for name, at in where.items()
+    ]
 
 
-def _words(column: pa.ChunkedArray) -> np.ndarray:
-    return np.array([len(text.split()) for text in column.to_pylist()], np.int64)
+def _words(texts: Sequence[str]) -> np.ndarray:
+    return np.array([len(text.split()) for text in texts], np.int64)

@@ -1,10 +1,15 @@
-"""What every objective is: rows in, a head, a loss and scores out. Needs torch, transformers and pyarrow alone."""
+"""What every objective is: rows in, a head, a loss, and what the model says of rows it has not seen.
+
+Needs torch, transformers and pyarrow alone, and lies in every registered model: what answers there is what was tested.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,47 +18,146 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Batch = dict[str, "Tensor"]
+Targets = Mapping[str, Any]
+# What a model says of n encoded rows: named columns, each an array or a list with an entry for each row. `scores`
+# holds floats that are the same, to rounding, whenever the weights are.
+Raw = Mapping[str, Any]
 
 
-class Objective(Protocol):
+@dataclass(frozen=True)
+class Measure:
+    """A figure: its title, whether less of it is better, and whether it is a share in 0..1, shown in percent."""
+
+    title: str
+    lower: bool = False
+    share: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one system did on n rows.
+
+    `statistics` [rows, k], float64: their sums over any rows decide every figure of those rows (`Objective.figures`).
+    `answers` and `references`: what it said and what was right, as a person reads it. `errors` [rows]: 0 where it was
+    right, else the larger the worse. `confidences` [rows]: the probability it gave its answer, None for no such thing.
+    `classes` [2, rows]: the right class and the answered one where there are classes, else None.
+    """
+
+    statistics: np.ndarray
+    answers: Sequence[str]
+    references: Sequence[str]
+    errors: np.ndarray
+    confidences: np.ndarray | None = None
+    classes: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
     """A frozen dataclass of options (`hone.options.option`) that says what is learned.
 
-    `columns` must be in the rows; `text` names those that hold text, `label` the one that holds the target
-    ('' for none). `main_metric` is the one, of those `metrics` gives, that is compared and that early stopping
-    does not use (that uses the validation loss). `pipeline` is the transformers pipeline that serves it.
+    columns      must be in the rows, all of them text; what was nested is JSON
+    text         those of them that hold text, which curation may rewrite (`pieces`)
+    label        the one that holds the class, '' for none
+    inputs       those that a served model is asked with
+    outputs      what it answers with, by name, in MLflow's words: string, double, long
+    pipeline     the transformers pipeline that serves such models
+    measures     the figures, by name; the first is the one that is compared
+    neighbours   whether nearest neighbours by the base model's embeddings can do the same (`vote`)
+    untuned      whether the base model can, before it is tuned
+    needs_rows   whether `outcome` needs the rows' text, and not only their tokens
     """
 
     columns: ClassVar[tuple[str, ...]]
     text: ClassVar[tuple[str, ...]]
-    label: ClassVar[str]
-    main_metric: ClassVar[str]
+    label: ClassVar[str] = ""
+    inputs: ClassVar[tuple[str, ...]]
+    outputs: ClassVar[Mapping[str, str]]
     pipeline: ClassVar[str]
+    measures: ClassVar[Mapping[str, Measure]]
+    neighbours: ClassVar[bool] = False
+    untuned: ClassVar[bool] = False
+    needs_rows: ClassVar[bool] = False
 
+    @property
+    def main_metric(self) -> str:
+        """The figure that is compared."""
+        return next(iter(self.measures))
+
+    def texts(self, rows: pa.Table) -> list[str]:
+        """Each row as a person reads it: its text columns one below the other, '' for null."""
+        columns = [[text or "" for text in rows.column(name).to_pylist()] for name in self.text]
+        return columns[0] if len(columns) == 1 else ["\n".join(texts) for texts in zip(*columns, strict=True)]
+
+    def pieces(self, column: str, value: str) -> list[str]:
+        """The texts in one value of a `text` column: itself, where it is plain."""
+        return [value]
+
+    def joined(self, column: str, value: str, pieces: list[str]) -> str:
+        """The value with its texts rewritten."""
+        return pieces[0]
+
+    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+        """The rows `after` their texts were rewritten, with what points into them pointing there again.
+
+        And for each row '', or a reason to drop it: what pointed into its text is no longer there.
+        """
+        return after, [""] * after.num_rows
+
+    @abstractmethod
     def targets(self, train: pa.Table) -> dict[str, Any]:
         """What the training rows say of the head, JSON-able: `{"labels": [sorted names]}`."""
 
+    @abstractmethod
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Mapping[str, Any]
+        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
     ) -> pa.Table:
-        """A row for each of `rows`: `id`, `input_ids` (list<int32>), `label` (int64), `lost` (int32, tokens cut)."""
+        """Encoded rows: `id`, `input_ids` (list<int32>), `lost` (int32, tokens cut), and what the loss needs.
 
-    def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int) -> Batch:
-        """A padded batch of encoded rows, given by column: input_ids, attention_mask [rows, tokens], labels [rows]."""
-
-    def model(self, base: Path, targets: Mapping[str, Any]) -> PreTrainedModel:
-        """The base model in the directory `base`, float32, with this objective's head for `targets`.
-
-        `config.pad_token_id` is set: the id to collate with.
+        A row may become several. Without `answer` the rows have the `inputs` alone, and nothing is there to compare.
         """
 
+    @abstractmethod
+    def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
+        """A padded batch of encoded rows, given by column: input_ids, attention_mask [rows, tokens], labels."""
+
+    @abstractmethod
+    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+        """The base model in the directory `base`, float32, with this objective's head for `targets`.
+
+        `config.pad_token_id` is set: the id to collate with. A new head's weights are random: seed torch before.
+        """
+
+    @abstractmethod
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed loss of a batch, and how many targets (rows, or unmasked tokens) it is a sum over."""
 
-    def scores(self, model: Any, batch: Batch) -> Tensor:
-        """What the model says of each row, float32: class probabilities [rows, classes]."""
+    @abstractmethod
+    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """What the model says of each row of a batch (`Raw`), on the CPU."""
 
-    def metrics(self, references: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-        """Figures in 0..1 (`accuracy`, `macro_f1`): fast, for it is called a thousand times by the bootstrap."""
+    @abstractmethod
+    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+        """How a system that said `raw` of the encoded rows `tokens` did on the rows, in their order.
 
-    def details(self, references: np.ndarray, scores: np.ndarray, targets: Mapping[str, Any]) -> dict[str, Any]:
-        """What only this objective has, JSON-able: `per_class` {label: precision, recall, f1, support}, `confusion`."""
+        `rows` are given where `needs_rows`.
+        """
+
+    @abstractmethod
+    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """Each of `measures`, [n], by the n columns of `sums` [k, n]; nan where it is not defined."""
+
+    def groups(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
+        """The same for each class or type, with `support`: how many there are of it. Empty where there are none."""
+        return {}
+
+    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+        """What simple systems, by name, say of the encoded rows `test`, whose texts are `rows`."""
+        return {}
+
+    def vote(self, weights: np.ndarray, at: np.ndarray, train: pa.Table, targets: Targets) -> Raw:
+        """What the nearest training rows say: those at positions `at` [rows, k], each with its weight."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+        """What a caller is told of each of `rows`: a dictionary with the `outputs`."""

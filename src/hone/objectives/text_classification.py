@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hone.errors import DataError, ModelError
-from hone.objectives.tokenizer import encode_texts, load_tokenizer
+from hone.errors import DataError
+from hone.objectives.heads import load_with_head
+from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.padding import attention_mask, padded
+from hone.objectives.statistics import by_group, share
+from hone.objectives.tokenizer import encode_texts
 from hone.options import option
 
 if TYPE_CHECKING:
@@ -21,16 +25,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TextClassification:
+class TextClassification(Objective):
     """One label for a text."""
 
     columns: ClassVar[tuple[str, ...]] = ("text", "label")
     text: ClassVar[tuple[str, ...]] = ("text",)
     label: ClassVar[str] = "label"
-    main_metric: ClassVar[str] = "accuracy"
+    inputs: ClassVar[tuple[str, ...]] = ("text",)
+    outputs: ClassVar[Mapping[str, str]] = {"label": "string", "score": "double"}
     pipeline: ClassVar[str] = "text-classification"
+    measures: ClassVar[Mapping[str, Measure]] = {"accuracy": Measure("Accuracy"), "macro_f1": Measure("Macro-F1")}
+    neighbours: ClassVar[bool] = True
 
-    label_smoothing: float = option(0.0, "The share of the target that is spread over all labels.", ge=0, lt=1)
+    label_smoothing: float = option(
+        0.0, "The share of the target that is spread over all labels.", learning=True, ge=0, lt=1
+    )
 
     def targets(self, train: pa.Table) -> dict[str, Any]:
         """`{"labels": [names, sorted]}` of the training rows; raises DataError where there are fewer than two."""
@@ -45,7 +54,7 @@ class TextClassification:
         return {"labels": labels}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Mapping[str, Any]
+        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
     ) -> pa.Table:
         """`id`, `input_ids` (list<int32>), `label` (int64, its place in the targets), `lost` (int32, tokens cut off).
 
@@ -53,59 +62,27 @@ class TextClassification:
         """
         import pyarrow as pa
 
-        label = _label_indices(rows, targets["labels"])
+        label = {"label": _label_indices(rows, targets["labels"])} if answer else {}
         if rows["text"].null_count:
             raise DataError("a row has no text", where=_first_id(rows, rows["text"].is_null()), fix="Drop such rows.")
         input_ids, lost = encode_texts(tokenizer, rows["text"].to_pylist(), max_length)
-        ids = rows["id"].cast(pa.string())
-        return pa.table({"id": ids, "input_ids": input_ids, "label": label, "lost": pa.array(lost)})
+        return pa.table({"id": rows["id"].cast(pa.string()), "input_ids": input_ids, **label, "lost": pa.array(lost)})
 
-    def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int) -> Batch:
+    def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask [rows, longest] and labels [rows], all int64; padded on the right with `pad_id`."""
-        import numpy as np
         import torch
 
-        lengths = np.array([len(row) for row in rows["input_ids"]])
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        input_ids = np.full(mask.shape, pad_id, np.int64)
-        input_ids[mask] = np.concatenate([np.asarray(row, np.int64) for row in rows["input_ids"]])
-        return {
-            "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
-            "labels": torch.from_numpy(np.array(rows["label"], np.int64)),
-        }
+        batch = {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
+        if "label" in rows:
+            batch["labels"] = torch.tensor([int(label) for label in rows["label"]])
+        return batch
 
-    def model(self, base: Path, targets: Mapping[str, Any]) -> PreTrainedModel:
+    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32 with a classification head of one output for each label.
 
-        A new head's weights are random: seed torch before. `config.pad_token_id` is the id to collate with.
         Raises ModelError where the weights do not fit the architecture, or it has no such head.
         """
-        import torch
-        from transformers import AutoModelForSequenceClassification
-
-        names = dict(enumerate(targets["labels"]))
-        try:
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                base,
-                num_labels=len(names),
-                id2label=names,
-                label2id={name: index for index, name in names.items()},
-                dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,  # of another task's head, which gives way to the new one
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError) as fault:
-            raise ModelError(
-                f"cannot be loaded for text classification: {fault}",
-                where=str(base),
-                fix="Choose a base model that transformers' AutoModelForSequenceClassification knows.",
-            ) from fault
-        _refuse_random_body(model, loading, base)
-        _set_padding(model, base)
-        return model
+        return load_with_head("AutoModelForSequenceClassification", base, labels=targets["labels"])
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of a batch, float32, and its number of rows."""
@@ -115,53 +92,75 @@ class TextClassification:
         total = cross_entropy(_logits(model, batch), labels, reduction="sum", label_smoothing=self.label_smoothing)
         return total, len(labels)
 
-    def scores(self, model: Any, batch: Batch) -> Tensor:
-        """Class probabilities [rows, labels], float32."""
-        return _logits(model, batch).softmax(-1)
+    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """`scores`: class probabilities [rows, labels], float32."""
+        return {"scores": _logits(model, batch).softmax(-1).detach().cpu().numpy()}
 
-    def metrics(self, references: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+        """Statistics are, for each label: rightly predicted to be of it, of it, predicted to be of it."""
+        import numpy as np
+
+        labels, scores = np.array(targets["labels"], object), np.asarray(raw["scores"])
+        right, said = tokens["label"].to_numpy(), scores.argmax(1)
+        of = np.eye(len(labels))
+        sure = scores.max(1).astype(np.float64)
+        return Outcome(
+            statistics=np.concatenate([of[right] * (right == said)[:, None], of[right], of[said]], axis=1),
+            answers=labels[said].tolist(),
+            references=labels[right].tolist(),
+            errors=np.where(right == said, 0.0, sure),
+            confidences=sure,
+            classes=np.stack([right, said]),
+        )
+
+    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`accuracy`, and `macro_f1`: the mean F1 of the labels that are there or were predicted, as scikit-learn's."""
         import numpy as np
 
-        counts = _confusion(references, scores)
-        right = np.diagonal(counts)
-        size = counts.sum(0) + counts.sum(1)
-        f1 = 2 * right[size > 0] / size[size > 0]
-        return {"accuracy": float(right.sum() / counts.sum()), "macro_f1": float(f1.mean())}
+        right, support, predicted = np.split(sums, 3)
+        f1 = share(2 * right, support + predicted)
+        known = np.isfinite(f1)
+        return {
+            "accuracy": share(right.sum(0), support.sum(0)),
+            "macro_f1": share(np.where(known, f1, 0).sum(0), known.sum(0)),
+        }
 
-    def details(self, references: np.ndarray, scores: np.ndarray, targets: Mapping[str, Any]) -> dict[str, Any]:
-        """`per_class` {label: precision, recall, f1 in 0..1, support in rows}, and `confusion` {labels, counts}.
-
-        `counts[i][j]` rows of label i were predicted to be label j. A share of nothing is 0, as in scikit-learn.
-        """
+    def groups(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
+        """By label `precision`, `recall`, `f1` and `support`, its rows."""
         import numpy as np
 
-        counts = _confusion(references, scores)
-        right, support, predicted = np.diagonal(counts), counts.sum(1), counts.sum(0)
-        figures = {
-            "precision": right / np.maximum(predicted, 1),
-            "recall": right / np.maximum(support, 1),
-            "f1": 2 * right / np.maximum(support + predicted, 1),
-        }
-        per_class = {
-            label: {**{name: float(values[i]) for name, values in figures.items()}, "support": int(support[i])}
-            for i, label in enumerate(targets["labels"])
-        }
-        return {"per_class": per_class, "confusion": {"labels": list(targets["labels"]), "counts": counts.tolist()}}
+        return by_group(targets["labels"], *np.split(sums, 3))
+
+    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+        """`majority`: the labels' shares of the training rows, so that the most frequent one wins always."""
+        import numpy as np
+
+        labels = train["label"].to_numpy()
+        shares = np.bincount(labels, minlength=len(targets["labels"])) / len(labels)
+        return {"majority": {"scores": np.broadcast_to(shares.astype(np.float32), (len(test), len(shares)))}}
+
+    def vote(self, weights: np.ndarray, at: np.ndarray, train: pa.Table, targets: Targets) -> Raw:
+        """The labels' shares of the weights."""
+        import numpy as np
+
+        labels = train["label"].to_numpy()[at]
+        scores = np.zeros((len(at), len(targets["labels"])))
+        np.add.at(scores, (np.arange(len(at))[:, None], labels), weights)
+        return {"scores": (scores / scores.sum(1, keepdims=True)).astype(np.float32)}
+
+    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+        """The likeliest `label`, its probability `score`, and `scores`, those of all labels."""
+        found = []
+        for scores in raw["scores"]:
+            best = int(scores.argmax())
+            each = {label: float(score) for label, score in zip(targets["labels"], scores, strict=True)}
+            found.append({"label": targets["labels"][best], "score": float(scores[best]), "scores": each})
+        return found
 
 
 def _logits(model: Any, batch: Batch) -> Tensor:
     logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     return logits.float()
-
-
-def _confusion(references: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """[labels, labels] counts of rows: true label by predicted label."""
-    import numpy as np
-
-    classes = scores.shape[1]
-    cells = references.astype(np.int64) * classes + scores.argmax(1)
-    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def _label_indices(rows: pa.Table, labels: Sequence[str]) -> pa.ChunkedArray:
@@ -183,23 +182,3 @@ def _label_indices(rows: pa.Table, labels: Sequence[str]) -> pa.ChunkedArray:
 
 def _first_id(rows: pa.Table, where: pa.ChunkedArray) -> str:
     return f"row {rows['id'].filter(where)[0].as_py()}"
-
-
-def _refuse_random_body(model: PreTrainedModel, loading: Mapping[str, Any], base: Path) -> None:
-    """Raise ModelError where weights other than the head's and the pooler's were not there, or of another shape."""
-    inside = f"{model.base_model_prefix}."
-    absent = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
-    lacking = sorted(key for key in absent if key.startswith(inside) and ".pooler." not in key)
-    if lacking:
-        raise ModelError(
-            f"{len(lacking)} of its weights are not in its files, or not of the shape config.json says: "
-            + ", ".join(lacking[:3]),
-            where=str(base),
-            fix="config.json and the safetensors must be of the same model.",
-        )
-
-
-def _set_padding(model: PreTrainedModel, base: Path) -> None:
-    """Decoders find a row's last token by the padding id: it must be the one that batches are padded with."""
-    if (base / "tokenizer_config.json").is_file() or model.config.pad_token_id is None:
-        model.config.pad_token_id = load_tokenizer(base).pad_token_id

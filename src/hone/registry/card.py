@@ -15,6 +15,7 @@ import yaml
 
 from hone.artifacts import Artifact
 from hone.base_models import BaseModel
+from hone.objectives.objective import Objective
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -22,23 +23,23 @@ if TYPE_CHECKING:
 SPLITS = ("train", "valid", "test")
 WEAKEST = 8
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_HUB_NAMES = {"macro_f1": "f1", "accuracy": "accuracy"}
+_HUB_NAMES = {"macro_f1": "f1", "micro_f1": "f1", "entity_f1": "f1"}
 
 
 def write(
     artifacts: Mapping[str, Artifact],
     *,
     base: BaseModel,
-    pipeline: str,
+    objective: Objective,
     adapter: bool,
     model_name: str,
     alias: str,
     max_length: int,
-    example: str,
+    example: Mapping[str, str],
     config: str,
     lineage: Mapping[str, str],
 ) -> str:
-    """The card's text. `config` is the resolved YAML, `example` a text to try, `lineage` what else led here."""
+    """The card's text. `config` is the resolved YAML, `example` a row to try, `lineage` what else led here."""
     from huggingface_hub import ModelCard
 
     tree = yaml.safe_load(config)
@@ -48,14 +49,15 @@ def write(
         .get_template("card.md")
         .render(
             name=tree["name"],
-            pipeline=pipeline,
+            pipeline=objective.pipeline,
+            outputs=list(objective.outputs),
             base={"id": base.base, "revision": base.revision, "licence": base.licence},
             adapter=adapter,
             method=tree["method"]["kind"],
             model_name=model_name,
             alias=alias,
             max_length=max_length,
-            example=_quoted(example),
+            example=_asked(example),
             settings=yaml.safe_dump({part: tree[part] for part in ("method", "training")}, sort_keys=False).strip(),
             training=artifacts["train"].facts(),
             lineage=sorted(lineage.items()),
@@ -63,7 +65,7 @@ def write(
             **_results(metrics),
         )
     )
-    head = front_matter(tree["name"], base, pipeline, adapter, metrics).to_yaml()
+    head = front_matter(tree["name"], base, objective.pipeline, adapter, metrics).to_yaml()
     return str(ModelCard(f"---\n{head}\n---\n\n{body}"))
 
 
@@ -71,7 +73,7 @@ def front_matter(name: str, base: BaseModel, pipeline: str, adapter: bool, metri
     """What the hub reads: licence, base model, pipeline, tags, and the test results (model-index)."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    figures = {metric: value["value"] for metric, value in metrics["systems"]["model"].items() if metric in _HUB_NAMES}
+    figures = {metric: value["value"] for metric, value in metrics["systems"]["model"].items() if metric != "ece"}
     hub_id = base.base if _HUB_ID.fullmatch(base.base) else None
     return ModelCardData(
         license=base.licence.lower() or "unknown",
@@ -79,7 +81,7 @@ def front_matter(name: str, base: BaseModel, pipeline: str, adapter: bool, metri
         library_name="peft" if adapter else "transformers",
         pipeline_tag=pipeline,
         tags=["hone", pipeline, *([f"base_model:{'adapter' if adapter else 'finetune'}:{hub_id}"] if hub_id else [])],
-        metrics=[_HUB_NAMES[metric] for metric in figures],
+        metrics=[_HUB_NAMES.get(metric, metric) for metric in figures],
         model_name=name,
         eval_results=[
             EvalResult(
@@ -87,7 +89,7 @@ def front_matter(name: str, base: BaseModel, pipeline: str, adapter: bool, metri
                 dataset_type=name,
                 dataset_name=name,
                 dataset_split="test",
-                metric_type=_HUB_NAMES[metric],
+                metric_type=_HUB_NAMES.get(metric, metric),
                 metric_name=metric,
                 metric_value=value,
             )
@@ -97,10 +99,11 @@ def front_matter(name: str, base: BaseModel, pipeline: str, adapter: bool, metri
 
 
 def weakest(metrics: Mapping[str, Any], least_rows: int = 5) -> list[tuple[str, dict[str, Any]]]:
-    """The slices of at least `least_rows` rows with the lowest main metric, worst first, at most 8."""
+    """The slices of at least `least_rows` rows with the worst main metric, worst first, at most 8."""
     main = metrics["main_metric"]
+    sign = -1 if metrics["measures"][main]["lower"] else 1
     slices = [(by, part) for by, parts in metrics["slices"].items() for part in parts if part["rows"] >= least_rows]
-    return sorted(slices, key=lambda entry: entry[1]["model"][main]["value"])[:WEAKEST]
+    return sorted(slices, key=lambda entry: sign * entry[1]["model"][main]["value"])[:WEAKEST]
 
 
 def _data(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -154,6 +157,14 @@ def _interval(figure: Mapping[str, float] | None) -> str:
 
 def _reasons(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{reason}: {count:,}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1]))
+
+
+def _asked(example: Mapping[str, str]) -> str:
+    """What `predict` is given: a list of texts for a lone input, else a frame."""
+    if len(example) == 1:
+        return "".join(f'["{_quoted(text)}"]' for text in example.values())
+    columns = ", ".join(f'"{name}": ["{_quoted(text)}"]' for name, text in example.items())
+    return f"pd.DataFrame({{{columns}}})"
 
 
 def _quoted(text: str) -> str:

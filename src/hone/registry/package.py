@@ -1,61 +1,82 @@
 """The directory that MLflow logs as a model: weights in safetensors, tokenizer, card, and the code that answers.
 
-MLmodel, requirements.txt, input_example.json, model_code.py
-artifacts/model/    config.json, weights or adapter, tokenizer, README.md (the card), SHA256SUMS, base.json
+MLmodel, requirements.txt, input_example.json, served.py
+artifacts/model/    config.json, weights or adapter, tokenizer, README.md (the card), SHA256SUMS, base.json and
+                    objective.json: what it was tuned for
+code/served_HASH/   the parts of hone that answer, the very code that the model was tested with
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.artifacts import Artifact, digest_of, file_digest
 from hone.base_models import WEIGHTS, BaseModel
-from hone.errors import ConfigError, ModelError
+from hone.errors import ModelError
+from hone.objectives.objective import Objective
+from hone.recipes import sources
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
 
-CODE = {"text-classification": Path(__file__).with_name("model_code.py")}
-REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas")
+CODE = Path(__file__).with_name("served.py")
+REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pyarrow")
 ADAPTER_REQUIREMENTS = ("peft", "huggingface-hub")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
 
 
 @dataclass(frozen=True)
 class Form:
-    """What is to be served: the trained files of `train` for `pipeline`, whole or as an adapter on its base."""
+    """What is to be served: the trained files of `train` for `objective`, whole or as an adapter on its base."""
 
     train: Artifact
-    pipeline: str
+    objective: Objective
+    targets: Mapping[str, Any]
     adapter: bool
     max_length: int
 
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """The modules of hone that answer, by path, their imports as they stand."""
+        return sources([type(self.objective).__module__, "hone.objectives.reading", "hone.objectives.tokenizer"])
+
     @property
-    def code(self) -> Path:
-        """The code that answers; raises ConfigError where there is none for the pipeline."""
-        if self.pipeline not in CODE:
-            raise ConfigError(
-                "cannot be served: there is no code that answers for it",
-                where=f"objective {self.pipeline}",
-                fix=f"There is for {', '.join(CODE)}.",
-            )
-        return CODE[self.pipeline]
+    def package(self) -> str:
+        """The name under which they lie in the model: two models, or hone itself, never get in each other's way."""
+        return f"served_{digest_of(self.code)[:12]}"
+
+    def about(self) -> dict[str, Any]:
+        """What decides an answer besides the weights: objective.json."""
+        kind = type(self.objective)
+        return {
+            "package": self.package,
+            "module": kind.__module__.removeprefix("hone."),
+            "class": kind.__name__,
+            "options": asdict(self.objective),
+            "targets": self.targets,
+            "max_length": self.max_length,
+        }
 
     @property
     def key(self) -> str:
         """Digest of what decides an answer: two forms with one key are one model version."""
-        parts = [self.train.digest, self.pipeline, self.adapter, self.max_length, file_digest(self.code)]
-        return digest_of(parts)[:20]
+        return digest_of([self.train.digest, self.about(), self.adapter, file_digest(CODE)])[:20]
 
 
-def package(place: Path, form: Form, base: BaseModel, *, card: str, example: str, logged: LoggedModel) -> None:
+def package(
+    place: Path, form: Form, base: BaseModel, *, card: str, example: Mapping[str, str], logged: LoggedModel
+) -> None:
     """Write the model's directory at `place`; weights are linked, not copied, where the disk allows.
 
     Raises ModelError where a weight file is not in safetensors.
@@ -70,15 +91,18 @@ def package(place: Path, form: Form, base: BaseModel, *, card: str, example: str
         model_uuid=logged.model_id,
         model_id=logged.model_id,
     )
-    mlflow.pyfunc.save_model(
-        place,
-        python_model=str(form.code),
-        model_config={"max_length": form.max_length, "batch_size": 32, "device": "auto", "base": ""},
-        mlflow_model=described,
-        signature=signature(),
-        input_example=pd.DataFrame({"text": [example]}),
-        pip_requirements=requirements(form.adapter),
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        copied = _copy(form, Path(scratch))
+        mlflow.pyfunc.save_model(
+            place,
+            python_model=str(CODE),
+            code_paths=[str(copied)],
+            model_config={"batch_size": 32, "device": "auto", "base": ""},
+            mlflow_model=described,
+            signature=signature(form.objective),
+            input_example=pd.DataFrame([example]),
+            pip_requirements=requirements(form.adapter),
+        )
     home = place / "artifacts" / "model"
     home.mkdir(parents=True)
     sums = _gather(home, form, base, card)
@@ -87,16 +111,30 @@ def package(place: Path, form: Form, base: BaseModel, *, card: str, example: str
     _point_to(described, home, place)
 
 
-def signature() -> ModelSignature:
-    """A text in (a list, or a frame's column `text`), a label and its score out, and the parameter `all_scores`."""
+def signature(objective: Objective) -> ModelSignature:
+    """The objective's inputs, all of them text, its outputs, and the parameter `all_scores`."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
+    # A lone input has no name: with one MLflow would refuse a plain list of texts.
+    names = [None] if len(objective.inputs) == 1 else objective.inputs
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string)]),  # with a name MLflow would refuse a plain list of texts
-        outputs=Schema([ColSpec(DataType.string, "label"), ColSpec(DataType.double, "score")]),
+        inputs=Schema([ColSpec(DataType.string, name) for name in names]),
+        outputs=Schema([ColSpec(DataType[kind], name) for name, kind in objective.outputs.items()]),
         params=ParamSchema([ParamSpec("all_scores", DataType.boolean, False)]),
     )
+
+
+def _copy(form: Form, scratch: Path) -> Path:
+    """The package of the modules that answer, written into `scratch`: imports of hone are imports of the package."""
+    home = scratch / form.package
+    for name, source in form.code.items():
+        file = home / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(re.sub(r"^(\s*from )hone\b", rf"\1{form.package}", source, flags=re.MULTILINE), "utf8")
+        for folder in (home, file.parent):
+            (folder / "__init__.py").touch()
+    return home
 
 
 def requirements(adapter: bool) -> list[str]:
@@ -120,7 +158,7 @@ def _gather(home: Path, form: Form, base: BaseModel, card: str) -> dict[str, str
     """Put the model's files into `home`; their SHA-256, by name. The train manifest has those of linked files."""
     digests = {name: entry["sha256"] for name, entry in form.train.manifest()["files"].items()}
     linked = {name: name.removeprefix("model/") for name in digests if name.startswith("model/")}
-    written = {"README.md": card}
+    written = {"README.md": card, "objective.json": json.dumps(form.about(), ensure_ascii=False, indent=1)}
     if form.adapter:
         linked = {name: new for name, new in linked.items() if ".safetensors" not in new}
         linked |= {

@@ -24,6 +24,7 @@ from hone.registry import card
 from hone.registry.log import backfill
 from hone.registry.package import Form, package
 from hone.registry.service import answering, as_default, connect
+from hone.tokenization import TARGETS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,7 +43,6 @@ class Candidate:
     artifacts: Mapping[str, Artifact]
     form: Form
     base: BaseModel
-    objective: Objective
     model_name: str
     alias: str
     config: str
@@ -89,9 +89,10 @@ def register(
     ModelError where a file could run code when loaded.
     """
     section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
-    form = Form(artifacts["train"], objective.pipeline, adapter_only(method), int(section["max_length"]))
+    targets = json.loads((artifacts["tokenize"].path / TARGETS).read_text("utf8"))
+    form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]))
     known = version_tags(artifacts, form, base, config) | {name: str(value) for name, value in tags.items()}
-    wanted = Candidate(artifacts, form, base, objective, model_name, alias, config, known)
+    wanted = Candidate(artifacts, form, base, model_name, alias, config, known)
     (out / "report.html").write_text(report, "utf8")
     client = connect(tracking_uri)
     steps = _counted(on_progress)
@@ -233,25 +234,25 @@ def _new_logged_model(client: MlflowClient, run: Run, wanted: Candidate) -> Logg
         source_run_id=run.info.run_id,
         tags=wanted.tags,
         params={"max_length": str(wanted.form.max_length), "form": "adapter" if wanted.form.adapter else "merged"},
-        model_type=wanted.form.pipeline,
+        model_type=wanted.form.objective.pipeline,
     )
 
 
-def _example(wanted: Candidate) -> str:
-    """The first test text, cut to 200 characters."""
+def _example(wanted: Candidate) -> dict[str, str]:
+    """What the first test row would be asked as, plain text cut to 200 characters."""
     import pyarrow.parquet as pq
 
-    column = wanted.objective.text[0]
+    objective = wanted.form.objective
     test = pq.ParquetFile(wanted.artifacts["validate"].path / "test.parquet")
-    first = next(test.iter_batches(1, columns=[column]))
-    return str(first.column(0)[0])[:200]
+    [first] = next(test.iter_batches(1, columns=list(objective.inputs))).to_pylist()
+    return {name: text[:200] if name in objective.text else text for name, text in first.items()}
 
 
-def _card(wanted: Candidate, example: str) -> str:
+def _card(wanted: Candidate, example: Mapping[str, str]) -> str:
     return card.write(
         wanted.artifacts,
         base=wanted.base,
-        pipeline=wanted.form.pipeline,
+        objective=wanted.form.objective,
         adapter=wanted.form.adapter,
         model_name=wanted.model_name,
         alias=wanted.alias,

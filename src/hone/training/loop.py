@@ -135,20 +135,25 @@ def evaluate(session: Session) -> dict[str, Any]:
 
     session.forward.eval()
     order = np.argsort(-session.valid.lengths, kind="stable")
-    total, targets, scores = 0.0, 0, []
+    total, targets = 0.0, 0
+    said: dict[str, list[Any]] = {}
     with torch.no_grad(), _precision(session):
         for batch in _micro_batches(session, session.valid, order):
             model = _Once(session.forward)
             loss, count = session.objective.loss(model, batch)
             total, targets = total + loss.item(), targets + count
-            scores.append(session.objective.scores(model, batch).float().cpu().numpy())
+            if not session.objective.needs_rows:
+                for name, values in session.objective.read(model, batch).items():
+                    said.setdefault(name, []).extend(values)
     if not targets:
         raise TrainingError("no validation row has a target: all labels are masked", where="valid.arrow")
     entry = {"step": session.state.step, "valid_loss": total / targets}
     _remember(session, total / targets)
-    references = np.array(session.valid.rows(order)["label"])
-    metrics = session.objective.metrics(references, np.concatenate(scores))
-    return entry | {f"valid_{name}": value for name, value in metrics.items()}
+    if not said:
+        return entry
+    outcome = session.objective.outcome(session.valid.table(order), said, session.targets)
+    figures = session.objective.figures(outcome.statistics.sum(0)[:, None], session.targets)
+    return entry | {f"valid_{name}": float(figure[0]) for name, figure in figures.items() if np.isfinite(figure[0])}
 
 
 def _remember(session: Session, loss: float) -> None:
@@ -166,7 +171,8 @@ def _remember(session: Session, loss: float) -> None:
 def _micro_batches(session: Session, tokens: Any, rows: np.ndarray) -> Iterator[Batch]:
     """The rows' batches of at most `micro_batch_size` rows, on the device."""
     for start in range(0, len(rows), session.micro_batch_size):
-        batch = session.objective.collate(tokens.rows(rows[start : start + session.micro_batch_size]), session.pad_id)
+        some = tokens.rows(rows[start : start + session.micro_batch_size])
+        batch = session.objective.collate(some, session.pad_id, session.forward.training)
         if session.device.type == "cuda":
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         yield {name: tensor.to(session.device, non_blocking=True) for name, tensor in batch.items()}

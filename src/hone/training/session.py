@@ -15,7 +15,7 @@ from hone.errors import CheckpointError, ConfigError, DataError
 from hone.methods import METHODS
 from hone.methods.method import Method
 from hone.objectives import OBJECTIVES
-from hone.objectives.objective import Objective
+from hone.objectives.objective import Objective, Targets
 from hone.training import checkpoints, choices, flops, hardware, randomness
 from hone.training.checkpoints import Checkpoint, State, Tensors
 from hone.training.embeddings import narrow
@@ -37,6 +37,7 @@ class Session:
     out: Path
     base: Path
     objective: Objective
+    targets: Targets
     method: Method
     settings: Settings
     device: torch.device
@@ -132,7 +133,8 @@ def build(spec: Mapping[str, Any]) -> Session:
     peak = hardware.peak_flops(device, precision)
 
     randomness.seed(settings.seed)
-    plain = objective.model(base, json.loads((tokens / "targets.json").read_text("utf8")))
+    targets = json.loads((tokens / "targets.json").read_text("utf8"))
+    plain = objective.model(base, targets)
     pad_id = int(plain.config.pad_token_id or 0)
     model = method.prepare(plain)
     parameters, trainable = _count(model)
@@ -144,6 +146,7 @@ def build(spec: Mapping[str, Any]) -> Session:
         out=out,
         base=base,
         objective=objective,
+        targets=targets,
         method=method,
         settings=settings,
         device=device,

@@ -42,6 +42,12 @@ class TokenFile:
         names = self._columns[0] if self._columns else ()
         return {name: [_value(self._columns[chunk][name], row) for chunk, row in places] for name in names}
 
+    def table(self, indices: Iterable[int]) -> pa.Table:
+        """The rows at `indices`, in that order, as Arrow has them."""
+        import pyarrow as pa
+
+        return pa.Table.from_batches(self._chunks).take(pa.array(indices))
+
     def names(self, indices: Iterable[int]) -> list[str]:
         """The ids of the rows at `indices`, by which a person knows them."""
         return [self._chunks[chunk]["id"][row].as_py() for chunk, row in map(self._place, indices)]

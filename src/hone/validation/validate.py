@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.artifacts import Product
-from hone.curation.columns import whole_texts
 from hone.curation.near import near_pairs
-from hone.curation.step import Fields
 from hone.errors import ValidationFailed
 from hone.objectives.objective import Objective
 from hone.objectives.tokenizer import load_tokenizer, token_counts
@@ -99,7 +97,7 @@ def _frames(
             frame["hone_label_rows"] = frame.groupby(objective.label)[objective.label].transform("size")
             frame["hone_label_share"] = frame["hone_label_rows"] / len(frame)
         if _has_text(table, objective):
-            texts = whole_texts(table, Fields(objective.text))
+            texts = objective.texts(table)
             frame["hone_tokens"] = pd.Series(0, index=frame.index)
             for start in range(0, len(texts), BATCH_ROWS):
                 batch = texts[start : start + BATCH_ROWS]
@@ -124,7 +122,7 @@ def _same_as(tables: Mapping[str, pa.Table], objective: Objective, threshold: fl
     known = {
         split: table for split, table in tables.items() if _has_text(table, objective) and "id" in table.column_names
     }
-    texts = {split: whole_texts(table, Fields(objective.text)) for split, table in known.items()}
+    texts = {split: objective.texts(table) for split, table in known.items()}
     for held_out, earlier in (("valid", ("train",)), ("test", ("train", "valid"))):
         others = [(split, row) for split in earlier if split in known for row in range(len(texts[split]))]
         if held_out not in known:

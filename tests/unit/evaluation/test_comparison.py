@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hone.evaluation.comparison import compare
-from hone.evaluation.metrics import count, resample
+from hone.evaluation.metrics import resample
+from tests.unit.evaluation.classified import figures
 
 
 def accuracies(draws: np.ndarray, *right: np.ndarray) -> list[np.ndarray]:
     """The accuracy, on each draw, of systems that are right on the rows given."""
-    return [count(np.ones(len(draws), int), system.astype(int), 2, draws).accuracy() for system in right]
+    return [figures(np.ones(len(draws), int), system.astype(int), 2, draws)["accuracy"] for system in right]
 
 
 @settings(max_examples=30, deadline=None)
@@ -65,6 +66,13 @@ def test_systems_of_equal_skill_are_told_apart_no_oftener_than_the_level_says() 
         ours, theirs = generator.random((2, 120)) < 0.65
         found.append(compare("accuracy", *accuracies(resample(120, 199, trial), ours, theirs), 0.95)["p"] < 0.05)
     assert 5 <= sum(found) <= 27  # 15 expected; its standard deviation is 3.8
+
+
+def test_where_less_is_better_a_lower_figure_is_ahead() -> None:
+    theirs = np.random.default_rng(0).normal(5, 0.1, 101)
+    found = compare("perplexity", theirs - 1, theirs, 0.95, lower=True)
+    assert found["difference"] == pytest.approx(1)
+    assert found["p"] == pytest.approx(1 / 101)
 
 
 def test_figures_on_different_draws_are_refused() -> None:

@@ -38,7 +38,8 @@ from hone.errors import ConfigError, DataError, ModelError
 from hone.evaluation import baselines, predict
 from hone.evaluation.evaluate import evaluate
 from hone.methods import METHODS
-from hone.objectives import OBJECTIVES
+from hone.objectives import OBJECTIVES, reading
+from hone.objectives.reading import Reader
 from hone.progress import Progress
 from hone.tokenization import read_tokens, tokenize
 
@@ -109,7 +110,7 @@ def write_splits(path: Path) -> None:
 
 def learn(model: Any, line: Line, steps: int) -> Any:
     """The model after some steps on the training rows."""
-    reader = predict.Reader(OBJECTIVE, 0, torch.device("cpu"))
+    reader = Reader(OBJECTIVE, 0, torch.device("cpu"))
     [batch] = [OBJECTIVE.collate(read_tokens(line.tokens / "train.arrow").to_pydict(), reader.pad_id)]
     moving = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(moving, lr=1e-2)
@@ -165,6 +166,7 @@ def adapted(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Line:
 def run(line: Line, out: Path, method: str = "full", **changes: Any) -> Product:
     out.mkdir(exist_ok=True)
     settings: dict[str, Any] = {
+        "max_length": 18,
         "slices": ["length", "source"],
         "neighbours": 5,
         "resamples": 200,
@@ -467,7 +469,7 @@ def test_test_rows_that_are_not_those_tokenized_are_refused(
 def test_training_rows_are_remembered_block_by_block_as_they_are_at_once(
     line: Line, metrics: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "LIMITS", {"cpu": (16, 2048)})
+    monkeypatch.setattr(reading, "LIMITS", {"cpu": (16, 2048)})
     monkeypatch.setattr(baselines, "BLOCK", 50)
     run(line, tmp_path)
     found = json.loads((tmp_path / "metrics.json").read_text("utf8"))
@@ -477,9 +479,9 @@ def test_training_rows_are_remembered_block_by_block_as_they_are_at_once(
 def test_batches_hold_rows_of_like_length_within_the_limit_and_every_row_once(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "LIMITS", {"cpu": (16, 100)})
+    monkeypatch.setattr(reading, "LIMITS", {"cpu": (16, 100)})
     tokens = read_tokens(line.tokens / "train.arrow")
-    batches = list(predict.Reader(OBJECTIVE, 0, torch.device("cpu")).batches(tokens))
+    batches = list(Reader(OBJECTIVE, 0, torch.device("cpu")).batches(tokens))
     assert sorted(np.concatenate([at for at, _ in batches]).tolist()) == list(range(180))
     assert all(batch["input_ids"].numel() <= 100 and len(at) <= 16 for at, batch in batches)
     tokens_there = sum(len(row) for row in tokens["input_ids"].to_pylist())
@@ -487,9 +489,9 @@ def test_batches_hold_rows_of_like_length_within_the_limit_and_every_row_once(
 
 
 def test_a_row_longer_than_the_limit_goes_alone(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "LIMITS", {"cpu": (16, 4)})
+    monkeypatch.setattr(reading, "LIMITS", {"cpu": (16, 4)})
     tokens = read_tokens(line.tokens / "test.arrow")
-    batches = list(predict.Reader(OBJECTIVE, 0, torch.device("cpu")).batches(tokens))
+    batches = list(Reader(OBJECTIVE, 0, torch.device("cpu")).batches(tokens))
     assert [len(at) for at, _ in batches] == [1] * 90
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from hone.evaluation import metrics
-from hone.objectives import OBJECTIVES
+from tests.unit.evaluation.classified import figures, groups
 
 
 def outcomes(rows: int, classes: int, seed: int, skill: float = 0.6) -> tuple[np.ndarray, np.ndarray]:
@@ -42,27 +42,29 @@ def test_the_same_seed_draws_the_same_rows_and_another_seed_others() -> None:
 def test_figures_on_every_resample_are_scikit_learns(rows: int, classes: int, seed: int) -> None:
     references, predictions = outcomes(rows, classes, seed)
     draws = metrics.resample(rows, 6, seed)
-    counts = metrics.count(references, predictions, classes, draws)
+    of_all, of_each = figures(references, predictions, classes, draws), groups(references, predictions, classes, draws)
     for column in range(7):
         at = redrawn(draws, column)
         true, predicted = references[at], predictions[at]
-        assert counts.accuracy()[column] == pytest.approx((true == predicted).mean())
-        assert counts.macro_f1()[column] == pytest.approx(f1_score(true, predicted, average="macro"))
+        assert of_all["accuracy"][column] == pytest.approx((true == predicted).mean())
+        assert of_all["macro_f1"][column] == pytest.approx(f1_score(true, predicted, average="macro"))
         precision, recall, f1, support = precision_recall_fscore_support(
             true, predicted, labels=range(classes), zero_division=0
         )
-        assert np.nan_to_num(counts.precision()[:, column]) == pytest.approx(precision)
-        assert np.nan_to_num(counts.recall()[:, column]) == pytest.approx(recall)
-        assert np.nan_to_num(counts.f1()[:, column]) == pytest.approx(f1)
-        assert counts.support[:, column].tolist() == support.tolist()
+        for name, values in {"precision": precision, "recall": recall, "f1": f1, "support": support}.items():
+            ours = [group[name][column] for group in of_each.values()]
+            assert np.nan_to_num(ours) == pytest.approx(values)
 
 
-def test_values_are_those_of_the_objective() -> None:
-    generator = np.random.default_rng(3)
-    references, scores = generator.integers(9, size=120), generator.random((120, 9))
-    counts = metrics.count(references, scores.argmax(1), 9, metrics.resample(120, 1, seed=0))
-    expected = OBJECTIVES["text-classification"]().metrics(references, scores)
-    assert {"accuracy": counts.accuracy()[0], "macro_f1": counts.macro_f1()[0]} == pytest.approx(expected)
+def test_totals_are_the_sums_over_the_rows_drawn_however_many_blocks_they_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    statistics, draws = np.random.default_rng(1).random((300, 4)), metrics.resample(300, 40, seed=2)
+    whole = metrics.totals(statistics, draws)
+    assert whole[:, 0] == pytest.approx(statistics.sum(0))
+    assert whole[:, 7] == pytest.approx(statistics[redrawn(draws, 7)].sum(0))
+    monkeypatch.setattr(metrics, "_BLOCK", 300 * 7)
+    assert np.array_equal(metrics.totals(statistics, draws), whole)
 
 
 def test_tallies_done_in_many_blocks_are_those_done_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,23 +81,23 @@ def test_a_95_percent_interval_covers_a_known_accuracy_about_that_often() -> Non
     covered = 0
     for trial in range(200):
         right = generator.random(150) < 0.7
-        counts = metrics.count(np.ones(150, int), right.astype(int), 2, metrics.resample(150, 300, seed=trial))
-        found = metrics.interval(counts.accuracy(), 0.95)
+        draws = metrics.resample(150, 300, seed=trial)
+        found = metrics.interval(figures(np.ones(150, int), right.astype(int), 2, draws)["accuracy"], 0.95)
         covered += found["low"] <= 0.7 <= found["high"]
     assert 180 <= covered <= 198  # 190 expected; its standard deviation is 3.1
 
 
 def test_a_wider_confidence_gives_a_wider_interval_around_the_value() -> None:
     references, predictions = outcomes(200, 3, seed=5)
-    figure = metrics.count(references, predictions, 3, metrics.resample(200, 1000, seed=0)).macro_f1()
+    figure = figures(references, predictions, 3, metrics.resample(200, 1000, seed=0))["macro_f1"]
     narrow, wide = metrics.interval(figure, 0.8), metrics.interval(figure, 0.99)
     assert wide["low"] < narrow["low"] < narrow["value"] == wide["value"] < narrow["high"] < wide["high"]
 
 
 def test_a_class_without_rows_or_predictions_is_unknown_and_every_number_finite() -> None:
     references, predictions = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
-    counts = metrics.count(references, predictions, 3, metrics.resample(4, 200, seed=0))
-    absent = metrics.per_class(counts, ["a", "b", "never"], 0.95)["never"]
+    by_label = groups(references, predictions, 3, metrics.resample(4, 200, seed=0))
+    absent = metrics.by_group(by_label, 0.95)["label 2"]
     assert absent["support"] == 0
     for name in ("precision", "recall", "f1"):
         assert absent[name] == {"value": 0.0, "low": 0.0, "high": 1.0}

@@ -98,7 +98,7 @@ def test_the_verdict_has_the_figure_its_interval_and_the_distance_to_the_better_
     change = {"metrics": {"systems": systems, "comparisons": comparisons, "rows": 1_384}}
     verdict = page(tmp_path, change=change).sections["verdict"]
     assert "69.4% accuracy 64.4–74.4% at 95% confidence, 1,384 test rows" in verdict
-    assert "10.1 points above the best of 2 baselines, nearest neighbours (59.3%)" in verdict
+    assert "10.1 points better than the best of 2 baselines, nearest neighbours (59.3%)" in verdict
     assert "between +5.6 and +14.6, p < 0.001" in verdict
 
 

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from hone.errors import ConfigError
-from hone.evaluation.metrics import count, interval, resample
+from hone.evaluation.metrics import interval, resample
 from hone.evaluation.slices import check_slices, slice_figures, slice_parts
+from tests.unit.evaluation.classified import OBJECTIVE, figures, outcome, targets
 
 
 def table(**columns: list[object]) -> pa.Table:
@@ -16,8 +17,8 @@ def table(**columns: list[object]) -> pa.Table:
 
 
 def test_length_slices_are_quartiles_of_the_number_of_words() -> None:
-    rows = table(text=["w " * n for n in range(1, 101)])
-    found = slice_parts("length", rows, ["text"])
+    texts = ["w " * n for n in range(1, 101)]
+    found = slice_parts("length", table(text=texts), texts)
     assert {name: len(at) for name, at in found.items()} == {
         "1-25 words": 25,
         "26-50 words": 25,
@@ -28,14 +29,12 @@ def test_length_slices_are_quartiles_of_the_number_of_words() -> None:
 
 
 def test_texts_of_like_length_make_fewer_slices_and_none_that_is_empty() -> None:
-    rows = table(text=["one two"] * 9 + ["one two three"])
-    assert {name: len(at) for name, at in slice_parts("length", rows, ["text"]).items()} == {"2 words": 9, "3 words": 1}
-    assert list(slice_parts("length", table(text=["", ""]), ["text"])) == ["0 words"]
-
-
-def test_the_words_of_all_text_columns_count() -> None:
-    rows = table(question=["a b", "a"], context=["c d e", "c"])
-    assert list(slice_parts("length", rows, ["question", "context"])) == ["2 words", "5 words"]
+    texts = ["one two"] * 9 + ["one two three"]
+    assert {name: len(at) for name, at in slice_parts("length", table(text=texts), texts).items()} == {
+        "2 words": 9,
+        "3 words": 1,
+    }
+    assert list(slice_parts("length", table(text=["", ""]), ["", ""])) == ["0 words"]
 
 
 def test_column_slices_are_its_values_largest_first_and_the_rest_is_other() -> None:
@@ -70,17 +69,19 @@ def test_a_slice_that_is_all_rows_has_the_intervals_of_all_rows() -> None:
     references, predicted = generator.integers(3, size=(2, 150))
     draws = resample(150, 300, seed=2)
     where = {"all": generator.permutation(150)}
-    [found] = slice_figures(where, references, {"model": predicted}, 3, draws, 0.95)
-    counts = count(references, predicted, 3, draws)
-    assert found["model"]["accuracy"] == interval(counts.accuracy(), 0.95)
-    assert found["model"]["macro_f1"] == interval(counts.macro_f1(), 0.95)
+    statistics = {"model": outcome(references, predicted, 3).statistics}
+    [found] = slice_figures(where, statistics, lambda sums: OBJECTIVE.figures(sums, targets(3)), draws, 0.95)
+    whole = figures(references, predicted, 3, draws)
+    assert found["model"] == {name: interval(figure, 0.95) for name, figure in whole.items()}
 
 
 def test_a_parts_figures_are_those_of_its_rows_alone() -> None:
     references = np.array([0, 1, 0, 1, 0, 1])
     predictions = {"model": np.array([0, 1, 0, 0, 1, 0]), "neighbours": np.array([1, 1, 1, 1, 0, 1])}
     where = {"first": np.array([0, 1, 2]), "second": np.array([3, 4, 5])}
-    first, second = slice_figures(where, references, predictions, 2, resample(6, 200, seed=0), 0.95)
+    statistics = {name: outcome(references, said, 2).statistics for name, said in predictions.items()}
+    draws = resample(6, 200, seed=0)
+    first, second = slice_figures(where, statistics, lambda sums: OBJECTIVE.figures(sums, targets(2)), draws, 0.95)
     assert (first["name"], first["rows"], second["rows"]) == ("first", 3, 3)
     assert first["model"]["accuracy"]["value"] == 1.0
     assert second["model"]["accuracy"]["value"] == 0.0

@@ -200,6 +200,10 @@ def _evaluate(out: Path, trained: Path, base: BaseModel) -> Product:
     slices.append({"name": "long", "rows": 5, "model": {"accuracy": {"value": 0.0625, "low": 0.0, "high": 0.5}}})
     metrics = {
         "main_metric": "accuracy",
+        "measures": {
+            "accuracy": {"title": "Accuracy", "lower": False, "share": True},
+            "ece": {"title": "Calibration error", "lower": True, "share": True},
+        },
         "rows": len(rows),
         "confidence": 0.95,
         "systems": {"model": {"accuracy": figure, "ece": figure}, "majority": {"accuracy": figure}},
@@ -226,7 +230,7 @@ def scores_of(model: Path, base: Path, texts: list[str]) -> Any:
     tokens = objective.encode(rows, tokenizer, MAX_LENGTH, {"labels": LABELS})
     batch = objective.collate(tokens.to_pydict(), tokenizer.pad_token_id)
     with torch.inference_mode():
-        return objective.scores(AutoModelForSequenceClassification.from_pretrained(model).eval(), batch).numpy()
+        return objective.read(AutoModelForSequenceClassification.from_pretrained(model).eval(), batch)["scores"]
 
 
 @pytest.fixture

@@ -228,7 +228,7 @@ def test_wrong_input_is_refused_by_name(
 
     made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
     model = load_model(str(place_of(made)))
-    with pytest.raises(ValueError, match="first column is 'id'"):
+    with pytest.raises(ValueError, match="there is no column 'text' but 'id'"):
         model.predict(pd.DataFrame({"id": ["a"], "text": ["late parcel"]}))
     with pytest.raises(ValueError, match="row 1 is not a text"):
         model.predict(pd.DataFrame({"text": ["late parcel", None]}))

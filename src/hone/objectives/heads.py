@@ -1,0 +1,67 @@
+"""A base model with the head of an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.errors import ModelError
+from hone.objectives.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_with_head(auto: str, base: Path, *, labels: Sequence[str] = (), **options: Any) -> PreTrainedModel:
+    """The model that the transformers class `auto` makes of the directory `base`, in float32.
+
+    With `labels` its head has one output for each. A new head's weights are random: seed torch before.
+    `config.pad_token_id` is the id to collate with. Raises ModelError where the weights do not fit the architecture,
+    or it has no such head.
+    """
+    import torch
+    import transformers
+
+    if labels:
+        names = dict(enumerate(labels))
+        options |= {"num_labels": len(names), "id2label": names, "label2id": {name: i for i, name in names.items()}}
+    try:
+        model, loading = getattr(transformers, auto).from_pretrained(
+            base,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # of another task's head, which gives way to the new one
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError) as fault:
+        raise ModelError(
+            f"cannot be loaded with the head that the objective needs: {fault}",
+            where=str(base),
+            fix=f"Choose a base model that transformers' {auto} knows.",
+        ) from fault
+    _refuse_random_body(model, loading, base)
+    _set_padding(model, base)
+    return model
+
+
+def _refuse_random_body(model: PreTrainedModel, loading: Mapping[str, Any], base: Path) -> None:
+    """Raise ModelError where weights other than the head's and the pooler's were not there, or of another shape."""
+    inside = f"{model.base_model_prefix}."
+    absent = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
+    lacking = sorted(key for key in absent if key.startswith(inside) and ".pooler." not in key)
+    if lacking:
+        raise ModelError(
+            f"{len(lacking)} of its weights are not in its files, or not of the shape config.json says: "
+            + ", ".join(lacking[:3]),
+            where=str(base),
+            fix="config.json and the safetensors must be of the same model.",
+        )
+
+
+def _set_padding(model: PreTrainedModel, base: Path) -> None:
+    """Decoders find a row's last token by the padding id: it must be the one that batches are padded with."""
+    if (base / "tokenizer_config.json").is_file() or model.config.pad_token_id is None:
+        model.config.pad_token_id = load_tokenizer(base).pad_token_id

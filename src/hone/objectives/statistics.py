@@ -1,0 +1,30 @@
+"""Figures from counts: what several objectives compute from the sums of their statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, nan where whole is 0."""
+    import numpy as np
+
+    found: np.ndarray = np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
+    return found
+
+
+def by_group(
+    names: Sequence[str], right: np.ndarray, support: np.ndarray, predicted: np.ndarray
+) -> dict[str, dict[str, np.ndarray]]:
+    """By name `precision`, `recall`, `f1` and `support`, from counts [names, n]; nan where a share is of nothing."""
+    figures = {
+        "precision": share(right, predicted),
+        "recall": share(right, support),
+        "f1": share(2 * right, support + predicted),
+        "support": support,
+    }
+    return {name: {figure: values[i] for figure, values in figures.items()} for i, name in enumerate(names)}
