@@ -39,7 +39,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch -e '.[demo,dev,postgresql]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch -e '.[demo,dev,postgresql,qlora]'
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: $(VENV)/.dev

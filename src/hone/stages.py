@@ -111,6 +111,7 @@ def _ingest(job: Job) -> Product:
         _build(SOURCES, section.source),
         job.out,
         columns=OBJECTIVES[job.config.objective.kind].columns,
+        shape=_build(OBJECTIVES, job.config.objective).shape,
         rename=section.columns,
         keep=section.keep,
         max_refused=section.max_refused,
@@ -317,7 +318,7 @@ STAGES: dict[str, Stage] = {
     "ingest": Stage(
         make=_ingest,
         decides=_ingest_decides,
-        code=lambda c: ["hone.sources.ingest", _module(SOURCES, c.ingest.source)],
+        code=lambda c: ["hone.sources.ingest", _module(SOURCES, c.ingest.source), _module(OBJECTIVES, c.objective)],
         libraries=lambda c: ["pyarrow", *_libraries(SOURCES, c.ingest.source)],
         outside=_source_fingerprint,
     ),

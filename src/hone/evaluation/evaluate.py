@@ -79,10 +79,10 @@ def evaluate(
     advance = predict.advancing(passes * len(test) + objective.neighbours * len(train), on_progress)
 
     tokenizer = load_tokenizer(model / MODEL)
-    reader = Reader(objective, tokenizer.pad_token_id, predict.best_device())
+    reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
     trained = predict.load_trained(model / MODEL, targets, reader.device)
     raw, seconds = predict.read(trained, test, reader, advance, "testing the model")
-    speed = predict.speed(trained, tokenizer, rows, test, targets, reader, max_length, raw, seconds)
+    speed = predict.speed(trained, rows, test, targets, reader, max_length, raw, seconds)
     del trained
     merged = _check_adapter(model, base, targets, test, reader, advance, raw) if method.adapter else None
 

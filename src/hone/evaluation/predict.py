@@ -18,7 +18,7 @@ from hone.progress import OnProgress, Progress
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 # The most that float32 scores of one row may differ between an adapter on its base and the merged weights.
 MERGE_TOLERANCE = 1e-4
@@ -142,7 +142,6 @@ def _flat(scores: Any) -> np.ndarray:
 
 def speed(
     model: Any,
-    tokenizer: PreTrainedTokenizerBase,
     rows: pa.Table,
     tokens: pa.Table,
     targets: Targets,
@@ -156,7 +155,7 @@ def speed(
     `rows` are those of `tokens`, in its order; of these the model said `raw`, in `forward` seconds. Raises ModelError
     where the tokenizer beside the model gives other tokens than those of the test.
     """
-    objective = reader.objective
+    objective, tokenizer = reader.objective, reader.tokenizer
     began = time.perf_counter()
     encoded = objective.encode(rows, tokenizer, max_length, targets)
     tokenized = time.perf_counter()
@@ -170,7 +169,7 @@ def speed(
     answering = time.perf_counter()
     objective.answers(tokens, raw, targets, asked)
     parts = {"tokenize": tokenized - began, "forward": forward, "post": time.perf_counter() - answering}
-    latencies = _latencies(model, tokenizer, asked, targets, reader, max_length)
+    latencies = _latencies(model, asked, targets, reader, max_length)
     p50, p95 = np.quantile(latencies, (0.5, 0.95)) * 1000
     return {
         "latency_ms": {"p50": float(p50), "p95": float(p95)},
@@ -182,7 +181,6 @@ def speed(
 
 def _latencies(
     model: Any,
-    tokenizer: PreTrainedTokenizerBase,
     asked: list[dict[str, str]],
     targets: Targets,
     reader: Reader,
@@ -195,7 +193,7 @@ def _latencies(
     seconds: list[float] = []
     for position in np.linspace(0, len(asked) - 1, WARM_UP + REQUESTS).astype(int).tolist():
         began = time.perf_counter()
-        reader.answer(model, tokenizer, [asked[position]], targets, max_length)
+        reader.answer(model, [asked[position]], targets, max_length)
         seconds.append(time.perf_counter() - began)
         if sum(seconds) > REQUEST_SECONDS:
             break

@@ -83,6 +83,14 @@ class Objective(ABC):
         """The figure that is compared."""
         return next(iter(self.measures))
 
+    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A source's row with the objective's columns: itself, where it has them as they are.
+
+        Other forms of the same thing (alpaca for messages, spans for tags) are brought into one here, nested values as
+        Python objects. Raises ValueError with what is wrong with a row, which is then refused.
+        """
+        return values
+
     def texts(self, rows: pa.Table) -> list[str]:
         """Each row as a person reads it: its text columns one below the other, '' for null."""
         columns = [[text or "" for text in rows.column(name).to_pylist()] for name in self.text]
@@ -134,6 +142,10 @@ class Objective(ABC):
     @abstractmethod
     def read(self, model: Any, batch: Batch) -> dict[str, Any]:
         """What the model says of each row of a batch (`Raw`), on the CPU."""
+
+    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
+        """What was read with generated token ids turned into text; itself, where nothing is generated."""
+        return raw
 
     @abstractmethod
     def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:

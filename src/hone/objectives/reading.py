@@ -22,12 +22,14 @@ LIMITS = {"cpu": (64, 2048), "cuda": (256, 65536)}
 class Reader:
     """How encoded rows become batches: the objective that collates them, the padding id, the device they go to.
 
-    A batch has at most `most_rows` rows, or as many as suit the device where that is 0.
+    A batch has at most `most_rows` rows, or as many as suit the device where that is 0. Text is made and read by
+    `tokenizer`, which batches alone do not need.
     """
 
     objective: Objective
     pad_id: int
     device: torch.device
+    tokenizer: Any = None
     most_rows: int = 0
 
     def batches(self, tokens: pa.Table) -> Iterator[tuple[np.ndarray, Batch]]:
@@ -66,11 +68,9 @@ class Reader:
                 for position, value in zip(at.tolist(), values, strict=True):
                     column[position] = value
             advance(len(at))
-        return found, seconds
+        return self.objective.spoken(found, self.tokenizer), seconds
 
-    def answer(
-        self, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, str]], targets: Targets, max_length: int
-    ) -> list[Any]:
+    def answer(self, model: Any, rows: Sequence[Mapping[str, str]], targets: Targets, max_length: int) -> list[Any]:
         """What a caller who sends `rows` (each with the objective's `inputs`) is told of each."""
         import pyarrow as pa
 
@@ -78,6 +78,6 @@ class Reader:
             return []
         columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in self.objective.inputs}
         table = pa.table({"id": pa.array(map(str, range(len(rows))), pa.string()), **columns})
-        tokens = self.objective.encode(table, tokenizer, max_length, targets, answer=False)
+        tokens = self.objective.encode(table, self.tokenizer, max_length, targets, answer=False)
         raw, _ = self.read(model, tokens)
         return self.objective.answers(tokens, raw, targets, rows)

@@ -32,11 +32,11 @@ class Served(PythonModel):  # type: ignore[misc]
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = load_model(home, settings).eval().to(device)
-        self.tokenizer = self._module("objectives.tokenizer").load_tokenizer(home)
+        tokenizer = self._module("objectives.tokenizer").load_tokenizer(home)
         self.objective = getattr(self._module(self.about["module"]), self.about["class"])(**self.about["options"])
         reading = self._module("objectives.reading")
         self.reader = reading.Reader(
-            self.objective, self.tokenizer.pad_token_id, torch.device(device), int(settings["batch_size"])
+            self.objective, tokenizer.pad_token_id, torch.device(device), tokenizer, int(settings["batch_size"])
         )
 
     # Of all hints for model_input, a frame's alone leaves the signature in force: MLflow makes a frame of a list.
@@ -45,9 +45,7 @@ class Served(PythonModel):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """A DataFrame with the objective's outputs; with the parameter `all_scores` also all else that it tells."""
         rows = rows_of(model_input, list(self.objective.inputs))
-        answers = self.reader.answer(
-            self.model, self.tokenizer, rows, self.about["targets"], int(self.about["max_length"])
-        )
+        answers = self.reader.answer(self.model, rows, self.about["targets"], int(self.about["max_length"]))
         told = None if (params or {}).get("all_scores") else list(self.objective.outputs)
         return pd.DataFrame(answers, columns=told)
 

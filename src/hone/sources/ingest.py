@@ -6,8 +6,8 @@ import difflib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, time
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,8 @@ from hone.sources.source import RawRow, Source
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
+
+Shape = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 ROWS, REFUSED = "rows.parquet", "refused.parquet"
 OWN = ("id", "source", "split")
@@ -56,12 +58,14 @@ def ingest(
     rename: Mapping[str, str],
     keep: Sequence[str],
     max_refused: float,
+    shape: Shape = dict,
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Write the rows of `source` to out/rows.parquet and those that cannot be used to out/refused.parquet.
 
     `columns` must have a value in each row; `rename` gives the source's names for them where they differ; `keep`
-    names further columns, which may be null. All are strings; what was nested is JSON text.
+    names further columns, which may be null. All are strings; what was nested is JSON text. `shape` gives a raw row
+    the columns that it has in another form, or raises ValueError, which refuses it.
     Facts: read, rows, refused (read = rows + refused), reasons, sources. Raises DataError where a column is in no
     row, and where more than `max_refused` (a share) of the rows are refused; ConfigError at a mapping of no column.
     """
@@ -71,7 +75,8 @@ def ingest(
         _Writer(out / ROWS, (*OWN, *required, *kept)) as rows,
         _Writer(out / REFUSED, ("where", "source", "reason", "raw")) as refused,
     ):
-        for raw in source.rows():
+        for found in source.rows():
+            raw = _shaped(found, shape)
             values, reason = _convert(raw, required, kept)
             _count(account, raw, reason)
             if reason:
@@ -123,6 +128,16 @@ def _wanted(
                 f"{name} stands there already: rows have {', '.join(taken)}", where="ingest.keep", fix="Leave it out."
             )
     return {name: rename.get(name, name) for name in columns}, {name: name for name in keep}
+
+
+def _shaped(raw: RawRow, shape: Shape) -> RawRow:
+    """The row with the objective's columns, or refused for what keeps it from having them."""
+    if raw.refused:
+        return raw
+    try:
+        return replace(raw, values={**raw.values, **shape(raw.values)})
+    except ValueError as fault:
+        return replace(raw, refused=str(fault))
 
 
 def _convert(raw: RawRow, required: Mapping[str, str], kept: Mapping[str, str]) -> tuple[list[str | None], str]:
