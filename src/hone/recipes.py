@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hone.artifacts import Recipe
+from hone.plugins import homes
 
 PACKAGE = Path(__file__).parent
 
@@ -30,8 +31,8 @@ def code_digests(modules: Iterable[str], files: Iterable[str] = ()) -> dict[str,
 
 
 def sources(modules: Iterable[str]) -> dict[str, str]:
-    """The source of the hone modules named and of all they import, by path below the package (`curation/near.py`)."""
-    return {str(path.relative_to(PACKAGE)): path.read_text("utf8") for path in sorted(_used(modules))}
+    """The source of the modules named and of all they import, by package and path (`hone/curation/near.py`)."""
+    return {_in_package(path): path.read_text("utf8") for path in sorted(_used(modules))}
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
@@ -94,11 +95,30 @@ def _version(name: str) -> str:
 
 
 def _module_file(module: str) -> Path | None:
-    """The source of a hone module; None for packages, whose `__init__.py` holds nothing but a table."""
-    if not module.startswith("hone."):
-        return None
-    path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    return path if path.is_file() else None
+    """The source of a module of hone, or of a package that brings parts.
+
+    None for any other, and for packages, whose `__init__.py` holds nothing but a table.
+    """
+    top, *inside = module.split(".")
+    home = _homes().get(top)
+    if home is None or home.suffix == ".py":
+        return home
+    path = home.joinpath(*inside).with_suffix(".py")
+    return path if inside and path.is_file() else None
+
+
+def _homes() -> dict[str, Path]:
+    return {"hone": PACKAGE, **homes()}
+
+
+def _in_package(path: Path) -> str:
+    """A module's path with its package's name in front: `hone/curation/near.py`."""
+    for name, home in _homes().items():
+        if path == home:
+            return path.name
+        if path.is_relative_to(home):
+            return f"{name}/{path.relative_to(home)}"
+    raise ValueError(f"{path} is in no package that brings parts")
 
 
 def _used(modules: Iterable[str]) -> set[Path]:
@@ -114,7 +134,7 @@ def _used(modules: Iterable[str]) -> set[Path]:
 
 
 def _shown(path: Path) -> str:
-    return f"src/hone/{path.relative_to(PACKAGE)}"
+    return f"src/{_in_package(path)}" if path.is_relative_to(PACKAGE) else _in_package(path)
 
 
 @lru_cache(maxsize=256)

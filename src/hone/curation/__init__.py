@@ -9,6 +9,7 @@ from hone.curation.filters import Filters
 from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
 from hone.curation.step import Step
+from hone.plugins import installed
 
 STEPS: dict[str, type[Step]] = {
     "normalize": Normalize,
@@ -18,3 +19,4 @@ STEPS: dict[str, type[Step]] = {
     "label_conflicts": LabelConflicts,
     "balance": Balance,
 }
+STEPS.update(installed("hone.curation"))

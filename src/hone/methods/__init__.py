@@ -6,9 +6,11 @@ from hone.methods.freeze import Freeze
 from hone.methods.full import Full
 from hone.methods.lora import Lora
 from hone.methods.method import Method
+from hone.plugins import installed
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
     "freeze": Freeze,
     "lora": Lora,
 }
+METHODS.update(installed("hone.methods"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from hone.objectives.objective import Objective
 from hone.objectives.text_classification import TextClassification
+from hone.plugins import installed
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "text-classification": TextClassification,
 }
+OBJECTIVES.update(installed("hone.objectives"))

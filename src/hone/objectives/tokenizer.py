@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,12 +46,13 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
 
 
 def encode_texts(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]], max_length: int
 ) -> tuple[pa.ListArray, np.ndarray]:
     """Token ids of `texts` (list<int32>, special tokens in place) and, for each, the tokens that were cut off (int32).
 
-    No text has more than `max_length` ids; the tokenizer's own side is cut. Rust does it on all cores; threads may
-    call it at once for one `max_length`.
+    A pair of texts is encoded as the tokenizer does pairs. No row has more than `max_length` ids: the tokenizer's own
+    side is cut, of a pair the longer text's. Rust does it on all cores; threads may call it at once for one
+    `max_length`.
     """
     import numpy as np
     import pyarrow as pa
@@ -67,11 +70,20 @@ def encode_texts(
     special = backend.num_special_tokens_to_add(is_pair=False)
     full = [place for place, row in enumerate(ids) if len(row) == max_length]
     lost = np.zeros(len(ids), np.int32)
+    if full and not isinstance(texts[0], str):
+        lost[full] = token_counts(_untruncated(tokenizer), [texts[place] for place in full]) - max_length
+        return pa.ListArray.from_arrays(pa.array(ends), pa.array(values)), lost
     lost[full] = [sum(len(piece) - special for piece in encodings[place].overflowing) for place in full]
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(values)), lost
 
 
-def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> np.ndarray:
+@lru_cache(maxsize=4)
+def _untruncated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy whose settings are its own: threads may count with it while others encode."""
+    return deepcopy(tokenizer)
+
+
+def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:
     """The length of each text in tokens, special ones among them, nothing cut off (int32)."""
     import numpy as np
 

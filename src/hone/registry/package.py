@@ -61,7 +61,7 @@ class Form:
         kind = type(self.objective)
         return {
             "package": self.package,
-            "module": kind.__module__.removeprefix("hone."),
+            "module": kind.__module__,
             "class": kind.__name__,
             "options": asdict(self.objective),
             "targets": self.targets,
@@ -126,13 +126,15 @@ def signature(objective: Objective) -> ModelSignature:
 
 
 def _copy(form: Form, scratch: Path) -> Path:
-    """The package of the modules that answer, written into `scratch`: imports of hone are imports of the package."""
+    """The package of the modules that answer, written into `scratch`, where they import each other."""
     home = scratch / form.package
+    packages = "|".join({re.escape(name.partition("/")[0].removesuffix(".py")) for name in form.code})
     for name, source in form.code.items():
         file = home / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(re.sub(r"^(\s*from )hone\b", rf"\1{form.package}", source, flags=re.MULTILINE), "utf8")
-        for folder in (home, file.parent):
+        inside = re.sub(rf"^(\s*from )({packages})\b", rf"\1{form.package}.\2", source, flags=re.MULTILINE)
+        file.write_text(inside, "utf8")
+        for folder in file.parents[: len(Path(name).parents)]:
             (folder / "__init__.py").touch()
     return home
 

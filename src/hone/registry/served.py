@@ -32,9 +32,9 @@ class Served(PythonModel):  # type: ignore[misc]
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = load_model(home, settings).eval().to(device)
-        tokenizer = self._module("objectives.tokenizer").load_tokenizer(home)
+        tokenizer = self._module("hone.objectives.tokenizer").load_tokenizer(home)
         self.objective = getattr(self._module(self.about["module"]), self.about["class"])(**self.about["options"])
-        reading = self._module("objectives.reading")
+        reading = self._module("hone.objectives.reading")
         self.reader = reading.Reader(
             self.objective, tokenizer.pad_token_id, torch.device(device), tokenizer, int(settings["batch_size"])
         )

