@@ -6,6 +6,7 @@ from prefect import flow
 
 from hone.artifacts import Artifact
 from hone.config import RunConfig
+from tasks.base import make_base
 from tasks.curate import curate
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest
@@ -20,8 +21,9 @@ def finetune(config: RunConfig) -> Artifact:
     """Fine-tune a base model on curated rows, judge it against baselines, and register it as a candidate."""
     rows = ingest(config)
     splits = curate(config, rows)
-    sound = validate(config, splits)
-    tokens = tokenize(config, sound)
-    model = train(config, tokens)
-    scores = evaluate(config, model, tokens, sound)
-    return register(config, rows, splits, sound, tokens, model, scores)
+    base = make_base(config, splits) if config.model.scratch else None
+    sound = validate(config, splits, base)
+    tokens = tokenize(config, sound, base)
+    model = train(config, tokens, base)
+    scores = evaluate(config, model, tokens, sound, base)
+    return register(config, rows, splits, sound, tokens, model, scores, base)

@@ -10,9 +10,11 @@ from tasks.stage import perform, stage_task
 
 
 @stage_task("evaluate")
-def evaluate(config: RunConfig, train: Artifact, tokenize: Artifact, validate: Artifact) -> Artifact:
+def evaluate(
+    config: RunConfig, train: Artifact, tokenize: Artifact, validate: Artifact, base: Artifact | None = None
+) -> Artifact:
     """Metrics with intervals, beside the baselines'; they go to the UI as a table."""
-    inputs = {"config": config, "train": train, "tokenize": tokenize, "validate": validate}
+    inputs = {"config": config, "train": train, "tokenize": tokenize, "validate": validate, "base": base}
     scored = perform("evaluate", inputs)
     facts = scored.facts()
     systems = {"model": facts["metrics"], **facts["baselines"]}

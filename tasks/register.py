@@ -20,10 +20,12 @@ def register(
     tokenize: Artifact,
     train: Artifact,
     evaluate: Artifact,
+    base: Artifact | None = None,
 ) -> Artifact:
     """The registered version; links to it and to the report go to the UI."""
     stages = (ingest, curate, validate, tokenize, train, evaluate)
-    version = perform("register", {"config": config} | {artifact.stage: artifact for artifact in stages})
+    inputs = {"config": config, "base": base} | {artifact.stage: artifact for artifact in stages}
+    version = perform("register", inputs)
     facts, report = version.facts(), version.path / "report.html"
     create_link_artifact(report.as_uri(), "Report", key=f"report-{config.name}", description="The run's report")
     create_markdown_artifact(_summary(facts, report), key=f"version-{config.name}", description="The model version")

@@ -8,6 +8,6 @@ from tasks.stage import perform, stage_task
 
 
 @stage_task("tokenize")
-def tokenize(config: RunConfig, validate: Artifact) -> Artifact:
+def tokenize(config: RunConfig, validate: Artifact, base: Artifact | None = None) -> Artifact:
     """The splits as tokens, with an account of what was cut off."""
-    return perform("tokenize", {"config": config, "validate": validate})
+    return perform("tokenize", {"config": config, "validate": validate, "base": base})

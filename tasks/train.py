@@ -8,6 +8,6 @@ from tasks.stage import perform, stage_task
 
 
 @stage_task("train", retries=2)
-def train(config: RunConfig, tokenize: Artifact) -> Artifact:
+def train(config: RunConfig, tokenize: Artifact, base: Artifact | None = None) -> Artifact:
     """The fine-tuned model. A retry goes on from the last complete checkpoint, in the same MLflow run."""
-    return perform("train", {"config": config, "tokenize": tokenize})
+    return perform("train", {"config": config, "tokenize": tokenize, "base": base})

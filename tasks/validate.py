@@ -10,9 +10,9 @@ from tasks.stage import perform, stage_task
 
 
 @stage_task("validate")
-def validate(config: RunConfig, curate: Artifact) -> Artifact:
+def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) -> Artifact:
     """The same splits, less what was quarantined; the expectations go to the UI as a table."""
-    valid = perform("validate", {"config": config, "curate": curate})
+    valid = perform("validate", {"config": config, "curate": curate, "base": base})
     facts = valid.facts()
     table = [
         {name: str(result.get(name, "")) for name in ("split", "expectation", "column", "success", "observed")}

@@ -82,9 +82,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _line(config: RunConfig, data: Home, console: Console) -> None:
     """Run the flow, with the Prefect server of the environment or one of our own."""
     from hone import servers
-    from hone.line import run_ahead
+    from hone.line import run_ahead, stages_of
     from hone.registry.service import check, prepare
-    from hone.stages import STAGES
     from hone.view import watching
 
     # Prefect's logs go to its UI; the terminal shows the stages.
@@ -95,7 +94,7 @@ def _line(config: RunConfig, data: Home, console: Console) -> None:
     # A new MLflow store takes seconds to make: meanwhile the Prefect server starts and the first rows are read.
     # Not a daemon: what it has begun it ends, however soon the run does.
     threading.Thread(target=_prepare_quietly, args=(prepare, data)).start()
-    with watching(tuple(STAGES), console):
+    with watching(stages_of(config), console):
         with ExitStack() as stack:
             url = servers.configured_prefect()
             server = None if url else servers.prefect_server(data)

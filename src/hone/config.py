@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from hone.curation import STEPS
 from hone.errors import ConfigError
@@ -134,14 +134,37 @@ class Validation(Section):
     min_median_tokens: int = Field(1, ge=1, description="The median length of a row may not be below this, in tokens.")
 
 
+class Scratch(Section):
+    """A base model of random weights, whose tokenizer is trained on the curated text."""
+
+    architecture: Literal["llama", "gpt2", "qwen2", "mistral", "bert", "roberta", "t5"] = Field(
+        description="Whose layers it has: a decoder, an encoder (bert, roberta), or both (t5)."
+    )
+    hidden_size: int = Field(256, ge=8, le=65536, description="Width of a token's vector.")
+    layers: int = Field(4, ge=1, le=1024, description="Layers; of t5 in the encoder, and as many in the decoder.")
+    heads: int = Field(4, ge=1, le=1024, description="Attention heads; they part hidden_size.")
+    positions: int = Field(512, ge=8, le=1048576, description="The most tokens of a row that it can take.")
+    vocabulary: int = Field(8192, ge=300, le=1048576, description="The most tokens that its tokenizer may have.")
+    seed: int = Field(17, ge=0, description="Seed of the weights.")
+
+
 class Model(Section):
-    """The base model that is fine-tuned."""
+    """The base model that is fine-tuned, or the one that is made from scratch."""
 
     base: str = Field(
-        description="A hub id, a local directory, or package:NAME/PATH for files that lie in an installed package."
+        "",
+        description="A hub id, a local directory, or package:NAME/PATH for files that lie in an installed package; "
+        "empty where the model is made from scratch.",
     )
+    scratch: Scratch | None = Field(None, description=Scratch.__doc__)
     revision: str = Field("", description="The hub revision (a commit); main's newest where empty, and then recorded.")
     licence: str = Field("", description="The base model's licence, where its own files do not say.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Model:
+        if bool(self.base) == bool(self.scratch):
+            raise ValueError("give either base or scratch")
+        return self
 
 
 class Tokenization(Section):

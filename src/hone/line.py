@@ -67,13 +67,18 @@ def run_ahead(config: RunConfig, home: Home, may_go_on: Callable[[], bool]) -> N
     Whoever runs these stages next finds the artifacts there; or meets the fault again, which ends this early.
     """
     found: dict[str, Artifact] = {}
-    for name in ("ingest", "curate", "validate", "tokenize"):
-        if not may_go_on():
+    for name in stages_of(config):
+        if name == "train" or not may_go_on():
             return
         try:
             found[name] = run(name, Job(config, found, home))
         except HoneError:
             return
+
+
+def stages_of(config: RunConfig) -> list[str]:
+    """The stages that a run of `config` has, in order."""
+    return [name for name, stage in STAGES.items() if stage.when(config)]
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,10 @@ def plan(config: RunConfig, home: Home) -> list[Outlook]:
     """What each stage would do now. One that waits for another runs unless that comes out with the same rows."""
     found: dict[str, Artifact] = {}
     outlooks: list[Outlook] = []
-    for name, stage in STAGES.items():
-        missing = [upstream for upstream in stage.keyed if upstream not in found]
+    for name in stages_of(config):
+        stage = STAGES[name]
+        needed = [*stage.keyed, *(["base"] if stage.needs_base and config.model.scratch else [])]
+        missing = [upstream for upstream in needed if upstream not in found]
         if missing:
             outlooks.append(Outlook(name, None, (f"waits for {' and '.join(missing)}",)))
             continue

@@ -1,4 +1,4 @@
-"""The seven stages in order: what decides each one's output, and how each is done.
+"""The stages in order: what decides each one's output, and how each is done.
 
 The one place where the configuration is taken apart: the functions called here take values.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hone import scratch
 from hone.artifacts import Artifact, Product, file_digest
 from hone.base_models import BaseModel, locate
 from hone.config import Part, RunConfig, dump
@@ -43,6 +44,9 @@ class Job:
     def base(self) -> BaseModel:
         """The base model, on this machine."""
         model = self.config.model
+        if model.scratch:
+            path = self.path("base") / scratch.FOLDER
+            return BaseModel(f"{model.scratch.architecture} from scratch", path, "", model.licence or "unknown")
         return locate(model.base, model.revision, model.licence)
 
 
@@ -50,7 +54,9 @@ class Job:
 class Stage:
     """What decides a stage's output: parts of the config, inputs, code, libraries; and the function that makes it.
 
-    `untrue` says why an artifact no longer tells the truth about what lies outside the store, '' if it does.
+    `keyed` are the stages whose artifacts it uses, `needs_base` says whether it also uses the base model, which is an
+    artifact where it is made `when` the config says so. `untrue` says why an artifact no longer tells the truth about
+    what lies outside the store, '' if it does.
     """
 
     make: Callable[[Job], Product]
@@ -58,6 +64,8 @@ class Stage:
     code: Callable[[RunConfig], list[str]]
     libraries: Callable[[RunConfig], list[str]]
     keyed: tuple[str, ...] = ()
+    needs_base: bool = False
+    when: Callable[[RunConfig], bool] = lambda _: True
     files: tuple[str, ...] = ()
     outside: Callable[[Job], dict[str, str]] = lambda _: {}
     untrue: Callable[[Artifact], str] = lambda _: ""
@@ -136,6 +144,19 @@ def _curate(job: Job) -> Product:
         test=section.split.test,
         seed=section.split.seed,
         near_duplicate=section.split.near_duplicate,
+        on_progress=job.on_progress,
+    )
+
+
+# base
+
+
+def _make_base(job: Job) -> Product:
+    return scratch.make_base(
+        job.path("curate"),
+        job.out,
+        objective=_build(OBJECTIVES, job.config.objective),
+        **job.config.model.model_dump()["scratch"],
         on_progress=job.on_progress,
     )
 
@@ -332,12 +353,21 @@ STAGES: dict[str, Stage] = {
         libraries=lambda c: ["pyarrow", *(name for step in c.curation.steps for name in _libraries(STEPS, step))],
         keyed=("ingest",),
     ),
+    "base": Stage(
+        make=_make_base,
+        decides=lambda c: {"model": {"scratch": c.model.model_dump()["scratch"]}, "objective": _objective_of_data(c)},
+        code=lambda c: ["hone.scratch", _module(OBJECTIVES, c.objective)],
+        libraries=lambda _: ["pyarrow", "tokenizers", "torch", "transformers"],
+        keyed=("curate",),
+        when=lambda c: c.model.scratch is not None,
+    ),
     "validate": Stage(
         make=_validate,
         decides=_validation_decides,
         code=lambda c: ["hone.validation.validate", _module(OBJECTIVES, c.objective)],
         libraries=lambda _: ["great-expectations", "pyarrow", "tokenizers"],
         keyed=("curate",),
+        needs_base=True,
         outside=_suite_digest,
     ),
     "tokenize": Stage(
@@ -346,6 +376,7 @@ STAGES: dict[str, Stage] = {
         code=lambda c: ["hone.tokenization", _module(OBJECTIVES, c.objective)],
         libraries=lambda _: ["pyarrow", "tokenizers", "transformers"],
         keyed=("validate",),
+        needs_base=True,
         outside=_base_digest,
     ),
     "train": Stage(
@@ -357,6 +388,7 @@ STAGES: dict[str, Stage] = {
         ],
         libraries=lambda c: ["torch", "transformers", *_libraries(METHODS, c.method)],
         keyed=("tokenize",),
+        needs_base=True,
         outside=_base_digest,
         resumable=True,
     ),
@@ -372,6 +404,7 @@ STAGES: dict[str, Stage] = {
         ],
         libraries=lambda _: ["numpy", "scikit-learn", "torch", "transformers"],
         keyed=("train", "tokenize", "validate"),
+        needs_base=True,
         outside=_base_digest,
     ),
     "register": Stage(
@@ -380,6 +413,7 @@ STAGES: dict[str, Stage] = {
         code=lambda c: ["hone.registry.register", "hone.evaluation.report", _module(OBJECTIVES, c.objective)],
         libraries=lambda _: ["mlflow"],
         keyed=("train", "evaluate"),
+        needs_base=True,
         files=(
             *("evaluation/report.html", "evaluation/report_parts.html", "evaluation/report.css"),
             *("evaluation/report.js", "registry/card.md", "registry/served.py"),

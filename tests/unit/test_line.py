@@ -84,10 +84,13 @@ def test_a_changed_base_model_moves_the_stages_that_use_it(rows: Path, model: Pa
 
 def test_before_the_first_run_all_is_a_miss_or_waits(rows: Path, model: Path, tmp_path: Path) -> None:
     outlooks = plan(configured(rows, model), Home(tmp_path))
-    assert [look.stage for look in outlooks] == list(STAGES)
+    assert [look.stage for look in outlooks] == [stage for stage in STAGES if stage != "base"]
     assert outlooks[0].reasons == ("no earlier result",)
     assert outlooks[1].reasons == ("waits for ingest",)
     assert outlooks[-1].reasons == ("waits for train and evaluate",)
+    scratch = parse(configured(rows, model).model_dump() | {"model": {"scratch": {"architecture": "bert"}}})
+    validate = plan(scratch, Home(tmp_path))[3]
+    assert (validate.stage, validate.reasons) == ("validate", ("waits for curate and base",))
 
 
 def test_a_stage_that_ran_is_a_hit_and_its_change_has_a_reason(rows: Path, model: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hone.artifacts import CONFIG, Artifact
 from hone.evaluation import figures, report_data, report_results
 from hone.evaluation.report_data import View
 
-STAGES = ("ingest", "curate", "validate", "tokenize", "train", "evaluate")
+STAGES = ("ingest", "curate", "base", "validate", "tokenize", "train", "evaluate")
 HERE = Path(__file__).parent
 
 
@@ -27,9 +27,10 @@ def render(name: str, artifacts: Mapping[str, Artifact], links: Mapping[str, str
     `artifacts` are those of the stages ingest to evaluate, by stage; `links` are titles and addresses (http, https,
     file, or a path) of what belongs to the run, shown at its head. The same artifacts and links give the same bytes.
     """
-    manifests = {stage: artifacts[stage].manifest() for stage in STAGES}
+    stages = [stage for stage in STAGES if stage in artifacts]
+    manifests = {stage: artifacts[stage].manifest() for stage in stages}
     facts = {stage: manifest["facts"] for stage, manifest in manifests.items()}
-    paths = {stage: artifacts[stage].path for stage in STAGES}
+    paths = {stage: artifacts[stage].path for stage in stages}
     config_text = (paths["evaluate"] / CONFIG).read_text("utf8")
     config = yaml.safe_load(config_text) or {}
     metrics = report_results.measured(_read_json(paths["evaluate"] / "metrics.json"))
@@ -47,7 +48,7 @@ def render(name: str, artifacts: Mapping[str, Artifact], links: Mapping[str, str
             **_data_views(facts, manifests, paths, config),
             **_result_views(metrics, facts),
             speed=report_results.speed(_read_json(paths["evaluate"] / "speed.json")),
-            lineage=[_lineage(stage, manifests, artifacts[stage]) for stage in STAGES],
+            lineage=[_lineage(stage, manifests, artifacts[stage]) for stage in stages],
             versions=_versions(manifests),
             config_text=config_text,
         )
@@ -128,7 +129,9 @@ def _link(title: str, address: str) -> View:
 def _about(config: View, manifests: Mapping[str, View]) -> View:
     """What was trained on what, and when: the line under the run's name."""
     kinds = {section: (config.get(section) or {}).get("kind", "") for section in ("objective", "method")}
-    base = str((config.get("model") or {}).get("base", ""))
+    model = config.get("model") or {}
+    made = model.get("scratch")
+    base = f"{made['architecture']} from scratch" if made else str(model.get("base", ""))
     return {**kinds, "base": base.rpartition(":")[2], "created": _moment(manifests["evaluate"]["created"])}
 
 
