@@ -192,12 +192,12 @@ class MultiLabelClassification(Objective):
         return by_group(targets["labels"], *np.split(sums[:-2], 3))
 
     def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
-        """`majority`: each label given where most training rows have it; `most_frequent_set`: their commonest."""
+        """`majority_of_each_label`: given where most training rows have it; `most_frequent_set`: their commonest."""
         import numpy as np
 
         marked = _matrix(train)
         sets, sizes = np.unique(marked, axis=0, return_counts=True)
-        said = {"majority": marked.mean(0) > 0.5, "most_frequent_set": sets[sizes.argmax()]}
+        said = {"majority_of_each_label": marked.mean(0) > 0.5, "most_frequent_set": sets[sizes.argmax()]}
         shape = len(test), marked.shape[1]
         return {name: {"scores": np.broadcast_to(of.astype(np.float32), shape)} for name, of in said.items()}
 

@@ -114,7 +114,8 @@ def package(
 def signature(objective: Objective) -> ModelSignature:
     """The objective's inputs, all of them text, its outputs, and the parameter `all_scores`."""
     from mlflow.models import ModelSignature
-    from mlflow.types import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array
 
     # A lone input has no name: with one MLflow would refuse a plain list of texts.
     names = [None] if len(objective.inputs) == 1 else objective.inputs

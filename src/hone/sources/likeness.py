@@ -41,6 +41,7 @@ _TEXT = (("text", "sentence", "content", "body"), _any)
 # An objective, and of what columns its rows must have one each. The first that fits is it.
 SIGNS: tuple[tuple[str, *tuple[tuple[tuple[str, ...], Test], ...]], ...] = (
     ("preference", (("chosen",), _any), (("rejected",), _any)),
+    ("preference", (("prompt", "messages"), _any), (("completion", "messages"), _any), (("label", "kto_tag"), _any)),
     ("chat", (("messages", "conversations", "conversation", "dialogue"), _list)),
     ("chat", (("instruction",), _any), (("output", "response"), _any)),
     ("chat", (("prompt",), _any), (("completion", "response"), _any)),
