@@ -120,6 +120,7 @@ def _ingest(job: Job) -> Product:
         job.out,
         columns=OBJECTIVES[job.config.objective.kind].columns,
         shape=_build(OBJECTIVES, job.config.objective).shape,
+        objective=job.config.objective.kind,
         rename=section.columns,
         keep=section.keep,
         max_refused=section.max_refused,

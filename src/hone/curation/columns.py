@@ -61,6 +61,11 @@ def labels_of(rows: pa.Table, fields: Fields) -> list[str]:
     return texts_of(rows, fields.label) if fields.label else [""] * rows.num_rows
 
 
+def strata_of(rows: pa.Table, fields: Fields) -> list[str]:
+    """The kind of each row, of which every split is to have its share: the objective's, else its label."""
+    return fields.reading.strata(rows) if fields.reading else labels_of(rows, fields)
+
+
 def splits_of(rows: pa.Table) -> list[str]:
     """The split that each row came with, '' for none. Rows of two splits are no duplicates: they are contamination."""
     return texts_of(rows, "split") if "split" in rows.column_names else [""] * rows.num_rows

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hone.artifacts import Product
 from hone.curation.account import Account, Steady
-from hone.curation.columns import labels_of, splits_of, texts_of, whole_texts, with_texts
+from hone.curation.columns import labels_of, splits_of, strata_of, texts_of, whole_texts, with_texts
 from hone.curation.split import SPLITS, TEST, TRAIN, VALID, contaminated, divide, known_splits
 from hone.curation.step import Fields, Step, Verdict
 from hone.errors import DataError
@@ -87,7 +87,7 @@ def _part(
         part = table.take(open_rows)
         divided = divide(
             whole_texts(part, fields),
-            labels_of(part, fields),
+            strata_of(part, fields),
             valid=0.0 if VALID in given else valid,
             test=0.0 if TEST in given else test,
             seed=seed,

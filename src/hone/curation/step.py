@@ -26,6 +26,9 @@ class Reading(Protocol):
     def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """The rewritten rows with what points into their texts pointing there again; '' or a reason to drop each."""
 
+    def strata(self, rows: pa.Table) -> list[str]:
+        """The kind of each row, of which every split is to have its share."""
+
 
 @dataclass(frozen=True)
 class Fields:

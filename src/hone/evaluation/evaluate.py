@@ -68,30 +68,31 @@ def evaluate(
 ) -> Product:
     """The trained model in `model`/model judged on all test rows, beside the baselines, into `out`.
 
-    Writes metrics.json, predictions.parquet and speed.json. Raises ConfigError for a slice that is no column,
-    DataError where the test split is empty or not the one that was tokenized, ModelError where the saved model
-    cannot be loaded as it would be served, or where merged weights and adapter do not score alike.
+    Writes metrics.json, predictions.parquet, speed.json, and targets.json: the tokens', with what was chosen on the
+    validation rows. Raises ConfigError for a slice that is no column, DataError where the test split is empty or not
+    the one that was tokenized, ModelError where the saved model cannot be loaded as it would be served, or where
+    merged weights and adapter do not score alike.
     """
     test, train = read_tokens(tokens / "test.arrow"), read_tokens(tokens / "train.arrow")
     rows = _rows_of(test, splits / "test.parquet", slices, objective)
-    targets = json.loads((tokens / TARGETS).read_text("utf8"))
-    passes = 1 + objective.neighbours + objective.untuned + method.adapter
-    advance = predict.advancing(passes * len(test) + objective.neighbours * len(train), on_progress)
+    plain = json.loads((tokens / TARGETS).read_text("utf8"))
+    valid = read_tokens(tokens / "valid.arrow") if objective.tunes else test.slice(0, 0)
+    passes = (1 + objective.neighbours) * (len(test) + len(valid)) + (objective.untuned + method.adapter) * len(test)
+    advance = predict.advancing(passes + objective.neighbours * len(train), on_progress)
 
     tokenizer = load_tokenizer(model / MODEL)
     reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
-    trained = predict.load_trained(model / MODEL, targets, reader.device)
+    trained = predict.load_trained(model / MODEL, plain, reader.device)
+    targets = plain
+    if len(valid):
+        targets = objective.tune(valid, predict.read(trained, valid, reader, advance, "tuning")[0], plain)
     raw, seconds = predict.read(trained, test, reader, advance, "testing the model")
     speed = predict.speed(trained, rows, test, targets, reader, max_length, raw, seconds)
     del trained
     merged = _check_adapter(model, base, targets, test, reader, advance, raw) if method.adapter else None
 
-    said = {MODEL: raw, **objective.rivals(train, test, targets, rows)}
-    if objective.neighbours:
-        said["neighbours"] = baselines.neighbours(base, train, test, neighbours, reader, advance, targets)
-    if objective.untuned:
-        said["untuned"] = baselines.untuned(base, test, reader, advance, targets)
-    outcomes = {name: objective.outcome(test, raw, targets, rows) for name, raw in said.items()}
+    said = {MODEL: (raw, targets), **_rivals(base, train, valid, test, rows, neighbours, reader, advance, plain)}
+    outcomes = {name: objective.outcome(test, *of, rows) for name, of in said.items()}
     trial = Trial(rows, objective, targets, outcomes)
     draws = metrics.resample(len(rows), resamples, seed)
     report = {
@@ -102,8 +103,9 @@ def evaluate(
     }
     _write_json(out / "metrics.json", report)
     _write_json(out / "speed.json", speed)
+    _write_json(out / TARGETS, targets)
     _write_predictions(out / "predictions.parquet", trial, raw)
-    return Product(len(rows), ("metrics.json", "predictions.parquet"), _facts(report))
+    return Product(len(rows), ("metrics.json", "predictions.parquet", TARGETS), _facts(report))
 
 
 def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict[str, Any]:
@@ -173,6 +175,33 @@ def worst_errors(trial: Trial, most: int) -> list[dict[str, Any]]:
         }
         for at, row, text in zip(worst.tolist(), rows.to_pylist(), trial.objective.texts(rows), strict=True)
     ]
+
+
+def _rivals(
+    base: Path,
+    train: pa.Table,
+    valid: pa.Table,
+    test: pa.Table,
+    rows: pa.Table,
+    neighbours: int,
+    reader: Reader,
+    advance: predict.Advance,
+    targets: Targets,
+) -> dict[str, tuple[Raw, Targets]]:
+    """What each baseline says of the test rows, and the targets with its own choices on the rows of `valid`, if any."""
+    import pyarrow as pa
+
+    objective = reader.objective
+    said = {name: (raw, targets) for name, raw in objective.rivals(train, test, targets, rows).items()}
+    if objective.neighbours:
+        asked = pa.concat_tables([valid, test])
+        raw = baselines.neighbours(base, train, asked, neighbours, reader, advance, targets)
+        of_valid = {name: of[: len(valid)] for name, of in raw.items()}
+        of_test = {name: of[len(valid) :] for name, of in raw.items()}
+        said["neighbours"] = of_test, objective.tune(valid, of_valid, targets) if len(valid) else targets
+    if objective.untuned:
+        said["untuned"] = baselines.untuned(base, test, reader, advance, targets), targets
+    return said
 
 
 def _rows_of(tokens: pa.Table, path: Path, slices: Sequence[str], objective: Objective) -> pa.Table:

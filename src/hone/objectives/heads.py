@@ -10,7 +10,10 @@ from hone.errors import ModelError
 from hone.objectives.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
+
+    from hone.objectives.objective import Batch
 
 
 def load_with_head(auto: str, base: Path, *, labels: Sequence[str] = (), **options: Any) -> PreTrainedModel:
@@ -45,6 +48,12 @@ def load_with_head(auto: str, base: Path, *, labels: Sequence[str] = (), **optio
     _refuse_random_body(model, loading, base)
     _set_padding(model, base)
     return model
+
+
+def logits_of(model: Any, batch: Batch) -> Tensor:
+    """What a model with one head says of a batch, float32."""
+    logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return logits.float()
 
 
 def _refuse_random_body(model: PreTrainedModel, loading: Mapping[str, Any], base: Path) -> None:

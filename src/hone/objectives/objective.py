@@ -59,12 +59,13 @@ class Objective(ABC):
     text         those of them that hold text, which curation may rewrite (`pieces`)
     label        the one that holds the class, '' for none
     inputs       those that a served model is asked with
-    outputs      what it answers with, by name, in MLflow's words: string, double, long
+    outputs      what it answers with, by name, in MLflow's words: string, double, long; `string[]` for a list of them
     pipeline     the transformers pipeline that serves such models
     measures     the figures, by name; the first is the one that is compared
     neighbours   whether nearest neighbours by the base model's embeddings can do the same (`vote`)
     untuned      whether the base model can, before it is tuned
     needs_rows   whether `outcome` needs the rows' text, and not only their tokens
+    tunes        whether `tune` chooses something on the validation rows, once a model is trained
     """
 
     columns: ClassVar[tuple[str, ...]]
@@ -77,6 +78,7 @@ class Objective(ABC):
     neighbours: ClassVar[bool] = False
     untuned: ClassVar[bool] = False
     needs_rows: ClassVar[bool] = False
+    tunes: ClassVar[bool] = False
 
     @property
     def main_metric(self) -> str:
@@ -110,6 +112,13 @@ class Objective(ABC):
         And for each row '', or a reason to drop it: what pointed into its text is no longer there.
         """
         return after, [""] * after.num_rows
+
+    def strata(self, rows: pa.Table) -> list[str]:
+        """The kind of each row: a random split gives each kind its share of every part. '' for all where all are one.
+
+        A kind of one row is for training.
+        """
+        return [name or "" for name in rows[self.label].to_pylist()] if self.label else [""] * rows.num_rows
 
     @abstractmethod
     def targets(self, train: pa.Table) -> dict[str, Any]:
@@ -146,6 +155,14 @@ class Objective(ABC):
     def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
         """What was read with generated token ids turned into text; itself, where nothing is generated."""
         return raw
+
+    def tune(self, tokens: pa.Table, raw: Raw, targets: Targets) -> Targets:
+        """The targets with what is chosen on the validation rows `tokens`, of which a system said `raw`: thresholds.
+
+        Where `tunes`, every system that is compared has its own; the model's are served with it. `outcome` and
+        `answers` also work with targets that were not tuned.
+        """
+        return targets
 
     @abstractmethod
     def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
-from hone.objectives.heads import load_with_head
+from hone.objectives.heads import load_with_head, logits_of
 from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
 from hone.objectives.padding import attention_mask, padded
 from hone.objectives.statistics import by_group, share
-from hone.objectives.tokenizer import encode_texts
+from hone.objectives.tokenizer import encode_rows
 from hone.options import option
 
 if TYPE_CHECKING:
@@ -41,6 +41,14 @@ class TextClassification(Objective):
         0.0, "The share of the target that is spread over all labels.", learning=True, ge=0, lt=1
     )
 
+    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row itself. Raises ValueError where its label is a list: one label is learned for a text."""
+        if isinstance(values.get("label"), (list, tuple)):
+            raise ValueError(
+                "label is a list, and a text has one label here: multi-label-classification learns several"
+            )
+        return values
+
     def targets(self, train: pa.Table) -> dict[str, Any]:
         """`{"labels": [names, sorted]}` of the training rows; raises DataError where there are fewer than two."""
         labels = sorted(train["label"].unique().drop_null().to_pylist())
@@ -60,13 +68,8 @@ class TextClassification(Objective):
 
         Raises DataError for a text that is null and for a label that the targets do not have.
         """
-        import pyarrow as pa
-
         label = {"label": _label_indices(rows, targets["labels"])} if answer else {}
-        if rows["text"].null_count:
-            raise DataError("a row has no text", where=_first_id(rows, rows["text"].is_null()), fix="Drop such rows.")
-        input_ids, lost = encode_texts(tokenizer, rows["text"].to_pylist(), max_length)
-        return pa.table({"id": rows["id"].cast(pa.string()), "input_ids": input_ids, **label, "lost": pa.array(lost)})
+        return encode_rows(rows, tokenizer, max_length, **label)
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask [rows, longest] and labels [rows], all int64; padded on the right with `pad_id`."""
@@ -89,12 +92,12 @@ class TextClassification(Objective):
         from torch.nn.functional import cross_entropy
 
         labels = batch["labels"]
-        total = cross_entropy(_logits(model, batch), labels, reduction="sum", label_smoothing=self.label_smoothing)
+        total = cross_entropy(logits_of(model, batch), labels, reduction="sum", label_smoothing=self.label_smoothing)
         return total, len(labels)
 
     def read(self, model: Any, batch: Batch) -> dict[str, Any]:
         """`scores`: class probabilities [rows, labels], float32."""
-        return {"scores": _logits(model, batch).softmax(-1).detach().cpu().numpy()}
+        return {"scores": logits_of(model, batch).softmax(-1).detach().cpu().numpy()}
 
     def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
         """Statistics are, for each label: rightly predicted to be of it, of it, predicted to be of it."""
@@ -158,11 +161,6 @@ class TextClassification(Objective):
         return found
 
 
-def _logits(model: Any, batch: Batch) -> Tensor:
-    logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return logits.float()
-
-
 def _label_indices(rows: pa.Table, labels: Sequence[str]) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -174,11 +172,7 @@ def _label_indices(rows: pa.Table, labels: Sequence[str]) -> pa.ChunkedArray:
         names = ", ".join("null" if name is None else str(name) for name in unknown[:5])
         raise DataError(
             f"{len(unknown)} label(s) that no training row has: {names}",
-            where=_first_id(rows, indices.is_null()),
+            where=f"row {rows['id'].filter(indices.is_null())[0].as_py()}",
             fix="Add training rows with them, or drop the rows that have them.",
         )
     return indices.cast(pa.int64())
-
-
-def _first_id(rows: pa.Table, where: pa.ChunkedArray) -> str:
-    return f"row {rows['id'].filter(where)[0].as_py()}"

@@ -7,9 +7,9 @@ from copy import deepcopy
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hone.errors import ModelError
+from hone.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,6 +75,21 @@ def encode_texts(
         return pa.ListArray.from_arrays(pa.array(ends), pa.array(values)), lost
     lost[full] = [sum(len(piece) - special for piece in encodings[place].overflowing) for place in full]
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(values)), lost
+
+
+def encode_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, **more: Any) -> pa.Table:
+    """The column `text` of the rows encoded: `id`, `input_ids` (list<int32>), the columns `more`, `lost` (int32).
+
+    Raises DataError for a text that is null.
+    """
+    import pyarrow as pa
+
+    texts = rows["text"].to_pylist()
+    if None in texts:
+        name = rows["id"][texts.index(None)].as_py()
+        raise DataError("a row has no text", where=f"row {name}", fix="Drop such rows.")
+    input_ids, lost = encode_texts(tokenizer, texts, max_length)
+    return pa.table({"id": rows["id"].cast(pa.string()), "input_ids": input_ids, **more, "lost": pa.array(lost)})
 
 
 @lru_cache(maxsize=4)

@@ -115,12 +115,17 @@ def signature(objective: Objective) -> ModelSignature:
     """The objective's inputs, all of them text, its outputs, and the parameter `all_scores`."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array
 
     # A lone input has no name: with one MLflow would refuse a plain list of texts.
     names = [None] if len(objective.inputs) == 1 else objective.inputs
+    kinds = {
+        name: Array(DataType[kind[:-2]]) if kind.endswith("[]") else DataType[kind]
+        for name, kind in objective.outputs.items()
+    }
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string, name) for name in names]),
-        outputs=Schema([ColSpec(DataType[kind], name) for name, kind in objective.outputs.items()]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in kinds.items()]),
         params=ParamSchema([ParamSpec("all_scores", DataType.boolean, False)]),
     )
 

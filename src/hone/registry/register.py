@@ -89,7 +89,7 @@ def register(
     ModelError where a file could run code when loaded.
     """
     section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
-    targets = json.loads((artifacts["tokenize"].path / TARGETS).read_text("utf8"))
+    targets = json.loads((artifacts["evaluate"].path / TARGETS).read_text("utf8"))
     form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]))
     known = version_tags(artifacts, form, base, config) | {name: str(value) for name, value in tags.items()}
     wanted = Candidate(artifacts, form, base, model_name, alias, config, known)

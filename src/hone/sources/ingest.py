@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hone.artifacts import Product
 from hone.errors import ConfigError, DataError
 from hone.progress import OnProgress, Progress, ignore
+from hone.sources.likeness import looks_like
 from hone.sources.source import RawRow, Source
 
 if TYPE_CHECKING:
@@ -30,13 +31,16 @@ _GROUP_ROWS, _GROUP_CHARACTERS = 10_000, 1 << 25
 
 @dataclass
 class _Account:
-    """What has been read so far."""
+    """What has been read so far: `seen` are the source's columns, `had` those of rows as shaped."""
 
+    objective: str
     read: int = 0
     refused: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     seen: dict[str, None] = field(default_factory=dict)
+    had: set[str] = field(default_factory=set)
+    example: Mapping[str, Any] = field(default_factory=dict)
     first: list[str] = field(default_factory=list)
     source: str = ""
 
@@ -59,28 +63,30 @@ def ingest(
     keep: Sequence[str],
     max_refused: float,
     shape: Shape = dict,
+    objective: str = "",
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Write the rows of `source` to out/rows.parquet and those that cannot be used to out/refused.parquet.
 
     `columns` must have a value in each row; `rename` gives the source's names for them where they differ; `keep`
-    names further columns, which may be null. All are strings; what was nested is JSON text. `shape` gives a raw row
-    the columns that it has in another form, or raises ValueError, which refuses it.
+    names further columns, which may be null. All are strings; what was nested is JSON text. `shape` gives a raw row,
+    whose columns have our names, those that it has in another form, or raises ValueError, which refuses it. Where rows
+    look like data of another objective than the one called `objective`, errors say so.
     Facts: read, rows, refused (read = rows + refused), reasons, sources. Raises DataError where a column is in no
     row, and where more than `max_refused` (a share) of the rows are refused; ConfigError at a mapping of no column.
     """
     required, kept = _wanted(columns, rename, keep)
-    account = _Account()
+    account = _Account(objective)
     with (
         _Writer(out / ROWS, (*OWN, *required, *kept)) as rows,
         _Writer(out / REFUSED, ("where", "source", "reason", "raw")) as refused,
     ):
         for found in source.rows():
-            raw = _shaped(found, shape)
+            raw = _shaped(found, shape, rename)
             values, reason = _convert(raw, required, kept)
-            _count(account, raw, reason)
+            _count(account, found, raw, reason)
             if reason:
-                refused.write((raw.where, raw.source, reason, _raw_text(raw.values)))
+                refused.write((raw.where, raw.source, reason, _raw_text(found.values)))
             else:
                 rows.write((raw.where, raw.source, raw.split, *values))
             if account.read % _GROUP_ROWS == 0:
@@ -130,44 +136,50 @@ def _wanted(
     return {name: rename.get(name, name) for name in columns}, {name: name for name in keep}
 
 
-def _shaped(raw: RawRow, shape: Shape) -> RawRow:
-    """The row with the objective's columns, or refused for what keeps it from having them."""
+def _shaped(raw: RawRow, shape: Shape, rename: Mapping[str, str]) -> RawRow:
+    """The row with the objective's columns under its names, or refused for what keeps it from having them."""
     if raw.refused:
         return raw
+    named = {name: value for name, value in raw.values.items() if name not in rename}
+    named |= {ours: raw.values[theirs] for ours, theirs in rename.items() if theirs in raw.values}
     try:
-        return replace(raw, values={**raw.values, **shape(raw.values)})
+        return replace(raw, values={**named, **shape(named)})
     except ValueError as fault:
-        return replace(raw, refused=str(fault))
+        return replace(raw, values=named, refused=str(fault))
 
 
 def _convert(raw: RawRow, required: Mapping[str, str], kept: Mapping[str, str]) -> tuple[list[str | None], str]:
-    """The values to write, and '' or why the row is refused."""
+    """The values to write, and '' or why the row is refused, in the source's names."""
     if raw.refused:
         return [], raw.refused
     values: list[str | None] = []
-    for name in (*required.values(), *kept.values()):
+    for ours, theirs in (*required.items(), *kept.items()):
         try:
-            values.append(text_of(raw.values.get(name)))
+            values.append(text_of(raw.values.get(ours)))
         except ValueError as fault:
-            return [], f"{name} is not text: {fault}"
-    for name, value in zip(required.values(), values, strict=False):
+            return [], f"{theirs} is not text: {fault}"
+    for (ours, theirs), value in zip(required.items(), values, strict=False):
         if value is None:
-            return [], f"{name} is null" if name in raw.values else f"there is no {name}"
+            return [], f"{theirs} is null" if ours in raw.values else f"there is no {theirs}"
     return values, ""
 
 
-def _count(account: _Account, raw: RawRow, reason: str) -> None:
+def _count(account: _Account, found: RawRow, raw: RawRow, reason: str) -> None:
+    """Count the row `found`, which became `raw` and is refused for `reason`, if any."""
     account.read += 1
     account.source = account.source or raw.source
+    if not found.refused:
+        account.example = account.example or raw.values
     if not raw.refused:
-        account.seen.update(dict.fromkeys(raw.values))
+        account.seen.update(dict.fromkeys(found.values))
+        account.had.update(raw.values)
     if not reason:
         account.sources[raw.source] += 1
         return
     account.refused += 1
     account.reasons[reason.partition(":")[0]] += 1
     if len(account.first) < 5:
-        account.first.append(f"  {raw.where}  {reason}  {_raw_text(raw.values)[:120]}")
+        account.first.append(f"  {raw.where}  {reason}  {_raw_text(found.values)[:120]}")
 
 
 def _check(account: _Account, required: Mapping[str, str], kept: Mapping[str, str], max_refused: float) -> None:
@@ -175,7 +187,7 @@ def _check(account: _Account, required: Mapping[str, str], kept: Mapping[str, st
         raise DataError("the source has no rows", where="ingest.source", fix="Check its paths or its query.")
     if account.seen:
         for ours, theirs in (*required.items(), *kept.items()):
-            if theirs not in account.seen:
+            if ours not in account.had:
                 raise _no_such_column(ours, theirs, account, "keep" if ours in kept else "columns")
     if account.refused > max_refused * account.read or account.refused == account.read:
         share = account.refused / account.read
@@ -183,7 +195,7 @@ def _check(account: _Account, required: Mapping[str, str], kept: Mapping[str, st
             f"{account.refused} of {account.read} rows are refused ({share:.2%}, allowed are {max_refused:.2%}):\n"
             + "\n".join(account.first),
             where=account.source,
-            fix="Mend these rows, or raise ingest.max_refused to go on without them.",
+            fix="Mend these rows, or raise ingest.max_refused to go on without them." + _other_objective(account),
         )
 
 
@@ -195,8 +207,16 @@ def _no_such_column(ours: str, theirs: str, account: _Account, setting: str) -> 
     return DataError(
         f"there is no column {theirs!r} in any row; there are {there}",
         where=account.source,
-        fix=f"{hint}Set {example} to the column that is meant.",
+        fix=f"{hint}Set {example} to the column that is meant." + _other_objective(account),
     )
+
+
+def _other_objective(account: _Account) -> str:
+    """What to do where the rows look like data of another objective; '' where they do not."""
+    likely = looks_like(account.example)
+    if likely in ("", account.objective):
+        return ""
+    return f" Or, for these rows look like data for {likely}: set objective.kind to {likely}."
 
 
 def _raw_text(values: Mapping[str, Any]) -> str:

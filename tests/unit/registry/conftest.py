@@ -213,7 +213,10 @@ def _evaluate(out: Path, trained: Path, base: BaseModel) -> Product:
         "slices": {"length": slices},
     }
     (out / "metrics.json").write_text(json.dumps(metrics), "utf8")
-    return Product(len(rows), ("metrics.json", "predictions.parquet"), {"metrics": {"accuracy": accuracy}})
+    (out / "targets.json").write_text(json.dumps({"labels": LABELS}), "utf8")
+    return Product(
+        len(rows), ("metrics.json", "predictions.parquet", "targets.json"), {"metrics": {"accuracy": accuracy}}
+    )
 
 
 def scores_of(model: Path, base: Path, texts: list[str]) -> Any:

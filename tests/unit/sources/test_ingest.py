@@ -19,6 +19,9 @@ from hypothesis import strategies as st
 
 from hone.artifacts import Product
 from hone.errors import ConfigError, DataError
+from hone.objectives import OBJECTIVES
+from hone.objectives.multi_label import MultiLabelClassification
+from hone.objectives.regression import Regression
 from hone.progress import Progress
 from hone.sources.files import Files
 from hone.sources.ingest import ingest, text_of
@@ -132,6 +135,89 @@ def test_a_wrong_column_says_what_there_is_and_what_to_set(
     assert str(fault.value).startswith("a.csv: ")
     for part in expected:
         assert part in str(fault.value)
+
+
+def upper(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A shape: the label in capitals; a label that is a number is refused."""
+    if isinstance(values.get("label"), int):
+        raise ValueError("label is a number: 7")
+    return {**values, "label": values["label"].upper()} if values.get("label") else values
+
+
+def test_a_shape_sees_columns_by_our_names(tmp_path: Path) -> None:
+    # The source has a column called label too, which is not the one that is meant.
+    rows = [
+        {"text": "a", "topic": "x", "label": 1},
+        {"text": "b", "topic": 7, "label": "y"},
+        {"text": "c", "label": "z"},
+    ]
+    product = run(given_rows(*rows), tmp_path, rename={"label": "topic"}, shape=upper, max_refused=0.9, keep=["topic"])
+    assert written(tmp_path) == [
+        {"id": "here:1", "source": "here", "split": "", "text": "a", "label": "X", "topic": "x"}
+    ]
+    assert product.facts["reasons"] == {"label is a number": 1, "there is no topic": 1}
+    assert json.loads(written(tmp_path, "refused")[0]["raw"]) == {"text": "b", "topic": 7, "label": "y"}
+
+
+@pytest.mark.parametrize(
+    ("row", "objective"),
+    [
+        ({"text": "a", "labels": ["x", "y"]}, "multi-label-classification"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "chat"),
+        ({"tokens": ["a"], "tags": ["O"]}, "token-classification"),
+        ({"text": "a", "score": 3.5}, "regression"),
+    ],
+)
+def test_rows_of_another_objective_are_told(tmp_path: Path, row: dict[str, Any], objective: str) -> None:
+    with pytest.raises(DataError, match="there is no column") as fault:
+        run(given_rows(row), tmp_path, objective="text-classification")
+    assert f"these rows look like data for {objective}: set objective.kind to {objective}." in str(fault.value)
+    with pytest.raises(DataError) as fault:
+        run(given_rows(row), tmp_path, objective=objective)
+    assert "look like data" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "row", "likely"),
+    [
+        ("text-classification", {"text": "a", "label": ["x", "y"]}, "multi-label-classification"),
+        ("regression", {"text": "a", "label": "joy"}, "text-classification"),
+        ("multi-label-classification", {"text": "a", "labels": 2.5, "label": 2.5}, "regression"),
+    ],
+)
+def test_rows_that_are_all_refused_may_be_of_another_objective(
+    tmp_path: Path, asked: str, row: dict[str, Any], likely: str
+) -> None:
+    part = OBJECTIVES[asked]()
+    with pytest.raises(DataError, match="1 of 1 rows are refused") as fault:
+        run(given_rows(row), tmp_path, columns=part.columns, shape=part.shape, objective=asked, max_refused=1)
+    assert f"look like data for {likely}" in str(fault.value)
+
+
+def test_labels_in_any_form_are_written_as_json(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,labels\na,"[""joy"", ""love""]"\nb,joy;anger\nc,\n')
+    part = MultiLabelClassification(separator=";")
+    run(Files(paths=[str(tmp_path / "a.csv")]), tmp_path / "out", columns=part.columns, shape=part.shape)
+    assert [row["labels"] for row in written(tmp_path / "out")] == ['["joy", "love"]', '["anger", "joy"]', "[]"]
+    (tmp_path / "b.csv").write_text("text,toxic,threat\na,1,0\nb,0,0\nc,1,1\nd,2,0\n")
+    part = MultiLabelClassification(label_columns=("toxic", "threat"))
+    product = run(
+        Files(paths=[str(tmp_path / "b.csv")]),
+        tmp_path / "bits",
+        columns=part.columns,
+        shape=part.shape,
+        max_refused=0.5,
+    )
+    assert [row["labels"] for row in written(tmp_path / "bits")] == ['["toxic"]', "[]", '["threat", "toxic"]']
+    assert product.facts["reasons"] == {"toxic is neither 0 nor 1": 1}
+
+
+def test_a_number_is_written_as_one(tmp_path: Path) -> None:
+    part = Regression()
+    source = given_rows({"text": "a", "price": "3"}, {"text": "b", "price": 0.1}, {"text": "c", "price": "n/a"})
+    product = run(source, tmp_path, columns=part.columns, shape=part.shape, rename={"label": "price"}, max_refused=0.5)
+    assert [row["label"] for row in written(tmp_path)] == ["3.0", "0.1"]
+    assert product.facts["reasons"] == {"label is not a number": 1}
 
 
 def test_a_column_that_comes_late_is_a_column(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""Which objective rows look like data for, by the names and values of their columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Test = Callable[[Any], bool]
+
+
+def looks_like(row: Mapping[str, Any]) -> str:
+    """The kind of objective that learns from rows like this one, '' where it cannot be told."""
+    for objective, *columns in SIGNS:
+        if all(any(name in row and fits(row[name]) for name in names) for names, fits in columns):
+            return objective
+    return ""
+
+
+def _any(value: Any) -> bool:
+    return value is not None
+
+
+def _list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) or (isinstance(value, str) and value.lstrip().startswith("["))
+
+
+def _fraction(value: Any) -> bool:
+    """A number such as 3.5 or "3.5": classes are counted in whole ones."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return math.isfinite(number) and not number.is_integer()
+
+
+_LABEL = ("label", "category", "class", "intent", "topic")
+_SCORE = ("score", "rating", "value", "target", *_LABEL)
+_TEXT = (("text", "sentence", "content", "body"), _any)
+
+# An objective, and of what columns its rows must have one each. The first that fits is it.
+SIGNS: tuple[tuple[str, *tuple[tuple[tuple[str, ...], Test], ...]], ...] = (
+    ("preference", (("chosen",), _any), (("rejected",), _any)),
+    ("preference", (("prompt", "messages"), _any), (("completion", "messages"), _any), (("label", "kto_tag"), _any)),
+    ("chat", (("messages", "conversations", "conversation", "dialogue"), _list)),
+    ("chat", (("instruction",), _any), (("output", "response"), _any)),
+    ("chat", (("prompt",), _any), (("completion", "response"), _any)),
+    ("token-classification", (("tokens", "words"), _list), (("tags", "ner_tags", "pos_tags", "labels"), _list)),
+    ("question-answering", (("question",), _any), (("context",), _any)),
+    ("embedding", (("anchor", "query"), _any), (("positive", "positives"), _any)),
+    (
+        "seq2seq",
+        (("source", "document", "article"), _any),
+        (("target", "targets", "summary", "highlights"), _any),
+    ),
+    ("multi-label-classification", _TEXT, (("labels", *_LABEL), _list)),
+    ("regression", _TEXT, (_SCORE, _fraction)),
+    ("text-classification", _TEXT, (_LABEL, _any)),
+)
