@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from hone.objectives.objective import Objective
 from hone.objectives.text_classification import TextClassification
+from hone.objectives.token_classification import TokenClassification
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "text-classification": TextClassification,
+    "token-classification": TokenClassification,
 }

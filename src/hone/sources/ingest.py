@@ -76,7 +76,7 @@ def ingest(
         _Writer(out / REFUSED, ("where", "source", "reason", "raw")) as refused,
     ):
         for found in source.rows():
-            raw = _shaped(found, shape)
+            raw = _shaped(found, shape, rename)
             values, reason = _convert(raw, required, kept)
             _count(account, raw, reason)
             if reason:
@@ -130,12 +130,18 @@ def _wanted(
     return {name: rename.get(name, name) for name in columns}, {name: name for name in keep}
 
 
-def _shaped(raw: RawRow, shape: Shape) -> RawRow:
-    """The row with the objective's columns, or refused for what keeps it from having them."""
+def _shaped(raw: RawRow, shape: Shape, rename: Mapping[str, str]) -> RawRow:
+    """The row with the objective's columns, or refused for what keeps it from having them.
+
+    Columns are shaped under the objective's names, and stand in the row under the source's.
+    """
     if raw.refused:
         return raw
+    named = {name: value for name, value in raw.values.items() if name not in rename}
+    named |= {ours: raw.values[theirs] for ours, theirs in rename.items() if theirs in raw.values}
     try:
-        return replace(raw, values={**raw.values, **shape(raw.values)})
+        shaped = {rename.get(name, name): value for name, value in shape(named).items()}
+        return replace(raw, values={**raw.values, **shaped})
     except ValueError as fault:
         return replace(raw, refused=str(fault))
 
