@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def tagged(tmp_path: Path, base_model: Path) -> Path:
-    """A configuration of 240 sentences in CoNLL's columns; a topic's entities begin with one of its first five words."""
+    """A configuration of 240 sentences in CoNLL's columns; entities begin with one of a topic's first five words."""
     draw = random.Random(2)
     lines = []
     for _ in range(240):
