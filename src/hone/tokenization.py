@@ -105,7 +105,7 @@ def tokenize(
             fix=f"Set it to {positions} or less, or choose a base model with more positions than {base.name} has.",
         )
     files = {split: pq.ParquetFile(splits / f"{split}.parquet") for split in SPLITS}
-    targets = objective.targets(files["train"].read([name for name in objective.columns if name not in objective.text]))
+    targets = objective.targets(files["train"].read([n for n in objective.columns if n not in objective.inputs]))
     (out / TARGETS).write_text(json.dumps(targets, ensure_ascii=False, indent=1), "utf8")
     total = sum(file.metadata.num_rows for file in files.values())
     accounts: dict[str, Account] = {}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.objective import Objective
+from hone.objectives.question_answering import QuestionAnswering
 from hone.objectives.regression import Regression
 from hone.objectives.text_classification import TextClassification
+from hone.objectives.token_classification import TokenClassification
 from hone.plugins import installed
 
 OBJECTIVES: dict[str, type[Objective]] = {
+    "question-answering": QuestionAnswering,
     "text-classification": TextClassification,
     "multi-label-classification": MultiLabelClassification,
     "regression": Regression,
+    "token-classification": TokenClassification,
 }
 OBJECTIVES.update(installed("hone.objectives"))

@@ -14,6 +14,7 @@ from hone.errors import DataError, ModelError
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 
@@ -58,10 +59,7 @@ def encode_texts(
     import pyarrow as pa
 
     backend = tokenizer.backend_tokenizer
-    cut = {"max_length": max_length, "stride": 0, "strategy": "longest_first", "direction": tokenizer.truncation_side}
-    if backend.padding is not None or backend.truncation != cut:  # left alone while another thread encodes
-        backend.no_padding()
-        backend.enable_truncation(**cut)
+    _cut_to(backend, max_length, tokenizer.truncation_side)
     # The fast variant leaves out offsets, which nobody reads.
     encodings = backend.encode_batch_fast(list(texts))
     ids = [encoding.ids for encoding in encodings]
@@ -96,6 +94,50 @@ def encode_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: 
 def _untruncated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """A copy whose settings are its own: threads may count with it while others encode."""
     return deepcopy(tokenizer)
+
+
+def encode_whole(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Encoding]:
+    """The encodings of `texts` with their offsets (in characters), bare of special tokens, nothing cut off.
+
+    Threads may call it at once.
+    """
+    backend = tokenizer.backend_tokenizer
+    if backend.padding is not None or backend.truncation is not None:
+        backend.no_padding()
+        backend.no_truncation()
+    found: list[Encoding] = backend.encode_batch(list(texts), add_special_tokens=False)
+    return found
+
+
+def encode_cut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[Encoding]:
+    """The encodings of `texts` with their offsets (in characters), special tokens in place, cut on the right.
+
+    None has more than `max_length` ids; what was cut off is in `overflowing`. Threads may call it at once for one
+    `max_length`.
+    """
+    backend = tokenizer.backend_tokenizer
+    _cut_to(backend, max_length, "right")
+    found: list[Encoding] = backend.encode_batch(list(texts))
+    return found
+
+
+def lost_tokens(encoding: Encoding) -> int:
+    """How many tokens were cut off a text, special ones not counted."""
+    return sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)
+
+
+def lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
+    """The rows as list<int32>."""
+    import pyarrow as pa
+
+    return pa.array([list(row) for row in rows], pa.list_(pa.int32()))
+
+
+def _cut_to(backend: Tokenizer, max_length: int, direction: str) -> None:
+    cut: dict[str, Any] = {"max_length": max_length, "stride": 0, "strategy": "longest_first", "direction": direction}
+    if backend.padding is not None or backend.truncation != cut:  # left alone while another thread encodes
+        backend.no_padding()
+        backend.enable_truncation(**cut)
 
 
 def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Rows out of files: csv, tsv, json, jsonl, parquet, txt, and one file a column, here or behind any fsspec URL."""
+"""Rows out of files of one of several formats, and of one file a column, here or behind any fsspec URL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from hone.artifacts import digest_of
 from hone.errors import ConfigError, DataError
 from hone.options import REQUIRED, option
-from hone.sources import formats
+from hone.sources import annotated, formats
 from hone.sources.places import Place, UndecodableError, find, inside, rename_apart, texts
 from hone.sources.source import RawRow
 
@@ -27,6 +27,9 @@ _SUFFIXES = {
     ".pq": "parquet",
     ".txt": "txt",
     ".text": "txt",
+    ".conll": "conll",
+    ".iob": "conll",
+    ".bio": "conll",
 }
 _COMPRESSED = (".gz", ".zst")
 
@@ -45,7 +48,7 @@ class _Set:
 
 @dataclass(frozen=True)
 class Files:
-    """Rows out of files: csv, tsv, json, jsonl, parquet, txt, or one file a column; .gz and .zst; any fsspec URL."""
+    """Rows out of files of one of several formats, or one file a column; .gz and .zst; any fsspec URL."""
 
     paths: list[str] = option(
         REQUIRED,
@@ -54,8 +57,10 @@ class Files:
         location=True,
         min_length=1,
     )
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "txt", "lines"] = option(
-        "auto", "What the files are; auto goes by their names' ends. txt: a row a line, in the column text."
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "txt", "lines", "conll", "squad"] = option(
+        "auto",
+        "What the files are; auto goes by their names' ends. txt: a row a line, in the column text. conll: a token and "
+        "its tag a line, sentences parted by empty lines. squad: the JSON of SQuAD 1.1 and 2.0, a row a question.",
     )
     splits: dict[Literal["train", "valid", "test"], str] = option(
         {}, "Which files are which split, where the data came split: {train: train*.csv, test: heldout/*}."
@@ -108,6 +113,10 @@ class Files:
             return formats.read_json(self._text(first), first.shown)
         if kind == "jsonl":
             return formats.read_jsonl(self._text(first))
+        if kind == "conll":
+            return annotated.read_conll(self._text(first))
+        if kind == "squad":
+            return annotated.read_squad(self._text(first), first.shown)
         return formats.read_lines({"text": (first.shown, self._text(first))})
 
     def _text(self, place: Place) -> Iterator[str]:

@@ -244,6 +244,18 @@ def test_a_mapping_of_no_column_is_a_fault_of_the_config(tmp_path: Path, options
         run(given_rows({"text": "a", "label": "x", "a": "b"}), tmp_path, **options)
 
 
+def test_a_row_is_shaped_under_the_objectives_names_for_its_columns(tmp_path: Path) -> None:
+    def shape(values: Mapping[str, Any]) -> dict[str, Any]:
+        if values["text"] == "x":
+            raise ValueError("text: an x")
+        return {"text": values["text"].upper()}
+
+    source = given_rows({"body": "a", "text": "other", "label": "l"}, {"body": "x", "text": "other", "label": "l"})
+    run(source, tmp_path, rename={"text": "body"}, shape=shape, max_refused=0.5)
+    assert [(row["text"], row["label"]) for row in written(tmp_path)] == [("A", "l")]
+    assert [row["reason"] for row in written(tmp_path, "refused")] == ["text: an x"]
+
+
 def test_row_groups_and_progress(tmp_path: Path) -> None:
     heard: list[Progress] = []
     run(given_rows(*[{"text": "a", "label": "x"}] * 25_000), tmp_path, on_progress=heard.append)

@@ -1,0 +1,417 @@
+"""The answer to a question as a span of a text, or that it has none: extractive question answering."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from hone.errors import DataError
+from hone.objectives import squad
+from hone.objectives.heads import load_with_head
+from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.padding import attention_mask, padded
+from hone.objectives.statistics import share
+from hone.objectives.windows import Frame, Window, windows
+from hone.options import option
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hone.objectives.objective import Batch
+
+NOWHERE = -1
+_NEVER = -1e9  # a logit of what cannot be an answer
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_WORD = re.compile(r"\w+")
+
+
+class Said(NamedTuple):
+    """An answer: its text, '' for none, where it stands in the context, and the probabilities of it and of none."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+    none: float
+
+
+@dataclass(frozen=True)
+class QuestionAnswering(Objective):
+    """The answer to a question as a span of a text, or that it has none."""
+
+    columns: ClassVar[tuple[str, ...]] = ("question", "context", "answers")
+    text: ClassVar[tuple[str, ...]] = ("question", "context", "answers")
+    inputs: ClassVar[tuple[str, ...]] = ("question", "context")
+    outputs: ClassVar[Mapping[str, str]] = {"answer": "string", "score": "double", "start": "long", "end": "long"}
+    pipeline: ClassVar[str] = "question-answering"
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "f1": Measure("F1"),
+        "exact_match": Measure("Exact match"),
+        "has_answer_f1": Measure("F1, questions with an answer"),
+        "has_answer_exact_match": Measure("Exact match, questions with an answer"),
+        "no_answer_accuracy": Measure("Accuracy, questions without an answer"),
+    }
+    needs_rows: ClassVar[bool] = True
+
+    stride: int = option(
+        128,
+        "Tokens that two neighbouring windows of a long context have in common; at most half a window's.",
+        ge=0,
+    )
+    max_answer: int = option(30, "The most tokens of an answer.", learning=True, ge=1, le=1000)
+    null_threshold: float = option(
+        0.0,
+        "A question has no answer where the logits for none are above those of the best span by more than this. It "
+        "matters only where training rows have such questions.",
+        learning=True,
+    )
+
+    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`answers` as {text: [...], answer_start: [...]}: given so, or as a list of {text, answer_start}, or in JSON.
+
+        Raises ValueError where an answer does not stand where it is said to.
+        """
+        if isinstance(values.get("data"), list) and "question" not in values:
+            raise ValueError("data: a whole file of SQuAD in one row: set ingest.source.format: squad")
+        if not all(isinstance(values.get(name), str) for name in ("question", "context")) or "answers" not in values:
+            return values
+        given = [] if values.get("is_impossible") is True else _given(values["answers"])
+        for at, (text, start) in enumerate(given):
+            _check_answer(at, text, start, values["context"])
+        answers = {"text": [text for text, _ in given], "answer_start": [start for _, start in given]}
+        return {**values, "answers": answers}
+
+    def texts(self, rows: pa.Table) -> list[str]:
+        """Each question, and its context below."""
+        both = zip(rows["question"].to_pylist(), rows["context"].to_pylist(), strict=True)
+        return [f"{question or ''}\n{context or ''}" for question, context in both]
+
+    def pieces(self, column: str, value: str) -> list[str]:
+        """The texts of answers; questions and contexts are plain."""
+        return list(json.loads(value)["text"]) if column == "answers" and value else [value]
+
+    def joined(self, column: str, value: str, pieces: list[str]) -> str:
+        """The answers with their texts rewritten; `mend` says where they stand now."""
+        if column != "answers" or not value:
+            return pieces[0]
+        return _told({**json.loads(value), "text": pieces})
+
+    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+        """Each answer is pointed to again: the n-th place where it stood is the n-th where it stands.
+
+        A row is dropped whose answer does not stand in the new context as often as in the old one.
+        """
+        import pyarrow as pa
+
+        answers, reasons = [], []
+        columns = [table[name].to_pylist() for table in (before, after) for name in ("context", "answers")]
+        for context, old, changed, new in zip(*columns, strict=True):
+            mended, reason = (new, "") if (context, old) == (changed, new) else _moved(context, old, changed, new)
+            answers.append(mended)
+            reasons.append(reason)
+        index = after.column_names.index("answers")
+        return after.set_column(index, "answers", pa.array(answers, pa.string())), reasons
+
+    def targets(self, train: pa.Table) -> dict[str, Any]:
+        """`no_answer`: whether training rows have questions without an answer; DataError where all of them are."""
+        answered = [bool(json.loads(value or "{}").get("text")) for value in train["answers"].to_pylist()]
+        if not any(answered):
+            raise DataError(
+                "has no question with an answer; there is nothing to learn",
+                where="the training split, column answers",
+                fix="Check the column that ingest.columns maps to answers, and the curation steps that drop rows.",
+            )
+        return {"no_answer": not all(answered)}
+
+    def encode(
+        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+    ) -> pa.Table:
+        """A row for each window of a context, each with the whole question; `lost` counts what was cut off that.
+
+        `types` (list<int32>): segments. `begin`: where the context's tokens begin; `starts`, `ends`: the characters of
+        the context that each stands for. `cls`: where it is said that there is no answer. With `answer`: `first` and
+        `last`, where the first reference begins and ends, `cls` for both where it is not wholly in the window.
+        """
+        import pyarrow as pa
+
+        pairs = list(zip(rows["question"].to_pylist(), rows["context"].to_pylist(), strict=True))
+        found = windows(tokenizer, pairs, max_length, self.stride)
+        frame, spans = Frame.of(tokenizer), _first_answers(rows) if answer else [None] * len(rows)
+        encoded = [
+            {"id": str(name), "lost": 0 if at else window.lost, **_encoded(window, span, frame, tokenizer.cls_token_id)}
+            for name, of, span in zip(rows["id"].to_pylist(), found, spans, strict=True)
+            for at, window in enumerate(of)
+        ]
+        kept = [field for field in _schema() if answer or field.name not in ("first", "last")]
+        return pa.Table.from_pylist(encoded, pa.schema(kept))
+
+    def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
+        """input_ids, attention_mask, token_type_ids, `inside` (1 for the context's tokens) [rows, longest]; int64.
+
+        And `begin`, `cls`, `first`, `last` [rows].
+        """
+        import torch
+
+        ids = rows["input_ids"]
+        batch = {"input_ids": padded(ids, pad_id), "attention_mask": attention_mask(ids)}
+        batch["token_type_ids"] = padded(rows["types"], 0)
+        for name in ("begin", "cls", "first", "last"):
+            if name in rows:
+                batch[name] = torch.tensor([int(value) for value in rows[name]])
+        places = torch.arange(batch["input_ids"].shape[1])
+        begin, count = batch["begin"][:, None], torch.tensor([len(starts) for starts in rows["starts"]])[:, None]
+        batch["inside"] = ((places >= begin) & (places < begin + count)).long()
+        return batch
+
+    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+        """The base model in float32 with a head that scores each token as an answer's first and last.
+
+        Raises ModelError where the weights do not fit the architecture, or it has no such head.
+        """
+        return load_with_head("AutoModelForQuestionAnswering", base)
+
+    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+        """The summed cross entropy, float32, the mean of those of first and last token, and the number of windows."""
+        from torch.nn.functional import cross_entropy
+
+        allowed = _allowed(batch)
+        logits = [one.masked_fill(~allowed, _NEVER) for one in _logits(model, batch)]
+        first, last = (
+            cross_entropy(one, batch[name], reduction="sum")
+            for one, name in zip(logits, ("first", "last"), strict=True)
+        )
+        return (first + last) / 2, len(batch["cls"])
+
+    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """Of each window the best span of at most `max_answer` tokens.
+
+        `span` [rows, 2]: its first and last of the context's tokens, -1 where there are none. `best` and `null`: the
+        summed logits of that span and of no answer. `scores` [rows, 2]: their probabilities in the window.
+        """
+        import torch
+
+        inside, allowed, rows = batch["inside"].bool(), _allowed(batch), torch.arange(len(batch["cls"]))
+        start, end = _logits(model, batch)
+        best, first, last = _best_span(start, end, inside, self.max_answer)
+        cls, rows = batch["cls"], rows.to(start.device)
+        log_start, log_end = (one.masked_fill(~allowed, _NEVER).log_softmax(1) for one in (start, end))
+        there = inside.any(1)
+        sure = (log_start[rows, first] + log_end[rows, last]).exp().where(there, 0.0)
+        none = (log_start[rows, cls] + log_end[rows, cls]).exp()
+        span = (torch.stack([first, last], 1) - batch["begin"][:, None]).where(there[:, None], NOWHERE)
+        found = {
+            "scores": torch.stack([sure, none], 1),
+            "best": best,
+            "null": start[rows, cls] + end[rows, cls],
+            "span": span,
+        }
+        return {name: tensor.detach().cpu().numpy() for name, tensor in found.items()}
+
+    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+        """Statistics are F1, exact match and 1; F1, exact match and 1 for questions with an answer; for those without
+        one whether that was said, and 1.
+        """
+        import numpy as np
+
+        if rows is None:
+            raise TypeError("what was answered is a part of the rows' contexts: give the rows")
+        references = [list(json.loads(value)["text"]) for value in rows["answers"].to_pylist()]
+        confidences = None
+        if "texts" in raw:
+            texts = list(raw["texts"])
+        else:
+            said = self._said(tokens, raw, targets, rows["context"].to_pylist())
+            texts = [one.text for one in said]
+            confidences = np.array([one.score for one in said], np.float64)
+        f1, exact = np.array([squad.scores(*pair) for pair in zip(texts, references, strict=True)]).reshape(-1, 2).T
+        has, one = np.array([bool(of) for of in references], np.float64), np.ones(len(references))
+        parts = [f1, exact, one, f1 * has, exact * has, has, exact * (1 - has), 1 - has]
+        sure = one if confidences is None else np.maximum(confidences, 1e-6)
+        return Outcome(
+            statistics=np.stack(parts, 1),
+            answers=[text or "no answer" for text in texts],
+            references=[" | ".join(dict.fromkeys(of)) or "no answer" for of in references],
+            errors=np.where(exact == 1, 0.0, (2 - f1) * sure),
+            confidences=confidences,
+        )
+
+    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """`f1` and `exact_match`; where training has questions without an answer, also for both kinds of them."""
+        f1, exact, rows, has_f1, has_exact, has, none_right, none = sums
+        found = {"f1": share(f1, rows), "exact_match": share(exact, rows)}
+        if targets["no_answer"]:
+            found["has_answer_f1"] = share(has_f1, has)
+            found["has_answer_exact_match"] = share(has_exact, has)
+            found["no_answer_accuracy"] = share(none_right, none)
+        return found
+
+    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+        """`overlap`: the context's sentence that has most of the question's words. `no_answer`: never an answer, where
+        training has questions without one.
+        """
+        both = zip(rows["question"].to_pylist(), rows["context"].to_pylist(), strict=True)
+        found: dict[str, Raw] = {"overlap": {"texts": [_likeliest_sentence(*pair) for pair in both]}}
+        if targets["no_answer"]:
+            found["no_answer"] = {"texts": [""] * len(rows)}
+        return found
+
+    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+        """`answer`, a part of the context or '' for none, its probability `score`, its `start` and `end` in characters,
+        -1 for none; and `no_answer`, the probability of that.
+        """
+        said = self._said(tokens, raw, targets, [row["context"] for row in rows])
+        return [
+            {"answer": one.text, "score": one.score, "start": one.start, "end": one.end, "no_answer": one.none}
+            for one in said
+        ]
+
+    def _said(self, tokens: pa.Table, raw: Raw, targets: Targets, contexts: Sequence[str]) -> list[Said]:
+        """The answer to each question: the best span of all its windows, or none.
+
+        As BERT's run_squad.py: logits are compared over windows; none is the least of what the windows say of it.
+        """
+        import numpy as np
+
+        best, null = np.asarray(raw["best"], np.float64), np.asarray(raw["null"], np.float64)
+        said = []
+        for context, at in zip(contexts, _rows_of(tokens), strict=True):
+            window, blank = at[best[at].argmax()], at[null[at].argmin()]
+            none = float(raw["scores"][blank][1])
+            first, last = (int(place) for place in raw["span"][window])
+            if first == NOWHERE or (targets["no_answer"] and null[blank] - best[window] > self.null_threshold):
+                said.append(Said("", NOWHERE, NOWHERE, none, none))
+                continue
+            begin, end = tokens["starts"][int(window)][first].as_py(), tokens["ends"][int(window)][last].as_py()
+            begin += len(context[begin:end]) - len(context[begin:end].lstrip())  # some tokens hold the space before
+            end -= len(context[begin:end]) - len(context[begin:end].rstrip())
+            said.append(Said(context[begin:end], begin, end, float(raw["scores"][window][0]), none))
+        return said
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    names = ("id", "input_ids", "types", "begin", "cls", "starts", "ends", "first", "last", "lost")
+    lists = dict.fromkeys(("input_ids", "types", "starts", "ends"), pa.list_(pa.int32()))
+    return pa.schema([(name, lists.get(name, pa.string() if name == "id" else pa.int32())) for name in names])
+
+
+def _encoded(window: Window, span: tuple[int, int] | None, frame: Frame, cls_id: int | None) -> dict[str, Any]:
+    """A window's columns, of which `cls` is 0 where the tokenizer has no such token."""
+    ids, types, begin = frame.around(window)
+    cls = ids.index(cls_id) if cls_id in ids else 0
+    inside = window.find(*span) if span else None
+    first, last = (begin + place for place in inside) if inside else (cls, cls)
+    places = {"begin": begin, "cls": cls, "first": first, "last": last}
+    return {"input_ids": ids, "types": types, "starts": window.starts, "ends": window.ends, **places}
+
+
+def _given(answers: Any) -> list[tuple[Any, Any]]:
+    """The texts and starts of answers in any of their forms; raises ValueError for another."""
+    if isinstance(answers, str):
+        try:
+            answers = json.loads(answers)
+        except ValueError:
+            raise ValueError("answers: not JSON") from None
+    if isinstance(answers, Mapping):
+        texts, starts = answers.get("text"), answers.get("answer_start")
+        if isinstance(texts, str):
+            return [(texts, starts)]
+        if isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts):
+            return list(zip(texts, starts, strict=True))
+    if isinstance(answers, list) and all(isinstance(one, Mapping) for one in answers):
+        return [(one.get("text"), one.get("answer_start")) for one in answers]
+    raise ValueError("answers: neither {text: [...], answer_start: [...]}, as long as each other, nor a list of such")
+
+
+def _check_answer(at: int, text: Any, start: Any, context: str) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"answers: text {at} is not text but {text!r:.60}")
+    if type(start) is not int or start < 0:
+        raise ValueError(f"answers: answer_start {at} is not a place but {start!r:.60}")
+    there = context[start : start + len(text)]
+    if there != text:
+        raise ValueError(f"answers: at {start} the context has {there!r:.60}, not the answer {text!r:.60}")
+
+
+def _told(answers: Mapping[str, Any]) -> str:
+    return json.dumps(answers, ensure_ascii=False)
+
+
+def _moved(context: str, old: str, changed: str, new: str) -> tuple[str, str]:
+    """The answers with their places in the changed context, and '' or why one has none."""
+    answers = json.loads(new)
+    starts = []
+    for was, now, start in zip(json.loads(old)["text"], answers["text"], answers["answer_start"], strict=True):
+        before, after = _places(was, context), _places(now, changed)
+        if not now.strip() or len(before) != len(after) or start not in before:
+            return new, "an answer no longer stands in the context"
+        starts.append(after[before.index(start)])
+    return _told({**answers, "answer_start": starts}), ""
+
+
+def _places(text: str, context: str) -> list[int]:
+    """Everywhere that `text` stands in `context`, overlaps among them."""
+    return [match.start() for match in re.finditer(f"(?={re.escape(text)})", context)]
+
+
+def _first_answers(rows: pa.Table) -> Iterator[tuple[int, int] | None]:
+    """Where the first answer of each row begins and ends in its context; None for no answer."""
+    for value in rows["answers"].to_pylist():
+        answers = json.loads(value)
+        if answers["text"]:
+            start = answers["answer_start"][0]
+            yield start, start + len(answers["text"][0])
+        else:
+            yield None
+
+
+def _rows_of(tokens: pa.Table) -> list[np.ndarray]:
+    """The places of the windows of each row, in order; a row's windows follow each other."""
+    import numpy as np
+
+    ids = np.array(tokens["id"].to_pylist(), object)
+    places = np.arange(len(ids))
+    return np.split(places, places[1:][ids[1:] != ids[:-1]]) if len(ids) else []
+
+
+def _logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    names = ["input_ids", "attention_mask"]
+    if getattr(model.config, "type_vocab_size", 0) > 1:  # the others have no segments, whatever their tokenizer says
+        names.append("token_type_ids")
+    said = model(**{name: batch[name] for name in names})
+    return said.start_logits.float(), said.end_logits.float()
+
+
+def _allowed(batch: Batch) -> Tensor:
+    """Where an answer may begin and end: in the context, and at `cls` for none; bool [rows, tokens]."""
+    allowed = batch["inside"].bool()
+    return allowed.scatter(1, batch["cls"][:, None], True)
+
+
+def _best_span(start: Tensor, end: Tensor, inside: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest sum of a start's and an end's logit, no more than `longest` tokens apart; and where they are."""
+    import torch
+
+    start, end = (logits.masked_fill(~inside, _NEVER) for logits in (start, end))
+    width = start.shape[1]
+    best = torch.full_like(start[:, 0], 2 * _NEVER)
+    first = last = torch.zeros(len(start), dtype=torch.long, device=start.device)
+    for apart in range(min(longest, width)):
+        value, at = (start[:, : width - apart] + end[:, apart:]).max(1)
+        better = value > best
+        best, first, last = best.maximum(value), at.where(better, first), (at + apart).where(better, last)
+    return best, first, last
+
+
+def _likeliest_sentence(question: str, context: str) -> str:
+    asked = set(_WORD.findall(question.lower()))
+    sentences = [sentence.strip() for sentence in _SENTENCE_END.split(context)]
+    return max(sentences, key=lambda sentence: len(asked & set(_WORD.findall(sentence.lower()))), default="")

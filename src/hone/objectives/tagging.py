@@ -1,0 +1,205 @@
+"""Words and their tags: how a text is parted into words, and which entities a row of tags names.
+
+Tags stand as they are given. Their scheme is one of
+
+prefixed   BIO, BIOES (IOBES) or IO: O, and B-, I-, E-, S- before a type, or these letters alone, type _
+runs       types without prefixes and O: neighbouring words of one type are one entity
+words      no O: each word has a tag of its own, as parts of speech are
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+Scheme = Literal["prefixed", "runs", "words"]
+Extent = tuple[int, int]
+
+OUTSIDE = "O"
+_PREFIXED = re.compile(r"[BIES]-.")
+_BARE = frozenset("BIES")
+_SOLID = re.compile(r"\S+")
+_PLAIN_SPACE = re.compile(r"[ \t\r\n]+")
+
+
+class Entity(NamedTuple):
+    """Words `start` to `end`, the latter not among them, that are of one type."""
+
+    start: int
+    end: int
+    type: str
+
+
+class Span(NamedTuple):
+    """Characters `start` to `end`, the latter not among them, of a text, and their label."""
+
+    start: int
+    end: int
+    label: str
+
+
+def scheme_of(tags: Iterable[str]) -> Scheme:
+    """The scheme of a set of tags; raises ValueError where some have prefixes and some have not."""
+    every = set(tags)
+    inside = sorted(every - {OUTSIDE})
+    prefixed = [tag for tag in inside if _PREFIXED.match(tag)]
+    if len(prefixed) == len(inside) or _BARE.issuperset(inside):
+        return "prefixed"
+    if prefixed:
+        [other, *_] = [tag for tag in inside if tag not in prefixed]
+        hint = " (BILOU's L- and U- are E- and S- here)" if re.match("[LU]-", other) else ""
+        raise ValueError(f"tags: {other!r} has none of the prefixes B-, I-, E-, S- that {prefixed[0]!r} has{hint}")
+    return "runs" if OUTSIDE in every else "words"
+
+
+def type_of(tag: str, scheme: Scheme) -> str:
+    """The type that a tag other than O names."""
+    return (tag[2:] or "_") if scheme == "prefixed" else tag
+
+
+def types_of(labels: Iterable[str], scheme: Scheme) -> list[str]:
+    """The types that a set of tags names, sorted."""
+    return sorted({type_of(tag, scheme) for tag in labels if scheme == "words" or tag != OUTSIDE})
+
+
+def entities(tags: Sequence[str | None], scheme: Scheme) -> list[Entity]:
+    """The entities that the tags of a row name; None is a word that has no tag.
+
+    As conlleval (Tjong Kim Sang, CoNLL-2000) and seqeval's default mode count them: an I- or E- that follows no word of
+    its type begins an entity.
+    """
+    if scheme == "words":
+        return [Entity(at, at + 1, tag) for at, tag in enumerate(tags) if tag is not None]
+    found: list[Entity] = []
+    begun, before = 0, (OUTSIDE, "")
+    for at, tag in enumerate([*tags, OUTSIDE]):
+        now = _parts(tag, scheme)
+        if before[0] != OUTSIDE and (_begins(before, now) or now[0] == OUTSIDE):
+            found.append(Entity(begun, at, before[1]))
+        if now[0] != OUTSIDE and _begins(before, now):
+            begun = at
+        before = now
+    return found
+
+
+def _parts(tag: str | None, scheme: Scheme) -> tuple[str, str]:
+    if tag is None or tag == OUTSIDE:
+        return OUTSIDE, ""
+    return (tag[0] if scheme == "prefixed" else "I"), type_of(tag, scheme)
+
+
+def _begins(before: tuple[str, str], now: tuple[str, str]) -> bool:
+    """Whether a new entity begins between two words, if the second is in one."""
+    return now[0] in "BS" or before[0] in ("E", "S", OUTSIDE) or before[1] != now[1]
+
+
+def listed(value: Any, name: str) -> list[Any]:
+    """The items of a list, of a list as JSON text, or of a text parted at spaces; ValueError names the field else."""
+    if isinstance(value, str):
+        given = as_json_list(value)
+        return [item for item in _PLAIN_SPACE.split(value) if item] if given is None else given
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    raise ValueError(f"{name}: neither a list nor text but {value!r:.60}")
+
+
+def as_json_list(value: str) -> list[Any] | None:
+    """The list that a text is in JSON, None where it is none."""
+    if not value.lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return None
+    return found if isinstance(found, list) else None
+
+
+def check_words(tokens: Sequence[Any], tags: Sequence[Any]) -> None:
+    """Raises ValueError, naming the field, where words and tags are not texts of equal number and of one scheme."""
+    if len(tokens) != len(tags):
+        raise ValueError(f"tags: not as many as tokens: {len(tags)} tags, {len(tokens)} tokens")
+    if not tokens:
+        raise ValueError("tokens: there are none")
+    for name, items in (("tokens", tokens), ("tags", tags)):
+        for at, item in enumerate(items):
+            if not isinstance(item, str) or not item.strip():
+                hint = "; give the tag's name" if name == "tags" and isinstance(item, int) else ""
+                raise ValueError(f"{name}: item {at} is not text but {item!r:.60}{hint}")
+    scheme_of(tags)
+
+
+def joined(words: Sequence[str]) -> tuple[str, list[Extent]]:
+    """The words with a space between, and where each stands in that text."""
+    extents, at = [], 0
+    for word in words:
+        extents.append((at, at + len(word)))
+        at += len(word) + 1
+    return " ".join(words), extents
+
+
+def extents_of(text: str, split: str, cuts: Iterable[int] = ()) -> list[Extent]:
+    """Where the words of `text` stand, parted at spaces, or at punctuation too, and at the characters `cuts`."""
+    bounds = set(cuts)
+    if split == "punctuation":
+        marks = [at for at, sign in enumerate(text) if unicodedata.category(sign)[0] in "PS" and sign != "_"]
+        bounds.update(marks, (at + 1 for at in marks))
+    found: list[Extent] = []
+    for match in _SOLID.finditer(text):
+        start, end = match.span()
+        edges = [start, *(at for at in range(start + 1, end) if at in bounds), end]
+        found += pairwise(edges)
+    return found
+
+
+def read_words(value: str, split: str) -> tuple[str, list[Extent]]:
+    """A text, and where its words stand: those of a list in JSON joined by spaces, or those of the plain text."""
+    given = as_json_list(value)
+    if given is not None and all(isinstance(word, str) for word in given):
+        return joined(given)
+    return value, extents_of(value, split)
+
+
+def from_spans(text: Any, spans: Any, split: str) -> dict[str, list[str]]:
+    """`tokens` and `tags` (BIO) of a text with labelled spans of characters.
+
+    A word is cut where a span begins or ends inside it. Raises ValueError for spans that overlap, lie outside the text
+    or hold no word.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"text: not text but {text!r:.60}")
+    ordered = sorted(_span(given, at, text) for at, given in enumerate(listed(spans, "spans")))
+    for first, second in pairwise(ordered):
+        if second.start < first.end:
+            raise ValueError(f"spans: {_told(first, text)} and {_told(second, text)} overlap")
+    extents = extents_of(text, split, [edge for span in ordered for edge in span[:2]])
+    tags = [OUTSIDE] * len(extents)
+    for span in ordered:
+        inside = [at for at, (start, end) in enumerate(extents) if span.start <= start and end <= span.end]
+        if not inside:
+            raise ValueError(f"spans: {_told(span, text)} holds no word")
+        for at in inside:
+            tags[at] = f"{'B' if at == inside[0] else 'I'}-{span.label}"
+    return {"tokens": [text[start:end] for start, end in extents], "tags": tags}
+
+
+def _span(given: Any, at: int, text: str) -> Span:
+    if isinstance(given, Mapping):
+        given = [given.get("start"), given.get("end"), given.get("label", given.get("type"))]
+    if not isinstance(given, (list, tuple)) or len(given) != 3:
+        raise ValueError(f"spans: item {at} has not the form {{start, end, label}}")
+    start, end, label = given
+    if type(start) is not int or type(end) is not int:
+        raise ValueError(f"spans: start and end of item {at} are not whole numbers")
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"spans: item {at} has no label")
+    if not 0 <= start < end <= len(text):
+        raise ValueError(f"spans: {start} to {end} of item {at} is not inside the {len(text)} characters of the text")
+    return Span(start, end, label)
+
+
+def _told(span: Span, text: str) -> str:
+    return f"{span.label} {span.start}-{span.end} {text[span.start : span.end]!r:.40}"
