@@ -76,7 +76,7 @@ def ingest(
         _Writer(out / REFUSED, ("where", "source", "reason", "raw")) as refused,
     ):
         for found in source.rows():
-            raw = _shaped(found, shape)
+            raw = _shaped(found, shape, rename)
             values, reason = _convert(raw, required, kept)
             _count(account, raw, reason)
             if reason:
@@ -130,14 +130,19 @@ def _wanted(
     return {name: rename.get(name, name) for name in columns}, {name: name for name in keep}
 
 
-def _shaped(raw: RawRow, shape: Shape) -> RawRow:
-    """The row with the objective's columns, or refused for what keeps it from having them."""
+def _shaped(raw: RawRow, shape: Shape, rename: Mapping[str, str]) -> RawRow:
+    """The row with the objective's columns, or refused for what keeps it from having them.
+
+    `shape` sees renamed columns by the objective's names for them.
+    """
     if raw.refused:
         return raw
+    ours = {name: raw.values[theirs] for name, theirs in rename.items() if theirs in raw.values}
     try:
-        return replace(raw, values={**raw.values, **shape(raw.values)})
+        shaped = shape({name: value for name, value in raw.values.items() if name not in ours} | ours)
     except ValueError as fault:
         return replace(raw, refused=str(fault))
+    return replace(raw, values=raw.values | {rename.get(name, name): value for name, value in shaped.items()})
 
 
 def _convert(raw: RawRow, required: Mapping[str, str], kept: Mapping[str, str]) -> tuple[list[str | None], str]:
