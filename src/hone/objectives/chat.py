@@ -267,5 +267,5 @@ def _judged(model: Any, batch: Batch) -> dict[str, Any]:
         ]
     )
     sums = torch.zeros((3, len(batch["labels"])), dtype=torch.float64, device=each.device)
-    nll, counted, right = sums.index_add_(1, rows, each).cpu().numpy()
+    nll, counted, right = sums.index_add_(1, rows, each.detach()).cpu().numpy()
     return {"nll": nll, "counted": counted, "right": right, "scores": (nll / counted).astype("float32")}

@@ -123,8 +123,11 @@ def _turn_tokens(encoding: Any, text: str, span: tuple[int, int], special: set[i
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The special tokens that may end a turn: not those for unknown words and beginnings."""
     added = {at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return added | set(tokenizer.all_special_ids)
+    return (added | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id, tokenizer.bos_token_id} | (
+        {tokenizer.eos_token_id} - {None}
+    )
 
 
 def last_turn(labels: np.ndarray) -> np.ndarray:

@@ -35,9 +35,9 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 class Seq2Seq(Objective):
     """A target text for a source text."""
 
-    columns: ClassVar[tuple[str, ...]] = ("source", "target")
-    text: ClassVar[tuple[str, ...]] = ("source", "target")
-    inputs: ClassVar[tuple[str, ...]] = ("source",)
+    columns: ClassVar[tuple[str, ...]] = ("text", "target")
+    text: ClassVar[tuple[str, ...]] = ("text", "target")
+    inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"text": "string"}
     pipeline: ClassVar[str] = "text2text-generation"
     measures: ClassVar[Mapping[str, Measure]] = {
@@ -56,17 +56,18 @@ class Seq2Seq(Objective):
     num_beams: int = option(1, "Beams of the search for a text; 1 is greedy.", ge=1, le=64)
 
     def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A `source` that is a list of sentences becomes one text; a `target` may be a list of references.
+        """`text`, which may be called `source` and be a list of sentences, and `target`, perhaps a list of references.
 
         Raises ValueError where either is empty or no text.
         """
-        source, target = (values.get(name) for name in self.columns)
+        name = "text" if "text" in values else "source"
+        source, target = values.get(name), values.get("target")
         if source is None or target is None:
             return values  # ingest says which column is not there
         if isinstance(source, (list, tuple)):
-            source = " ".join(_text(part, f"source[{n}]").strip() for n, part in enumerate(source))
-        if not _text(source, "source").strip():
-            raise ValueError("empty text: source")
+            source = " ".join(_text(part, f"{name}[{n}]").strip() for n, part in enumerate(source))
+        if not _text(source, name).strip():
+            raise ValueError(f"empty text: {name}")
         if isinstance(target, str):
             target = references_of(target)
         if not isinstance(target, (list, tuple)) or not target:
@@ -74,7 +75,7 @@ class Seq2Seq(Objective):
         for n, reference in enumerate(target):
             if not _text(reference, f"target[{n}]").strip():
                 raise ValueError(f"empty text: target[{n}]")
-        return {**values, "source": source, "target": list(target) if len(target) > 1 else target[0]}
+        return {**values, "text": source, "target": list(target) if len(target) > 1 else target[0]}
 
     def texts(self, rows: pa.Table) -> list[str]:
         """The source and all references, one below the other."""
@@ -115,7 +116,7 @@ class Seq2Seq(Objective):
                 raise DataError(f"a row has no {name}", where=f"row {at}", fix="Drop such rows.")
         # One limit for both: the tokenizer keeps it, and threads share the tokenizer.
         longest = max(max_length, self.max_target_length)
-        sources = [self.prefix + text for text in rows["source"].to_pylist()]
+        sources = [self.prefix + text for text in rows["text"].to_pylist()]
         ids, lost = _cut(tokenizer, *encode_texts(tokenizer, sources, longest), max_length)
         columns = {"id": rows["id"].cast(pa.string()), "input_ids": ids}
         if answer:
@@ -163,7 +164,7 @@ class Seq2Seq(Objective):
         if "labels" in batch:
             labels = batch["labels"]
             each = cross_entropy(_logits(model, batch).transpose(1, 2), labels, reduction="none").sum(1)
-            found["scores"] = (each / (labels != MASKED).sum(1)).cpu().numpy()
+            found["scores"] = (each / (labels != MASKED).sum(1)).detach().cpu().numpy()
         return found
 
     def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
@@ -197,7 +198,7 @@ class Seq2Seq(Objective):
 
     def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
         """`lead`: the first sentence of the source. `copy`: all of it."""
-        sources = [text.strip() for text in rows["source"].to_pylist()]
+        sources = [text.strip() for text in rows["text"].to_pylist()]
         return {"lead": {"text": [_SENTENCE.split(text)[0] for text in sources]}, "copy": {"text": sources}}
 
     def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:

@@ -142,7 +142,8 @@ def _shaped(raw: RawRow, shape: Shape, rename: Mapping[str, str]) -> RawRow:
         shaped = shape({name: value for name, value in raw.values.items() if name not in ours} | ours)
     except ValueError as fault:
         return replace(raw, refused=str(fault))
-    return replace(raw, values=raw.values | {rename.get(name, name): value for name, value in shaped.items()})
+    named = {rename[name] if name in ours else name: value for name, value in shaped.items()}
+    return replace(raw, values=raw.values | named)
 
 
 def _convert(raw: RawRow, required: Mapping[str, str], kept: Mapping[str, str]) -> tuple[list[str | None], str]:
