@@ -172,6 +172,9 @@ class Tokenization(Section):
 
     max_length: int = Field(128, ge=4, le=131072, description="The most tokens of a row; the rest is cut off.")
     max_truncated: float = Field(0.1, ge=0, le=1, description="The share of rows that may be cut before the run stops.")
+    max_dropped: float = Field(
+        0.01, ge=0, le=1, description="The share of rows that may have nothing left to learn from before the run stops."
+    )
 
 
 class Evaluation(Section):

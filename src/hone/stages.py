@@ -209,8 +209,17 @@ def _tokenize(job: Job) -> Product:
         objective=_build(OBJECTIVES, job.config.objective),
         max_length=section.max_length,
         max_truncated=section.max_truncated,
+        max_dropped=section.max_dropped,
         on_progress=job.on_progress,
     )
+
+
+def _tokenize_outside(job: Job) -> dict[str, str]:
+    files = _build(OBJECTIVES, job.config.objective).files()
+    for file in files:
+        if not file.is_file():
+            raise ConfigError("there is no such file", where=f"objective, {file}", fix="Mend its path.")
+    return _base_digest(job) | {str(file): file_digest(file) for file in files}
 
 
 # train
@@ -378,7 +387,7 @@ STAGES: dict[str, Stage] = {
         libraries=lambda _: ["pyarrow", "tokenizers", "transformers"],
         keyed=("validate",),
         needs_base=True,
-        outside=_base_digest,
+        outside=_tokenize_outside,
     ),
     "train": Stage(
         make=_train,

@@ -6,7 +6,7 @@ import heapq
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("train", "valid", "test")
-TARGETS = "targets.json"
+TARGETS, DROPPED = "targets.json", "dropped.arrow"
 
 # What is held in memory at once: 2,048 rows, or 4 MiB of text where that is less, or one row.
 BATCH_ROWS = 2048
@@ -35,12 +35,16 @@ BATCH_BYTES = 4 << 20
 
 @dataclass
 class Account:
-    """What became of a split's rows. Lengths are in tokens before the cut; `longest` holds (length, id) of cut rows."""
+    """What became of a split's rows. Lengths are in tokens before the cut; `longest` holds (length, id) of cut rows.
+
+    `target_lost` holds the tokens cut off each row's target, where an objective has such: the column `target_lost`.
+    """
 
     lengths: list[np.ndarray] = field(default_factory=list)
     lost_tokens: int = 0
     truncated_rows: int = 0
     longest: list[tuple[int, str]] = field(default_factory=list)
+    target_lost: list[np.ndarray] = field(default_factory=list)
 
     def add(self, encoded: pa.Table) -> None:
         """Count a batch of rows as `Objective.encode` gives them."""
@@ -54,6 +58,8 @@ class Account:
         self.truncated_rows += len(cut)
         ids = encoded["id"].take(cut).to_pylist()
         self.longest = heapq.nlargest(5, [*self.longest, *zip(lengths[cut].tolist(), ids, strict=True)])
+        if "target_lost" in encoded.column_names:
+            self.target_lost.append(encoded["target_lost"].to_numpy())
 
     def facts(self) -> dict[str, int]:
         """Counts for the manifest; `tokens` are those that stayed, the other lengths those of whole rows."""
@@ -69,7 +75,16 @@ class Account:
             "longest": int(lengths.max(initial=0)),
             "median": int(median),
             "p95": int(p95),
+            **self._of_targets(),
         }
+
+    def _of_targets(self) -> dict[str, int]:
+        import numpy as np
+
+        if not self.target_lost:
+            return {}
+        lost = np.concatenate(self.target_lost)
+        return {"truncated_targets": int((lost > 0).sum()), "lost_target_tokens": int(lost.sum())}
 
     def length_for(self, max_truncated: float) -> int:
         """The least `max_length` that cuts no more than the share `max_truncated` of the rows."""
@@ -87,12 +102,14 @@ def tokenize(
     objective: Objective,
     max_length: int,
     max_truncated: float,
+    max_dropped: float = 0.0,
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Token ids of the three splits in the directory `splits`, written batch by batch to Arrow files in `out`.
 
-    `base` is the base model's directory. The same rows give the same bytes. Raises DataError where more than the
-    share `max_truncated` of a split's rows is cut, ConfigError where the base has no `max_length` positions.
+    `base` is the base model's directory. The same rows give the same bytes. Rows that the objective leaves out are
+    in dropped.arrow, with their split and the reason. Raises DataError where more than the share `max_truncated` of a
+    split's rows is cut, or more than `max_dropped` left out; ConfigError where the base has no `max_length` positions.
     """
     import pyarrow.parquet as pq
 
@@ -106,23 +123,31 @@ def tokenize(
         )
     files = {split: pq.ParquetFile(splits / f"{split}.parquet") for split in SPLITS}
     targets = objective.targets(files["train"].read([n for n in objective.columns if n not in objective.inputs]))
+    targets = objective.equip(tokenizer, targets)
     (out / TARGETS).write_text(json.dumps(targets, ensure_ascii=False, indent=1), "utf8")
     total = sum(file.metadata.num_rows for file in files.values())
     accounts: dict[str, Account] = {}
+    dropped: dict[str, list[str]] = {split: [] for split in SPLITS}
     done, began = 0, time.perf_counter()
     with environment(ALL_CORES):
         for split, file in files.items():
             account = accounts[split] = Account()
             encode = partial(objective.encode, tokenizer=tokenizer, max_length=max_length, targets=targets)
+            if objective.leaves_out:
+                encode = partial(_noting, encode, dropped[split])
             encoded = _ahead(encode, _batches(file, objective))
             for batch in _written(encoded, out / f"{split}.arrow"):
                 _check_ids(batch, vocabulary, base)
                 account.add(batch)
                 done += batch.num_rows
                 on_progress(Progress(done, total, note=split))
+            _check_dropped(split, dropped[split], file.metadata.num_rows, max_dropped, objective.leaves_out)
             _check_truncation(split, account, max_length, max_truncated, positions)
     seconds = time.perf_counter() - began
-    facts = {"splits": {split: account.facts() for split, account in accounts.items()}}
+    facts: dict[str, Any] = {"splits": {split: account.facts() for split, account in accounts.items()}}
+    if any(dropped.values()):
+        _write_dropped(out / DROPPED, dropped, objective.leaves_out)
+        facts["dropped"] = {split: {objective.leaves_out: len(ids)} for split, ids in dropped.items() if ids}
     return Product(done, ("*.arrow", TARGETS), {**facts, "rows_per_second": round(done / seconds, 1)})
 
 
@@ -132,6 +157,36 @@ def read_tokens(path: Path) -> pa.Table:
 
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_file(file).read_all()
+
+
+def dropped_ids(tokens: Path, split: str) -> set[str]:
+    """The ids of the split's rows that were left out of the tokens in the directory `tokens`."""
+    import pyarrow.compute as pc
+
+    if not (tokens / DROPPED).is_file():
+        return set()
+    table = read_tokens(tokens / DROPPED)
+    return set(table["id"].filter(pc.equal(table["split"], split)).to_pylist())
+
+
+def _noting(encode: Callable[[pa.Table], pa.Table], dropped: list[str], rows: pa.Table) -> pa.Table:
+    """The encoded rows; the ids of those that were left out are added to `dropped`."""
+    import pyarrow.compute as pc
+
+    encoded = encode(rows)
+    gone = pc.invert(pc.is_in(rows["id"], value_set=encoded["id"].combine_chunks()))
+    dropped.extend(rows["id"].filter(gone).to_pylist())
+    return encoded
+
+
+def _write_dropped(path: Path, dropped: Mapping[str, list[str]], reason: str) -> None:
+    import pyarrow as pa
+
+    rows = [(split, name, reason) for split, names in dropped.items() for name in sorted(names)]
+    columns = zip(*rows, strict=True)
+    table = pa.table([pa.array(column, pa.string()) for column in columns], names=["split", "id", "reason"])
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
 
 
 def _batches(file: Any, objective: Objective) -> Iterator[pa.Table]:
@@ -199,8 +254,26 @@ def _check_ids(encoded: pa.Table, vocabulary: int, base: Path) -> None:
         )
 
 
+def _check_dropped(split: str, dropped: list[str], rows: int, max_dropped: float, reason: str) -> None:
+    if len(dropped) <= max_dropped * rows:
+        return
+    raise DataError(
+        f"{len(dropped)} of {rows} rows ({len(dropped) / rows:.1%}) are left out, {max_dropped:.1%} may be: {reason}."
+        f" Among them: {', '.join(sorted(dropped)[:5])}",
+        where=f"the {split} split",
+        fix="Raise tokenization.max_length, drop long rows with curation's filters, or raise tokenization.max_dropped.",
+    )
+
+
 def _check_truncation(split: str, account: Account, max_length: int, max_truncated: float, positions: int) -> None:
     rows = sum(map(len, account.lengths))
+    targets = account.facts().get("truncated_targets", 0)
+    if targets > max_truncated * rows:
+        raise DataError(
+            f"{targets} of {rows} targets ({targets / rows:.1%}) are cut, {max_truncated:.1%} may be",
+            where=f"the {split} split",
+            fix="Raise objective.max_target_length, or allow more with tokenization.max_truncated.",
+        )
     if account.truncated_rows <= max_truncated * rows:
         return
     enough = account.length_for(max_truncated)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
 from hone.objectives.reading import Reader
 from hone.objectives.tokenizer import load_tokenizer
 from hone.progress import OnProgress, ignore
-from hone.tokenization import TARGETS, read_tokens
+from hone.tokenization import TARGETS, dropped_ids, read_tokens
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +74,7 @@ def evaluate(
     merged weights and adapter do not score alike.
     """
     test, train = read_tokens(tokens / "test.arrow"), read_tokens(tokens / "train.arrow")
-    rows = _rows_of(test, splits / "test.parquet", slices, objective)
+    rows = _rows_of(test, splits / "test.parquet", slices, objective, dropped_ids(tokens, "test"))
     plain = json.loads((tokens / TARGETS).read_text("utf8"))
     valid = read_tokens(tokens / "valid.arrow") if objective.tunes else test.slice(0, 0)
     passes = (1 + objective.neighbours) * (len(test) + len(valid)) + (objective.untuned + method.adapter) * len(test)
@@ -204,11 +204,14 @@ def _rivals(
     return said
 
 
-def _rows_of(tokens: pa.Table, path: Path, slices: Sequence[str], objective: Objective) -> pa.Table:
+def _rows_of(
+    tokens: pa.Table, path: Path, slices: Sequence[str], objective: Objective, dropped: Collection[str]
+) -> pa.Table:
     """The rows of the split at `path` in the order of `tokens`, where a row may stand several times in succession.
 
-    Checks that they are the same and can be sliced.
+    Checks that they are the same, but for those with the ids `dropped`, and can be sliced.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -216,6 +219,7 @@ def _rows_of(tokens: pa.Table, path: Path, slices: Sequence[str], objective: Obj
     check_slices(slices, rows.column_names, objective.text)
     if not len(rows):
         raise DataError("has no rows to test the model on", where=str(path), fix="Raise curation.split.test.")
+    rows = rows.filter(pc.invert(pc.is_in(rows["id"], value_set=pa.array(sorted(dropped), pa.string()))))
     tokenized = tokens["id"].unique()
     places = pc.index_in(tokenized, value_set=rows["id"].combine_chunks())
     if len(rows) != len(tokenized) or places.null_count:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from hone.objectives.chat import Chat
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.objective import Objective
 from hone.objectives.question_answering import QuestionAnswering
 from hone.objectives.regression import Regression
+from hone.objectives.seq2seq import Seq2Seq
 from hone.objectives.text_classification import TextClassification
 from hone.objectives.token_classification import TokenClassification
 from hone.plugins import installed
@@ -16,5 +18,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "multi-label-classification": MultiLabelClassification,
     "regression": Regression,
     "token-classification": TokenClassification,
+    "seq2seq": Seq2Seq,
+    "chat": Chat,
 }
 OBJECTIVES.update(installed("hone.objectives"))

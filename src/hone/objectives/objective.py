@@ -66,6 +66,7 @@ class Objective(ABC):
     untuned      whether the base model can, before it is tuned
     needs_rows   whether `outcome` needs the rows' text, and not only their tokens
     tunes        whether `tune` chooses something on the validation rows, once a model is trained
+    leaves_out   why `encode` may leave a row out of the encoded ones, '' where it never does
     """
 
     columns: ClassVar[tuple[str, ...]]
@@ -79,6 +80,7 @@ class Objective(ABC):
     untuned: ClassVar[bool] = False
     needs_rows: ClassVar[bool] = False
     tunes: ClassVar[bool] = False
+    leaves_out: ClassVar[str] = ""
 
     @property
     def main_metric(self) -> str:
@@ -124,6 +126,18 @@ class Objective(ABC):
     def targets(self, train: pa.Table) -> dict[str, Any]:
         """What the training rows say of the head, JSON-able: `{"labels": [sorted names]}`."""
 
+    def files(self) -> tuple[Path, ...]:
+        """The files that its options name: what is in them decides the tokens."""
+        return ()
+
+    def equip(self, tokenizer: PreTrainedTokenizerBase, targets: Targets) -> dict[str, Any]:
+        """The targets with what this objective settles about the base's tokenizer, which it changes in place.
+
+        Asked before rows are encoded, and again, with the targets that came of it, before the tokenizer is saved
+        beside the trained model. A target called `..._sha256` becomes a tag of the model version.
+        """
+        return dict(targets)
+
     @abstractmethod
     def encode(
         self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
@@ -135,7 +149,10 @@ class Objective(ABC):
 
     @abstractmethod
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
-        """A padded batch of encoded rows, given by column: input_ids, attention_mask [rows, tokens], labels."""
+        """A padded batch of encoded rows, given by column: input_ids, attention_mask [rows, tokens], labels.
+
+        Outside of training there is also the column `position`, each row's place among those that are read.
+        """
 
     @abstractmethod
     def model(self, base: Path, targets: Targets) -> PreTrainedModel:

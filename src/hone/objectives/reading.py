@@ -40,7 +40,7 @@ class Reader:
 
         most_rows, most_tokens = LIMITS[self.device.type]
         most_rows = self.most_rows or most_rows
-        table = tokens.drop_columns(["id"]).combine_chunks()
+        table = tokens.drop_columns(["id"]).append_column("position", pa.array(range(len(tokens)))).combine_chunks()
         lengths = pc.list_value_length(table["input_ids"]).to_numpy()
         order = np.argsort(-lengths, kind="stable")
         while len(order):

@@ -50,7 +50,7 @@ class Candidate:
 
 
 def version_tags(artifacts: Mapping[str, Artifact], form: Form, base: BaseModel, config: str) -> dict[str, str]:
-    """What a version is tagged with: digests of data, config, code and model, and the base model."""
+    """What a version is tagged with: digests of data, config, code, model and targets, and the base model."""
     code = {stage: artifact.manifest()["recipe"]["code"] for stage, artifact in sorted(artifacts.items())}
     return {
         "hone.data_digest": artifacts["validate"].digest,
@@ -61,6 +61,7 @@ def version_tags(artifacts: Mapping[str, Artifact], form: Form, base: BaseModel,
         "hone.base_digest": base.digest(file_digest),
         "hone.base_licence": base.licence,
         "hone.model_digest": artifacts["train"].digest,
+        **{f"hone.{name}": digest for name, digest in form.targets.items() if name.endswith("_sha256")},
         KEY: form.key,
     }
 
@@ -239,13 +240,17 @@ def _new_logged_model(client: MlflowClient, run: Run, wanted: Candidate) -> Logg
 
 
 def _example(wanted: Candidate) -> dict[str, str]:
-    """What the first test row would be asked as, plain text cut to 200 characters."""
+    """What the first test row would be asked as, each text in it cut to 200 characters."""
     import pyarrow.parquet as pq
 
     objective = wanted.form.objective
     test = pq.ParquetFile(wanted.artifacts["validate"].path / "test.parquet")
     [first] = next(test.iter_batches(1, columns=list(objective.inputs))).to_pylist()
-    return {name: text[:200] if name in objective.text else text for name, text in first.items()}
+
+    def cut(name: str, value: str) -> str:
+        return objective.joined(name, value, [text[:200] for text in objective.pieces(name, value)])
+
+    return {name: cut(name, value) if name in objective.text else value for name, value in first.items()}
 
 
 def _card(wanted: Candidate, example: Mapping[str, str]) -> str:

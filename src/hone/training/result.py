@@ -25,7 +25,10 @@ def save(session: Session, stopped: str) -> None:
     session.widen()
     if session.method.adapter:
         _save_adapter(session.model, session.out / "adapter")
-    _save_model(session.method.merge(session.model), session.base, session.out / "model")
+    _save_model(session.method.merge(session.model), session.out / "model")
+    tokenizer = load_tokenizer(session.base)
+    session.objective.equip(tokenizer, session.targets)
+    tokenizer.save_pretrained(session.out / "model")
     facts = session.facts() | {
         "steps": state.step,
         "epochs": state.step / session.sampler.steps_per_epoch,
@@ -42,11 +45,10 @@ def save(session: Session, stopped: str) -> None:
     checkpoints.write_synced(session.out / ACCOUNT, json.dumps(facts, indent=1))
 
 
-def _save_model(model: Any, base: Path, directory: Path) -> None:
+def _save_model(model: Any, directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     model.config.name_or_path = ""  # a path of this machine
     model.save_pretrained(directory)
-    load_tokenizer(base).save_pretrained(directory)
 
 
 def _save_adapter(model: Any, directory: Path) -> None:

@@ -361,3 +361,15 @@ class TestRealData:
         product = run(source, tmp_path, rename={"text": "source", "label": "target"}, keep=["title"])
         assert product.facts["sources"] == {"dev.jsonl": 619, "test.jsonl": 618, "train.jsonl": 1992}
         assert all(isinstance(json.loads(row["text"]), list) for row in written(tmp_path))
+
+
+def test_renamed_columns_are_shaped_under_the_objectives_names(tmp_path: Path) -> None:
+    def shape(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not values["text"].strip():
+            raise ValueError("empty text: text")
+        return {**values, "text": values["text"].upper()}
+
+    rows = given_rows({"body": "a", "text": "other", "label": "x"}, {"body": " ", "text": "other", "label": "x"})
+    product = run(rows, tmp_path, rename={"text": "body"}, max_refused=0.5, shape=shape)
+    assert product.facts["reasons"] == {"empty text": 1}
+    assert pq.read_table(tmp_path / "rows.parquet")["text"].to_pylist() == ["A"]

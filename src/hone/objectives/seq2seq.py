@@ -1,0 +1,250 @@
+"""One text from another: summaries, translations, answers; learned by encoder-decoders such as T5 and BART."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hone.errors import ConfigError, DataError
+from hone.objectives.generation import continued, settle
+from hone.objectives.heads import load_with_head
+from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.overlap import ROUGE, bleu, bleu_counts, rouge
+from hone.objectives.padding import attention_mask, padded
+from hone.objectives.statistics import share
+from hone.objectives.tokenizer import encode_texts
+from hone.options import option
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hone.objectives.objective import Batch
+
+MASKED = -100
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+
+
+@dataclass(frozen=True)
+class Seq2Seq(Objective):
+    """A target text for a source text."""
+
+    columns: ClassVar[tuple[str, ...]] = ("text", "target")
+    text: ClassVar[tuple[str, ...]] = ("text", "target")
+    inputs: ClassVar[tuple[str, ...]] = ("text",)
+    outputs: ClassVar[Mapping[str, str]] = {"text": "string"}
+    pipeline: ClassVar[str] = "text2text-generation"
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "rougeL": Measure("ROUGE-L"),
+        "rouge1": Measure("ROUGE-1"),
+        "rouge2": Measure("ROUGE-2"),
+        "bleu": Measure("BLEU (0 to 100)", share=False),
+    }
+    untuned: ClassVar[bool] = True
+    needs_rows: ClassVar[bool] = True
+
+    prefix: str = option("", "What is put before each source, such as 'summarize: ' for T5.")
+    max_target_length: int = option(
+        64, "The most tokens of a target that is learned, and of a text that is made.", ge=2
+    )
+    num_beams: int = option(1, "Beams of the search for a text; 1 is greedy.", ge=1, le=64)
+
+    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`text`, which may be called `source` and be a list of sentences, and `target`, perhaps a list of references.
+
+        Raises ValueError where either is empty or no text.
+        """
+        name = "text" if "text" in values else "source"
+        source, target = values.get(name), values.get("target")
+        if source is None or target is None:
+            return values  # ingest says which column is not there
+        if isinstance(source, (list, tuple)):
+            source = " ".join(_text(part, f"{name}[{n}]").strip() for n, part in enumerate(source))
+        if not _text(source, name).strip():
+            raise ValueError(f"empty text: {name}")
+        if isinstance(target, str):
+            target = references_of(target)
+        if not isinstance(target, (list, tuple)) or not target:
+            raise ValueError("no reference: target is neither a text nor a list of texts")
+        for n, reference in enumerate(target):
+            if not _text(reference, f"target[{n}]").strip():
+                raise ValueError(f"empty text: target[{n}]")
+        return {**values, "text": source, "target": list(target) if len(target) > 1 else target[0]}
+
+    def texts(self, rows: pa.Table) -> list[str]:
+        """The source and all references, one below the other."""
+        both = zip(*(rows[name].to_pylist() for name in self.columns), strict=True)
+        return ["\n".join([source or "", *references_of(target or "")]) for source, target in both]
+
+    def pieces(self, column: str, value: str) -> list[str]:
+        """A source, or each of the references."""
+        return references_of(value) if column == "target" else [value]
+
+    def joined(self, column: str, value: str, pieces: list[str]) -> str:
+        """The value with its texts rewritten."""
+        return pieces[0] if len(pieces) == 1 else json.dumps(pieces, ensure_ascii=False)
+
+    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+        """A row is dropped where a reference has become empty."""
+        whole = [all(one.strip() for one in references_of(value or "")) for value in after["target"].to_pylist()]
+        return after, ["" if is_whole else "an emptied reference" for is_whole in whole]
+
+    def targets(self, train: pa.Table) -> dict[str, Any]:
+        """Nothing: no row says what the head must be."""
+        return {}
+
+    def encode(
+        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+    ) -> pa.Table:
+        """`id`, `input_ids` of prefix and source, `labels` of the first reference (list<int32>), and tokens cut.
+
+        `lost` are those of the source beyond `max_length`, `target_lost` those of the reference beyond
+        `max_target_length` (int32). Raises DataError for a null.
+        """
+        import pyarrow as pa
+
+        wanted = self.columns if answer else self.inputs
+        for name in wanted:
+            if rows[name].null_count:
+                at = rows["id"].filter(rows[name].is_null())[0].as_py()
+                raise DataError(f"a row has no {name}", where=f"row {at}", fix="Drop such rows.")
+        # One limit for both: the tokenizer keeps it, and threads share the tokenizer.
+        longest = max(max_length, self.max_target_length)
+        sources = [self.prefix + text for text in rows["text"].to_pylist()]
+        ids, lost = _cut(tokenizer, *encode_texts(tokenizer, sources, longest), max_length)
+        columns = {"id": rows["id"].cast(pa.string()), "input_ids": ids}
+        if answer:
+            first = [references_of(value)[0] for value in rows["target"].to_pylist()]
+            labels, cut = _cut(tokenizer, *encode_texts(tokenizer, first, longest), self.max_target_length)
+            columns |= {"labels": labels, "target_lost": cut}
+        return pa.table({**columns, "lost": lost})
+
+    def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
+        """input_ids, attention_mask [rows, source] and labels [rows, target], -100 after their end."""
+        batch = {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
+        return {**batch, "labels": padded(rows["labels"], MASKED)} if "labels" in rows else batch
+
+    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+        """The encoder-decoder with its own head, float32.
+
+        Raises ModelError where the base is none, ConfigError where it has no `max_target_length` positions.
+        """
+        model = load_with_head("AutoModelForSeq2SeqLM", base, whole=True)
+        positions = getattr(model.config, "max_position_embeddings", None) or 10**9
+        if self.max_target_length > positions:
+            raise ConfigError(
+                f"{self.max_target_length} is more than the {positions} tokens that the base model can write",
+                where="objective.max_target_length",
+                fix=f"Set it to {positions} or less.",
+            )
+        return settle(model, beams=self.num_beams, most=self.max_target_length)
+
+    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+        """The summed cross entropy of the references' tokens, float32, and their number."""
+        from torch.nn.functional import cross_entropy
+
+        labels = batch["labels"]
+        total = cross_entropy(_logits(model, batch).flatten(0, 1), labels.flatten(), reduction="sum")
+        return total, int((labels != MASKED).sum())
+
+    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """`generated`: the token ids that the model makes up; with labels also `scores`, their mean loss by row."""
+        from torch.nn.functional import cross_entropy
+
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        found: dict[str, Any] = {
+            "generated": continued(model, inputs, most=self.max_target_length, beams=self.num_beams)
+        }
+        if "labels" in batch:
+            labels = batch["labels"]
+            each = cross_entropy(_logits(model, batch).transpose(1, 2), labels, reduction="none").sum(1)
+            found["scores"] = (each / (labels != MASKED).sum(1)).detach().cpu().numpy()
+        return found
+
+    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
+        """With `text`, what was made up."""
+        said = [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in raw["generated"]]
+        return {**raw, "text": said}
+
+    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+        """Statistics: one, ROUGE-1, 2 and L against the best reference, and sacreBLEU's counts against all of them.
+
+        Error is what ROUGE-L lacks to 1.
+        """
+        import numpy as np
+
+        if rows is None:
+            raise ValueError("the outcome takes the rows: ROUGE and BLEU are of words")
+        references = [references_of(value) for value in rows["target"].to_pylist()]
+        scores = rouge(raw["text"], references)
+        counts = bleu_counts(raw["text"], references)
+        return Outcome(
+            statistics=np.concatenate([np.ones((len(scores), 1)), scores, counts], axis=1),
+            answers=raw["text"],
+            references=["\n".join(several) for several in references],
+            errors=1 - scores[:, 2],
+        )
+
+    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """Each of `measures`: means of ROUGE, and BLEU of all rows together."""
+        means = dict(zip(ROUGE, share(sums[1:4], sums[0]), strict=True))
+        return {name: bleu(sums[4:]) if name == "bleu" else means[name] for name in self.measures}
+
+    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+        """`lead`: the first sentence of the source. `copy`: all of it."""
+        sources = [text.strip() for text in rows["text"].to_pylist()]
+        return {"lead": {"text": [_SENTENCE.split(text)[0] for text in sources]}, "copy": {"text": sources}}
+
+    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+        """The `text` that is made of each source."""
+        return [{"text": text} for text in raw["text"]]
+
+
+def references_of(target: str) -> list[str]:
+    """The references in a value of the column `target`: a JSON list of texts, or itself alone."""
+    if target.startswith("["):
+        try:
+            found = json.loads(target)
+        except json.JSONDecodeError:
+            return [target]
+        if isinstance(found, list) and found and all(isinstance(one, str) for one in found):
+            return found
+    return [target]
+
+
+def _text(value: Any, at: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"not text: {at} is a {type(value).__name__}")
+    return value
+
+
+def _cut(
+    tokenizer: PreTrainedTokenizerBase, ids: pa.ListArray, lost: np.ndarray, most: int
+) -> tuple[pa.ListArray, pa.Array]:
+    """Rows of at most `most` tokens, the special ones at their end kept, and how many were cut of each in all."""
+    import numpy as np
+    import pyarrow as pa
+
+    lengths = np.diff(ids.offsets.to_numpy())
+    if lengths.max(initial=0) <= most:
+        return ids, pa.array(lost)
+    mask = tokenizer.backend_tokenizer.encode("a").special_tokens_mask
+    closing = next((n for n, special in enumerate(reversed(mask)) if not special), 0)
+    rows = [
+        row if len(row) <= most else [*row[: most - closing], *row[len(row) - closing :]] for row in ids.to_pylist()
+    ]
+    return pa.array(rows, ids.type), pa.array(lost + np.maximum(lengths - most, 0).astype(np.int32))
+
+
+def _logits(model: Any, batch: Batch) -> Tensor:
+    """Logits [rows, target, words], float32: of each token of the labels, given those before it."""
+    given = model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    logits: Tensor = model(**inputs, decoder_input_ids=given).logits
+    return logits.float()
