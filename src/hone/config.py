@@ -138,7 +138,8 @@ class Model(Section):
     """The base model that is fine-tuned."""
 
     base: str = Field(
-        description="A hub id, a local directory, or package:NAME/PATH for files that lie in an installed package."
+        description="A hub id, a local directory, or package:NAME/PATH for files that lie in an installed package; "
+        "${VAR} and ${VAR:-default} are replaced."
     )
     revision: str = Field("", description="The hub revision (a commit); main's newest where empty, and then recorded.")
     licence: str = Field("", description="The base model's licence, where its own files do not say.")

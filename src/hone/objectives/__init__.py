@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from hone.objectives.causal_lm import CausalLM
 from hone.objectives.objective import Objective
 from hone.objectives.text_classification import TextClassification
 
 OBJECTIVES: dict[str, type[Objective]] = {
+    "causal-lm": CausalLM,
     "text-classification": TextClassification,
 }

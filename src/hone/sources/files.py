@@ -55,7 +55,8 @@ class Files:
         min_length=1,
     )
     format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "txt", "lines"] = option(
-        "auto", "What the files are; auto goes by their names' ends. txt: a row a line, in the column text."
+        "auto",
+        "What the files are; auto goes by their names' ends. txt: a row a line (see separator), in the column text.",
     )
     splits: dict[Literal["train", "valid", "test"], str] = option(
         {}, "Which files are which split, where the data came split: {train: train*.csv, test: heldout/*}."
@@ -66,6 +67,11 @@ class Files:
         "the files of one set share: {text: '*_text.txt', label: '*_labels.txt'}.",
     )
     column_names: list[str] = option([], "The columns of csv and tsv files that have no header line.")
+    separator: str = option(
+        "\n",
+        "What parts the rows of txt files: a line feed, an empty line (two line feeds), a text such as <|endoftext|>; "
+        "where it is empty each file is one row.",
+    )
     encoding: str = option("utf-8", "The files' encoding, by Python's name for it. A byte order mark is left out.")
     delimiter: str = option("", "What parts the fields; empty: a comma for csv, a tab for tsv.", max_length=1)
     quoting: Literal["auto", "rfc4180", "none"] = option(
@@ -108,6 +114,8 @@ class Files:
             return formats.read_json(self._text(first), first.shown)
         if kind == "jsonl":
             return formats.read_jsonl(self._text(first))
+        if self.separator != "\n":
+            return formats.read_documents(self._text(first), self.separator)
         return formats.read_lines({"text": (first.shown, self._text(first))})
 
     def _text(self, place: Place) -> Iterator[str]:
