@@ -62,3 +62,22 @@ def tiny_llama(folder: Path) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def tiny_gpt2(folder: Path, vocabulary: int = 50257) -> Path:
+    """A decoder with learned positions and an untied head; without a tokenizer."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=vocabulary,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        initializer_range=0.5,
+        tie_word_embeddings=False,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder

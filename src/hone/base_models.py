@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hone.artifacts import digest_of
 from hone.errors import ModelError
+from hone.sources.places import expand
 
 # What decides a model and its tokenizer. Weights in safetensors alone: pickled ones can run code when loaded.
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -35,8 +36,10 @@ class BaseModel:
 def locate(base: str, revision: str = "", licence: str = "") -> BaseModel:
     """The base model that `base` names: package:NAME/PATH, a directory, or a hub id (fetched if it is not here).
 
-    Raises ModelError where there is none, or where its weights are not in safetensors.
+    `${VAR}` and `${VAR:-default}` in it are replaced. Raises DataError where such a variable is not set,
+    ModelError where there is no such model, or where its weights are not in safetensors.
     """
+    base = expand(base)
     if base.startswith("package:"):
         path, revision = _package_directory(base), _package_version(base)
     elif Path(base).expanduser().is_dir():

@@ -154,7 +154,7 @@ class Model(Section):
     base: str = Field(
         "",
         description="A hub id, a local directory, or package:NAME/PATH for files that lie in an installed package; "
-        "empty where the model is made from scratch.",
+        "${VAR} and ${VAR:-default} are replaced. Empty where the model is made from scratch.",
     )
     scratch: Scratch | None = Field(None, description=Scratch.__doc__)
     revision: str = Field("", description="The hub revision (a commit); main's newest where empty, and then recorded.")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,10 @@ class Account:
     """What became of a split's rows. Lengths are in tokens before the cut; `longest` holds (length, id) of cut rows.
 
     `target_lost` holds the tokens cut off each row's target, where an objective has such: the column `target_lost`.
+    A row that is encoded in several pieces is one row; `sequences` are what the model is given.
     """
 
+    sequences: int = 0
     lengths: list[np.ndarray] = field(default_factory=list)
     lost_tokens: int = 0
     truncated_rows: int = 0
@@ -47,17 +50,24 @@ class Account:
     target_lost: list[np.ndarray] = field(default_factory=list)
 
     def add(self, encoded: pa.Table) -> None:
-        """Count a batch of rows as `Objective.encode` gives them."""
+        """Count a batch of rows as `Objective.encode` gives them: the pieces of one row stand in succession."""
+        import numpy as np
+        import pyarrow as pa
         import pyarrow.compute as pc
 
-        lost = encoded["lost"].to_numpy()
-        lengths = pc.list_value_length(encoded["input_ids"]).to_numpy() + lost
+        if not len(encoded):
+            return
+        ids = encoded["id"].combine_chunks()
+        firsts = np.flatnonzero(np.r_[True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)])
+        lost = np.add.reduceat(encoded["lost"].to_numpy(), firsts)
+        lengths = np.add.reduceat(pc.list_value_length(encoded["input_ids"]).to_numpy(), firsts) + lost
         cut = lost.nonzero()[0]
+        self.sequences += len(encoded)
         self.lengths.append(lengths)
         self.lost_tokens += int(lost.sum())
         self.truncated_rows += len(cut)
-        ids = encoded["id"].take(cut).to_pylist()
-        self.longest = heapq.nlargest(5, [*self.longest, *zip(lengths[cut].tolist(), ids, strict=True)])
+        names = ids.take(pa.array(firsts[cut])).to_pylist()
+        self.longest = heapq.nlargest(5, [*self.longest, *zip(lengths[cut].tolist(), names, strict=True)])
         if "target_lost" in encoded.column_names:
             self.target_lost.append(encoded["target_lost"].to_numpy())
 
@@ -69,6 +79,7 @@ class Account:
         median, p95 = np.quantile(lengths, (0.5, 0.95), method="higher") if len(lengths) else (0, 0)
         return {
             "rows": len(lengths),
+            "sequences": self.sequences,
             "tokens": int(lengths.sum()) - self.lost_tokens,
             "truncated_rows": self.truncated_rows,
             "lost_tokens": self.lost_tokens,
@@ -107,9 +118,10 @@ def tokenize(
 ) -> Product:
     """Token ids of the three splits in the directory `splits`, written batch by batch to Arrow files in `out`.
 
-    `base` is the base model's directory. The same rows give the same bytes. Rows that the objective leaves out are
-    in dropped.arrow, with their split and the reason. Raises DataError where more than the share `max_truncated` of a
-    split's rows is cut, or more than `max_dropped` left out; ConfigError where the base has no `max_length` positions.
+    `base` is the base model's directory. Training rows are packed where the objective does that. The same rows give
+    the same bytes. Rows that the objective leaves out are in dropped.arrow, with their split and the reason. Raises
+    DataError where more than the share `max_truncated` of a split's rows is cut, or more than `max_dropped` left out;
+    ConfigError where the base has no `max_length` positions.
     """
     import pyarrow.parquet as pq
 
@@ -143,6 +155,7 @@ def tokenize(
                 on_progress(Progress(done, total, note=split))
             _check_dropped(split, dropped[split], file.metadata.num_rows, max_dropped, objective.leaves_out)
             _check_truncation(split, account, max_length, max_truncated, positions)
+        accounts["train"].sequences = _pack(out / "train.arrow", objective, max_length)
     seconds = time.perf_counter() - began
     facts: dict[str, Any] = {"splits": {split: account.facts() for split, account in accounts.items()}}
     if any(dropped.values()):
@@ -230,6 +243,24 @@ def _written(batches: Iterator[pa.Table], path: Path) -> Iterator[pa.Table]:
         for batch in batches:
             writer.write_table(batch)
             yield batch
+
+
+def _pack(path: Path, objective: Objective, max_length: int) -> int:
+    """Put several training rows into one, where the objective does that; gives the number of rows in the file."""
+    import pyarrow as pa
+
+    tokens = read_tokens(path)
+    batches = objective.packed(tokens, max_length) if len(tokens) else None
+    if batches is None:
+        return len(tokens)
+    work, rows = path.with_suffix(".packed"), 0
+    first = next(batches)
+    with pa.ipc.new_file(work, first.schema) as writer:
+        for batch in chain([first], batches):
+            writer.write_table(batch)
+            rows += batch.num_rows
+    work.replace(path)
+    return rows
 
 
 def _limits(base: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import pytest
 
 from hone.artifacts import file_digest
 from hone.base_models import locate
-from hone.errors import ModelError
+from hone.errors import DataError, ModelError
 
 
 @pytest.fixture
@@ -25,6 +25,14 @@ def model(tmp_path: Path) -> Path:
 def test_a_directory_is_a_base_model_with_the_licence_of_its_card(model: Path) -> None:
     found = locate(str(model))
     assert (found.path, found.licence, found.revision) == (model, "mit", "")
+
+
+def test_a_variable_of_the_environment_may_name_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_BASE", str(model))
+    assert locate("${MY_BASE}").path == locate(str(model)).path
+    monkeypatch.delenv("MY_BASE")
+    with pytest.raises(DataError, match="the environment variable MY_BASE is not set"):
+        locate("${MY_BASE}")
 
 
 def test_the_config_has_the_last_word_on_the_licence(model: Path) -> None:

@@ -49,6 +49,7 @@ def test_the_account_adds_up(base: Path, tmp_path: Path) -> None:
     # [CLS] and [SEP] count: rows of 2, 3, 12 and 32 tokens, the last cut to 16.
     assert product.facts["splits"]["train"] == {
         "rows": 4,
+        "sequences": 4,
         "tokens": 2 + 3 + 12 + 16,
         "truncated_rows": 1,
         "lost_tokens": 16,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hone.objectives.causal_lm import CausalLM
 from hone.objectives.chat import Chat
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.objective import Objective
@@ -14,6 +15,7 @@ from hone.plugins import installed
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "question-answering": QuestionAnswering,
+    "causal-lm": CausalLM,
     "text-classification": TextClassification,
     "multi-label-classification": MultiLabelClassification,
     "regression": Regression,

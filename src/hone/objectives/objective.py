@@ -6,7 +6,7 @@ Needs torch, transformers and pyarrow alone, and lies in every registered model:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -146,6 +146,13 @@ class Objective(ABC):
 
         A row may become several. Without `answer` the rows have the `inputs` alone, and nothing is there to compare.
         """
+
+    def packed(self, tokens: pa.Table, max_length: int) -> Iterator[pa.Table] | None:
+        """The encoded training rows, several in one of at most `max_length` tokens, batch by batch.
+
+        None where each is learned from by itself. `tokens` is mapped into memory, and not meant to be copied whole.
+        """
+        return None
 
     @abstractmethod
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:

@@ -59,7 +59,8 @@ class Files:
     )
     format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "txt", "lines", "conll", "squad"] = option(
         "auto",
-        "What the files are; auto goes by their names' ends. txt: a row a line, in the column text. conll: a token and "
+        "What the files are; auto goes by their names' ends. txt: a row a line (see separator), in the column text. "
+        "conll: a token and "
         "its tag a line, sentences parted by empty lines. squad: the JSON of SQuAD 1.1 and 2.0, a row a question.",
     )
     splits: dict[Literal["train", "valid", "test"], str] = option(
@@ -71,6 +72,11 @@ class Files:
         "the files of one set share: {text: '*_text.txt', label: '*_labels.txt'}.",
     )
     column_names: list[str] = option([], "The columns of csv and tsv files that have no header line.")
+    separator: str = option(
+        "\n",
+        "What parts the rows of txt files: a line feed, an empty line (two line feeds), a text such as <|endoftext|>; "
+        "where it is empty each file is one row.",
+    )
     encoding: str = option("utf-8", "The files' encoding, by Python's name for it. A byte order mark is left out.")
     delimiter: str = option("", "What parts the fields; empty: a comma for csv, a tab for tsv.", max_length=1)
     quoting: Literal["auto", "rfc4180", "none"] = option(
@@ -117,6 +123,8 @@ class Files:
             return annotated.read_conll(self._text(first))
         if kind == "squad":
             return annotated.read_squad(self._text(first), first.shown)
+        if self.separator != "\n":
+            return formats.read_documents(self._text(first), self.separator)
         return formats.read_lines({"text": (first.shown, self._text(first))})
 
     def _text(self, place: Place) -> Iterator[str]:

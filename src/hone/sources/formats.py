@@ -83,6 +83,37 @@ def read_lines(columns: Mapping[str, tuple[str, Iterable[str]]]) -> Iterator[Row
         yield values, _NUL if any("\0" in line for line in row) else ""
 
 
+def read_documents(pieces: Iterable[str], separator: str) -> Iterator[Row]:
+    """A row for each text between two of `separator`, or for the whole where it is ''.
+
+    Line feeds around a document are left out, and documents of nothing but spaces; every line ends with a line feed.
+    """
+    for text in _parted(_unix(pieces), separator):
+        if text.strip():
+            yield {"text": text.strip("\n")}, _NUL if "\0" in text else ""
+
+
+def _parted(pieces: Iterable[str], separator: str) -> Iterator[str]:
+    if not separator:
+        yield "".join(pieces)
+        return
+    begun = ""
+    for piece in pieces:
+        *whole, begun = (begun + piece).split(separator)
+        yield from whole
+    yield begun
+
+
+def _unix(pieces: Iterable[str]) -> Iterator[str]:
+    """The text with line feeds for every end of a line; a carriage return at a piece's end waits for the next."""
+    waiting = ""
+    for piece in pieces:
+        text = waiting + piece
+        waiting = "\r" if text.endswith("\r") else ""
+        yield text.removesuffix("\r").replace("\r\n", "\n")
+    yield waiting
+
+
 def read_parquet(file: BinaryIO, shown: str) -> Iterator[Row]:
     """The rows of a Parquet file, a thousand in memory at a time."""
     import pyarrow as pa

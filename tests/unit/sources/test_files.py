@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from hone.artifacts import file_digest
 from hone.errors import ConfigError, DataError, ServiceError
+from hone.sources import formats
 from hone.sources.files import Files
 from hone.sources.source import RawRow
 
@@ -51,6 +52,31 @@ def csv_text(rows: list[list[str]], **how: Any) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, **how).writerows(rows)
     return buffer.getvalue()
+
+
+class TestDocuments:
+    def test_an_empty_line_parts_them_whatever_ends_a_line(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.txt", "One:\nmy\n\n\nTwo:\r\nyour\r\n\r\n \n\nThree")
+        rows = read(path, separator="\n\n")
+        assert [row.values["text"] for row in rows] == ["One:\nmy", "Two:\nyour", "Three"]
+        assert [row.where for row in rows] == ["a.txt:1", "a.txt:2", "a.txt:3"]
+
+    def test_a_text_of_ones_own_parts_them_or_nothing_does(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.txt", "\nOne\n\nmore\n<|endoftext|>\nTwo\n<|endoftext|>\n")
+        assert [row["text"] for row in values(path, separator="<|endoftext|>")] == ["One\n\nmore", "Two"]
+        whole = "One\n\nmore\n<|endoftext|>\nTwo\n<|endoftext|>"
+        assert [row["text"] for row in values(path, separator="")] == [whole]
+
+    def test_a_separator_may_stand_where_two_pieces_meet(self) -> None:
+        pieces = ["One\r", "\n\r", "\nTwo", "\n", "\nThree\r"]
+        assert [row["text"] for row, _ in formats.read_documents(pieces, "\n\n")] == ["One", "Two", "Three\r"]
+
+    def test_the_speeches_of_shakespeare(self, shared: Path) -> None:
+        path = str(shared / "datasets" / "tinyshakespeare" / "input.txt")
+        texts = [row["text"] for row in values(path, separator="\n\n")]
+        assert len(texts) == 7222
+        assert texts[1] == "All:\nSpeak, speak."
+        assert "".join("".join(texts).split()) == "".join(Path(path).read_text("utf8").split())
 
 
 class TestCsv:

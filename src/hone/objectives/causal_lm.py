@@ -1,0 +1,321 @@
+"""Continued pre-training of decoders on plain text: the next token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import exp
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from hone.errors import ModelError
+from hone.objectives.heads import load_with_head
+from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.packing import best_fit_decreasing, check_kept_apart, packed, position_ids
+from hone.objectives.padding import attention_mask, padded
+from hone.objectives.plain_text import (
+    IGNORED,
+    by_row,
+    encodings,
+    grouped,
+    joined,
+    lists,
+    owners,
+    parts,
+    texts_of,
+    token_losses,
+)
+from hone.objectives.statistics import share
+from hone.options import option
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hone.objectives.objective import Batch
+
+_STATISTICS = ("nll", "tokens", "bytes")
+
+
+@dataclass(frozen=True)
+class CausalLM(Objective):
+    """The next token of plain text."""
+
+    columns: ClassVar[tuple[str, ...]] = ("text",)
+    text: ClassVar[tuple[str, ...]] = ("text",)
+    inputs: ClassVar[tuple[str, ...]] = ("text",)
+    outputs: ClassVar[Mapping[str, str]] = {"continuation": "string", "perplexity": "double"}
+    pipeline: ClassVar[str] = "text-generation"
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "perplexity": Measure("Perplexity per token", lower=True, share=False),
+        "bits_per_byte": Measure("Bits per byte", lower=True, share=False),
+        "loss": Measure("Loss per token", lower=True, share=False),
+        "old_perplexity": Measure("Perplexity of the old domain", lower=True, share=False),
+    }
+    untuned: ClassVar[bool] = True
+
+    packing: bool = option(True, "Put several documents into one training row; they do not see each other.")
+    long_documents: Literal["split", "truncate"] = option(
+        "split", "What is done with documents of more than tokenization.max_length tokens: split loses nothing."
+    )
+    old_domain: tuple[str, ...] = option(
+        (),
+        "Files (globs of the names that rows have as their source) with text of the kind the base model knew before: "
+        "they count for the figure old_perplexity and for no other.",
+        learning=True,
+    )
+    max_new_tokens: int = option(
+        64, "The most tokens that the served model goes on with.", learning=True, ge=1, le=4096
+    )
+
+    def targets(self, train: pa.Table) -> dict[str, Any]:
+        """Nothing: the head is the base model's own."""
+        return {}
+
+    def encode(
+        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+    ) -> pa.Table:
+        """`id`, `input_ids`, `closed` (1 where the last token is the end that was set), `bytes` and `lost`.
+
+        A long document becomes several rows: each begins with the last token of the one before, so that every token
+        but the document's first is a target once, whatever the length (rolling windows as in EleutherAI's
+        lm-evaluation-harness). `bytes` of UTF-8 stand in a document's first row. Without `answer` no end is set, and
+        the last row has the `prompt` to go on from and the token `end` to stop at.
+        Raises DataError for a text that is null, ModelError where the tokenizer has no end-of-text token.
+        """
+        import pyarrow as pa
+
+        end = _end_of_text(tokenizer)
+        texts = texts_of(rows)
+        encoded = [encoding.ids for encoding in encodings(tokenizer, texts)]
+        sizes = [len(text.encode()) for text in texts]
+        lost = [0] * len(texts)
+        if not answer:
+            encoded = [ids or [_start_of_text(tokenizer)] for ids in encoded]
+        else:
+            encoded = [ids if ids and ids[-1] == end else [*ids, end] for ids in encoded]
+            if self.long_documents == "truncate":
+                encoded, sizes, lost = _truncated(tokenizer, texts, encoded, sizes, max_length)
+        pieces = [_pieces(ids, max_length) for ids in encoded]
+        of = [row for row, some in enumerate(pieces) for _ in some]
+        firsts = [place == 0 for some in pieces for place in range(len(some))]
+        lasts = [place + 1 == len(some) for some in pieces for place in range(len(some))]
+        columns: dict[str, Any] = {
+            "id": rows["id"].cast(pa.string()).take(pa.array(of, pa.int64())),
+            "input_ids": lists([piece for some in pieces for piece in some]),
+        }
+        if answer:
+            closed = [int(last and not lost[row]) for row, last in zip(of, lasts, strict=True)]
+            columns["closed"] = pa.array(closed, pa.int32())
+            columns["bytes"] = pa.array([sizes[row] * first for row, first in zip(of, firsts, strict=True)], pa.int64())
+        else:
+            prompts = [encoded[row][-max_length:] if last else [] for row, last in zip(of, lasts, strict=True)]
+            columns |= {"prompt": lists(prompts), "end": pa.array([end] * len(of), pa.int32())}
+        cut = [lost[row] * last for row, last in zip(of, lasts, strict=True)]
+        return pa.table(columns | {"lost": pa.array(cut, pa.int32())})
+
+    def packed(self, tokens: pa.Table, max_length: int) -> Iterator[pa.Table] | None:
+        """The training rows packed into rows of at most `max_length` tokens; `documents` has the lengths of each."""
+        import pyarrow.compute as pc
+
+        if not self.packing:
+            return None
+        lengths = pc.list_value_length(tokens["input_ids"]).to_numpy()
+        return packed(tokens, best_fit_decreasing(lengths, max_length))
+
+    def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
+        """input_ids and labels [rows, longest], int64: each label is the token of its own place, -100 for none.
+
+        `position_ids` where documents share a row; `text_labels` without the end that was set; `prompt_ids`,
+        `prompt_mask` (padded on the left) and `end` [rows] where a text is to be gone on with. There is no attention
+        mask: padding is on the right, where no token of a text looks.
+        """
+        import torch
+
+        ids = rows["input_ids"]
+        batch = {"input_ids": padded(ids, pad_id), "labels": padded(ids, IGNORED)}
+        batch["labels"][:, 0] = IGNORED
+        if any(len(documents) > 1 for documents in rows.get("documents", ())):
+            batch["position_ids"] = position_ids(rows["documents"], batch["labels"].shape[1])
+            batch["labels"][batch["position_ids"] == 0] = IGNORED
+        if "closed" in rows:
+            batch["text_labels"] = batch["labels"].clone()
+            for row, (tokens, closed) in enumerate(zip(ids, rows["closed"], strict=True)):
+                if closed:
+                    batch["text_labels"][row, len(tokens) - 1] = IGNORED
+        if "prompt" in rows:
+            turned = [[*reversed(prompt), pad_id][: max(1, len(prompt))] for prompt in rows["prompt"]]
+            batch["prompt_ids"] = padded(turned, pad_id).flip(1)
+            shown = attention_mask(turned) * torch.tensor([[int(len(prompt) > 0)] for prompt in rows["prompt"]])
+            batch["prompt_mask"] = shown.flip(1)
+            batch["end"] = torch.tensor([int(end) for end in rows["end"]])
+        return batch
+
+    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+        """The decoder in float32 with its own head.
+
+        Raises ModelError where a weight is not there, or where packed documents would see into each other.
+        """
+        model = load_with_head("AutoModelForCausalLM", base, whole=True)
+        if self.packing:
+            check_kept_apart(model, str(base))
+        return model
+
+    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+        """The summed negative log-likelihood, float32, and its number of tokens, the ends of documents among them."""
+        labels = _next(batch["labels"])
+        return token_losses(_logits(model, batch), labels).sum(), int((labels != IGNORED).sum())
+
+    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """By encoded row `nll` and `tokens` of its text, `scores`, the mean log-likelihood of a token, and more.
+
+        The end that was set does not count: a base model that has never seen one would look worse than it reads.
+        Where there is a prompt, also that and the ids that follow it, `continued`.
+        """
+        names = ("input_ids", "text_labels" if "text_labels" in batch else "labels")
+        found = joined(_likelihood(model, part, names[1]) for part in parts(model, batch, names))
+        return found | (_continued(model, batch, self.max_new_tokens) if "prompt_ids" in batch else {})
+
+    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
+        """With `continuation`, the text after the prompt, where something was generated."""
+        if "continued" not in raw:
+            return raw
+        pairs = zip(raw["prompt"], raw["continued"], strict=True)
+        return {**raw, "continuation": [_after(tokenizer, prompt, ids) for prompt, ids in pairs]}
+
+    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+        """Statistics are, by document, nll, tokens and bytes: three of the new domain, then three of the old."""
+        import numpy as np
+
+        owner = owners(tokens)
+        own = by_row(owner, [raw["nll"], raw["tokens"], tokens["bytes"].to_numpy()])
+        loss = own[:, 0] / np.maximum(own[:, 1], 1)
+        old = np.array([self._is_old(name) for name in tokens["id"].unique().to_pylist()], bool)
+        return Outcome(
+            statistics=np.concatenate([own * ~old[:, None], own * old[:, None]], axis=1),
+            answers=[f"perplexity {exp(min(one, 700)):.4g}" for one in loss.tolist()],
+            references=[f"{int(count)} tokens" for count in own[:, 1].tolist()],
+            errors=loss,
+        )
+
+    def _is_old(self, name: str) -> bool:
+        """Whether a row, by its id (its source, a colon, its place there), is of the old domain."""
+        return any(fnmatchcase(name, f"{pattern}:*") for pattern in self.old_domain)
+
+    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """`perplexity`, `bits_per_byte` and `loss` of the new domain, or of the old where there is no other text."""
+        import numpy as np
+
+        new, old = np.split(sums, 2)
+        nll, tokens, size = np.where(new[1] > 0, new, old)
+        loss = share(nll, tokens)
+        figures = {"perplexity": np.exp(loss), "bits_per_byte": share(nll, size) / np.log(2), "loss": loss}
+        if old[1].any():
+            figures["old_perplexity"] = np.exp(share(old[0], old[1]))
+        return figures
+
+    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+        """The text's `continuation`, greedy, its own `perplexity` (1 for a text of one token), and its `tokens`."""
+        owner = owners(tokens)
+        texts = grouped(owner, raw.get("continuation", [""] * len(tokens)))
+        return [
+            {"continuation": "".join(text), "perplexity": exp(min(nll / max(count, 1), 700)), "tokens": int(count)}
+            for text, (nll, count) in zip(texts, by_row(owner, [raw["nll"], raw["tokens"]]).tolist(), strict=True)
+        ]
+
+
+def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> int:
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            "its tokenizer has no end-of-text token, which closes each document",
+            where=tokenizer.name_or_path,
+            fix="Name one as eos_token in tokenizer_config.json.",
+        )
+    return int(tokenizer.eos_token_id)
+
+
+def _start_of_text(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What a text of nothing is gone on with: the end of the text before it, where a base has no start."""
+    return int(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
+
+
+def _pieces(ids: list[int], max_length: int) -> list[list[int]]:
+    """Ids in pieces of at most `max_length`, each beginning with the last of the one before."""
+    starts = range(0, max(1, len(ids) - 1), max_length - 1)
+    return [ids[start : start + max_length] for start in starts]
+
+
+def _truncated(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    encoded: Sequence[list[int]],
+    sizes: Sequence[int],
+    max_length: int,
+) -> tuple[list[list[int]], list[int], list[int]]:
+    """The first `max_length` ids of each text, the bytes of what they stand for, and how many were lost."""
+    lost = [max(0, len(ids) - max_length) for ids in encoded]
+    kept, left = [ids[:max_length] for ids in encoded], list(sizes)
+    cut = [row for row, tokens in enumerate(lost) if tokens]
+    for row, encoding in zip(cut, encodings(tokenizer, [texts[row] for row in cut]), strict=True):
+        left[row] = len(texts[row][: encoding.offsets[max_length - 1][1]].encode())
+    return kept, left, lost
+
+
+def _logits(model: Any, batch: Batch) -> Tensor:
+    """Next-token logits; without a cache, for with one transformers does not look at where positions restart."""
+    positions = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
+    logits: Tensor = model(input_ids=batch["input_ids"], use_cache=False, **positions).logits
+    return logits
+
+
+def _next(labels: Tensor) -> Tensor:
+    """The label of the token that follows each place."""
+    from torch.nn.functional import pad
+
+    return pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
+def _likelihood(model: Any, batch: Batch, labels: str) -> dict[str, Tensor]:
+    wanted = _next(batch[labels])
+    nll = token_losses(_logits(model, batch), wanted).double().sum(1)
+    tokens = (wanted != IGNORED).sum(1)
+    return {"nll": nll, "tokens": tokens, "scores": -nll / tokens.clamp(min=1)}
+
+
+def _continued(model: Any, batch: Batch, most: int) -> dict[str, Any]:
+    """The greedy continuation of each prompt, which leaves room for it: `prompt` and `continued`, lists of ids."""
+    from transformers import GenerationConfig
+
+    own = model.generation_config.eos_token_id
+    ends = {int(batch["end"][0]), *(own if isinstance(own, list) else [own] if own is not None else [])}
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
+    most = min(most, positions - 1)
+    asked = batch["prompt_mask"].any(1).nonzero().flatten()
+    ids, mask = (batch[name][asked, -(positions - most) :] for name in ("prompt_ids", "prompt_mask"))
+    settings = GenerationConfig(
+        max_new_tokens=most, do_sample=False, eos_token_id=sorted(ends), pad_token_id=int(batch["end"][0])
+    )
+    found: dict[str, list[list[int]]] = {name: [[] for _ in batch["end"]] for name in ("prompt", "continued")}
+    if len(asked):
+        written = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+        for row, prompt, shown, whole in zip(asked.tolist(), ids, mask, written, strict=True):
+            found["prompt"][row] = prompt[shown.bool()].tolist()
+            found["continued"][row] = _until(whole[ids.shape[1] :].tolist(), ends)
+    return found
+
+
+def _until(ids: list[int], ends: set[int]) -> list[int]:
+    """The ids before the first end."""
+    return ids[: next((place for place, one in enumerate(ids) if one in ends), len(ids))]
+
+
+def _after(tokenizer: PreTrainedTokenizerBase, prompt: list[int], continued: list[int]) -> str:
+    """The text that `continued` adds to `prompt`: decoded alone it would lose the space that it begins with."""
+    before, whole = (
+        tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        for ids in (prompt, [*prompt, *continued])
+    )
+    return str(whole[len(before) :])

@@ -1,0 +1,112 @@
+"""Plain text as rows to learn from: what the objectives of continued pre-training share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from hone.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from hone.objectives.objective import Batch
+
+IGNORED = -100  # the label of a token that is no target, as PyTorch has it
+
+# Logits that are held at once where a model is only read: 1 GiB of float32. A row of 2,048 tokens has 0.4 with GPT-2.
+_LOGITS = 1 << 28
+
+
+def texts_of(rows: pa.Table) -> list[str]:
+    """The column `text`; raises DataError for a text that is null."""
+    if rows["text"].null_count:
+        first = rows["id"].filter(rows["text"].is_null())[0].as_py()
+        raise DataError("a row has no text", where=f"row {first}", fix="Drop such rows.")
+    texts: list[str] = rows["text"].to_pylist()
+    return texts
+
+
+def encodings(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 0, special: bool = True
+) -> list[Any]:
+    """The texts' encodings with offsets and word ids; with `max_length` what does not fit is in `overflowing`.
+
+    Threads may call it at once for one `max_length`.
+    """
+    backend = tokenizer.backend_tokenizer
+    cut = {"max_length": max_length, "stride": 0, "strategy": "longest_first", "direction": "right"}
+    if backend.padding is not None or backend.truncation != (cut if max_length else None):
+        backend.no_padding()
+        if max_length:
+            backend.enable_truncation(**cut)
+        else:
+            backend.no_truncation()
+    found: list[Any] = backend.encode_batch(list(texts), add_special_tokens=special)
+    return found
+
+
+def lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
+    """Rows of ids as list<int32>."""
+    import numpy as np
+    import pyarrow as pa
+
+    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    values = np.fromiter(chain.from_iterable(rows), np.int32, count=int(ends[-1]))
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
+
+
+def owners(tokens: pa.Table) -> np.ndarray:
+    """For each encoded row the place of the row that it is a piece of, in the order in which rows first come."""
+    import numpy as np
+
+    found: np.ndarray = tokens["id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    return found
+
+
+def by_row(owner: np.ndarray, statistics: Iterable[Any]) -> np.ndarray:
+    """The statistics of encoded rows, summed over the pieces of each row: float64 [rows, k]."""
+    import numpy as np
+
+    size = int(owner.max(initial=-1)) + 1
+    columns = [np.bincount(owner, np.asarray(values, np.float64), size) for values in statistics]
+    return np.stack(columns, axis=1)
+
+
+def grouped(owner: np.ndarray, values: Sequence[Any]) -> list[list[Any]]:
+    """The values of encoded rows, by row, in the order of its pieces."""
+    found: list[list[Any]] = [[] for _ in range(int(owner.max(initial=-1)) + 1)]
+    for place, value in zip(owner.tolist(), values, strict=True):
+        found[place].append(value)
+    return found
+
+
+def parts(model: Any, batch: Batch, names: Sequence[str]) -> Iterable[Batch]:
+    """The batch's tensors `names` whole, or in parts of fewer rows where its logits would take more than 1 GiB."""
+    first = batch[names[0]]
+    rows = max(1, _LOGITS // max(1, first.shape[1] * model.config.get_text_config().vocab_size))
+    if rows >= len(first):
+        yield {name: batch[name] for name in names}
+        return
+    for start in range(0, len(first), rows):
+        yield {name: batch[name][start : start + rows] for name in names}
+
+
+def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """The negative log-likelihood of each label, float32 [rows, tokens]; 0 where there is none."""
+    from torch.nn.functional import cross_entropy
+
+    flat = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none", ignore_index=IGNORED)
+    return flat.view(labels.shape)
+
+
+def joined(read: Iterable[Mapping[str, Tensor]]) -> dict[str, Any]:
+    """What was read of a batch's parts, by name, as arrays [rows] on the CPU."""
+    import torch
+
+    each = list(read)
+    return {name: torch.cat([part[name] for part in each]).detach().cpu().numpy() for name in each[0]}
