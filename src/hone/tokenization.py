@@ -35,9 +35,14 @@ BATCH_BYTES = 4 << 20
 
 @dataclass
 class Account:
-    """What became of a split's rows. Lengths are in tokens before the cut; `longest` holds (length, id) of cut rows."""
+    """What became of a split's rows. Lengths are in tokens before the cut; `longest` holds (length, id) of cut rows.
+
+    `needed` is the `max_length` at which nothing of a row is cut: less than its length where a row is of several
+    sequences, as its column `longest` then says.
+    """
 
     lengths: list[np.ndarray] = field(default_factory=list)
+    needed: list[np.ndarray] = field(default_factory=list)
     lost_tokens: int = 0
     truncated_rows: int = 0
     longest: list[tuple[int, str]] = field(default_factory=list)
@@ -48,12 +53,14 @@ class Account:
 
         lost = encoded["lost"].to_numpy()
         lengths = pc.list_value_length(encoded["input_ids"]).to_numpy() + lost
+        needed = encoded["longest"].to_numpy() if "longest" in encoded.column_names else lengths
         cut = lost.nonzero()[0]
         self.lengths.append(lengths)
+        self.needed.append(needed)
         self.lost_tokens += int(lost.sum())
         self.truncated_rows += len(cut)
         ids = encoded["id"].take(cut).to_pylist()
-        self.longest = heapq.nlargest(5, [*self.longest, *zip(lengths[cut].tolist(), ids, strict=True)])
+        self.longest = heapq.nlargest(5, [*self.longest, *zip(needed[cut].tolist(), ids, strict=True)])
 
     def facts(self) -> dict[str, int]:
         """Counts for the manifest; `tokens` are those that stayed, the other lengths those of whole rows."""
@@ -75,7 +82,7 @@ class Account:
         """The least `max_length` that cuts no more than the share `max_truncated` of the rows."""
         import numpy as np
 
-        lengths = np.sort(np.concatenate(self.lengths))
+        lengths = np.sort(np.concatenate(self.needed))
         return int(lengths[len(lengths) - 1 - int(max_truncated * len(lengths))])
 
 

@@ -72,6 +72,8 @@ def evaluate(
     DataError where the test split is empty or not the one that was tokenized, ModelError where the saved model
     cannot be loaded as it would be served, or where merged weights and adapter do not score alike.
     """
+    import pyarrow as pa
+
     test, train = read_tokens(tokens / "test.arrow"), read_tokens(tokens / "train.arrow")
     rows = _rows_of(test, splits / "test.parquet", slices, objective)
     targets = json.loads((tokens / TARGETS).read_text("utf8"))
@@ -91,6 +93,8 @@ def evaluate(
         said["neighbours"] = baselines.neighbours(base, train, test, neighbours, reader, advance, targets)
     if objective.untuned:
         said["untuned"] = baselines.untuned(base, test, reader, advance, targets)
+        for name, values in objective.refer(said["untuned"]).items():
+            test = test.append_column(name, pa.array(values))
     outcomes = {name: objective.outcome(test, raw, targets, rows) for name, raw in said.items()}
     trial = Trial(rows, objective, targets, outcomes)
     draws = metrics.resample(len(rows), resamples, seed)

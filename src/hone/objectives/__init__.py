@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from hone.objectives.objective import Objective
+from hone.objectives.preference import Preference
 from hone.objectives.text_classification import TextClassification
 
 OBJECTIVES: dict[str, type[Objective]] = {
+    "preference": Preference,
     "text-classification": TextClassification,
 }

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_with_head(auto: str, base: Path, *, labels: Sequence[str] = (), **options: Any) -> PreTrainedModel:
+def load_with_head(
+    auto: str, base: Path, *, labels: Sequence[str] = (), new_head: bool = True, **options: Any
+) -> PreTrainedModel:
     """The model that the transformers class `auto` makes of the directory `base`, in float32.
 
-    With `labels` its head has one output for each. A new head's weights are random: seed torch before.
-    `config.pad_token_id` is the id to collate with. Raises ModelError where the weights do not fit the architecture,
-    or it has no such head.
+    With `labels` its head has one output for each. A new head's weights are random: seed torch before. Without
+    `new_head` all weights must be in the files, but for a pooler's. `config.pad_token_id` is the id to collate with.
+    Raises ModelError where the weights do not fit the architecture, or it has no such head.
     """
     import torch
     import transformers
@@ -42,16 +44,16 @@ def load_with_head(auto: str, base: Path, *, labels: Sequence[str] = (), **optio
             where=str(base),
             fix=f"Choose a base model that transformers' {auto} knows.",
         ) from fault
-    _refuse_random_body(model, loading, base)
+    _refuse_random(model, loading, base, new_head)
     _set_padding(model, base)
     return model
 
 
-def _refuse_random_body(model: PreTrainedModel, loading: Mapping[str, Any], base: Path) -> None:
-    """Raise ModelError where weights other than the head's and the pooler's were not there, or of another shape."""
-    inside = f"{model.base_model_prefix}."
+def _refuse_random(model: PreTrainedModel, loading: Mapping[str, Any], base: Path, new_head: bool) -> None:
+    """Raise ModelError where weights other than a new head's and the pooler's were not there, or of another shape."""
+    inside = f"{model.base_model_prefix}." if new_head else ""
     absent = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
-    lacking = sorted(key for key in absent if key.startswith(inside) and ".pooler." not in key)
+    lacking = sorted(key for key in absent if key.startswith(inside) and ".pooler." not in f".{key}")
     if lacking:
         raise ModelError(
             f"{len(lacking)} of its weights are not in its files, or not of the shape config.json says: "

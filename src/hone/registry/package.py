@@ -120,9 +120,17 @@ def signature(objective: Objective) -> ModelSignature:
     names = [None] if len(objective.inputs) == 1 else objective.inputs
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string, name) for name in names]),
-        outputs=Schema([ColSpec(DataType[kind], name) for name, kind in objective.outputs.items()]),
+        outputs=Schema([ColSpec(_type(kind), name) for name, kind in objective.outputs.items()]),
         params=ParamSchema([ParamSpec("all_scores", DataType.boolean, False)]),
     )
+
+
+def _type(kind: str) -> Any:
+    """MLflow's type of an output: `double`, or `double[]` for a list of them."""
+    from mlflow.types import DataType
+    from mlflow.types.schema import Array
+
+    return Array(DataType[kind.removesuffix("[]")]) if kind.endswith("[]") else DataType[kind]
 
 
 def _copy(form: Form, scratch: Path) -> Path:

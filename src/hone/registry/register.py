@@ -240,12 +240,14 @@ def _new_logged_model(client: MlflowClient, run: Run, wanted: Candidate) -> Logg
 
 def _example(wanted: Candidate) -> dict[str, str]:
     """What the first test row would be asked as, plain text cut to 200 characters."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     objective = wanted.form.objective
     test = pq.ParquetFile(wanted.artifacts["validate"].path / "test.parquet")
-    [first] = next(test.iter_batches(1, columns=list(objective.inputs))).to_pylist()
-    return {name: text[:200] if name in objective.text else text for name, text in first.items()}
+    [first] = objective.asked(pa.Table.from_batches([next(test.iter_batches(1, columns=list(objective.columns)))]))
+    plain = [name for name in first if name in objective.text and objective.pieces(name, first[name]) == [first[name]]]
+    return {name: text[:200] if name in plain else text for name, text in first.items()}
 
 
 def _card(wanted: Candidate, example: Mapping[str, str]) -> str:
