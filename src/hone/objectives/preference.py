@@ -244,9 +244,15 @@ class Preference(Objective):
 
 
 def _read(rows: pa.Table) -> list[tuple[Text, Text, Text]]:
-    """Prompt, chosen and rejected of each row."""
-    columns = [[parsed(value or "") for value in rows[name].to_pylist()] for name in ("prompt", "chosen", "rejected")]
-    return list(zip(*columns, strict=True))
+    """Prompt, chosen and rejected of each row; raises DataError for messages that are malformed."""
+    columns = [rows[name].to_pylist() for name in ("id", "prompt", "chosen", "rejected")]
+    found = []
+    for name, prompt, chosen, rejected in zip(*columns, strict=True):
+        try:
+            found.append((parsed(prompt or ""), parsed(chosen or ""), parsed(rejected or "")))
+        except ValueError as malformed:
+            raise DataError(str(malformed), where=f"row {name}", fix="Mend such rows at their source.") from malformed
+    return found
 
 
 def _logits(model: Any, batch: Batch) -> Tensor:

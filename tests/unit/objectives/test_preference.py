@@ -230,6 +230,13 @@ def test_a_row_that_ingest_would_have_refused_is_told_by_name(base: Path) -> Non
     assert "row r0" in str(fault.value)
 
 
+def test_messages_that_came_by_a_renamed_column_are_looked_at_too(base: Path) -> None:
+    rows = table(("a", "card", "red"), ([{"role": "robot", "content": "x"}], "card", "red"))
+    with pytest.raises(DataError, match="no known role: robot") as fault:
+        Preference().texts(rows)
+    assert "row r1" in str(fault.value)
+
+
 def test_a_batch_labels_completions_alone(base: Path) -> None:
     tokenizer = load_tokenizer(base)
     rows = table(("where is my card", " lost please", " red"), ("card", [], " blue"))
