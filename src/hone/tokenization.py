@@ -38,12 +38,15 @@ BATCH_BYTES = 4 << 20
 class Account:
     """What became of a split's rows. Lengths are in tokens before the cut; `longest` holds (length, id) of cut rows.
 
+    `needed` is the `max_length` at which nothing of a row is cut: less than its length where a row is of several
+    sequences, as its column `longest` then says.
     `target_lost` holds the tokens cut off each row's target, where an objective has such: the column `target_lost`.
     A row that is encoded in several pieces is one row; `sequences` are what the model is given.
     """
 
     sequences: int = 0
     lengths: list[np.ndarray] = field(default_factory=list)
+    needed: list[np.ndarray] = field(default_factory=list)
     lost_tokens: int = 0
     truncated_rows: int = 0
     longest: list[tuple[int, str]] = field(default_factory=list)
@@ -61,13 +64,15 @@ class Account:
         firsts = np.flatnonzero(np.r_[True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)])
         lost = np.add.reduceat(encoded["lost"].to_numpy(), firsts)
         lengths = np.add.reduceat(pc.list_value_length(encoded["input_ids"]).to_numpy(), firsts) + lost
+        needed = encoded["longest"].to_numpy() if "longest" in encoded.column_names else lengths
         cut = lost.nonzero()[0]
         self.sequences += len(encoded)
         self.lengths.append(lengths)
+        self.needed.append(needed)
         self.lost_tokens += int(lost.sum())
         self.truncated_rows += len(cut)
         names = ids.take(pa.array(firsts[cut])).to_pylist()
-        self.longest = heapq.nlargest(5, [*self.longest, *zip(lengths[cut].tolist(), names, strict=True)])
+        self.longest = heapq.nlargest(5, [*self.longest, *zip(needed[cut].tolist(), names, strict=True)])
         if "target_lost" in encoded.column_names:
             self.target_lost.append(encoded["target_lost"].to_numpy())
 
@@ -101,7 +106,7 @@ class Account:
         """The least `max_length` that cuts no more than the share `max_truncated` of the rows."""
         import numpy as np
 
-        lengths = np.sort(np.concatenate(self.lengths))
+        lengths = np.sort(np.concatenate(self.needed))
         return int(lengths[len(lengths) - 1 - int(max_truncated * len(lengths))])
 
 

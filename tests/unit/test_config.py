@@ -148,6 +148,7 @@ def test_every_shipped_config_loads() -> None:
         "snips-slots.yaml",
         "xquad.yaml",
     ]
+    assert [file.name for file in files] == ["banking77.yaml", "demo.yaml", "embedding.yaml", "preference.yaml"]
     for file in files:
         assert load(file).name == file.stem
 

@@ -73,6 +73,8 @@ def evaluate(
     the one that was tokenized, ModelError where the saved model cannot be loaded as it would be served, or where
     merged weights and adapter do not score alike.
     """
+    import pyarrow as pa
+
     test, train = read_tokens(tokens / "test.arrow"), read_tokens(tokens / "train.arrow")
     rows = _rows_of(test, splits / "test.parquet", slices, objective, dropped_ids(tokens, "test"))
     plain = json.loads((tokens / TARGETS).read_text("utf8"))
@@ -92,6 +94,9 @@ def evaluate(
     merged = _check_adapter(model, base, targets, test, reader, advance, raw) if method.adapter else None
 
     said = {MODEL: (raw, targets), **_rivals(base, train, valid, test, rows, neighbours, reader, advance, plain)}
+    if objective.untuned:
+        for name, values in objective.refer(said["untuned"][0]).items():
+            test = test.append_column(name, pa.array(values))
     outcomes = {name: objective.outcome(test, *of, rows) for name, of in said.items()}
     trial = Trial(rows, objective, targets, outcomes)
     draws = metrics.resample(len(rows), resamples, seed)

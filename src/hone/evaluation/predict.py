@@ -165,7 +165,7 @@ def speed(
             where=tokenizer.name_or_path,
             fix="The base model's tokenizer files must lie unchanged beside the trained weights.",
         )
-    asked = rows.select(list(objective.inputs)).to_pylist()
+    asked = objective.asked(rows)
     answering = time.perf_counter()
     objective.answers(tokens, raw, targets, asked)
     parts = {"tokenize": tokenized - began, "forward": forward, "post": time.perf_counter() - answering}

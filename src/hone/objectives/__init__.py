@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from hone.objectives.causal_lm import CausalLM
 from hone.objectives.chat import Chat
+from hone.objectives.embedding import Embedding
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.objective import Objective
+from hone.objectives.preference import Preference
 from hone.objectives.question_answering import QuestionAnswering
 from hone.objectives.regression import Regression
 from hone.objectives.seq2seq import Seq2Seq
@@ -16,6 +18,8 @@ from hone.plugins import installed
 OBJECTIVES: dict[str, type[Objective]] = {
     "question-answering": QuestionAnswering,
     "causal-lm": CausalLM,
+    "embedding": Embedding,
+    "preference": Preference,
     "text-classification": TextClassification,
     "multi-label-classification": MultiLabelClassification,
     "regression": Regression,

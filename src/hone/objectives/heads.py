@@ -61,11 +61,11 @@ def logits_of(model: Any, batch: Batch) -> Tensor:
 def _refuse_random(model: PreTrainedModel, loading: Mapping[str, Any], base: Path, whole: bool) -> None:
     """Raise ModelError where weights were not there, or of another shape.
 
-    Those of the head and the pooler may be, unless `whole`.
+    A pooler's may be, and those of a new head, unless the model is `whole`.
     """
     inside = f"{model.base_model_prefix}."
     absent = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
-    lacking = sorted(key for key in absent if whole or (key.startswith(inside) and ".pooler." not in key))
+    lacking = sorted(key for key in absent if (whole or key.startswith(inside)) and ".pooler." not in f".{key}")
     if lacking:
         raise ModelError(
             f"{len(lacking)} of its weights are not in its files, or not of the shape config.json says: "

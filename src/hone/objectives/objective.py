@@ -108,6 +108,11 @@ class Objective(ABC):
         """The value with its texts rewritten."""
         return pieces[0]
 
+    def asked(self, rows: pa.Table) -> list[dict[str, str]]:
+        """The rows as a caller of the served model would send them, each with the `inputs`."""
+        found: list[dict[str, str]] = rows.select(list(self.inputs)).to_pylist()
+        return found
+
     def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """The rows `after` their texts were rewritten, with what points into them pointing there again.
 
@@ -175,6 +180,18 @@ class Objective(ABC):
     @abstractmethod
     def read(self, model: Any, batch: Batch) -> dict[str, Any]:
         """What the model says of each row of a batch (`Raw`), on the CPU."""
+
+    @property
+    def reference(self) -> bool:
+        """Whether the loss needs what the base model says of the rows, before it is trained (`refer`)."""
+        return False
+
+    def refer(self, raw: Raw) -> dict[str, Sequence[Any]]:
+        """Columns, by name, that encoded rows are given when it is known what the base model says of them, `raw`.
+
+        Training rows get them where `reference`, test rows where `untuned`.
+        """
+        return {}
 
     def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
         """What was read with generated token ids turned into text; itself, where nothing is generated."""

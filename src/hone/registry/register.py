@@ -241,11 +241,13 @@ def _new_logged_model(client: MlflowClient, run: Run, wanted: Candidate) -> Logg
 
 def _example(wanted: Candidate) -> dict[str, str]:
     """What the first test row would be asked as, each text in it cut to 200 characters."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     objective = wanted.form.objective
     test = pq.ParquetFile(wanted.artifacts["validate"].path / "test.parquet")
-    [first] = next(test.iter_batches(1, columns=list(objective.inputs))).to_pylist()
+    first_row = pa.Table.from_batches([next(test.iter_batches(1, columns=list(objective.columns)))])
+    [first] = objective.asked(first_row)
 
     def cut(name: str, value: str) -> str:
         return objective.joined(name, value, [text[:200] for text in objective.pieces(name, value)])

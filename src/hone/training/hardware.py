@@ -29,6 +29,14 @@ _PEAKS = {
     "A10": 125e12,
 }
 
+_NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "std::bad_alloc",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
 
 def choose_device(wish: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """CUDA where it is there and not declined; raises ConfigError where it is asked for and not there."""
@@ -124,3 +132,10 @@ def _time(work: Callable[[], None]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def out_of_memory(fault: BaseException) -> bool:
+    """Whether an error says that the memory of a device or of the machine did not suffice."""
+    if isinstance(fault, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(fault, RuntimeError) and any(words in str(fault) for words in _NO_MEMORY)

@@ -23,6 +23,7 @@ from hone.artifacts import Product
 from hone.errors import OutOfMemory, TrainingError
 from hone.training import choices, wire
 
+REFERENCE = "reference"  # a directory of the work directory
 # Seconds that an interrupted training has to end by itself before it is killed.
 GRACE = 5.0
 _LOG_LINES = 15
@@ -63,9 +64,10 @@ def train(
 
 
 def _product(out: Path) -> Product:
-    """What a finished training left; checkpoints go."""
+    """What a finished training left; checkpoints go, and what the base model said."""
     facts = json.loads((out / "training.json").read_text("utf8"))
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    for name in ("checkpoints", REFERENCE):
+        shutil.rmtree(out / name, ignore_errors=True)
     for name in ("spec.json", "choices.json"):
         (out / name).unlink(missing_ok=True)
     content = ("model/*", "adapter/*") if (out / "adapter").is_dir() else ("model/*",)

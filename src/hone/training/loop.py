@@ -31,13 +31,6 @@ if TYPE_CHECKING:
 
     from hone.objectives.objective import Batch
 
-_NO_MEMORY = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "std::bad_alloc",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -56,7 +49,7 @@ def _build(spec: dict[str, Any]) -> Session:
     try:
         return build(spec)
     except (MemoryError, RuntimeError) as fault:
-        if not out_of_memory(fault):
+        if not hardware.out_of_memory(fault):
             raise
         raise OutOfMemory(
             f"the model itself does not fit into memory, whatever the micro-batch: {fault}",
@@ -231,13 +224,6 @@ def _account(session: Session, rows: np.ndarray, seconds: float) -> dict[str, An
     }
 
 
-def out_of_memory(fault: BaseException) -> bool:
-    """Whether an error says that the memory of a device or of the machine did not suffice."""
-    if isinstance(fault, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(fault, RuntimeError) and any(words in str(fault) for words in _NO_MEMORY)
-
-
 def _no_space(fault: OSError | SafetensorError) -> bool:
     number = getattr(fault, "errno", None)
     return number in _NO_SPACE or any(f"os error {number}" in str(fault) for number in _NO_SPACE)
@@ -253,7 +239,7 @@ def main(spec_file: str, events: str) -> int:
         send(wire.pack(error))
         return 1
     except (MemoryError, RuntimeError) as fault:
-        if not out_of_memory(fault):
+        if not hardware.out_of_memory(fault):
             raise
         smaller = choices.halve(Path(spec["out"]))
         send({"type": "out_of_memory", "micro_batch_size": smaller, "detail": str(fault)})

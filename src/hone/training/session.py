@@ -16,7 +16,7 @@ from hone.methods import METHODS
 from hone.methods.method import Method
 from hone.objectives import OBJECTIVES
 from hone.objectives.objective import Objective, Targets
-from hone.training import checkpoints, choices, flops, hardware, randomness
+from hone.training import checkpoints, choices, flops, hardware, randomness, reference
 from hone.training.checkpoints import Checkpoint, State, Tensors
 from hone.training.embeddings import narrow
 from hone.training.history import History
@@ -136,6 +136,9 @@ def build(spec: Mapping[str, Any]) -> Session:
     targets = json.loads((tokens / "targets.json").read_text("utf8"))
     plain = objective.model(base, targets)
     pad_id = int(plain.config.pad_token_id or 0)
+    if objective.reference:
+        ask = reference.Ask(objective, plain.to(device), pad_id, micro_batch_size, precision)
+        train, valid = (reference.beside(tokens / f"{split}.arrow", out, ask) for split in ("train", "valid"))
     model = method.prepare(plain)
     parameters, trainable = _count(model)
     widen = narrow(plain, _used(train, valid), pad_id) if _as_encoded(objective, train, pad_id) else _nothing

@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 class TokenFile:
     """The rows of an Arrow IPC file, memory-mapped: a row takes memory only while it is used.
 
-    `lengths` is the number of tokens of each row (int64). Raises DataError where the file cannot be read.
+    `lengths` is the number of tokens of each row (int64). Further columns of the same rows may lie in a file `beside`
+    it. Raises DataError where a file cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, beside: Path | None = None) -> None:
         import numpy as np
-        import pyarrow as pa
 
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        except (FileNotFoundError, pa.ArrowInvalid) as fault:
-            raise DataError(f"cannot be read: {fault}", where=str(path), fix="Delete it and tokenize again.") from fault
+        table = _mapped(path)
+        if beside:
+            more = _mapped(beside)
+            for name in more.column_names:
+                table = table.append_column(name, more[name])
         self._chunks = table.to_batches()
         self._columns = [_columns(chunk) for chunk in self._chunks]
         self._starts = np.cumsum([0, *(chunk.num_rows for chunk in self._chunks)])
@@ -63,6 +64,15 @@ class TokenFile:
         """The chunk that holds row `index`, and its place there."""
         chunk = int(self._starts.searchsorted(index, "right")) - 1
         return chunk, int(index - self._starts[chunk])
+
+
+def _mapped(path: Path) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (FileNotFoundError, pa.ArrowInvalid) as fault:
+        raise DataError(f"cannot be read: {fault}", where=str(path), fix="Delete it and tokenize again.") from fault
 
 
 Column = tuple["np.ndarray", "np.ndarray | None"]

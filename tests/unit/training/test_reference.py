@@ -1,0 +1,160 @@
+"""Learning by how far a model leaves its base: the base is asked once, and an interrupted training asks no more."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hone.training import loop, session
+from tests.tiny_bases import WORDS, tiny_llama
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
+    """Prompts whose chosen completions are of colours and whose rejected ones are not."""
+    import pyarrow as pa
+
+    from hone.objectives.preference import Preference
+    from hone.objectives.tokenizer import load_tokenizer
+
+    folder, chance = tmp_path_factory.mktemp("tokens"), random.Random(3)
+    (folder / "targets.json").write_text("{}")
+    for split, rows in (("train", 24), ("valid", 8)):
+        prompts = [" ".join(chance.choices(WORDS, k=chance.randint(2, 6))) for _ in range(rows)]
+        chosen = [" " + " ".join(chance.choices(("red", "green", "blue"), k=chance.randint(1, 4))) for _ in prompts]
+        rejected = [" " + " ".join(chance.choices(("card", "money"), k=chance.randint(1, 4))) for _ in prompts]
+        ids = [f"{split}:{i}" for i in range(rows)]
+        table = pa.table({"id": ids, "prompt": prompts, "chosen": chosen, "rejected": rejected})
+        encoded = Preference().encode(table, load_tokenizer(base), 16, {})
+        with pa.ipc.new_file(folder / f"{split}.arrow", encoded.schema) as file:
+            file.write_table(encoded, max_chunksize=10)
+    return folder
+
+
+def specification(
+    tokens: Path, out: Path, base: Path, loss: str, method: tuple[str, dict[str, Any]] = ("full", {}), **settings: Any
+) -> dict[str, Any]:
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = {"epochs": 3, "batch_size": 8, "learning_rate": 5e-3, "device": "cpu", "precision": "fp32"}
+    return {
+        "tokens": str(tokens),
+        "out": str(out),
+        "base": str(base),
+        "objective": ("preference", {"loss_type": loss}),
+        "method": method,
+        "settings": {**chosen, **settings},
+    }
+
+
+def ignore(_: Any) -> None:
+    """Nobody listens."""
+
+
+def history(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "history.jsonl").read_text("utf8").splitlines()]
+
+
+def weights(out: Path) -> bytes:
+    return (out / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("loss", ["dpo", "orpo", "kto"])
+@pytest.mark.parametrize("method", [("full", {}), ("lora", {"rank": 4}), ("freeze", {"layers": 1})])
+def test_every_loss_learns_by_every_method(
+    loss: str, method: tuple[str, dict[str, Any]], tokens: Path, base: Path, tmp_path: Path
+) -> None:
+    rate = 3e-2 if method[0] == "lora" else 1e-2
+    loop.run(specification(tokens, tmp_path, base, loss, method, learning_rate=rate, epochs=6), ignore)
+    steps = [entry for entry in history(tmp_path) if "loss" in entry]
+    valid = [entry for entry in history(tmp_path) if "valid_loss" in entry]
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert valid[-1]["valid_reward_accuracy"] > 0.8
+    assert valid[-1]["valid_margin"] > 0
+    assert ("valid_kl" in valid[-1]) == (loss != "orpo")
+    # Only what an objective needs is asked of the base, and no second model is counted.
+    assert (tmp_path / "reference").is_dir() == (loss != "orpo")
+    account = json.loads((tmp_path / "training.json").read_text("utf8"))
+    plain = sum(parameter.numel() for parameter in session.OBJECTIVES["preference"]().model(base, {}).parameters())
+    assert account["parameters"] - plain == (account["trainable"] if method[0] == "lora" else 0)
+
+
+def test_before_the_first_step_a_model_is_its_reference(tokens: Path, base: Path, tmp_path: Path) -> None:
+    loop.run(specification(tokens, tmp_path, base, "dpo", ("lora", {"rank": 4, "dropout": 0.0}), epochs=1), ignore)
+    assert history(tmp_path)[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "kto"])
+def test_an_interrupted_training_ends_with_the_same_bytes_and_asks_the_base_no_more(
+    loss: str, tokens: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.run(specification(tokens, tmp_path / "whole", base, loss, checkpoint_seconds=0), ignore)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: dict[str, Any]) -> None:
+        if event["type"] == "checkpoint" and event["step"] == 4:
+            raise Killed
+
+    spec = specification(tokens, tmp_path / "cut", base, loss, checkpoint_seconds=0)
+    with pytest.raises(Killed):
+        loop.run(spec, kill)
+    kept = (tmp_path / "cut" / "reference" / "train.arrow").stat()
+    heard: list[dict[str, Any]] = []
+    loop.run(spec, heard.append)
+    assert {"type": "resumed", "step": 4} in heard
+    assert (tmp_path / "cut" / "reference" / "train.arrow").stat().st_mtime_ns == kept.st_mtime_ns
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+    # Lost, they are asked of the base again, and not of the model that was trained so far.
+    spec = specification(tokens, tmp_path / "lost", base, loss, checkpoint_seconds=0)
+    with pytest.raises(Killed):
+        loop.run(spec, kill)
+    (tmp_path / "lost" / "reference" / "train.arrow").unlink()
+    loop.run(spec, ignore)
+    assert weights(tmp_path / "lost") == weights(tmp_path / "whole")
+
+
+def test_micro_batches_change_nothing_but_rounding(tokens: Path, base: Path, tmp_path: Path) -> None:
+    losses = []
+    for rows in (8, 3):
+        out = tmp_path / str(rows)
+        loop.run(specification(tokens, out, base, "dpo", micro_batch_size=rows), ignore)
+        losses.append([entry["loss"] for entry in history(out) if "loss" in entry])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_the_base_is_asked_in_smaller_batches_where_memory_does_not_suffice(
+    tokens: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hone.objectives.preference import Preference
+
+    real, sizes = Preference.read, []
+
+    def narrow(self: Preference, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        sizes.append(int(batch["row"][-1]) + 1)
+        if sizes[-1] > 3:
+            raise MemoryError
+        return real(self, model, batch)
+
+    loop.run(specification(tokens, tmp_path / "much", base, "dpo", epochs=1), ignore)
+    monkeypatch.setattr(Preference, "read", narrow)
+    built = session.build(specification(tokens, tmp_path / "little", base, "dpo", epochs=1))
+    assert built.micro_batch_size == 8
+    assert sizes[:4] == [8, 4, 2, 2]
+    much, little = (
+        session.TokenFile(tokens / "train.arrow", tmp_path / which / "reference" / "train.arrow")
+        for which in ("much", "little")
+    )
+    for row in range(len(much)):
+        ours, theirs = (file.rows([row])["reference"][0] for file in (much, little))
+        assert ours == pytest.approx(theirs, abs=1e-5)
