@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ModelError
+from hone.objectives.padding import moved_right
 from hone.objectives.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
+
+    from hone.objectives.objective import Batch
 
 
 def load_with_head(auto: str, base: Path, *, labels: Sequence[str] = (), **options: Any) -> PreTrainedModel:
@@ -45,6 +49,17 @@ def load_with_head(auto: str, base: Path, *, labels: Sequence[str] = (), **optio
     _refuse_random_body(model, loading, base)
     _set_padding(model, base)
     return model
+
+
+def text_logits(model: Any, batch: Batch) -> Tensor:
+    """What a sequence classification head says of each text: float32 [rows, outputs].
+
+    XLNet's head reads the last position, padding or not, as its own tokenizer pads on the left.
+    """
+    if getattr(model.config, "summary_type", "") == "last":
+        batch = moved_right(batch)
+    logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return logits.float()
 
 
 def _refuse_random_body(model: PreTrainedModel, loading: Mapping[str, Any], base: Path) -> None:
