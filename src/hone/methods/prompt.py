@@ -36,7 +36,7 @@ class Prompt:
         unfit = model.config.is_encoder_decoder or getattr(model.config, "summary_type", "") == "last"
         if task == "FEATURE_EXTRACTION" or (task == "SEQ_CLS" and unfit):
             raise ModelError(
-                "no vectors can stand before its words",
+                "its head needs token ids or the last position: no vectors can stand before the words",
                 where=type(model).__name__,
                 fix="Choose the method lora or ia3.",
             )

@@ -236,9 +236,9 @@ def test_a_masked_language_model_takes_lora_and_merges(base: Callable[[str], Pat
 @pytest.mark.parametrize(
     ("method", "family", "told"),
     [
-        (Prompt(), "t5", "no vectors can stand before its words"),
-        (Prompt(), "bart", "no vectors can stand before its words"),
-        (Prompt(), "xlnet", "no vectors can stand before its words"),
+        (Prompt(), "t5", "no vectors can stand before the words"),
+        (Prompt(), "bart", "no vectors can stand before the words"),
+        (Prompt(), "xlnet", "no vectors can stand before the words"),
         (Prefix(), "bart", "takes no keys and values"),
         (Prefix(), "xlnet", "takes no keys and values"),
         (Ia3(target_modules=("qkv",)), "gpt2", "called qkv\n  There are c_attn, c_proj, c_fc"),
