@@ -13,6 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED = Path(os.environ.get("HONE_SHARED", Path(__file__).parents[2] / "shared"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-families", action="store_true", help="write docs/families.md from tests/unit/families")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data sets and models; tests that need it skip where it is not."""

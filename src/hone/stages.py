@@ -420,7 +420,10 @@ STAGES: dict[str, Stage] = {
     "register": Stage(
         make=_register,
         decides=lambda c: c.model_dump(include={"name", "registration", "model"}),
-        code=lambda c: ["hone.registry.register", "hone.evaluation.report", _module(OBJECTIVES, c.objective)],
+        code=lambda c: [
+            *("hone.registry.register", "hone.evaluation.report"),
+            *(_module(OBJECTIVES, c.objective), _module(METHODS, c.method)),
+        ],
         libraries=lambda _: ["mlflow"],
         keyed=("train", "evaluate"),
         needs_base=True,

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.tiny_bases import tiny_bert
+
 WORDS = {
     "weather": "rain sun cloud storm wind snow frost hail fog thunder".split(),
     "sport": "goal match team race player coach score league ball win".split(),
@@ -24,23 +26,9 @@ Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised BERT of two layers with a word-level tokenizer, as save_pretrained writes it."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    home = tmp_path_factory.mktemp("base")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *FILLING, *(word for group in WORDS.values() for word in group)]
-    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    raw.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
-    tokenizer.save_pretrained(home)
-    torch.manual_seed(1)
-    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(home)
-    return home
+    words = [*FILLING, *(word for group in WORDS.values() for word in group)]
+    sizes = {"hidden": 32, "positions": 512, "initializer_range": 0.02}
+    return tiny_bert(tmp_path_factory.mktemp("base"), words=words, seed=1, **sizes)
 
 
 @pytest.fixture(scope="session")

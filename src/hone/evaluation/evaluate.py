@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.artifacts import Product
-from hone.errors import DataError, ModelError
+from hone.errors import DataError
 from hone.evaluation import baselines, metrics, predict
 from hone.evaluation.comparison import compare
 from hone.evaluation.slices import check_slices, slice_figures, slice_parts
-from hone.methods.method import Method
+from hone.methods.method import AdapterMethod, Method
 from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
 from hone.objectives.reading import Reader
 from hone.objectives.tokenizer import load_tokenizer
@@ -25,7 +25,7 @@ from hone.tokenization import TARGETS, dropped_ids, read_tokens
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MODEL = "model"
+MODEL, ADAPTER = "model", "adapter"
 CLIP = 500
 
 
@@ -68,10 +68,13 @@ def evaluate(
 ) -> Product:
     """The trained model in `model`/model judged on all test rows, beside the baselines, into `out`.
 
-    Writes metrics.json, predictions.parquet, speed.json, and targets.json: the tokens', with what was chosen on the
-    validation rows. Raises ConfigError for a slice that is no column, DataError where the test split is empty or not
-    the one that was tokenized, ModelError where the saved model cannot be loaded as it would be served, or where
-    merged weights and adapter do not score alike.
+    Writes metrics.json (`whole`: whether the model has weights of its own), predictions.parquet, speed.json, and
+    targets.json: the tokens', with what was chosen on the validation rows. An adapter that cannot be merged left no
+    weights in `model`/model: it is judged as it is served, on its base model.
+
+    Raises ConfigError for a slice that is no column, DataError where the test split is empty or not the one that was
+    tokenized, ModelError where the saved model cannot be loaded as it would be served, or where merged weights and
+    adapter do not score alike.
     """
     import pyarrow as pa
 
@@ -79,19 +82,28 @@ def evaluate(
     rows = _rows_of(test, splits / "test.parquet", slices, objective, dropped_ids(tokens, "test"))
     plain = json.loads((tokens / TARGETS).read_text("utf8"))
     valid = read_tokens(tokens / "valid.arrow") if objective.tunes else test.slice(0, 0)
-    passes = (1 + objective.neighbours) * (len(test) + len(valid)) + (objective.untuned + method.adapter) * len(test)
+    whole = method.whole if isinstance(method, AdapterMethod) else True
+    passes = (1 + objective.neighbours) * (len(test) + len(valid))
+    passes += (objective.untuned + (method.adapter and whole)) * len(test)
     advance = predict.advancing(passes + objective.neighbours * len(train), on_progress)
 
     tokenizer = load_tokenizer(model / MODEL)
     reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
-    trained = predict.load_trained(model / MODEL, plain, reader.device)
+    if whole:
+        trained = predict.load_trained(model / MODEL, plain, reader.device)
+    else:
+        trained = predict.load_adapted(model / ADAPTER, base, plain, reader)
     targets = plain
     if len(valid):
         targets = objective.tune(valid, predict.read(trained, valid, reader, advance, "tuning")[0], plain)
     raw, seconds = predict.read(trained, test, reader, advance, "testing the model")
     speed = predict.speed(trained, rows, test, targets, reader, max_length, raw, seconds)
     del trained
-    merged = _check_adapter(model, base, targets, test, reader, advance, raw) if method.adapter else None
+    merged = None
+    if whole and isinstance(method, AdapterMethod):
+        adapted = predict.load_adapted(model / ADAPTER, base, targets, reader, method.on_base)
+        unmerged, _ = predict.read(adapted, test, reader, advance, "testing the adapter")
+        merged = predict.check_merged(raw, unmerged, model / ADAPTER)
 
     said = {MODEL: (raw, targets), **_rivals(base, train, valid, test, rows, neighbours, reader, advance, plain)}
     if objective.untuned:
@@ -105,6 +117,7 @@ def evaluate(
         "slices": by_slice(trial, draws, slices, confidence),
         "worst": worst_errors(trial, worst),
         "merged": merged,
+        "whole": whole,
     }
     _write_json(out / "metrics.json", report)
     _write_json(out / "speed.json", speed)
@@ -236,22 +249,6 @@ def _rows_of(
     return rows.take(places)
 
 
-def _check_adapter(
-    model: Path,
-    base: Path,
-    targets: Targets,
-    test: pa.Table,
-    reader: Reader,
-    advance: predict.Advance,
-    merged: Raw,
-) -> dict[str, Any]:
-    adapter = model / "adapter"
-    if not adapter.is_dir():
-        raise ModelError("the method trains an adapter, and there is none", where=str(adapter), fix="Train again.")
-    unmerged = predict.read_adapter(adapter, base, targets, test, reader, advance)
-    return predict.check_merged(merged, unmerged, adapter)
-
-
 def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest and MLflow are told."""
     systems = {name: metrics.values(figures) for name, figures in report["systems"].items()}
@@ -261,6 +258,7 @@ def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
         "comparisons": report["comparisons"],
         "rows": report["rows"],
         "merged": report["merged"],
+        "whole": report["whole"],
     }
 
 

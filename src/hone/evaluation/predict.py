@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.errors import ModelError
+from hone.methods.adapters import served
 from hone.objectives.objective import Raw, Targets
 from hone.objectives.reading import Reader
 from hone.progress import OnProgress, Progress
@@ -108,18 +109,21 @@ def read(model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: s
     return raw, seconds
 
 
-def read_adapter(
-    adapter: Path, base: Path, targets: Targets, tokens: pa.Table, reader: Reader, advance: Advance
-) -> Raw:
-    """What the adapter in the directory `adapter` says of every row when it is put on its base model, unmerged."""
-    from peft import PeftModel
+def load_adapted(
+    adapter: Path, base: Path, targets: Targets, reader: Reader, put_on: Callable[[PreTrainedModel, Path], Any] = served
+) -> Any:
+    """The base model with the adapter in the directory `adapter`, as it is served, or as `put_on` puts it there.
 
+    Raises ModelError where there is none, or it does not fit.
+    """
+    if not adapter.is_dir():
+        raise ModelError("the method trains an adapter, and there is none", where=str(adapter), fix="Train again.")
     try:
         with _quiet():
-            model = PeftModel.from_pretrained(reader.objective.model(base, targets), adapter)
+            model = put_on(reader.objective.model(base, targets), adapter)
     except (OSError, ValueError, RuntimeError, KeyError) as fault:
         raise _not_loadable(adapter, str(fault)) from fault
-    return read(model.eval().to(reader.device), tokens, reader, advance, "testing the adapter")[0]
+    return model.eval().to(reader.device)
 
 
 def check_merged(merged: Raw, unmerged: Raw, path: Path) -> dict[str, Any]:

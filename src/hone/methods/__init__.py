@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from hone.methods.freeze import Freeze
 from hone.methods.full import Full
+from hone.methods.ia3 import Ia3
 from hone.methods.lora import Lora
 from hone.methods.method import Method
+from hone.methods.prefix import Prefix
+from hone.methods.prompt import Prompt
+from hone.methods.qlora import QLora
 from hone.plugins import installed
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
     "freeze": Freeze,
     "lora": Lora,
+    "qlora": QLora,
+    "ia3": Ia3,
+    "prompt": Prompt,
+    "prefix": Prefix,
 }
 METHODS.update(installed("hone.methods"))

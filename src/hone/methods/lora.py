@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hone.errors import ModelError
+from hone.methods import adapters
 from hone.options import option
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# PEFT's kind of model by the end of the class's name. Without it a new head is neither trained nor saved.
-_TASK_TYPES = {
-    "ForSequenceClassification": "SEQ_CLS",
-    "ForTokenClassification": "TOKEN_CLS",
-    "ForQuestionAnswering": "QUESTION_ANS",
-    "ForCausalLM": "CAUSAL_LM",
-    "LMHeadModel": "CAUSAL_LM",
-    "ForConditionalGeneration": "SEQ_2_SEQ_LM",
-    "Model": "FEATURE_EXTRACTION",
-}
-_WITH_NEW_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+# Where PEFT knows no usual ones for the model's type: queries and values, as the paper has it.
+_OTHERS = (("q_proj", "v_proj"), ("query", "value"), ("q", "v"))
 
 
 @dataclass(frozen=True)
@@ -45,73 +36,30 @@ class Lora:
     def prepare(self, model: PreTrainedModel) -> Any:
         """A PeftModel of `model`: adapters and the head move. Raises ModelError for a name that no layer has."""
         from peft import LoraConfig, get_peft_model
+        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
 
-        task = _task_type(model)
         config = LoraConfig(
-            task_type=task,
+            task_type=adapters.task_type(model),
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=self._targets(model),
-            modules_to_save=_head(model) if task in _WITH_NEW_HEAD else None,
+            target_modules=adapters.target_modules(model, self.target_modules, USUAL, _OTHERS)
+            or list(adapters.linear_layers(model, inner=True)),
+            modules_to_save=adapters.new_head(model),
             use_dora=self.dora,
             use_rslora=self.rslora,
         )
         return get_peft_model(model, config)
 
-    def merge(self, model: Any) -> PreTrainedModel:
+    def merge(self, model: Any) -> PreTrainedModel | None:
         """The base model with the adapters added into its weights, in place, and the trained head."""
-        plain: PreTrainedModel = model.merge_and_unload()
-        return plain
+        return adapters.merged(model)
 
-    def _targets(self, model: PreTrainedModel) -> list[str] | str:
-        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
+    @property
+    def whole(self) -> bool:
+        """True: the adapter is a change of the base model's weights."""
+        return True
 
-        there = _linear_names(model)
-        missing = [name for name in self.target_modules if not any(_ends(full, name) for full in there)]
-        if missing:
-            raise ModelError(
-                f"method.target_modules: no linear layer of the model is called {', '.join(missing)}",
-                where=type(model).__name__,
-                fix=f"There are {', '.join(_short(there))}.",
-            )
-        usual = USUAL.get(model.config.model_type, [])
-        fits = usual and all(any(_ends(full, name) for full in there) for name in usual)
-        return list(self.target_modules) or (list(usual) if fits else "all-linear")
-
-
-def _task_type(model: PreTrainedModel) -> str:
-    name = type(model).__name__
-    for end, task in _TASK_TYPES.items():
-        if name.endswith(end):
-            return task
-    raise ModelError(
-        "LoRA does not know this kind of model",
-        where=name,
-        fix=f"It knows {', '.join(_TASK_TYPES)}; choose the method full or freeze.",
-    )
-
-
-def _head(model: PreTrainedModel) -> list[str]:
-    """What is new or made anew for the task: the modules beside the base model, and its pooler."""
-    body = model.base_model
-    beside = [
-        name for name, child in model.named_children() if child is not body and any(True for _ in child.parameters())
-    ]
-    return beside + [name for name, _ in body.named_children() if name == "pooler"]
-
-
-def _linear_names(model: PreTrainedModel) -> list[str]:
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-
-    return [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
-
-
-def _ends(full: str, name: str) -> bool:
-    return full == name or full.endswith(f".{name}")
-
-
-def _short(names: Iterable[str]) -> list[str]:
-    """The last parts of the names, each once, in the order they come."""
-    return list(dict.fromkeys(name.rpartition(".")[2] for name in names))
+    def on_base(self, model: PreTrainedModel, directory: Path) -> Any:
+        """The base `model` with the adapter in `directory` beside its weights."""
+        return adapters.beside(model, directory)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,5 +20,24 @@ class Method(Protocol):
         Raises ModelError where the method does not fit the model, and says what there is.
         """
 
-    def merge(self, model: Any) -> PreTrainedModel:
-        """A plain transformers model that computes what the trained one does."""
+    def merge(self, model: Any) -> PreTrainedModel | None:
+        """A plain transformers model that computes what the trained one does.
+
+        None where there is none: then the adapter is served on its base model, by `hone.methods.adapters.served`.
+        """
+
+
+@runtime_checkable
+class AdapterMethod(Method, Protocol):
+    """A method that adds weights to those of the base model."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether `merge` gives a model."""
+
+    @property
+    def merged(self) -> bool:
+        """Whether that model is registered; else the adapter alone is."""
+
+    def on_base(self, model: PreTrainedModel, directory: Path) -> Any:
+        """The base `model` with the adapter in `directory` beside its weights, as it was trained."""

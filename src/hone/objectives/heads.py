@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ModelError
+from hone.objectives.padding import moved_right
 from hone.objectives.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -52,8 +53,13 @@ def load_with_head(
     return model
 
 
-def logits_of(model: Any, batch: Batch) -> Tensor:
-    """What a model with one head says of a batch, float32."""
+def text_logits(model: Any, batch: Batch) -> Tensor:
+    """What a sequence classification head says of each text: float32 [rows, outputs].
+
+    XLNet's head reads the last position, padding or not, as its own tokenizer pads on the left.
+    """
+    if getattr(model.config, "summary_type", "") == "last":
+        batch = moved_right(batch)
     logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     return logits.float()
 

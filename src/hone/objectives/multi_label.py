@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.heads import load_with_head, logits_of
+from hone.objectives.heads import load_with_head, text_logits
 from hone.objectives.label_forms import is_given, names_in
 from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
 from hone.objectives.padding import attention_mask, padded
@@ -139,11 +139,11 @@ class MultiLabelClassification(Objective):
 
         labels = batch["labels"]
         weight = model.positive_weight if self.positive_weight == "balanced" else None
-        return cross_entropy(logits_of(model, batch), labels, pos_weight=weight, reduction="sum"), labels.numel()
+        return cross_entropy(text_logits(model, batch), labels, pos_weight=weight, reduction="sum"), labels.numel()
 
     def read(self, model: Any, batch: Batch) -> dict[str, Any]:
         """`scores`: the probability of each label [rows, labels], float32."""
-        return {"scores": logits_of(model, batch).sigmoid().detach().cpu().numpy()}
+        return {"scores": text_logits(model, batch).sigmoid().detach().cpu().numpy()}
 
     def tune(self, tokens: pa.Table, raw: Raw, targets: Targets) -> Targets:
         """The targets with `thresholds`, for each label the one of the best F1 on `tokens` (`best_threshold`)."""

@@ -1,4 +1,4 @@
-"""Rows of unlike length as one tensor, padded on the right."""
+"""Rows of unlike length as one tensor, padded on the right, or where a model needs it on the left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from hone.objectives.objective import Batch
 
 
 def padded(rows: Sequence[Any], value: float) -> Tensor:
@@ -28,3 +30,13 @@ def attention_mask(rows: Sequence[Any]) -> Tensor:
 
     lengths = torch.tensor([len(row) for row in rows])
     return (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+
+
+def moved_right(batch: Batch) -> Batch:
+    """The batch with its `input_ids` and `attention_mask` padded on the left: each row ends at the last position."""
+    import torch
+
+    mask = batch["attention_mask"]
+    width = mask.shape[1]
+    at = (torch.arange(width, device=mask.device) + mask.sum(1, keepdim=True)) % width
+    return dict(batch) | {name: batch[name].gather(1, at) for name in ("input_ids", "attention_mask")}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.heads import load_with_head, logits_of
+from hone.objectives.heads import load_with_head, text_logits
 from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
 from hone.objectives.padding import attention_mask, padded
 from hone.objectives.statistics import share
@@ -207,7 +207,7 @@ def _original(standard: np.ndarray, targets: Targets) -> np.ndarray:
 
 
 def _said(model: Any, batch: Batch) -> Tensor:
-    return logits_of(model, batch)[:, 0]
+    return text_logits(model, batch)[:, 0]
 
 
 def _products(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
-from hone.objectives.heads import load_with_head, logits_of
+from hone.objectives.heads import load_with_head, text_logits
 from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
 from hone.objectives.padding import attention_mask, padded
 from hone.objectives.statistics import by_group, share
@@ -92,12 +92,12 @@ class TextClassification(Objective):
         from torch.nn.functional import cross_entropy
 
         labels = batch["labels"]
-        total = cross_entropy(logits_of(model, batch), labels, reduction="sum", label_smoothing=self.label_smoothing)
+        total = cross_entropy(text_logits(model, batch), labels, reduction="sum", label_smoothing=self.label_smoothing)
         return total, len(labels)
 
     def read(self, model: Any, batch: Batch) -> dict[str, Any]:
         """`scores`: class probabilities [rows, labels], float32."""
-        return {"scores": logits_of(model, batch).softmax(-1).detach().cpu().numpy()}
+        return {"scores": text_logits(model, batch).softmax(-1).detach().cpu().numpy()}
 
     def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
         """Statistics are, for each label: rightly predicted to be of it, of it, predicted to be of it."""

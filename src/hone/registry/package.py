@@ -49,7 +49,9 @@ class Form:
     @cached_property
     def code(self) -> dict[str, str]:
         """The modules of hone that answer, by path, their imports as they stand."""
-        return sources([type(self.objective).__module__, "hone.objectives.reading", "hone.objectives.tokenizer"])
+        adapters = ["hone.methods.adapters"] if self.adapter else []
+        parts = [type(self.objective).__module__, "hone.objectives.reading", "hone.objectives.tokenizer"]
+        return sources(parts + adapters)
 
     @property
     def package(self) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hone.artifacts import Artifact, Product, digest_of, file_digest
 from hone.base_models import BaseModel
 from hone.errors import ConfigError
-from hone.methods.method import Method
+from hone.methods.method import AdapterMethod, Method
 from hone.objectives.objective import Objective
 from hone.progress import OnProgress, Progress, ignore
 from hone.registry import card
@@ -127,7 +127,7 @@ def register(
 
 def adapter_only(method: Method) -> bool:
     """Whether the adapter alone is registered, and not merged into its base."""
-    return method.adapter and not getattr(method, "merged", True)
+    return isinstance(method, AdapterMethod) and not method.merged
 
 
 def find_version(client: MlflowClient, wanted: Candidate) -> ModelVersion | None:

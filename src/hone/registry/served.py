@@ -31,7 +31,7 @@ class Served(PythonModel):  # type: ignore[misc]
         device = settings["device"]
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load_model(home, settings).eval().to(device)
+        self.model = self._model(home, settings).eval().to(device)
         tokenizer = self._module("hone.objectives.tokenizer").load_tokenizer(home)
         self.objective = getattr(self._module(self.about["module"]), self.about["class"])(**self.about["options"])
         reading = self._module("hone.objectives.reading")
@@ -48,6 +48,21 @@ class Served(PythonModel):  # type: ignore[misc]
         answers = self.reader.answer(self.model, rows, self.about["targets"], int(self.about["max_length"]))
         told = None if (params or {}).get("all_scores") else list(self.objective.outputs)
         return pd.DataFrame(answers, columns=told)
+
+    def _model(self, home: Path, settings: dict[str, Any]) -> Any:
+        """The model in float32: its own weights, or those of its base with the adapter in or beside them."""
+        import torch
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(home, local_files_only=True)
+        architecture = getattr(transformers, config.architectures[0])
+        options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
+        if not (home / "adapter_config.json").is_file():
+            return architecture.from_pretrained(home, config=config, **options)
+        base = locate_base(json.loads((home / "base.json").read_text("utf8")), settings.get("base", ""))
+        # A base with another task's head gives that head up: the adapter brings its own.
+        model = architecture.from_pretrained(base, config=config, ignore_mismatched_sizes=True, **options)
+        return self._module("hone.methods.adapters").served(model, home)
 
     def _module(self, name: str) -> Any:
         return import_module(f"{self.about['package']}.{name}")
@@ -71,24 +86,6 @@ def rows_of(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]]:
             if not isinstance(value, str):
                 raise ValueError(f"row {index} is not a text but {value!r}")
     return [dict(zip(inputs, row, strict=True)) for row in frame[inputs].itertuples(index=False)]
-
-
-def load_model(home: Path, settings: dict[str, Any]) -> Any:
-    """The model in float32: its own weights, or those of its base with the adapter merged into them."""
-    import torch
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(home, local_files_only=True)
-    architecture = getattr(transformers, config.architectures[0])
-    options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
-    if not (home / "adapter_config.json").is_file():
-        return architecture.from_pretrained(home, config=config, **options)
-    from peft import PeftModel
-
-    base = locate_base(json.loads((home / "base.json").read_text("utf8")), settings.get("base", ""))
-    # A base with another task's head gives that head up: the adapter brings its own.
-    model = architecture.from_pretrained(base, config=config, ignore_mismatched_sizes=True, **options)
-    return PeftModel.from_pretrained(model, home, torch_device="cpu").merge_and_unload()
 
 
 def locate_base(base: dict[str, Any], given: str) -> Path:

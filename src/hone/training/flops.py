@@ -9,6 +9,7 @@ that moves upwards. Attention has no weights: its gradients are all of the secon
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +42,14 @@ def count(model: Any) -> Flops:
     lowest = next((i for i, p in enumerate(matrices) if p.requires_grad), len(matrices))
     if any(p.requires_grad for p in model.parameters() if id(p) in tables):
         lowest = 0
-    every, passed = _weights(matrices), _weights(matrices[lowest:])
-    moving = _weights([p for p in matrices if p.requires_grad])
+    every, passed = weights(matrices), weights(matrices[lowest:])
+    moving = weights([p for p in matrices if p.requires_grad])
     config = model.config.get_text_config()
     width = config.num_hidden_layers * config.hidden_size
     return Flops(2.0 * (every + passed + moving), 4.0 * width * (1 + 2 * passed / max(every, 1)))
 
 
-def _weights(parameters: list[torch.nn.Parameter]) -> int:
-    return sum(p.numel() for p in parameters)
+def weights(parameters: Sequence[torch.nn.Parameter]) -> int:
+    """How many weights the parameters are; those of four bits lie two to a byte, and know their own shape."""
+    states = [getattr(parameter, "quant_state", None) for parameter in parameters]
+    return sum((p if s is None else s).shape.numel() for p, s in zip(parameters, states, strict=True))

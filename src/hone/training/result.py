@@ -1,4 +1,7 @@
-"""What training leaves: a plain model, the adapter beside it where there is one, and an account."""
+"""What training leaves: a plain model, the adapter beside it where there is one, and an account.
+
+Where an adapter cannot be merged model/ holds all but weights: the adapter is served on its base model.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,20 @@ def save(session: Session, stopped: str) -> None:
     session.widen()
     if session.method.adapter:
         _save_adapter(session.model, session.out / "adapter")
-    _save_model(session.method.merge(session.model), session.out / "model")
+    directory = session.out / "model"
+    shutil.rmtree(directory, ignore_errors=True)
+    merged = session.method.merge(session.model)
+    config = session.model.config if merged is None else merged.config
+    config.name_or_path = ""  # a path of this machine
+    vars(config).pop("auto_map", None)  # code of the base's own, which is never run
+    if merged is None:
+        config.architectures = [type(session.model.get_base_model()).__name__]
+        config.save_pretrained(directory)
+    else:
+        merged.save_pretrained(directory)
     tokenizer = load_tokenizer(session.base)
     session.objective.equip(tokenizer, session.targets)
-    tokenizer.save_pretrained(session.out / "model")
+    tokenizer.save_pretrained(directory)
     facts = session.facts() | {
         "steps": state.step,
         "epochs": state.step / session.sampler.steps_per_epoch,
@@ -45,12 +58,6 @@ def save(session: Session, stopped: str) -> None:
     checkpoints.write_synced(session.out / ACCOUNT, json.dumps(facts, indent=1))
 
 
-def _save_model(model: Any, directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
-    model.config.name_or_path = ""  # a path of this machine
-    model.save_pretrained(directory)
-
-
 def _save_adapter(model: Any, directory: Path) -> None:
     """PEFT's files, the same bytes for the same adapter: its config names sets in any order, and a local path."""
     shutil.rmtree(directory, ignore_errors=True)
@@ -59,7 +66,7 @@ def _save_adapter(model: Any, directory: Path) -> None:
     file = directory / "adapter_config.json"
     config = json.loads(file.read_text("utf8"))
     config["base_model_name_or_path"] = None
-    for name in ("target_modules", "modules_to_save"):
-        if isinstance(config[name], list):
+    for name in ("target_modules", "feedforward_modules", "modules_to_save"):
+        if isinstance(config.get(name), list):
             config[name] = sorted(set(config[name]))
     file.write_text(json.dumps(config, indent=2, sort_keys=True), "utf8")

@@ -217,7 +217,7 @@ def _choose(out: Path, settings: Settings, device: torch.device) -> tuple[str, i
 def _count(model: Any) -> tuple[int, int]:
     """Parameters, and those of them that move."""
     parameters = list(model.parameters())
-    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+    return flops.weights(parameters), flops.weights([p for p in parameters if p.requires_grad])
 
 
 def _used(train: TokenFile, valid: TokenFile) -> Any:

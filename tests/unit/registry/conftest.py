@@ -14,6 +14,7 @@ import yaml
 from hone.artifacts import Artifact, Product, Recipe, Store
 from hone.base_models import BaseModel, locate
 from hone.registry.service import prepare
+from tests.tiny_bases import tiny_bert
 
 LABELS = ["refund", "shipping", "technical"]
 MAX_LENGTH = 12
@@ -33,31 +34,7 @@ CONFIG = yaml.safe_dump(
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     """A BERT of two layers with random weights, and a tokenizer that knows a dozen words."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    place = tmp_path_factory.mktemp("base")
-    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(place)
-    torch.manual_seed(1)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=32,
-        initializer_range=0.5,
-    )
-    BertModel(config).save_pretrained(place)
+    place = tiny_bert(tmp_path_factory.mktemp("base"), words=WORDS, hidden=32, positions=32, seed=1)
     (place / "README.md").write_text("---\nlicense: apache-2.0\n---\n", "utf8")
     return locate(str(place))
 

@@ -1,0 +1,86 @@
+"""(IA)3 (Liu et al., arXiv 2205.05638) by PEFT: keys, values and inner activations are scaled by learned vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hone.errors import ModelError
+from hone.methods import adapters
+from hone.options import option
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Keys, values and the layer after the inner activation, where PEFT knows none for the model's type; the last is that.
+_OTHERS = (
+    ("k_proj", "v_proj", "down_proj"),
+    ("k_proj", "v_proj", "fc2"),
+    ("key", "value", "output.dense"),
+    ("k_lin", "v_lin", "lin2"),
+    ("layer_2",),
+)
+
+
+@dataclass(frozen=True)
+class Ia3:
+    """Vectors that scale keys, values and inner activations move, and the head: some ten thousand weights in all."""
+
+    adapter: ClassVar[bool] = True
+    whole: ClassVar[bool] = True
+    libraries: ClassVar[tuple[str, ...]] = ("peft",)
+
+    target_modules: tuple[str, ...] = option(
+        (), "The linear layers that are scaled, by the ends of their names; those usual for the model where empty."
+    )
+    feedforward_modules: tuple[str, ...] = option(
+        (), "Those of them whose input is scaled, and not what they give; the usual ones where both are empty."
+    )
+    merged: bool = option(True, "Register the merged weights; false registers the adapter alone.")
+
+    def prepare(self, model: PreTrainedModel) -> Any:
+        """A PeftModel of `model`: the vectors and the head move. Raises ModelError for a name that no layer has."""
+        from peft import IA3Config, get_peft_model
+
+        targets, inner = self._layers(model)
+        config = IA3Config(
+            task_type=adapters.task_type(model),
+            target_modules=targets,
+            feedforward_modules=inner,
+            modules_to_save=adapters.new_head(model),
+        )
+        return get_peft_model(model, config)
+
+    def merge(self, model: Any) -> PreTrainedModel | None:
+        """The base model with its weights scaled, in place, and the trained head."""
+        return adapters.merged(model)
+
+    def on_base(self, model: PreTrainedModel, directory: Path) -> Any:
+        """The base `model` with the adapter in `directory` beside its weights."""
+        return adapters.beside(model, directory)
+
+    def _layers(self, model: PreTrainedModel) -> tuple[list[str], list[str]]:
+        """The layers that are scaled, and those of them whose input is."""
+        from peft.utils import constants
+
+        strangers = sorted(set(self.feedforward_modules) - set(self.target_modules))
+        if strangers:
+            raise ModelError(
+                f"method.feedforward_modules: {', '.join(strangers)} is not in method.target_modules",
+                where=type(model).__name__,
+                fix="Name it there too.",
+            )
+        usual = constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
+        targets = adapters.target_modules(model, self.target_modules, usual, _OTHERS)
+        if not targets:
+            raise ModelError(
+                f"no layers are usual for the model type {model.config.model_type}",
+                where=type(model).__name__,
+                fix="Name them in method.target_modules; there are "
+                + ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in adapters.linear_layers(model))),
+            )
+        if self.target_modules:
+            return targets, list(self.feedforward_modules)
+        known = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(model.config.model_type, [])
+        return targets, [name for name in known if name in targets] or targets[-1:]

@@ -1,0 +1,56 @@
+"""Prefix tuning (Li and Liang, arXiv 2101.00190) by PEFT: each layer attends to learned keys and values too."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hone.errors import ModelError
+from hone.methods import adapters
+from hone.options import option
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values before those of each layer move, and the head. It is served as an adapter on its base model."""
+
+    adapter: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
+    merged: ClassVar[bool] = False
+    libraries: ClassVar[tuple[str, ...]] = ("peft",)
+
+    virtual_tokens: int = option(20, "How many keys and values each layer gets.", ge=1, le=1000)
+
+    def prepare(self, model: PreTrainedModel) -> Any:
+        """A PeftModel of `model`: the keys and values, and the head, move.
+
+        Raises ModelError for a model that takes no keys and values from outside, or has no head.
+        """
+        from peft import PrefixTuningConfig, get_peft_model
+
+        task = adapters.task_type(model)
+        takes = "past_key_values" in inspect.signature(model.base_model.forward).parameters
+        paired = model.config.is_encoder_decoder and task == "SEQ_CLS"
+        if task == "FEATURE_EXTRACTION" or paired or not takes:
+            raise ModelError(
+                "it takes no keys and values from outside",
+                where=type(model).__name__,
+                fix="Choose the method lora or ia3.",
+            )
+        config = PrefixTuningConfig(
+            task_type=task, num_virtual_tokens=self.virtual_tokens, modules_to_save=adapters.new_head(model)
+        )
+        return adapters.aligned(get_peft_model(model, config))
+
+    def merge(self, model: Any) -> PreTrainedModel | None:
+        """None: the keys and values are no part of the model's weights."""
+        return None
+
+    def on_base(self, model: PreTrainedModel, directory: Path) -> Any:
+        """The base `model` with the keys and values in `directory`."""
+        return adapters.beside(model, directory)

@@ -1,0 +1,57 @@
+"""Prompt tuning (Lester et al., arXiv 2104.08691) by PEFT: learned vectors stand before the words of each row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hone.errors import ModelError
+from hone.methods import adapters
+from hone.options import option
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Vectors before the words of each row move, and the head. It is served as an adapter on its base model."""
+
+    adapter: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
+    merged: ClassVar[bool] = False
+    libraries: ClassVar[tuple[str, ...]] = ("peft",)
+
+    virtual_tokens: int = option(20, "How many vectors; each takes the place of a token.", ge=1, le=1000)
+
+    def prepare(self, model: PreTrainedModel) -> Any:
+        """A PeftModel of `model`: the vectors and the head move. They begin as the vectors of words drawn at random.
+
+        Raises ModelError for a model whose head reads token ids, or for one without a head.
+        """
+        from peft import PromptTuningConfig, get_peft_model
+
+        task = adapters.task_type(model)
+        unfit = model.config.is_encoder_decoder or getattr(model.config, "summary_type", "") == "last"
+        if task == "FEATURE_EXTRACTION" or (task == "SEQ_CLS" and unfit):
+            raise ModelError(
+                "its head needs token ids or the last position: no vectors can stand before the words",
+                where=type(model).__name__,
+                fix="Choose the method lora or ia3.",
+            )
+        config = PromptTuningConfig(
+            task_type=task,
+            num_virtual_tokens=self.virtual_tokens,
+            prompt_tuning_init="SAMPLE_VOCAB",
+            modules_to_save=adapters.new_head(model),
+        )
+        return adapters.aligned(get_peft_model(model, config))
+
+    def merge(self, model: Any) -> PreTrainedModel | None:
+        """None: the vectors are no part of the model's weights."""
+        return None
+
+    def on_base(self, model: PreTrainedModel, directory: Path) -> Any:
+        """The base `model` with the vectors in `directory`."""
+        return adapters.beside(model, directory)

@@ -1,0 +1,162 @@
+"""QLoRA (Dettmers et al., arXiv 2305.14314): LoRA beside weights of four bits, by bitsandbytes and PEFT.
+
+Merging takes the four-bit weights as the numbers they stand for, in float32, and adds the adapter to them: the merged
+model computes what was trained. PEFT's own merge rounds the sum to four bits again.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hone.errors import ModelError
+from hone.methods import adapters
+from hone.methods.lora import Lora
+from hone.options import option
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class QLora(Lora):
+    """Small matrices beside weights of four bits move, and the head: a base model takes an eighth of its memory."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("peft", "bitsandbytes")
+
+    double: bool = option(True, "Store the scales of the weights in eight bits too: 0.4 bits less for a weight.")
+    merged: bool = option(
+        True, "Register the four-bit weights merged, as float32; false the adapter, for the base as it was before."
+    )
+
+    def prepare(self, model: PreTrainedModel) -> Any:
+        """A PeftModel of `model`, its inner linear layers in NF4: adapters and the head move.
+
+        Raises ModelError for a name that no layer has, and where bitsandbytes is not there or cannot do it.
+        """
+        return super().prepare(self._quantized(model))
+
+    def merge(self, model: Any) -> PreTrainedModel | None:
+        """The base model in float32 as its four bits stood for it, with the adapters added in; None if not `merged`."""
+        from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+        if not self.merged:
+            return None
+        model = model.to("cpu")
+        config, state = model.active_peft_config, get_peft_model_state_dict(model, save_embedding_layers=False)
+        plain = model.unload()
+        _dequantize(plain)
+        again = get_peft_model(plain, config)
+        set_peft_model_state_dict(again, state)
+        return super().merge(again)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the weights of four bits are registered, or the adapter for those there were before."""
+        return self.merged
+
+    def on_base(self, model: PreTrainedModel, directory: Path) -> Any:
+        """The base `model` in NF4 with the adapter in `directory` beside its weights."""
+        return super().on_base(self._quantized(model), directory)
+
+    def _quantized(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The model with its inner linear layers in NF4, made on the CPU: the same bits whatever the device."""
+        _check_bitsandbytes()
+        kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+        for name, layer in adapters.linear_layers(model, inner=True).items():
+            if not kept & set(name.split(".")):
+                model.set_submodule(name, _four_bits(layer, self.double))
+        model.is_loaded_in_4bit = True  # PEFT asks for it
+        return model
+
+
+@functools.cache
+def _layer_class() -> Any:
+    """A linear layer of four bits, as a class: bitsandbytes is imported here.
+
+    Products are in bfloat16 within autocast and in float32 elsewhere, whatever came first. bitsandbytes (0.50) keeps
+    the type of the first batch, rounds the bias to it, and on a CPU with AVX-512 BF16 repacks the weights when they are
+    first asked without gradients, after which none flow through them.
+    """
+    import bitsandbytes
+    import torch
+
+    class FourBits(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
+        conv1d = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            device = x.device.type
+            kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+            bias = None if self.bias is None else self.bias.to(kind)
+            state = self.weight.quant_state
+            said: Tensor = bitsandbytes.matmul_4bit(x.to(kind), self.weight, bias=bias, quant_state=state)
+            return said.to(x.dtype)
+
+    return FourBits
+
+
+def _four_bits(layer: Any, double: bool) -> nn.Module:
+    """The layer with its weights in NF4, in blocks of 64."""
+    import bitsandbytes
+    import torch
+    from torch import nn
+
+    conv1d = not isinstance(layer, nn.Linear)
+    weight = (layer.weight.T if conv1d else layer.weight).detach().contiguous()
+    made = _layer_class()(weight.shape[1], weight.shape[0], layer.bias is not None, device="meta")
+    made.conv1d, made.bias = conv1d, layer.bias
+    kept = bitsandbytes.nn.Params4bit(weight, quant_type="nf4", compress_statistics=double, module=made)
+    made.weight = kept.to(torch.device("cpu"))
+    four: nn.Module = made
+    return four
+
+
+def _dequantize(model: PreTrainedModel) -> None:
+    """Put float32 layers of the numbers that the four bits stand for in their places."""
+    import bitsandbytes
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, _layer_class()):
+            weight = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+            outs, ins = weight.shape
+            plain = Conv1D(outs, ins) if layer.conv1d else nn.Linear(ins, outs, bias=layer.bias is not None)
+            plain.weight = nn.Parameter((weight.T if layer.conv1d else weight).contiguous())
+            plain.bias = layer.bias
+            model.set_submodule(name, plain)
+    del model.is_loaded_in_4bit
+
+
+def _check_bitsandbytes() -> None:
+    """Raise ModelError where bitsandbytes is not installed, or cannot do a small product with four bits here."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        import bitsandbytes
+
+        weight, state = bitsandbytes.functional.quantize_4bit(torch.ones(64, 64), quant_type="nf4")
+        there = bitsandbytes.nn.Params4bit(weight, quant_state=state, bnb_quantized=True).to(device)
+        said = bitsandbytes.matmul_4bit(torch.ones(1, 64, device=device), there, quant_state=there.quant_state)
+    except ModuleNotFoundError as fault:
+        raise ModelError(
+            f"needs {fault.name}, which is not installed",
+            where="method.kind qlora",
+            fix="Install it: pip install 'hone[qlora]'; or choose the method lora.",
+        ) from fault
+    except (RuntimeError, AttributeError, NotImplementedError) as fault:
+        raise ModelError(
+            f"bitsandbytes cannot multiply with four-bit weights on this {device}: {fault}",
+            where="method.kind qlora",
+            fix="Install a build of bitsandbytes for this device, or choose the method lora.",
+        ) from fault
+    if not torch.allclose(said, torch.full_like(said, 64), rtol=0.01):
+        raise ModelError(
+            f"bitsandbytes gives wrong products of four-bit weights on this {device}",
+            where="method.kind qlora",
+            fix="Install another version of bitsandbytes, or choose the method lora.",
+        )

@@ -1,0 +1,102 @@
+"""Every family through train, save, load as served and scoring, with every method; docs/families.md is of this run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hone.errors import ModelError
+from hone.evaluation import predict
+from hone.methods import METHODS as CLASSES
+from hone.methods.method import AdapterMethod
+from hone.objectives.reading import Reader
+from hone.objectives.tokenizer import load_tokenizer
+from hone.tokenization import read_tokens
+from hone.training import hardware, loop
+from tests.families import CASES, METHODS, Case, make, table
+
+PAGE = Path(__file__).parents[3] / "docs" / "families.md"
+CELLS = [(case, family) for case in CASES for family in case.families]
+RESULTS: dict[tuple[str, str, str], str] = {}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(hardware, "peak_flops", lambda *_: 1e12)  # measured, it takes longer than the training
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case, str], tuple[Path, Path]]:
+    """The base model and the tokens of a case's family, made once."""
+    known: dict[tuple[str, str], tuple[Path, Path]] = {}
+
+    def get(case: Case, family: str) -> tuple[Path, Path]:
+        key = (case.objective, family)
+        if key not in known:
+            known[key] = make(case, family, tmp_path_factory.mktemp(family))
+        return known[key]
+
+    return get
+
+
+def advance(_: int, __: str) -> None:
+    """Nobody watches."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("case", "family"), CELLS, ids=[f"{case.objective}-{family}" for case, family in CELLS])
+def test_family(
+    case: Case, family: str, method: str, made: Callable[[Case, str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    base, tokens = made(case, family)
+    objective, way = case.build(), CLASSES[method](**METHODS[method])
+    spec = {"tokens": str(tokens), "out": str(tmp_path), "base": str(base)}
+    settings = {"epochs": 1, "batch_size": 6, "learning_rate": 1e-2, "device": "cpu", "precision": "fp32"}
+    parts = {"objective": (case.objective, dict(case.options)), "method": (method, METHODS[method])}
+    events: list[dict[str, Any]] = []
+    try:
+        loop.run(spec | parts | {"settings": settings}, events.append)
+    except ModelError as fault:
+        assert method in ("prompt", "prefix"), fault
+        RESULTS[case.objective, family, method] = f"no: {fault.what}"
+        return
+    assert all(np.isfinite(event["loss"]) for event in events if "loss" in event)
+
+    tokenizer = load_tokenizer(tmp_path / "model")
+    reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
+    targets, test = json.loads((tokens / "targets.json").read_text("utf8")), read_tokens(tokens / "test.arrow")
+    adapter = isinstance(way, AdapterMethod)
+    if adapter and not way.whole:
+        model = predict.load_adapted(tmp_path / "adapter", base, targets, reader)
+        word = "on its base"
+    else:
+        model = predict.load_trained(tmp_path / "model", targets, reader.device)
+        word = "merged" if adapter else "yes"
+    raw, _ = predict.read(model, test, reader, advance, "")
+    if adapter and way.whole:
+        unmerged = predict.load_adapted(tmp_path / "adapter", base, targets, reader, way.on_base)
+        predict.check_merged(raw, predict.read(unmerged, test, reader, advance, "")[0], tmp_path)
+    alone, _ = predict.read(model, test, replace(reader, most_rows=1), advance, "")
+    for together, single in zip(raw["scores"], alone["scores"], strict=True):
+        assert np.ravel(single) == pytest.approx(np.ravel(together), abs=1e-5)
+    assert model.config.pad_token_id == tokenizer.pad_token_id
+    RESULTS[case.objective, family, method] = word
+
+
+def test_the_page_is_of_this_run(request: pytest.FixtureRequest) -> None:
+    wanted = [(case.objective, family, method) for case, family in CELLS for method in METHODS]
+    if set(RESULTS) != set(wanted):
+        pytest.skip("not every family was tried in this run")
+    if request.config.getoption("--write-families"):
+        PAGE.write_text(table(RESULTS), "utf8")
+    assert PAGE.read_text("utf8") == table(RESULTS)
