@@ -20,6 +20,7 @@ _TASK_TYPES = {
     "ForCausalLM": "CAUSAL_LM",
     "LMHeadModel": "CAUSAL_LM",
     "ForConditionalGeneration": "SEQ_2_SEQ_LM",
+    "ForMaskedLM": "FEATURE_EXTRACTION",  # PEFT has no kind of its own for it
 }
 _WITH_NEW_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 
@@ -52,7 +53,7 @@ class Lora:
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=self._targets(model),
-            modules_to_save=_head(model) if task in _WITH_NEW_HEAD else None,
+            modules_to_save=_new(model, task),
             use_dora=self.dora,
             use_rslora=self.rslora,
         )
@@ -89,6 +90,21 @@ def _task_type(model: PreTrainedModel) -> str:
         where=name,
         fix=f"It knows {', '.join(_TASK_TYPES)}; choose the method full or freeze.",
     )
+
+
+def _new(model: PreTrainedModel, task: str) -> list[str] | None:
+    """What the adapter is to hold whole, for it may be new: None where the head is the base model's own."""
+    if task in _WITH_NEW_HEAD:
+        return _head(model)
+    return _transform(model) if task == _TASK_TYPES["ForMaskedLM"] else None
+
+
+def _transform(model: PreTrainedModel) -> list[str]:
+    """The layers of a head for masked words before the last, which is the word embedding; encoders often lack them."""
+    body, last = model.base_model, model.get_output_embeddings()
+    beside = {id(module) for child in model.children() if child is not body for module in child.modules()}
+    layers = [(name, module) for name, module in model.named_modules() if id(module) in beside and module is not last]
+    return [name for name, module in layers if not any(module.children()) and any(True for _ in module.parameters())]
 
 
 def _head(model: PreTrainedModel) -> list[str]:
