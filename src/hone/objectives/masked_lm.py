@@ -178,7 +178,8 @@ class MaskedLM(Objective):
         With `fills`, for each mask the likeliest words and their probabilities. 1 is the score of a text with no mask.
         """
         owner, answers = owners(tokens), []
-        columns = [grouped(owner, raw[name]) for name in ("fills", "chances", "mask")]
+        nothing: list[Any] = [[] for _ in owner]  # what is only judged is not filled
+        columns = [grouped(owner, raw.get(name, nothing)) for name in ("fills", "chances", "mask")]
         for row, fills, chances, masks in zip(rows, *columns, strict=True):
             each = [
                 [{"word": word, "score": float(chance)} for word, chance in zip(*pair, strict=True)]

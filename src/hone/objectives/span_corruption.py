@@ -180,7 +180,8 @@ class SpanCorruption(Objective):
         A gap that the model says nothing of becomes nothing.
         """
         answers = []
-        for row, pieces in zip(rows, grouped(owners(tokens), raw["fills"]), strict=True):
+        filled = raw.get("fills", [{} for _ in range(len(tokens))])  # what is only judged is not filled
+        for row, pieces in zip(rows, grouped(owners(tokens), filled), strict=True):
             said = {number: text for piece in pieces for number, text in piece.items()}
             parted = _SENTINEL.split(row["text"])
             parted[1::2] = fills = [said.get(int(number), "") for number in parted[1::2]]

@@ -115,6 +115,8 @@ def test_figures_are_those_of_the_masked_tokens(base: Path) -> None:
     raw, _ = Reader(OBJECTIVE, 0, torch.device("cpu"), read_by).read(model, tokens)
     outcome = OBJECTIVE.outcome(tokens, raw, {})
     assert outcome.statistics.shape == (3, 3)
+    asked = [{"text": text} for text in ("one", "two", "three")]
+    assert [answer["text"] for answer in OBJECTIVE.answers(tokens, raw, {}, asked)] == ["one", "two", "three"]
     batch = OBJECTIVE.collate(tokens.to_pydict(), 0)
     at = batch["labels"] != -100
     with torch.no_grad():

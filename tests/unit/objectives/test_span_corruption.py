@@ -107,6 +107,8 @@ def test_figures_are_those_of_the_text_that_was_left_out(base: Path) -> None:
     tokens = OBJECTIVE.encode(rows([" ".join(WORDS), "my card is lost"]), tokenizer, 64, {})
     raw, _ = Reader(OBJECTIVE, 0, torch.device("cpu"), tokenizer).read(model, tokens)
     outcome = OBJECTIVE.outcome(tokens, raw, {})
+    asked = [{"text": "one"}, {"text": "two"}]
+    assert [answer["text"] for answer in OBJECTIVE.answers(tokens, raw, {}, asked)] == ["one", "two"]
     batch = OBJECTIVE.collate(tokens.to_pydict(), 0)
     names = ("input_ids", "attention_mask", "labels")
     with torch.no_grad():
