@@ -149,7 +149,9 @@ def tiny(
     import transformers
 
     made = FAMILIES[family]
-    made = replace(made, special={role: token for role, token in made.special.items() if role not in without})
+    special = {role: token for role, token in made.special.items() if role not in without}
+    around = " ".join(word for word in made.around.split() if word == "$A" or word in special.values())
+    made = replace(made, special=special, around=around)
     vocabulary = _vocabulary(made, words)
     _tokenizer(made, vocabulary).save_pretrained(folder)
     ids = {f"{role}_id": vocabulary[token] for role, token in made.special.items() if f"{role}_id" in _CONFIGURED}
@@ -172,7 +174,7 @@ def tiny_bert(folder: Path, **options: Any) -> Path:
 
 def tiny_llama(folder: Path) -> Path:
     """A decoder whose tokenizer has an end token, and none for padding."""
-    return tiny("llama", folder)
+    return tiny("llama", folder, without=("bos_token",))
 
 
 _CONFIGURED = {"pad_token_id", "bos_token_id", "eos_token_id"}
@@ -216,20 +218,36 @@ def _pairs(family: Family) -> str:
     return " ".join([family.around, "$B:1", *(f"{token}:1" for token in after)])
 
 
-def tiny_gpt2(folder: Path, vocabulary: int = 50257) -> Path:
-    """A decoder with learned positions and an untied head; without a tokenizer."""
+def tiny_masked(folder: Path, positions: int = 64, words: Sequence[str] = WORDS) -> Path:
+    """The encoder `tiny_bert` with a head for masked words and a mask token."""
     import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
+    tiny_bert(folder, positions, ["[MASK]", *words])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"mask_token": "[MASK]"})
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=vocabulary,
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        n_positions=64,
-        initializer_range=0.5,
-        tie_word_embeddings=False,
+    BertForMaskedLM(BertConfig.from_pretrained(folder)).save_pretrained(folder)
+    return folder
+
+
+def tiny_t5(folder: Path) -> Path:
+    """An encoder-decoder with ten sentinels, numbered downwards from the end of the vocabulary as T5's are."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+    gaps = [f"<extra_id_{n}>" for n in range(9, -1, -1)]
+    vocabulary = {name: i for i, name in enumerate(["<pad>", "</s>", "<unk>", *WORDS, *gaps])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "additional_special_tokens": gaps}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(vocabulary), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, decoder_start_token_id=0
     )
-    GPT2LMHeadModel(config).save_pretrained(folder)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
     return folder

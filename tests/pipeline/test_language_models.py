@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.tiny_bases import WORDS, tiny_llama
+from tests.tiny_bases import WORDS, tiny_llama, tiny_masked, tiny_t5
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -89,3 +89,25 @@ def test_a_decoder_goes_on_pre_training(hone: Hone, tmp_path: Path, environment:
     [answer] = ask(environment, ["the a is was where"])
     assert answer["continuation"].split()[:3] == WORDS[5:8]
     assert answer["perplexity"] < 3
+
+
+def test_an_encoder_goes_on_finding_masked_words(hone: Hone, tmp_path: Path, environment: dict[str, str]) -> None:
+    run(hone, tmp_path, tiny_masked(tmp_path / "base"), {"kind": "masked-lm"}, epochs=20)
+    facts = manifest(environment, "evaluate")
+    assert facts["metrics"]["masked_accuracy"] > facts["baselines"]["untuned"]["masked_accuracy"] + 0.3
+    assert facts["comparisons"]["untuned"]["low"] > 0
+    [answer, without] = ask(environment, ["the a is [MASK] where my card", "my card"])
+    assert answer["text"] == "the a is was where my card"
+    assert (without["text"], without["score"]) == ("my card", 1.0)
+
+
+def test_an_encoder_decoder_goes_on_filling_gaps(hone: Hone, tmp_path: Path, environment: dict[str, str]) -> None:
+    objective = {"kind": "span-corruption", "span": 2, "max_new_tokens": 8}
+    run(hone, tmp_path, tiny_t5(tmp_path / "base"), objective, epochs=12)
+    facts = manifest(environment, "evaluate")
+    assert facts["metrics"]["perplexity"] < facts["baselines"]["untuned"]["perplexity"] / 2
+    assert facts["comparisons"]["untuned"]["low"] > 0
+    [answer] = ask(environment, ["the a is <extra_id_0> where my card"])
+    assert answer["text"].startswith("the a is ")
+    assert answer["text"].endswith(" where my card")
+    assert "extra_id" not in answer["text"]

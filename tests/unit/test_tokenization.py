@@ -11,10 +11,11 @@ import pytest
 
 from hone import tokenization
 from hone.errors import ConfigError, DataError, ModelError
+from hone.objectives.causal_lm import CausalLM
 from hone.objectives.text_classification import TextClassification
 from hone.progress import Progress
 from hone.tokenization import read_tokens, tokenize
-from tests.tiny_bases import WORDS, tiny_bert
+from tests.tiny_bases import WORDS, tiny_bert, tiny_llama
 
 SPLITS = ("train", "valid", "test")
 
@@ -166,3 +167,30 @@ def test_the_environment_is_left_as_it_was(
     run(write_splits(tmp_path / "in"), tmp_path / "out", base, on_progress=listen)
     assert set(within) == {"true"}
     assert os.environ.get("TOKENIZERS_PARALLELISM") == before
+
+
+def test_training_rows_alone_are_packed_and_the_account_is_of_rows(tmp_path: Path) -> None:
+    texts = [" ".join(WORDS[:n]) for n in (3, 19, 2, 9, 5, 7)]
+    splits, out = write_splits(tmp_path / "in", train=texts, test=texts), tmp_path / "out"
+    out.mkdir()
+    made = tiny_llama(tmp_path / "llama")
+    product = tokenize(splits, out, base=made, objective=CausalLM(), max_length=16, max_truncated=0)
+    train, test = (product.facts["splits"][split] for split in ("train", "test"))
+    # With the end 4, 20, 3, 10, 6 and 8 tokens; the second is parted into 16 and, the last of them once more, 5.
+    assert {name: test[name] for name in ("rows", "sequences", "tokens", "longest", "lost_tokens")} == {
+        "rows": 6,
+        "sequences": 7,
+        "tokens": 52,
+        "longest": 21,
+        "lost_tokens": 0,
+    }
+    # 16; 10 and 6; 8, 5 and 3; 4.
+    assert (train["rows"], train["sequences"], train["tokens"]) == (6, 4, 52)
+    packed, single = read_tokens(out / "train.arrow"), read_tokens(out / "test.arrow")
+    assert sorted(packed["documents"].to_pylist()) == [[4], [8, 5, 3], [10, 6], [16]]
+    assert sorted(packed["input_ids"].combine_chunks().flatten().to_pylist()) == sorted(
+        single["input_ids"].combine_chunks().flatten().to_pylist()
+    )
+    assert "documents" not in single.column_names
+    assert [path.name for path in out.iterdir() if path.suffix == ".packed"] == []
+    assert len(read_tokens(out / "valid.arrow")) == 6

@@ -40,8 +40,12 @@ def neighbours(
 
 
 def untuned(base: Path, test: pa.Table, reader: Reader, advance: Advance, targets: Targets) -> Raw:
-    """What the base model says of each test row, as it is."""
-    model = reader.objective.model(base, targets).eval().to(reader.device)
+    """What the base model says of each test row, as it is; what is new in its head is random, the same each time."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = reader.objective.model(base, targets).eval().to(reader.device)
     return predict.read(model, test, reader, advance, "testing the base model")[0]
 
 

@@ -47,8 +47,11 @@ def task_type(model: PreTrainedModel) -> str:
 def new_head(model: PreTrainedModel) -> list[str] | None:
     """What is new or made anew for the task: the modules beside the base model, and its pooler; None where nothing is.
 
-    A language model's head is its own, trained with it.
+    A language model's head is its own, trained with it; of one for masked words encoders often lack all but the last
+    layer, which is the word embedding.
     """
+    if type(model).__name__.endswith("ForMaskedLM"):
+        return _before_last(model)
     if task_type(model) not in _WITH_NEW_HEAD:
         return None
     body = model.base_model
@@ -56,6 +59,15 @@ def new_head(model: PreTrainedModel) -> list[str] | None:
         name for name, child in model.named_children() if child is not body and any(True for _ in child.parameters())
     ]
     return beside + [name for name, _ in body.named_children() if name == "pooler"]
+
+
+def _before_last(model: PreTrainedModel) -> list[str] | None:
+    """The layers of a model's head before its last."""
+    body, last = model.base_model, model.get_output_embeddings()
+    beside = {id(module) for child in model.children() if child is not body for module in child.modules()}
+    layers = [(name, module) for name, module in model.named_modules() if id(module) in beside and module is not last]
+    found = [name for name, module in layers if not any(module.children()) and any(True for _ in module.parameters())]
+    return found or None
 
 
 def target_modules(

@@ -5,26 +5,30 @@ from __future__ import annotations
 from hone.objectives.causal_lm import CausalLM
 from hone.objectives.chat import Chat
 from hone.objectives.embedding import Embedding
+from hone.objectives.masked_lm import MaskedLM
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.objective import Objective
 from hone.objectives.preference import Preference
 from hone.objectives.question_answering import QuestionAnswering
 from hone.objectives.regression import Regression
 from hone.objectives.seq2seq import Seq2Seq
+from hone.objectives.span_corruption import SpanCorruption
 from hone.objectives.text_classification import TextClassification
 from hone.objectives.token_classification import TokenClassification
 from hone.plugins import installed
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "question-answering": QuestionAnswering,
-    "causal-lm": CausalLM,
-    "embedding": Embedding,
-    "preference": Preference,
     "text-classification": TextClassification,
     "multi-label-classification": MultiLabelClassification,
     "regression": Regression,
     "token-classification": TokenClassification,
+    "question-answering": QuestionAnswering,
     "seq2seq": Seq2Seq,
     "chat": Chat,
+    "preference": Preference,
+    "causal-lm": CausalLM,
+    "masked-lm": MaskedLM,
+    "span-corruption": SpanCorruption,
+    "embedding": Embedding,
 }
 OBJECTIVES.update(installed("hone.objectives"))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import ModelError
+from hone.objectives.continuation import continued, text_after
 from hone.objectives.heads import load_with_head
 from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
 from hone.objectives.packing import best_fit_decreasing, check_kept_apart, packed, position_ids
@@ -88,34 +90,25 @@ class CausalLM(Objective):
         """
         import pyarrow as pa
 
-        end = _end_of_text(tokenizer)
-        texts = texts_of(rows)
-        encoded = [encoding.ids for encoding in encodings(tokenizer, texts)]
-        sizes = [len(text.encode()) for text in texts]
-        lost = [0] * len(texts)
+        end, texts = _end_of_text(tokenizer), texts_of(rows)
+        found = [encoding.ids for encoding in encodings(tokenizer, texts)]
         if not answer:
-            encoded = [ids or [_start_of_text(tokenizer)] for ids in encoded]
-        else:
-            encoded = [ids if ids and ids[-1] == end else [*ids, end] for ids in encoded]
-            if self.long_documents == "truncate":
-                encoded, sizes, lost = _truncated(tokenizer, texts, encoded, sizes, max_length)
-        pieces = [_pieces(ids, max_length) for ids in encoded]
-        of = [row for row, some in enumerate(pieces) for _ in some]
-        firsts = [place == 0 for some in pieces for place in range(len(some))]
-        lasts = [place + 1 == len(some) for some in pieces for place in range(len(some))]
-        columns: dict[str, Any] = {
-            "id": rows["id"].cast(pa.string()).take(pa.array(of, pa.int64())),
-            "input_ids": lists([piece for some in pieces for piece in some]),
-        }
-        if answer:
-            closed = [int(last and not lost[row]) for row, last in zip(of, lasts, strict=True)]
-            columns["closed"] = pa.array(closed, pa.int32())
-            columns["bytes"] = pa.array([sizes[row] * first for row, first in zip(of, firsts, strict=True)], pa.int64())
-        else:
-            prompts = [encoded[row][-max_length:] if last else [] for row, last in zip(of, lasts, strict=True)]
-            columns |= {"prompt": lists(prompts), "end": pa.array([end] * len(of), pa.int32())}
-        cut = [lost[row] * last for row, last in zip(of, lasts, strict=True)]
-        return pa.table(columns | {"lost": pa.array(cut, pa.int32())})
+            return _asked(rows, [ids or [_start_of_text(tokenizer)] for ids in found], end, max_length)
+        whole = [ids if ids[-1:] == [end] else [*ids, end] for ids in found]
+        pieces = [_pieces(ids, max_length) for ids in whole]
+        closed = [[*[0] * (len(some) - 1), 1] for some in pieces]
+        sizes, lost = [len(text.encode()) for text in texts], [0] * len(texts)
+        if self.long_documents == "truncate":
+            sizes, lost = _truncated(tokenizer, texts, [len(ids) - 1 for ids in whole], sizes, max_length)
+            pieces, closed = [some[:1] for some in pieces], [some[:1] for some in closed]
+        firsts = {"bytes": (sizes, pa.int64()), "lost": (lost, pa.int32())}
+        return pa.table(
+            {
+                **_rows(rows, pieces),
+                "closed": pa.array(chain.from_iterable(closed), pa.int32()),
+                **{name: _in_first(values, pieces, kind) for name, (values, kind) in firsts.items()},
+            }
+        )
 
     def packed(self, tokens: pa.Table, max_length: int) -> Iterator[pa.Table] | None:
         """The training rows packed into rows of at most `max_length` tokens; `documents` has the lengths of each."""
@@ -177,14 +170,14 @@ class CausalLM(Objective):
         """
         names = ("input_ids", "text_labels" if "text_labels" in batch else "labels")
         found = joined(_likelihood(model, part, names[1]) for part in parts(model, batch, names))
-        return found | (_continued(model, batch, self.max_new_tokens) if "prompt_ids" in batch else {})
+        return found | (continued(model, batch, self.max_new_tokens) if "prompt_ids" in batch else {})
 
     def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
         """With `continuation`, the text after the prompt, where something was generated."""
         if "continued" not in raw:
             return raw
         pairs = zip(raw["prompt"], raw["continued"], strict=True)
-        return {**raw, "continuation": [_after(tokenizer, prompt, ids) for prompt, ids in pairs]}
+        return {**raw, "continuation": [text_after(tokenizer, prompt, ids) for prompt, ids in pairs]}
 
     def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
         """Statistics are, by document, nll, tokens and bytes: three of the new domain, then three of the old."""
@@ -248,20 +241,50 @@ def _pieces(ids: list[int], max_length: int) -> list[list[int]]:
     return [ids[start : start + max_length] for start in starts]
 
 
+def _rows(rows: pa.Table, pieces: Sequence[Sequence[list[int]]]) -> dict[str, Any]:
+    """The columns `id` and `input_ids` of each row's pieces."""
+    import pyarrow as pa
+
+    of = pa.array([row for row, some in enumerate(pieces) for _ in some], pa.int64())
+    return {"id": rows["id"].cast(pa.string()).take(of), "input_ids": lists(list(chain.from_iterable(pieces)))}
+
+
+def _in_first(values: Sequence[int], pieces: Sequence[Sequence[Any]], kind: pa.DataType) -> pa.Array:
+    """A row's value in its first piece, and 0 in the others."""
+    import pyarrow as pa
+
+    each = ([value, *[0] * (len(some) - 1)] for value, some in zip(values, pieces, strict=True))
+    return pa.array(chain.from_iterable(each), kind)
+
+
+def _asked(rows: pa.Table, encoded: Sequence[list[int]], end: int, max_length: int) -> pa.Table:
+    """Texts to judge and, in the last piece of each, what to go on from: its last tokens."""
+    import pyarrow as pa
+
+    pieces = [_pieces(ids, max_length) for ids in encoded]
+    prompts = [
+        prompt
+        for ids, some in zip(encoded, pieces, strict=True)
+        for prompt in (*[[] for _ in some[1:]], ids[-max_length:])
+    ]
+    fixed = {name: pa.array([value] * len(prompts), pa.int32()) for name, value in (("end", end), ("lost", 0))}
+    return pa.table({**_rows(rows, pieces), "prompt": lists(prompts), **fixed})
+
+
 def _truncated(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
-    encoded: Sequence[list[int]],
+    lengths: Sequence[int],
     sizes: Sequence[int],
     max_length: int,
-) -> tuple[list[list[int]], list[int], list[int]]:
-    """The first `max_length` ids of each text, the bytes of what they stand for, and how many were lost."""
-    lost = [max(0, len(ids) - max_length) for ids in encoded]
-    kept, left = [ids[:max_length] for ids in encoded], list(sizes)
+) -> tuple[list[int], list[int]]:
+    """The bytes that the first `max_length` tokens of each text stand for, and how many of its `lengths` are lost."""
+    lost = [max(0, length - max_length) for length in lengths]
+    left = list(sizes)
     cut = [row for row, tokens in enumerate(lost) if tokens]
     for row, encoding in zip(cut, encodings(tokenizer, [texts[row] for row in cut]), strict=True):
         left[row] = len(texts[row][: encoding.offsets[max_length - 1][1]].encode())
-    return kept, left, lost
+    return left, lost
 
 
 def _logits(model: Any, batch: Batch) -> Tensor:
@@ -283,39 +306,3 @@ def _likelihood(model: Any, batch: Batch, labels: str) -> dict[str, Tensor]:
     nll = token_losses(_logits(model, batch), wanted).double().sum(1)
     tokens = (wanted != IGNORED).sum(1)
     return {"nll": nll, "tokens": tokens, "scores": -nll / tokens.clamp(min=1)}
-
-
-def _continued(model: Any, batch: Batch, most: int) -> dict[str, Any]:
-    """The greedy continuation of each prompt, which leaves room for it: `prompt` and `continued`, lists of ids."""
-    from transformers import GenerationConfig
-
-    own = model.generation_config.eos_token_id
-    ends = {int(batch["end"][0]), *(own if isinstance(own, list) else [own] if own is not None else [])}
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
-    most = min(most, positions - 1)
-    asked = batch["prompt_mask"].any(1).nonzero().flatten()
-    ids, mask = (batch[name][asked, -(positions - most) :] for name in ("prompt_ids", "prompt_mask"))
-    settings = GenerationConfig(
-        max_new_tokens=most, do_sample=False, eos_token_id=sorted(ends), pad_token_id=int(batch["end"][0])
-    )
-    found: dict[str, list[list[int]]] = {name: [[] for _ in batch["end"]] for name in ("prompt", "continued")}
-    if len(asked):
-        written = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-        for row, prompt, shown, whole in zip(asked.tolist(), ids, mask, written, strict=True):
-            found["prompt"][row] = prompt[shown.bool()].tolist()
-            found["continued"][row] = _until(whole[ids.shape[1] :].tolist(), ends)
-    return found
-
-
-def _until(ids: list[int], ends: set[int]) -> list[int]:
-    """The ids before the first end."""
-    return ids[: next((place for place, one in enumerate(ids) if one in ends), len(ids))]
-
-
-def _after(tokenizer: PreTrainedTokenizerBase, prompt: list[int], continued: list[int]) -> str:
-    """The text that `continued` adds to `prompt`: decoded alone it would lose the space that it begins with."""
-    before, whole = (
-        tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for ids in (prompt, [*prompt, *continued])
-    )
-    return str(whole[len(before) :])

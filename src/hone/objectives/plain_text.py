@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,19 @@ def lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
     ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
     values = np.fromiter(chain.from_iterable(rows), np.int32, count=int(ends[-1]))
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
+
+
+def seeded(ids: np.ndarray, training: bool) -> np.random.Generator:
+    """Chance for one row: in training another each time, seeded by torch's generator; else the same for the same ids.
+
+    So a training that is resumed draws what it would have drawn, and an evaluation repeats itself on any machine.
+    """
+    import numpy as np
+    import torch
+
+    if training:
+        return np.random.default_rng(int(torch.randint(2**62, ())))
+    return np.random.default_rng(int.from_bytes(sha256(ids.astype("<i8").tobytes()).digest()[:8], "little"))
 
 
 def owners(tokens: pa.Table) -> np.ndarray:

@@ -1,0 +1,273 @@
+"""Continued pre-training of encoder-decoders on plain text: spans that were left out.
+
+The objective of T5 (Raffel et al., arXiv 1910.10683, 3.1.4), with spans drawn much as in its code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hone.errors import ModelError
+from hone.objectives.heads import load_with_head
+from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.padding import attention_mask, padded
+from hone.objectives.plain_text import (
+    IGNORED,
+    by_row,
+    encodings,
+    grouped,
+    joined,
+    lists,
+    owners,
+    parts,
+    seeded,
+    texts_of,
+    token_losses,
+)
+from hone.objectives.statistics import share
+from hone.options import option
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hone.objectives.objective import Batch
+
+_SENTINEL = re.compile(r"<extra_id_(\d+)>")
+
+
+@dataclass(frozen=True)
+class SpanCorruption(Objective):
+    """The spans that were left out of plain text."""
+
+    columns: ClassVar[tuple[str, ...]] = ("text",)
+    text: ClassVar[tuple[str, ...]] = ("text",)
+    inputs: ClassVar[tuple[str, ...]] = ("text",)
+    outputs: ClassVar[Mapping[str, str]] = {"text": "string"}
+    pipeline: ClassVar[str] = "text2text-generation"
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "perplexity": Measure("Perplexity per token left out", lower=True, share=False),
+        "loss": Measure("Loss per token left out", lower=True, share=False),
+        "token_accuracy": Measure("Accuracy on tokens left out"),
+    }
+    untuned: ClassVar[bool] = True
+
+    noise: float = option(0.15, "The share of a row's tokens that are left out.", learning=True, gt=0, lt=1)
+    span: float = option(3.0, "The mean length of what is left out in one place, in tokens.", learning=True, ge=1)
+    max_new_tokens: int = option(64, "The most tokens that the served model fills in.", learning=True, ge=1, le=4096)
+
+    def targets(self, train: pa.Table) -> dict[str, Any]:
+        """Nothing: the head is the base model's own."""
+        return {}
+
+    def encode(
+        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+    ) -> pa.Table:
+        """`id`, `input_ids` (the text, its end token last), `lost` (0), and in each row how sentinels are numbered.
+
+        That is the id of the first, `sentinel`, the `step` to the next, and how many there are, `sentinels`. A text
+        that is too long becomes several rows. Raises DataError for a text that is null, ModelError where the tokenizer
+        has no sentinels <extra_id_0>, <extra_id_1>, ... or no end token.
+        """
+        import pyarrow as pa
+
+        first, step, count = _sentinels(tokenizer)
+        end, room = int(tokenizer.eos_token_id), max_length - 1
+        found = [one.ids for one in encodings(tokenizer, texts_of(rows), special=False)]
+        cut = [[ids[at : at + room] for at in range(0, max(1, len(ids)), room)] for ids in found]
+        of = pa.array([row for row, pieces in enumerate(cut) for _ in pieces], pa.int64())
+        fixed = {"sentinel": first, "step": step, "sentinels": count, "lost": 0}
+        columns = {
+            "id": rows["id"].cast(pa.string()).take(of),
+            "input_ids": lists([[*piece, end] for pieces in cut for piece in pieces]),
+            **{name: pa.array([value] * len(of), pa.int32()) for name, value in fixed.items()},
+        }
+        return pa.table(columns if answer else columns | {"end": pa.array([end] * len(of), pa.int32())})
+
+    def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
+        """input_ids with a sentinel for each span, attention_mask, labels (each span after its sentinel, an end).
+
+        `hidden` are the labels of the text alone: sentinels and ends are learned, and not counted. In training spans
+        are drawn anew each time, by a seed from torch's generator; otherwise a row's content decides.
+        """
+        if "end" in rows:
+            return {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
+        columns = zip(rows["input_ids"], rows["sentinel"], rows["step"], rows["sentinels"], strict=True)
+        each = [self._corrupted(row, first, step, count, training) for row, first, step, count in columns]
+        ids, labels, hidden = zip(*each, strict=True)
+        return {
+            "input_ids": padded(ids, pad_id),
+            "attention_mask": attention_mask(ids),
+            "labels": padded(labels, IGNORED),
+            "hidden": padded(hidden, IGNORED),
+        }
+
+    def _corrupted(self, row: Any, sentinel: int, step: int, count: int, training: bool) -> tuple[Any, Any, Any]:
+        """What the encoder reads of a row, the labels, and those of them that count."""
+        import numpy as np
+
+        ids = np.asarray(row, np.int64)
+        text, end = ids[:-1], ids[-1:]
+        spans = noise_spans(len(text), self.noise, self.span, count, seeded(ids, training))
+        shown: list[Any] = []
+        labels: list[Any] = []
+        hidden: list[Any] = []
+        at = 0
+        for number, (start, stop) in enumerate(spans):
+            mark = np.array([sentinel + step * number])
+            shown += [text[at:start], mark]
+            labels += [mark, text[start:stop]]
+            hidden += [[IGNORED], text[start:stop]]
+            at = stop
+        shown, labels, hidden = [*shown, text[at:], end], [*labels, end], [*hidden, [IGNORED]]
+        return np.concatenate(shown), np.concatenate(labels), np.concatenate(hidden)
+
+    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+        """The encoder-decoder in float32 with its own head; raises ModelError where a weight is not there."""
+        return load_with_head("AutoModelForSeq2SeqLM", base, whole=True)
+
+    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+        """The summed negative log-likelihood of the labels, float32, and their number."""
+        labels = batch["labels"]
+        return token_losses(_logits(model, batch), labels).sum(), int((labels != IGNORED).sum())
+
+    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """By encoded row `nll`, `right` and `tokens` of what was left out, `scores`, the mean log-likelihood of one.
+
+        Of a row that came with gaps `filled`, the ids that are generated for it.
+        """
+        if "labels" not in batch:
+            return _filled(model, batch, self.max_new_tokens)
+        names = ("input_ids", "attention_mask", "labels", "hidden")
+        return joined(_found(model, part) for part in parts(model, batch, names))
+
+    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
+        """With what was generated as `fills`: the text after each sentinel, by its number."""
+        if "filled" not in raw:
+            return raw
+        return {**raw, "fills": [_by_sentinel(ids, tokenizer) for ids in raw["filled"]]}
+
+    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+        """Statistics are, by row, right, tokens and nll."""
+        import numpy as np
+
+        found = by_row(owners(tokens), [raw["right"], raw["tokens"], raw["nll"]])
+        right, of = found[:, 0].astype(int).tolist(), found[:, 1].astype(int).tolist()
+        return Outcome(
+            statistics=found,
+            answers=[f"{n} found" for n in right],
+            references=[f"{n} tokens left out" for n in of],
+            errors=np.where(found[:, 0] == found[:, 1], 0.0, found[:, 2] / np.maximum(found[:, 1], 1)),
+        )
+
+    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """`perplexity`, `loss` and `token_accuracy`."""
+        import numpy as np
+
+        right, tokens, nll = sums
+        loss = share(nll, tokens)
+        return {"perplexity": np.exp(loss), "loss": loss, "token_accuracy": share(right, tokens)}
+
+    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+        """The `text` with its gaps <extra_id_0>, <extra_id_1>, ... filled, greedily, and `fills`, what with.
+
+        A gap that the model says nothing of becomes nothing.
+        """
+        answers = []
+        filled = raw.get("fills", [{} for _ in range(len(tokens))])  # what is only judged is not filled
+        for row, pieces in zip(rows, grouped(owners(tokens), filled), strict=True):
+            said = {number: text for piece in pieces for number, text in piece.items()}
+            parted = _SENTINEL.split(row["text"])
+            parted[1::2] = fills = [said.get(int(number), "") for number in parted[1::2]]
+            answers.append({"text": "".join(parted), "fills": fills})
+        return answers
+
+
+def noise_spans(
+    length: int, noise: float, span: float, most: int, random: np.random.Generator
+) -> list[tuple[int, int]]:
+    """(start, stop) of the spans to leave out of `length` tokens, at most `most` of them, in order.
+
+    As random_spans_noise_mask in T5's code: both what stays and what goes is parted at random into pieces, and they
+    alternate. There the text's last token always goes, which for a short text means the same span each time; here
+    spans may lie anywhere. None where there are fewer than two tokens.
+    """
+    import numpy as np
+
+    if length < 2:
+        return []
+    gone = min(max(round(length * noise), 1), length - 1)
+    pieces = min(max(round(gone / span), 1), gone, length - gone, most)
+    # Before the first span and after the last there may be nothing; between two of them there is a token.
+    stay = _parted(length - gone + 2, pieces + 1, random) - np.eye(pieces + 1, dtype=np.int64)[[0, -1]].sum(0)
+    lengths = _parted(gone, pieces, random)
+    stops = np.cumsum(stay[:-1] + lengths)
+    return list(zip((stops - lengths).tolist(), stops.tolist(), strict=True))
+
+
+def _parted(items: int, pieces: int, random: np.random.Generator) -> np.ndarray:
+    """Lengths of 1 or more that add up to `items`, each way of parting as likely as any other."""
+    import numpy as np
+
+    cuts = np.sort(random.permutation(items - 1)[: pieces - 1]) + 1
+    found: np.ndarray = np.diff(np.concatenate([[0], cuts, [items]]))
+    return found
+
+
+def _sentinels(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int, int]:
+    """The id of <extra_id_0>, the step from one to the next, and how many there are in steps of that."""
+    known = tokenizer.get_vocab()
+    ids: list[int] = []
+    while (name := f"<extra_id_{len(ids)}>") in known:
+        ids.append(known[name])
+    step = ids[1] - ids[0] if len(ids) > 1 else 1
+    if not ids or tokenizer.eos_token_id is None or ids != [ids[0] + step * place for place in range(len(ids))]:
+        raise ModelError(
+            "its tokenizer has no end token, or no sentinels <extra_id_0>, <extra_id_1>, ... with ids in a row",
+            where=tokenizer.name_or_path,
+            fix="Choose a base model such as T5.",
+        )
+    return ids[0], step, len(ids)
+
+
+def _logits(model: Any, batch: Batch) -> Tensor:
+    """The logits of each label: the model shifts the labels to feed its decoder."""
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+    logits: Tensor = model(**inputs, use_cache=False).logits
+    return logits
+
+
+def _found(model: Any, batch: Batch) -> dict[str, Tensor]:
+    logits, hidden = _logits(model, batch), batch["hidden"]
+    nll, tokens = token_losses(logits, hidden).double().sum(1), (hidden != IGNORED).sum(1)
+    right = (logits.argmax(-1) == hidden).sum(1)
+    return {"nll": nll, "right": right, "tokens": tokens, "scores": -nll / tokens.clamp(min=1)}
+
+
+def _filled(model: Any, batch: Batch, most: int) -> dict[str, Any]:
+    written = model.generate(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        max_new_tokens=most,
+        do_sample=False,
+        num_beams=1,
+    )
+    return {"filled": written.tolist(), "scores": [[0.0]] * len(written)}
+
+
+def _by_sentinel(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """The text between each sentinel and the next, or the end."""
+    known = {tokenizer.convert_tokens_to_ids(f"<extra_id_{n}>"): n for n in range(_sentinels(tokenizer)[2])}
+    found: dict[int, list[int]] = {}
+    for one in ids:
+        if one in known:
+            current = found.setdefault(known[one], [])
+        elif found and one not in tokenizer.all_special_ids:
+            current.append(one)
+    return {number: tokenizer.decode(some).strip() for number, some in found.items()}
