@@ -64,7 +64,7 @@ def configure(tmp_path: Path, base: Path, objective: Mapping[str, Any], columns:
         "model": {"base": str(base)},
         "objective": dict(objective),
         "tokenization": {"max_length": 32},
-        "training": {"epochs": 20, "batch_size": 16, "learning_rate": 5.0e-3},
+        "training": {"epochs": 20, "batch_size": 16, "learning_rate": 3.0e-3},
         "evaluation": {"resamples": 100, "slices": ["length"]},
     }
     path = tmp_path / "small.yaml"
@@ -85,7 +85,7 @@ def test_several_labels(hone: Hone, environment: dict[str, str], base_model: Pat
     rows = []
     for _ in range(360):
         topics = [topic for topic in WORDS if draw.random() < 0.45]
-        words = draw.choices(FILLING, k=9) + [word for topic in topics for word in draw.choices(WORDS[topic], k=3)]
+        words = draw.choices(FILLING, k=4) + [word for topic in topics for word in draw.choices(WORDS[topic], k=4)]
         draw.shuffle(words)
         rows.append({"text": " ".join(words), "about": topics})
     write(tmp_path / "rows.jsonl", rows)
@@ -95,7 +95,7 @@ def test_several_labels(hone: Hone, environment: dict[str, str], base_model: Pat
     evaluated = made(environment, "evaluate")
     systems = json.loads((evaluated / "metrics.json").read_text())["systems"]
     assert set(systems) == {"model", "majority_of_each_label", "most_frequent_set", "neighbours"}
-    assert systems["model"]["micro_f1"]["value"] > 0.9
+    assert systems["model"]["micro_f1"]["value"] > 0.9 > systems["most_frequent_set"]["micro_f1"]["value"]
 
     # What was served decides as what was tested: by the thresholds that the validation rows chose.
     targets = json.loads((evaluated / "targets.json").read_text())

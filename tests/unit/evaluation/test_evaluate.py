@@ -329,7 +329,7 @@ def test_speed_is_told_in_parts_that_have_a_slowest(judged: tuple[Path, Product]
 
 def test_the_same_inputs_give_the_same_bytes(line: Line, judged: tuple[Path, Product], tmp_path: Path) -> None:
     product = run(line, tmp_path)
-    assert product.content == ("metrics.json", "predictions.parquet")
+    assert product.content == ("metrics.json", "predictions.parquet", "targets.json")
     for name in product.content:
         assert (tmp_path / name).read_bytes() == (judged[0] / name).read_bytes()
 
