@@ -220,6 +220,36 @@ def test_rows_with_nothing_left_to_learn_are_dropped_counted_and_bounded(base: P
         tokenize(given, out, **settings, max_dropped=0.05)
 
 
+def test_a_model_is_judged_on_the_rows_that_were_not_dropped(base: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from hone.evaluation.evaluate import evaluate
+    from hone.methods.full import Full
+
+    objective = Chat(generate=2, max_new_tokens=4)
+    given = splits(tmp_path / "splits", [LONG] * 3)
+    far = [{"role": "user", "content": "say " * 60}, {"role": "assistant", "content": "red"}]
+    test = rows(far, LONG, LONG[1:3], LONG[1:3])
+    pq.write_table(test.append_column("source", pa.array(["chat.json"] * 4)), given / "test.parquet")
+    tokens, out, trained = tmp_path / "tokens", tmp_path / "out", tmp_path / "trained"
+    for folder in (tokens, out, trained):
+        folder.mkdir()
+    sizes: dict[str, Any] = {"base": base, "objective": objective, "max_length": 40}
+    tokenize(given, tokens, **sizes, max_truncated=0.5, max_dropped=0.5)
+    tokenizer, targets = equipped(base, objective)
+    objective.model(base, targets).save_pretrained(trained / "model")
+    tokenizer.save_pretrained(trained / "model")
+    judging: dict[str, Any] = {"slices": ["length"], "neighbours": 1, "resamples": 100, "confidence": 0.95, "worst": 5}
+    product = evaluate(trained, tokens, given, out, **sizes, method=Full(), **judging, seed=1)
+    assert product.rows == 3
+    predicted = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert [row["id"] for row in predicted] == [f"chat.json:{n}" for n in (1, 2, 3)]
+    assert [row["prediction"] == "(not asked)" for row in predicted] == [False, False, True]
+    # Nothing was trained: the model and the base it was made of are one.
+    assert product.facts["metrics"] == product.facts["baselines"]["untuned"]
+    assert product.facts["comparisons"]["untuned"]["difference"] == 0
+
+
 def test_a_cut_last_answer_is_learned_as_far_as_it_goes_and_not_asked_for(base: Path) -> None:
     objective = Chat()
     tokenizer, targets = equipped(base, objective)
