@@ -171,4 +171,4 @@ def test_a_layer_that_is_not_there_is_named_with_those_that_are() -> None:
 
 def test_lora_on_a_model_without_a_known_head_is_refused() -> None:
     with pytest.raises(ModelError, match="does not know this kind of model"):
-        Lora().prepare(model().bert)
+        Lora().prepare(model().bert.encoder)
