@@ -138,10 +138,16 @@ class Model(Section):
     """The base model that is fine-tuned."""
 
     base: str = Field(
-        description="A hub id, a local directory, or package:NAME/PATH for files that lie in an installed package."
+        description="A hub id, a local directory, package:NAME/PATH for files that lie in an installed package, or a"
+        " model of our own in MLflow: models:/NAME@ALIAS or models:/NAME/NUMBER."
     )
     revision: str = Field("", description="The hub revision (a commit); main's newest where empty, and then recorded.")
     licence: str = Field("", description="The base model's licence, where its own files do not say.")
+    ignore_code: bool = Field(
+        False,
+        description="Take a base model that brings code of its own, and load it with transformers' own class for it."
+        " Its code is never run.",
+    )
 
 
 class Tokenization(Section):

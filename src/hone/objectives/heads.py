@@ -36,6 +36,7 @@ def load_with_head(auto: str, base: Path, *, labels: Sequence[str] = (), **optio
             dtype=torch.float32,
             local_files_only=True,
             use_safetensors=True,
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,  # of another task's head, which gives way to the new one
             output_loading_info=True,
             **options,

@@ -39,7 +39,9 @@ def save(session: Session, stopped: str) -> None:
         config.save_pretrained(directory)
     else:
         merged.save_pretrained(directory)
-    load_tokenizer(session.base).save_pretrained(directory)
+    tokenizer = load_tokenizer(session.base)
+    tokenizer.init_kwargs.pop("auto_map", None)
+    tokenizer.save_pretrained(directory)
     facts = session.facts() | {
         "steps": state.step,
         "epochs": state.step / session.sampler.steps_per_epoch,
