@@ -11,6 +11,7 @@ from tasks.curate import curate
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest
 from tasks.register import register
+from tasks.stage import settled
 from tasks.tokenize import tokenize
 from tasks.train import train
 from tasks.validate import validate
@@ -19,6 +20,7 @@ from tasks.validate import validate
 @flow(name="finetune", flow_run_name="finetune {config.name}", persist_result=False)
 def finetune(config: RunConfig) -> Artifact:
     """Fine-tune a base model on curated rows, judge it against baselines, and register it as a candidate."""
+    config = settled(config)
     rows = ingest(config)
     splits = curate(config, rows)
     base = make_base(config, splits) if config.model.scratch else None

@@ -18,11 +18,12 @@ from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
 from hone.artifacts import PREFECT_RESULT, Artifact
+from hone.config import RunConfig
 from hone.environment import home
 from hone.errors import HoneError
 from hone.line import find, recipe, run
 from hone.progress import Progress, tell
-from hone.stages import Job
+from hone.stages import Job, pinned
 
 PROGRESS_SECONDS = 2.0
 
@@ -78,6 +79,11 @@ def stage_task(name: str, *, retries: int = 0, timeout_seconds: float | None = N
         return call
 
     return decorate
+
+
+def settled(config: RunConfig) -> RunConfig:
+    """The configuration for one run: what may move while it goes on (a model's alias) stays where it is now."""
+    return pinned(config, home())
 
 
 def perform(name: str, inputs: dict[str, Any]) -> Artifact:

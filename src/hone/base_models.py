@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hone.artifacts import digest_of
 from hone.errors import ModelError
+from hone.registry import versions
 from hone.sources.places import expand
 
 # What decides a model and its tokenizer. Weights in safetensors alone: pickled ones can run code when loaded.
@@ -20,12 +21,16 @@ FILES = (*WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja", "README.md")
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model on this machine. `revision` is the hub's commit, or the package's version; '' for a directory."""
+    """A base model on this machine. `revision` is the hub's commit, or the package's version; '' for a directory.
+
+    Of a version in MLflow `base` is models:/NAME/NUMBER, `revision` the number, `run` the run that trained it.
+    """
 
     base: str
     path: Path
     revision: str
     licence: str
+    run: str = ""
 
     def digest(self, digest: Callable[[Path], str]) -> str:
         """SHA-256 over its files' digests, which `digest(file)` gives; the README does not count."""
@@ -33,28 +38,80 @@ class BaseModel:
         return digest_of({file.name: digest(file) for file in files})
 
 
-def locate(base: str, revision: str = "", licence: str = "") -> BaseModel:
-    """The base model that `base` names: package:NAME/PATH, a directory, or a hub id (fetched if it is not here).
+def locate(
+    base: str,
+    revision: str = "",
+    licence: str = "",
+    *,
+    tracking_uri: str = "",
+    downloads: Path = Path(),
+    ignore_code: bool = False,
+) -> BaseModel:
+    """The base model that `base` names: package:NAME/PATH, models:/NAME@ALIAS, a directory, or a hub id.
 
-    `${VAR}` and `${VAR:-default}` in it are replaced. Raises DataError where such a variable is not set,
-    ModelError where there is no such model, or where its weights are not in safetensors.
+    `${VAR}` and `${VAR:-default}` in it are replaced. What is not on this machine is fetched, a version of MLflow at
+    `tracking_uri` into `downloads`. Raises DataError where such a variable is not set, ModelError where there is no
+    such model, where its weights are not in safetensors, and, unless `ignore_code`, where it has code of its own: that
+    is never run.
     """
-    base = expand(base)
+    base, run = expand(base), ""
     if base.startswith("package:"):
         path, revision = _package_directory(base), _package_version(base)
+    elif base.startswith(versions.SCHEME):
+        found = versions.find(tracking_uri, base)
+        path, base, revision, run = (
+            versions.directory(tracking_uri, found, downloads),
+            *(found.uri, found.version, found.run_id),
+        )
+        licence = licence or found.tags.get("hone.base_licence", "")
     elif Path(base).expanduser().is_dir():
         path = Path(base).expanduser().resolve()
     else:
         path, revision = _hub_snapshot(base, revision)
+    _check(path, ignore_code)
+    return BaseModel(base, path, revision, licence or _licence(path), run)
+
+
+def _check(path: Path, ignore_code: bool) -> None:
+    """Raise ModelError where the directory is no model that can be loaded without running code of its own."""
+    if (path / "adapter_config.json").is_file():
+        raise _adapter_alone(path)
     if not (path / "config.json").is_file():
         raise ModelError("holds no config.json", where=str(path), fix="Name a directory that save_pretrained wrote.")
     if not any(file for pattern in WEIGHTS for file in path.glob(pattern)):
+        pickled = sorted(file.name for file in path.glob("*.bin"))
         raise ModelError(
-            "holds no weights in safetensors",
+            f"holds no weights in safetensors{f', but pickled ones: {pickled[0]}' if pickled else ''}",
             where=str(path),
-            fix="Convert it: AutoModel.from_pretrained(...).save_pretrained(...) writes safetensors.",
+            fix="Convert it where you trust it: AutoModel.from_pretrained(...).save_pretrained(...) does.",
         )
-    return BaseModel(base, path, revision, licence or _licence(path))
+    own = [] if ignore_code else _own_code(path)
+    if own:
+        raise ModelError(
+            f"brings code of its own ({', '.join(own)}), which is never run",
+            where=str(path / "config.json"),
+            fix="If transformers has a class of its own for this model, model.ignore_code=true takes that one.",
+        )
+
+
+def _own_code(path: Path) -> list[str]:
+    """The classes that config.json and tokenizer_config.json would have loaded from the model's own files."""
+    found = []
+    for name in ("config.json", "tokenizer_config.json"):
+        if (path / name).is_file():
+            named = json.loads((path / name).read_text("utf8")).get("auto_map") or {}
+            values = named.values() if isinstance(named, dict) else [named]
+            found += [part for value in values for part in (value if isinstance(value, list) else [value]) if part]
+    return list(dict.fromkeys(map(str, found)))
+
+
+def _adapter_alone(path: Path) -> ModelError:
+    adapter = json.loads((path / "adapter_config.json").read_text("utf8"))
+    below = adapter.get("base_model_name_or_path") or "its base model"
+    fix = "Register it merged (method.merged: true) and name that version."
+    if adapter.get("peft_type") in ("PROMPT_TUNING", "PREFIX_TUNING"):
+        fix = f"Its kind ({adapter['peft_type']}) cannot be merged: begin from {below}."
+    return ModelError(f"is an adapter for {below}, and no whole model", where=str(path), fix=fix)
 
 
 def _package_directory(base: str) -> Path:

@@ -61,8 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _load(arguments: argparse.Namespace) -> RunConfig:
     from hone.config import load
+    from hone.stages import pinned
 
-    return load(arguments.config, arguments.overrides)
+    return pinned(load(arguments.config, arguments.overrides), home())
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -153,12 +153,18 @@ class Model(Section):
 
     base: str = Field(
         "",
-        description="A hub id, a local directory, or package:NAME/PATH for files that lie in an installed package; "
-        "${VAR} and ${VAR:-default} are replaced. Empty where the model is made from scratch.",
+        description="A hub id, a local directory, package:NAME/PATH for files that lie in an installed package, or a"
+        " model of our own in MLflow: models:/NAME@ALIAS or models:/NAME/NUMBER. ${VAR} and ${VAR:-default} are"
+        " replaced. Empty where the model is made from scratch.",
     )
     scratch: Scratch | None = Field(None, description=Scratch.__doc__)
     revision: str = Field("", description="The hub revision (a commit); main's newest where empty, and then recorded.")
     licence: str = Field("", description="The base model's licence, where its own files do not say.")
+    ignore_code: bool = Field(
+        False,
+        description="Take a base model that brings code of its own, and load it with transformers' own class for it."
+        " Its code is never run.",
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Model:

@@ -48,6 +48,11 @@ class Home:
         return "" if os.environ.get("MLFLOW_TRACKING_URI") else str(self.root / "mlflow" / "artifacts")
 
     @property
+    def downloads(self) -> Path:
+        """The folder of model versions that were fetched from an MLflow elsewhere."""
+        return self.root / "downloads"
+
+    @property
     def logs(self) -> Path:
         """The folder of the logs of runs and servers."""
         return self.root / "logs"

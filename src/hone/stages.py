@@ -22,6 +22,7 @@ from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.options import learning, locations
 from hone.progress import OnProgress, Progress, ignore
+from hone.registry.versions import SCHEME, find, lineage
 from hone.sources import SOURCES
 
 
@@ -47,7 +48,14 @@ class Job:
         if model.scratch:
             path = self.path("base") / scratch.FOLDER
             return BaseModel(f"{model.scratch.architecture} from scratch", path, "", model.licence or "unknown")
-        return locate(model.base, model.revision, model.licence)
+        return locate(
+            model.base,
+            model.revision,
+            model.licence,
+            tracking_uri=self.home.tracking_uri,
+            downloads=self.home.downloads,
+            ignore_code=model.ignore_code,
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,15 @@ class Stage:
     outside: Callable[[Job], dict[str, str]] = lambda _: {}
     untrue: Callable[[Artifact], str] = lambda _: ""
     resumable: bool = False
+
+
+def pinned(config: RunConfig, home: Home) -> RunConfig:
+    """The configuration with a model version's number in place of its alias, which may move while the line runs."""
+    base = config.model.base
+    if not base.startswith(SCHEME):
+        return config
+    model = config.model.model_copy(update={"base": find(home.tracking_uri, base).uri})
+    return config.model_copy(update={"model": model})
 
 
 def _build(table: Mapping[str, Any], part: Part) -> Any:
@@ -282,11 +299,12 @@ def _register(job: Job) -> Product:
     from hone.registry.register import register
 
     config = job.config
+    ancestors = lineage(job.home.tracking_uri, config.model.base)
     with log.training_run(**_training_run(job, job.inputs["train"].key)) as run:
         return register(
             job.out,
             artifacts=job.inputs,
-            report=render(config.name, job.inputs, run.links() | _data_docs(job)),
+            report=render(config.name, job.inputs, run.links() | _data_docs(job), ancestors),
             base=job.base(),
             objective=_build(OBJECTIVES, config.objective),
             method=_build(METHODS, config.method),

@@ -81,3 +81,34 @@ def test_a_directory_that_is_no_model_is_refused(model: Path, gone: str, told: s
     (model / "pytorch_model.bin").write_bytes(b"pickled")
     with pytest.raises(ModelError, match=told):
         locate(str(model))
+
+
+def test_pickled_weights_are_named_with_what_to_do(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"pickled ones: pytorch_model.bin\n.*save_pretrained"):
+        locate(str(model))
+
+
+@pytest.mark.parametrize(
+    ("file", "auto_map"),
+    [
+        ("config.json", {"AutoModel": "modeling_own.OwnModel"}),
+        ("tokenizer_config.json", {"AutoTokenizer": ["tokenization_own.OwnModel", None]}),
+        ("tokenizer_config.json", ["tokenization_own.OwnModel", None]),
+    ],
+)
+def test_code_of_a_models_own_is_refused_unless_it_is_left_aside(model: Path, file: str, auto_map: object) -> None:
+    (model / file).write_text(json.dumps({"model_type": "bert", "auto_map": auto_map}))
+    with pytest.raises(ModelError, match=r"code of its own \(\w+.OwnModel\), which is never run\n.*ignore_code=true"):
+        locate(str(model))
+    assert locate(str(model), ignore_code=True).path == model
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("LORA", "Register it merged"), ("PROMPT_TUNING", "cannot be merged: begin from some/base")]
+)
+def test_an_adapter_alone_is_no_base_model(model: Path, kind: str, told: str) -> None:
+    adapter = {"peft_type": kind, "base_model_name_or_path": "some/base"}
+    (model / "adapter_config.json").write_text(json.dumps(adapter))
+    with pytest.raises(ModelError, match=f"is an adapter for some/base, and no whole model\n.*{told}"):
+        locate(str(model))

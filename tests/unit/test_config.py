@@ -143,6 +143,8 @@ def test_every_shipped_config_loads_and_every_objective_has_one() -> None:
     shipped = {file.stem: load(file) for file in sorted(CONF.rglob("*.yaml"))}
     assert all(config.name == name for name, config in shipped.items())
     assert {config.objective.kind for config in shipped.values()} >= set(OBJECTIVES) - set(installed("hone.objectives"))
+
+
 def test_every_shipped_config_loads() -> None:
     files = sorted(CONF.rglob("*.yaml"))
     assert [file.name for file in files] == ["banking77.yaml", "chat.yaml", "demo.yaml", "seq2seq.yaml"]

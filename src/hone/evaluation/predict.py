@@ -57,7 +57,7 @@ def load_trained(path: Path, targets: Targets, device: torch.device) -> PreTrain
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         architecture = getattr(transformers, (config.architectures or ["no architecture"])[0])
         with _quiet():
             model, loading = architecture.from_pretrained(
@@ -83,7 +83,9 @@ def load_base(base: Path, device: torch.device) -> PreTrainedModel:
 
     try:
         with _quiet():
-            model = AutoModel.from_pretrained(base, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+            model = AutoModel.from_pretrained(
+                base, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
     except (OSError, ValueError, RuntimeError) as fault:
         raise ModelError(
             f"cannot be loaded for its embeddings: {fault}",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -17,15 +18,21 @@ from hone.artifacts import CONFIG, Artifact
 from hone.evaluation import figures, report_data, report_results
 from hone.evaluation.report_data import View
 
+if TYPE_CHECKING:
+    from hone.registry.versions import Version
+
 STAGES = ("ingest", "curate", "base", "validate", "tokenize", "train", "evaluate")
 HERE = Path(__file__).parent
 
 
-def render(name: str, artifacts: Mapping[str, Artifact], links: Mapping[str, str]) -> str:
+def render(
+    name: str, artifacts: Mapping[str, Artifact], links: Mapping[str, str], ancestors: Sequence[Version] = ()
+) -> str:
     """The report of a run as one HTML file without any address that is fetched.
 
     `artifacts` are those of the stages ingest to evaluate, by stage; `links` are titles and addresses (http, https,
-    file, or a path) of what belongs to the run, shown at its head. The same artifacts and links give the same bytes.
+    file, or a path) of what belongs to the run, shown at its head; `ancestors` the model versions that the base model
+    is and comes from, the last one first. The same of all give the same bytes.
     """
     stages = [stage for stage in STAGES if stage in artifacts]
     manifests = {stage: artifacts[stage].manifest() for stage in stages}
@@ -49,6 +56,7 @@ def render(name: str, artifacts: Mapping[str, Artifact], links: Mapping[str, str
             **_result_views(metrics, facts),
             speed=report_results.speed(_read_json(paths["evaluate"] / "speed.json")),
             lineage=[_lineage(stage, manifests, artifacts[stage]) for stage in stages],
+            ancestors=[_ancestor(version) for version in ancestors],
             versions=_versions(manifests),
             config_text=config_text,
         )
@@ -155,6 +163,19 @@ def _lineage(stage: str, manifests: Mapping[str, View], artifact: Artifact) -> V
         "inputs": [(name, digest, by_digest.get(digest, "")) for name, digest in recipe["inputs"].items()],
         "code": sorted(recipe["code"].items()),
         "config": yaml.safe_dump(recipe["config"], sort_keys=False, allow_unicode=True) if recipe["config"] else "",
+    }
+
+
+def _ancestor(version: Version) -> View:
+    """A model version that came before: what made it, from what text, and what it was tuned from in turn."""
+    told = version.tags
+    digests = {"Digest of the data": "hone.data_digest", "Digest of the model": "hone.model_digest"}
+    return {
+        "uri": version.uri,
+        "sources": told.get("hone.data_sources", ""),
+        "base": told.get("hone.base_model", ""),
+        "run": version.run_id,
+        "digests": [(title, told[tag]) for title, tag in digests.items() if told.get(tag)],
     }
 
 

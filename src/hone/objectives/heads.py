@@ -38,6 +38,7 @@ def load_with_head(
             dtype=torch.float32,
             local_files_only=True,
             use_safetensors=True,
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,  # of another task's head, which gives way to the new one
             output_loading_info=True,
             **options,

@@ -26,7 +26,7 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as fault:
         raise ModelError(
             f"its tokenizer cannot be loaded: {fault}",

@@ -24,6 +24,7 @@ from hone.registry import card
 from hone.registry.log import backfill
 from hone.registry.package import Form, package
 from hone.registry.service import answering, as_default, connect
+from hone.registry.versions import SCHEME
 from hone.tokenization import TARGETS
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 KEY = "hone.register_key"
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # by the context MLflow knows it under
 DATASET_DIGEST = 36  # characters, the most that MLflow takes
+SOURCES = 1000  # characters of the sources' names
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class Candidate:
 def version_tags(artifacts: Mapping[str, Artifact], form: Form, base: BaseModel, config: str) -> dict[str, str]:
     """What a version is tagged with: digests of data, config, code, model and targets, and the base model."""
     code = {stage: artifact.manifest()["recipe"]["code"] for stage, artifact in sorted(artifacts.items())}
-    return {
+    parent = {"hone.base_version": base.revision, "hone.parent_run": base.run} if base.base.startswith(SCHEME) else {}
+    return parent | {
+        "hone.data_sources": ", ".join(sorted(artifacts["ingest"].facts()["sources"]))[:SOURCES],
         "hone.data_digest": artifacts["validate"].digest,
         "hone.config_digest": digest_of(config),
         "hone.code_digest": digest_of(code),

@@ -54,7 +54,7 @@ class Served(PythonModel):  # type: ignore[misc]
         import torch
         import transformers
 
-        config = transformers.AutoConfig.from_pretrained(home, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(home, local_files_only=True, trust_remote_code=False)
         architecture = getattr(transformers, config.architectures[0])
         options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
         if not (home / "adapter_config.json").is_file():
@@ -114,8 +114,12 @@ def _known_place(base: dict[str, Any]) -> Path:
         if spec is None or not spec.submodule_search_locations:
             raise ValueError(f"the base model's package {package} ({base['revision']}) is not installed. {_ADVICE}")
         return Path(spec.submodule_search_locations[0]) / inside
-    if not base["revision"]:
+    if not base["revision"] or (name.startswith("models:/") and Path(base["path"]).is_dir()):
         return Path(base["path"])
+    if name.startswith("models:/"):
+        from mlflow.artifacts import download_artifacts
+
+        return Path(download_artifacts(name)) / "artifacts" / "model"
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

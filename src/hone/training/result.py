@@ -41,6 +41,7 @@ def save(session: Session, stopped: str) -> None:
         merged.save_pretrained(directory)
     tokenizer = load_tokenizer(session.base)
     session.objective.equip(tokenizer, session.targets)
+    tokenizer.init_kwargs.pop("auto_map", None)
     tokenizer.save_pretrained(directory)
     facts = session.facts() | {
         "steps": state.step,

@@ -19,7 +19,9 @@ import pytest
 
 from hone.artifacts import Artifact
 from hone.base_models import BaseModel
+from hone.errors import ModelError, ServiceError
 from hone.methods.lora import Lora
+from hone.registry import versions
 from hone.registry.log import open_run
 from hone.registry.service import connect, has_version
 from tests.unit.registry.registering import assert_answers_as_evaluated, do_register, predictions
@@ -116,6 +118,17 @@ def test_over_http_all_is_as_on_a_database(
         assert len(client.search_model_versions("name='tiny'")) == 1
         assert_answers_as_evaluated(made, adapted, clean=True)
         assert has_version(uri, "tiny", made["version"])
+        found = versions.find(uri, "models:/tiny@candidate")
+        assert (found.uri, found.run_id) == ("models:/tiny/1", made["run_id"])
+        assert found == versions.find(uri, "models:/tiny/1")
+        place = versions.directory(uri, found, tmp_path / "downloads")
+        assert (place / "adapter_model.safetensors").is_file()
+        assert place == versions.directory(uri, found, tmp_path / "downloads")
+        for missing in ("models:/tiny/2", "models:/tiny@champion", "models:/other/1"):
+            with pytest.raises(ModelError, match="no such model version"):
+                versions.find(uri, missing)
         client.delete_model_version("tiny", made["version"])
         assert not has_version(uri, "tiny", made["version"])
     assert has_version(uri, "tiny", made["version"])  # a server that is away has not lost it
+    with pytest.raises(ServiceError, match="did not answer"):
+        versions.find(uri, "models:/tiny/1")
