@@ -13,6 +13,7 @@ from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
 from hone.curation.step import Fields, Verdict
 from hone.errors import ConfigError, DataError
+from hone.methods.lora import Lora
 from hone.objectives import OBJECTIVES
 from hone.objectives.question_answering import QuestionAnswering
 from hone.objectives.reading import Reader
@@ -246,6 +247,28 @@ def test_padding_changes_neither_loss_nor_answer(bert: Path) -> None:
     assert OBJECTIVE.read(model, OBJECTIVE.collate(columns, 0))["scores"][1] == pytest.approx(
         OBJECTIVE.read(model, parts[1])["scores"][0], abs=1e-6
     )
+
+
+def test_an_adapter_moves_the_head_and_merges_into_the_same_answers(bert: Path) -> None:
+    tokenizer = load_tokenizer(bert)
+    torch.manual_seed(0)
+    lora = Lora(rank=2, target_modules=("query", "value"))
+    model = lora.prepare(OBJECTIVE.model(bert, TARGETS)).eval()
+    given = rows(("which", CONTEXT, answers(("red", 4))), ("my", "the card", answers()))
+    tokens = OBJECTIVE.encode(given, tokenizer, 32, TARGETS)
+    batch = OBJECTIVE.collate({name: tokens[name].to_pylist() for name in tokens.column_names}, 0)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    losses = []
+    for _ in range(3):
+        loss, _ = OBJECTIVE.loss(model, batch)
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    before = OBJECTIVE.read(model, batch)
+    after = OBJECTIVE.read(lora.merge(model), batch)
+    for name in ("scores", "best", "null", "span"):
+        assert after[name] == pytest.approx(before[name], abs=1e-4)
 
 
 def test_segments_tell_question_and_context_apart(bert: Path) -> None:
