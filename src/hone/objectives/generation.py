@@ -56,7 +56,6 @@ def _config(model: Any, ends: Sequence[int], beams: int, most: int) -> Generatio
         temperature=1.0,
         top_p=1.0,
         top_k=50,
-        min_length=0,
         min_new_tokens=0,
         length_penalty=1.0,
         early_stopping=False,

@@ -22,13 +22,14 @@ from tests.tiny_bases import tiny_bert
 from tests.tiny_writers import tiny_bart, tiny_t5
 
 WORDS = "the cat sat on a mat and it ran away from us all running cats".split()
-SAID = ["the cat sat on a mat", "", "it ran", "the cats are running", "the cat"]
+SAID = ["the cat sat on a mat", "", "it ran", "the cats are running", "the cat", "one two three four"]
 WANTED = [
     ["the cat sat on the mat"],
     ["nothing was said", "nothing"],
     ["we ran away", "it ran away from us", "it ran"],
     ["a cat runs", "the cat sat on a mat"],
     ["!", "..."],
+    ["one two and more", "four three two one"],  # the second has more of its words, and fewer in their order
 ]
 
 
@@ -81,7 +82,7 @@ def test_bleu_of_summed_counts_is_sacrebleus_of_the_corpus() -> None:
 
 
 def test_the_figures_are_means_of_rouge_and_bleu_of_all() -> None:
-    given = rows(*zip(["x"] * 5, WANTED, strict=True))
+    given = rows(*zip(["x"] * 6, WANTED, strict=True))
     outcome = Seq2Seq().outcome(given, {"text": SAID}, {}, given)
     figures = Seq2Seq().figures(outcome.statistics.sum(0)[:, None], {})
     assert list(figures) == list(Seq2Seq.measures)
@@ -149,6 +150,8 @@ def test_the_first_reference_is_learned_and_both_sides_keep_to_their_lengths(bas
     assert encoded["target_lost"].to_pylist() == [0, 20 + special - 4, 5 + special - 4]
     asked = objective.encode(given.drop_columns(["target"]), tokenizer, 8, {}, answer=False)
     assert asked["input_ids"] == encoded["input_ids"]
+    longer = Seq2Seq(max_target_length=12).encode(rows(("red " * 20, "blue " * 10)), tokenizer, 8, {})
+    assert (len(longer["input_ids"][0]), len(longer["labels"][0])) == (8, 10 + special)
     with pytest.raises(DataError, match=r"row a\.json:1: a row has no target"):
         objective.encode(rows(("a", "b"), ("a", None)), tokenizer, 8, {})
 
@@ -248,3 +251,14 @@ def test_scitldr_is_understood_and_its_lead_found(shared: Path) -> None:
     figures = Seq2Seq().figures(Seq2Seq().outcome(given, lead, {}, given).statistics.sum(0)[:, None], {})
     assert figures["rougeL"][0] == pytest.approx(0.2397, abs=1e-4)
     assert figures["bleu"][0] == pytest.approx(9.4, abs=0.01)
+
+
+def test_what_decides_a_text_is_said_where_the_models_own_settings_differ(base: Path) -> None:
+    # An adapter is served on its base, whose settings of generation are then the model's.
+    objective, tokenizer = Seq2Seq(max_target_length=6), load_tokenizer(base)
+    model = objective.model(base, {}).eval()
+    reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
+    asked = [{"text": "say red now"}, {"text": "say blue please"}]
+    expected = reader.answer(model, asked, {}, 16)
+    model.generation_config.update(min_length=20, num_beams=3, no_repeat_ngram_size=1, do_sample=True, top_k=3)
+    assert reader.answer(model, asked, {}, 16) == expected
