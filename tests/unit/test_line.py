@@ -49,7 +49,7 @@ def key(stage: str, config: RunConfig, home: Path) -> str:
         ({"validation": {"min_rows": 3}}, {"validate"}),
         ({"tokenization": {"max_length": 33}}, {"tokenize", "evaluate"}),
         ({"training": {"epochs": 1}}, {"train"}),
-        ({"method": {"kind": "lora"}}, {"train", "evaluate"}),
+        ({"method": {"kind": "lora"}}, {"train", "evaluate", "register"}),
         ({"evaluation": {"worst": 3}}, {"evaluate"}),
         ({"registration": {"alias": "other"}}, {"register"}),
         ({"model": {"licence": "mit"}}, {"register"}),

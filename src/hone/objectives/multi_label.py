@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from hone.objectives.objective import Batch
 
 # A label with fewer rows on the validation split keeps the threshold it has. Simulated, with calibrated probabilities
-# of a label that 5% of rows have: F1 is 63% at 0.5; tuned on 2 of its rows 58%, in the worst tenth 45%; on 5 61%, on 20
-# 64%.
+# of a label that 5% of rows have: F1 is 63% at 0.5; tuned on 2 of its rows 58%, in the worst tenth 45%; on 5 rows 61%,
+# on 20 rows 64%.
 LEAST_ROWS = 5
 NONE = "(none)"
 
