@@ -47,14 +47,14 @@ class Account:
     truncated_rows: int = 0
     longest: list[tuple[int, str]] = field(default_factory=list)
 
-    def add(self, encoded: pa.Table) -> None:
-        """Count a batch of rows as `Objective.encode` gives them: the pieces of one row stand in succession."""
+    def add(self, encoded: pa.Table) -> int:
+        """Count a batch of rows as `Objective.encode` gives them: the pieces of one stand in succession; how many."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
         if not len(encoded):
-            return
+            return 0
         ids = encoded["id"].combine_chunks()
         firsts = np.flatnonzero(np.r_[True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)])
         lost = np.add.reduceat(encoded["lost"].to_numpy(), firsts)
@@ -66,6 +66,7 @@ class Account:
         self.truncated_rows += len(cut)
         names = ids.take(pa.array(firsts[cut])).to_pylist()
         self.longest = heapq.nlargest(5, [*self.longest, *zip(lengths[cut].tolist(), names, strict=True)])
+        return len(lengths)
 
     def facts(self) -> dict[str, int]:
         """Counts for the manifest; `tokens` are those that stayed, the other lengths those of whole rows."""
@@ -131,8 +132,7 @@ def tokenize(
             encoded = _ahead(encode, _batches(file, objective))
             for batch in _written(encoded, out / f"{split}.arrow"):
                 _check_ids(batch, vocabulary, base)
-                account.add(batch)
-                done += batch.num_rows
+                done += account.add(batch)
                 on_progress(Progress(done, total, note=split))
             _check_truncation(split, account, max_length, max_truncated, positions)
         accounts["train"].sequences = _pack(out / "train.arrow", objective, max_length)
