@@ -52,14 +52,14 @@ class Account:
     longest: list[tuple[int, str]] = field(default_factory=list)
     target_lost: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, encoded: pa.Table) -> None:
-        """Count a batch of rows as `Objective.encode` gives them: the pieces of one row stand in succession."""
+    def add(self, encoded: pa.Table) -> int:
+        """Count a batch of rows as `Objective.encode` gives them: the pieces of one stand in succession; how many."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
         if not len(encoded):
-            return
+            return 0
         ids = encoded["id"].combine_chunks()
         firsts = np.flatnonzero(np.r_[True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)])
         lost = np.add.reduceat(encoded["lost"].to_numpy(), firsts)
@@ -75,6 +75,7 @@ class Account:
         self.longest = heapq.nlargest(5, [*self.longest, *zip(needed[cut].tolist(), names, strict=True)])
         if "target_lost" in encoded.column_names:
             self.target_lost.append(encoded["target_lost"].to_numpy())
+        return len(lengths)
 
     def facts(self) -> dict[str, int]:
         """Counts for the manifest; `tokens` are those that stayed, the other lengths those of whole rows."""
@@ -155,8 +156,7 @@ def tokenize(
             encoded = _ahead(encode, _batches(file, objective))
             for batch in _written(encoded, out / f"{split}.arrow"):
                 _check_ids(batch, vocabulary, base)
-                account.add(batch)
-                done += batch.num_rows
+                done += account.add(batch)
                 on_progress(Progress(done, total, note=split))
             _check_dropped(split, dropped[split], file.metadata.num_rows, max_dropped, objective.leaves_out)
             _check_truncation(split, account, max_length, max_truncated, positions)

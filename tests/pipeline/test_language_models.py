@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.tiny_bases import WORDS, tiny_llama, tiny_masked, tiny_t5
+from tests.tiny_training import without_dropout
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -26,23 +27,29 @@ print(json.dumps(model.predict(json.loads(sys.argv[1])).to_dict("records")))
 """
 
 
-def write_texts(path: Path, rows: int = 240) -> Path:
-    """Sentences in which each word is followed by the next of the list: easy to learn, unknown to a random model."""
+def write_texts(path: Path, follow: bool, rows: int = 240) -> Path:
+    """Sentences in which each word is followed by the next of the list, or by itself, but for one word.
+
+    Easy to learn, unknown to a random model.
+    """
     draw, lines = random.Random(3), []
     for _ in range(rows):
         start = draw.randrange(len(WORDS))
-        words = [WORDS[(start + i) % len(WORDS)] for i in range(draw.randint(4, 30))]
+        words = [WORDS[(start + i * follow) % len(WORDS)] for i in range(draw.randint(4, 30))]
         words[draw.randrange(len(words))] = draw.choice(WORDS)
         lines.append(" ".join(words))
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
-def run(hone: Hone, tmp_path: Path, base: Path, objective: dict[str, Any], **training: Any) -> None:
+def run(
+    hone: Hone, tmp_path: Path, base: Path, objective: dict[str, Any], follow: bool = True, **training: Any
+) -> None:
+    texts = write_texts(tmp_path / "texts.txt", follow)
     tree = {
         "name": "small",
         "objective": objective,
-        "ingest": {"source": {"kind": "files", "paths": [str(write_texts(tmp_path / "texts.txt"))]}},
+        "ingest": {"source": {"kind": "files", "paths": [str(texts)]}},
         # Sentences of one round are near to each other by nature.
         "curation": {
             "steps": [{"kind": "normalize"}, {"kind": "duplicates"}],
@@ -92,12 +99,13 @@ def test_a_decoder_goes_on_pre_training(hone: Hone, tmp_path: Path, environment:
 
 
 def test_an_encoder_goes_on_finding_masked_words(hone: Hone, tmp_path: Path, environment: dict[str, str]) -> None:
-    run(hone, tmp_path, tiny_masked(tmp_path / "base"), {"kind": "masked-lm"}, epochs=20)
+    base = without_dropout(tiny_masked(tmp_path / "base"))
+    run(hone, tmp_path, base, {"kind": "masked-lm"}, follow=False, epochs=20)
     facts = manifest(environment, "evaluate")
     assert facts["metrics"]["masked_accuracy"] > facts["baselines"]["untuned"]["masked_accuracy"] + 0.3
     assert facts["comparisons"]["untuned"]["low"] > 0
-    [answer, without] = ask(environment, ["the a is [MASK] where my card", "my card"])
-    assert answer["text"] == "the a is was where my card"
+    [answer, without] = ask(environment, ["card card [MASK] card card card", "my card"])
+    assert answer["text"] == "card card card card card card"
     assert (without["text"], without["score"]) == ("my card", 1.0)
 
 

@@ -184,6 +184,7 @@ def test_training_rows_alone_are_packed_and_the_account_is_of_rows(tmp_path: Pat
         "longest": 21,
         "lost_tokens": 0,
     }
+    assert product.rows == 6 + 6 + 6
     # 16; 10 and 6; 8, 5 and 3; 4.
     assert (train["rows"], train["sequences"], train["tokens"]) == (6, 4, 52)
     packed, single = read_tokens(out / "train.arrow"), read_tokens(out / "test.arrow")
