@@ -439,8 +439,8 @@ STAGES: dict[str, Stage] = {
         make=_register,
         decides=lambda c: c.model_dump(include={"name", "registration", "model"}),
         code=lambda c: [
-            *("hone.registry.register", "hone.evaluation.report"),
-            *(_module(OBJECTIVES, c.objective), _module(METHODS, c.method)),
+            *("hone.registry.register", "hone.evaluation.report", "hone.methods.adapters"),
+            _module(OBJECTIVES, c.objective),
         ],
         libraries=lambda _: ["mlflow"],
         keyed=("train", "evaluate"),
