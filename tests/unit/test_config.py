@@ -139,7 +139,13 @@ def test_every_field_of_every_section_is_described() -> None:
 
 def test_every_shipped_config_loads() -> None:
     files = sorted(CONF.rglob("*.yaml"))
-    assert [file.name for file in files] == ["banking77.yaml", "demo.yaml", "ncbi-disease.yaml", "snips-slots.yaml"]
+    assert [file.name for file in files] == [
+        "banking77.yaml",
+        "demo.yaml",
+        "ncbi-disease.yaml",
+        "snips-slots.yaml",
+        "xquad.yaml",
+    ]
     for file in files:
         assert load(file).name == file.stem
 

@@ -386,6 +386,9 @@ def _logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     names = ["input_ids", "attention_mask"]
     if getattr(model.config, "type_vocab_size", 0) > 1:  # the others have no segments, whatever their tokenizer says
         names.append("token_type_ids")
+        # PEFT 0.21's PeftModelForQuestionAnswering drops them; what it adds to the layers lies in the model inside it.
+        if hasattr(model, "get_base_model") and not model.active_peft_config.is_prompt_learning:
+            model = model.get_base_model()
     said = model(**{name: batch[name] for name in names})
     return said.start_logits.float(), said.end_logits.float()
 

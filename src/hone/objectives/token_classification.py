@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -189,7 +190,7 @@ class TokenClassification(Objective):
         given = [json.loads(tags) for tags in tokens["tags"].to_pylist()]
         said = [_names(row, targets) for row in raw["said"]]
         there, found = ([tagging.entities(tags, scheme) for tags in of] for of in (given, said))
-        words = np.array([[sum(map(_same, a, b)), len(a)] for a, b in zip(given, said, strict=True)], np.float64)
+        words = np.array([[sum(map(eq, a, b)), len(a)] for a, b in zip(given, said, strict=True)], np.float64)
         texts = _column(rows, "tokens") if rows is not None else [None] * len(given)
         return Outcome(
             statistics=np.concatenate([_counts(there, found, targets), words.reshape(-1, 2)], axis=1),
@@ -314,10 +315,6 @@ def _logits(model: Any, batch: Batch) -> Tensor:
 
 def _names(said: Sequence[int], targets: Targets) -> list[str | None]:
     return [targets["labels"][label] if label >= 0 else None for label in said]
-
-
-def _same(given: str, said: str | None) -> bool:
-    return given == said
 
 
 def _counts(there: Sequence[list[Entity]], found: Sequence[list[Entity]], targets: Targets) -> np.ndarray:

@@ -79,7 +79,11 @@ def windows(
     where that is less. A question has at most half of what a frame leaves. Raises ConfigError where that is nothing.
     """
     questions = encode_whole(tokenizer, [question for question, _ in pairs])
-    contexts = encode_whole(tokenizer, [context for _, context in pairs])
+    distinct = list(dict.fromkeys(context for _, context in pairs))  # SQuAD asks five questions of each
+    whole = {
+        context: (encoding.ids, encoding.offsets)
+        for context, encoding in zip(distinct, encode_whole(tokenizer, distinct), strict=True)
+    }
     left = max_length - len(Frame.of(tokenizer))
     if left < 2:
         raise ConfigError(
@@ -88,8 +92,8 @@ def windows(
             fix="Set it to 384, or to what the base model takes.",
         )
     found = []
-    for question, context in zip((one.ids for one in questions), contexts, strict=True):
-        ids, offsets = context.ids, context.offsets
+    for question, (_, context) in zip((one.ids for one in questions), pairs, strict=True):
+        ids, offsets = whole[context]
         asked = question[: left // 2]
         room = left - len(asked)
         places = [slice(start, start + room) for start in _starts(len(ids), room, min(stride, room // 2))]

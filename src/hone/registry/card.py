@@ -168,5 +168,6 @@ def _asked(example: Mapping[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """`text` as it stands between double quotes in Python, on one line of at most 100 characters."""
-    return json.dumps(" ".join(text.split())[:100], ensure_ascii=False)[1:-1].replace("```", "'''")
+    """`text` as it stands between double quotes in Python, on one line of at most 100 characters; JSON whole."""
+    line = " ".join(text.split())
+    return json.dumps(line if line[:1] in ("[", "{") else line[:100], ensure_ascii=False)[1:-1].replace("```", "'''")

@@ -239,13 +239,17 @@ def _new_logged_model(client: MlflowClient, run: Run, wanted: Candidate) -> Logg
 
 
 def _example(wanted: Candidate) -> dict[str, str]:
-    """What the first test row would be asked as, plain text cut to 200 characters."""
+    """What the first test row would be asked as, each of its texts cut to 200 characters."""
     import pyarrow.parquet as pq
 
     objective = wanted.form.objective
     test = pq.ParquetFile(wanted.artifacts["validate"].path / "test.parquet")
     [first] = next(test.iter_batches(1, columns=list(objective.inputs))).to_pylist()
-    return {name: text[:200] if name in objective.text else text for name, text in first.items()}
+
+    def cut(name: str, value: str) -> str:
+        return objective.joined(name, value, [piece[:200] for piece in objective.pieces(name, value)])
+
+    return {name: cut(name, value) if name in objective.text else value for name, value in first.items()}
 
 
 def _card(wanted: Candidate, example: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
 from hone.curation.step import Fields
 from hone.errors import DataError
+from hone.methods.lora import Lora
 from hone.objectives import OBJECTIVES
 from hone.objectives.reading import Reader
 from hone.objectives.token_classification import TokenClassification
@@ -229,6 +230,27 @@ def test_only_tagged_tokens_are_learned_from_and_padding_changes_nothing(bert: P
     logits = model(input_ids=torch.tensor([columns["input_ids"][0]])).logits[0, 1:3]
     assert read["said"][0].tolist() == logits.argmax(-1).tolist()
     assert read["scores"][0] == pytest.approx(logits.softmax(-1).max(-1).values.detach().numpy(), abs=1e-5)
+
+
+def test_an_adapter_moves_the_head_and_merges_into_the_same_answers(bert: Path) -> None:
+    torch.manual_seed(0)
+    lora = Lora(rank=2, target_modules=("query", "value"))
+    model = lora.prepare(OBJECTIVE.model(bert, TARGETS)).eval()
+    tokens = encoded([["O", "B-PER"], ["B-LOC"] * 5], load_tokenizer(bert))
+    batch = OBJECTIVE.collate({name: tokens[name].to_pylist() for name in ("input_ids", "words", "labels")}, 0)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    losses = []
+    for _ in range(3):
+        loss, _ = OBJECTIVE.loss(model, batch)
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0]
+    before = OBJECTIVE.read(model, batch)
+    after = OBJECTIVE.read(lora.merge(model), batch)
+    for name in ("scores", "said"):
+        assert np.concatenate(after[name]) == pytest.approx(np.concatenate(before[name]), abs=1e-5)
 
 
 def test_the_rival_tags_a_word_as_training_did_most(bert: Path) -> None:
