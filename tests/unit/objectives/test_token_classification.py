@@ -238,13 +238,14 @@ def test_an_adapter_moves_the_head_and_merges_into_the_same_answers(bert: Path) 
     model = lora.prepare(OBJECTIVE.model(bert, TARGETS)).eval()
     tokens = encoded([["O", "B-PER"], ["B-LOC"] * 5], load_tokenizer(bert))
     batch = OBJECTIVE.collate({name: tokens[name].to_pylist() for name in ("input_ids", "words", "labels")}, 0)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     losses = []
     for _ in range(3):
         loss, _ = OBJECTIVE.loss(model, batch)
         losses.append(loss.item())
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()
     assert losses[-1] < losses[0]
     before = OBJECTIVE.read(model, batch)
     after = OBJECTIVE.read(lora.merge(model), batch)
