@@ -147,7 +147,12 @@ def _check(entry: View) -> View:
 
 def tokens(facts: View, limit: int | None) -> View:
     """Tokens for each split, what was cut off, and the lengths of rows on one scale that ends near `limit`."""
-    each = [{"name": name, **facts["splits"][name]} for name in SPLITS if name in facts["splits"]]
+    dropped = facts.get("dropped") or {}
+    each = [
+        {"name": name, "left_out": dropped.get(name, {}), **facts["splits"][name]}
+        for name in SPLITS
+        if name in facts["splits"]
+    ]
     lengths = [length for split in each for length in (split["median"], split["p95"])]
     longest = max((split["longest"] for split in each), default=0)
     top = max([*lengths, limit or 0, min(longest, 1.6 * max([*lengths, limit or 0]))])

@@ -102,6 +102,35 @@ def test_the_verdict_has_the_figure_its_interval_and_the_distance_to_the_better_
     assert "between +5.6 and +14.6, p < 0.001" in verdict
 
 
+def test_a_figure_that_is_no_share_is_a_number_and_less_of_it_can_be_better(tmp_path: Path) -> None:
+    perplexity = {"value": 12.34, "low": 11.9, "high": 12.8}
+    change = {
+        "main_metric": "perplexity",
+        "measures": {"perplexity": {"title": "Perplexity", "lower": True, "share": False}},
+        "systems": {
+            "model": {"perplexity": perplexity},
+            "untuned": {"perplexity": {"value": 90, "low": 85, "high": 96}},
+        },
+        "comparisons": {
+            "untuned": {"metric": "perplexity", "difference": 77.66, "low": 73.2, "high": 83.1, "p": 0.001}
+        },
+        "per_class": {},
+        "confusion": None,
+        "calibration": None,
+        "slices": {},
+    }
+    found = page(tmp_path, change={"metrics": change}).sections
+    assert "Yes. 12.34 perplexity 11.9–12.8 at 95% confidence" in found["verdict"]
+    assert "77.66 better than the baseline, base model, untuned (90)" in found["verdict"]
+    assert "Perplexity lower is better" in found["metrics"]
+    assert "%" not in found["metrics"].replace("95%", "")
+
+
+def test_rows_with_nothing_to_learn_from_are_told(tmp_path: Path) -> None:
+    found = page(tmp_path, change={"tokenize": {"dropped": {"train": {"every label is masked": 3}}}})
+    assert "3 rows of train were left out: every label is masked." in found.sections["tokens"]
+
+
 def test_the_funnel_accounts_for_every_row_with_reasons_and_examples(plain: Page) -> None:
     rows = plain.sections["rows"]
     assert "1,800 of 38,112 rows were kept" in rows
