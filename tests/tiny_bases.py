@@ -218,18 +218,9 @@ def _pairs(family: Family) -> str:
     return " ".join([family.around, "$B:1", *(f"{token}:1" for token in after)])
 
 
-def tiny_masked(folder: Path, positions: int = 64, words: Sequence[str] = WORDS) -> Path:
-    """The encoder `tiny_bert` with a head for masked words and a mask token."""
-    import torch
-    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
-
-    tiny_bert(folder, positions, ["[MASK]", *words])
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"mask_token": "[MASK]"})
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    BertForMaskedLM(BertConfig.from_pretrained(folder)).save_pretrained(folder)
-    return folder
+def tiny_masked(folder: Path, **options: Any) -> Path:
+    """An encoder with a head for masked words and a mask token."""
+    return tiny("bert", folder, **options)
 
 
 def tiny_t5(folder: Path) -> Path:

@@ -72,7 +72,7 @@ def test_answers_are_learned_judged_registered_and_found(
     assert ours["no_answer_accuracy"]["value"] > 0.8
     assert set(metrics["systems"]) == {"model", "overlap", "no_answer"}
     [tokens] = [json.loads(file.read_text())["facts"] for file in home.glob("store/tokenize/*/manifest.json")]
-    assert tokens["splits"]["test"]["rows"] == 2 * metrics["rows"]
+    assert tokens["splits"]["test"]["sequences"] == 2 * metrics["rows"]
     assert tokens["splits"]["test"]["lost_tokens"] == 0
 
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
