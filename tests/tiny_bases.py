@@ -97,7 +97,7 @@ FAMILIES: dict[str, Family] = {
     "llama": Family(
         "LlamaForCausalLM",
         "LlamaConfig",
-        {"bos_token": "<begin>", "eos_token": "<end>", "unk_token": "<unk>"},
+        {"unk_token": "<unk>", "bos_token": "<begin>", "eos_token": "<end>"},
         "<begin> $A",
     ),
     "mistral": Family(
@@ -174,7 +174,7 @@ def tiny_bert(folder: Path, **options: Any) -> Path:
 
 def tiny_llama(folder: Path) -> Path:
     """A decoder whose tokenizer has an end token, and none for padding."""
-    return tiny("llama", folder, without=("bos_token",))
+    return tiny("llama", folder, without=("bos_token",), initializer_range=0.02)
 
 
 _CONFIGURED = {"pad_token_id", "bos_token_id", "eos_token_id"}

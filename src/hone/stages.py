@@ -437,7 +437,10 @@ STAGES: dict[str, Stage] = {
     ),
     "register": Stage(
         make=_register,
-        decides=lambda c: c.model_dump(include={"name", "registration", "model"}),
+        decides=lambda c: c.model_dump(
+            include=dict.fromkeys(("name", "registration", "model", "objective", "method"), True)
+            | {"tokenization": {"max_length"}}
+        ),
         code=lambda c: [
             *("hone.registry.register", "hone.evaluation.report", "hone.methods.adapters"),
             _module(OBJECTIVES, c.objective),

@@ -47,7 +47,8 @@ def key(stage: str, config: RunConfig, home: Path) -> str:
     [
         ({"curation": {"split": {"seed": 3}}}, {"curate"}),
         ({"validation": {"min_rows": 3}}, {"validate"}),
-        ({"tokenization": {"max_length": 33}}, {"tokenize", "evaluate"}),
+        ({"tokenization": {"max_length": 33}}, {"tokenize", "evaluate", "register"}),
+        ({"objective": {"kind": "text-classification", "label_smoothing": 0.1}}, {"train", "evaluate", "register"}),
         ({"training": {"epochs": 1}}, {"train"}),
         ({"method": {"kind": "lora"}}, {"train", "evaluate", "register"}),
         ({"evaluation": {"worst": 3}}, {"evaluate"}),
