@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,11 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data sets and models are not at {SHARED} (HONE_SHARED names another place)")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def no_tracking_uri_left() -> Iterator[None]:
+    """MLflow's tracking URI is the process's: a test that sets it leaves none to the next."""
+    yield
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)

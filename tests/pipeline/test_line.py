@@ -137,7 +137,15 @@ def test_a_run_ended_in_the_middle_of_training_goes_on_in_the_same_mlflow_run(
 ) -> None:
     long = ("training.epochs=30", "training.checkpoint_seconds=0")
     command = [str(Path(sys.executable).with_name("hone")), "run", str(conf), *long]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True) as run:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        # Tests that run in the background of a shell were told to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as run:
         run.args = [environment["HONE_HOME"]]
         child = in_training(run)
         handle = os.pidfd_open(child)
