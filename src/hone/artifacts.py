@@ -221,10 +221,9 @@ class Store:
                 product = make(work)
                 about = {"name": name, "seconds": round(time.monotonic() - began, 3)}
                 return self._commit(recipe, work, product, about, config), False
-            except BaseException:
-                if not resumable:
+            finally:
+                if not resumable:  # what was committed is no longer there
                     shutil.rmtree(work, ignore_errors=True)
-                raise
 
     @contextmanager
     def lock(self, stage: str, key: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
