@@ -14,7 +14,6 @@ from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
 from hone.objectives.padding import attention_mask, padded
 from hone.objectives.plain_text import (
     IGNORED,
-    by_row,
     encodings,
     grouped,
     joined,
@@ -24,6 +23,7 @@ from hone.objectives.plain_text import (
     seeded,
     texts_of,
     token_losses,
+    tokens_found,
 )
 from hone.objectives.statistics import share
 from hone.options import option
@@ -154,16 +154,7 @@ class MaskedLM(Objective):
 
     def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
         """Statistics are, by row, right, tokens and nll."""
-        import numpy as np
-
-        found = by_row(owners(tokens), [raw["right"], raw["tokens"], raw["nll"]])
-        right, of = found[:, 0].astype(int).tolist(), found[:, 1].astype(int).tolist()
-        return Outcome(
-            statistics=found,
-            answers=[f"{n} found" for n in right],
-            references=[f"{n} masked tokens" for n in of],
-            errors=np.where(found[:, 0] == found[:, 1], 0.0, found[:, 2] / np.maximum(found[:, 1], 1)),
-        )
+        return tokens_found(tokens, raw, "masked tokens")
 
     def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`masked_accuracy` and `pseudo_perplexity`."""

@@ -48,7 +48,6 @@ class MultiLabelClassification(Objective):
         "subset_accuracy": Measure("Subset accuracy"),
         "hamming_loss": Measure("Hamming loss", lower=True),
     }
-    neighbours: ClassVar[bool] = True
     tunes: ClassVar[bool] = True
 
     separator: str = option("", "What stands between labels written as one text, such as ; in joy;love.")

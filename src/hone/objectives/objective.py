@@ -62,7 +62,6 @@ class Objective(ABC):
     outputs      what it answers with, by name, in MLflow's words: string, double, long; `string[]` for a list of them
     pipeline     the transformers pipeline that serves such models
     measures     the figures, by name; the first is the one that is compared
-    neighbours   whether nearest neighbours by the base model's embeddings can do the same (`vote`)
     untuned      whether the base model can, before it is tuned
     needs_rows   whether `outcome` needs the rows' text, and not only their tokens
     tunes        whether `tune` chooses something on the validation rows, once a model is trained
@@ -76,11 +75,15 @@ class Objective(ABC):
     outputs: ClassVar[Mapping[str, str]]
     pipeline: ClassVar[str]
     measures: ClassVar[Mapping[str, Measure]]
-    neighbours: ClassVar[bool] = False
     untuned: ClassVar[bool] = False
     needs_rows: ClassVar[bool] = False
     tunes: ClassVar[bool] = False
     leaves_out: ClassVar[str] = ""
+
+    @property
+    def neighbours(self) -> bool:
+        """Whether nearest neighbours by the base model's embeddings can do the same: whether it says how they vote."""
+        return type(self).vote is not Objective.vote
 
     @property
     def main_metric(self) -> str:
@@ -225,8 +228,11 @@ class Objective(ABC):
         return {}
 
     def vote(self, weights: np.ndarray, at: np.ndarray, train: pa.Table, targets: Targets) -> Raw:
-        """What the nearest training rows say: those at positions `at` [rows, k], each with its weight."""
-        raise NotImplementedError
+        """What the nearest training rows say: those at positions `at` [rows, k], each with its weight.
+
+        Objectives that leave it as it is are not compared with them.
+        """
+        return {}
 
     @abstractmethod
     def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:

@@ -48,7 +48,6 @@ class Regression(Objective):
         "mae": Measure("Mean absolute error", lower=True, share=False),
         "rmse": Measure("Root mean squared error", lower=True, share=False),
     }
-    neighbours: ClassVar[bool] = True
 
     error: Literal["mse", "huber", "mae"] = option(
         "mse", "What the loss makes of an error: its square, huber's for few wild numbers, its size.", learning=True

@@ -35,7 +35,6 @@ class TextClassification(Objective):
     outputs: ClassVar[Mapping[str, str]] = {"label": "string", "score": "double"}
     pipeline: ClassVar[str] = "text-classification"
     measures: ClassVar[Mapping[str, Measure]] = {"accuracy": Measure("Accuracy"), "macro_f1": Measure("Macro-F1")}
-    neighbours: ClassVar[bool] = True
 
     label_smoothing: float = option(
         0.0, "The share of the target that is spread over all labels.", learning=True, ge=0, lt=1
