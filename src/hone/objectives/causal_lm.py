@@ -16,19 +16,9 @@ from hone.objectives.heads import load_with_head
 from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
 from hone.objectives.packing import best_fit_decreasing, check_kept_apart, packed, position_ids
 from hone.objectives.padding import attention_mask, padded
-from hone.objectives.plain_text import (
-    IGNORED,
-    by_row,
-    encodings,
-    grouped,
-    joined,
-    lists,
-    owners,
-    parts,
-    texts_of,
-    token_losses,
-)
+from hone.objectives.plain_text import IGNORED, by_row, grouped, joined, owners, parts, token_losses
 from hone.objectives.statistics import share
+from hone.objectives.tokenizer import encodings, lists, texts_of
 from hone.options import option
 
 if TYPE_CHECKING:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from hone.errors import DataError
 from hone.objectives.objective import Outcome, Raw
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
     from hone.objectives.objective import Batch
 
@@ -22,44 +19,6 @@ IGNORED = -100  # the label of a token that is no target, as PyTorch has it
 
 # Logits that are held at once where a model is only read: 1 GiB of float32. A row of 2,048 tokens has 0.4 with GPT-2.
 _LOGITS = 1 << 28
-
-
-def texts_of(rows: pa.Table) -> list[str]:
-    """The column `text`; raises DataError for a text that is null."""
-    if rows["text"].null_count:
-        first = rows["id"].filter(rows["text"].is_null())[0].as_py()
-        raise DataError("a row has no text", where=f"row {first}", fix="Drop such rows.")
-    texts: list[str] = rows["text"].to_pylist()
-    return texts
-
-
-def encodings(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 0, special: bool = True
-) -> list[Any]:
-    """The texts' encodings with offsets and word ids; with `max_length` what does not fit is in `overflowing`.
-
-    Threads may call it at once for one `max_length`.
-    """
-    backend = tokenizer.backend_tokenizer
-    cut = {"max_length": max_length, "stride": 0, "strategy": "longest_first", "direction": "right"}
-    if backend.padding is not None or backend.truncation != (cut if max_length else None):
-        backend.no_padding()
-        if max_length:
-            backend.enable_truncation(**cut)
-        else:
-            backend.no_truncation()
-    found: list[Any] = backend.encode_batch(list(texts), add_special_tokens=special)
-    return found
-
-
-def lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
-    """Rows of ids as list<int32>."""
-    import numpy as np
-    import pyarrow as pa
-
-    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-    values = np.fromiter(chain.from_iterable(rows), np.int32, count=int(ends[-1]))
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
 
 
 def seeded(ids: np.ndarray, training: bool) -> np.random.Generator:

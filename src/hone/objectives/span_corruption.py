@@ -15,20 +15,9 @@ from hone.errors import ModelError
 from hone.objectives.heads import load_with_head
 from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
 from hone.objectives.padding import attention_mask, padded
-from hone.objectives.plain_text import (
-    IGNORED,
-    encodings,
-    grouped,
-    joined,
-    lists,
-    owners,
-    parts,
-    seeded,
-    texts_of,
-    token_losses,
-    tokens_found,
-)
+from hone.objectives.plain_text import IGNORED, grouped, joined, owners, parts, seeded, token_losses, tokens_found
 from hone.objectives.statistics import share
+from hone.objectives.tokenizer import encodings, lists, texts_of
 from hone.options import option
 
 if TYPE_CHECKING:

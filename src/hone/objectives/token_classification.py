@@ -17,7 +17,7 @@ from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
 from hone.objectives.padding import attention_mask, padded
 from hone.objectives.statistics import by_group, share
 from hone.objectives.tagging import Entity
-from hone.objectives.tokenizer import encode_cut, lists, lost_tokens
+from hone.objectives.tokenizer import encodings, lists, lost_tokens
 from hone.options import option
 
 if TYPE_CHECKING:
@@ -119,12 +119,12 @@ class TokenClassification(Objective):
         import pyarrow as pa
 
         parted = [_parted(value, self.words) for value in rows["tokens"].to_pylist()]
-        encodings = encode_cut(tokenizer, [text for text, _ in parted], max_length)
-        places = [_first_tokens(one, extents) for one, (_, extents) in zip(encodings, parted, strict=True)]
+        encoded = encodings(tokenizer, [text for text, _ in parted], max_length)
+        places = [_first_tokens(one, extents) for one, (_, extents) in zip(encoded, parted, strict=True)]
         columns = {
             "id": rows["id"].cast(pa.string()),
             # A text without a token is asked about all the same.
-            "input_ids": lists([one.ids or [tokenizer.pad_token_id] for one in encodings]),
+            "input_ids": lists([one.ids or [tokenizer.pad_token_id] for one in encoded]),
             "words": lists([words for words, _ in places]),
             "content": pa.array([end for _, end in places], pa.int32()),
         }
@@ -132,7 +132,7 @@ class TokenClassification(Objective):
             known = {label: at for at, label in enumerate(targets["labels"])}
             columns["labels"] = lists([[known.get(tag, IGNORED) for tag in tags] for tags in _aligned(rows, places)])
             columns["tags"] = rows["tags"].cast(pa.string())
-        return pa.table({**columns, "lost": pa.array([lost_tokens(one) for one in encodings], pa.int32())})
+        return pa.table({**columns, "lost": pa.array([lost_tokens(one) for one in encoded], pa.int32())})
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask, `words` [rows, most words], -2 where there is none; labels [rows, tokens]."""

@@ -56,23 +56,20 @@ def encode_texts(
     `max_length`.
     """
     import numpy as np
-    import pyarrow as pa
 
     backend = tokenizer.backend_tokenizer
     _cut_to(backend, max_length, tokenizer.truncation_side)
     # The fast variant leaves out offsets, which nobody reads.
-    encodings = backend.encode_batch_fast(list(texts))
-    ids = [encoding.ids for encoding in encodings]
-    ends = np.cumsum([0, *map(len, ids)], dtype=np.int32)
-    values = np.fromiter(chain.from_iterable(ids), np.int32, count=int(ends[-1]))
+    encoded = backend.encode_batch_fast(list(texts))
+    ids = [encoding.ids for encoding in encoded]
     special = backend.num_special_tokens_to_add(is_pair=False)
     full = [place for place, row in enumerate(ids) if len(row) == max_length]
     lost = np.zeros(len(ids), np.int32)
     if full and not isinstance(texts[0], str):
         lost[full] = token_counts(_untruncated(tokenizer), [texts[place] for place in full]) - max_length
-        return pa.ListArray.from_arrays(pa.array(ends), pa.array(values)), lost
-    lost[full] = [sum(len(piece) - special for piece in encodings[place].overflowing) for place in full]
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values)), lost
+    else:
+        lost[full] = [sum(len(piece) - special for piece in encoded[place].overflowing) for place in full]
+    return lists(ids), lost
 
 
 def encode_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, **more: Any) -> pa.Table:
@@ -82,11 +79,7 @@ def encode_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: 
     """
     import pyarrow as pa
 
-    texts = rows["text"].to_pylist()
-    if None in texts:
-        name = rows["id"][texts.index(None)].as_py()
-        raise DataError("a row has no text", where=f"row {name}", fix="Drop such rows.")
-    input_ids, lost = encode_texts(tokenizer, texts, max_length)
+    input_ids, lost = encode_texts(tokenizer, texts_of(rows), max_length)
     return pa.table({"id": rows["id"].cast(pa.string()), "input_ids": input_ids, **more, "lost": pa.array(lost)})
 
 
@@ -96,48 +89,53 @@ def _untruncated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     return deepcopy(tokenizer)
 
 
-def encode_whole(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Encoding]:
-    """The encodings of `texts` with their offsets (in characters), bare of special tokens, nothing cut off.
+def encodings(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 0, special: bool = True
+) -> list[Encoding]:
+    """The texts' encodings with offsets (in characters) and word ids, cut on the right to `max_length` ids, if given.
 
-    Threads may call it at once.
-    """
-    backend = tokenizer.backend_tokenizer
-    if backend.padding is not None or backend.truncation is not None:
-        backend.no_padding()
-        backend.no_truncation()
-    found: list[Encoding] = backend.encode_batch(list(texts), add_special_tokens=False)
-    return found
-
-
-def encode_cut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[Encoding]:
-    """The encodings of `texts` with their offsets (in characters), special tokens in place, cut on the right.
-
-    None has more than `max_length` ids; what was cut off is in `overflowing`. Threads may call it at once for one
-    `max_length`.
+    What was cut off is in `overflowing`. Threads may call it at once for one `max_length`.
     """
     backend = tokenizer.backend_tokenizer
     _cut_to(backend, max_length, "right")
-    found: list[Encoding] = backend.encode_batch(list(texts))
+    found: list[Encoding] = backend.encode_batch(list(texts), add_special_tokens=special)
     return found
+
+
+def _cut_to(backend: Tokenizer, max_length: int, direction: str) -> None:
+    """Have rows cut to `max_length` ids, or left whole where it is 0, and not padded."""
+    cut: dict[str, Any] = {"max_length": max_length, "stride": 0, "strategy": "longest_first", "direction": direction}
+    if backend.padding is None and backend.truncation == (cut if max_length else None):
+        return  # left alone while another thread encodes
+    backend.no_padding()
+    if max_length:
+        backend.enable_truncation(**cut)
+    else:
+        backend.no_truncation()
+
+
+def lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
+    """Rows of ids as list<int32>."""
+    import numpy as np
+    import pyarrow as pa
+
+    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    values = np.fromiter(chain.from_iterable(rows), np.int32, count=int(ends[-1]))
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
+
+
+def texts_of(rows: pa.Table) -> list[str]:
+    """The column `text`; raises DataError for a text that is null."""
+    if rows["text"].null_count:
+        first = rows["id"].filter(rows["text"].is_null())[0].as_py()
+        raise DataError("a row has no text", where=f"row {first}", fix="Drop such rows.")
+    texts: list[str] = rows["text"].to_pylist()
+    return texts
 
 
 def lost_tokens(encoding: Encoding) -> int:
     """How many tokens were cut off a text, special ones not counted."""
     return sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)
-
-
-def lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
-    """The rows as list<int32>."""
-    import pyarrow as pa
-
-    return pa.array([list(row) for row in rows], pa.list_(pa.int32()))
-
-
-def _cut_to(backend: Tokenizer, max_length: int, direction: str) -> None:
-    cut: dict[str, Any] = {"max_length": max_length, "stride": 0, "strategy": "longest_first", "direction": direction}
-    if backend.padding is not None or backend.truncation != cut:  # left alone while another thread encodes
-        backend.no_padding()
-        backend.enable_truncation(**cut)
 
 
 def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:

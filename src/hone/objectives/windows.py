@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hone.errors import ConfigError
-from hone.objectives.tokenizer import encode_whole
+from hone.objectives.tokenizer import encodings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,7 +51,7 @@ class Frame:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Frame:
-        """The frame that the tokenizer puts around a pair; `windows` or `encode_whole` must have been called before."""
+        """The frame that the tokenizer puts around a pair; `windows` or `encodings` must have been called before."""
         pair = tokenizer.backend_tokenizer.encode("a", "a")
         sides = pair.sequence_ids
         first, second = ([at for at, side in enumerate(sides) if side == of] for of in (0, 1))
@@ -78,11 +78,11 @@ def windows(
     With its frame none has more than `max_length` ids. Two neighbours have `stride` tokens in common, or half a window
     where that is less. A question has at most half of what a frame leaves. Raises ConfigError where that is nothing.
     """
-    questions = encode_whole(tokenizer, [question for question, _ in pairs])
+    questions = encodings(tokenizer, [question for question, _ in pairs], special=False)
     distinct = list(dict.fromkeys(context for _, context in pairs))  # SQuAD asks five questions of each
     whole = {
         context: (encoding.ids, encoding.offsets)
-        for context, encoding in zip(distinct, encode_whole(tokenizer, distinct), strict=True)
+        for context, encoding in zip(distinct, encodings(tokenizer, distinct, special=False), strict=True)
     }
     left = max_length - len(Frame.of(tokenizer))
     if left < 2:

@@ -14,9 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from hone.errors import DataError, ModelError
 from hone.objectives import OBJECTIVES
 from hone.objectives.causal_lm import CausalLM
-from hone.objectives.plain_text import lists
 from hone.objectives.reading import Reader
-from hone.objectives.tokenizer import load_tokenizer
+from hone.objectives.tokenizer import lists, load_tokenizer
 from tests.tiny_bases import tiny_bert, tiny_llama
 
 OBJECTIVE = CausalLM()

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 
 from hone.errors import ModelError
 from hone.objectives.packing import best_fit_decreasing, check_kept_apart, packed, position_ids
-from hone.objectives.plain_text import lists
+from hone.objectives.tokenizer import lists
 
 
 @settings(deadline=None, max_examples=60)
