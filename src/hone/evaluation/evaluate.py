@@ -89,21 +89,14 @@ def evaluate(
 
     tokenizer = load_tokenizer(model / MODEL)
     reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
-    if whole:
-        trained = predict.load_trained(model / MODEL, plain, reader.device)
-    else:
-        trained = predict.load_adapted(model / ADAPTER, base, plain, reader)
+    trained = _served(model, base, plain, reader, whole)
     targets = plain
     if len(valid):
         targets = objective.tune(valid, predict.read(trained, valid, reader, advance, "tuning")[0], plain)
     raw, seconds = predict.read(trained, test, reader, advance, "testing the model")
     speed = predict.speed(trained, rows, test, targets, reader, max_length, raw, seconds)
     del trained
-    merged = None
-    if whole and isinstance(method, AdapterMethod):
-        adapted = predict.load_adapted(model / ADAPTER, base, targets, reader, method.on_base)
-        unmerged, _ = predict.read(adapted, test, reader, advance, "testing the adapter")
-        merged = predict.check_merged(raw, unmerged, model / ADAPTER)
+    merged = _check_merge(method, raw, model, base, targets, test, reader, advance) if whole else None
 
     said = {MODEL: (raw, targets), **_rivals(base, train, valid, test, rows, neighbours, reader, advance, plain)}
     if objective.untuned:
@@ -193,6 +186,31 @@ def worst_errors(trial: Trial, most: int) -> list[dict[str, Any]]:
         }
         for at, row, text in zip(worst.tolist(), rows.to_pylist(), trial.objective.texts(rows), strict=True)
     ]
+
+
+def _served(model: Path, base: Path, targets: Targets, reader: Reader, whole: bool) -> Any:
+    """The model as it will be served: its own weights where it is `whole`, else the adapter on its base."""
+    if whole:
+        return predict.load_trained(model / MODEL, targets, reader.device)
+    return predict.load_adapted(model / ADAPTER, base, targets, reader)
+
+
+def _check_merge(
+    method: Method,
+    merged: Raw,
+    model: Path,
+    base: Path,
+    targets: Targets,
+    test: pa.Table,
+    reader: Reader,
+    advance: predict.Advance,
+) -> dict[str, Any] | None:
+    """That the adapter beside its base says what the merged weights said; None where the method has no adapter."""
+    if not isinstance(method, AdapterMethod):
+        return None
+    adapted = predict.load_adapted(model / ADAPTER, base, targets, reader, method.on_base)
+    unmerged, _ = predict.read(adapted, test, reader, advance, "testing the adapter")
+    return predict.check_merged(merged, unmerged, model / ADAPTER)
 
 
 def _rivals(
