@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nhone: interrupted; the same command goes on from here.", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
+    except BrokenPipeError:  # who read this has seen enough: `hone schema | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return status
 
 
