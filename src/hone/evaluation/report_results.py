@@ -14,6 +14,12 @@ SYSTEMS = {
     "neighbours": "Nearest neighbours",
     "untuned": "Base model, untuned",
 }
+# What those baselines are whose names do not say it.
+BASELINES = {
+    "majority": "the class that is most frequent",
+    "neighbours": "what the nearest training rows by the base model's own embeddings say",
+    "untuned": "the base model as it was",
+}
 PARTS = {"tokenize": "Tokenizing", "forward": "The model's forward pass", "post": "Answers from scores"}
 MARKS = {"model": "model", "neighbours": "rival", "untuned": "rival"}
 
@@ -62,6 +68,7 @@ def verdict(metrics: View) -> View:
         "confidence": metrics["confidence"],
         "rival": next(iter(lost or rivals), None),
         "rivals": rivals,
+        "baselines": ", and ".join(BASELINES[name] for name in metrics["comparisons"] if name in BASELINES),
     }
 
 
