@@ -57,10 +57,23 @@ def _section(cls: type[Any], base: type[Section] = Section, **more: Any) -> type
 
 def _union(parts: Mapping[str, type[Any]]) -> Any:
     """Any one of `parts`, told apart by `kind`."""
-    models = tuple(
-        _section(cls, Part, kind=(Literal[kind], Field(description="Which one."))) for kind, cls in parts.items()
-    )
-    return models[0] if len(models) == 1 else Annotated[reduce(or_, models), Field(discriminator="kind")]
+
+    def one(kind: str, cls: type[Any]) -> type[Any]:
+        # A form sends the kind only where the schema has it as a default; pydantic asks for it all the same.
+        field = Field(description="Which one.", json_schema_extra={"default": kind})
+        return _section(cls, Part, kind=(Literal[kind], field))
+
+    models = tuple(one(kind, cls) for kind, cls in parts.items())
+    return models[0] if len(models) == 1 else Annotated[reduce(or_, models), Field(discriminator="kind"), _Choice()]
+
+
+class _Choice:
+    """A union as forms show it: Prefect's offers the parts of an `anyOf` to choose from, and a text box for `oneOf`."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = handler(core)
+        schema.pop("discriminator")
+        return {"anyOf": schema.pop("oneOf")} | schema
 
 
 if TYPE_CHECKING:
@@ -104,15 +117,13 @@ class Split(Section):
     )
 
 
-def _default_steps() -> list[Any]:
-    return [{"kind": kind} for kind in ("normalize", "filters", "duplicates", "label_conflicts")]
-
-
 class Curation(Section):
     """What happens to rows before anything is learned from them."""
 
     steps: list[StepPart] = Field(
-        default_factory=_default_steps, validate_default=True, description="The steps, in the order they are done."
+        default=[{"kind": kind} for kind in ("normalize", "filters", "duplicates", "label_conflicts")],
+        validate_default=True,
+        description="The steps, in the order they are done.",
     )
     split: Split = Field(default_factory=Split, description="How rows are parted.")
 
@@ -187,7 +198,7 @@ class Evaluation(Section):
     """How the model is judged on the test rows."""
 
     slices: list[str] = Field(
-        default_factory=lambda: ["length", "source"],
+        default=["length", "source"],
         description="Columns by which metrics are told apart; length stands for quartiles of the text's length.",
     )
     neighbours: int = Field(10, ge=1, description="Neighbours of the k-nearest-neighbours baseline.")
