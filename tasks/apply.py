@@ -54,12 +54,18 @@ def main() -> int:
 
 
 def make_pool(client: SyncPrefectClient, directory: Path) -> None:
-    """The process work pool, whose runs start in `directory`, where conf/ is. What a person set else is kept."""
+    """The process work pool, whose runs start in `directory`, where conf/ is. What a person set else is kept.
+
+    A pool of another type, such as kubernetes, is left as it is.
+    """
     try:
-        template = client.read_work_pool(POOL).base_job_template
+        pool = client.read_work_pool(POOL)
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+        pool = client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+    if pool.type != "process":
+        return
+    template = pool.base_job_template
     place = template["variables"]["properties"]["working_dir"]
     if place.get("default") != str(directory):
         place["default"] = str(directory)

@@ -143,7 +143,7 @@ def down(home: Home, say: Say) -> None:
         record = read(home)
         ended = [part for part in PARTS if processes.end(record.mark(part), record.parts.get(part))]
         _announce(home, "")
-        _write(home, replace(record, parts={}))
+        write(home, replace(record, parts={}))
     say(f"ended: {', '.join(ended)}" if ended else "nothing runs")
 
 
@@ -206,7 +206,8 @@ def _start(
     home: Home, record: Record, server: Server, place: Path, started: list[str]
 ) -> tuple[Record, subprocess.Popen[bytes]]:
     """Start one part and record it."""
-    processes.end(record.mark(server.name))  # what was left of it
+    if server.name in SERVERS:
+        processes.end(record.mark(server.name))  # what was left of it; a worker's runs go on
     port = str(record.ports.get(server.name, ""))
     own = {name: value.replace("{port}", port) for name, value in server.environment.items()}
     command = [word.replace("{port}", port) for word in server.command]
@@ -214,7 +215,7 @@ def _start(
     mark = record.mark(server.name)
     process, child = processes.start(command, _environment(home, own), server.log, place, mark)
     record = replace(record, parts={**record.parts, server.name: process})
-    _write(home, record)
+    write(home, record)
     return record, child
 
 
@@ -282,7 +283,8 @@ def _announce(home: Home, url: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write(home: Home, record: Record) -> None:
+def write(home: Home, record: Record) -> None:
+    """Keep the record, for this user alone: a database's URL may hold a password."""
     write_private(home.service / "record.json", json.dumps(asdict(record), indent=2))
 
 

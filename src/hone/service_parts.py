@@ -110,6 +110,8 @@ def _basic_auth(home: Home, database: str, known: Credentials) -> dict[str, str]
         "database_uri": database.replace("%", "%%"),
         "admin_username": known.client()["MLFLOW_TRACKING_USERNAME"],
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
+        # A password is hashed anew for each request, unless it was right within these seconds.
+        "auth_cache_ttl_seconds": "60",
     }
     path = home.service / "mlflow-auth.ini"
     write_private(path, "\n".join(("[mlflow]", *(f"{name} = {value}" for name, value in settings.items()), "")))

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from hone.environment import home
+from hone.errors import ConfigError
 
 DATABASES = ("prefect_database", "mlflow_database")
 
@@ -53,8 +54,12 @@ def stop(_: argparse.Namespace) -> int:
 
 def place() -> Path:
     """The folder whose conf/ and deployments/ are used: the working directory, else the one that Hone lies in."""
-    here = Path.cwd()
-    return here if (here / "deployments/prefect.yaml").is_file() else Path(__file__).parents[3]
+    for folder in (Path.cwd(), Path(__file__).parents[3]):
+        if (folder / "deployments/prefect.yaml").is_file():
+            return folder
+    raise ConfigError(
+        "there is no deployments/prefect.yaml", where=str(Path.cwd()), fix="Call `hone up` in the project's folder."
+    )
 
 
 def _say(text: str) -> None:
