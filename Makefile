@@ -25,8 +25,8 @@ check: $(VENV)/.dev ## format check, lint, types and import rules
 bench: $(VENV)/.bench ## every benchmark, each with a peer in the same run
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
-ui: $(VENV)/.demo ## serve the Prefect and MLflow UIs until Ctrl-C
-	$(BIN)/hone ui
+ui: $(VENV)/.demo ## start the servers and a worker, and say where the UIs are; `hone down` ends them
+	$(BIN)/hone up
 
 clean: ## remove the environment and the caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info build

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.choice import Choice
 from hone.artifacts import Artifact
-from hone.config import RunConfig
 from tasks.base import make_base
 from tasks.curate import curate
 from tasks.evaluate import evaluate
@@ -18,7 +18,7 @@ from tasks.validate import validate
 
 
 @flow(name="finetune", flow_run_name="finetune {config.name}", persist_result=False)
-def finetune(config: RunConfig) -> Artifact:
+def finetune(config: Choice) -> Artifact:
     """Fine-tune a base model on curated rows, judge it against baselines, and register it as a candidate."""
     config = settled(config)
     rows = ingest(config)

@@ -46,4 +46,4 @@ def _summary(facts: dict[str, str], report: Path) -> str:
 def _shown(facts: dict[str, str]) -> str:
     """A link to the run where MLflow is a server, else the store it lies in."""
     uri, run = facts["tracking_uri"], f"#/experiments/{facts['experiment_id']}/runs/{facts['run_id']}"
-    return f"[MLflow]({uri}/{run})" if uri.startswith("http") else f"`{uri}` (`hone ui` serves it)"
+    return f"[MLflow]({uri}/{run})" if uri.startswith("http") else f"`{uri}` (`hone up` serves it)"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgresql import Cluster, throw_away
+
 # Tiny models are done before a second thread has woken; on a busy machine waiting threads take most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -25,6 +27,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data sets and models are not at {SHARED} (HONE_SHARED names another place)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    """A PostgreSQL server that ends with the tests."""
+    with throw_away() as cluster:
+        yield cluster
 
 
 @pytest.fixture(autouse=True)

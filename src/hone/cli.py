@@ -13,8 +13,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hone.commands import service
 from hone.environment import DEFAULTS, Home, home
 from hone.errors import HoneError
+from hone.service import check_stores, join
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.update({name: value for name, value in DEFAULTS.items() if name not in os.environ})
     try:
+        if arguments.command not in (service.start, service.stop):
+            join(home())
         status: int = arguments.command(arguments)
     except HoneError as fault:
         print(f"hone: {fault}", file=sys.stderr)  # noqa: T201
@@ -58,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
         sub.set_defaults(command=command)
     commands.add_parser("schema", help="the JSON schema of the configuration").set_defaults(command=_schema)
-    commands.add_parser("ui", help="serve the Prefect and MLflow UIs until interrupted").set_defaults(command=_ui)
+    service.add(commands)
     return parser
 
 
@@ -94,6 +98,7 @@ def _line(config: RunConfig, data: Home, console: Console) -> None:
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] = "hone"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    check_stores(data)
     check(data.tracking_uri)
     # A new MLflow store takes seconds to make: meanwhile the Prefect server starts and the first rows are read.
     # Not a daemon: what it has begun it ends, however soon the run does.
@@ -126,7 +131,7 @@ def _finish(console: Console, outlooks: Sequence[Outlook], data: Home) -> int:
     from hone.view import summary
 
     found = {look.stage: look.artifact for look in outlooks if look.artifact}
-    summary(console, found["evaluate"], found["register"], "hone ui")
+    summary(console, found["evaluate"], found["register"], "hone up")
     return 0
 
 
@@ -157,20 +162,6 @@ def _schema(_: argparse.Namespace) -> int:
     from hone.config import RunConfig
 
     _say(json.dumps(RunConfig.model_json_schema(), indent=2))
-    return 0
-
-
-def _ui(_: argparse.Namespace) -> int:
-    from hone import servers
-
-    data = home()
-    prefect = servers.configured_prefect() or servers.use(servers.prefect_server(data))
-    _say(f"Prefect  {prefect.removesuffix('/api')}")
-    mlflow = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not mlflow.startswith("http"):
-        mlflow = servers.use(servers.mlflow_server(data))
-    _say(f"MLflow   {mlflow}\nCtrl-C ends both.")
-    signal.pause()
     return 0
 
 

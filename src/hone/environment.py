@@ -53,8 +53,18 @@ class Home:
         return self.root / "downloads"
 
     @property
+    def servers(self) -> Path:
+        """The folder of the servers that a run starts for itself: who uses them, and their logs."""
+        return self.root / "servers"
+
+    @property
+    def service(self) -> Path:
+        """The folder of what `hone up` knows: what runs where, and the passwords."""
+        return self.root / "service"
+
+    @property
     def logs(self) -> Path:
-        """The folder of the logs of runs and servers."""
+        """The folder of the logs of what `hone up` starts."""
         return self.root / "logs"
 
 

@@ -1,4 +1,6 @@
-"""Servers that Hone starts for itself: on a free loopback port, shared by all who need them, ended with the last.
+"""Servers that Hone starts for one run: on a free loopback port, shared by all who need them, ended with the last.
+
+What stays until it is told to go is in hone.service; both keep to one Prefect server on the data folder's database.
 
 A guard process (`python -m hone.servers`) owns the server. Whoever uses it holds a shared lock on a file; the
 guard waits for the exclusive one, which the kernel grants when the last user has left, however it ended.
@@ -20,6 +22,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import IO
 
@@ -41,29 +44,27 @@ class Server:
     health: str
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
 
     @property
     def log(self) -> Path:
         """What the server says."""
         return self.home / f"{self.name}.log"
 
+    @property
+    def tail(self) -> str:
+        """The last lines of its log, without what is `hidden`."""
+        lines = self.log.read_text("utf8", errors="replace").splitlines()[-8:] if self.log.is_file() else []
+        return reduce(lambda text, secret: text.replace(secret, "***"), self.hidden, "\n  ".join(lines))
 
-def prefect_server(home: Home) -> Server:
-    """A Prefect server whose database lies in the data folder."""
-    command = (sys.executable, "-P", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "{port}")
+
+def prefect_server(home: Home, host: str = "127.0.0.1", shown: str = "127.0.0.1") -> Server:
+    """A Prefect server whose database lies in the data folder; `shown` is the host in its own URL."""
+    command = (sys.executable, "-P", "-m", "prefect", "server", "start", "--host", host, "--port", "{port}")
     # The UI's pages ask the API at this URL.
-    url = "http://127.0.0.1:{port}/api"
+    url = f"http://{shown}:{{port}}/api"
     environment = {"PREFECT_HOME": str(home.prefect), "PREFECT_API_URL": url, "PREFECT_LOGGING_LEVEL": "WARNING"}
-    return Server("prefect", command, "/api/health", home.root / "servers", environment)
-
-
-def mlflow_server(home: Home) -> Server:
-    """An MLflow server over the tracking store of the data folder."""
-    command = (
-        *(sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1"),
-        *("--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifact_root),
-    )
-    return Server("mlflow", command, "/health", home.root / "servers", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    return Server("prefect", command, "/api/health", home.servers, environment)
 
 
 def configured_prefect() -> str:
@@ -102,7 +103,7 @@ def starting(server: Server) -> Iterator[str]:
         else:
             url, guard = _start(server)
             yield url
-            _wait(server, url, guard)
+            wait(server, url, guard)
 
 
 def healthy(url: str, path: str) -> bool:
@@ -112,6 +113,18 @@ def healthy(url: str, path: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def bindable(host: str, port: int) -> int:
+    """The port itself where it is free, for 0 one that is; 0 where another program has it."""
+    with socket.socket() as probe:
+        # As servers do it: a port that was used a moment ago is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return 0
+        return int(probe.getsockname()[1])
 
 
 def _known(server: Server) -> str:
@@ -125,9 +138,7 @@ def _known(server: Server) -> str:
 
 def _start(server: Server) -> tuple[str, subprocess.Popen[bytes]]:
     """Start the guard, which starts the server; the URL where it will answer, and the guard."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = bindable("127.0.0.1", 0)
     url = f"http://127.0.0.1:{port}"
     command = [word.replace("{port}", str(port)) for word in server.command]
     environment = {name: value.replace("{port}", str(port)) for name, value in server.environment.items()}
@@ -143,14 +154,14 @@ def _start(server: Server) -> tuple[str, subprocess.Popen[bytes]]:
     return url, guard
 
 
-def _wait(server: Server, url: str, guard: subprocess.Popen[bytes]) -> None:
-    """Return when the server answers; raise ServiceError where it ended or takes two minutes."""
+def wait(server: Server, url: str, process: subprocess.Popen[bytes] | None) -> None:
+    """Return when the server answers; raise ServiceError where its process ended or it takes two minutes."""
     deadline = time.monotonic() + START_SECONDS
     while not healthy(url, server.health):
-        if guard.poll() is not None or time.monotonic() > deadline:
-            guard.terminate()
-            tail = "\n  ".join(server.log.read_text("utf8", errors="replace").splitlines()[-8:])
-            raise ServiceError(f"the {server.name} server did not start:\n  {tail}", where=str(server.log))
+        if (process and process.poll() is not None) or time.monotonic() > deadline:
+            if process:
+                process.terminate()
+            raise ServiceError(f"the {server.name} server did not start:\n  {server.tail}", where=str(server.log))
         time.sleep(0.1)
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from tests.services import Service
 from tests.tiny_bases import tiny_bert
 
 WORDS = {
@@ -19,6 +23,8 @@ WORDS = {
     "sport": "goal match team race player coach score league ball win".split(),
 }
 FILLING = "the a today we saw again there was some more of it in town with our own old friends and many others".split()
+
+ROOT = Path(__file__).parents[2]
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -46,10 +52,10 @@ def rows_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def conf(tmp_path: Path, base_model: Path, rows_csv: Path) -> Path:
-    """A configuration of the small line."""
-    tree = {
+@pytest.fixture(scope="session")
+def small(base_model: Path, rows_csv: Path) -> dict[str, Any]:
+    """The configuration of the small line."""
+    return {
         "name": "small",
         "ingest": {"source": {"kind": "files", "paths": [str(rows_csv)]}, "columns": {"label": "topic"}},
         "curation": {"steps": [{"kind": "normalize"}, {"kind": "filters"}, {"kind": "duplicates"}]},
@@ -58,8 +64,13 @@ def conf(tmp_path: Path, base_model: Path, rows_csv: Path) -> Path:
         "training": {"epochs": 10, "batch_size": 16, "learning_rate": 5.0e-3},
         "evaluation": {"resamples": 200},
     }
+
+
+@pytest.fixture
+def conf(tmp_path: Path, small: dict[str, Any]) -> Path:
+    """A file of the small line's configuration."""
     path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump(tree))
+    path.write_text(yaml.safe_dump(small))
     return path
 
 
@@ -70,6 +81,27 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     from hone.servers import prefect_server, use
 
     return use(prefect_server(Home(tmp_path_factory.mktemp("prefect")))) + "/api"
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory, small: dict[str, Any]) -> Path:
+    """A project's folder: the configurations that are shipped and small.yaml, and the deployments."""
+    place = tmp_path_factory.mktemp("place")
+    shutil.copytree(ROOT / "conf", place / "conf")
+    (place / "conf" / "small.yaml").write_text(yaml.safe_dump(small))
+    shutil.copytree(ROOT / "deployments", place / "deployments")
+    file = place / "deployments" / "prefect.yaml"
+    tree = yaml.safe_load(file.read_text())
+    there = [entry for entry in tree["deployments"] if find_spec(entry["entrypoint"].rpartition(".")[0])]
+    file.write_text(yaml.safe_dump(tree | {"deployments": there}))
+    return place
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, place: Path) -> Iterator[Service]:
+    """The service of a data folder of its own, which ends with the tests."""
+    with Service(tmp_path_factory.mktemp("service") / "hone", place).running() as service:
+        yield service
 
 
 @pytest.fixture

@@ -104,10 +104,10 @@ def test_the_summary_sets_the_model_beside_the_baselines(console: Console, tmp_p
         return Product(1, ("*.json",), version)
 
     made, _ = Store(tmp_path).obtain(Recipe("evaluate", {}, {}, {}, {}), write)
-    summary(console, made, made, "hone ui")
+    summary(console, made, made, "hone up")
     text = printed(console)
     for part in ("500 test rows [95% interval]", "70.0% [65.0, 75.0]", "+50.0 [40.0, 60.0]", "0.001"):
         assert part in text
     assert "demo version 3, alias candidate" in text
     assert "report.html" in text
-    assert "hone ui" in text
+    assert "hone up" in text

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import sqlite3
-import subprocess
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +13,8 @@ from hone.artifacts import file_digest
 from hone.errors import ConfigError, DataError, HoneError, ServiceError
 from hone.sources.ingest import ingest
 from hone.sources.sql import Sql
+from tests.postgresql import QUOTED, SECRET, Cluster
 
-SECRET = "p@ss/w0rd:%"
-QUOTED = "p%40ss%2Fw0rd%3A%25"
 # In the select list the series is made row by row; in the FROM clause PostgreSQL would make all of it first.
 ENDLESS = "select generate_series(1, 1000000000000) as n"
 
@@ -138,75 +131,7 @@ def _no_secret(fault: HoneError) -> None:
         shown = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A PostgreSQL server of our own."""
-
-    port: int
-    owner: list[str]
-    pg_ctl: Path
-    data: Path
-
-    @property
-    def url(self) -> str:
-        return f"postgresql://tester:{QUOTED}@127.0.0.1:{self.port}/postgres"
-
-    def stop(self) -> None:
-        command = [*self.owner, str(self.pg_ctl), "-D", str(self.data), "-m", "immediate", "-w", "stop"]
-        subprocess.run(command, check=True, capture_output=True, cwd="/")
-
-
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Cluster]:
-    """A throw-away cluster by Debian's binaries, on loopback. PostgreSQL refuses root, so root hands it to postgres."""
-    pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed: pip install 'hone[postgresql]'")
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    binaries = found[-1].parent
-    owner = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    home = Path(tempfile.mkdtemp(prefix="hone-postgresql-"))  # not tmp_path: the user postgres may not enter that
-    data, password = home / "data", home / "password"
-    password.write_text(SECRET + "\n")
-    if owner:
-        for path in (home, password):
-            shutil.chown(path, "postgres", "postgres")
-
-    def run(*command: str) -> None:
-        done = subprocess.run([*owner, *command], capture_output=True, text=True, cwd="/")
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    cluster = Cluster(_free_port(), owner, binaries / "pg_ctl", data)
-    try:
-        run(
-            str(binaries / "initdb"), "-D", str(data), "-U", "tester", "-A", "scram-sha-256",
-            f"--pwfile={password}", "--no-sync", "-E", "UTF8", "--locale=C",
-        )  # fmt: skip
-        options = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -p {cluster.port}"
-        run(str(cluster.pg_ctl), "-D", str(data), "-l", str(home / "log"), "-w", "-o", options, "start")
-        yield cluster
-    finally:
-        if (data / "postmaster.pid").exists():
-            cluster.stop()
-        shutil.rmtree(home)
-
-
 class TestPostgresql:
-    def execute(self, cluster: Cluster, *statements: str) -> None:
-        import psycopg
-
-        url = cluster.url
-        with psycopg.connect(url, autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement)  # type: ignore[arg-type]
-
     def test_types_nulls_percents_and_casts(self, postgresql: Cluster) -> None:
         query = (
             "select 1::int as i, null as n, 'été' as t, array['a', null] as a, '{\"k\": 1}'::jsonb as j, "
@@ -233,10 +158,10 @@ class TestPostgresql:
         assert [next(rows).values["n"] for _ in range(3)] == [1, 2, 3]
 
     def test_fingerprint(self, postgresql: Cluster) -> None:
-        self.execute(postgresql, "create table t (x text)", "insert into t values ('a')")
+        postgresql.execute("create table t (x text)", "insert into t values ('a')")
         before = fingerprint(postgresql.url, "select x from t")
         assert fingerprint(postgresql.url, "select x from t") == before
-        self.execute(postgresql, "insert into t values ('b')")
+        postgresql.execute("insert into t values ('b')")
         assert fingerprint(postgresql.url, "select x from t") != before
 
     @pytest.mark.parametrize(
@@ -256,7 +181,7 @@ class TestPostgresql:
     def test_a_server_that_goes_away_is_worth_a_retry(self, postgresql: Cluster) -> None:
         rows = Sql(url=postgresql.url, query=ENDLESS).rows()
         next(rows)
-        self.execute(postgresql, "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
+        postgresql.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
         with pytest.raises(ServiceError, match="broke off") as fault:
             for _ in rows:
                 pass

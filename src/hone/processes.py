@@ -1,0 +1,104 @@
+"""Processes that go on when the command that started them has returned, and that are found again to be ended.
+
+Each carries a mark in its environment, which its children inherit: what was started is told from what was not even
+where a parent has died, and a process id that came to another program is never taken for ours.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+MARK = "HONE_SERVICE"
+GRACE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process by its id and the moment it began, in seconds since 1970, for ids are used again."""
+
+    pid: int
+    began: float
+
+    @property
+    def alive(self) -> bool:
+        """Whether this very process still runs."""
+        try:
+            process = psutil.Process(self.pid)
+            return bool(process.create_time() == self.began and process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+
+
+def start(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path, mark: str
+) -> tuple[Process, subprocess.Popen[bytes]]:
+    """Start `command` in a session of its own, its words appended to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            list(command),
+            env={**environment, MARK: mark},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    return Process(child.pid, psutil.Process(child.pid).create_time()), child
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """The processes of this user that carry `mark`, the oldest first."""
+    found = [process for process in psutil.process_iter() if process.pid != os.getpid() and _mark(process) == mark]
+    return sorted(found, key=lambda process: process.pid)
+
+
+def end(mark: str, first: Process | None = None, grace: float = GRACE_SECONDS) -> int:
+    """End all that carry `mark`: `first` alone, then the rest, each asked before it is killed; how many there were.
+
+    A worker that is asked first starts no more; what it had started is then asked, and can still say how it ended.
+    """
+    count = len(marked(mark))
+    if first and first.alive:
+        _ask([process for process in marked(mark) if process.pid == first.pid], grace)
+    # Children of a process that was asked may go with it: the oldest are asked first, one generation after the other.
+    while left := marked(mark):
+        pids = {process.pid for process in left}
+        _ask([process for process in left if _parent(process) not in pids], grace)
+    return count
+
+
+def _ask(processes: Iterable[psutil.Process], grace: float) -> None:
+    asked = list(processes)
+    for process in asked:
+        _signal(process, "terminate")
+    _, left = psutil.wait_procs(asked, timeout=grace)
+    for process in left:
+        _signal(process, "kill")
+    psutil.wait_procs(left, timeout=grace)
+
+
+def _signal(process: psutil.Process, how: str) -> None:
+    with suppress(psutil.NoSuchProcess):  # it compares the moment at which the process began, too
+        getattr(process, how)()
+
+
+def _mark(process: psutil.Process) -> str:
+    try:
+        return str(process.environ().get(MARK, ""))
+    except (psutil.Error, OSError):
+        return ""
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return 0

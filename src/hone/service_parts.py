@@ -1,0 +1,152 @@
+"""The parts of the service: what each is started with, for given settings, and what its clients need to know."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import sys
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from hone import servers
+from hone.credentials import Credentials, credentials, write_private
+from hone.environment import Home
+from hone.errors import ConfigError
+from hone.servers import Server
+
+LOOPBACK = "127.0.0.1"
+POOL = "hone"
+# The ports that each server's own documentation names.
+SERVERS = {"prefect": 4200, "mlflow": 5000}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the service is started. A database is a postgresql:// URL, or '' for SQLite in the data folder."""
+
+    host: str = LOOPBACK
+    auth: bool = False
+    prefect_database: str = ""
+    mlflow_database: str = ""
+
+    @property
+    def near(self) -> str:
+        """The host by which processes on this machine reach it."""
+        return LOOPBACK if self.host == "0.0.0.0" else self.host
+
+    @property
+    def shown(self) -> str:
+        """The host by which people reach it."""
+        return socket.gethostname() if self.host == "0.0.0.0" else self.host
+
+    def check(self) -> None:
+        """Raise ConfigError for settings that cannot be or should not be."""
+        if not self.auth and not _loopback(self.host):
+            raise ConfigError(
+                "others could use the servers without a password",
+                where=f"--host {self.host}",
+                fix="Add --auth, or leave --host out: the servers are then reached from this machine alone.",
+            )
+        if self.auth and importlib.util.find_spec("flask_wtf") is None:
+            raise ConfigError("MLflow's part is not installed", where="--auth", fix="pip install 'mlflow[auth]'")
+        for name, url in (("prefect", self.prefect_database), ("mlflow", self.mlflow_database)):
+            if url and not url.startswith("postgresql://"):
+                raise ConfigError(
+                    "is no PostgreSQL URL",
+                    where=f"--{name}-database",
+                    fix="Write postgresql://USER:PASSWORD@HOST/NAME.",
+                )
+
+    def passwords(self) -> tuple[str, ...]:
+        """The databases' passwords, as they may stand in a log."""
+        found = [urllib.parse.urlsplit(url).password for url in (self.prefect_database, self.mlflow_database)]
+        return tuple(form for word in found if word for form in (word, urllib.parse.unquote(word)))
+
+
+def prefect(home: Home, settings: Settings) -> Server:
+    """The Prefect server."""
+    server = servers.prefect_server(home, settings.host, settings.shown)
+    environment = dict(server.environment)
+    if settings.prefect_database:
+        url = settings.prefect_database.replace("postgresql://", "postgresql+asyncpg://")
+        environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
+    if settings.auth:
+        auth = credentials(home.service).auth_string
+        environment |= {"PREFECT_SERVER_API_AUTH_STRING": auth, "PREFECT_API_AUTH_STRING": auth}
+    return Server("prefect", server.command, server.health, home.logs, environment, settings.passwords())
+
+
+def mlflow(home: Home, settings: Settings) -> Server:
+    """The MLflow server, on the store that runs without a server use too. Its files lie in the data folder."""
+    root = home.root / "mlflow"
+    store = settings.mlflow_database.replace("postgresql://", "postgresql+psycopg://")
+    command = [
+        *(sys.executable, "-P", "-m", "mlflow", "server", "--host", settings.host, "--port", "{port}"),
+        *("--workers", "1", "--default-artifact-root", str(root / "artifacts")),
+    ]
+    environment = {
+        # Not on the command line, where every user of the machine reads it.
+        "MLFLOW_BACKEND_STORE_URI": store or f"sqlite:///{root}/mlflow.db",
+        # 2 processes and 0.5 GB in place of 15 and 3.2 GB.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    if not _loopback(settings.host):
+        names = ("localhost", LOOPBACK, settings.host, settings.shown)
+        hosts = ",".join(form for name in dict.fromkeys(names) for form in (name, f"{name}:*"))
+        environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = os.environ.get("MLFLOW_SERVER_ALLOWED_HOSTS") or hosts
+    if settings.auth:
+        command += ["--app-name", "basic-auth"]
+        environment |= _basic_auth(home, store or f"sqlite:///{root}/users.db", credentials(home.service))
+    return Server("mlflow", command, "/health", home.logs, environment, settings.passwords())
+
+
+def _basic_auth(home: Home, database: str, known: Credentials) -> dict[str, str]:
+    settings = {
+        "default_permission": "READ",
+        # The file is no format string to us, but its reader takes % for one.
+        "database_uri": database.replace("%", "%%"),
+        "admin_username": known.client()["MLFLOW_TRACKING_USERNAME"],
+        "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
+        # A password is hashed anew for each request, unless it was right within these seconds.
+        "auth_cache_ttl_seconds": "60",
+    }
+    path = home.service / "mlflow-auth.ini"
+    write_private(path, "\n".join(("[mlflow]", *(f"{name} = {value}" for name, value in settings.items()), "")))
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": str(path),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": known.mlflow,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": known.mlflow_forms,
+    }
+
+
+def worker(home: Home, client: dict[str, str]) -> Server:
+    """The worker, whose runs are processes in the environment that it has itself."""
+    command = (
+        *(sys.executable, "-P", "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"),
+        *("--name", POOL, "--install-policy", "never"),
+    )
+    # Asked every 3 s for new runs, not every 10.
+    environment = {"PREFECT_LOGGING_EXTRA_LOGGERS": "hone", "PREFECT_WORKER_QUERY_SECONDS": "3"} | client
+    return Server("worker", command, "", home.logs, environment)
+
+
+def client_environment(settings: Settings, home: Home, url: Callable[[str], str]) -> dict[str, str]:
+    """The environment in which Prefect's and MLflow's clients find the servers and are let in."""
+    places = {
+        "PREFECT_HOME": str(home.prefect),
+        "PREFECT_API_URL": f"{url('prefect')}/api",
+        "MLFLOW_TRACKING_URI": url("mlflow"),
+    }
+    return places | (credentials(home.service).client() if settings.auth else {})
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,168 @@
+"""`hone up` and `hone down` on real servers: started once, found again, ended to the last process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from hone.environment import Home
+from hone.processes import marked
+from hone.service import PARTS, read
+from tests.postgresql import QUOTED, SECRET, Cluster
+from tests.services import Service, ask, status, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+def processes(service: Service) -> dict[str, list[psutil.Process]]:
+    """The processes of each part that run now."""
+    record = read(Home(service.home))
+    return {part: marked(record.mark(part)) for part in PARTS}
+
+
+def test_what_runs_is_said_and_what_died_is_started_again(service: Service) -> None:
+    assert service.said.count("started") == 3
+    found = service.ask("/deployments/name/finetune/finetune")
+    assert found["tags"] == ["hone", "training"]
+    before = processes(service)
+    os.kill(before["worker"][0].pid, signal.SIGKILL)
+    again = service.up()
+    assert [line.split()[-1] for line in again.splitlines()[:3]] == ["runs", "runs", "started"]
+    after = processes(service)
+    assert [after[part] == before[part] for part in PARTS] == [False, True, True]
+    # Applied again, all is as it was.
+    assert service.ask("/deployments/name/finetune/finetune")["id"] == found["id"]
+    assert len(service.ask("/work_pools/filter", {})) == 1
+
+
+def test_a_run_by_hand_is_in_the_same_places_as_one_from_the_form(service: Service, small: dict[str, Any]) -> None:
+    done = service.hone("run", "conf/small.yaml")
+    assert done.returncode == 0, done.stderr
+    version = ask(f"{service.mlflow_url}/api/2.0/mlflow/registered-models/alias?name=small&alias=candidate")
+    assert version["model_version"]["version"] == "1"
+    newest = {"sort": "START_TIME_DESC", "limit": 1}
+    by_hand = service.ask("/flow_runs/filter", newest)[0]
+    assert (by_hand["name"], by_hand["state_type"]) == ("finetune small", "COMPLETED")
+    # From the form: the name of a file, and a configuration field by field.
+    configs = ("small", small | {"evaluation": {"resamples": 150}})
+    for run in [service.start("finetune/finetune", config=config) for config in configs]:
+        assert service.ended(run) == "COMPLETED"
+        assert service.ask(f"/flow_runs/{run}")["name"] == "finetune small"
+        assert service.ask(f"/flow_runs/{run}")["work_pool_name"] == "hone"
+
+
+def test_the_form_has_the_fields_and_the_names_and_refuses_what_is_neither(service: Service) -> None:
+    schema = service.ask("/deployments/name/finetune/finetune")["parameter_openapi_schema"]
+    name, form = schema["properties"]["config"]["anyOf"]
+    assert name["enum"] == sorted(file.stem for file in (service.place / "conf").glob("*.yaml"))
+    training = schema["definitions"]["Settings"]["properties"]
+    assert training["learning_rate"]["exclusiveMinimum"] == 0
+    assert form == {"$ref": "#/definitions/RunConfig"}
+    runs = service.ask("/flow_runs/count", {})
+    for wrong in ("nowhere", {"name": "small"}, {"name": "small", "surprise": 1}):
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            service.start("finetune/finetune", config=wrong)
+        assert refusal.value.code == 409
+    assert service.ask("/flow_runs/count", {}) == runs
+
+
+def test_what_a_person_set_in_the_ui_stays_when_all_is_applied_again(service: Service) -> None:
+    file = service.place / "deployments" / "prefect.yaml"
+    kept = file.read_text()
+    tree = yaml.safe_load(kept)
+    weekly = {"slug": "weekly", "cron": "0 3 * * 1", "timezone": "UTC"}
+    tree["deployments"].append(tree["deployments"][0] | {"name": "scheduled", "schedules": [weekly]})
+    automation = service.place / "deployments" / "automations" / "tried.yaml"
+    automation.parent.mkdir(exist_ok=True)
+    rule = {
+        "name": "tried",
+        "trigger": {"type": "event", "expect": ["hone.tried"], "posture": "Reactive", "threshold": 1},
+        "actions": [{"type": "run-deployment", "deployment": "scheduled", "parameters": {"config": "small"}}],
+    }
+    try:
+        file.write_text(yaml.safe_dump(tree))
+        automation.write_text(yaml.safe_dump(rule))
+        assert "scheduled" in service.up("--gpu-slots", "3")
+        scheduled = service.ask("/deployments/name/finetune/scheduled")
+        (made,) = service.ask("/automations/filter", {"automations": {"name": {"any_": ["tried"]}}})
+        assert made["actions"][0]["deployment_id"] == scheduled["id"]
+        assert service.ask("/v2/concurrency_limits/gpu")["limit"] == 3
+
+        schedule = scheduled["schedules"][0]["id"]
+        service.ask(f"/deployments/{scheduled['id']}/schedules/{schedule}", {"active": False}, method="PATCH")
+        service.ask(f"/automations/{made['id']}", {"enabled": False}, method="PATCH")
+        service.ask("/v2/concurrency_limits/gpu", {"limit": 2}, method="PATCH")
+        automation.write_text(yaml.safe_dump(rule | {"description": "Changed."}))
+        service.up()
+        assert [s["active"] for s in service.ask("/deployments/name/finetune/scheduled")["schedules"]] == [False]
+        (now,) = service.ask("/automations/filter", {"automations": {"name": {"any_": ["tried"]}}})
+        assert (now["id"], now["description"], now["enabled"]) == (made["id"], "Changed.", False)
+        assert service.ask("/v2/concurrency_limits/gpu")["limit"] == 2
+    finally:
+        file.write_text(kept)
+        automation.unlink()
+        service.ask("/v2/concurrency_limits/gpu", {"limit": 1}, method="PATCH")
+
+
+def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[str, Any], postgresql: Cluster) -> None:
+    for name in ("prefect", "mlflow"):
+        postgresql.execute(f"create database {name}")
+    service = Service(tmp_path / "hone", place)
+    databases = (f"--{name}-database={postgresql.url_of(name)}" for name in ("prefect", "mlflow"))
+    with service.running("--auth", *databases):
+        secrets = service.secrets()
+        prefect, mlflow = (
+            (f"{service.prefect_url}/api/version", secrets["prefect"]),
+            (f"{service.mlflow_url}/api/2.0/mlflow/experiments/get?experiment_id=0", secrets["mlflow"]),
+        )
+        for url, password in (prefect, mlflow):
+            assert [status(url), status(url, "guessed"), status(url, password)] == [401, 401, 200]
+
+        # The worker and `hone run` know the passwords.
+        assert service.ended(service.start("finetune/finetune", secrets["prefect"], config="small"), secrets["prefect"])
+        done = service.hone("run", "conf/small.yaml", "evaluation.resamples=150")
+        assert done.returncode == 0, done.stderr
+        newest = service.ask("/flow_runs/filter", {"sort": "START_TIME_DESC"}, secrets["prefect"])
+        assert [run["state_type"] for run in newest] == ["COMPLETED", "COMPLETED"]
+
+        # `hone down` in the middle of a training: nothing of it is left, and the run does not stay `Running`.
+        long = small | {"training": small["training"] | {"epochs": 3000}}
+        run = service.start("finetune/finetune", secrets["prefect"], config=long)
+        wait_until(lambda: list(service.home.glob("store/work/train-*/checkpoints")))
+        running = processes(service)
+        assert len(running["worker"]) > 2
+        urls = service.prefect_url, service.mlflow_url
+        down = service.hone("down")
+        assert down.stdout == "ended: worker, mlflow, prefect\n"
+        assert not any(process.is_running() for part in running.values() for process in part)
+        assert service.hone("down").stdout == "nothing runs\n"
+        refused = service.hone("run", "conf/small.yaml", "evaluation.resamples=160")
+        assert refused.returncode == 8
+        assert "hone up" in refused.stderr
+
+        # Up again, as it was: the same places, passwords and records.
+        service.up()
+        assert (service.prefect_url, service.mlflow_url) == urls
+        assert service.secrets() == secrets
+        assert service.ended(run, secrets["prefect"]) == "CRASHED"
+        for url, password in (prefect, mlflow):
+            assert [status(url), status(url, password)] == [401, 200]
+        for log in service.home.glob("logs/*.log"):
+            assert not [word for word in (SECRET, QUOTED, *secrets.values()) if word in log.read_text()], log
+
+
+def test_a_server_that_does_not_come_up_is_told_and_nothing_is_left(tmp_path: Path, place: Path) -> None:
+    service = Service(tmp_path / "hone", place)
+    failed = service.hone("up", "--prefect-database", "postgresql://hone:geheim@127.0.0.1:1/hone")
+    assert failed.returncode == 8
+    assert "the prefect server did not start" in failed.stderr
+    assert "Connect call failed" in failed.stderr
+    assert "geheim" not in failed.stderr
+    assert not any(processes(service).values())

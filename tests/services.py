@@ -1,0 +1,120 @@
+"""A service as `hone up` starts it, in a data folder of its own: what tests and the browser's journey are done on."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RUN_SECONDS = 300
+
+
+@dataclass
+class Service:
+    """The service of the data folder `home`, with the conf/ and deployments/ of `place`."""
+
+    home: Path
+    place: Path
+    said: str = ""
+    more: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """That of a person's shell, in which `hone` finds the data folder."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "HONE_"))}
+        return kept | {"HONE_HOME": str(self.home), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"} | self.more
+
+    @property
+    def prefect_url(self) -> str:
+        """Where the Prefect UI is; its API is at /api."""
+        return self._url("Prefect")
+
+    @property
+    def mlflow_url(self) -> str:
+        """Where the MLflow UI is."""
+        return self._url("MLflow")
+
+    def hone(self, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
+        """`hone WORDS` as a person would type it in `place`."""
+        command = [str(Path(sys.executable).with_name("hone")), *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment | more, cwd=self.place)
+
+    @contextmanager
+    def running(self, *words: object) -> Iterator[Service]:
+        """Within the block the service runs."""
+        try:
+            self.up(*words)
+            yield self
+        finally:
+            self.hone("down")
+
+    def up(self, *words: object) -> str:
+        """`hone up WORDS`, and what it says."""
+        done = self.hone("up", *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.said = done.stdout
+        return self.said
+
+    def secrets(self) -> dict[str, str]:
+        """The passwords that were made at random."""
+        found: dict[str, str] = json.loads((self.home / "service" / "secrets.json").read_text())
+        return found
+
+    def ask(self, path: str, body: Any = None, password: str = "", method: str = "") -> Any:
+        """The answer of Prefect's API; an HTTP error is raised."""
+        return ask(f"{self.prefect_url}/api{path}", body, password, method)
+
+    def start(self, deployment: str, password: str = "", **parameters: Any) -> str:
+        """Start a run of `FLOW/DEPLOYMENT`, as the UI's form does it; the run's id."""
+        found = self.ask(f"/deployments/name/{deployment}", password=password)
+        made = self.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters}, password)
+        return str(made["id"])
+
+    def state(self, run: str, password: str = "") -> str:
+        """The type of a run's state."""
+        return str(self.ask(f"/flow_runs/{run}", password=password)["state_type"])
+
+    def ended(self, run: str, password: str = "") -> str:
+        """Wait until the run has ended; the type of its last state."""
+        wait_until(lambda: self.state(run, password) in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"))
+        return self.state(run, password)
+
+    def _url(self, name: str) -> str:
+        return next(line.split()[1] for line in self.said.splitlines() if line.startswith(f"{name} "))
+
+
+def ask(url: str, body: Any = None, password: str = "", method: str = "") -> Any:
+    """The JSON that `url` answers, to the user admin where there is a password."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method or None)
+    if password:
+        request.add_header("Authorization", "Basic " + base64.b64encode(f"admin:{password}".encode()).decode())
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read() or b"null")
+
+
+def status(url: str, password: str = "") -> int:
+    """The HTTP status with which `url` answers."""
+    try:
+        ask(url, password=password)
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+    return 200
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = RUN_SECONDS) -> None:
+    """Return when the condition holds; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.2)

@@ -1,0 +1,164 @@
+"""The service without its servers: what is refused, what is ended, who may read the passwords."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hone import processes, servers
+from hone.credentials import credentials
+from hone.environment import Home
+from hone.errors import ConfigError, ServiceError
+from hone.processes import Process
+from hone.service import Record, check_stores, down, join, up, write
+from hone.service_parts import Settings, mlflow, prefect
+
+# Starts a child that lives on when its parent is killed.
+PARENT = (
+    "import subprocess, sys, time; subprocess.Popen(['sleep', '1000']); print('started', flush=True); time.sleep(1000)"
+)
+
+
+def begun(mark: str, log: Path) -> Process:
+    """A process with a child, both carrying the mark."""
+    process, _ = processes.start([sys.executable, "-c", PARENT], os.environ, log, log.parent, mark)
+    while not log.read_text():
+        pass
+    return process
+
+
+def test_all_that_carries_the_mark_is_ended_and_nothing_else(tmp_path: Path) -> None:
+    ours, theirs = begun("ours/worker", tmp_path / "a"), begun("theirs/worker", tmp_path / "b")
+    try:
+        assert [len(processes.marked(mark)) for mark in ("ours/worker", "theirs/worker")] == [2, 2]
+        psutil.Process(ours.pid).kill()  # its child is an orphan, and still ours
+        assert processes.end("ours/worker", ours) == 1
+        assert [len(processes.marked(mark)) for mark in ("ours/worker", "theirs/worker")] == [0, 2]
+    finally:
+        assert processes.end("theirs/worker", theirs) == 2
+
+
+def test_an_id_that_came_to_another_program_is_not_ended(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as innocent:
+        reused = Process(innocent.pid, psutil.Process(innocent.pid).create_time() - 60)
+        assert not reused.alive
+        home = Home(tmp_path)
+        write(home, Record("of-old", ports={"prefect": 1, "mlflow": 2}, parts={"worker": reused}))
+        said: list[str] = []
+        down(home, said.append)
+        assert said == ["nothing runs"]
+        assert innocent.poll() is None
+        innocent.kill()
+
+
+def test_where_nothing_was_started_nothing_is_ended(tmp_path: Path) -> None:
+    said: list[str] = []
+    down(Home(tmp_path), said.append)
+    assert said == ["nothing runs"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_with_a_server_of_its_own_is_not_given_a_second_one(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.servers.mkdir()
+    with (home.servers / "prefect.users").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        with pytest.raises(ServiceError, match="has its own Prefect server"):
+            up(home, {}, tmp_path, None, print)
+    assert not (home.root / "logs").exists()
+
+
+def test_a_port_that_another_program_has_is_left_to_it() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert servers.bindable("127.0.0.1", port) == 0
+    assert servers.bindable("127.0.0.1", port) == port
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(host="0.0.0.0"), "without a password"),
+        (Settings(host="192.168.1.7"), "without a password"),
+        (Settings(host="gpu.example"), "without a password"),
+        (Settings(prefect_database="mysql://hone@db/prefect"), "no PostgreSQL URL"),
+        (Settings(mlflow_database="sqlite:///mlflow.db"), "no PostgreSQL URL"),
+    ],
+)
+def test_what_is_open_to_others_or_cannot_be_is_refused(settings: Settings, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings.check()
+
+
+def test_loopback_and_passwords_are_let_through() -> None:
+    for settings in (Settings(), Settings(host="localhost"), Settings(host="::1"), Settings(host="0.0.0.0", auth=True)):
+        settings.check()
+
+
+def test_passwords_are_random_kept_and_for_this_user_alone(tmp_path: Path) -> None:
+    one, other = credentials(tmp_path / "a"), credentials(tmp_path / "b")
+    assert len({one.prefect, one.mlflow, one.mlflow_forms, other.prefect}) == 4
+    assert credentials(tmp_path / "a") == one
+    mode = (tmp_path / "a" / "secrets.json").stat().st_mode
+    assert stat.S_IMODE(mode) == 0o600
+
+
+def test_no_secret_stands_on_a_command_line(tmp_path: Path) -> None:
+    settings = Settings(
+        auth=True,
+        prefect_database="postgresql://hone:geheim@db/prefect",
+        mlflow_database="postgresql://hone:geheim@db/m",
+    )
+    known = credentials(tmp_path / "service")
+    for server in (prefect(Home(tmp_path), settings), mlflow(Home(tmp_path), settings)):
+        line = " ".join(server.command)
+        assert not [secret for secret in ("geheim", known.prefect, known.mlflow, known.mlflow_forms) if secret in line]
+        assert server.hidden == ("geheim", "geheim", "geheim", "geheim")
+    for file in (tmp_path / "service").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_processes_find_the_service_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME"):
+        os.environ.pop(name, None)
+    home, me = Home(tmp_path), psutil.Process()
+    here = Process(me.pid, me.create_time())
+    gone = Process(me.pid, me.create_time() - 1)
+    record = Record("x", Settings(auth=True), {"prefect": 4200, "mlflow": 5000}, {"prefect": here, "mlflow": gone})
+    join(home)
+    write(home, record)
+    join(home)
+    assert "PREFECT_API_URL" not in os.environ
+    write(home, Record(record.name, record.settings, record.ports, {"prefect": here, "mlflow": here}))
+    os.environ["MLFLOW_TRACKING_URI"] = "http://mlflow.example"
+    join(home)
+    assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
+    assert os.environ["PREFECT_API_AUTH_STRING"] == credentials(home.service).auth_string
+    # Another server is not shown the passwords of this one.
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://mlflow.example"
+    assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
+
+
+def test_records_in_postgresql_are_not_parted_from_by_a_run_without_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    check_stores(Home(tmp_path))
+    monkeypatch.setenv("HONE_MLFLOW_DATABASE", "postgresql://hone:geheim@db/mlflow")
+    with pytest.raises(ServiceError, match="hone up") as fault:
+        check_stores(Home(tmp_path))
+    assert "geheim" not in str(fault.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example")
+    check_stores(Home(tmp_path))
