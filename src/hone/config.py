@@ -248,7 +248,7 @@ class Promotion(Section):
     )
     test: Literal["bootstrap", "mcnemar"] = Field(
         "bootstrap",
-        description="The paired test on the main metric. mcnemar (exact) is for a metric that is the share of right rows.",
+        description="The paired test on the main metric; mcnemar, exact, where that is the share of right rows.",
     )
     level: float = Field(0.05, gt=0, lt=0.5, description="The p-value from which on a candidate is no longer better.")
     margin: float | None = Field(

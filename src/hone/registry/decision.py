@@ -44,7 +44,7 @@ class Decision:
     main_metric: str
     sets: Sequence[Judged]
     gates: Sequence[Gate]
-    expires_hours: float
+    expires_seconds: int
 
     @property
     def champion(self) -> str:
@@ -78,7 +78,7 @@ class Decision:
                 found[f"{judged.name}/{name}/{self.main_metric}"] = figures[self.main_metric]["value"]
         for gate in sorted(self.gates, key=lambda one: one.passed):
             if gate.figure is not None:
-                found[f"{_slug(gate)}"] = round(gate.figure, 6)
+                found[_slug(gate)] = round(gate.figure, 6)
             if gate.p is not None:
                 found[f"{_slug(gate)}/p"] = round(gate.p, 6)
         return found
@@ -179,6 +179,4 @@ def _against(decision: Decision) -> str:
 
 
 def _slug(gate: Gate) -> str:
-    """A name that MLflow takes for a metric."""
-    name = f"{gate.rows}/{gate.name}" if gate.rows else gate.name
-    return "".join(sign if sign.isalnum() or sign in "/._- " else " " for sign in name)[:120].strip()
+    return f"{gate.rows}/{gate.name}" if gate.rows else gate.name

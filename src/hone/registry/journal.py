@@ -13,6 +13,7 @@ only in the first half of that time (`Claim.hold`): the half that is left is for
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -199,7 +200,7 @@ class Journal:
 
         now = int(time.time() * 1000)
         numbers = {
-            name: float(value)
+            _metric(name): float(value)
             for name, value in record.entry.figures.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
@@ -284,6 +285,11 @@ def _record(run: Run) -> Record:
         tags.get(DIGEST, ""),
         time.time() - run.info.start_time / 1000,
     )
+
+
+def _metric(name: str) -> str:
+    """The figure's name with what MLflow takes in a metric's."""
+    return re.sub(r"[^\w./: -]", " ", name, flags=re.ASCII).strip()[:200] or "figure"
 
 
 def _short(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def decide(
         contenders[CANDIDATE].objective.main_metric,
         sets,
         gates,
-        settings.expires_hours,
+        max(1, round(3600 * settings.expires_hours)),
     )
 
 
