@@ -170,6 +170,17 @@ def test_mcnemar_takes_no_margin() -> None:
         Promotion(test="mcnemar", margin=0.01)
 
 
+def test_the_settings_of_promotion_move_no_key_of_the_line() -> None:
+    from hone.config import parse
+    from hone.stages import STAGES
+
+    tree = {"name": "a", "ingest": {"source": {"kind": "files", "paths": ["a.csv"]}}, "model": {"base": "b"}}
+    one, other = (parse(tree | {"promotion": promotion}) for promotion in ({}, {"level": 0.01, "policy": "auto"}))
+    assert one != other
+    for stage in STAGES.values():
+        assert stage.decides(one) == stage.decides(other)
+
+
 def test_without_a_champion_the_baselines_are_to_be_beaten() -> None:
     compared = {"metric": "accuracy", "difference": 0.2, "low": 0.1, "high": 0.3}
     report = {"comparisons": {"majority": {**compared, "p": 0.001}, "neighbours": {**compared, "p": 0.2}}}
