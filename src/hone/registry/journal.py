@@ -99,7 +99,7 @@ class Claim:
             raise ServiceError(
                 "it took so long that another call may be moving the champion by now",
                 where=f"entry {self.number} of the journal",
-                fix="Nothing was moved. Call again.",
+                fix="Call again: what was begun is finished then, and hone history shows it.",
             )
 
 
@@ -136,6 +136,8 @@ class Journal:
         number, experiment = 0, None
         while experiment is None:
             last = max((kept.entry.number for kept in self.records()), default=0)
+            if last > number:
+                self._wait(last)  # who wrote the last entry may still be at what it tells of
             number = max(number, last) + 1
             experiment = self._take(number)
             if experiment is None:

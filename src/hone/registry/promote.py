@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -246,7 +245,7 @@ def confirm(journal: Journal, moved: Record, who: str, expected: Contender) -> N
 
 def put_back(journal: Journal, moved: Record, who: str, why: str) -> Record:
     """Undo the move of `moved`, and journal it; raises ChampionMoved where another move came after it."""
-    start = replace(standing(journal), champion=moved.entry.to_version)
+    start = Standing(moved.entry.to_version, moved.entry.previous, moved.entry.number)
     records = journal.records()
     earlier = [kept.entry.previous for kept in records if kept.entry.number < moved.entry.number]
     back = move(

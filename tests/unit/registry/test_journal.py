@@ -119,6 +119,23 @@ def test_figures_that_mlflow_would_cut_are_left_out_and_said_to_be(made: Made) -
     assert faults([kept]) == []
 
 
+def test_an_entry_that_is_being_carried_out_is_waited_for(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hone.registry import journal as module
+
+    journal, polls = made(), []
+    told = {"who": "ada", "why": "", "from_version": "", "to_version": "1", "figures": {}, "previous": ""}
+    with journal.claim() as first:
+        journal.write(first, action="promoted", **told)
+
+        def give_up(seconds: float) -> None:
+            polls.append(seconds)
+            journal.client.delete_experiment(first.experiment)
+
+        monkeypatch.setattr(module.time, "sleep", give_up)
+        with journal.claim() as second:
+            assert (second.number, len(polls)) == (2, 1)
+
+
 def test_a_holder_that_was_held_up_may_not_move_any_more() -> None:
     with pytest.raises(ServiceError, match="another call may be moving"):
         Claim(7, "1", lease=0.0).hold()
