@@ -6,10 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.postgresql import Cluster, throw_away
+if TYPE_CHECKING:
+    from tests.tiny_versions import Versions
 
 # Tiny models are done before a second thread has woken; on a busy machine waiting threads take most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,6 +37,22 @@ def postgresql() -> Iterator[Cluster]:
     """A PostgreSQL server that ends with the tests."""
     with throw_away() as cluster:
         yield cluster
+def trained_versions(tmp_path_factory: pytest.TempPathFactory) -> Versions:
+    """Two versions of a tiny classifier, trained and registered once; tests take a copy (`tiny_versions.copy`)."""
+    from tests.tiny_versions import train_versions
+
+    return train_versions(tmp_path_factory.mktemp("versions"))
+
+
+@pytest.fixture
+def versions(trained_versions: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Versions:
+    """A store of the test's own with both versions; HONE_HOME is a folder of the test's own too."""
+    from tests.tiny_versions import copy
+
+    monkeypatch.setenv("HONE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    return copy(trained_versions, tmp_path / "store")
 
 
 @pytest.fixture(autouse=True)

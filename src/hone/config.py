@@ -223,6 +223,69 @@ class Registration(Section):
         return alias
 
 
+class Guards(Section):
+    """What may not become worse when the champion changes; a guard that is null is not looked at.
+
+    Each goes by an interval: a guard refuses what is worse for certain, not what a noisy point shows.
+    """
+
+    slice_fall: float | None = Field(
+        0.05, ge=0, description="The most that the main metric may fall in a slice of evaluation.slices."
+    )
+    class_fall: float | None = Field(0.1, ge=0, description="The most that the F1 of a class may fall.")
+    calibration: float | None = Field(
+        0.05, ge=0, description="The most that the expected calibration error (ece) may grow."
+    )
+    latency: float | None = Field(
+        2.0, gt=0, description="The most that a single request may take (p95), as a ratio to the champion's."
+    )
+    size: float | None = Field(
+        2.0, gt=0, description="The most that the weights may take, as a ratio to the champion's."
+    )
+
+
+class Promotion(Section):
+    """When a candidate may become the champion, and who decides it."""
+
+    policy: Literal["manual", "auto", "shadow"] = Field(
+        "manual",
+        description="manual: a person is asked once the gates have passed; auto: the gates decide; shadow: the decision"
+        " is recorded and nothing moves.",
+    )
+    golden: str = Field(
+        "",
+        description="A frozen file of rows (csv, jsonl, parquet) with the objective's columns, on which both are judged"
+        " too. ${VAR} and ${VAR:-default} are replaced.",
+    )
+    test: Literal["bootstrap", "mcnemar"] = Field(
+        "bootstrap",
+        description="The paired test on the main metric; mcnemar, exact, where that is the share of right rows.",
+    )
+    level: float = Field(0.05, gt=0, lt=0.5, description="The p-value from which on a candidate is no longer better.")
+    margin: float | None = Field(
+        None,
+        gt=0,
+        description="null: the candidate must be better. A number: it must not be worse by more than that, in the"
+        " metric's own unit (0.01 is one point of accuracy).",
+    )
+    resamples: int = Field(2000, ge=100, le=100000, description="Bootstrap resamples.")
+    seed: int = Field(17, ge=0, description="Seed of the bootstrap.")
+    near_duplicate: float = Field(
+        0.8, gt=0, le=1, description="Jaccard similarity from which on a row counts as one that was trained on."
+    )
+    guards: Guards = Field(default_factory=Guards, description=Guards.__doc__)
+    expires_hours: float = Field(72.0, gt=0, description="How long a person's answer is waited for, in hours.")
+    enforce: bool = Field(
+        False, description="Put a champion that was moved by hand back; else that is only journalled and judged."
+    )
+
+    @model_validator(mode="after")
+    def _test_has_a_margin(self) -> Promotion:
+        if self.test == "mcnemar" and self.margin is not None:
+            raise ValueError("mcnemar knows no margin: leave margin null, or take the bootstrap")
+        return self
+
+
 class RunConfig(Section):
     """All that a run may be told. Each stage's cache key depends on its own section alone."""
 
@@ -239,6 +302,7 @@ class RunConfig(Section):
     training: TrainingSection = Field(default={}, validate_default=True, description=Settings.__doc__)
     evaluation: Evaluation = Field(default_factory=Evaluation, description=Evaluation.__doc__)
     registration: Registration = Field(default_factory=Registration, description=Registration.__doc__)
+    promotion: Promotion = Field(default_factory=Promotion, description=Promotion.__doc__)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

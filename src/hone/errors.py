@@ -10,7 +10,10 @@ HoneError                       exit 1
 │   ├── OutOfMemory                      no smaller micro-batch is left to try
 │   └── CheckpointError                  a checkpoint that says it is complete cannot be read
 ├── StoreError                  exit 7   the artifact store is full, unwritable or damaged
-└── ServiceError                exit 8   a server (Prefect, MLflow, a database) did not answer; worth a retry
+├── ServiceError                exit 8   a server (Prefect, MLflow, a database) did not answer; worth a retry
+└── PromotionError              exit 9   the champion stays what it was
+    ├── PromotionRefused                 a gate, or a person, was against it
+    └── ChampionMoved                    someone else moved it meanwhile
 
 Each says what happened, where, and what to do about it. Interrupted by a person: exit 130.
 """
@@ -98,3 +101,17 @@ class ServiceError(HoneError):
 
     exit_code = 8
     retryable = True
+
+
+class PromotionError(HoneError):
+    """The champion stays, or is again, what it was."""
+
+    exit_code = 9
+
+
+class PromotionRefused(PromotionError):
+    """A gate, or the person who was asked, was against it."""
+
+
+class ChampionMoved(PromotionError):
+    """The champion is no longer the one that the comparison started from."""

@@ -128,12 +128,19 @@ def ece_interval(
     calibrated model of these confidences shows as much (Bröcker and Smith, Weather and Forecasting 22, 2007).
     """
     places = _bins(confidences)
-    gaps = np.abs(tally(places, BINS, draws, confidences - correct)).sum(0) / draws.sum(0, dtype=np.int64)
+    gaps = calibration_errors(confidences, correct, draws)
     value = float(gaps[0])
     bottom, top = np.quantile(gaps[1:], _tails(confidence))
     by_chance = np.quantile(_calibrated_errors(confidences, places, draws.shape[1] - 1, seed), confidence)
     low = 0.0 if value <= by_chance else max(0.0, 2 * value - float(top))
     return {"value": value, "low": min(low, value), "high": max(value, 2 * value - float(bottom))}
+
+
+def calibration_errors(confidences: np.ndarray, correct: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The expected calibration error on each draw, [1 + resamples]."""
+    gaps = np.abs(tally(_bins(confidences), BINS, draws, confidences - correct)).sum(0)
+    found: np.ndarray = gaps / draws.sum(0, dtype=np.int64)
+    return found
 
 
 def _calibrated_errors(confidences: np.ndarray, places: np.ndarray, times: int, seed: int) -> np.ndarray:

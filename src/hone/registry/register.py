@@ -158,6 +158,9 @@ def _complete_run(client: MlflowClient, run: Run, wanted: Candidate, out: Path) 
     (out / "config.yaml").write_text(wanted.config, "utf8")
     for file in (out / "report.html", out / "config.yaml", artifacts["evaluate"].path / "metrics.json"):
         client.log_artifact(run_id, str(file))
+    # What a promotion judges by: the rows that were trained on, and those that were not.
+    for split in ("train", "test"):
+        client.log_artifact(run_id, str(artifacts["validate"].path / f"{split}.parquet"), "splits")
 
 
 def test_metrics(evaluated: Artifact) -> dict[str, float]:

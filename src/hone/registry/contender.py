@@ -1,0 +1,152 @@
+"""A model version as it is judged: loaded from the registry, with what it was tuned for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.artifacts import file_digest
+from hone.base_models import locate
+from hone.errors import ModelError
+from hone.evaluation import predict
+from hone.objectives import OBJECTIVES
+from hone.objectives.objective import Objective, Raw, Targets
+from hone.objectives.reading import Reader
+from hone.objectives.tokenizer import load_tokenizer
+from hone.registry.versions import Version, directory
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A loaded version. `bytes` are those of its weights in memory, its base's among them."""
+
+    version: Version
+    objective: Objective
+    targets: Targets
+    max_length: int
+    model: Any
+    reader: Reader
+
+    @property
+    def bytes(self) -> int:
+        """Of all weights, as they are loaded."""
+        return sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
+
+    def encode(self, rows: pa.Table, labels: Sequence[str]) -> pa.Table:
+        """The rows as this version's own tokenizer has them; where it has labels, they count in `labels`."""
+        return self.objective.encode(rows, self.reader.tokenizer, self.max_length, self.widened(labels))
+
+    def read(self, tokens: pa.Table, labels: Sequence[str]) -> Raw:
+        """What it says of encoded rows, with a score of 0 for those of `labels` that it does not know."""
+        raw, _ = predict.read(self.model, tokens, self.reader, lambda *_: None, "")
+        own = self.targets.get("labels")
+        if not own or list(own) == list(labels):
+            return raw
+        import numpy as np
+
+        scores = np.zeros((len(tokens), len(labels)), np.float32)
+        scores[:, [labels.index(label) for label in own]] = np.asarray(raw["scores"])
+        return {**raw, "scores": scores}
+
+    def widened(self, labels: Sequence[str]) -> Targets:
+        """Its targets, with `labels` in place of its own where it has any."""
+        return {**self.targets, "labels": list(labels)} if "labels" in self.targets else self.targets
+
+    def answer(self, rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+        """What a caller is told of rows with the objective's inputs."""
+        found: list[dict[str, Any]] = self.reader.answer(self.model, rows, self.targets, self.max_length)
+        return found
+
+
+def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
+    """The version, on the best device there is.
+
+    Raises ModelError where it was not registered by Hone, or learned an objective that is not installed.
+    """
+    place = directory(tracking_uri, version, downloads)
+    about = place / "objective.json"
+    if not about.is_file():
+        raise ModelError(
+            "does not say what it was tuned for", where=version.uri, fix="Register it with Hone: hone run CONF."
+        )
+    told = json.loads(about.read_text("utf8"))
+    objective = _objective(told, version)
+    tokenizer = load_tokenizer(place)
+    reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
+    if (place / "adapter_config.json").is_file():
+        model = predict.load_adapted(place, _base(place, tracking_uri, downloads), told["targets"], reader)
+    else:
+        model = predict.load_trained(place, told["targets"], reader.device)
+    return Contender(version, objective, told["targets"], int(told["max_length"]), model, reader)
+
+
+def common_labels(contenders: Sequence[Contender], tables: Sequence[pa.Table]) -> list[str]:
+    """The labels that any of them, or any of the rows, has; [] where there are none.
+
+    Raises ModelError where they learned different things, or have different labels of which a row can have several.
+    """
+    first, objective = contenders[0], contenders[0].objective
+    for other in contenders[1:]:
+        if type(other.objective) is not type(objective):
+            raise ModelError(
+                f"learned {other.objective.pipeline}, and {first.version.uri} {objective.pipeline}: no comparison",
+                where=other.version.uri,
+                fix="Register it under another name.",
+            )
+    known = [list(contender.targets.get("labels", ())) for contender in contenders]
+    if not objective.label:
+        if any(labels != known[0] for labels in known):
+            apart = sorted(set(known[0]).symmetric_difference(*known[1:]))
+            raise ModelError(
+                f"they do not have the same labels ({', '.join(apart[:5])}), and with {objective.pipeline} they cannot"
+                " be compared",
+                where=" and ".join(contender.version.uri for contender in contenders),
+                fix="Register the one with other labels under another name.",
+            )
+        return known[0]
+    given = {label for rows in tables for label in rows[objective.label].unique().drop_null().to_pylist()}
+    return sorted(given.union(*known))
+
+
+def _objective(told: dict[str, Any], version: Version) -> Objective:
+    for kind in OBJECTIVES.values():
+        if (kind.__module__, kind.__name__) == (told["module"], told["class"]):
+            try:
+                return kind(**told["options"])
+            except TypeError as fault:
+                raise ModelError(
+                    f"its objective has options that are not known here: {fault}",
+                    where=version.uri,
+                    fix="Judge it with the release of Hone that registered it, or train it anew.",
+                ) from fault
+    raise ModelError(
+        f"learned {told['class']} of {told['module']}, which is not installed",
+        where=version.uri,
+        fix="Install the package that has it.",
+    )
+
+
+def _base(place: Path, tracking_uri: str, downloads: Path) -> Path:
+    """The base model of an adapter, the very bytes that it was tuned on."""
+    record = json.loads((place / "base.json").read_text("utf8"))
+    known = Path(record["path"])
+    path = known if known.is_dir() else _located(record, tracking_uri, downloads)
+    for name, digest in record["files"].items():
+        if not (path / name).is_file() or file_digest(path / name) != digest:
+            raise ModelError(
+                f"is not the file of {record['id']} that the adapter was tuned on",
+                where=str(path / name),
+                fix="Put the base model's own files back.",
+            )
+    return path
+
+
+def _located(record: dict[str, Any], tracking_uri: str, downloads: Path) -> Path:
+    revision = "" if record["id"].startswith(("package:", "models:/")) else record["revision"]
+    return locate(record["id"], revision, tracking_uri=tracking_uri, downloads=downloads).path

@@ -1,0 +1,95 @@
+"""The rows that versions are judged on: the candidate's own test split, and a frozen golden set."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hone.artifacts import file_digest
+from hone.curation.near import near_pairs
+from hone.errors import ConfigError, ModelError
+from hone.objectives.objective import Objective
+from hone.registry.versions import Version
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from mlflow import MlflowClient
+
+TEST, GOLDEN = "test", "golden"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to judge on: where they come from, the SHA-256 of their file, and how many of it were left out, and why."""
+
+    name: str
+    digest: str
+    table: pa.Table
+    left_out: int = 0
+
+
+def split_of(client: MlflowClient, version: Version, split: str) -> tuple[pa.Table, str]:
+    """A split that the version's run logged when it was registered, and the SHA-256 of its file.
+
+    Raises ModelError where it has none.
+    """
+    import pyarrow.parquet as pq
+    from mlflow.exceptions import MlflowException
+
+    path = f"splits/{split}.parquet"
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            file = Path(client.download_artifacts(version.run_id, path, scratch))
+        except (MlflowException, OSError) as fault:
+            raise ModelError(
+                f"its run has no {path}: there are no rows to judge it on",
+                where=f"{version.uri}, run {version.run_id or 'none'}",
+                fix="Run its configuration again (hone run CONF): registering logs the splits.",
+            ) from fault
+        return pq.read_table(file, memory_map=False), file_digest(file)
+
+
+def golden_set(path: str, objective: Objective) -> Rows:
+    """The rows of the golden file, read as the line reads its source; raises ConfigError where there is none."""
+    import pyarrow.parquet as pq
+
+    from hone.sources.files import Files
+    from hone.sources.ingest import ROWS, ingest
+    from hone.sources.places import expand
+
+    file = Path(expand(path))
+    if not file.is_file():
+        raise ConfigError(
+            "there is no such file", where=f"promotion.golden {file}", fix="Name a csv, jsonl or parquet."
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        ingest(
+            Files(paths=[str(file)]),
+            Path(scratch),
+            columns=objective.columns,
+            rename={},
+            keep=[],
+            max_refused=0.0,
+            shape=objective.shape,
+        )
+        return Rows(GOLDEN, file_digest(file), pq.read_table(Path(scratch) / ROWS, memory_map=False))
+
+
+def leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: float) -> list[int]:
+    """Positions of `rows` that say the same as a training row, but for case, spacing and punctuation, or nearly.
+
+    Nearly: a Jaccard index of their runs of words of `threshold` or more (`hone.curation.near`).
+    """
+    return [row for row, _ in near_pairs(objective.texts(rows), objective.texts(training), threshold)]
+
+
+def without(rows: Rows, positions: Sequence[int]) -> Rows:
+    """The rows but for those at `positions`."""
+    import numpy as np
+    import pyarrow as pa
+
+    kept = np.setdiff1d(np.arange(len(rows.table)), np.array(positions, np.int64))
+    return Rows(rows.name, rows.digest, rows.table.take(pa.array(kept)), rows.left_out + len(set(positions)))

@@ -1,0 +1,256 @@
+"""Promotion, rollback and the watch over the registry, on a real Prefect server: flows started through its API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hone.registry.champion import aliases_of, move, standing
+from hone.registry.journal import Journal
+from hone.registry.promote import open_journal
+from tests.tiny_versions import MODEL, Versions
+
+pytestmark = pytest.mark.slow
+
+SERVE = """
+from prefect import serve
+from prefect.deployments.runner import EntrypointType
+from flows.promote import promote
+from flows.reconcile import reconcile
+from flows.rollback import rollback
+module = EntrypointType.MODULE_PATH
+serve(promote.to_deployment("promote", entrypoint_type=module),
+      rollback.to_deployment("rollback", entrypoint_type=module),
+      reconcile.to_deployment("watch-registry", entrypoint_type=module))
+"""
+SECONDS = 240
+
+
+def ask(url: str, body: Any = None, method: str = "") -> Any:
+    request = urllib.request.Request(
+        url,
+        None if body is None else json.dumps(body).encode(),
+        {"content-type": "application/json"},
+        method=method or ("GET" if body is None else "POST"),
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        told = answer.read()
+    return json.loads(told) if told else None
+
+
+class Prefect:
+    """The server as its UI uses it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        found = ask(f"{self.url}/deployments/name/{deployment}")
+        made = ask(f"{self.url}/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        return str(made["id"])
+
+    def wait(self, run: str, *types: str) -> dict[str, Any]:
+        """The run's state, once it is of one of `types`."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            state: dict[str, Any] = ask(f"{self.url}/flow_runs/{run}")["state"]
+            if state["type"] in types:
+                return state
+            ended = state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+            assert not ended and time.monotonic() < deadline, state
+            time.sleep(0.3)
+
+    def answer(self, run: str, **given: str) -> dict[str, Any]:
+        answered: dict[str, Any] = ask(f"{self.url}/flow_runs/{run}/resume", {"run_input": given})
+        return answered
+
+    def form(self, run: str) -> dict[str, Any]:
+        """What the UI shows of a run that waits: its form and the text above it."""
+        keys = ask(f"{self.url}/flow_runs/{run}")["state"]["state_details"]["run_input_keyset"]
+        return {
+            name: ask(f"{self.url}/flow_runs/{run}/input/{key}") for name, key in keys.items() if name != "response"
+        }
+
+    def tasks(self, run: str) -> list[str]:
+        found = ask(f"{self.url}/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+        return [f"{task['name'].rsplit('-', 1)[0]} {task['state']['name']}" for task in found]
+
+    def events(self, event: str, at_least: int = 1) -> list[dict[str, Any]]:
+        """The model's events of a name, once there are so many."""
+        deadline = time.monotonic() + 60
+        while True:
+            wanted = {"filter": {"event": {"name": [event]}, "resource": {"id": [f"hone.model.{MODEL}"]}}}
+            found: list[dict[str, Any]] = ask(f"{self.url}/events/filter", wanted)["events"]
+            if len(found) >= at_least:
+                return found
+            assert time.monotonic() < deadline, found
+            time.sleep(0.3)
+
+
+@pytest.fixture
+def journal(versions: Versions) -> Journal:
+    """That of the model, whose champion is its weak version 1: set on the command line, and told to nobody."""
+    found = open_journal(versions.uri, MODEL)
+    crown(found, "1")
+    return found
+
+
+def crown(journal: Journal, version: str) -> None:
+    start = standing(journal)
+    given = {"action": "promoted", "who": "ada", "why": "first", "figures": {}, "previous": start.champion}
+    journal.progress(move(journal, start, version, **given), "done")
+
+
+def champion(journal: Journal) -> str:
+    return aliases_of(journal.client, MODEL)["champion"]
+
+
+def last(journal: Journal) -> Any:
+    return journal.records()[-1].entry
+
+
+@pytest.fixture
+def prefect(prefect_url: str, environment: dict[str, str], versions: Versions, tmp_path: Path) -> Iterator[Prefect]:
+    """The server, and a process that runs the deployments."""
+    more = {"MLFLOW_TRACKING_URI": versions.uri, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    log = (tmp_path / "serve.log").open("w")
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE], env=environment | more, cwd=Path(__file__).parents[2], stdout=log, stderr=log
+    ) as served:
+        try:
+            yield deployed(Prefect(prefect_url), served, tmp_path / "serve.log")
+        finally:
+            served.terminate()
+
+
+def deployed(prefect: Prefect, served: subprocess.Popen[bytes], log: Path) -> Prefect:
+    """Return when the deployments are there, and not those of an earlier test."""
+    deadline = time.monotonic() + SECONDS
+    while "watch-registry" not in log.read_text():
+        assert served.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.3)
+    return prefect
+
+
+def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
+    # It asks a person, and frees its worker while it waits.
+    run = prefect.start("promote/promote", model=MODEL)
+    state = prefect.wait(run, "PAUSED")
+    assert state["name"] == "Suspended"
+    assert champion(journal) == "1"
+    form = prefect.form(run)
+    assert set(form["schema"]["properties"]) == {"decision", "who", "reason"}
+    assert "| accuracy: better | test |" in form["description"]
+    [waiting] = prefect.events("hone.candidate.waiting")
+    assert "all gates passed" in waiting["payload"]["why"] and waiting["payload"]["figures"]["test/rows"] == 100
+    artifacts = ask(f"{prefect.url}/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+    assert f"promotion-{MODEL}" in [item["key"] for item in artifacts]
+
+    # A form that is not filled in is refused by the form.
+    refused = prefect.answer(run, decision="approve")
+    assert refused["status"] == "REJECT" and "who" in refused["details"]["reason"], refused
+    assert prefect.wait(run, "PAUSED")
+
+    # Rejected: the comparison is not made again, the champion stays.
+    assert prefect.answer(run, decision="reject", who="eve", reason="not today")["status"] == "ACCEPT"
+    state = prefect.wait(run, "COMPLETED")
+    assert state["name"] == "Rejected"
+    assert f"compare {MODEL} Cached" in prefect.tasks(run) or "compare Cached" in " ".join(prefect.tasks(run))
+    assert (last(journal).action, last(journal).who, last(journal).why) == ("refused", "eve", "not today")
+    assert champion(journal) == "1"
+    assert len(prefect.events("hone.candidate.waiting")) == 1
+
+    # Approved: moved, journalled with the name on the form, told to those who listen.
+    run = prefect.start("promote/promote", model=MODEL)
+    prefect.wait(run, "PAUSED")
+    prefect.answer(run, decision="approve", who="ada", reason="better on every slice")
+    assert prefect.wait(run, "COMPLETED")["name"] == "Promoted"
+    assert aliases_of(journal.client, MODEL) == {"candidate": "2", "champion": "2", "previous": "1"}
+    assert (last(journal).action, last(journal).who) == ("promoted", "ada")
+    changed = prefect.events("hone.champion.changed", 2)  # the one on the command line was not told of before
+    payloads = {event["payload"]["number"]: event["payload"] for event in changed}
+    assert payloads[last(journal).number]["why"] == "better on every slice"
+    assert payloads[last(journal).number]["to_version"] == "2"
+
+    # By hand, back to the weak one: noticed, judged, and put back.
+    journal.client.set_registered_model_alias(MODEL, "champion", "1")
+    run = prefect.start("reconcile/watch-registry", enforce=True)
+    prefect.wait(run, "COMPLETED")
+    assert champion(journal) == "2"
+    assert [kept.entry.action for kept in journal.records()][-2:] == ["moved by hand", "put back"]
+    assert len(prefect.events("hone.champion.changed", 4)) == 4
+
+    # What the gates refuse is not asked about; auto needs nobody.
+    run = prefect.start("promote/promote", model=MODEL, version="1", policy="auto")
+    state = prefect.wait(run, "COMPLETED")
+    assert (state["name"], champion(journal)) == ("Refused", "2")
+
+    # Rolled back by its deployment.
+    run = prefect.start("rollback/rollback", model=MODEL, who="bob", why="wrong on Mondays")
+    prefect.wait(run, "COMPLETED")
+    assert aliases_of(journal.client, MODEL)["champion"] == "1"
+    [event] = prefect.events("hone.rolled-back")
+    assert "wrong on Mondays" in event["payload"]["why"]
+
+
+def test_an_approval_that_nobody_gives_expires(
+    prefect: Prefect, journal: Journal, trained_versions: Versions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import yaml
+
+    # The candidate's own configuration, which waits for a second.
+    run_id = journal.client.get_model_version(MODEL, "2").run_id
+    before = Path(journal.client.download_artifacts(run_id, "config.yaml", str(tmp_path))).read_text()
+    tree = yaml.safe_load(before)
+    tree["promotion"]["expires_hours"] = 0.0001
+    journal.client.log_text(run_id, yaml.safe_dump(tree), "config.yaml")
+    try:
+        run = prefect.start("promote/promote", model=MODEL)
+        state = prefect.wait(run, "FAILED")
+    finally:
+        journal.client.log_text(run_id, before, "config.yaml")
+    assert "never resumed" in state["message"]
+    assert champion(journal) == "1"
+    assert prefect.answer(run, decision="approve", who="ada")["status"] != "ACCEPT"
+    assert champion(journal) == "1"
+
+
+def test_on_the_command_line(versions: Versions, hone: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    journal, store = open_journal(versions.uri, MODEL), {"MLFLOW_TRACKING_URI": versions.uri}
+    crown(journal, "1")
+    # manual, with nobody to ask
+    alone = hone("promote", MODEL, **store)
+    assert alone.returncode == 2 and "--yes" in alone.stderr
+    assert "accuracy: better" in alone.stdout
+    done = hone("promote", MODEL, "--yes", "--why", "more epochs", "--who", "ada", **store)
+    assert done.returncode == 0, done.stderr
+    assert "topics version 2 is the champion, version 1 the former one" in done.stdout
+    assert champion(journal) == "2"
+    refused = hone("promote", MODEL, "--version", "1", "--policy", "auto", **store)
+    assert refused.returncode == 9 and "refused by test: accuracy: better" in refused.stderr
+    # Twice goes forward again.
+    for version in ("1", "2"):
+        back = hone("rollback", MODEL, "--why", "to see", **store)
+        assert back.returncode == 0, back.stderr
+        assert f"version {version} is the champion again" in back.stdout
+        assert champion(journal) == version
+    told = hone("history", MODEL, **store)
+    assert told.returncode == 0
+    assert [line.split()[0] for line in told.stdout.splitlines() if "│" in line and line.strip("│ ")[:1].isdigit()]
+    for word in ("promoted", "refused", "rolled back", "more epochs", "ada"):
+        assert word in told.stdout
+    # An entry that someone took out is missed.
+    journal.client.delete_run(journal.records()[1].run_id)
+    broken = hone("history", MODEL, **store)
+    assert broken.returncode == 7 and "chain is broken" in broken.stderr
+    assert os.environ.get("MLFLOW_TRACKING_URI") is None
