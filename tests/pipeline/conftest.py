@@ -6,13 +6,17 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from tests.tiny_bases import tiny_bert
+
+if TYPE_CHECKING:
+    from tests.service import Service
 
 WORDS = {
     "weather": "rain sun cloud storm wind snow frost hail fog thunder".split(),
@@ -89,3 +93,35 @@ def hone(environment: dict[str, str], tmp_path: Path) -> Hone:
         return subprocess.run(command, capture_output=True, text=True, env=environment | more, cwd=tmp_path)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, base_model: Path, rows_csv: Path) -> Iterator[Service]:
+    """A Prefect server with a work pool and the deployment `finetune` of a training that takes an hour."""
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    from hone.environment import Home
+    from hone.servers import prefect_server, use
+    from tests.service import POOL, Service
+
+    home = tmp_path_factory.mktemp("service")
+    url = use(prefect_server(Home(home))) + "/api"
+    config = {
+        "name": "slow",
+        "ingest": {"source": {"kind": "files", "paths": [str(rows_csv)]}, "columns": {"label": "topic"}},
+        "model": {"base": str(base_model)},
+        "tokenization": {"max_length": 32},
+        "training": {"epochs": 1000, "batch_size": 1, "checkpoint_seconds": 0.5},
+    }
+    with SyncPrefectClient(url) as client:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        flow = client.create_flow_from_name("finetune")
+        deployment = client.create_deployment(
+            flow, "finetune", work_pool_name=POOL, entrypoint="flows.finetune.finetune", enforce_parameter_schema=False
+        )
+        found = Service(url, home, client, deployment, config)
+        yield found
+        for worker in found.workers:
+            worker.terminate()
+            worker.wait(60)

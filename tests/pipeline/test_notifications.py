@@ -1,0 +1,168 @@
+"""What people are told, through real automations of a real Prefect server, and what nobody is told: secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.service import ROOT, Service, until
+
+pytestmark = pytest.mark.slow
+
+TOKEN = "token-that-opens-the-channel"
+PASSWORD = "password-of-the-tickets-database"
+
+# What other parts of Hone tell in the middle of a run.
+TELL = """
+from prefect import flow
+from tasks.events import tell
+
+@flow
+def told():
+    link = "http://127.0.0.1:1/there"
+    tell("hone.drift.detected", "small", what="inputs of small have drifted", why="length: p 0.001", link=link, p=0.001)
+    tell("hone.candidate.waiting", "small", what="version 2 of small waits", why="policy manual", link=link)
+    tell("hone.champion.changed", "small", what="version 2 of small is champion", why="accuracy +0.02", link=link)
+    tell("hone.rolled-back", "small", what="version 1 of small is back", why="asked by kim", link=link)
+
+told()
+"""
+
+
+@dataclass
+class Receiver:
+    """An HTTP server that keeps what it is sent."""
+
+    url: str
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def about(self, words: str) -> dict[str, str]:
+        """The message that has `words` in its title, once it has come."""
+        found: dict[str, str] = until(lambda: next((m for m in self.messages if words in m["title"]), None))
+        return found
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.path == f"/hook/{TOKEN}":
+                found.messages.append(json.loads(body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found = Receiver(f"json://127.0.0.1:{server.server_port}/hook/{TOKEN}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield found
+        server.shutdown()
+
+
+def set_up(service: Service, url: str) -> str:
+    command = [sys.executable, "-m", "tasks.notifications", str(ROOT / "deployments/automations")]
+    environment = service.environment() | {"HONE_NOTIFY_URL": url}
+    done = subprocess.run(command, env=environment, cwd=service.home, capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def notified(service: Service, receiver: Receiver) -> Iterator[Receiver]:
+    for _ in range(2):  # the second finds what the first has made
+        assert "6 notifications" in set_up(service, receiver.url)
+    yield receiver
+    assert "0 notifications" in set_up(service, "")
+    assert not [found for found in service.client.read_automations() if found.name.startswith("notify-")]
+
+
+@pytest.fixture(scope="module")
+def secretive(service: Service, rows_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration whose rows lie in a database that is opened with a password."""
+    folder = tmp_path_factory.mktemp("secretive")
+    with sqlite3.connect(folder / "rows.sqlite") as database:
+        database.execute("create table tickets (text text, topic text)")
+        rows = [line.rsplit(",", 1) for line in rows_csv.read_text().splitlines()[1:]]
+        database.executemany("insert into tickets values (?, ?)", rows)
+    url = f"sqlite:///file:{folder}/rows.sqlite?uri=true&password=${{TICKETS_PASSWORD}}"
+    source = {"kind": "sql", "url": url, "query": "select text, topic from tickets order by rowid"}
+    tree = service.config | {
+        "name": "secretive",
+        "ingest": {"source": source, "columns": {"label": "topic"}},
+        "training": {"epochs": 1, "batch_size": 16},
+        "evaluation": {"resamples": 200},
+    }
+    (folder / "secretive.yaml").write_text(yaml.safe_dump(tree))
+    return folder / "secretive.yaml"
+
+
+def hone(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("hone")), "run", *words]
+    environment = service.environment() | {"TICKETS_PASSWORD": PASSWORD, "PREFECT_LOGGING_LEVEL": "DEBUG"}
+    return subprocess.run(command, env=environment, cwd=service.home, capture_output=True, text=True)
+
+
+def test_each_of_the_six_says_what_why_and_where(service: Service, notified: Receiver, secretive: Path) -> None:
+    done = hone(service, str(secretive), "validation.max_median_tokens=3")
+    assert done.returncode == 4, done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    subprocess.run([sys.executable, "-c", TELL], env=service.environment(), cwd=service.home, check=True)
+    for title, why in (
+        ("inputs of small have drifted", "length: p 0.001"),
+        ("version 2 of small waits", "policy manual"),
+        ("version 2 of small is champion", "accuracy +0.02"),
+        ("version 1 of small is back", "asked by kim"),
+    ):
+        message = notified.about(title)["message"]
+        assert message.splitlines() == [f"What: {title}", f"Why: {why}", "Link: http://127.0.0.1:1/there"]
+    stopped = notified.about("secretive stopped")["message"]
+    failed = notified.about("finetune secretive failed")["message"]
+    page = f"Link: {service.url.removesuffix('/api')}/runs/flow-run/"
+    assert all(re.search(re.escape(page) + "[0-9a-f-]{36}$", message) for message in (stopped, failed))
+    # Why, with the figure; rows of the data stay in the data folder.
+    assert re.search(r"Why: 1 of \d+ expectations do not hold; train: .*hone_tokens.*: 1[0-9.]*; expected", stopped), (
+        stopped
+    )
+    assert re.search(r"Why: .*ValidationFailed: validation: 1 of \d+ expectations do not hold\n", failed), failed
+    assert not any("our own old friends" in message for message in (stopped, failed))
+
+
+def test_a_secret_is_nowhere_but_in_the_environment_and_the_block(
+    service: Service, notified: Receiver, secretive: Path
+) -> None:
+    done = hone(service, str(secretive))
+    assert done.returncode == 0, done.stderr
+    wrong = hone(service, str(secretive), "ingest.source.query=select nothing from nowhere")
+    assert wrong.returncode == 3, wrong.stderr
+    notified.about("finetune secretive failed")
+    kept = {file: file.read_bytes() for file in service.home.rglob("*") if file.is_file()}
+    everything = b"".join(kept.values())
+    # Prefect's database with parameters, logs, artifacts and events; MLflow's; the report; the store: all are in it.
+    assert b"${TICKETS_PASSWORD}" in everything
+    assert {"prefect.db", "mlflow.db", "report.html", "config.yaml"} <= {file.name for file in kept}
+    assert b"select nothing from nowhere" in everything
+    said = json.dumps(notified.messages) + "".join(run.stdout + run.stderr for run in (done, wrong))
+    for secret in (PASSWORD, TOKEN):
+        assert secret not in said
+        assert not [file for file, content in kept.items() if secret.encode() in content]
+
+
+def test_a_url_that_apprise_does_not_know_is_refused_without_being_shown(service: Service) -> None:
+    said = set_up(service, f"nosuchservice://{TOKEN}")
+    assert "HONE_NOTIFY_URL: apprise knows no such URL" in said
+    assert TOKEN not in said
+    assert "is neither a URL nor the TYPE/NAME of a block" in set_up(service, "slack-webhook/no-such-block")
