@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,12 @@ class Service:
 
     def processes(self, module: str) -> list[psutil.Process]:
         """The processes below the worker that run a module."""
-        below = self.work().children(recursive=True)
-        return [process for process in below if any(module in word for word in process.cmdline())]
+        found = []
+        for process in self.work().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # a zombie is no process either
+                if any(module in word for word in process.cmdline()):
+                    found.append(process)
+        return found
 
     def training(self, run: UUID) -> tuple[int, int]:
         """Wait until the run has committed a checkpoint: the process ids of its flow and of its training."""
@@ -92,13 +97,23 @@ class Service:
         (training,) = until(begun)
         return training.ppid(), training.pid
 
-    def mlflow_runs(self) -> dict[str, dict[str, str]]:
-        """The tags of each training's MLflow run."""
+    def mlflow_runs(self) -> dict[str, Any]:
+        """The MLflow run of each training, by id."""
         from mlflow import MlflowClient
 
         client = MlflowClient(f"sqlite:///{self.home}/mlflow/mlflow.db")
         experiments = [found.experiment_id for found in client.search_experiments()]
-        return {run.info.run_id: run.data.tags for run in client.search_runs(experiments)}
+        return {run.info.run_id: run for run in client.search_runs(experiments)}
+
+    def step(self) -> int:
+        """The step of the newest checkpoint."""
+        return max(int(path.name.split("-")[1]) for path in self.home.glob("store/work/train-*/checkpoints/step-*"))
+
+    def hone(self, *words: object, **more: str) -> subprocess.Popen[str]:
+        """`hone run` as a person would start it, with this server."""
+        command = [str(Path(sys.executable).with_name("hone")), "run", *map(str, words)]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=self.environment() | more, cwd=self.home, **pipes)
 
     def taken(self) -> int:
         """How many slots of the limit `gpu` are taken."""

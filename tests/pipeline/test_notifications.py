@@ -111,9 +111,9 @@ def secretive(service: Service, rows_csv: Path, tmp_path_factory: pytest.TempPat
 
 
 def hone(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("hone")), "run", *words]
-    environment = service.environment() | {"TICKETS_PASSWORD": PASSWORD, "PREFECT_LOGGING_LEVEL": "DEBUG"}
-    return subprocess.run(command, env=environment, cwd=service.home, capture_output=True, text=True)
+    run = service.hone(*words, TICKETS_PASSWORD=PASSWORD, PREFECT_LOGGING_LEVEL="DEBUG")
+    out, err = run.communicate()
+    return subprocess.CompletedProcess(words, run.returncode, out, err)
 
 
 def test_each_of_the_six_says_what_why_and_where(service: Service, notified: Receiver, secretive: Path) -> None:

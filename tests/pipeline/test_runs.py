@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 import yaml
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import LogSort
 from prefect.events.schemas.automations import AutomationCore
 from prefect.states import Cancelling, Scheduled
 
@@ -33,9 +39,10 @@ def test_a_run_that_is_cancelled_has_stopped_training_in_15_seconds_and_gives_it
     assert service.taken() == 1  # the limit was missing: the run made it
     service.client.set_flow_run_state(run, Cancelling())
     gone(training, 15)
-    gone(flow, 15)
+    gone(flow, 60)
     assert service.ended(run) == StateType.CANCELLED
-    until(lambda: service.taken() == 0, 5)
+    assert service.taken() == 0
+    assert [found.info.status for found in service.mlflow_runs().values()] == ["KILLED"]
 
 
 def test_a_run_whose_process_is_killed_leaves_no_training_and_no_slot_taken(service: Service) -> None:
@@ -62,17 +69,18 @@ def test_a_run_whose_worker_is_killed_ends_with_it_and_a_retry_goes_on_in_the_sa
 ) -> None:
     run = service.start()
     flow, training = service.training(run)
+    before = service.step()
+    until(lambda: service.step() > before)
     service.work().kill()
-    gone(training, 15)
-    gone(flow, 15)
+    gone(training, 30)
+    gone(flow, 60)
     assert service.ended(run) == StateType.CRASHED
     until(lambda: service.taken() == 0, 15)
-    (begun,) = service.mlflow_runs()
+    (begun,), reached = service.mlflow_runs(), str(service.step())
     service.client.set_flow_run_state(run, Scheduled(name="AwaitingRetry"), force=True)
     _, training = service.training(run)
-    (resumed,) = until(lambda: [tags for tags in service.mlflow_runs().values() if tags.get("hone.resumed.step")])
+    until(lambda: service.mlflow_runs()[begun].data.tags.get("hone.resumed.step") == reached)
     assert list(service.mlflow_runs()) == [begun]
-    assert int(resumed["hone.resumed.step"]) > 0
     service.client.set_flow_run_state(run, Cancelling())
     gone(training, 15)
     assert service.ended(run) == StateType.CANCELLED
@@ -95,3 +103,62 @@ def test_a_run_that_nobody_hears_of_any_more_is_marked_as_crashed(service: Servi
         until(lambda: service.taken() == 0, 30)
     finally:
         service.client.delete_automation(made)
+
+
+def test_a_training_waits_for_a_free_slot_and_what_is_cached_needs_none(service: Service, tmp_path: Path) -> None:
+    tree = service.config | {"name": "quick", "training": {"epochs": 1}, "evaluation": {"resamples": 200}}
+    conf = tmp_path / "quick.yaml"
+    conf.write_text(yaml.safe_dump(tree))
+    lease, begun = hold(service), trainings(service)
+    first = service.hone(conf)
+    until(lambda: waits(service))
+    assert trainings(service) == begun
+    service.client.release_concurrency_slots_with_lease(lease)
+    assert first.wait() == 0
+    assert service.taken() == 0
+    lease = hold(service)
+    again = service.hone(conf, "registration.model=other")
+    assert again.wait() == 0
+    service.client.release_concurrency_slots_with_lease(lease)
+
+
+def hold(service: Service) -> UUID:
+    """Take the one slot there is."""
+    limit = GlobalConcurrencyLimitUpdate(limit=1, active_slots=0)
+    service.client.upsert_global_concurrency_limit_by_name("gpu", 1)
+    service.client.update_global_concurrency_limit("gpu", limit)
+    answer = service.client.increment_concurrency_slots_with_lease(["gpu"], 1, "concurrency", 600)
+    return UUID(answer.json()["lease_id"])
+
+
+def trainings(service: Service) -> set[Path]:
+    """The work directories in which a training has begun."""
+    return {file.parent for file in service.home.glob("store/work/train-*/spec.json")}
+
+
+def waits(service: Service) -> bool:
+    """Whether a run says in its log that it waits for a slot."""
+    return any(
+        "Waits for a GPU slot" in line.message
+        for line in service.client.read_logs(limit=200, sort=LogSort.TIMESTAMP_DESC)
+    )
+
+
+def test_a_slot_is_still_held_and_can_be_given_back_after_the_server_was_restarted(tmp_path: Path) -> None:
+    from hone.environment import Home
+    from hone.servers import prefect_server, use
+
+    server = prefect_server(Home(tmp_path))
+    with SyncPrefectClient(use(server) + "/api") as client:
+        client.upsert_global_concurrency_limit_by_name("gpu", 1)
+        answer = client.increment_concurrency_slots_with_lease(["gpu"], 1, "concurrency", 600)
+        lease = UUID(answer.json()["lease_id"])
+    process = json.loads((server.home / "prefect.json").read_text())["server"]
+    os.kill(process, signal.SIGKILL)
+    gone(process, 30)
+    until(lambda: not (server.home / "prefect.json").exists())
+    with SyncPrefectClient(use(server) + "/api") as client:
+        client.renew_concurrency_lease(lease, 600)
+        assert client.read_global_concurrency_limit_by_name("gpu").active_slots == 1
+        client.release_concurrency_slots_with_lease(lease)
+        assert client.read_global_concurrency_limit_by_name("gpu").active_slots == 0
