@@ -85,6 +85,15 @@ class Service:
                     found.append(process)
         return found
 
+    def flow(self, run: UUID) -> psutil.Process:
+        """The process of the run, as soon as its flow has begun."""
+        until(lambda: self.run(run).state.is_running())
+        for process in self.work().children():
+            with suppress(psutil.NoSuchProcess):
+                if process.environ().get("PREFECT__FLOW_RUN_ID") == str(run):
+                    return process
+        raise AssertionError(f"the worker has no process for run {run}")
+
     def training(self, run: UUID) -> tuple[int, int]:
         """Wait until the run has committed a checkpoint: the process ids of its flow and of its training."""
         self.work()
