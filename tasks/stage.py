@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, TypeVar
 from uuid import UUID
@@ -23,7 +24,8 @@ from hone.environment import home
 from hone.errors import HoneError
 from hone.line import find, recipe, run
 from hone.progress import Progress, tell
-from hone.stages import Job, pinned
+from hone.stages import Job, Slot, pinned
+from tasks.worker import end_with_worker
 
 PROGRESS_SECONDS = 2.0
 
@@ -86,15 +88,19 @@ def settled(config: RunConfig) -> RunConfig:
     return pinned(config, home())
 
 
-def perform(name: str, inputs: dict[str, Any]) -> Artifact:
-    """Do stage `name` for a task's arguments: `config`, and the artifacts it uses by the names of their stages."""
-    return run(name, _job(inputs, _show_progress(name, inputs["config"].name)))
+def perform(name: str, inputs: dict[str, Any], slot: Slot = nullcontext) -> Artifact:
+    """Do stage `name` for a task's arguments: `config`, and the artifacts it uses by the names of their stages.
+
+    `slot` is held while its device is used.
+    """
+    end_with_worker()
+    return run(name, replace(_job(inputs), on_progress=_show_progress(name, inputs["config"].name), slot=slot))
 
 
-def _job(inputs: dict[str, Any], on_progress: Callable[[Progress], None] = lambda _: None) -> Job:
+def _job(inputs: dict[str, Any]) -> Job:
     artifacts = {name: value for name, value in inputs.items() if isinstance(value, Artifact)}
     tags = {"hone.flow_run_id": str(flow_run.id or "")}
-    return Job(inputs["config"], artifacts, home(), on_progress=on_progress, tags=tags)
+    return Job(inputs["config"], artifacts, home(), tags=tags)
 
 
 def _can_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from hone.artifacts import Artifact
 from hone.config import RunConfig
+from tasks.slots import gpu_slot
 from tasks.stage import perform, stage_task
 
 
 @stage_task("train", retries=2)
 def train(config: RunConfig, tokenize: Artifact, base: Artifact | None = None) -> Artifact:
-    """The fine-tuned model. A retry goes on from the last complete checkpoint, in the same MLflow run."""
-    return perform("train", {"config": config, "tokenize": tokenize, "base": base})
+    """The fine-tuned model. A retry goes on from the last complete checkpoint, in the same MLflow run.
+
+    What is in the store, or made by another run at this moment, takes no GPU slot.
+    """
+    return perform("train", {"config": config, "tokenize": tokenize, "base": base}, slot=gpu_slot)

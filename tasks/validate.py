@@ -6,13 +6,24 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 
 from hone.artifacts import Artifact
 from hone.config import RunConfig
+from hone.errors import ValidationFailed
+from tasks import events
 from tasks.stage import perform, stage_task
 
 
 @stage_task("validate")
 def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) -> Artifact:
     """The same splits, less what was quarantined; the expectations go to the UI as a table."""
-    valid = perform("validate", {"config": config, "curate": curate, "base": base})
+    try:
+        valid = perform("validate", {"config": config, "curate": curate, "base": base})
+    except ValidationFailed as fault:
+        events.tell(
+            "hone.validation.stopped",
+            config.registration.model or config.name,
+            what=f"{config.name} stopped: its rows did not pass validation",
+            why=_without_rows(fault.what),
+        )
+        raise
     facts = valid.facts()
     table = [
         {name: str(result.get(name, "")) for name in ("split", "expectation", "column", "success", "observed")}
@@ -23,3 +34,8 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
         (valid.path / facts["data_docs"]).as_uri(), "Data Docs", key=f"data-docs-{config.name}", description="Data Docs"
     )
     return valid
+
+
+def _without_rows(what: str) -> str:
+    """What does not hold and by how much, without the example rows, which are indented below it."""
+    return "; ".join(line.strip() for line in what.splitlines() if not line.startswith(" " * 5))

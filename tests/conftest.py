@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.postgresql import Cluster, throw_away
+
 if TYPE_CHECKING:
     from tests.tiny_versions import Versions
 
@@ -37,6 +38,8 @@ def postgresql() -> Iterator[Cluster]:
     """A PostgreSQL server that ends with the tests."""
     with throw_away() as cluster:
         yield cluster
+
+
 def trained_versions(tmp_path_factory: pytest.TempPathFactory) -> Versions:
     """Two versions of a tiny classifier, trained and registered once; tests take a copy (`tiny_versions.copy`)."""
     from tests.tiny_versions import train_versions

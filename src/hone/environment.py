@@ -9,7 +9,9 @@ from pathlib import Path
 from hone.artifacts import Store
 
 # The libraries' telemetry is off, their start-up chatter too, and a server that is gone is not waited for in vain.
+# A flow run says every 30 s, not every 180, that it lives: deployments/automations/crash-zombies.yaml counts on it.
 DEFAULTS = {
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",

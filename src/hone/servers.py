@@ -63,7 +63,14 @@ def prefect_server(home: Home, host: str = "127.0.0.1", shown: str = "127.0.0.1"
     command = (sys.executable, "-P", "-m", "prefect", "server", "start", "--host", host, "--port", "{port}")
     # The UI's pages ask the API at this URL.
     url = f"http://{shown}:{{port}}/api"
-    environment = {"PREFECT_HOME": str(home.prefect), "PREFECT_API_URL": url, "PREFECT_LOGGING_LEVEL": "WARNING"}
+    environment = {
+        "PREFECT_HOME": str(home.prefect),
+        "PREFECT_API_URL": url,
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        # In memory, as they are by default, leases are lost in a restart, and the slots they stand for stay taken.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "5",
+    }
     return Server("prefect", command, "/api/health", home.servers, environment)
 
 

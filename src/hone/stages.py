@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,15 @@ from hone.progress import OnProgress, Progress, ignore
 from hone.registry.versions import SCHEME, find, lineage
 from hone.sources import SOURCES
 
+Slot = Callable[[], AbstractContextManager[None]]
+
 
 @dataclass(frozen=True)
 class Job:
-    """One stage of one run: its configuration, the artifacts it uses by stage name, where it may write, its key."""
+    """One stage of one run: its configuration, the artifacts it uses by stage name, where it may write, its key.
+
+    `slot` is entered while a training uses its device: who hands it in decides how many may at once.
+    """
 
     config: RunConfig
     inputs: Mapping[str, Artifact]
@@ -37,6 +43,7 @@ class Job:
     on_progress: OnProgress = ignore
     tags: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
+    slot: Slot = nullcontext
 
     def path(self, stage: str) -> Path:
         """The directory of the artifact of an earlier stage."""
@@ -247,7 +254,7 @@ def _train(job: Job) -> Product:
     from hone.training.launch import train
 
     config = job.config
-    with log.training_run(**_training_run(job, job.key)) as run:
+    with job.slot(), log.training_run(**_training_run(job, job.key)) as run:
 
         def on_event(event: dict[str, Any]) -> None:
             run.hear(event)

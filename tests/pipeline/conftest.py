@@ -10,13 +10,16 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from tests.services import Service
 from tests.tiny_bases import tiny_bert
+
+if TYPE_CHECKING:
+    from tests.workers import Workers
 
 WORDS = {
     "weather": "rain sun cloud storm wind snow frost hail fog thunder".split(),
@@ -121,3 +124,35 @@ def hone(environment: dict[str, str], tmp_path: Path) -> Hone:
         return subprocess.run(command, capture_output=True, text=True, env=environment | more, cwd=tmp_path)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def workers(tmp_path_factory: pytest.TempPathFactory, base_model: Path, rows_csv: Path) -> Iterator[Workers]:
+    """A Prefect server with a work pool and the deployment `finetune` of a training that takes an hour."""
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    from hone.environment import Home
+    from hone.servers import prefect_server, use
+    from tests.workers import POOL, Workers
+
+    home = tmp_path_factory.mktemp("workers")
+    url = use(prefect_server(Home(home))) + "/api"
+    config = {
+        "name": "slow",
+        "ingest": {"source": {"kind": "files", "paths": [str(rows_csv)]}, "columns": {"label": "topic"}},
+        "model": {"base": str(base_model)},
+        "tokenization": {"max_length": 32},
+        "training": {"epochs": 1000, "batch_size": 1, "checkpoint_seconds": 0.5},
+    }
+    with SyncPrefectClient(url) as client:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        flow = client.create_flow_from_name("finetune")
+        deployment = client.create_deployment(
+            flow, "finetune", work_pool_name=POOL, entrypoint="flows.finetune.finetune", enforce_parameter_schema=False
+        )
+        found = Workers(url, home, client, deployment, config)
+        yield found
+        for worker in found.workers:
+            worker.terminate()
+            worker.wait(60)

@@ -166,7 +166,8 @@ def training_run(tracking_uri: str, **about: Any) -> Iterator[RunLog]:
     try:
         yield run
     except BaseException as fault:
-        status = "KILLED" if isinstance(fault, (KeyboardInterrupt, SystemExit)) else "FAILED"
+        # What is no Exception came from outside: Ctrl-C, or Prefect's signal for a run that is cancelled.
+        status = "FAILED" if isinstance(fault, Exception) else "KILLED"
         raise
     finally:
         run.finish(status)

@@ -94,8 +94,13 @@ def test_the_machine_is_watched_while_training(tracking_uri: str, monkeypatch: p
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(metrics)
 
 
+class Terminated(BaseException):
+    """As Prefect's signal for a run that is cancelled: no Exception, and none of Python's own."""
+
+
 @pytest.mark.parametrize(
-    ("fault", "status"), [(None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+    ("fault", "status"),
+    [(None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (Terminated, "KILLED")],
 )
 def test_the_run_ends_as_the_block_does(fault: type[BaseException] | None, status: str, tracking_uri: str) -> None:
     about = {"experiment": "hone", "name": "tiny", "key": "k", "params": {}, "tags": {}}
@@ -104,7 +109,7 @@ def test_the_run_ends_as_the_block_does(fault: type[BaseException] | None, statu
             run.hear(step(1))
             if fault:
                 raise fault
-    except (ValueError, KeyboardInterrupt):
+    except (ValueError, KeyboardInterrupt, Terminated):
         pass
     assert connect(tracking_uri).get_run(run.run_id).info.status == status
 

@@ -1,0 +1,34 @@
+"""What Hone tells the world through Prefect's events, on which automations start deployments and notify people.
+
+| event | when |
+| --- | --- |
+| hone.validation.stopped | expectations about the rows do not hold, and the run stops |
+| hone.drift.detected | recent inputs differ from what a version was trained on |
+| hone.new-data | the source has enough new rows |
+| hone.candidate.waiting | a candidate waits for a person's yes or no |
+| hone.champion.changed | the alias `champion` was moved |
+| hone.rolled-back | the former champion is back |
+"""
+
+from __future__ import annotations
+
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+from prefect.utilities.urls import url_for
+
+
+def tell(event: str, model: str, *, what: str, why: str, link: str = "", **figures: object) -> None:
+    """Emit `event` about `model`: one sentence each on what happened and why, and where to look.
+
+    Where no link is given, it is the page of this run in the Prefect UI. Neither may hold rows or secrets: all of it
+    is stored by Prefect and sent to people.
+    """
+    emit_event(
+        event=event,
+        resource={"prefect.resource.id": f"hone.model.{model}", "prefect.resource.name": model},
+        payload={"what": what, "why": why, "link": link or _this_run(), "figures": figures},
+    )
+
+
+def _this_run() -> str:
+    return (url_for("flow-run", str(flow_run.id)) or "") if flow_run.id else ""

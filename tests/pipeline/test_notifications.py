@@ -1,0 +1,184 @@
+"""What people are told, through real automations of a real Prefect server, and what nobody is told: secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.workers import ROOT, Workers, until
+
+pytestmark = pytest.mark.slow
+
+TOKEN = "token-that-opens-the-channel"
+PASSWORD = "password-of-the-tickets-database"
+
+# What other parts of Hone tell in the middle of a run.
+TELL = """
+from prefect import flow
+from tasks.events import tell
+
+@flow
+def told():
+    link = "http://127.0.0.1:1/there"
+    tell("hone.drift.detected", "small", what="inputs of small have drifted", why="length: p 0.001", link=link, p=0.001)
+    tell("hone.candidate.waiting", "small", what="version 2 of small waits", why="policy manual", link=link)
+    tell("hone.champion.changed", "small", what="version 2 of small is champion", why="accuracy +0.02", link=link)
+    tell("hone.rolled-back", "small", what="version 1 of small is back", why="asked by kim", link=link)
+
+told()
+"""
+
+# `hone run` meets a wrong query before its flow begins; a worker meets it inside.
+FINETUNE = """
+import sys
+from pathlib import Path
+from flows.finetune import finetune
+from hone.config import load
+
+finetune(load(Path(sys.argv[1]), sys.argv[2:]))
+"""
+
+
+@dataclass
+class Receiver:
+    """An HTTP server that keeps what it is sent."""
+
+    url: str
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def about(self, words: str) -> dict[str, str]:
+        """The message that has `words` in its title, once it has come."""
+        found: dict[str, str] = until(lambda: next((m for m in self.messages if words in m["title"]), None))
+        return found
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.path == f"/hook/{TOKEN}":
+                found.messages.append(json.loads(body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found = Receiver(f"json://127.0.0.1:{server.server_port}/hook/{TOKEN}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield found
+        server.shutdown()
+
+
+def set_up(workers: Workers, url: str) -> str:
+    command = [sys.executable, "-m", "tasks.notifications", str(ROOT / "deployments/automations")]
+    environment = workers.environment() | {"HONE_NOTIFY_URL": url}
+    done = subprocess.run(command, env=environment, cwd=workers.home, capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def notified(workers: Workers, receiver: Receiver) -> Iterator[Receiver]:
+    for _ in range(2):  # the second finds what the first has made
+        assert "6 notifications" in set_up(workers, receiver.url)
+    yield receiver
+    assert "0 notifications" in set_up(workers, "")
+    assert not [found for found in workers.client.read_automations() if found.name.startswith("notify-")]
+
+
+@pytest.fixture(scope="module")
+def secretive(workers: Workers, rows_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration whose rows lie in a database that is opened with a password."""
+    folder = tmp_path_factory.mktemp("secretive")
+    with sqlite3.connect(folder / "rows.sqlite") as database:
+        database.execute("create table tickets (text text, topic text)")
+        rows = [line.rsplit(",", 1) for line in rows_csv.read_text().splitlines()[1:]]
+        database.executemany("insert into tickets values (?, ?)", rows)
+    url = f"sqlite:///file:{folder}/rows.sqlite?uri=true&password=${{TICKETS_PASSWORD}}"
+    source = {"kind": "sql", "url": url, "query": "select text, topic from tickets order by rowid"}
+    tree = workers.config | {
+        "name": "secretive",
+        "ingest": {"source": source, "columns": {"label": "topic"}},
+        "training": {"epochs": 1, "batch_size": 16},
+        "evaluation": {"resamples": 200},
+    }
+    (folder / "secretive.yaml").write_text(yaml.safe_dump(tree))
+    return folder / "secretive.yaml"
+
+
+def hone(workers: Workers, *words: str) -> subprocess.CompletedProcess[str]:
+    run = workers.hone(*words, TICKETS_PASSWORD=PASSWORD, PREFECT_LOGGING_LEVEL="DEBUG")
+    out, err = run.communicate()
+    return subprocess.CompletedProcess(words, run.returncode, out, err)
+
+
+def test_each_of_the_six_says_what_why_and_where(workers: Workers, notified: Receiver, secretive: Path) -> None:
+    done = hone(workers, str(secretive), "validation.max_median_tokens=3")
+    assert done.returncode == 4, done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    subprocess.run([sys.executable, "-c", TELL], env=workers.environment(), cwd=workers.home, check=True)
+    for title, why in (
+        ("inputs of small have drifted", "length: p 0.001"),
+        ("version 2 of small waits", "policy manual"),
+        ("version 2 of small is champion", "accuracy +0.02"),
+        ("version 1 of small is back", "asked by kim"),
+    ):
+        message = notified.about(title)["message"]
+        assert message.splitlines() == [f"What: {title}", f"Why: {why}", "Link: http://127.0.0.1:1/there"]
+    stopped = notified.about("secretive stopped")["message"]
+    failed = notified.about("finetune secretive failed")["message"]
+    page = f"Link: {workers.url.removesuffix('/api')}/runs/flow-run/"
+    assert all(re.search(re.escape(page) + "[0-9a-f-]{36}$", message) for message in (stopped, failed))
+    # Why, with the figure; rows of the data stay in the data folder.
+    why = r"Why: 3 of \d+ expectations do not hold; train: .*hone_tokens\): 14.0; expected min_value 1, max_value 3;"
+    assert re.search(why, stopped), stopped
+    assert re.search(r"Why: .*ValidationFailed: validation: 3 of \d+ expectations do not hold\n", failed), failed
+    assert not any("our own old friends" in message for message in (stopped, failed))
+
+
+def test_a_secret_is_nowhere_but_in_the_environment_and_the_block(
+    workers: Workers, notified: Receiver, secretive: Path
+) -> None:
+    done = hone(workers, str(secretive))
+    assert done.returncode == 0, done.stderr
+    query = "ingest.source.query=select nothing from nowhere"
+    wrong = subprocess.run(
+        [sys.executable, "-c", FINETUNE, str(secretive), query],
+        env=workers.environment() | {"TICKETS_PASSWORD": PASSWORD},
+        cwd=workers.home,
+        capture_output=True,
+        text=True,
+    )
+    assert "no such table: nowhere" in wrong.stderr
+    until(lambda: any("no such table" in message["message"] for message in notified.messages))
+    kept = {file: file.read_bytes() for file in workers.home.rglob("*") if file.is_file()}
+    everything = b"".join(kept.values())
+    # Prefect's database with parameters, logs, artifacts and events; MLflow's; the report; the store: all are in it.
+    assert b"${TICKETS_PASSWORD}" in everything
+    assert {"prefect.db", "mlflow.db", "report.html", "config.yaml"} <= {file.name for file in kept}
+    assert b"select nothing from nowhere" in everything
+    said = json.dumps(notified.messages) + "".join(run.stdout + run.stderr for run in (done, wrong))
+    for secret in (PASSWORD, TOKEN):
+        assert secret not in said
+        assert not [file for file, content in kept.items() if secret.encode() in content]
+
+
+def test_a_url_that_apprise_does_not_know_is_refused_without_being_shown(workers: Workers) -> None:
+    said = set_up(workers, f"nosuchservice://{TOKEN}")
+    assert "HONE_NOTIFY_URL: apprise knows no such URL" in said
+    assert TOKEN not in said
+    assert "is neither a URL nor the TYPE/NAME of a block" in set_up(workers, "slack-webhook/no-such-block")
