@@ -127,7 +127,7 @@ def domain(reference: np.ndarray, recent: np.ndarray, permutations: int, seed: i
 
 
 def arrangements(reference: int, recent: int, permutations: int, seed: int) -> np.ndarray:
-    """Which rows are the recent ones (1.0, else 0.0): the true arrangement, then drawn ones; [rows, 1 + permutations]."""
+    """Which rows are the recent ones (1.0, else 0.0), the true arrangement first: [rows, 1 + permutations]."""
     true = np.repeat([0.0, 1.0], [reference, recent])
     draw = np.random.default_rng(seed)
     return np.stack([true, *(draw.permutation(true) for _ in range(permutations))], axis=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from hone.base_models import locate
 from hone.config import RunConfig
@@ -75,6 +75,13 @@ def check(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verd
     then, held_out, now = _embedded(encoder, then, held_out, now, config.tokenization.max_length)
     held_out, now = _predicted(version, objective, held_out, asked, now, [found.rows[at] for at in kept_now], home)
     return replace(judge(then, held_out, now, settings), facts=facts | {"encoder": encoder.name})
+
+
+def config_of(version: Version, home: Home) -> dict[str, Any]:
+    """The configuration that the version was made with, as a tree of plain values."""
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = yaml.safe_load(fetch(home.tracking_uri, version, "config.yaml", Path(scratch)).read_text("utf8"))
+    return dict(tree)
 
 
 def sample_of(found: recent.Recent, objective: Objective) -> Sample:
@@ -175,8 +182,3 @@ def _plain(value: Any) -> str | float:
     if isinstance(value, list | tuple | np.ndarray):
         return ", ".join(sorted(map(str, value)))
     return value if isinstance(value, str) else float(value)
-
-
-def as_json(verdict: Verdict) -> str:
-    """The verdict as it is kept."""
-    return json.dumps(verdict.as_dict(), ensure_ascii=False, indent=1, allow_nan=False)

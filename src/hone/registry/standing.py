@@ -34,6 +34,16 @@ def versions_with(tracking_uri: str, model: str, tag: str, value: str) -> list[s
     return sorted((str(version.version) for version in found), key=int)
 
 
+def run_link(tracking_uri: str, run_id: str) -> str:
+    """Where a person finds an MLflow run: its page where there is a server, else its id and the store."""
+    client = connect(tracking_uri)
+    with answering(tracking_uri):
+        experiment = client.get_run(run_id).info.experiment_id
+    if tracking_uri.startswith("http"):
+        return f"{tracking_uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+    return f"MLflow run {run_id} of experiment {experiment}"
+
+
 def fetch(tracking_uri: str, version: Version, path: str, into: Path) -> Path:
     """The file or folder `path` of the run that made the version, fetched into the directory `into`.
 
