@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hone.commands import drift
 from hone.environment import DEFAULTS, Home, home
 from hone.errors import HoneError
 
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
         sub.set_defaults(command=command)
     commands.add_parser("schema", help="the JSON schema of the configuration").set_defaults(command=_schema)
+    drift.add(commands)
     commands.add_parser("ui", help="serve the Prefect and MLflow UIs until interrupted").set_defaults(command=_ui)
     return parser
 
