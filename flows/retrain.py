@@ -46,7 +46,7 @@ def retrain(
     chosen_config = chosen(config)
     outcomes: list[Outcome] = []
     before: Artifact | None = None
-    for day in dates(as_of, until, step) if as_of else [None]:
+    for day in dates(as_of, until, step):
         dated = at(chosen_config, day) if day else chosen_config
         rows = ingest(dated)
         seen = look(dated, rows, min_new_rows, day is not None, before)

@@ -85,16 +85,21 @@ def as_of(config: RunConfig, moment: date | datetime) -> RunConfig:
     return parse(tree, config.name)
 
 
-def dates(first: date | datetime, last: date | datetime | None, step: Literal["day", "week"]) -> Sequence[date]:
+def dates(
+    first: date | datetime | None, last: date | datetime | None, step: Literal["day", "week"]
+) -> Sequence[date | None]:
     """The dates from `first` to `last`, both among them where the steps meet it; `first` alone without a last.
 
-    Raises ConfigError where there are none, where only one is a moment of a day, or for more than 1,000.
+    Without a first it is [None]: now. Raises ConfigError for a last without a first, where there are none, where only
+    one is a moment of a day, or for more than 1,000.
     """
-    if last is None:
+    if first is None and last is not None:
+        raise ConfigError("is the end of a range without a beginning", where=f"until {last}", fix="Give as_of too.")
+    if first is None or last is None:
         return [first]
     if isinstance(first, datetime) != isinstance(last, datetime):
         raise ConfigError("are a date and a moment", where="as_of and until", fix="Give two dates, or two moments.")
-    found = []
+    found: list[date | None] = []
     at = first
     while at <= last and len(found) <= MOST_DATES:
         found.append(at)

@@ -35,10 +35,12 @@ def test_dates_go_from_the_first_to_the_last() -> None:
         "2026-02-15",
     ]
     assert list(dates(date(2026, 2, 1), None, "day")) == [date(2026, 2, 1)]
+    assert list(dates(None, None, "day")) == [None]
     for first, last in (
         (date(2026, 2, 2), date(2026, 2, 1)),
         (date(1900, 1, 1), date(2026, 1, 1)),
         (date(2026, 1, 1), datetime(2026, 1, 2)),
+        (None, date(2026, 1, 1)),
     ):
         with pytest.raises(ConfigError, match="as_of"):
             dates(first, last, "day")

@@ -24,8 +24,12 @@ def monitor(arguments: argparse.Namespace) -> int:
     from hone import servers
     from hone.config import SourcePart, load
     from hone.environment import home
+    from hone.errors import ConfigError
 
     config, data = load(arguments.config, arguments.overrides), home()
+    if not arguments.inputs and config.monitoring.inputs is None:
+        fix = "Give --inputs PATH, or set monitoring.inputs in the configuration."
+        raise ConfigError("says not where recent inputs are", where=str(arguments.config), fix=fix)
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     url = servers.configured_prefect()
     if not url:

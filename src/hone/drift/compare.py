@@ -47,7 +47,7 @@ def numbers(name: str, reference: Sequence[float], recent: Sequence[float], unit
     from scipy.stats import ks_2samp
 
     found = ks_2samp(reference, recent, method="asymp")
-    note = f"median {np.median(reference):g} {unit} then, {np.median(recent):g} now"
+    note = f"median {np.median(reference):g}{unit and ' ' + unit} then, {np.median(recent):g} now"
     return Finding(name, "KS", float(found.statistic), float(found.pvalue), len(reference), len(recent), note)
 
 

@@ -26,6 +26,7 @@ from hone.registry.service import as_default
 from hone.registry.standing import fetch
 from hone.registry.versions import SCHEME, Version
 from hone.sources import SOURCES
+from hone.sources.moments import dated
 
 if TYPE_CHECKING:
     from hone.config import Part
@@ -56,9 +57,8 @@ def check(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verd
         folder = fetch(home.tracking_uri, version, reference.FOLDER, Path(scratch))
         (folder / reference.STATISTICS).write_bytes((Path(scratch) / reference.STATISTICS).read_bytes())
         then, held_out, asked = reference.read(folder)
-    found = recent.read(
-        SOURCES[inputs.kind](**inputs.options()), objective, config.ingest.columns, wanted.sample, wanted.seed
-    )
+    source = SOURCES[inputs.kind](**dated(inputs.options(), None))
+    found = recent.read(source, objective, config.ingest.columns, wanted.sample, wanted.seed)
     now = sample_of(found, objective)
     kept_then, kept_now = distinct(then.texts, now.texts)
     facts = {
