@@ -69,7 +69,7 @@ def stage_task(name: str, *, retries: int = 0, timeout_seconds: float | None = N
             retries=retries,
             retry_delay_seconds=exponential_backoff(backoff_factor=2),
             retry_jitter_factor=0.5,
-            retry_condition_fn=_can_pass,
+            retry_condition_fn=can_pass,
             timeout_seconds=timeout_seconds,
         )
 
@@ -103,7 +103,7 @@ def _job(inputs: dict[str, Any]) -> Job:
     return Job(inputs["config"], artifacts, home(), tags=tags)
 
 
-def _can_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+def can_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     """Whether trying again may help: a server, the network, a lock. Never for data, configuration or a bad loss."""
     fault = state.result(raise_on_failure=False)
     if isinstance(fault, HoneError):

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hone.commands import promotion, service
+from hone.commands import drift, promotion, service
 from hone.environment import DEFAULTS, Home, home
 from hone.errors import HoneError
 from hone.service import check_stores, join
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("schema", help="the JSON schema of the configuration").set_defaults(command=_schema)
     service.add(commands)
     promotion.add(commands)
+    drift.add(commands)
     return parser
 
 

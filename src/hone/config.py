@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -23,6 +24,7 @@ from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.options import REQUIRED
 from hone.sources import SOURCES
+from hone.sources.moments import AS_OF
 from hone.training.settings import Settings
 
 
@@ -90,6 +92,15 @@ else:
     TrainingSection = _section(Settings)
 
 
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in a tree of plain values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(inner)
+
+
 class Ingest(Section):
     """Where the rows come from, and which of their columns mean what."""
 
@@ -104,6 +115,25 @@ class Ingest(Section):
     max_refused: float = Field(
         0.0, ge=0, le=1, description="The share of input rows that may be refused (malformed) before the run stops."
     )
+    time: str = Field(
+        "",
+        description="The source's column that says when a row came: ISO 8601, or seconds since 1970. With it a run can"
+        " be made as of an earlier moment.",
+    )
+    as_of: date | datetime | None = Field(
+        None,
+        description="Take the rows whose time is at or before this moment (a date: to its end; UTC where it says no"
+        " zone), and read {as_of} in the source's paths and query as this date; else as today's.",
+    )
+
+    @model_validator(mode="after")
+    def _as_of_what(self) -> Ingest:
+        dated = any(AS_OF in text for text in _strings(self.source.options()))
+        if self.as_of is not None and not self.time and not dated:
+            raise ValueError(
+                f"as_of needs time, the column of the rows' time, or {AS_OF} in the source's paths or query"
+            )
+        return self
 
 
 class Split(Section):
@@ -286,6 +316,21 @@ class Promotion(Section):
         return self
 
 
+class Monitoring(Section):
+    """How recent inputs are compared with the rows that the model was made from. No stage's key depends on it."""
+
+    inputs: SourcePart | None = Field(None, description="Where recent inputs are: files, or a query; no labels needed.")
+    level: float = Field(
+        0.05, gt=0, lt=0.5, description="The chance that a check says drift where there is none, of all tests together."
+    )
+    min_rows: int = Field(100, ge=20, description="With fewer distinct rows than this nothing is decided.")
+    sample: int = Field(1000, ge=20, le=10000, description="The most recent rows that are compared, drawn at random.")
+    permutations: int = Field(
+        500, ge=199, le=100000, description="Permutations of a test; the least p-value is 1 in so many, and one."
+    )
+    seed: int = Field(17, ge=0, description="Seed of the sample and of the permutations.")
+
+
 class RunConfig(Section):
     """All that a run may be told. Each stage's cache key depends on its own section alone."""
 
@@ -303,6 +348,7 @@ class RunConfig(Section):
     evaluation: Evaluation = Field(default_factory=Evaluation, description=Evaluation.__doc__)
     registration: Registration = Field(default_factory=Registration, description=Registration.__doc__)
     promotion: Promotion = Field(default_factory=Promotion, description=Promotion.__doc__)
+    monitoring: Monitoring = Field(default_factory=Monitoring, description=Monitoring.__doc__)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

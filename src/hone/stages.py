@@ -25,6 +25,8 @@ from hone.options import learning, locations
 from hone.progress import OnProgress, Progress, ignore
 from hone.registry.versions import SCHEME, find, lineage
 from hone.sources import SOURCES
+from hone.sources.moments import dated, end_of
+from hone.sources.source import Source
 
 Slot = Callable[[], AbstractContextManager[None]]
 
@@ -122,7 +124,10 @@ def _base_digest(job: Job) -> dict[str, str]:
 
 
 def _ingest_decides(config: RunConfig) -> dict[str, Any]:
-    section = config.ingest.model_dump()
+    given = config.ingest
+    # The moment decides which rows are taken where they say when they came; else what the source holds decides.
+    timed = {"time": given.time, "as_of": given.as_of.isoformat()} if given.as_of and given.time else {}
+    section = given.model_dump(exclude={"time", "as_of"}) | timed
     section["source"] = {
         name: value
         for name, value in section["source"].items()
@@ -131,8 +136,14 @@ def _ingest_decides(config: RunConfig) -> dict[str, Any]:
     return {"ingest": section, "objective": _objective_of_data(config)}
 
 
+def source_of(config: RunConfig) -> Source:
+    """The source of the rows, as of the configured date."""
+    part = config.ingest.source
+    return SOURCES[part.kind](**dated(part.options(), config.ingest.as_of))
+
+
 def _source_fingerprint(job: Job) -> dict[str, str]:
-    return {"data": _build(SOURCES, job.config.ingest.source).fingerprint(job.home.store.memo.digest)}
+    return {"data": source_of(job.config).fingerprint(job.home.store.memo.digest)}
 
 
 def _ingest(job: Job) -> Product:
@@ -140,7 +151,7 @@ def _ingest(job: Job) -> Product:
 
     section = job.config.ingest
     return ingest(
-        _build(SOURCES, section.source),
+        source_of(job.config),
         job.out,
         columns=OBJECTIVES[job.config.objective.kind].columns,
         shape=_build(OBJECTIVES, job.config.objective).shape,
@@ -148,6 +159,8 @@ def _ingest(job: Job) -> Product:
         rename=section.columns,
         keep=section.keep,
         max_refused=section.max_refused,
+        time=section.time,
+        until=end_of(section.as_of) if section.as_of and section.time else None,
         on_progress=job.on_progress,
     )
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.artifacts import Artifact, Product, digest_of, file_digest
 from hone.base_models import BaseModel
+from hone.drift import reference
 from hone.errors import ConfigError
 from hone.methods.method import AdapterMethod, Method
 from hone.objectives.objective import Objective
@@ -96,7 +97,9 @@ def register(
     section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
     targets = json.loads((artifacts["evaluate"].path / TARGETS).read_text("utf8"))
     form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]))
+    memory = reference.write(out, artifacts, objective)
     known = version_tags(artifacts, form, base, config) | {name: str(value) for name, value in tags.items()}
+    known |= memory.tags
     wanted = Candidate(artifacts, form, base, model_name, alias, config, known)
     (out / "report.html").write_text(report, "utf8")
     client = connect(tracking_uri)
@@ -106,6 +109,8 @@ def register(
         _ensure_model(client, model_name)
         run = client.get_run(run_id)
         _complete_run(client, run, wanted, out)
+        for file, folder in memory.files.items():
+            client.log_artifact(run_id, str(file), folder or None)
         next(steps)
         version = find_version(client, wanted)
         existing = version is not None
@@ -113,7 +118,7 @@ def register(
             logged = _logged_model(client, run, wanted, out)
             next(steps)
             version = _new_version(client, logged, wanted)
-        _describe_version(client, version, wanted, existing)
+        _describe_version(client, version, wanted, existing, memory.tags)
     registration = {
         "model": model_name,
         "version": str(version.version),
@@ -311,11 +316,13 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
         )
 
 
-def _describe_version(client: MlflowClient, version: ModelVersion, wanted: Candidate, existing: bool) -> None:
-    """Tag the version with its test results, and point the alias to it: to an old one only if it points nowhere."""
+def _describe_version(
+    client: MlflowClient, version: ModelVersion, wanted: Candidate, existing: bool, rows: Mapping[str, str]
+) -> None:
+    """Tag the version with its test results and its rows, and point the alias to it: to an old one if it is free."""
     metrics = {name: value for name, value in test_metrics(wanted.artifacts["evaluate"]).items() if "test/" in name}
-    for name, value in metrics.items():
-        tag, text = f"hone.{name.replace('/', '.')}", f"{value:.6g}"
+    told = {f"hone.{name.replace('/', '.')}": f"{value:.6g}" for name, value in metrics.items()}
+    for tag, text in {**told, **rows}.items():
         if version.tags.get(tag) != text:
             client.set_model_version_tag(wanted.model_name, version.version, tag, text)
     aliases = client.get_registered_model(wanted.model_name).aliases

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, time
+from datetime import date, datetime, time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from hone.artifacts import Product
 from hone.errors import ConfigError, DataError
 from hone.progress import OnProgress, Progress, ignore
 from hone.sources.likeness import looks_like
+from hone.sources.moments import when
 from hone.sources.source import RawRow, Source
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class _Account:
     objective: str
     read: int = 0
     refused: int = 0
+    later: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     seen: dict[str, None] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class _Account:
             "read": self.read,
             "rows": self.read - self.refused,
             "refused": self.refused,
+            "later": self.later,
             "reasons": dict(self.reasons.most_common()),
             "sources": dict(self.sources),
         }
@@ -64,6 +67,8 @@ def ingest(
     max_refused: float,
     shape: Shape = dict,
     objective: str = "",
+    time: str = "",
+    until: datetime | None = None,
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Write the rows of `source` to out/rows.parquet and those that cannot be used to out/refused.parquet.
@@ -71,9 +76,11 @@ def ingest(
     `columns` must have a value in each row; `rename` gives the source's names for them where they differ; `keep`
     names further columns, which may be null. All are strings; what was nested is JSON text. `shape` gives a raw row,
     whose columns have our names, those that it has in another form, or raises ValueError, which refuses it. Where rows
-    look like data of another objective than the one called `objective`, errors say so.
-    Facts: read, rows, refused (read = rows + refused), reasons, sources. Raises DataError where a column is in no
-    row, and where more than `max_refused` (a share) of the rows are refused; ConfigError at a mapping of no column.
+    look like data of another objective than the one called `objective`, errors say so. With `until` rows are left out
+    whose time, in the source's column `time`, is after it; a row without one is refused.
+    Facts: read, rows, refused (read = rows + refused), later (left out), reasons, sources. Raises DataError where a
+    column is in no row, and where more than `max_refused` (a share) of the rows are refused; ConfigError at a mapping
+    of no column.
     """
     required, kept = _wanted(columns, rename, keep)
     account = _Account(objective)
@@ -82,6 +89,11 @@ def ingest(
         _Writer(out / REFUSED, ("where", "source", "reason", "raw")) as refused,
     ):
         for found in source.rows():
+            if until and not found.refused:
+                found, late = _timed(found, time, until)
+                account.later += late
+                if late:
+                    continue
             raw = _shaped(found, shape, rename)
             values, reason = _convert(raw, required, kept)
             _count(account, found, raw, reason)
@@ -94,6 +106,14 @@ def ingest(
     _check(account, required, kept, max_refused)
     on_progress(Progress(account.read, account.read))
     return Product(account.read - account.refused, (ROWS,), account.facts())
+
+
+def _timed(raw: RawRow, time: str, until: datetime) -> tuple[RawRow, bool]:
+    """The row, refused where its time cannot be read, and whether it came after `until`."""
+    try:
+        return raw, when(raw.values.get(time)) > until
+    except ValueError as fault:
+        return replace(raw, refused=f"{time} says not when it came: {fault}"), False
 
 
 def text_of(value: Any) -> str | None:
@@ -184,7 +204,8 @@ def _count(account: _Account, found: RawRow, raw: RawRow, reason: str) -> None:
 
 def _check(account: _Account, required: Mapping[str, str], kept: Mapping[str, str], max_refused: float) -> None:
     if not account.read:
-        raise DataError("the source has no rows", where="ingest.source", fix="Check its paths or its query.")
+        what = f"all of its {account.later} rows came later than as_of" if account.later else "the source has no rows"
+        raise DataError(what, where="ingest.source", fix="Check its paths or its query, and as_of.")
     if account.seen:
         for ours, theirs in (*required.items(), *kept.items()):
             if ours not in account.had:

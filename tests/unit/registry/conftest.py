@@ -94,7 +94,16 @@ def build_line(store: Store, base: BaseModel, method: Any) -> dict[str, Artifact
 
 
 def _ingest(out: Path) -> Product:
-    (out / "rows.parquet").write_bytes(b"rows")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [i % len(TEXTS) for i in range(31)]  # the last repeats the first
+    columns = {
+        "id": [f"mail.csv:{i}" for i in range(31)],
+        "text": [TEXTS[i] for i in rows],
+        "label": [LABELS[i % 3] for i in rows],
+    }
+    pq.write_table(pa.table(columns), out / "rows.parquet")
     facts = {"read": 32, "rows": 31, "refused": 1, "reasons": {"ragged": 1}, "sources": {"mail.csv": 31}}
     return Product(31, ("rows.parquet",), facts)
 

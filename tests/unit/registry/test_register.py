@@ -55,7 +55,15 @@ def test_a_version_knows_where_it_comes_from(
         "report.html",
         "config.yaml",
         "metrics.json",
+        "statistics.json",
+        "drift",
     }
+    assert {file.path for file in client.list_artifacts(made["run_id"], "drift")} == {
+        "drift/reference.parquet",
+        "drift/row_hashes.npy",
+    }
+    assert tags["hone.rows_count"] == "31"
+    assert len(tags["hone.rows_digest"]) == 64
     assert (tmp_path / "out" / "report.html").read_text("utf8") == "<html>the report</html>"
     assert not list((tmp_path / "elsewhere").iterdir())
 

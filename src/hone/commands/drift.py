@@ -1,0 +1,48 @@
+"""`hone monitor`: recent inputs against the rows that a model was made from."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The commands of drift."""
+    text = "compare recent inputs with the rows that the model's champion was made from"
+    sub = commands.add_parser("monitor", help=text, description=text)
+    sub.add_argument("config", type=Path, metavar="CONF", help="a YAML file, such as conf/demo.yaml")
+    sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
+    sub.add_argument(
+        "--inputs", action="append", default=[], metavar="PATH", help="a file or glob; else what monitoring.inputs says"
+    )
+    sub.set_defaults(command=monitor)
+
+
+def monitor(arguments: argparse.Namespace) -> int:
+    """Check once and print what was found; 0 whether it is drift or not."""
+    from hone import servers
+    from hone.config import SourcePart, load
+    from hone.environment import home
+    from hone.errors import ConfigError
+
+    config, data = load(arguments.config, arguments.overrides), home()
+    if not arguments.inputs and config.monitoring.inputs is None:
+        fix = "Give --inputs PATH, or set monitoring.inputs in the configuration."
+        raise ConfigError("says not where recent inputs are", where=str(arguments.config), fix=fix)
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    url = servers.configured_prefect()
+    if not url:
+        os.environ["PREFECT_HOME"] = str(data.prefect)
+        url = servers.use(servers.prefect_server(data)) + "/api"
+    os.environ["PREFECT_API_URL"] = url
+    from flows.monitor import monitor as flow
+
+    given = [str(Path(path).absolute()) if "://" not in path else path for path in arguments.inputs]
+    from pydantic import TypeAdapter
+
+    inputs = TypeAdapter(SourcePart).validate_python({"kind": "files", "paths": given}) if given else None
+    state = flow(config, inputs=inputs, return_state=True)
+    state.result()
+    print(state.message)  # noqa: T201
+    return 0

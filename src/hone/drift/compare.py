@@ -1,0 +1,191 @@
+"""The tests: each compares recent rows with rows from the time of training, and gives a p-value.
+
+A permutation test's p-value counts the arrangement that was seen among those drawn, so it is never 0 (Phipson and
+Smyth, Permutation p-values should never be zero, 2010). Rows are what is permuted: the words of one row, or its
+labels, are no independent draws.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hone.drift.text import words_of
+
+LEAST_EXPECTED = 5.0  # rows that a cell of a chi-square test must be expected to have (Cochran, 1954)
+OTHER = "(other)"
+WORDS = 2000  # the most frequent words of both samples together, whose shares are compared
+SHOWN = 5
+FOLDS = 5
+RIDGE = 1.0  # added to the diagonal of the Gram matrix of unit-length embeddings, as RidgeClassifier's default
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one test found: its statistic by name, the p-value, and in words what differs.
+
+    `adjusted` is the p-value corrected for the number of tests, set by `holm`; `reference` and `recent` count the rows
+    compared.
+    """
+
+    name: str
+    measure: str
+    statistic: float
+    p: float
+    reference: int
+    recent: int
+    note: str = ""
+    adjusted: float = field(default=1.0)
+    drifted: bool = False
+
+
+def numbers(name: str, reference: Sequence[float], recent: Sequence[float], unit: str) -> Finding:
+    """Kolmogorov and Smirnov's two-sample test of numbers: the largest distance of their distribution functions."""
+    from scipy.stats import ks_2samp
+
+    found = ks_2samp(reference, recent, method="asymp")
+    note = f"median {np.median(reference):g}{unit and ' ' + unit} then, {np.median(recent):g} now"
+    return Finding(name, "KS", float(found.statistic), float(found.pvalue), len(reference), len(recent), note)
+
+
+def shares(name: str, reference: Sequence[str], recent: Sequence[str]) -> Finding:
+    """Pearson's chi-square test that two samples of names have the same shares; the measure is Cramer's V.
+
+    Names too rare to be tested, in rows expected of them, count as one.
+    """
+    from scipy.stats import chi2_contingency
+
+    counts = Counter(reference), Counter(recent)
+    names, table = _gathered(*counts)
+    sizes = len(reference), len(recent)
+    if len(names) < 2:
+        return Finding(name, "V", 0.0, 1.0, *sizes, f"all {names[0]}" if names else "")
+    found = chi2_contingency(table, correction=False)
+    strength = float(np.sqrt(found.statistic / table.sum()))
+    return Finding(name, "V", strength, float(found.pvalue), *sizes, _changes(names, table / table.sum(1)[:, None]))
+
+
+def missing(name: str, reference: tuple[int, int], recent: tuple[int, int]) -> Finding:
+    """Fisher's exact test of the share of rows that lack a value; each pair is (rows that lack it, rows)."""
+    from scipy.stats import fisher_exact
+
+    table = [[lacking, rows - lacking] for lacking, rows in (reference, recent)]
+    then, now = (lacking / max(1, rows) for lacking, rows in (reference, recent))
+    note = f"{then:.1%} then, {now:.1%} now"
+    return Finding(name, "difference", now - then, float(fisher_exact(table).pvalue), reference[1], recent[1], note)
+
+
+def vocabulary(reference: Sequence[str], recent: Sequence[str], permutations: int, seed: int) -> Finding:
+    """The Jensen-Shannon distance (base 2, 0 to 1) of the words' shares, by permutation of rows.
+
+    A word counts once in a row. Compared are the 2,000 most frequent words of both samples together.
+    """
+    from scipy.spatial.distance import jensenshannon
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    sizes = len(reference), len(recent)
+    counter = CountVectorizer(binary=True, max_features=WORDS, analyzer=words_of, dtype=np.float64)
+    try:
+        rows = counter.fit_transform([*reference, *recent])
+    except ValueError:  # no word in any row
+        return Finding("vocabulary", "JS distance", 0.0, 1.0, *sizes, "no words")
+    now = arrangements(*sizes, permutations, seed)
+    counts = (rows.T @ now).T
+    rest = np.asarray(rows.sum(0)) - counts
+    if not counts.any(1).all() or not rest.any(1).all():
+        return Finding("vocabulary", "JS distance", 1.0, 1.0, *sizes, "too few words")
+    distances = jensenshannon(rest, counts, base=2, axis=1)
+    table = np.stack([rest[0] / sizes[0], counts[0] / sizes[1]])
+    note = _changes(counter.get_feature_names_out().tolist(), table)
+    return Finding("vocabulary", "JS distance", float(distances[0]), p_value(distances), *sizes, note)
+
+
+def domain(reference: np.ndarray, recent: np.ndarray, permutations: int, seed: int) -> Finding:
+    """Whether a linear classifier tells recent rows from reference rows by their embeddings [rows, dimensions].
+
+    The classifier two-sample test of Lopez-Paz and Oquab (2017): cross-validated AUC, each fold's, averaged, with a
+    p-value by permutation, the classifier trained anew for each (Ojala and Garriga, 2010). It is ridge regression on
+    the two classes (scikit-learn's RidgeClassifier): for fixed folds its scores are a linear map of the labels, so that
+    one matrix product scores all permutations, where logistic regression would be fitted thousands of times.
+    """
+    sizes = len(reference), len(recent)
+    vectors = np.concatenate([reference, recent]).astype(np.float64)
+    vectors -= vectors.mean(0)
+    if vectors.shape[1] > len(vectors):  # the same inner products in fewer dimensions
+        left, values, _ = np.linalg.svd(vectors, full_matrices=False)
+        vectors = left * values
+    now = arrangements(*sizes, permutations, seed)
+    # Folds are drawn without a look at the classes, for the permuted ones must meet the same.
+    parts = np.array_split(np.random.default_rng(seed + 1).permutation(len(vectors)), FOLDS)
+    each = [_fold_areas(vectors, now, held) for held in parts]
+    areas = np.nanmean(each, axis=0)
+    note = "0.5: not to be told apart, 1: always"
+    return Finding("domain classifier", "AUC", float(areas[0]), p_value(areas), *sizes, note)
+
+
+def arrangements(reference: int, recent: int, permutations: int, seed: int) -> np.ndarray:
+    """Which rows are the recent ones (1.0, else 0.0), the true arrangement first: [rows, 1 + permutations]."""
+    true = np.repeat([0.0, 1.0], [reference, recent])
+    draw = np.random.default_rng(seed)
+    return np.stack([true, *(draw.permutation(true) for _ in range(permutations))], axis=1)
+
+
+def p_value(statistics: np.ndarray) -> float:
+    """The share of arrangements whose statistic is as large as that of the first, the true one."""
+    return float(np.mean(statistics >= statistics[0] - 1e-12))
+
+
+def holm(findings: Sequence[Finding], level: float) -> list[Finding]:
+    """The findings with p-values corrected for their number (Holm, A simple sequentially rejective test, 1979).
+
+    The chance that any is said to have drifted where none has is `level` at most, however they depend on each other.
+    """
+    order = np.argsort([finding.p for finding in findings], kind="stable")
+    ranked = np.array([findings[at].p for at in order]) * np.arange(len(findings), 0, -1)
+    adjusted = np.empty(len(findings))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(ranked))
+    return [
+        Finding(**{**vars(finding), "adjusted": float(p), "drifted": bool(p <= level)})
+        for finding, p in zip(findings, adjusted, strict=True)
+    ]
+
+
+def _fold_areas(vectors: np.ndarray, now: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """The area under the ROC curve on the rows `held`, for each arrangement [arrangements]; nan where one class is."""
+    from scipy.stats import rankdata
+
+    rest = np.setdiff1d(np.arange(len(vectors)), held)
+    gram = vectors[rest].T @ vectors[rest]
+    gram.flat[:: len(gram) + 1] += RIDGE
+    targets = now[rest] - now[rest].mean(0)
+    scores = vectors[held] @ np.linalg.solve(gram, vectors[rest].T @ targets)
+    of = now[held]
+    positive = of.sum(0)
+    negative = len(held) - positive
+    above = (rankdata(scores, axis=0) * of).sum(0) - positive * (positive + 1) / 2
+    pairs = positive * negative
+    areas: np.ndarray = np.divide(above, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    return areas
+
+
+def _gathered(reference: Counter[str], recent: Counter[str]) -> tuple[list[str], np.ndarray]:
+    """Names and their counts [2, names]; those of which too few rows are expected in one sample count as one."""
+    total = reference + recent
+    share = min(reference.total(), recent.total()) / max(1, total.total())
+    names = [name for name, count in total.most_common() if count * share >= LEAST_EXPECTED]
+    table = np.array([[counts[name] for name in names] for counts in (reference, recent)], float).reshape(2, -1)
+    others = np.array([[reference.total()], [recent.total()]]) - table.sum(1, keepdims=True)
+    if others.sum() * share >= LEAST_EXPECTED:
+        return [*names, OTHER], np.hstack([table, others])
+    if others.any() and names:
+        table[:, -1:] += others  # too few even together: with the rarest that is tested
+    return names, table
+
+
+def _changes(names: Sequence[str], parts: np.ndarray) -> str:
+    """The names whose shares changed most: `refund 3.1% -> 9.8%`."""
+    most = np.argsort(-np.abs(parts[1] - parts[0]), kind="stable")[:SHOWN]
+    return ", ".join(f"{names[at]} {parts[0, at]:.1%} -> {parts[1, at]:.1%}" for at in most.tolist())

@@ -1,0 +1,41 @@
+"""Embeddings of texts by a model that is not trained on them here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+def embed(model: Path, texts: Sequence[str], max_length: int) -> np.ndarray:
+    """Unit-length embeddings, float32 [texts, dimensions], by the model in the directory `model`, its head left off.
+
+    The mean of the last hidden state over a text's first `max_length` tokens (Reimers and Gurevych, Sentence-BERT,
+    2019). Raises ModelError where it cannot be loaded.
+    """
+    import pyarrow as pa
+    import torch
+
+    from hone.evaluation.predict import best_device, load_base
+    from hone.objectives.reading import Reader
+    from hone.objectives.text_classification import TextClassification
+    from hone.objectives.tokenizer import encode_texts, load_tokenizer
+
+    device, tokenizer = best_device(), load_tokenizer(model)
+    encoder = load_base(model, device)
+    most = getattr(encoder.config, "max_position_embeddings", None) or max_length
+    # A text without words still has one token to look at.
+    pad = tokenizer.convert_ids_to_tokens(tokenizer.pad_token_id)
+    ids, _ = encode_texts(tokenizer, [text if text.strip() else pad for text in texts], min(max_length, most))
+    tokens = pa.table({"id": [str(at) for at in range(len(texts))], "input_ids": ids})
+    found: np.ndarray | None = None
+    for at, batch in Reader(TextClassification(), tokenizer.pad_token_id, device).batches(tokens):
+        with torch.inference_mode():
+            mask = batch["attention_mask"]
+            hidden = encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state.float()
+            mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            unit = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
+        found = np.empty((len(texts), unit.shape[1]), np.float32) if found is None else found
+        found[at] = unit
+    return np.empty((0, 0), np.float32) if found is None else found

@@ -1,0 +1,49 @@
+"""Episodes of drift: a version drifts from the first check that says so until one says that it does not.
+
+An episode is announced once, however many checks fall into it. What is known of it stands in the version's tags, where
+every machine finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID, uuid5
+
+from hone.drift.check import Decision
+from hone.registry.service import answering, connect
+from hone.registry.versions import Version
+
+STATE, EPISODE = "hone.drift.state", "hone.drift.episode"
+_NAMES = UUID("5f2c7a52-6d0e-4d5c-9b1f-2f0f7e0f9f5a")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Which episode of drift it is, 0 before the first, and whether this check begins it or ends it."""
+
+    number: int
+    begins: bool = False
+    ends: bool = False
+
+    def id(self, version: Version) -> UUID:
+        """The same for the same episode of a version: two checks at once announce one event."""
+        return uuid5(_NAMES, f"{version.uri}#{self.number}")
+
+
+def episode(tags: Mapping[str, str], decision: Decision) -> Episode:
+    """The episode after a check with this decision, by the version's tags; too few rows change nothing."""
+    number, drifting = int(tags.get(EPISODE, "0")), tags.get(STATE) == "drift"
+    if decision == "drift" and not drifting:
+        return Episode(number + 1, begins=True)
+    return Episode(number, ends=drifting and decision == "no drift")
+
+
+def remember(tracking_uri: str, version: Version, decision: Decision, now: Episode) -> None:
+    """Tag the version with the state after a check; raises ServiceError."""
+    if not (now.begins or now.ends):
+        return
+    client = connect(tracking_uri)
+    with answering(tracking_uri):
+        for tag, value in ((EPISODE, str(now.number)), (STATE, decision)):
+            client.set_model_version_tag(version.name, version.version, tag, value)

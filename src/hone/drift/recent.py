@@ -1,0 +1,86 @@
+"""Recent inputs: rows as a model was asked with them, out of any source; labels are not needed."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from hone.errors import DataError
+from hone.objectives.objective import Objective
+from hone.sources.ingest import text_of
+from hone.sources.source import Source
+
+Row = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Recent:
+    """A random sample of the rows, of how many, and for each input (rows that lack it, rows).
+
+    `unreadable` counts the rows that the source could not read; they are among none of the others.
+    """
+
+    rows: list[Row]
+    of: int
+    unreadable: int
+    missing: Mapping[str, tuple[int, int]]
+
+
+def read(source: Source, objective: Objective, rename: Mapping[str, str], sample: int, seed: int) -> Recent:
+    """The source's rows with the objective's inputs, at most `sample` of them, drawn at random in one pass.
+
+    `rename` gives the source's names for columns where they differ. Raises DataError where an input is in no row.
+    """
+    drawn: list[Row] = []
+    chance, of, unreadable = random.Random(seed), 0, 0
+    lacking: Counter[str] = Counter()
+    seen: set[str] = set()
+    for raw in source.rows():
+        if raw.refused:
+            unreadable += 1
+            continue
+        row = _asked(_named(raw.values, rename), objective)
+        seen |= row.keys()
+        lacking.update(name for name in objective.inputs if not (row.get(name) or "").strip())
+        if len(drawn) < sample:
+            drawn.append(row)
+        elif (place := chance.randrange(of + 1)) < sample:  # Vitter's algorithm R
+            drawn[place] = row
+        of += 1
+    for name in objective.inputs:
+        if of and name not in seen:
+            raise DataError(
+                f"there is no column {rename.get(name, name)!r} in any of {of} recent rows",
+                where="monitoring.inputs",
+                fix="Recent inputs need the columns that the model is asked with, named as those of ingest are.",
+            )
+    return Recent(drawn, of, unreadable, {name: (lacking[name], of) for name in objective.inputs})
+
+
+def _named(values: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
+    named = {name: value for name, value in values.items() if name not in rename}
+    return named | {ours: values[theirs] for ours, theirs in rename.items() if theirs in values}
+
+
+def _asked(values: Mapping[str, Any], objective: Objective) -> dict[str, str | None]:
+    """The inputs that the row has, from rows with labels as well as from those without."""
+    import pyarrow as pa
+
+    with suppress(ValueError):  # it lacks what is learned from: it has been asked all the same
+        values = {**values, **objective.shape(values)}
+    found = {name: _text(values[name]) for name in objective.inputs if name in values}
+    if not found and all(name in values for name in objective.columns):
+        row = pa.table({name: pa.array([_text(values[name])], pa.string()) for name in objective.columns})
+        return dict(objective.asked(row)[0])
+    return found
+
+
+def _text(value: Any) -> str | None:
+    try:
+        return text_of(value)
+    except ValueError:  # bytes that are no text
+        return None

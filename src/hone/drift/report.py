@@ -1,0 +1,86 @@
+"""What a check found, for people: a page in Markdown, and a run in MLflow."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hone.drift.check import Verdict
+from hone.registry.service import answering, connect, experiment_id
+from hone.registry.versions import Version
+
+_HEAD = "| test | figure | p | corrected p | drift | rows then, now | what changed |\n|---|---|---|---|---|---|---|"
+TITLES = {"drift": "drift", "no drift": "no drift", "too few rows": "too few rows to decide"}
+
+
+def page(version: Version, verdict: Verdict, episode: int) -> str:
+    """The report in Markdown."""
+    facts = verdict.facts
+    lines = [
+        f"# {version.name} version {version.version}: {TITLES[verdict.decision]}",
+        "",
+        f"{facts.get('rows', 0):,} recent rows, {facts.get('sampled', 0):,} of them drawn, {verdict.recent:,} distinct"
+        f" ones compared with {verdict.reference:,} of the training; {facts.get('unreadable', 0):,} could not be read."
+        + (f" Embeddings are those of {facts['encoder']}." if "encoder" in facts else ""),
+    ]
+    if verdict.decision == "drift":
+        lines += ["", f"Drift by {', '.join(verdict.drifted)}; episode {episode} of this version."]
+    if verdict.findings:
+        lines += ["", _HEAD, *(f"| {' | '.join(row.values())} |" for row in table(verdict))]
+    return "\n".join(lines) + "\n"
+
+
+def table(verdict: Verdict) -> list[dict[str, str]]:
+    """A row for each test."""
+    return [
+        {
+            "test": finding.name,
+            "figure": f"{finding.measure} {finding.statistic:.3f}",
+            "p": f"{finding.p:.4f}",
+            "corrected p": f"{finding.adjusted:.4f}",
+            "drift": "yes" if finding.drifted else "no",
+            "rows then, now": f"{finding.reference:,}, {finding.recent:,}",
+            "what changed": _cell(finding.note),
+        }
+        for finding in verdict.findings
+    ]
+
+
+def log(
+    tracking_uri: str, artifact_root: str, version: Version, verdict: Verdict, text: str, tags: Mapping[str, str]
+) -> str:
+    """Keep the check as a run of the experiment `NAME monitoring`; the run's id. Raises ServiceError."""
+    from mlflow.entities import Metric, RunTag
+
+    client = connect(tracking_uri)
+    with answering(tracking_uri):
+        home = experiment_id(client, f"{version.name} monitoring", artifact_root)
+        run = client.create_run(home, run_name=f"version {version.version}: {verdict.decision}")
+        run_id, now = str(run.info.run_id), run.info.start_time
+        figures = {f"{_name(f.name)}_{kind}": value for f in verdict.findings for kind, value in _figures(f)}
+        metrics = [Metric(name, value, now, 0) for name, value in figures.items()]
+        about = {"hone.model": version.name, "hone.version": version.version, "hone.decision": verdict.decision}
+        client.log_batch(run_id, metrics, tags=[RunTag(name, value) for name, value in {**about, **tags}.items()])
+        with tempfile.TemporaryDirectory() as scratch:
+            (Path(scratch) / "drift.md").write_text(text, "utf8")
+            kept = json.dumps(verdict.as_dict(), ensure_ascii=False, indent=1)
+            (Path(scratch) / "drift.json").write_text(kept, "utf8")
+            client.log_artifacts(run_id, scratch)
+        client.set_terminated(run_id)
+    return run_id
+
+
+def _figures(finding: Any) -> list[tuple[str, float]]:
+    return [("figure", finding.statistic), ("p", finding.p), ("p_corrected", finding.adjusted)]
+
+
+def _name(test: str) -> str:
+    return "drift/" + "".join(sign if sign.isalnum() else "_" for sign in test)
+
+
+def _cell(text: str) -> str:
+    """Text in a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,103 @@
+"""The check as a whole: what it decides, and of which rows."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+
+from hone.drift.check import Sample, Settings, judge
+from hone.drift.monitor import distinct
+
+SETTINGS = Settings(permutations=199)
+WORDS = {"old": [f"card{i}" for i in range(40)], "new": [f"storm{i}" for i in range(40)]}
+
+
+def sample(rows: int, seed: int, kind: str = "old", lacking: int = 0) -> Sample:
+    draw = random.Random(seed)
+    texts = [" ".join(draw.choices(WORDS[kind], k=draw.randint(3, 9))) for _ in range(rows)]
+    vectors = np.random.default_rng(seed).normal(kind == "new", 1, size=(rows, 6))
+    said = [draw.choice(["a", "b"]) for _ in range(rows)]
+    return Sample(texts, list(map(len, texts)), ["en"] * rows, {"text": (lacking, rows)}, vectors, {"label": said})
+
+
+def test_rows_of_the_same_kind_have_not_drifted_and_each_test_is_told() -> None:
+    verdict = judge(sample(300, 1), sample(300, 2), sample(300, 3), SETTINGS)
+    assert verdict.decision == "no drift"
+    names = [found.name for found in verdict.findings]
+    assert names == ["length", "vocabulary", "language", "missing text", "predicted label", "domain classifier"]
+    assert all(found.adjusted >= found.p for found in verdict.findings)
+
+
+def test_each_kind_of_drift_is_named() -> None:
+    then, held_out, same = sample(300, 1), sample(300, 2), sample(300, 3)
+    other = sample(300, 4, "new")
+    assert {"vocabulary", "domain classifier"} <= set(judge(then, held_out, other, SETTINGS).drifted)
+
+    def changed(**what: object) -> list[str]:
+        return judge(then, held_out, replace(same, **what), SETTINGS).drifted
+
+    assert changed(lengths=[length * 3 for length in same.lengths]) == ["length"]
+    assert changed(languages=["en"] * 250 + ["de"] * 50) == ["language"]
+    assert changed(missing={"text": (30, 300)}) == ["missing text"]
+    assert changed(predictions={"label": ["a"] * 300}) == ["predicted label"]
+    assert changed(embeddings=other.embeddings) == ["domain classifier"]
+
+
+def test_predictions_are_compared_with_held_out_rows_and_numbers_as_numbers() -> None:
+    then, held_out, same = sample(300, 1), sample(300, 2), sample(300, 3)
+    # What it says of rows it learned from is another thing, and is not looked at.
+    learned = replace(then, predictions={"label": ["a"] * 300})
+    assert judge(learned, held_out, same, SETTINGS).decision == "no drift"
+    values = {"value": [float(at) for at in range(300)]}
+    now = replace(same, predictions={"value": [float(at) + 200 for at in range(300)]})
+    assert judge(then, replace(held_out, predictions=values), now, SETTINGS).drifted == ["predicted value"]
+
+
+def test_an_encoder_that_learned_the_rows_is_asked_about_held_out_ones() -> None:
+    then, held_out, same = sample(300, 1), sample(300, 2), sample(300, 3)
+    verdict = judge(replace(then, embeddings=None), replace(held_out, embeddings=held_out.embeddings), same, SETTINGS)
+    assert [found.reference for found in verdict.findings if found.name == "domain classifier"] == [300]
+
+
+def test_too_few_rows_decide_nothing() -> None:
+    verdict = judge(sample(300, 1), sample(300, 2), sample(99, 4, "new"), SETTINGS)
+    assert (verdict.decision, list(verdict.findings)) == ("too few rows", [])
+    # Few held-out rows: what needs them is left out, the rest is tested.
+    verdict = judge(sample(300, 1), sample(50, 2), sample(300, 3), SETTINGS)
+    assert "predicted label" not in [found.name for found in verdict.findings]
+
+
+def test_a_row_asked_again_and_again_is_one_row() -> None:
+    then = [f"text {at}" for at in range(1000)]
+    now = ["retry"] * 900 + [f"new {at}" for at in range(50)]
+    kept_then, kept_now = distinct(then, now)
+    assert len(kept_now) == 51
+    assert len(kept_then) == 950  # samples of one size, for the more rows the more of them repeat
+    assert [now[at] for at in kept_now[:2]] == ["retry", "new 0"]
+    assert distinct(then, ["a", "b", " ", ""])[1] == [0, 1]
+    assert len(distinct(then, ["a", "b"])[0]) == 1000
+
+
+def test_texts_that_repeat_in_the_same_way_then_and_now_are_no_drift() -> None:
+    """Half of all rows are one of ten questions: of a larger sample a smaller share is distinct."""
+    alarms = 0
+    for seed in range(20):
+        draw = random.Random(seed)
+
+        def asked(rows: int, draw: random.Random = draw) -> list[str]:
+            common = [f"hi {at}" for at in range(10)]
+            return [
+                draw.choice(common) if draw.random() < 0.5 else " ".join(draw.choices(WORDS["old"], k=6))
+                for _ in range(rows)
+            ]
+
+        then, now = asked(1000), asked(300)
+        kept_then, kept_now = distinct(then, now)
+        samples = [
+            Sample([texts[at] for at in kept], [len(texts[at]) for at in kept], ["en"] * len(kept))
+            for texts, kept in ((then, kept_then), (now, kept_now))
+        ]
+        alarms += judge(samples[0], samples[0], samples[1], SETTINGS).decision == "drift"
+    assert alarms <= 3
