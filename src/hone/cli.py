@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hone.commands import batch
 from hone.environment import DEFAULTS, Home, home
 from hone.errors import HoneError
 
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("config", type=Path, metavar="CONF", help="a YAML file, such as conf/demo.yaml")
         sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
         sub.set_defaults(command=command)
+    batch.add(commands)
     commands.add_parser("schema", help="the JSON schema of the configuration").set_defaults(command=_schema)
     commands.add_parser("ui", help="serve the Prefect and MLflow UIs until interrupted").set_defaults(command=_ui)
     return parser
