@@ -45,9 +45,7 @@ def answer(batch: Batch, shard: Shard, home: Home) -> Artifact:
 
     Raises DataError, with `unanswered: stop`, at a row that the model refuses.
     """
-    made, _ = home.store.obtain(
-        recipe(batch, shard), lambda out: _answer(batch, shard, home, out), name=batch.version
-    )
+    made, _ = home.store.obtain(recipe(batch, shard), lambda out: _answer(batch, shard, home, out), name=batch.version)
     return made
 
 
