@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hone.commands import drift, promotion, service
+from hone.commands import batch, drift, promotion, service
 from hone.environment import DEFAULTS, Home, home
 from hone.errors import HoneError
 from hone.service import check_stores, join
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     service.add(commands)
     promotion.add(commands)
     drift.add(commands)
+    batch.add(commands)
     return parser
 
 

@@ -1,7 +1,8 @@
 """The directory that MLflow logs as a model: weights in safetensors, tokenizer, card, and the code that answers.
 
 MLmodel, requirements.txt, input_example.json, served.py
-artifacts/model/    config.json, weights or adapter, tokenizer, README.md (the card), SHA256SUMS, base.json and
+SHA256SUMS          of every other file; its own digest is the version's tag hone.files_sha256
+artifacts/model/    config.json, weights or adapter, tokenizer, README.md (the card), base.json and
                     objective.json: what it was tuned for
 code/served_HASH/   the parts of hone that answer, the very code that the model was tested with
 """
@@ -25,6 +26,7 @@ from hone.base_models import WEIGHTS, BaseModel
 from hone.errors import ModelError
 from hone.objectives.objective import Objective
 from hone.recipes import sources
+from hone.registry import sums
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -51,7 +53,7 @@ class Form:
         """The modules of hone that answer, by path, their imports as they stand."""
         adapters = ["hone.methods.adapters"] if self.adapter else []
         parts = [type(self.objective).__module__, "hone.objectives.reading", "hone.objectives.tokenizer"]
-        return sources(parts + adapters)
+        return sources([*parts, *adapters, "hone.registry.sums"])
 
     @property
     def package(self) -> str:
@@ -66,6 +68,8 @@ class Form:
             "module": kind.__module__,
             "class": kind.__name__,
             "options": asdict(self.objective),
+            "inputs": list(self.objective.inputs),
+            "outputs": dict(self.objective.outputs),
             "targets": self.targets,
             "max_length": self.max_length,
         }
@@ -78,8 +82,10 @@ class Form:
 
 def package(
     place: Path, form: Form, base: BaseModel, *, card: str, example: Mapping[str, str], logged: LoggedModel
-) -> None:
+) -> str:
     """Write the model's directory at `place`; weights are linked, not copied, where the disk allows.
+
+    What comes back is the digest of its SHA256SUMS.
 
     Raises ModelError where a weight file is not in safetensors.
     """
@@ -107,10 +113,10 @@ def package(
         )
     home = place / "artifacts" / "model"
     home.mkdir(parents=True)
-    sums = _gather(home, form, base, card)
-    (home / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())), "utf8")
+    linked = _gather(home, form, base, card)
     refuse_pickles(place)
     _point_to(described, home, place)
+    return sums.write(place, {str((home / name).relative_to(place)): digest for name, digest in linked.items()})
 
 
 def signature(objective: Objective) -> ModelSignature:
@@ -164,7 +170,7 @@ def refuse_pickles(place: Path) -> None:
 
 
 def _gather(home: Path, form: Form, base: BaseModel, card: str) -> dict[str, str]:
-    """Put the model's files into `home`; their SHA-256, by name. The train manifest has those of linked files."""
+    """Put the model's files into `home`; the SHA-256 of those that are linked, by name: the train manifest has them."""
     digests = {name: entry["sha256"] for name, entry in form.train.manifest()["files"].items()}
     linked = {name: name.removeprefix("model/") for name in digests if name.startswith("model/")}
     written = {"README.md": card, "objective.json": json.dumps(form.about(), ensure_ascii=False, indent=1)}
@@ -182,8 +188,7 @@ def _gather(home: Path, form: Form, base: BaseModel, card: str) -> dict[str, str
             _link(form.train.path / name, home / new)
     for name, text in written.items():
         (home / name).write_text(text, "utf8")
-    sums = {new: digests[name] for name, new in linked.items() if new not in written}
-    return sums | {name: file_digest(home / name) for name in written}
+    return {new: digests[name] for name, new in linked.items() if new not in written}
 
 
 def base_record(base: BaseModel) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from hone.methods.method import AdapterMethod, Method
 from hone.objectives.objective import Objective
 from hone.progress import OnProgress, Progress, ignore
 from hone.registry import card
+from hone.registry.integrity import TAG as FILES
 from hone.registry.log import backfill
 from hone.registry.package import Form, package
 from hone.registry.service import answering, as_default, connect
@@ -232,10 +233,11 @@ def _logged_model(client: MlflowClient, run: Run, wanted: Candidate, out: Path) 
     try:
         example = _example(wanted)
         text = _card(wanted, example)
-        package(place, wanted.form, wanted.base, card=text, example=example, logged=logged)
+        proof = package(place, wanted.form, wanted.base, card=text, example=example, logged=logged)
         client.log_model_artifacts(logged.model_id, str(place))
     finally:
         rmtree(place, ignore_errors=True)
+    client.set_logged_model_tags(logged.model_id, {FILES: proof})
     client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return client.finalize_logged_model(logged.model_id, "READY")
 
@@ -288,7 +290,7 @@ def _new_version(client: MlflowClient, logged: LoggedModel, wanted: Candidate) -
             wanted.model_name,
             source=f"models:/{logged.model_id}",
             run_id=logged.source_run_id,
-            tags=wanted.tags,
+            tags=dict(wanted.tags) | {FILES: logged.tags[FILES]},
             model_id=logged.model_id,
         )
     # By this tag MLflow's pages lead from the model to its version; a server sets it, a database does not.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import sys
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -23,10 +25,15 @@ class Served(PythonModel):  # type: ignore[misc]
     """Rows with the objective's inputs in, one answer for each out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load weights and tokenizer; raises ValueError where the base model is not the one that was tuned."""
+        """Load weights and tokenizer; raises ValueError where a file is not the one that was registered or tuned."""
         import torch
 
         home, settings = Path(context.artifacts["model"]), context.model_config
+        root = home.parents[1]
+        self.package = next((root / "code").glob("served_*")).name
+        wrong = self._module("hone.registry.sums").faults(root)
+        if wrong:
+            raise ValueError(f"{root} is not the model that was registered: {', '.join(wrong)}")
         self.about = json.loads((home / "objective.json").read_text("utf8"))
         device = settings["device"]
         if device == "auto":
@@ -65,7 +72,14 @@ class Served(PythonModel):  # type: ignore[misc]
         return self._module("hone.methods.adapters").served(model, home)
 
     def _module(self, name: str) -> Any:
-        return import_module(f"{self.about['package']}.{name}")
+        """A module of the copied package, of its source: bytecode beside it is neither read nor written."""
+        before = sys.pycache_prefix
+        with TemporaryDirectory() as elsewhere:
+            sys.pycache_prefix = elsewhere
+            try:
+                return import_module(f"{self.package}.{name}")
+            finally:
+                sys.pycache_prefix = before
 
 
 def rows_of(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,16 +88,24 @@ def directory(tracking_uri: str, version: Version, downloads: Path) -> Path:
 
     Raises ModelError where there is none in it.
     """
-    place = _local(version.location) or _fetched(tracking_uri, version, downloads)
+    found = place(tracking_uri, version, downloads)
     for inside in _INSIDE:
         for config in ("config.json", "adapter_config.json"):
-            if (place / inside / config).is_file():
-                return place / inside
+            if (found / inside / config).is_file():
+                return found / inside
     raise ModelError(
         "holds no transformers model",
-        where=f"{version.uri} ({place})",
+        where=f"{version.uri} ({found})",
         fix="Name a version that Hone or mlflow.transformers registered.",
     )
+
+
+def place(tracking_uri: str, version: Version, downloads: Path, *, anew: bool = False) -> Path:
+    """The version's directory on this machine: where MLflow keeps it, or a copy fetched into `downloads`.
+
+    A copy that is there is taken, unless it is wanted `anew`. Raises ModelError where the files are gone.
+    """
+    return _local(version.location) or _fetched(tracking_uri, version, downloads, anew)
 
 
 def _local(location: str) -> Path | None:
@@ -111,15 +119,17 @@ def _local(location: str) -> Path | None:
     return path
 
 
-def _fetched(tracking_uri: str, version: Version, downloads: Path) -> Path:
+def _fetched(tracking_uri: str, version: Version, downloads: Path, anew: bool) -> Path:
     place = downloads / f"{version.name}-{version.version}-{digest_of([tracking_uri, version.location])[:12]}"
-    if place.is_dir():
+    if place.is_dir() and not anew:
         return place
     from mlflow.artifacts import download_artifacts
 
     downloads.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=downloads, prefix=".fetching-") as scratch, answering(tracking_uri):
         made = Path(download_artifacts(version.location, dst_path=scratch, tracking_uri=tracking_uri))
+        with suppress(FileNotFoundError):  # whoever has files of the former copy open keeps them
+            place.rename(Path(scratch) / "former")
         try:
             made.rename(place)
         except OSError:

@@ -1,0 +1,135 @@
+"""A registered model's answers to one shard: by its own code, as a caller of the served model would get them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.artifacts import Artifact, Product, Recipe
+from hone.batch.request import LIBRARIES, Batch
+from hone.batch.rows import REASON, Shard
+from hone.environment import Home
+from hone.errors import DataError
+from hone.process_environment import ALL_CORES, environment
+from hone.recipes import code_digests, versions
+from hone.registry.integrity import check
+from hone.registry.versions import find
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+STAGE = "batch-answers"
+ANSWERS = "answers.parquet"
+
+Ask = Callable[["pd.DataFrame"], "pd.DataFrame"]
+
+
+def recipe(batch: Batch, shard: Shard) -> Recipe:
+    """What decides the answers: what is asked, the model's files, the code here and the libraries."""
+    config = {"outputs": dict(batch.outputs), "unanswered": batch.request.unanswered}
+    inputs = {"rows": shard.digest, "model": batch.proof}
+    return Recipe(STAGE, config, inputs, code_digests(["hone.batch.answers"]), versions(LIBRARIES))
+
+
+def find_answers(batch: Batch, shard: Shard, home: Home) -> Artifact | None:
+    """The shard's answers, where the store has them."""
+    return home.store.find(STAGE, recipe(batch, shard).key)
+
+
+def answer(batch: Batch, shard: Shard, home: Home) -> Artifact:
+    """The shard's answers, a row for each of its rows, from the store where they are there.
+
+    Raises DataError, with `unanswered: stop`, at a row that the model refuses.
+    """
+    made, _ = home.store.obtain(recipe(batch, shard), lambda out: _answer(batch, shard, home, out), name=batch.version)
+    return made
+
+
+def _answer(batch: Batch, shard: Shard, home: Home, out: Path) -> Product:
+    import pyarrow.parquet as pq
+
+    ask, refusals = served(home.tracking_uri, batch.version)
+    table = pq.read_table(shard.asked)
+    reasons = table[REASON].to_pylist()
+    open_rows = [row for row, reason in enumerate(reasons) if reason is None]
+    frame = table.select(list(batch.inputs)).take(open_rows).to_pandas()
+    answers: list[dict[str, Any]] = [{} for _ in reasons]
+    with environment(ALL_CORES):
+        for row, said in zip(open_rows, ask_each(ask, refusals, frame), strict=True):
+            if isinstance(said, str):
+                reasons[row] = _refused(batch, shard.first + row, said)
+            else:
+                answers[row] = said
+    columns = {name: _column([each.get(name) for each in answers], kind) for name, kind in batch.outputs.items()}
+    _write(columns, reasons, out / ANSWERS)
+    unanswered = sum(reason is not None for reason in reasons)
+    return Product(len(reasons), (ANSWERS,), {"unanswered": unanswered})
+
+
+def ask_each(ask: Ask, refusals: tuple[type[Exception], ...], frame: pd.DataFrame) -> list[dict[str, Any] | str]:
+    """Each row's answer, or why the model refuses it: rows that it refuses together are asked half by half."""
+    if frame.empty:
+        return []
+    try:
+        told: list[Any] = ask(frame).to_dict("records")
+    except refusals as fault:
+        if len(frame) == 1:
+            return [" ".join(str(fault).split())[:300] or type(fault).__name__]
+        half = len(frame) // 2
+        return [*ask_each(ask, refusals, frame[:half]), *ask_each(ask, refusals, frame[half:])]
+    if len(told) != len(frame):
+        raise AssertionError(f"the model gave {len(told)} answers to {len(frame)} rows")
+    return told
+
+
+@lru_cache(maxsize=1)
+def served(tracking_uri: str, version: str) -> tuple[Ask, tuple[type[Exception], ...]]:
+    """The version's model, proved and loaded once for this process, and what its code raises at a row it refuses.
+
+    In float32 as everywhere: bfloat16 would give other answers than the served model. Batches are of like length.
+    """
+    from mlflow.pyfunc import load_model
+
+    place = check(tracking_uri, find(tracking_uri, version), reuse=True)
+    # 0 rows at once: as many as suit the device.
+    model = load_model(str(place), model_config={"batch_size": 0})
+    package = next((place / "code").glob("served_*")).name
+    own = sys.modules.get(f"{package}.hone.errors")
+    return model.predict, (ValueError, KeyError, TypeError, *([own.HoneError] if own else []))
+
+
+def _refused(batch: Batch, row: int, reason: str) -> str:
+    if batch.request.unanswered == "stop":
+        raise DataError(
+            f"row {row + 1} cannot be predicted: {reason}",
+            where=batch.version,
+            fix="Mend it, or have such rows kept without a prediction: unanswered: keep.",
+        )
+    return reason
+
+
+def arrow_type(kind: str) -> pa.DataType:
+    """Arrow's type for one of MLflow's: string, double, long, boolean; `string[]` for a list of them."""
+    import pyarrow as pa
+
+    plain = {"string": pa.string(), "double": pa.float64(), "long": pa.int64(), "boolean": pa.bool_()}
+    plain |= {"integer": pa.int32(), "float": pa.float32()}
+    return pa.list_(arrow_type(kind[:-2])) if kind.endswith("[]") else plain[kind]
+
+
+def _column(values: Sequence[Any], kind: str) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(values, arrow_type(kind), from_pandas=not kind.endswith("[]"))
+
+
+def _write(columns: dict[str, pa.Array], reasons: Sequence[str | None], file: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table([*columns.values(), pa.array(reasons, pa.string())], [*columns, f"_{REASON}"])
+    pq.write_table(table, file, compression="zstd")

@@ -1,0 +1,44 @@
+"""A batch prediction as a run in MLflow: experiment `NAME predictions`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from hone.batch.output import Account
+from hone.batch.request import Batch
+from hone.environment import Home
+from hone.registry.service import answering, connect, experiment_id
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+KEY = "hone.batch_key"
+METRICS = ("rows", "unanswered", "seconds", "rows_per_second", "shards")
+PARAMS = ("version", "output", "files_sha256")
+
+
+def record(batch: Batch, account: Account, home: Home) -> str:
+    """The id of the MLflow run that tells of this output: found, or made.
+
+    Metrics: rows, unanswered, seconds, rows_per_second, shards. Params: version, output, files_sha256, data.
+    """
+    client = connect(home.tracking_uri)
+    with answering(home.tracking_uri):
+        experiment = experiment_id(client, f"{batch.name} predictions", home.artifact_root)
+        found = client.search_runs([experiment], f"tags.`{KEY}` = '{batch.key}' and attributes.status = 'FINISHED'")
+        return str(found[0].info.run_id) if found else _new(client, experiment, batch, account)
+
+
+def _new(client: MlflowClient, experiment: str, batch: Batch, account: Account) -> str:
+    from mlflow.entities import Metric, Param
+
+    now = int(time.time() * 1000)
+    name = f"{batch.name} {batch.number} {account['finished']}"
+    run_id = str(client.create_run(experiment, tags={KEY: batch.key}, run_name=name).info.run_id)
+    metrics = [Metric(name, float(account[name]), now, 0) for name in METRICS]
+    params = [Param(name, str(account[name])) for name in PARAMS] + [Param("data", batch.data)]
+    client.log_batch(run_id, metrics=metrics, params=params)
+    client.log_dict(run_id, account, "account.json")
+    client.set_terminated(run_id, "FINISHED")
+    return run_id

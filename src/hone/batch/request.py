@@ -1,0 +1,141 @@
+"""What a batch prediction is asked for, and what it is once the model version is found and proved."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hone.artifacts import digest_of
+from hone.config import Section, SourcePart
+from hone.environment import Home
+from hone.errors import ConfigError, ModelError
+from hone.options import locations
+from hone.recipes import code_digests, versions
+from hone.registry.integrity import TAG, check
+from hone.registry.versions import SCHEME, find
+from hone.sources import SOURCES
+from hone.sources.source import Source
+
+CHAMPION = "champion"
+LIBRARIES = ("pyarrow", "tokenizers", "torch", "transformers")
+CODE = ("hone.batch.rows", "hone.batch.answers", "hone.batch.output")
+
+
+class Request(Section):
+    """A batch prediction as a person or a schedule asks for it."""
+
+    model: str = Field(min_length=1, description="The registered model's name.")
+    source: SourcePart = Field(description="Where the rows come from: files, a query, or any other source.")
+    output: str = Field(
+        min_length=1, description="OUT.parquet for one Parquet file, any other path for a directory of part files."
+    )
+    version: str = Field("", description="A version's number or an alias; the champion where empty.")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="The source's names for what the model takes, where they differ: {text: body}.",
+    )
+    shard_rows: int = Field(10_000, ge=1, description="Rows that are predicted, kept and tried again together.")
+    unanswered: Literal["keep", "stop"] = Field(
+        "keep",
+        description="What a row that cannot be predicted does (malformed, or without text): stay, with the reason in"
+        " place of a prediction; or stop the run.",
+    )
+    prefix: str = Field("", description="Put before the names of the added columns, where the input has them too.")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A request settled: `version` is models:/NAME/NUMBER, `proof` the digest of its files' sums.
+
+    `inputs` are the columns that the model takes, `outputs` what it answers with and of which type, in its own words;
+    `data` is the digest of the source's content.
+    """
+
+    request: Request
+    name: str
+    number: str
+    proof: str
+    inputs: tuple[str, ...]
+    outputs: Mapping[str, str]
+    data: str
+
+    @property
+    def version(self) -> str:
+        """models:/NAME/NUMBER."""
+        return f"{SCHEME}{self.name}/{self.number}"
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The source's name for each of the inputs."""
+        return {name: self.request.columns.get(name, name) for name in self.inputs}
+
+    @property
+    def added(self) -> dict[str, str]:
+        """The columns that the output has beside the input's, and their types: the answer, the version, the reason.
+
+        The first of the model's outputs is called `prediction`, whatever the objective calls it.
+        """
+        first, *others = self.outputs
+        names = {first: "prediction"} | {name: name for name in others}
+        kinds = {names[name]: kind for name, kind in self.outputs.items()} | {"model_version": "string"}
+        return {self.request.prefix + name: kind for name, kind in (kinds | {"reason": "string"}).items()}
+
+    @property
+    def key(self) -> str:
+        """20 digits over all that decides the output: rows, model, request, code and libraries, and where it goes."""
+        asked = self.request.model_dump(exclude={"model", "version", "source"})
+        asked |= {"output": str(Path(self.request.output).absolute())}
+        what = [asked, self.source_options(), self.version, self.proof, self.data]
+        return digest_of([*what, code_digests(CODE), versions(LIBRARIES)])[:20]
+
+    def source_options(self) -> dict[str, Any]:
+        """The source's options, but for those that only say where its rows lie."""
+        section = self.request.source.model_dump()
+        return {name: value for name, value in section.items() if name not in locations(SOURCES[section["kind"]])}
+
+
+def settle(request: Request, home: Home) -> Batch:
+    """The request for one version of the model, whose files are proved, and for the source's rows as they are now.
+
+    Raises ModelError where there is no such version or its files are not those that were registered, ConfigError for
+    columns the model does not take, and as the source does.
+    """
+    version = find(home.tracking_uri, _uri(request))
+    place = check(home.tracking_uri, version, reuse=True)
+    about = _about(place, version.uri)
+    unknown = [name for name in request.columns if name not in about["inputs"]]
+    if unknown:
+        raise ConfigError(
+            f"the model takes no {unknown[0]}",
+            where="columns",
+            fix=f"It takes {', '.join(about['inputs'])}: on the left stands that name, on the right the source's.",
+        )
+    inputs, outputs = tuple(about["inputs"]), about["outputs"]
+    data = source_of(request).fingerprint(home.store.memo.digest)
+    return Batch(request, version.name, version.version, version.tags[TAG], inputs, outputs, data)
+
+
+def source_of(request: Request) -> Source:
+    """Where the rows come from."""
+    made: Source = SOURCES[request.source.kind](**request.source.options())
+    return made
+
+
+def _uri(request: Request) -> str:
+    """models:/NAME/NUMBER or models:/NAME@ALIAS."""
+    named = request.version.removeprefix("@") or CHAMPION
+    return f"{SCHEME}{request.model}{'/' if re.fullmatch(r'[1-9][0-9]*', named) else '@'}{named}"
+
+
+def _about(place: Path, uri: str) -> dict[str, Any]:
+    file = place / "artifacts" / "model" / "objective.json"
+    if not file.is_file():
+        raise ModelError("is no model that Hone registered", where=uri, fix="Name one that `hone run` registered.")
+    about: dict[str, Any] = json.loads(file.read_text("utf8"))
+    return about

@@ -1,0 +1,118 @@
+"""batch-predict: its steps as Prefect tasks. A shard's answers are cached in the store and tried again one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import Task, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE, CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.tasks import exponential_backoff
+
+from hone.artifacts import PREFECT_RESULT, Artifact
+from hone.batch import answers, output, record, request, rows
+from hone.batch.output import Account
+from hone.batch.request import Batch, Request
+from hone.batch.rows import Shard
+from hone.environment import home
+from hone.errors import HoneError
+from hone.progress import Progress, tell
+
+
+@dataclass
+class InTheStore(CachePolicy):
+    """The key of a shard's answers is that of its Prefect result, which lies beside them in the store."""
+
+    def compute_key(
+        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any
+    ) -> str:
+        """`batch-answers/<key>/.prefect-result`, a path below the store."""
+        batch, shard, store = inputs["batch"], inputs["shard"], home().store
+        key = answers.recipe(batch, shard).key
+        if answers.find_answers(batch, shard, home()) is None:
+            (store.directory(answers.STAGE, key) / PREFECT_RESULT).unlink(missing_ok=True)
+        return f"{answers.STAGE}/{key}/{PREFECT_RESULT}"
+
+
+def _can_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    """Whether trying again may help: whatever fails but what Hone knows to stay as it is."""
+    fault = state.result(raise_on_failure=False)
+    return not isinstance(fault, HoneError) or fault.retryable
+
+
+_RETRIES: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=1),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _can_pass,
+}
+
+
+@task(name="settle", task_run_name="settle {wanted.model}", cache_policy=NO_CACHE, **_RETRIES)
+def settle(wanted: Request) -> Batch:
+    """The version that is meant, its files proved, and the source's rows as they are now."""
+    return request.settle(wanted, home())
+
+
+@task(name="look", task_run_name="look for the output", cache_policy=NO_CACHE)
+def look(batch: Batch) -> Account:
+    """The account of the output where it is there, else {}."""
+    return output.finished(batch, home())
+
+
+@task(name="read", task_run_name="read {batch.name}", cache_policy=NO_CACHE, **_RETRIES)
+def read(batch: Batch) -> Artifact:
+    """The source's rows, in shards."""
+    return rows.read(batch, home())
+
+
+def predict(batch: Batch, shard: Shard) -> Artifact:
+    """A shard's answers, by the model that this process has loaded once."""
+    if shard.number == 0:
+        tell("predict", "started", [])
+    # The data folder is known when the flow runs, not when its module is imported.
+    made: Artifact = _predict.with_options(result_storage=home().store.root)(batch, shard)
+    done = shard.first + shard.rows
+    tell("predict", "progress", Progress(done, shard.total))
+    if done == shard.total:
+        tell("predict", "done")
+    return made
+
+
+@task(
+    name="predict",
+    task_run_name="predict {batch.name} from row {shard.first}",
+    cache_policy=InTheStore(),
+    persist_result=True,
+    **_RETRIES,
+)
+def _predict(batch: Batch, shard: Shard) -> Artifact:
+    return answers.answer(batch, shard, home())
+
+
+@task(name="commit", task_run_name="commit {batch.name}", cache_policy=NO_CACHE)
+def commit(batch: Batch, given: Artifact, said: list[Artifact]) -> Account:
+    """The output, all at once; its account."""
+    return output.commit(batch, given, said, home())
+
+
+@task(name="record", task_run_name="record {batch.name}", cache_policy=NO_CACHE, **_RETRIES)
+def note(batch: Batch, account: Account) -> None:
+    """The run in MLflow, and a page in the Prefect UI."""
+    run_id = record.record(batch, account, home())
+    lines = (
+        f"# {account['rows']:,} rows by {account['version']}",
+        f"- output `{account['output']}`",
+        f"- without a prediction {account['unanswered']:,} {account['reasons'] or ''}",
+        f"- {account['seconds']:.1f} s in the model, {account['rows_per_second']:,.1f} rows/s",
+        f"- MLflow run `{run_id}`",
+    )
+    create_markdown_artifact("\n".join(lines), key=f"predictions-{_slug(batch.name)}", description="A batch prediction")
+
+
+def _slug(name: str) -> str:
+    """The name as Prefect takes a key: lower-case letters, digits and dashes."""
+    return "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in name.lower())
