@@ -31,8 +31,7 @@ from hone.registry.service import prepare
 from hone.sources.installed_docs import InstalledDocs
 from hone.stages import Job
 from hone.training import hardware, launch, loop
-from tests.tiny_bases import tiny, tiny_t5
-from tests.tiny_writers import tiny_talker
+from tests.tiny_bases import tiny, tiny_t5, tiny_talker
 
 CONF = Path(__file__).parents[2] / "conf"
 SHIPPED = sorted(CONF.rglob("*.yaml"))
@@ -109,10 +108,8 @@ def instructions(data: Path, name: str, count: int) -> list[dict[str, str]]:
 def chat(data: Path, folder: Path) -> Small:
     rows = instructions(data, "instruction-data.json", 160)
     (folder / "rows.json").write_text(json.dumps(rows), "utf8")
-    known = words(text for row in rows for text in row.values())
-    base = tiny_talker(
-        folder / "base", words=dict.fromkeys([*known, "assistant", "user", ":"]), template=TEMPLATE, positions=512
-    )
+    known = ["assistant", "user", ":", *words(text for row in rows for text in row.values())]
+    base = tiny_talker(folder / "base", words=known, template=TEMPLATE, positions=512)
     short = ["objective.generate=4", "objective.max_new_tokens=4"]
     return Small({"CHAT": folder / "rows.json"}, [f"model.base={base}", *short])
 
