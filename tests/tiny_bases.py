@@ -10,6 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+GAPS = [
+    f"<extra_id_{n}>" for n in range(9, -1, -1)
+]  # T5's sentinels, numbered downwards from the end of the vocabulary
+TALK = "say tell me the word twice please now and then you are kind red green blue one two three user assistant".split()
 WORDS = "the a is was where my card money refund lost stolen late broken please help red green blue word".split()
 
 
@@ -19,6 +23,7 @@ class Family:
 
     special      its special tokens, in the order of their ids from 0, by role
     around       how it writes a text, as tokenizers' TemplateProcessing says it
+    more         further special tokens, with the last ids
     model, config  names of transformers' classes
     sizes        what the configuration's fields are called there
     side         where its own tokenizer pads
@@ -30,6 +35,7 @@ class Family:
     around: str = "$A"
     sizes: Mapping[str, Any] = field(default_factory=dict)
     side: str = "right"
+    more: Sequence[str] = ()
 
 
 def _common(hidden: int) -> dict[str, Any]:
@@ -84,6 +90,7 @@ FAMILIES: dict[str, Family] = {
         {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
         "$A </s>",
         {"decoder_start_token_id": 0, "tie_word_embeddings": True},
+        more=GAPS,
     ),
     "bart": Family(
         "BartForConditionalGeneration",
@@ -137,13 +144,14 @@ def tiny(
     positions: int = 64,
     architecture: str = "",
     without: Sequence[str] = (),
+    template: str = "",
     seed: int = 0,
     **fields: Any,
 ) -> Path:
     """A model of `family` with two layers, in `folder`; `fields` change its configuration.
 
     It is saved with the head that the family's models on the hub have, or as the class `architecture`. Its tokenizer
-    has the family's special tokens, except those `without`.
+    has the family's special tokens, except those `without`, and perhaps a chat template.
     """
     import torch
     import transformers
@@ -153,7 +161,9 @@ def tiny(
     around = " ".join(word for word in made.around.split() if word == "$A" or word in special.values())
     made = replace(made, special=special, around=around)
     vocabulary = _vocabulary(made, words)
-    _tokenizer(made, vocabulary).save_pretrained(folder)
+    tokenizer = _tokenizer(made, vocabulary)
+    tokenizer.chat_template = template or None
+    tokenizer.save_pretrained(folder)
     ids = {f"{role}_id": vocabulary[token] for role, token in made.special.items() if f"{role}_id" in _CONFIGURED}
     settings = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None} | ids
     settings |= _SIZES[family](hidden) | dict(made.sizes)
@@ -177,6 +187,27 @@ def tiny_llama(folder: Path) -> Path:
     return tiny("llama", folder, without=("bos_token",), initializer_range=0.02)
 
 
+def tiny_masked(folder: Path, **options: Any) -> Path:
+    """An encoder with a head for masked words and a mask token."""
+    return tiny("bert", folder, **options)
+
+
+def tiny_talker(folder: Path, *, words: Sequence[str] = TALK, template: str = "", positions: int = 96) -> Path:
+    """A decoder with tokens for the begin and the end of a text, perhaps with a chat template of its own."""
+    sizes = {"hidden": 32, "positions": positions, "initializer_range": 0.02}
+    return tiny("llama", folder, words=words, template=template, **sizes)
+
+
+def tiny_t5(folder: Path, *, words: Sequence[str] = WORDS) -> Path:
+    """An encoder-decoder with ten sentinels, and no dropout."""
+    return tiny("t5", folder, words=words, hidden=32, initializer_factor=1.0, dropout_rate=0.0)
+
+
+def tiny_bart(folder: Path, *, words: Sequence[str] = WORDS) -> Path:
+    """An encoder-decoder with a table of 64 positions."""
+    return tiny("bart", folder, words=words, hidden=32, init_std=0.02)
+
+
 _CONFIGURED = {"pad_token_id", "bos_token_id", "eos_token_id"}
 
 
@@ -188,7 +219,8 @@ def _lively(family: str) -> dict[str, Any]:
 
 
 def _vocabulary(family: Family, words: Sequence[str]) -> dict[str, int]:
-    return {token: i for i, token in enumerate(dict.fromkeys([*family.special.values(), _unknown(family), *words]))}
+    tokens = dict.fromkeys([*family.special.values(), _unknown(family), *words, *family.more])
+    return {token: i for i, token in enumerate(tokens)}
 
 
 def _unknown(family: Family) -> str:
@@ -209,36 +241,13 @@ def _tokenizer(family: Family, vocabulary: Mapping[str, int]) -> Any:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=family.around, pair=_pairs(family), special_tokens=special
         )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side=family.side, **family.special)
+    special: dict[str, Any] = dict(family.special) | (
+        {"additional_special_tokens": [*family.more]} if family.more else {}
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side=family.side, **special)
 
 
 def _pairs(family: Family) -> str:
     """How it writes two texts: the second one framed by what comes after the first."""
     after = family.around.partition("$A")[2].split()
     return " ".join([family.around, "$B:1", *(f"{token}:1" for token in after)])
-
-
-def tiny_masked(folder: Path, **options: Any) -> Path:
-    """An encoder with a head for masked words and a mask token."""
-    return tiny("bert", folder, **options)
-
-
-def tiny_t5(folder: Path) -> Path:
-    """An encoder-decoder with ten sentinels, numbered downwards from the end of the vocabulary as T5's are."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
-
-    gaps = [f"<extra_id_{n}>" for n in range(9, -1, -1)]
-    vocabulary = {name: i for i, name in enumerate(["<pad>", "</s>", "<unk>", *WORDS, *gaps])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
-    named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "additional_special_tokens": gaps}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=len(vocabulary), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, decoder_start_token_id=0
-    )
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    return folder

@@ -170,14 +170,13 @@ def _ingest(job: Job) -> Product:
 
 def _curate(job: Job) -> Product:
     from hone.curation.curate import curate
-    from hone.curation.step import Fields
 
-    section, objective = job.config.curation, _build(OBJECTIVES, job.config.objective)
+    section = job.config.curation
     return curate(
         job.path("ingest") / "rows.parquet",
         job.out,
         steps=[(step.kind, _build(STEPS, step)) for step in section.steps],
-        fields=Fields(objective.text, objective.label, objective),
+        fields=_build(OBJECTIVES, job.config.objective),
         valid=section.split.valid,
         test=section.split.test,
         seed=section.split.seed,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.tiny_writers import tiny_t5, tiny_talker
+from tests.tiny_bases import TALK, tiny_t5, tiny_talker
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -129,7 +129,7 @@ def test_an_encoder_decoder_learns_to_write_and_is_served(
         "name": "brief",
         "ingest": {"columns": {"text": "document", "target": "summary"}},
         "objective": {"kind": "seq2seq", "prefix": "tell me ", "max_target_length": 8},
-        "model": {"base": str(tiny_t5(tmp_path / "base"))},
+        "model": {"base": str(tiny_t5(tmp_path / "base", words=TALK))},
         "method": {"kind": "full"},
         "tokenization": {"max_length": 24},
         "training": {"epochs": 15, "batch_size": 16, "learning_rate": 1.0e-2},

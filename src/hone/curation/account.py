@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hone.curation.columns import texts_of, whole_texts
+from hone.curation.columns import texts_of
 from hone.curation.step import Fields, Step, Verdict
 from hone.progress import OnProgress, Progress
 
@@ -89,7 +89,7 @@ class Account:
     def _examples(self, gone: pa.Table) -> list[dict[str, str]]:
         examples: list[dict[str, str]] = []
         shown: Counter[str] = Counter()
-        texts, reasons = whole_texts(gone, self.fields), texts_of(gone, "reason")
+        texts, reasons = self.fields.texts(gone), texts_of(gone, "reason")
         for row, reason in enumerate(reasons):
             shown[reason] += 1
             if shown[reason] <= EXAMPLES:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hone.curation.columns import labels_of, splits_of, whole_texts
+from hone.curation.columns import labels_of, splits_of
 from hone.options import option
 from hone.progress import OnProgress, Progress
 
@@ -51,7 +51,7 @@ class Balance:
         groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         for index, key in enumerate(zip(splits_of(rows), labels, strict=True)):
             groups[key].append(index)
-        ids, texts = rows.column("id").to_pylist(), whole_texts(rows, fields)
+        ids, texts = rows.column("id").to_pylist(), fields.texts(rows)
         beyond: list[int] = []
         for group in groups.values():
             ranked = sorted(group, key=lambda i: (rank(self.seed, texts[i]), ids[i]))

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from hone.curation.columns import labels_of, splits_of, whole_texts
+from hone.curation.columns import labels_of, splits_of
 from hone.curation.folding import fold
 from hone.options import option
 from hone.progress import OnProgress, Progress
@@ -33,7 +33,7 @@ class LabelConflicts:
         """A reason for each row in conflict; its detail names the labels of its text and how many rows have each."""
         from hone.curation.step import Verdict
 
-        keys = list(zip(splits_of(rows), map(fold, whole_texts(rows, fields)), strict=True))
+        keys = list(zip(splits_of(rows), map(fold, fields.texts(rows)), strict=True))
         labels = labels_of(rows, fields)
         found: dict[tuple[str, str], Counter[str]] = {}
         for key, label in zip(keys, labels, strict=True):

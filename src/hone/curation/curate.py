@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hone.artifacts import Product
 from hone.curation.account import Account, Steady
-from hone.curation.columns import labels_of, splits_of, strata_of, texts_of, whole_texts, with_texts
+from hone.curation.columns import labels_of, splits_of, texts_of, with_texts
 from hone.curation.split import SPLITS, TEST, TRAIN, VALID, contaminated, divide, known_splits
 from hone.curation.step import Fields, Step, Verdict
 from hone.errors import DataError
@@ -86,8 +86,8 @@ def _part(
     if not given or not {VALID, TEST} <= given:
         part = table.take(open_rows)
         divided = divide(
-            whole_texts(part, fields),
-            strata_of(part, fields),
+            fields.texts(part),
+            fields.strata(part),
             valid=0.0 if VALID in given else valid,
             test=0.0 if TEST in given else test,
             seed=seed,
@@ -103,7 +103,7 @@ def _part(
 
 
 def _decontamination(table: pa.Table, fields: Fields, threshold: float) -> Verdict:
-    found = contaminated(whole_texts(table, fields), splits_of(table), threshold)
+    found = contaminated(fields.texts(table), splits_of(table), threshold)
     ids = texts_of(table, "id")
     reasons, details = [""] * table.num_rows, [""] * table.num_rows
     for row, (reason, other) in found.items():

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hone.curation.columns import labels_of, splits_of, whole_texts
+from hone.curation.columns import labels_of, splits_of
 from hone.curation.folding import fold
 from hone.curation.near import NUM_PERM, SHINGLE, clusters
 from hone.options import option
@@ -37,7 +37,7 @@ class Duplicates:
         """A reason for each row that repeats an earlier one, which its detail names."""
         from hone.curation.step import Verdict
 
-        texts, kinds = whole_texts(rows, fields), list(zip(splits_of(rows), labels_of(rows, fields), strict=True))
+        texts, kinds = fields.texts(rows), list(zip(splits_of(rows), labels_of(rows, fields), strict=True))
         first = _first_of_each(list(zip(kinds, map(fold, texts), strict=True)))
         reasons = ["" if row == index else "duplicate" for index, row in enumerate(first)]
         on_progress(Progress(rows.num_rows // 4, rows.num_rows))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hone.curation.columns import whole_texts
 from hone.curation.folding import fold_to_words
 from hone.curation.parallel import over_texts
 from hone.errors import ConfigError
@@ -59,7 +58,7 @@ class Filters:
         if self.languages:
             _check_languages(self.languages)
         worth = WORTH_LANGUAGES if self.languages else WORTH
-        outcomes = over_texts(self.judge, whole_texts(rows, fields), on_progress, worth=worth)
+        outcomes = over_texts(self.judge, fields.texts(rows), on_progress, worth=worth)
         return Verdict(rows, [reason for reason, _ in outcomes], [detail for _, detail in outcomes])
 
     def judge(self, texts: list[str]) -> list[tuple[str, str]]:

@@ -11,8 +11,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Reading(Protocol):
-    """How the texts of rows are read and rewritten; objectives have these methods."""
+class Fields(Protocol):
+    """The columns of rows that a step may look at, and how their texts are read and rewritten: objectives say it."""
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """The columns with text."""
+
+    @property
+    def label(self) -> str:
+        """The column with the class, '' for none."""
 
     def texts(self, rows: pa.Table) -> list[str]:
         """Each row as a person reads it."""
@@ -28,18 +36,6 @@ class Reading(Protocol):
 
     def strata(self, rows: pa.Table) -> list[str]:
         """The kind of each row, of which every split is to have its share."""
-
-
-@dataclass(frozen=True)
-class Fields:
-    """The columns a step may look at: the objective's `text` columns, and its `label` column ('' for none).
-
-    `reading` says how these texts are read, where they are not plain.
-    """
-
-    text: tuple[str, ...]
-    label: str = ""
-    reading: Reading | None = None
 
 
 @dataclass(frozen=True)

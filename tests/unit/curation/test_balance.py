@@ -5,7 +5,8 @@ import random
 import pyarrow as pa
 
 from hone.curation.balance import Balance
-from hone.curation.step import Fields, Verdict
+from hone.curation.step import Verdict
+from hone.objectives.text_classification import TextClassification
 from hone.progress import ignore
 
 
@@ -14,7 +15,7 @@ def judged(rows: list[tuple[str, str]], splits: list[str] | None = None, **optio
     table = pa.table(
         {"id": [f"row {t}" for t in texts], "split": splits or [""] * len(rows), "text": texts, "label": labels}
     )
-    return Balance(**options).apply(table, Fields(("text",), "label"), ignore)
+    return Balance(**options).apply(table, TextClassification(), ignore)
 
 
 ROWS = [(f"text {i}", "large") for i in range(50)] + [(f"few {i}", "small") for i in range(3)]

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pyarrow as pa
 
 from hone.curation.conflicts import LabelConflicts
-from hone.curation.step import Fields, Verdict
+from hone.curation.step import Verdict
+from hone.objectives.text_classification import TextClassification
 from hone.progress import ignore
 
-FIELDS = Fields(("text",), "label")
+FIELDS = TextClassification()
 
 
 def judged(rows: list[tuple[str, str]], **options: object) -> Verdict:

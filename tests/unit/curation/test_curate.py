@@ -18,8 +18,10 @@ from hone.curation.filters import Filters
 from hone.curation.near import near_pairs
 from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
-from hone.curation.step import Fields, Step
+from hone.curation.step import Step
 from hone.errors import DataError
+from hone.objectives.masked_lm import MaskedLM
+from hone.objectives.text_classification import TextClassification
 from hone.progress import Progress
 
 STEPS: list[tuple[str, Step]] = [
@@ -52,7 +54,7 @@ def curated(rows: pa.Table, out: Path, steps: list[tuple[str, Step]] = STEPS, **
     out.mkdir(exist_ok=True)
     pq.write_table(rows, out / "in.parquet")
     settings: dict[str, object] = {"valid": 0.1, "test": 0.1, "seed": 17, "near_duplicate": 0.8} | options
-    return curate(out / "in.parquet", out, steps=steps, fields=Fields(("text",), "label"), **settings)  # type: ignore[arg-type]
+    return curate(out / "in.parquet", out, steps=steps, fields=TextClassification(), **settings)  # type: ignore[arg-type]
 
 
 def dirty_rows(count: int = 400) -> pa.Table:
@@ -176,7 +178,7 @@ def test_rows_without_a_label_can_be_curated(tmp_path: Path) -> None:
     rows = dirty_rows().drop_columns(["label"])
     pq.write_table(rows, tmp_path / "in.parquet")
     product = curate(
-        tmp_path / "in.parquet", tmp_path, steps=STEPS, fields=Fields(("text",)), valid=0.1, test=0.1, seed=1,
+        tmp_path / "in.parquet", tmp_path, steps=STEPS, fields=MaskedLM(), valid=0.1, test=0.1, seed=1,
         near_duplicate=0.8,
     )  # fmt: skip
     assert product.facts["splits"]["test"] == pytest.approx(40, abs=1)

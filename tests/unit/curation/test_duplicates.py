@@ -3,7 +3,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from hone.curation.duplicates import Duplicates
-from hone.curation.step import Fields, Verdict
+from hone.curation.step import Verdict
+from hone.objectives.text_classification import TextClassification
 from hone.progress import ignore
 
 LONG = "please tell me where in the world my new credit card has got to this week"
@@ -20,7 +21,7 @@ def judged(
             "label": labels or ["a"] * len(texts),
         }
     )
-    return Duplicates(**options).apply(rows, Fields(("text",), "label"), ignore)  # type: ignore[arg-type]
+    return Duplicates(**options).apply(rows, TextClassification(), ignore)  # type: ignore[arg-type]
 
 
 def test_the_first_of_equal_and_of_nearly_equal_rows_stays() -> None:

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 
 from hone.curation.filters import Filters, repeated_lines, repeated_phrases, symbols
-from hone.curation.step import Fields
 from hone.errors import ConfigError
+from hone.objectives.masked_lm import MaskedLM
 from hone.progress import ignore
 
 
@@ -52,16 +52,16 @@ def test_measures() -> None:
 def test_languages_keep_those_listed() -> None:
     german, english = "Ich warte immer noch auf meine neue Karte", "I am still waiting for my new card to arrive"
     rows = pa.table({"id": ["1", "2"], "text": [german, english]})
-    verdict = Filters(languages=("en",)).apply(rows, Fields(("text",)), ignore)
+    verdict = Filters(languages=("en",)).apply(rows, MaskedLM(), ignore)
     assert verdict.reasons == ["language other than en", ""]
     assert verdict.details[0] == "identified as de"
-    assert Filters(languages=("de", "en")).apply(rows, Fields(("text",)), ignore).reasons == ["", ""]
+    assert Filters(languages=("de", "en")).apply(rows, MaskedLM(), ignore).reasons == ["", ""]
 
 
 def test_a_language_that_there_is_not_is_a_fault_of_the_configuration() -> None:
     rows = pa.table({"id": ["1"], "text": ["text"]})
     with pytest.raises(ConfigError, match="no such language: klingon"):
-        Filters(languages=("klingon",)).apply(rows, Fields(("text",)), ignore)
+        Filters(languages=("klingon",)).apply(rows, MaskedLM(), ignore)
 
 
 @pytest.mark.parametrize("text", ["word " * 200_000, "!" * 1_000_000, "a\n" * 500_000])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hone.curation.html_text import to_text
 from hone.curation.normalize import Normalize
-from hone.curation.step import Fields
+from hone.objectives.masked_lm import MaskedLM
 from hone.progress import ignore
 
 
@@ -64,7 +64,7 @@ def test_options() -> None:
 
 def test_notes_count_the_texts_that_changed_and_nothing_is_dropped() -> None:
     rows = pa.table({"id": ["1", "2", "3"], "text": ["fine", "two  spaces", "<p>x  y</p>"]})
-    verdict = Normalize().apply(rows, Fields(("text",)), ignore)
+    verdict = Normalize().apply(rows, MaskedLM(), ignore)
     assert verdict.rows["text"].to_pylist() == ["fine", "two spaces", "x y"]
     assert verdict.reasons == ["", "", ""]
     assert verdict.notes == {"html": 1, "spacing": 2}

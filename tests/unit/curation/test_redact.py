@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hone.curation.personal_data import luhn
 from hone.curation.redact import Redact
-from hone.curation.step import Fields
+from hone.objectives.text_classification import TextClassification
 from hone.progress import ignore
 
 
@@ -79,7 +79,7 @@ def test_words_that_give_the_label_away_are_masked_as_whole_words_in_any_case() 
 
 def test_notes_count_what_was_replaced() -> None:
     rows = pa.table({"id": ["1", "2"], "text": ["a@b.org, c@d.org", "spam 58.74.121.78"], "label": ["x", "y"]})
-    verdict = Redact(label_words=("spam",)).apply(rows, Fields(("text",), "label"), ignore)
+    verdict = Redact(label_words=("spam",)).apply(rows, TextClassification(), ignore)
     assert verdict.rows["text"].to_pylist() == ["<EMAIL>, <EMAIL>", "<LABEL> <IP>"]
     assert verdict.notes == {"email": 2, "ip": 1, "label word": 1}
     assert verdict.reasons == ["", ""]

@@ -17,7 +17,7 @@ from hone.objectives.conversations import parse
 from hone.objectives.reading import Reader
 from hone.objectives.tokenizer import load_tokenizer
 from hone.tokenization import dropped_ids, read_tokens, tokenize
-from tests.tiny_writers import tiny_talker
+from tests.tiny_bases import tiny_talker
 
 PLAIN = """\
 {{- bos_token }}
@@ -79,8 +79,8 @@ def test_the_assistants_turns_alone_are_learned_each_with_its_end(tmp_path: Path
     objective = Chat()
     tokenizer, targets = equipped(tiny_talker(tmp_path / "base", template=template), objective)
     encoded = objective.encode(rows(LONG, LONG[1:3]), tokenizer, 64, targets)
-    assert learned(tokenizer, encoded) == ["red red </s>", "blue </s>"]
-    assert learned(tokenizer, encoded, 1) == ["red red </s>"]
+    assert learned(tokenizer, encoded) == ["red red <end>", "blue <end>"]
+    assert learned(tokenizer, encoded, 1) == ["red red <end>"]
     assert encoded["lost"].to_pylist() == [0, 0]
     # The tokens are those of the template itself, and the prompt is what a caller's question becomes.
     assert encoded["input_ids"][0].as_py() == tokenizer.apply_chat_template(LONG, return_dict=False)
@@ -97,7 +97,7 @@ def test_a_turn_with_weight_0_is_read_and_not_learned(base: Path) -> None:
     tokenizer, targets = equipped(base, objective)
     weighted = [*LONG[:2], {**LONG[2], "weight": 0}, *LONG[3:]]
     encoded = objective.encode(rows(weighted), tokenizer, 64, targets)
-    assert learned(tokenizer, encoded) == ["blue </s>"]
+    assert learned(tokenizer, encoded) == ["blue <end>"]
     assert (
         encoded["input_ids"].to_pylist()
         == objective.encode(rows(LONG), tokenizer, 64, targets)["input_ids"].to_pylist()
@@ -183,9 +183,9 @@ def test_tool_calls_are_learned_by_the_default_template(base: Path) -> None:
     objective = Chat(template="chatml")
     tokenizer, targets = equipped(base, objective)
     text, [span] = chat_template.turns(tokenizer, parse(json.dumps(CALLING)))
-    assert text[slice(*span)] == '<tool_call>{"name": "two", "arguments": {"word": "red"}}</tool_call></s>\n'
+    assert text[slice(*span)] == '<tool_call>{"name": "two", "arguments": {"word": "red"}}</tool_call><end>\n'
     assert '"description": "twice"' in text[: span[0]]
-    assert learned(tokenizer, objective.encode(rows(CALLING), tokenizer, 96, targets))[0].endswith("</s>")
+    assert learned(tokenizer, objective.encode(rows(CALLING), tokenizer, 96, targets))[0].endswith("<end>")
 
 
 def test_a_template_that_leaves_out_tools_is_refused(base: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_cut_last_answer_is_learned_as_far_as_it_goes_and_not_asked_for(base: 
     full = objective.encode(rows(LONG), tokenizer, 64, targets)
     end = full["prompt"][0].as_py() + 1
     cut = objective.encode(rows(LONG), tokenizer, end, targets)
-    assert learned(tokenizer, cut) == ["red red </s>", "blue"]
+    assert learned(tokenizer, cut) == ["red red <end>", "blue"]
     assert cut["prompt"].to_pylist() == [0]
     assert cut["lost"].to_pylist() == [len(full["input_ids"][0]) - end]
 

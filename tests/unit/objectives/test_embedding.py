@@ -153,11 +153,10 @@ def test_a_row_that_teaches_nothing_is_refused_for_its_reason(row: dict[str, Any
 
 def test_curation_rewrites_every_text_and_drops_what_became_the_same() -> None:
     from hone.curation.normalize import Normalize
-    from hone.curation.step import Fields
 
     objective = Embedding()
     rows = table(["a  b", "c"], ["c d", "c\u200b"], [["e  f", "g"], []])
-    verdict = Normalize().apply(rows, Fields(objective.text, "", objective), lambda _: None)
+    verdict = Normalize().apply(rows, objective, lambda _: None)
     assert verdict.rows["anchor"].to_pylist() == ["a b", "c"]
     assert verdict.rows["negatives"].to_pylist() == ['["e f", "g"]', "[]"]
     assert verdict.reasons == ["", "anchor and positive are the same"]

@@ -11,7 +11,7 @@ import torch
 
 from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
-from hone.curation.step import Fields, Verdict
+from hone.curation.step import Verdict
 from hone.errors import ConfigError, DataError
 from hone.methods.lora import Lora
 from hone.objectives import OBJECTIVES
@@ -101,7 +101,7 @@ def test_targets_say_whether_questions_may_have_no_answer() -> None:
 
 
 def curated(step: Any, table: pa.Table) -> Verdict:
-    verdict: Verdict = step.apply(table, Fields(OBJECTIVE.text, OBJECTIVE.label, OBJECTIVE), ignore)
+    verdict: Verdict = step.apply(table, OBJECTIVE, ignore)
     return verdict
 
 

@@ -18,8 +18,7 @@ from hone.objectives.reading import Reader
 from hone.objectives.seq2seq import Seq2Seq, references_of
 from hone.objectives.tokenizer import load_tokenizer
 from hone.tokenization import tokenize
-from tests.tiny_bases import tiny_bert
-from tests.tiny_writers import tiny_bart, tiny_t5
+from tests.tiny_bases import TALK, tiny_bart, tiny_bert, tiny_t5
 
 WORDS = "the cat sat on a mat and it ran away from us all running cats".split()
 SAID = ["the cat sat on a mat", "", "it ran", "the cats are running", "the cat", "one two three four"]
@@ -43,8 +42,8 @@ def rows(*pairs: tuple[str | None, Any]) -> pa.Table:
 
 @pytest.fixture(params=[tiny_t5, tiny_bart], ids=["T5", "BART"])
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    build: Callable[[Path], Path] = request.param
-    return build(tmp_path / "base")
+    build: Callable[..., Path] = request.param
+    return build(tmp_path / "base", words=TALK)
 
 
 def test_rouge_is_rouge_scores_against_the_reference_with_the_best_rouge_1() -> None:

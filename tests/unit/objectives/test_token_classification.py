@@ -12,7 +12,6 @@ import torch
 
 from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
-from hone.curation.step import Fields
 from hone.errors import DataError
 from hone.methods.lora import Lora
 from hone.objectives import OBJECTIVES
@@ -268,7 +267,7 @@ def test_curation_keeps_words_and_tags_together() -> None:
         [["caf\u00c3\u00a9", "\u200b", "AT&amp;T", "<br>", "a@b.org", "x  y"]],
         [["O", "O", "B-ORG", "O", "B-PER", "O"]],
     )
-    fields = Fields(OBJECTIVE.text, OBJECTIVE.label, OBJECTIVE)
+    fields = OBJECTIVE
     verdict = Normalize().apply(given, fields, ignore)
     verdict = Redact().apply(verdict.rows, fields, ignore)
     [tokens] = map(json.loads, verdict.rows["tokens"].to_pylist())

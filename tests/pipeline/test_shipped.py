@@ -1,0 +1,302 @@
+"""Every shipped configuration goes the whole line, on a few rows of real data and a tiny base, in this process.
+
+All else of it is as it is shipped; what the registered versions answer is asked of a process that has no hone.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from hone.artifacts import Artifact
+from hone.config import RunConfig, load
+from hone.environment import DEFAULTS, Home
+from hone.evaluation import predict
+from hone.line import run, stages_of
+from hone.objectives import OBJECTIVES
+from hone.registry.service import prepare
+from hone.sources.installed_docs import InstalledDocs
+from hone.stages import Job
+from hone.training import hardware, launch, loop
+from tests.tiny_bases import tiny, tiny_t5, tiny_talker
+
+CONF = Path(__file__).parents[2] / "conf"
+SHIPPED = sorted(CONF.rglob("*.yaml"))
+DOCS = ("joblib", "cycler")  # installed with scikit-learn and matplotlib; 0.5 s to read, where numpy alone takes 1.6 s
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Small:
+    """What makes a configuration small: environment variables and overrides."""
+
+    variables: Mapping[str, object] = field(default_factory=dict)
+    overrides: Iterable[str] = ()
+
+
+def words(texts: Iterable[str]) -> list[str]:
+    """The most frequent words and signs of the texts."""
+    counts = Counter(word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text.lower()))
+    return [word for word, _ in counts.most_common(1500)]
+
+
+def encoder(folder: Path, texts: Iterable[str]) -> str:
+    """The override that names a tiny BERT in `folder`, which knows the words of the texts."""
+    return f"model.base={tiny('bert', folder / 'base', words=words(texts), positions=512)}"
+
+
+def head(file: Path, copy: Path, lines: int) -> str:
+    """Copy the first lines of a file; they are given too."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with file.open(encoding="utf8") as stream:
+        text = "".join(islice(stream, lines))
+    copy.write_text(text, "utf8")
+    return text
+
+
+def documented() -> tuple[str, list[str]]:
+    """The override that has few libraries read, and their passages."""
+    passages = [str(row.values["text"]) for row in InstalledDocs([*DOCS]).rows() if not row.refused]
+    return f"ingest.source.packages={json.dumps(DOCS)}", passages
+
+
+def banking77(data: Path, folder: Path) -> Small:
+    """Four of the intents."""
+    texts = []
+    for name, most in (("train.csv", 30), ("test.csv", 8)):
+        with (data / "banking77" / name).open(encoding="utf8", newline="") as file:
+            rows = list(csv.reader(file))
+        kinds = list(dict.fromkeys(kind for _, kind in rows[1:]))
+        kept = [row for kind in sorted(kinds)[:4] for row in [row for row in rows if row[1] == kind][:most]]
+        with (folder / name).open("w", encoding="utf8", newline="") as file:
+            csv.writer(file).writerows([rows[0], *kept])
+        texts += [text for text, _ in kept]
+    return Small({"BANKING77": folder}, [encoder(folder, texts)])
+
+
+def causal_lm(data: Path, folder: Path) -> Small:
+    """The real base: it has 260,000 weights."""
+    head(data / "tinyshakespeare" / "input.txt", folder / "input.txt", 1200)
+    base = data.parent / "models" / "stories260K"
+    return Small({"BASE": base, "TINYSHAKESPEARE": folder}, ["training.epochs=0.25", "objective.max_new_tokens=4"])
+
+
+TURNS = "{% for m in messages %}{{ m.role + ' : ' + m.content + ' ' + eos_token + ' ' }}{% endfor %}"
+TEMPLATE = TURNS + "{% if add_generation_prompt %}{{ 'assistant :' }}{% endif %}"
+
+
+def instructions(data: Path, name: str, count: int) -> list[dict[str, str]]:
+    """The first instructions of a file, each with its input in front of its answer."""
+    rows: list[dict[str, str]] = json.loads((data / "rasbt_instruct" / name).read_text("utf8"))[:count]
+    return rows
+
+
+def chat(data: Path, folder: Path) -> Small:
+    rows = instructions(data, "instruction-data.json", 160)
+    (folder / "rows.json").write_text(json.dumps(rows), "utf8")
+    known = ["assistant", "user", ":", *words(text for row in rows for text in row.values())]
+    base = tiny_talker(folder / "base", words=known, template=TEMPLATE, positions=512)
+    short = ["objective.generate=4", "objective.max_new_tokens=4"]
+    return Small({"CHAT": folder / "rows.json"}, [f"model.base={base}", *short])
+
+
+def demo(data: Path, folder: Path) -> Small:
+    packages, passages = documented()
+    return Small({}, [packages, encoder(folder, passages), "curation.steps.balance.min_rows=10"])
+
+
+def embedding(data: Path, folder: Path) -> Small:
+    """Instructions and their answers, which belong together."""
+    rows = instructions(data, "instruction-data.json", 160)
+    pairs = [{"anchor": f"{row['instruction']} {row['input']}", "positive": row["output"]} for row in rows]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), "utf8")
+    return Small({"PAIRS": folder / "pairs.jsonl"}, [encoder(folder, [text for row in pairs for text in row.values()])])
+
+
+def masked_lm(data: Path, folder: Path) -> Small:
+    packages, passages = documented()
+    return Small({}, [packages, encoder(folder, passages), "curation.split.valid=0.1", "curation.split.test=0.1"])
+
+
+def slots(data: Path, split: str, count: int) -> Iterator[tuple[str, list[str]]]:
+    """The first commands of a split of snips, and the tag of each word."""
+    files = [data / "snips" / split / name for name in ("seq.in", "seq.out")]
+    lines = zip(*(file.read_text("utf8").splitlines() for file in files), strict=True)
+    return ((text.strip(), tags.split()) for text, tags in islice(lines, count))
+
+
+def multi_label(data: Path, folder: Path) -> Small:
+    """Which kinds of slots a command has, of the four most frequent."""
+    found = [(text, {tag.partition("-")[2] for tag in tags} - {""}) for text, tags in slots(data, "train", 300)]
+    often = {kind for kind, _ in Counter(kind for _, kinds in found for kind in kinds).most_common(4)}
+    rows = [{"text": text, "labels": sorted(kinds & often)} for text, kinds in found]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf8")
+    return Small({"DATA": folder}, [encoder(folder, [text for text, _ in found])])
+
+
+def ncbi_disease(data: Path, folder: Path) -> Small:
+    names = {"train.tsv": 2400, "devel.tsv": 500, "test.tsv": 500}
+    texts = [head(data / "ncbi_disease" / name, folder / name, lines) for name, lines in names.items()]
+    return Small({"NCBI_DISEASE": folder}, [encoder(folder, texts)])
+
+
+def preference(data: Path, folder: Path) -> Small:
+    rows = instructions(data, "instruction-data-with-preference.json", 160)
+    (folder / "rows.json").write_text(json.dumps(rows), "utf8")
+    base = tiny("llama", folder / "base", words=words(text for row in rows for text in row.values()), positions=512)
+    return Small({"PREFERENCES": folder / "rows.json"}, [f"model.base={base}", "objective.answer_tokens=4"])
+
+
+def regression(data: Path, folder: Path) -> Small:
+    """How many points a command gives a book."""
+    rows = []
+    for text, tags in slots(data, "train", 4000):
+        given = [word for word, tag in zip(text.split(), tags, strict=False) if tag == "B-rating_value"]
+        rows += [(text, given[0])] if given and given[0].isdigit() else []
+    with (folder / "rows.csv").open("w", encoding="utf8", newline="") as file:
+        csv.writer(file).writerows([("text", "score"), *rows[:160]])
+    return Small({"DATA": folder}, [encoder(folder, [text for text, _ in rows])])
+
+
+def seq2seq(data: Path, folder: Path) -> Small:
+    names = {"train.jsonl": 48, "dev.jsonl": 8, "test.jsonl": 8}
+    texts = [head(data / "scitldr_a" / name, folder / name, rows) for name, rows in names.items()]
+    base = tiny("t5", folder / "base", words=words(texts))
+    return Small({"SCITLDR": folder}, [f"model.base={base}"])
+
+
+def snips_slots(data: Path, folder: Path) -> Small:
+    texts = []
+    for split, rows in (("train", 160), ("valid", 30), ("test", 30)):
+        for name in ("seq.in", "seq.out", "label"):
+            texts.append(head(data / "snips" / split / name, folder / "snips" / split / name, rows))
+    return Small({"SNIPS": folder / "snips"}, [encoder(folder, texts[::3])])
+
+
+def span_corruption(data: Path, folder: Path) -> Small:
+    packages, _ = documented()
+    split = ["curation.split.valid=0.1", "curation.split.test=0.1"]
+    return Small({"BASE": tiny_t5(folder / "base")}, [packages, *split, "objective.max_new_tokens=4"])
+
+
+def xquad(data: Path, folder: Path) -> Small:
+    """The first two paragraphs of a dozen articles."""
+    tree = json.loads((data / "xquad" / "xquad.en.json").read_text("utf8"))
+    tree["data"] = [{**article, "paragraphs": article["paragraphs"][:2]} for article in tree["data"][:12]]
+    (folder / "xquad.en.json").write_text(json.dumps(tree), "utf8")
+    return Small({"XQUAD": folder}, [encoder(folder, [json.dumps(tree, ensure_ascii=False)])])
+
+
+SMALL: dict[str, Callable[[Path, Path], Small]] = {
+    made.__name__.replace("_", "-"): made
+    for made in (
+        *(banking77, causal_lm, chat, demo, embedding, masked_lm, multi_label, ncbi_disease, preference, regression),
+        *(seq2seq, snips_slots, span_corruption, xquad),
+    )
+}
+
+
+def train_here(out: Path, on_event: Callable[[dict[str, Any]], None]) -> bool:
+    """A training without a process of its own, which takes 5 s to import what is here already."""
+    loop.run(json.loads((out / "spec.json").read_text("utf8")), on_event)
+    return True
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A data folder, with the environment of the `hone` command; trained is here, and a test row is timed once."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**DEFAULTS, "HF_HUB_OFFLINE": "1"}.items():
+            patch.setenv(name, value)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr(predict, "WARM_UP", 1)
+        patch.setattr(predict, "REQUESTS", 1)
+        patch.setattr(launch, "_attempt", train_here)
+        patch.setattr(hardware, "peak_flops", lambda *_: 1e12)  # measured, it takes longer than the training
+        home = Home(tmp_path_factory.mktemp("hone"))
+        prepare(home.tracking_uri)
+        yield home
+
+
+@pytest.fixture(scope="module")
+def registered() -> dict[str, dict[str, Any]]:
+    """What the tests before have registered, by configuration: the version, rows to ask it, and what it should tell."""
+    return {}
+
+
+def go(config: RunConfig, home: Home) -> dict[str, Artifact]:
+    """The artifacts of all stages."""
+    found: dict[str, Artifact] = {}
+    for stage in stages_of(config):
+        found[stage] = run(stage, Job(config, found, home))
+    return found
+
+
+def test_for_each_it_is_known_what_makes_it_small() -> None:
+    assert SMALL.keys() == {file.stem for file in SHIPPED}
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_shipped_configuration_gives_a_registered_version(
+    file: Path,
+    place: Home,
+    registered: dict[str, dict[str, Any]],
+    shared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = SMALL[file.stem](shared / "datasets", tmp_path)
+    for name, value in small.variables.items():
+        monkeypatch.setenv(name, str(value))
+    shipped = load(file)
+    short = "training.max_steps=2" if "max_steps" in shipped.training.model_fields_set else "training.epochs=1"
+    config = load(file, [short, "evaluation.resamples=100", *small.overrides])
+    line = go(config, place)
+
+    facts, version = line["evaluate"].facts(), line["register"].facts()
+    assert facts["rows"] >= 5
+    assert all(isfinite(value) for value in facts["metrics"].values())
+    assert (version["model"], version["version"], version["alias"]) == (file.stem, "1", "candidate")
+    assert "<html" in (line["register"].path / "report.html").read_text("utf8")[:500]
+
+    objective = OBJECTIVES[config.objective.kind](**config.objective.options())
+    rows = objective.asked(pq.read_table(line["validate"].path / "test.parquet").slice(0, 2))
+    registered[file.stem] = {"uri": version["model_uri"], "rows": rows, "outputs": list(objective.outputs)}
+
+
+ASK = """
+import sys
+sys.modules["hone"] = None
+import json, mlflow, pandas
+mlflow.set_tracking_uri(sys.argv[1])
+for name, asked in json.load(open(sys.argv[2])).items():
+    answers = mlflow.pyfunc.load_model(asked["uri"]).predict(pandas.DataFrame(asked["rows"]))
+    print("ANSWER", name, len(answers), *answers.columns)
+"""
+
+
+def test_each_version_answers_in_a_process_without_hone(
+    place: Home, registered: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    if not registered:
+        pytest.skip("no configuration was run")
+    (tmp_path / "asked.json").write_text(json.dumps(registered))
+    command = [sys.executable, "-P", "-c", ASK, place.tracking_uri, str(tmp_path / "asked.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("ANSWER")]
+    assert told == [[name, "2", *asked["outputs"]] for name, asked in registered.items()]
