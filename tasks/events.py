@@ -12,21 +12,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 
-def tell(event: str, model: str, *, what: str, why: str, link: str = "", **figures: object) -> None:
+def tell(
+    event: str,
+    model: str,
+    *,
+    what: str,
+    why: str,
+    link: str = "",
+    figures: Mapping[str, Any] | None = None,
+    key: str = "",
+    **more: Any,
+) -> None:
     """Emit `event` about `model`: one sentence each on what happened and why, and where to look.
 
-    Where no link is given, it is the page of this run in the Prefect UI. Neither may hold rows or secrets: all of it
-    is stored by Prefect and sent to people.
+    Where no link is given, it is the page of this run in the Prefect UI. None of it may hold rows or secrets: all of it
+    is stored by Prefect and sent to people. Events of one `key` have one id, and Prefect takes an id once. `more` is
+    for automations.
     """
+    known: dict[str, Any] = {"id": uuid5(NAMESPACE_URL, f"{event}/{key}")} if key else {}
     emit_event(
         event=event,
         resource={"prefect.resource.id": f"hone.model.{model}", "prefect.resource.name": model},
-        payload={"what": what, "why": why, "link": link or _this_run(), "figures": figures},
+        payload={"what": what, "why": why, "link": link or _this_run(), "figures": dict(figures or {})} | more,
+        **known,
     )
 
 

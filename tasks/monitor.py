@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
@@ -19,6 +18,7 @@ from hone.environment import home
 from hone.errors import ConfigError, ModelError
 from hone.registry.standing import run_link, standing
 from hone.registry.versions import Version
+from tasks.events import tell
 from tasks.stage import can_pass
 
 
@@ -72,20 +72,17 @@ def announce(checked: Checked, config: str) -> None:
     """
     version, verdict = checked.version, checked.verdict
     if checked.episode.begins:
-        emit_event(
+        tell(
             "hone.drift.detected",
-            resource={"prefect.resource.id": f"hone.model.{version.name}", "prefect.resource.name": version.name},
-            id=checked.episode.id(version),
-            payload={
-                "what": f"{version.name} version {version.version} is asked other things than it was trained for",
-                "why": ", ".join(verdict.drifted),
-                "link": checked.link,
-                "figures": {finding.name: finding.adjusted for finding in verdict.findings},
-                "model": version.name,
-                "version": version.version,
-                "episode": checked.episode.number,
-                "config": config,
-            },
+            version.name,
+            what=f"{version.name} version {version.version} is asked other things than it was trained for",
+            why=", ".join(verdict.drifted),
+            link=checked.link,
+            figures={finding.name: finding.adjusted for finding in verdict.findings},
+            key=checked.episode.key(version),
+            version=version.version,
+            episode=checked.episode.number,
+            config=config,
         )
     remember(home().tracking_uri, version, verdict.decision, checked.episode)
 

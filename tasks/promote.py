@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
-from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from hone.environment import home
 from hone.registry import promote, reconcile
 from hone.registry.decision import Decision, link, markdown
 from hone.registry.journal import Entry
+from tasks.events import tell
 
 EVENTS = {"rolled back": ("hone.rolled-back", "hone.champion.changed")}
 CHANGED = ("hone.champion.changed",)
@@ -44,7 +43,7 @@ def compare(model: str, version: str, policy: str, golden: str) -> Decision:
 
 @task(name="announce candidate", persist_result=True, cache_key_fn=_once_a_flow_run)
 def _announce_candidate(decision: Decision) -> str:
-    _emit(
+    tell(
         "hone.candidate.waiting",
         decision.model,
         what=f"{decision.model} version {decision.version} waits for an approval",
@@ -122,7 +121,7 @@ def announce(model: str) -> None:
     for kept in reconcile.unannounced(journal):
         entry = kept.entry
         for event in EVENTS.get(entry.action, CHANGED):
-            _emit(
+            tell(
                 event,
                 model,
                 key=f"{model}/{entry.number}/{entry.digest}",
@@ -147,12 +146,6 @@ def artifact_key(model: str, prefix: str = "promotion") -> str:
 def _cached(cached: Any, *given: Any) -> Any:
     # The data folder is known when the flow runs, not when its module is imported.
     return cached.with_options(result_storage=home().root / "promotions")(*given)
-
-
-def _emit(event: str, model: str, key: str = "", **payload: Any) -> None:
-    resource = {"prefect.resource.id": f"hone.model.{model}", "prefect.resource.name": model}
-    known = {"id": uuid5(NAMESPACE_URL, f"{event}/{key}")} if key else {}
-    emit_event(event, resource, payload=payload, **known)  # type: ignore[arg-type]
 
 
 def _journal(model: str) -> Any:

@@ -7,7 +7,7 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from hone.artifacts import Artifact
 from hone.config import RunConfig
 from hone.errors import ValidationFailed
-from tasks import events
+from tasks.events import tell
 from tasks.stage import perform, stage_task
 
 
@@ -17,7 +17,7 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
     try:
         valid = perform("validate", {"config": config, "curate": curate, "base": base})
     except ValidationFailed as fault:
-        events.tell(
+        tell(
             "hone.validation.stopped",
             config.registration.model or config.name,
             what=f"{config.name} stopped: its rows did not pass validation",

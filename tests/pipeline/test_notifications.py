@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from tasks.events import tell
 @flow
 def told():
     link = "http://127.0.0.1:1/there"
-    tell("hone.drift.detected", "small", what="inputs of small have drifted", why="length: p 0.001", link=link, p=0.001)
+    tell("hone.drift.detected", "small", what="inputs of small have drifted", why="length: p 0.001", link=link)
     tell("hone.candidate.waiting", "small", what="version 2 of small waits", why="policy manual", link=link)
     tell("hone.champion.changed", "small", what="version 2 of small is champion", why="accuracy +0.02", link=link)
     tell("hone.rolled-back", "small", what="version 1 of small is back", why="asked by kim", link=link)
@@ -48,6 +49,21 @@ from flows.finetune import finetune
 from hone.config import load
 
 finetune(load(Path(sys.argv[1]), sys.argv[2:]))
+"""
+
+# As `hone up` does it with HONE_NOTIFY_URL.
+APPLY = """
+import sys
+from pathlib import Path
+from prefect.client.orchestration import get_client
+from hone.errors import HoneError
+from tasks.automations import automate
+
+with get_client(sync_client=True) as client:
+    try:
+        print(len(automate(client, Path(sys.argv[1]), sys.argv[2])), end="")
+    except HoneError as fault:
+        print(fault)
 """
 
 
@@ -84,19 +100,28 @@ def receiver() -> Iterator[Receiver]:
         server.shutdown()
 
 
-def set_up(workers: Workers, url: str) -> str:
-    command = [sys.executable, "-m", "tasks.notifications", str(ROOT / "deployments/automations")]
-    environment = workers.environment() | {"HONE_NOTIFY_URL": url}
-    done = subprocess.run(command, env=environment, cwd=workers.home, capture_output=True, text=True)
+def set_up(workers: Workers, url: str, folder: Path) -> str:
+    """What is said when the automations of `folder` are applied."""
+    command = [sys.executable, "-c", APPLY, str(folder), url]
+    done = subprocess.run(command, env=workers.environment(), cwd=workers.home, capture_output=True, text=True)
     return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
-def notified(workers: Workers, receiver: Receiver) -> Iterator[Receiver]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The automations that notify."""
+    folder = tmp_path_factory.mktemp("automations")
+    for file in (ROOT / "deployments/automations").glob("notify-*.yaml"):
+        shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def notified(workers: Workers, receiver: Receiver, folder: Path) -> Iterator[Receiver]:
     for _ in range(2):  # the second finds what the first has made
-        assert "6 notifications" in set_up(workers, receiver.url)
+        assert set_up(workers, receiver.url, folder) == "6"
     yield receiver
-    assert "0 notifications" in set_up(workers, "")
+    assert set_up(workers, "", folder) == "0"
     assert not [found for found in workers.client.read_automations() if found.name.startswith("notify-")]
 
 
@@ -177,8 +202,8 @@ def test_a_secret_is_nowhere_but_in_the_environment_and_the_block(
         assert not [file for file, content in kept.items() if secret.encode() in content]
 
 
-def test_a_url_that_apprise_does_not_know_is_refused_without_being_shown(workers: Workers) -> None:
-    said = set_up(workers, f"nosuchservice://{TOKEN}")
+def test_a_url_that_apprise_does_not_know_is_refused_without_being_shown(workers: Workers, folder: Path) -> None:
+    said = set_up(workers, f"nosuchservice://{TOKEN}", folder)
     assert "HONE_NOTIFY_URL: apprise knows no such URL" in said
     assert TOKEN not in said
-    assert "is neither a URL nor the TYPE/NAME of a block" in set_up(workers, "slack-webhook/no-such-block")
+    assert "is neither a URL nor the TYPE/NAME of a block" in set_up(workers, "slack-webhook/no-such-block", folder)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from uuid import UUID, uuid5
 
 from hone.drift.check import Decision
 from hone.registry.service import answering, connect
 from hone.registry.versions import Version
 
 STATE, EPISODE = "hone.drift.state", "hone.drift.episode"
-_NAMES = UUID("5f2c7a52-6d0e-4d5c-9b1f-2f0f7e0f9f5a")
 
 
 @dataclass(frozen=True)
@@ -26,9 +24,9 @@ class Episode:
     begins: bool = False
     ends: bool = False
 
-    def id(self, version: Version) -> UUID:
+    def key(self, version: Version) -> str:
         """The same for the same episode of a version: two checks at once announce one event."""
-        return uuid5(_NAMES, f"{version.uri}#{self.number}")
+        return f"{version.uri}#{self.number}"
 
 
 def episode(tags: Mapping[str, str], decision: Decision) -> Episode:

@@ -23,5 +23,5 @@ def test_an_episode_begins_once_and_another_after_it_ended() -> None:
 
 def test_one_episode_has_one_id_and_each_version_its_own() -> None:
     first, second = (Version("demo", number, "", "", {}) for number in ("1", "2"))
-    assert Episode(1).id(first) == Episode(1, begins=True).id(first)
-    assert len({Episode(1).id(first), Episode(2).id(first), Episode(1).id(second)}) == 3
+    assert Episode(1).key(first) == Episode(1, begins=True).key(first)
+    assert len({Episode(1).key(first), Episode(2).key(first), Episode(1).key(second)}) == 3
