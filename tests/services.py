@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,20 +93,24 @@ class Service:
         return next(line.split()[1] for line in self.said.splitlines() if line.startswith(f"{name} "))
 
 
-def ask(url: str, body: Any = None, password: str = "", method: str = "") -> Any:
+def ask(
+    url: str, body: Any = None, password: str = "", method: str = "", headers: Mapping[str, str] | None = None
+) -> Any:
     """The JSON that `url` answers, to the user admin where there is a password."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method or None)
+    request = urllib.request.Request(
+        url, data, {"content-type": "application/json", **(headers or {})}, method=method or None
+    )
     if password:
         request.add_header("Authorization", "Basic " + base64.b64encode(f"admin:{password}".encode()).decode())
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read() or b"null")
 
 
-def status(url: str, password: str = "") -> int:
+def status(url: str, password: str = "", **headers: str) -> int:
     """The HTTP status with which `url` answers."""
     try:
-        ask(url, password=password)
+        ask(url, password=password, headers=headers)
     except urllib.error.HTTPError as refusal:
         return refusal.code
     return 200

@@ -60,18 +60,18 @@ def marked(mark: str) -> list[psutil.Process]:
     return sorted(found, key=lambda process: process.pid)
 
 
-def end(mark: str, first: Process | None = None, grace: float = GRACE_SECONDS) -> int:
-    """End all that carry `mark`: `first` alone, then the rest, each asked before it is killed; how many there were.
+def end(mark: str, last: Process | None = None, grace: float = GRACE_SECONDS) -> int:
+    """End all that carry `mark`, each asked before it is killed; how many there were.
 
-    A worker that is asked first starts no more; what it had started is then asked, and can still say how it ended.
+    Parents are asked before their children, whom they end as they see fit; `last`, a worker, after all others, for it
+    would kill its runs before they have said that they crash.
     """
-    count = len(marked(mark))
-    if first and first.alive:
-        _ask([process for process in marked(mark) if process.pid == first.pid], grace)
-    # Children of a process that was asked may go with it: the oldest are asked first, one generation after the other.
+    count, spared = len(marked(mark)), {last.pid} if last and last.alive else set()
     while left := marked(mark):
-        pids = {process.pid for process in left}
-        _ask([process for process in left if _parent(process) not in pids], grace)
+        pids = {process.pid for process in left} - spared
+        _ask([process for process in left if process.pid in pids and _parent(process) not in pids], grace)
+        if not pids:
+            spared = set()
     return count
 
 

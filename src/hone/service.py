@@ -126,7 +126,7 @@ def up(home: Home, wanted: Mapping[str, Any], place: Path, slots: int | None, sa
             record = _start_worker(home, record, place, started)
         except BaseException:
             for part in started:
-                processes.end(record.mark(part))
+                _end(record, part)
             raise
         say(f"worker       work pool {POOL}  {_how('worker', started)}")
         say(f"deployments  {applied}")
@@ -141,10 +141,14 @@ def down(home: Home, say: Say) -> None:
         return
     with _alone(home):
         record = read(home)
-        ended = [part for part in PARTS if processes.end(record.mark(part), record.parts.get(part))]
+        ended = [part for part in PARTS if _end(record, part)]
         _announce(home, "")
         write(home, replace(record, parts={}))
     say(f"ended: {', '.join(ended)}" if ended else "nothing runs")
+
+
+def _end(record: Record, part: str) -> int:
+    return processes.end(record.mark(part), record.parts.get(part) if part == "worker" else None)
 
 
 def _how(part: str, started: list[str]) -> str:
@@ -185,7 +189,7 @@ def _start_servers(home: Home, record: Record, place: Path, started: list[str]) 
     for part in dead:
         ports[part] = _port(record.settings.host, [record.ports.get(part, 0), SERVERS[part]], set(ports.values()))
     if ports != record.ports and record.alive("worker"):
-        processes.end(record.mark("worker"), record.parts["worker"])  # it knows the old ones
+        _end(record, "worker")  # it knows the old ones
     record = replace(record, ports=ports)
     waiting = []
     for part, server in (("prefect", prefect(home, record.settings)), ("mlflow", mlflow(home, record.settings))):
@@ -207,7 +211,7 @@ def _start(
 ) -> tuple[Record, subprocess.Popen[bytes]]:
     """Start one part and record it."""
     if server.name in SERVERS:
-        processes.end(record.mark(server.name))  # what was left of it; a worker's runs go on
+        _end(record, server.name)  # what was left of it; a worker's runs go on
     port = str(record.ports.get(server.name, ""))
     own = {name: value.replace("{port}", port) for name, value in server.environment.items()}
     command = [word.replace("{port}", port) for word in server.command]

@@ -58,6 +58,11 @@ def test_a_run_by_hand_is_in_the_same_places_as_one_from_the_form(service: Servi
         assert service.ask(f"/flow_runs/{run}")["work_pool_name"] == "hone"
 
 
+def test_mlflow_answers_to_its_own_names_alone(service: Service) -> None:
+    url = f"{service.mlflow_url}/api/2.0/mlflow/experiments/get?experiment_id=0"
+    assert [status(url), status(url, Host="rebound.example")] == [200, 403]
+
+
 def test_the_form_has_the_fields_and_the_names_and_refuses_what_is_neither(service: Service) -> None:
     schema = service.ask("/deployments/name/finetune/finetune")["parameter_openapi_schema"]
     name, form = schema["properties"]["config"]["anyOf"]
@@ -133,7 +138,7 @@ def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[s
         assert [run["state_type"] for run in newest] == ["COMPLETED", "COMPLETED"]
 
         # `hone down` in the middle of a training: nothing of it is left, and the run does not stay `Running`.
-        long = small | {"training": small["training"] | {"epochs": 3000}}
+        long = small | {"training": small["training"] | {"epochs": 1000}}
         run = service.start("finetune/finetune", secrets["prefect"], config=long)
         wait_until(lambda: list(service.home.glob("store/work/train-*/checkpoints")))
         running = processes(service)

@@ -44,6 +44,28 @@ def test_all_that_carries_the_mark_is_ended_and_nothing_else(tmp_path: Path) -> 
         assert [len(processes.marked(mark)) for mark in ("ours/worker", "theirs/worker")] == [0, 2]
     finally:
         assert processes.end("theirs/worker", theirs) == 2
+        assert processes.marked("theirs/worker") == []
+
+
+def test_the_worker_is_ended_after_its_runs(tmp_path: Path) -> None:
+    script = """
+import signal, subprocess, sys, time
+RUN = '''
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('run ended', flush=True)))
+print('started', flush=True)
+time.sleep(1000)
+'''
+run = subprocess.Popen([sys.executable, '-c', RUN])
+signal.signal(signal.SIGTERM, lambda *_: (run.kill(), sys.exit()))
+time.sleep(1000)
+"""
+    log = tmp_path / "log"
+    worker, _ = processes.start([sys.executable, "-c", script], os.environ, log, tmp_path, "w")
+    while "started" not in log.read_text():
+        pass
+    assert processes.end("w", worker) == 2
+    assert log.read_text().splitlines() == ["started", "run ended"]
 
 
 def test_an_id_that_came_to_another_program_is_not_ended(tmp_path: Path) -> None:
