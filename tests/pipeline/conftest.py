@@ -122,6 +122,4 @@ def service(tmp_path_factory: pytest.TempPathFactory, base_model: Path, rows_csv
         )
         found = Service(url, home, client, deployment, config)
         yield found
-        for worker in found.workers:
-            worker.terminate()
-            worker.wait(60)
+        found.close()
