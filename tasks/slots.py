@@ -36,6 +36,7 @@ LIMIT = "gpu"
 LEASE_SECONDS = 60.0  # the least that Prefect's server accepts
 RENEW_SECONDS = 15.0  # so a server that restarts is missed three times before the lease is over
 ASK_SECONDS = 2.0
+STOP_SECONDS = 5.0
 
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 
@@ -76,7 +77,7 @@ def _wait(client: SyncPrefectClient, logger: Logger) -> UUID | None:
             return granted[0]
         else:
             if not told:
-                logger.info("Waits for a GPU slot: all are taken (prefect gcl inspect %s).", LIMIT, LIMIT)
+                logger.info("Waits for a GPU slot: all are taken (prefect gcl inspect %s).", LIMIT)
                 tell("train", "progress", Progress(0, 0, note="waits for a GPU slot"))
             told = True
             time.sleep(ASK_SECONDS)
@@ -131,13 +132,14 @@ class _Slot:
     def give_back(self) -> None:
         """Release the slot. What this cannot do, because the server is away, the guard tries for a minute."""
         self._given_back.set()
-        self._thread.join()
+        self._thread.join(STOP_SECONDS)
         with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
             if self._lease:
                 client.release_concurrency_slots_with_lease(self._lease)
             self._tell_guard("")
-        with suppress(BrokenPipeError):
+        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
             self._guard.stdin.close()  # type: ignore[union-attr]
+            self._guard.wait(STOP_SECONDS)
 
     def _hold(self, lease: UUID) -> None:
         self._lease = lease

@@ -42,6 +42,7 @@ class Workers:
     deployment: UUID
     config: dict[str, Any]
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    runs: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def work(self) -> psutil.Process:
         """The worker that runs, started if none does."""
@@ -122,7 +123,14 @@ class Workers:
         """`hone run` as a person would start it, with this server."""
         command = [str(Path(sys.executable).with_name("hone")), "run", *map(str, words)]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, env=self.environment() | more, cwd=self.home, **pipes)
+        self.runs.append(subprocess.Popen(command, env=self.environment() | more, cwd=self.home, **pipes))
+        return self.runs[-1]
+
+    def close(self) -> None:
+        """End what it has started and still runs."""
+        for process in (*self.runs, *self.workers):
+            process.terminate()
+            process.wait(60)
 
     def taken(self) -> int:
         """How many slots of the limit `gpu` are taken."""

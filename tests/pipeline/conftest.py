@@ -153,6 +153,4 @@ def workers(tmp_path_factory: pytest.TempPathFactory, base_model: Path, rows_csv
         )
         found = Workers(url, home, client, deployment, config)
         yield found
-        for worker in found.workers:
-            worker.terminate()
-            worker.wait(60)
+        found.close()

@@ -180,7 +180,7 @@ def test_a_secret_is_nowhere_but_in_the_environment_and_the_block(
 ) -> None:
     done = hone(workers, str(secretive))
     assert done.returncode == 0, done.stderr
-    query = "ingest.source.query=select nothing from nowhere"
+    query = "ingest.source.query=select text from nowhere"
     wrong = subprocess.run(
         [sys.executable, "-c", FINETUNE, str(secretive), query],
         env=workers.environment() | {"TICKETS_PASSWORD": PASSWORD},
@@ -195,7 +195,7 @@ def test_a_secret_is_nowhere_but_in_the_environment_and_the_block(
     # Prefect's database with parameters, logs, artifacts and events; MLflow's; the report; the store: all are in it.
     assert b"${TICKETS_PASSWORD}" in everything
     assert {"prefect.db", "mlflow.db", "report.html", "config.yaml"} <= {file.name for file in kept}
-    assert b"select nothing from nowhere" in everything
+    assert b"select text from nowhere" in everything
     said = json.dumps(notified.messages) + "".join(run.stdout + run.stderr for run in (done, wrong))
     for secret in (PASSWORD, TOKEN):
         assert secret not in said

@@ -114,11 +114,13 @@ def test_a_training_waits_for_a_free_slot_and_what_is_cached_needs_none(workers:
     until(lambda: waits(workers))
     assert trainings(workers) == begun
     workers.client.release_concurrency_slots_with_lease(lease)
-    assert first.wait() == 0
+    said = first.communicate()
+    assert first.returncode == 0, said
     assert workers.taken() == 0
     lease = hold(workers)
     again = workers.hone(conf, "registration.model=other")
-    assert again.wait() == 0
+    again.communicate()
+    assert again.returncode == 0
     workers.client.release_concurrency_slots_with_lease(lease)
 
 
