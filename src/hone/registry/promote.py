@@ -162,24 +162,25 @@ def carry_out(
     if not decision.passed:
         turn_down(journal, decision, who, decision.reason)
         raise PromotionRefused(decision.reason, where=f"{decision.model} version {decision.version}")
-    try:
-        expected = ready(journal, decision.version, downloads)
-    except ModelError as fault:
-        turn_down(journal, decision, who, str(fault))
-        raise PromotionRefused(str(fault), where=f"{decision.model} version {decision.version}") from fault
-    moved = move(
-        journal,
-        decision.start,
-        decision.version,
-        action="promoted",
-        who=who,
-        why=why or decision.reason,
-        figures=decision.figures(),
-        previous=decision.champion,
-        between=between,
-    )
-    between("after")
-    confirm(journal, moved, who, expected)
+    with smoke.server(journal.client.tracking_uri) as server:
+        try:
+            expected = ready(journal, decision.version, downloads, server)
+        except ModelError as fault:
+            turn_down(journal, decision, who, str(fault))
+            raise PromotionRefused(str(fault), where=f"{decision.model} version {decision.version}") from fault
+        moved = move(
+            journal,
+            decision.start,
+            decision.version,
+            action="promoted",
+            who=who,
+            why=why or decision.reason,
+            figures=decision.figures(),
+            previous=decision.champion,
+            between=between,
+        )
+        between("after")
+        confirm(journal, moved, who, expected, server)
     tell_mlflow(journal.client, decision, "promoted")
     return moved
 
@@ -194,29 +195,30 @@ def rollback(journal: Journal, *, who: str, why: str, downloads: Path) -> Record
         raise PromotionError(
             "there is no former champion", where=journal.model, fix="hone history shows what was; promote a version."
         )
-    try:
-        expected = ready(journal, start.previous, downloads)
-    except ModelError as fault:
-        raise PromotionRefused(
-            f"version {start.previous} cannot be the champion again: {fault}",
-            where=journal.model,
-            fix="Promote another: hone promote MODEL --version V.",
-        ) from fault
-    moved = move(
-        journal,
-        start,
-        start.previous,
-        action="rolled back",
-        who=who,
-        why=why,
-        figures={},
-        previous=start.champion,
-    )
-    confirm(journal, moved, who, expected)
+    with smoke.server(journal.client.tracking_uri) as server:
+        try:
+            expected = ready(journal, start.previous, downloads, server)
+        except ModelError as fault:
+            raise PromotionRefused(
+                f"version {start.previous} cannot be the champion again: {fault}",
+                where=journal.model,
+                fix="Promote another: hone promote MODEL --version V.",
+            ) from fault
+        moved = move(
+            journal,
+            start,
+            start.previous,
+            action="rolled back",
+            who=who,
+            why=why,
+            figures={},
+            previous=start.champion,
+        )
+        confirm(journal, moved, who, expected, server)
     return moved
 
 
-def ready(journal: Journal, version: str, downloads: Path) -> Contender:
+def ready(journal: Journal, version: str, downloads: Path, server: smoke.Server) -> Contender:
     """The version, loaded, once its files are proved and it answers as it will be served; else raises ModelError."""
     from hone.registry.contender import load
 
@@ -224,17 +226,17 @@ def ready(journal: Journal, version: str, downloads: Path) -> Contender:
     found = find(uri, f"{SCHEME}{journal.model}/{version}")
     integrity.check(uri, found)
     contender = load(uri, found, downloads)
-    smoke.check(uri, found.uri, contender.answer)
+    server.check(found.uri, contender.answer)
     return contender
 
 
-def confirm(journal: Journal, moved: Record, who: str, expected: Contender) -> None:
+def confirm(journal: Journal, moved: Record, who: str, expected: Contender, server: smoke.Server) -> None:
     """The serving test of what the alias `champion` means now. Where it fails the champion is put back.
 
     Raises PromotionRefused then.
     """
     try:
-        smoke.check(journal.client.tracking_uri, f"{SCHEME}{journal.model}@{champion.CHAMPION}", expected.answer)
+        server.check(f"{SCHEME}{journal.model}@{champion.CHAMPION}", expected.answer)
     except ModelError as fault:
         put_back(journal, moved, who, str(fault))
         raise PromotionRefused(

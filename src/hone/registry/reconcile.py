@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ChampionMoved, ConfigError, DataError, ModelError, PromotionError, PromotionRefused
+from hone.registry import smoke
 from hone.registry.champion import CHAMPION, Standing, aliases_of, note, standing
 from hone.registry.decision import Decision
 from hone.registry.journal import Journal, Record
@@ -69,12 +70,13 @@ def _confirm_the_last(journal: Journal, downloads: Path) -> None:
     last = moves[-1]
     if aliases_of(journal.client, journal.model).get(CHAMPION, "") != last.entry.to_version:
         return
-    try:
-        confirm(journal, last, WATCH, ready(journal, last.entry.to_version, downloads))
-    except PromotionRefused:
-        return  # put back, and journalled
-    except ModelError as fault:
-        put_back(journal, last, WATCH, str(fault))
+    with smoke.server(_uri(journal)) as server:
+        try:
+            confirm(journal, last, WATCH, ready(journal, last.entry.to_version, downloads, server), server)
+        except PromotionRefused:
+            return  # put back, and journalled
+        except ModelError as fault:
+            put_back(journal, last, WATCH, str(fault))
 
 
 def _by_hand(journal: Journal, start: Standing, now: str, downloads: Path, enforce: bool) -> None:

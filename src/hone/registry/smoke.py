@@ -8,8 +8,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
 
 from hone.errors import ModelError
 
@@ -20,51 +23,90 @@ _CHILD = """
 import json, sys
 sys.modules["hone"] = None
 import mlflow
-uri, name = json.loads(sys.argv[1])
-mlflow.set_tracking_uri(uri)
-model = mlflow.pyfunc.load_model(name)
-asked = model.input_example
-told = {"asked": asked.to_dict("records"), "answers": model.predict(asked).to_dict("records")}
-print(%r + json.dumps(told, default=lambda value: value.item() if hasattr(value, "item") else list(value)))
+mlflow.set_tracking_uri(sys.argv[1])
+for line in sys.stdin:
+    model = mlflow.pyfunc.load_model(line.strip())
+    asked = model.input_example
+    told = {"asked": asked.to_dict("records"), "answers": model.predict(asked).to_dict("records")}
+    print(sys.argv[2] + json.dumps(told, default=lambda value: value.item() if hasattr(value, "item") else list(value)))
+    sys.stdout.flush()
 """
 
+Answers = Sequence[Mapping[str, Any]]
 
-def answers(tracking_uri: str, uri: str) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
-    """The input example of the model `models:/NAME/V` or `models:/NAME@ALIAS`, and what it is answered with.
 
-    Raises ModelError where the model cannot be loaded or does not answer within ten minutes.
+class Server:
+    """A process that loads models as MLflow's own server does, and asks each its input example.
+
+    It serves both tests of a move: what takes its time are the imports (10 s of processor, a load 1 s), and a champion
+    that does not answer is to be put back soon.
     """
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-P", "-c", _CHILD % MARK, json.dumps([tracking_uri, uri])]
-    with tempfile.TemporaryDirectory() as elsewhere:
+
+    def __init__(self, process: subprocess.Popen[str], errors: IO[str]) -> None:
+        self._process, self._errors = process, errors
+
+    def answers(self, uri: str) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
+        """The input example of the model `models:/NAME/V` or `models:/NAME@ALIAS`, and what it is answered with.
+
+        Raises ModelError where the model cannot be loaded or does not answer within ten minutes.
+        """
+        late = threading.Timer(SECONDS, self._process.kill)
+        late.start()
         try:
-            done = subprocess.run(
-                command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise _refused(uri, f"no answer within {SECONDS} seconds") from None
-    told = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
-    if done.returncode or not told:
-        last = [line for line in done.stderr.splitlines() if line.strip()][-3:]
-        raise _refused(uri, "; ".join(last) or f"its process ended with {done.returncode}")
-    found = json.loads(told[-1].removeprefix(MARK))
-    return found["asked"], found["answers"]
+            told = self._ask(uri)
+        finally:
+            late.cancel()
+        if not told:
+            self._errors.seek(0)
+            last = [line.strip() for line in self._errors.read().splitlines() if line.strip()][-3:]
+            raise _refused(uri, "; ".join(last) or f"no answer within {SECONDS} seconds")
+        found = json.loads(told.removeprefix(MARK))
+        return found["asked"], found["answers"]
+
+    def check(self, uri: str, expected: Callable[[Sequence[dict[str, str]]], Answers]) -> list[dict[str, Any]]:
+        """What the served model answers, which is what `expected` says of its input example; else raises ModelError."""
+        asked, found = self.answers(uri)
+        for row, told, wanted in zip(asked, found, expected(asked), strict=True):
+            for name, value in told.items():
+                if not same(value, wanted[name]):
+                    raise _refused(
+                        uri,
+                        f"served it answers {str(row)[:200]} with {name} {str(value)[:100]}; the weights that were"
+                        f" judged say {str(wanted[name])[:100]}",
+                    )
+        return found
+
+    def _ask(self, uri: str) -> str:
+        """The line that answers; '' where the process ends without."""
+        process = self._process
+        try:
+            assert process.stdin and process.stdout
+            os.write(process.stdin.fileno(), f"{uri}\n".encode())
+        except BrokenPipeError:  # it ended already: what it said tells why
+            return ""
+        return next((line for line in process.stdout if line.startswith(MARK)), "")
 
 
-def check(
-    tracking_uri: str, uri: str, expected: Callable[[Sequence[dict[str, str]]], Sequence[Mapping[str, Any]]]
-) -> list[dict[str, Any]]:
-    """What the served model answers, which is what `expected` says of its input example; else raises ModelError."""
-    asked, found = answers(tracking_uri, uri)
-    for row, told, wanted in zip(asked, found, expected(asked), strict=True):
-        for name, value in told.items():
-            if not same(value, wanted[name]):
-                raise _refused(
-                    uri,
-                    f"served it answers {str(row)[:200]} with {name} {str(value)[:100]}; the weights that were"
-                    f" judged say {str(wanted[name])[:100]}",
-                )
-    return found
+@contextmanager
+def server(tracking_uri: str) -> Iterator[Server]:
+    """Within the block a process that serves, without Hone and in a directory of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-P", "-c", _CHILD, tracking_uri, MARK]
+    with tempfile.TemporaryDirectory() as elsewhere, (Path(elsewhere) / "errors").open("w+") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=elsewhere,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        with process:
+            try:
+                yield Server(process, errors)
+            finally:
+                process.kill()
 
 
 def same(one: Any, other: Any) -> bool:
