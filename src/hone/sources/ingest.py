@@ -51,7 +51,7 @@ class _Account:
             "read": self.read,
             "rows": self.read - self.refused,
             "refused": self.refused,
-            "later": self.later,
+            **({"later": self.later} if self.later else {}),
             "reasons": dict(self.reasons.most_common()),
             "sources": dict(self.sources),
         }
@@ -78,9 +78,9 @@ def ingest(
     whose columns have our names, those that it has in another form, or raises ValueError, which refuses it. Where rows
     look like data of another objective than the one called `objective`, errors say so. With `until` rows are left out
     whose time, in the source's column `time`, is after it; a row without one is refused.
-    Facts: read, rows, refused (read = rows + refused), later (left out), reasons, sources. Raises DataError where a
-    column is in no row, and where more than `max_refused` (a share) of the rows are refused; ConfigError at a mapping
-    of no column.
+    Facts: read, rows, refused (read = rows + refused), later (left out, if any), reasons, sources. Raises DataError
+    where a column is in no row, and where more than `max_refused` (a share) of the rows are refused; ConfigError at a
+    mapping of no column.
     """
     required, kept = _wanted(columns, rename, keep)
     account = _Account(objective)
