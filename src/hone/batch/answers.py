@@ -12,7 +12,7 @@ from hone.artifacts import Artifact, Product, Recipe
 from hone.batch.request import LIBRARIES, Batch
 from hone.batch.rows import REASON, Shard
 from hone.environment import Home
-from hone.errors import DataError
+from hone.errors import DataError, ModelError
 from hone.process_environment import ALL_CORES, environment
 from hone.recipes import code_digests, versions
 from hone.registry.integrity import check
@@ -82,7 +82,7 @@ def ask_each(ask: Ask, refusals: tuple[type[Exception], ...], frame: pd.DataFram
         half = len(frame) // 2
         return [*ask_each(ask, refusals, frame[:half]), *ask_each(ask, refusals, frame[half:])]
     if len(told) != len(frame):
-        raise AssertionError(f"the model gave {len(told)} answers to {len(frame)} rows")
+        raise ModelError(f"gave {len(told)} answers to {len(frame)} rows", fix="Register it again.")
     return told
 
 

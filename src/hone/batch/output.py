@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.artifacts import Artifact, file_digest
+from hone.artifacts import Artifact, digest_of, file_digest
 from hone.batch import rows as given_rows
 from hone.batch.answers import ANSWERS, arrow_type
 from hone.batch.request import Batch
@@ -69,7 +69,7 @@ def commit(batch: Batch, rows: Artifact, answers: Sequence[Artifact], home: Home
     out = Path(batch.request.output).absolute()
     shards = given_rows.shards(rows)
     tell("write", "started", [])
-    with home.store.lock("batch-output", batch.key):
+    with home.store.lock("batch-output", digest_of(str(out))[:20]):
         account = finished(batch, home)
         if not account:
             account = _account(batch, rows, answers, out)

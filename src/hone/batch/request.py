@@ -106,6 +106,10 @@ def settle(request: Request, home: Home) -> Batch:
     Raises ModelError where there is no such version or its files are not those that were registered, ConfigError for
     columns the model does not take, and as the source does.
     """
+    if "://" in request.output:
+        raise ConfigError(
+            "outputs are written to this machine's disks", where=f"output {request.output}", fix="Give it a path."
+        )
     version = find(home.tracking_uri, _uri(request))
     place = check(home.tracking_uri, version, reuse=True)
     about = _about(place, version.uri)

@@ -1,0 +1,57 @@
+"""Values of several types in one column, within a shard and between shards."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pyarrow as pa
+import pytest
+
+from hone.batch.output import _as, _one_type
+from hone.batch.rows import _array
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1, None, 2], pa.int64()),
+        ([1, 2.5], pa.float64()),
+        ([date(2026, 1, 2), None], pa.date32()),
+        ([[1], [2, 3], None], pa.list_(pa.int64())),
+        ([None, None], pa.null()),
+        ([1, "a", None], pa.string()),
+        ([2**70, 1], pa.string()),
+        (["\ud800", "a"], pa.string()),
+        ([{"a": 1}, [1]], pa.string()),
+    ],
+)
+def test_a_column_has_the_type_of_its_values_or_is_text(values: list[object], kind: pa.DataType) -> None:
+    found = _array(values)
+    assert found.type == kind
+    assert [value is None for value in found.to_pylist()] == [value is None for value in values]
+
+
+@pytest.mark.parametrize(
+    ("types", "kind"),
+    [
+        ([pa.int64(), pa.null(), pa.int64()], pa.int64()),
+        ([pa.int64(), pa.float64()], pa.float64()),
+        ([pa.int64(), pa.string()], pa.string()),
+        ([pa.null()], pa.string()),
+        ([pa.list_(pa.null()), pa.list_(pa.string())], pa.list_(pa.string())),
+        ([pa.struct([("a", pa.int64())]), pa.struct([("b", pa.string())])], None),
+        ([pa.bool_(), pa.int64()], pa.string()),
+    ],
+)
+def test_shards_agree_on_a_type_that_holds_all_values(types: list[pa.DataType], kind: pa.DataType | None) -> None:
+    found = _one_type(types)
+    assert found == kind or kind is None
+    for each in types:  # every shard's column becomes it
+        given = pa.table({"x": pa.nulls(3, each)})
+        assert _as(given, "x", found).type == found
+    assert _as(pa.table({"y": [1, 2]}), "x", found).null_count == 2
+
+
+def test_text_of_a_number_is_what_a_person_would_write() -> None:
+    given = pa.table({"x": [1.5, None, 2.0]})
+    assert _as(given, "x", pa.string()).to_pylist() == ["1.5", None, "2.0"]
