@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, GetJsonSchemaHandler
+from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -20,25 +21,34 @@ def names() -> list[str]:
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
-def chosen(value: Any) -> Any:
-    """The configuration that a name stands for; all else as it is. Raises ValueError for a name that is not there."""
-    if not isinstance(value, str):
-        return value
-    if value not in names():
-        raise ValueError(f"is not the name of a file in {FOLDER}: there are {', '.join(names())}")
-    try:
-        return load(FOLDER / f"{value}.yaml")
-    except ConfigError as fault:
-        raise ValueError(str(fault)) from None
+def chosen(config: RunConfig | str) -> RunConfig:
+    """The configuration itself, or that of the file in conf/ with this name, or of the YAML file with this path.
+
+    Raises ConfigError for a name that is not there, and as `hone.config.load` does.
+    """
+    if isinstance(config, RunConfig):
+        return config
+    if config.endswith((".yaml", ".yml")):
+        return load(Path(config))
+    if config not in names():
+        there = ", ".join(names()) or "none"
+        raise ConfigError("is not the name of a file in conf/", where=config, fix=f"There are: {there}.")
+    return load(FOLDER / f"{config}.yaml")
 
 
-class _OrName:
-    """Adds the names to the form, as they were when the deployment was applied."""
+def name_of(config: Any) -> str:
+    """How a run is named before its configuration is read: a RunConfig, its tree of plain values, or a file's name."""
+    if isinstance(config, RunConfig):
+        return config.name
+    return str(config["name"]) if isinstance(config, Mapping) else Path(str(config)).stem
+
+
+class _Form:
+    """The names as they were when the deployment was applied, or the form."""
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        name = {"type": "string", "enum": names(), "title": "A file in conf/"}
-        form = handler(core)
-        return {"anyOf": [name, form]} if name["enum"] else form
+        form, text = handler(core)["anyOf"]
+        return {"anyOf": [text | {"enum": names(), "title": "A file in conf/"}, form]} if names() else form
 
 
-Choice = Annotated[RunConfig, BeforeValidator(chosen), _OrName()]
+Choice = Annotated[RunConfig | str, _Form()]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from prefect import flow
+from prefect.runtime import flow_run
 
-from flows.choice import Choice
+from flows.choice import Choice, chosen, name_of
 from hone.artifacts import Artifact
+from hone.config import RunConfig
 from tasks.base import make_base
 from tasks.curate import curate
 from tasks.evaluate import evaluate
@@ -17,10 +19,20 @@ from tasks.train import train
 from tasks.validate import validate
 
 
-@flow(name="finetune", flow_run_name="finetune {config.name}", persist_result=False)
+def _run_name() -> str:
+    return f"finetune {name_of(flow_run.parameters['config'])}"
+
+
+@flow(name="finetune", flow_run_name=_run_name, persist_result=False)
 def finetune(config: Choice) -> Artifact:
-    """Fine-tune a base model on curated rows, judge it against baselines, and register it as a candidate."""
-    config = settled(config)
+    """Fine-tune a base model on curated rows, judge it against baselines, and register it as a candidate.
+
+    config: field by field, or a file of conf/ by its name.
+    """
+    return _line(settled(chosen(config)))
+
+
+def _line(config: RunConfig) -> Artifact:
     rows = ingest(config)
     splits = curate(config, rows)
     base = make_base(config, splits) if config.model.scratch else None

@@ -7,8 +7,8 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.chosen import chosen, name_of
-from hone.config import RunConfig, SourcePart
+from flows.choice import Choice, chosen, name_of
+from hone.config import SourcePart
 from tasks.monitor import announce, check
 
 
@@ -18,7 +18,7 @@ def _run_name() -> str:
 
 
 @flow(name="monitor", flow_run_name=_run_name, persist_result=False)
-def monitor(config: RunConfig | str = "", model: str = "", inputs: SourcePart | None = None) -> State[None]:
+def monitor(config: Choice | None = None, model: str = "", inputs: SourcePart | None = None) -> State[None]:
     """Compare recent inputs with the rows that a model's champion was made from; drift emits one event an episode.
 
     Give a configuration (the form, or a file's name in conf/), or a model's name: then its own configuration is taken.

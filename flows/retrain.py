@@ -11,10 +11,9 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.chosen import chosen, name_of
+from flows.choice import Choice, chosen, name_of
 from flows.finetune import finetune
 from hone.artifacts import Artifact
-from hone.config import RunConfig
 from hone.retraining import as_of as at
 from hone.retraining import dates
 from tasks.ingest import ingest
@@ -30,7 +29,7 @@ def _run_name() -> str:
 
 @flow(name="retrain", flow_run_name=_run_name, persist_result=False)
 def retrain(
-    config: RunConfig | str,
+    config: Choice,
     min_new_rows: Annotated[int, Field(ge=0, description="Wait until so many rows are new by content.")] = 1,
     as_of: Annotated[date | datetime | None, Field(description="Train on the rows as of then.")] = None,
     until: Annotated[date | datetime | None, Field(description="The last of a range of dates from as_of.")] = None,
