@@ -194,6 +194,9 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
     """The automations are those that are shipped; a marker event after the checks says that all before it was heard."""
     from prefect.events import emit_event
 
+    from hone.drift.episodes import Episode
+    from hone.registry.versions import Version
+
     drifted, same = rows(house.folder, "drifted.csv", 200, 13, OTHER), rows(house.folder, "good.csv", 200, 14)
 
     def started(by: str) -> list[Any]:
@@ -209,6 +212,14 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
         assert check(house, drifted).name == "Drift"
     assert house.tags()["hone.drift.episode"] == "1"
     [run] = awaited(lambda: started("drift"))
+    # A check at the same time announces the same episode: an event with the same id, which is taken once.
+    version = Version("small", "1", "", "", {})
+    emit_event(
+        "hone.drift.detected",
+        resource={"prefect.resource.id": "hone.model.small"},
+        id=Episode(1).id(version),
+        payload={"config": str(house.conf)},
+    )
     heard(1)
     assert len(started("drift")) == 1
     # It is told which configuration is meant, and says in its name what started it, once it runs.
