@@ -16,6 +16,7 @@ from hone.objectives import OBJECTIVES
 from hone.objectives.objective import Objective, Raw, Targets
 from hone.objectives.reading import Reader
 from hone.objectives.tokenizer import load_tokenizer
+from hone.registry.integrity import check
 from hone.registry.versions import Version, directory
 
 if TYPE_CHECKING:
@@ -67,8 +68,10 @@ class Contender:
 def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
     """The version, on the best device there is.
 
-    Raises ModelError where it was not registered by Hone, or learned an objective that is not installed.
+    Raises ModelError where it was not registered by Hone, its files are not those that were registered, or it learned an
+    objective that is not installed.
     """
+    check(tracking_uri, version, reuse=True)
     place = directory(tracking_uri, version, downloads)
     about = place / "objective.json"
     if not about.is_file():
