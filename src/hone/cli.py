@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hone.commands import batch, drift, promotion, service
+from hone.commands.orchestration import orchestrated
 from hone.environment import DEFAULTS, Home, home
 from hone.errors import HoneError
-from hone.service import check_stores, join
+from hone.service import join
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,36 +91,20 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _line(config: RunConfig, data: Home, console: Console) -> None:
-    """Run the flow, with the Prefect server of the environment or one of our own."""
-    from hone import servers
+    """Run the flow."""
     from hone.line import run_ahead, stages_of
-    from hone.registry.service import check, prepare
+    from hone.registry.service import prepare
     from hone.view import watching
 
-    # Prefect's logs go to its UI; the terminal shows the stages.
-    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-    os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] = "hone"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    check_stores(data)
-    check(data.tracking_uri)
-    # A new MLflow store takes seconds to make: meanwhile the Prefect server starts and the first rows are read.
-    # Not a daemon: what it has begun it ends, however soon the run does.
-    threading.Thread(target=_prepare_quietly, args=(prepare, data)).start()
     with watching(stages_of(config), console):
-        with ExitStack() as stack:
-            url = servers.configured_prefect()
-            server = None if url else servers.prefect_server(data)
-            if server:
-                os.environ["PREFECT_HOME"] = str(data.prefect)
-                root = stack.enter_context(servers.starting(server))
-                url = root + "/api"
-            # Prefect reads its settings when it is imported, which takes about as long as the server needs to start.
-            os.environ["PREFECT_API_URL"] = url
+        with orchestrated(data) as starting:
+            # A new MLflow store takes seconds to make: meanwhile the Prefect server starts and the first rows are read.
+            # Not a daemon: what it has begun it ends, however soon the run does.
+            threading.Thread(target=_prepare_quietly, args=(prepare, data)).start()
             from flows.finetune import finetune
 
-            if server:
-                # The first start in a data folder makes a database, half a minute's work on one core.
-                run_ahead(config, data, lambda: not servers.healthy(root, server.health))
+            # The first start in a data folder makes a database, half a minute's work on one core.
+            run_ahead(config, data, starting)
         finetune(config)
 
 

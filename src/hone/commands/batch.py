@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from hone.commands.orchestration import orchestrated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,26 +92,11 @@ def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
 
 
 def _run(request: Request, data: Home, console: Console) -> dict[str, Any]:
-    """Run the flow with the Prefect server of the environment, or one of our own."""
-    from contextlib import ExitStack
-
-    from hone import servers
-    from hone.registry.service import check
+    """Run the flow."""
     from hone.view import watching
 
-    # Prefect's logs go to its UI; the terminal shows the steps.
-    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-    os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] = "hone"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    check(data.tracking_uri)
     with watching(["read", "predict", "write"], console):
-        with ExitStack() as stack:
-            url = servers.configured_prefect()
-            if not url:
-                os.environ["PREFECT_HOME"] = str(data.prefect)
-                url = stack.enter_context(servers.starting(servers.prefect_server(data))) + "/api"
-            # Prefect reads its settings when it is imported, which takes about as long as the server needs to start.
-            os.environ["PREFECT_API_URL"] = url
+        with orchestrated(data):
             from flows.batch_predict import batch_predict
         account: dict[str, Any] = batch_predict(**{name: getattr(request, name) for name in type(request).model_fields})
     return account

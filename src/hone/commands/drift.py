@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+
+from hone.commands.orchestration import orchestrated
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,7 +22,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def monitor(arguments: argparse.Namespace) -> int:
     """Check once and print what was found; 0 whether it is drift or not."""
-    from hone import servers
+    from pydantic import TypeAdapter
+
     from hone.config import SourcePart, load
     from hone.environment import home
     from hone.errors import ConfigError
@@ -30,17 +32,10 @@ def monitor(arguments: argparse.Namespace) -> int:
     if not arguments.inputs and config.monitoring.inputs is None:
         fix = "Give --inputs PATH, or set monitoring.inputs in the configuration."
         raise ConfigError("says not where recent inputs are", where=str(arguments.config), fix=fix)
-    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-    url = servers.configured_prefect()
-    if not url:
-        os.environ["PREFECT_HOME"] = str(data.prefect)
-        url = servers.use(servers.prefect_server(data)) + "/api"
-    os.environ["PREFECT_API_URL"] = url
-    from flows.monitor import monitor as flow
+    with orchestrated(data):
+        from flows.monitor import monitor as flow
 
     given = [str(Path(path).absolute()) if "://" not in path else path for path in arguments.inputs]
-    from pydantic import TypeAdapter
-
     inputs = TypeAdapter(SourcePart).validate_python({"kind": "files", "paths": given}) if given else None
     state = flow(config, inputs=inputs, return_state=True)
     state.result()

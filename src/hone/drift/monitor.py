@@ -21,8 +21,7 @@ from hone.environment import Home
 from hone.errors import DataError, ModelError, ServiceError
 from hone.objectives import OBJECTIVES
 from hone.objectives.objective import Objective
-from hone.registry import versions
-from hone.registry.integrity import check
+from hone.registry import integrity, versions
 from hone.registry.service import as_default
 from hone.registry.standing import fetch
 from hone.registry.versions import SCHEME, Version
@@ -167,7 +166,7 @@ def _load(version: Version, home: Home) -> Any:
     import mlflow
 
     with as_default(home.tracking_uri):
-        return mlflow.pyfunc.load_model(str(check(home.tracking_uri, version, reuse=True)))
+        return mlflow.pyfunc.load_model(str(integrity.check(home.tracking_uri, version, reuse=True)))
 
 
 def _said(model: Any, rows: Sequence[recent.Row], objective: Objective, names: Sequence[str]) -> dict[str, list[Any]]:

@@ -68,8 +68,8 @@ class Contender:
 def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
     """The version, on the best device there is.
 
-    Raises ModelError where it was not registered by Hone, its files are not those that were registered, or it learned an
-    objective that is not installed.
+    Raises ModelError where it was not registered by Hone, its files are not those that were registered, or it learned
+    an objective that is not installed.
     """
     check(tracking_uri, version, reuse=True)
     place = directory(tracking_uri, version, downloads)

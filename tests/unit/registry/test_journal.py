@@ -145,9 +145,10 @@ def test_a_holder_that_was_held_up_may_not_move_any_more() -> None:
 @pytest.mark.parametrize("store", ["sqlite", "server"])
 def test_of_two_at_once_exactly_one_wins(store: str, made: Made, tracking_uri: str, tmp_path: Path) -> None:
     from hone.environment import Home
-    from hone.servers import mlflow_server, use
+    from hone.servers import use
+    from hone.service_parts import Settings, mlflow
 
-    uri = use(mlflow_server(Home(tmp_path))) if store == "server" else tracking_uri
+    uri = use(mlflow(Home(tmp_path), Settings())) if store == "server" else tracking_uri
     made(uri=uri)
     journals = [Journal(connect(uri), "tiny") for _ in range(2)]
     barrier = threading.Barrier(2)
