@@ -20,7 +20,7 @@ from hone.registry.journal import Journal
 from hone.registry.promote import open_journal
 from tests.tiny_versions import MODEL, Versions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SERVE = """
 from prefect import serve
