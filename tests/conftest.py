@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from tests.postgresql import Cluster, throw_away
+from tests.services import Service
+from tests.small_line import topic_base, topic_rows
 
 if TYPE_CHECKING:
     from tests.tiny_versions import Versions
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 # Tiny models are done before a second thread has woken; on a busy machine waiting threads take most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("HONE_SHARED", Path(__file__).parents[2] / "shared"))
 
 
@@ -40,6 +45,7 @@ def postgresql() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
 def trained_versions(tmp_path_factory: pytest.TempPathFactory) -> Versions:
     """Two versions of a tiny classifier, trained and registered once; tests take a copy (`tiny_versions.copy`)."""
     from tests.tiny_versions import train_versions
@@ -56,6 +62,49 @@ def versions(trained_versions: Versions, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     return copy(trained_versions, tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base model of the small line."""
+    return topic_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def rows_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its 300 rows."""
+    return topic_rows(tmp_path_factory.mktemp("data") / "rows.csv")
+
+
+@pytest.fixture(scope="session")
+def small(base_model: Path, rows_csv: Path) -> dict[str, Any]:
+    """The configuration of the small line."""
+    return {
+        "name": "small",
+        "ingest": {"source": {"kind": "files", "paths": [str(rows_csv)]}, "columns": {"label": "topic"}},
+        "curation": {"steps": [{"kind": "normalize"}, {"kind": "filters"}, {"kind": "duplicates"}]},
+        "model": {"base": str(base_model)},
+        "tokenization": {"max_length": 32},
+        "training": {"epochs": 10, "batch_size": 16, "learning_rate": 5.0e-3},
+        "evaluation": {"resamples": 200},
+    }
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory, small: dict[str, Any]) -> Path:
+    """A project's folder: the configurations that are shipped and small.yaml, and the deployments."""
+    place = tmp_path_factory.mktemp("place")
+    shutil.copytree(ROOT / "conf", place / "conf")
+    (place / "conf" / "small.yaml").write_text(yaml.safe_dump(small))
+    shutil.copytree(ROOT / "deployments", place / "deployments")
+    return place
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, place: Path) -> Iterator[Service]:
+    """The service of a data folder of its own, which ends with the tests."""
+    with Service(tmp_path_factory.mktemp("service") / "hone", place).running() as service:
+        yield service
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
-"""Which objective is tried with which families and methods, on what rows; and the table of it in docs/families.md.
+"""Which objective is tried with which families and methods, on what rows; and the tables of it in docs/families.md.
 
-A row of CASES is all that a new objective needs here.
+A line of CASES is all that a new objective needs here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 
 from hone.objectives import OBJECTIVES
 from hone.objectives.objective import Objective
-from hone.objectives.tokenizer import load_tokenizer
+from hone.tokenization import tokenize
 from tests.tiny_bases import FAMILIES, WORDS, tiny
+from tests.tiny_training import without_dropout
 
 Row = Mapping[str, str]
 
+LONGEST = 24  # tokens of a row
 ENCODERS = ("bert", "roberta", "xlnet")
 PAIRS = ("t5", "bart")
 DECODERS = ("gpt2", "llama", "mistral", "phi", "gemma", "olmo", "qwen")
@@ -41,57 +43,158 @@ def coloured(count: int) -> list[Row]:
     return [{"text": " ".join(row["text"]), "label": row["text"][-1]} for row in rows]
 
 
+def several(count: int) -> list[Row]:
+    """The same with a list of labels: the colour, perhaps a second one."""
+    return [
+        {"text": row["text"], "labels": json.dumps([row["label"]] + ["lost"] * ("lost" in row["text"]))}
+        for row in coloured(count)
+    ]
+
+
+def counted(count: int) -> list[Row]:
+    """The same with a number: how many words there are."""
+    return [{"text": row["text"], "label": str(len(row["text"].split()))} for row in coloured(count)]
+
+
+def tagged(count: int) -> list[Row]:
+    """The same with a tag for each word: the colour is an entity."""
+    found = [row["text"].split() for row in coloured(count)]
+    return [
+        {"tokens": json.dumps(words), "tags": json.dumps(["O"] * (len(words) - 1) + ["B-colour"])} for words in found
+    ]
+
+
+def asked(count: int) -> list[Row]:
+    """Questions which colour there is in the same sentences, and some without one."""
+    rows = []
+    for number, row in enumerate(coloured(count)):
+        there = number % 4 < 3
+        context = row["text"] if there else row["text"].rpartition(" ")[0] or "the card"
+        answers = {"text": [row["label"]], "answer_start": [context.rindex(row["label"])]} if there else NO_ANSWER
+        rows.append({"question": "where is the word", "context": context, "answers": json.dumps(answers)})
+    return rows
+
+
+NO_ANSWER: dict[str, list[Any]] = {"text": [], "answer_start": []}
+
+
+def plain(count: int) -> list[Row]:
+    """The same sentences and nothing else."""
+    return [{"text": row["text"]} for row in coloured(count)]
+
+
+def paired(count: int) -> list[Row]:
+    """The same sentences, each with its last word."""
+    return [
+        {"anchor": row["text"], "positive": f"the {row['label']} word", "negatives": "[]"} for row in coloured(count)
+    ]
+
+
+def rewritten(count: int) -> list[Row]:
+    """The same sentences to be written as their last word, twice."""
+    return [{"text": row["text"], "target": f"{row['label']} {row['label']}"} for row in coloured(count)]
+
+
+def _turn(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
+
+
+def talked(count: int) -> list[Row]:
+    """The same sentences, answered with their last word."""
+    turns = [[_turn("user", row["text"]), _turn("assistant", row["label"])] for row in coloured(count)]
+    return [{"messages": json.dumps(each)} for each in turns]
+
+
+def preferred(count: int) -> list[Row]:
+    """The same sentences; their last word is the better answer."""
+    return [
+        {
+            "prompt": json.dumps([_turn("user", row["text"])]),
+            "chosen": json.dumps([_turn("assistant", row["label"])]),
+            "rejected": json.dumps([_turn("assistant", "money please")]),
+        }
+        for row in coloured(count)
+    ]
+
+
 @dataclass(frozen=True)
 class Case:
-    """An objective, the families it is for, and `rows(count)` for it."""
+    """An objective, the families it is for, `rows(count)` for it, its options, and the methods it is tried with."""
 
     objective: str
     families: Sequence[str]
     rows: Callable[[int], Sequence[Row]]
     options: Mapping[str, Any] = field(default_factory=dict)
+    methods: Sequence[str] = ("full", "lora")
 
     def build(self) -> Objective:
         """The objective."""
         return OBJECTIVES[self.objective](**self.options)
 
 
-CASES = (Case("text-classification", (*ENCODERS, *PAIRS, *DECODERS), coloured),)
+ALL = (*ENCODERS, *PAIRS, *DECODERS)
+CASES = (
+    Case("text-classification", ALL, coloured, methods=tuple(METHODS)),
+    Case("multi-label-classification", ALL, several),
+    Case("regression", ALL, counted),
+    Case("token-classification", ENCODERS, tagged),
+    Case("question-answering", ENCODERS, asked, {"stride": 2}),
+    Case("masked-lm", ENCODERS, plain, {"masked": 0.4}),
+    Case("embedding", ENCODERS, paired),
+    Case("causal-lm", DECODERS, plain, {"max_new_tokens": 2}),
+    Case("chat", DECODERS, talked, {"generate": 2, "max_new_tokens": 2}),
+    Case("preference", DECODERS, preferred, {"answer_tokens": 2}),
+    Case("seq2seq", PAIRS, rewritten, {"max_target_length": 4}),
+    Case("span-corruption", PAIRS, plain, {"max_new_tokens": 2, "noise": 0.4}),
+)
+# Where there is no such head, or no such token.
+REFUSED = {("masked-lm", "xlnet"), ("span-corruption", "bart")}
+TALK = "{% for turn in messages %}{{ turn.role + ' ' + turn.content + ' ' + eos_token + ' ' }}{% endfor %}"
+TEMPLATE = TALK + "{% if add_generation_prompt %}{{ 'assistant' }}{% endif %}"
 
 
 def make(case: Case, family: str, place: Path) -> tuple[Path, Path]:
-    """A base model without dropout of the family, and the tokens of 24 rows, as the tokenize stage leaves them."""
+    """A base model without dropout of the family, and the tokens of 24 rows, as the tokenize stage makes them."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    base, tokens = tiny(family, place / "base"), place / "tokens"
-    file = base / "config.json"
-    config = json.loads(file.read_text("utf8"))
-    still = {name: 0.0 for name in config if "dropout" in name or name.endswith("_pdrop") or name == "drop_rate"}
-    file.write_text(json.dumps(config | still), "utf8")
-    objective, tokenizer, rows = case.build(), load_tokenizer(base), case.rows(24)
-    columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in objective.columns}
+    words = [*WORDS, "user", "assistant"]
+    base = without_dropout(tiny(family, place / "base", words=words, template=TEMPLATE if family in DECODERS else ""))
+    rows, splits, tokens = case.rows(24), place / "splits", place / "tokens"
+    columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in rows[0]}
     table = pa.table({"id": pa.array([f"rows:{i}" for i in range(len(rows))], pa.string()), **columns})
-    targets = objective.targets(table)
+    splits.mkdir()
     tokens.mkdir()
-    (tokens / "targets.json").write_text(json.dumps(targets), "utf8")
     for split, part in (("train", table.slice(0, 12)), ("valid", table.slice(12, 6)), ("test", table.slice(18))):
-        encoded = objective.encode(part, tokenizer, 16, targets)
-        with pa.ipc.new_file(tokens / f"{split}.arrow", encoded.schema) as sink:
-            sink.write_table(encoded)
+        pq.write_table(part, splits / f"{split}.parquet")
+    tokenize(splits, tokens, base=base, objective=case.build(), max_length=LONGEST, max_truncated=0.0)
     return base, tokens
 
 
 def table(results: Mapping[tuple[str, str, str], str]) -> str:
-    """docs/families.md, from what came of each (objective, family, method): a word, or `no: why`."""
-    parts = [_HEAD]
-    for case in CASES:
-        parts += [f"\n## {case.objective}\n", f"| family | model | {' | '.join(METHODS)} |"]
-        parts.append("| --- | --- |" + " --- |" * len(METHODS))
-        reasons: dict[str, int] = {}
-        for family in case.families:
-            cells = [_cell(results[case.objective, family, method], reasons) for method in METHODS]
-            parts.append(f"| {family} | {FAMILIES[family].model} | {' | '.join(cells)} |")
-        parts += [""] + [f"{number}. {reason}" for reason, number in reasons.items()]
-    return "\n".join(parts).rstrip() + "\n"
+    """The page of the results: `yes`, `merged`, `on its base` or `no: the reason`, by (objective, family, method)."""
+    objectives = "".join(f" {case.objective} |" for case in CASES)
+    parts = [_HEAD, f"| family | model |{objectives}", "| --- | --- |" + " --- |" * len(CASES)]
+    reasons: dict[str, int] = {}
+    for family in ALL:
+        cells = [_both(results, case, family, reasons) for case in CASES]
+        parts.append(f"| {family} | {FAMILIES[family].model} | {' | '.join(cells)} |")
+    parts += [*_numbered(reasons), _METHODS]
+    [case, *_] = CASES
+    parts += [f"| family | {' | '.join(METHODS)} |", "| --- |" + " --- |" * len(METHODS)]
+    reasons = {}
+    for family in ALL:
+        cells = [_cell(results[case.objective, family, method], reasons) for method in METHODS]
+        parts.append(f"| {family} | {' | '.join(cells)} |")
+    return "\n".join(parts + _numbered(reasons)).rstrip() + "\n"
+
+
+def _both(results: Mapping[tuple[str, str, str], str], case: Case, family: str, reasons: dict[str, int]) -> str:
+    """How the family did at an objective in full and with LoRA: one word where that is `yes` and `merged`."""
+    if family not in case.families:
+        return ""
+    words = [_cell(results[case.objective, family, method], reasons) for method in ("full", "lora")]
+    return "yes" if words == ["yes", "merged"] else ", ".join(dict.fromkeys(words))
 
 
 def _cell(result: str, reasons: dict[str, int]) -> str:
@@ -99,15 +202,32 @@ def _cell(result: str, reasons: dict[str, int]) -> str:
     return f"{word} ({reasons.setdefault(why, len(reasons) + 1)})" if why else word
 
 
+def _numbered(reasons: Mapping[str, int]) -> list[str]:
+    return ["", *(f"{number}. {reason}" for reason, number in reasons.items())]
+
+
 _HEAD = """# Families
 
 Written by `pytest tests/unit/families --write-families`. Without the option the test fails where this is out of date.
 
-Each cell is a training of a tiny randomly initialised model of the real architecture, saved, loaded as it is served,
-and asked. Each row must get the same scores alone and in a padded batch: so padding on the wrong side is seen,
-positions counted from the padding, and a padding token that is not there.
+Each cell stands for trainings of a tiny randomly initialised model of the real architecture on tokens of the tokenize
+stage, saved, loaded as it is served, and asked. Each row must get the same scores alone and in a padded batch: so
+padding on the wrong side is seen, positions counted from the padding, and a padding token that is not there.
 
-- `yes`: the saved model answers.
+## Objectives
+
+- `yes`: the model trained in full scores the test rows after it was saved and loaded as it did before; and of LoRA the
+  merged weights score them as the adapter on its base does, to 1e-4.
+- `no`: refused, with the reason below the table.
+- Empty: an objective for models of another kind.
+"""
+_METHODS = """
+## Methods
+
+For text-classification:
+
+- `yes`: the saved model answers as it did before.
 - `merged`: so it does, and scores the test rows as the adapter on its base does, to 1e-4.
 - `on its base`: the adapter cannot be merged; it is evaluated, registered and served on its base model.
-- `no`: refused before training, with the reason below the table."""
+- `no`: refused before training, with the reason below the table.
+"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,8 @@ from hone.config import parse
 from hone.environment import Home
 from hone.line import run, stages_of
 from hone.stages import Job
-from tests.tiny_bases import tiny_bert
+from tests.small_line import topic_base, topic_rows
 
-WORDS = {
-    "weather": "rain sun cloud storm wind snow frost hail fog thunder".split(),
-    "sport": "goal match team race player coach score league ball win".split(),
-}
-FILLING = "the a today we saw again there was some more of it in town with our own old friends and many others".split()
 MODEL = "topics"
 # Not trained to speak of, and trained well.
 EPOCHS = {"1": 0.05, "2": 6.0}
@@ -30,19 +24,6 @@ class Versions:
 
     uri: str
     root: Path
-
-
-def rows_csv(path: Path, rows: int = 500, seed: int = 1) -> Path:
-    """Rows of two topics, told apart by their words."""
-    draw = random.Random(seed)
-    lines = ["text,label"]
-    for i in range(rows):
-        topic = list(WORDS)[i % 2]
-        words = draw.choices(FILLING, k=9) + draw.choices(WORDS[topic], k=3)
-        draw.shuffle(words)
-        lines.append(f"{' '.join(words)},{topic}")
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def config(root: Path, rows: Path, **changes: Any) -> dict[str, Any]:
@@ -65,8 +46,7 @@ def base(root: Path) -> Path:
     """A BERT of two layers with random weights, made once."""
     place = root / "base"
     if not place.is_dir():
-        words = [*FILLING, *(word for group in WORDS.values() for word in group)]
-        tiny_bert(place, words=words, hidden=32, positions=64, seed=1, initializer_range=0.02)
+        topic_base(place, positions=64)
     return place
 
 
@@ -81,7 +61,7 @@ def register(root: Path, tree: dict[str, Any]) -> str:
 
 def train_versions(root: Path) -> Versions:
     """Train and register both."""
-    rows = rows_csv(root / "rows.csv")
+    rows = topic_rows(root / "rows.csv", 500, label="label")
     for number, epochs in EPOCHS.items():
         training = {"epochs": epochs, "batch_size": 16, "learning_rate": 5.0e-3, "seed": int(number)}
         assert register(root, config(root, rows, training=training)) == number

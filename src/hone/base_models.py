@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from hone.artifacts import digest_of
 from hone.errors import ModelError
+from hone.objectives import own_code
 from hone.registry import versions
 from hone.sources.places import expand
 
@@ -23,7 +25,8 @@ FILES = (*WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja", "README.md")
 class BaseModel:
     """A base model on this machine. `revision` is the hub's commit, or the package's version; '' for a directory.
 
-    Of a version in MLflow `base` is models:/NAME/NUMBER, `revision` the number, `run` the run that trained it.
+    Of a version in MLflow `base` is models:/NAME/NUMBER, `revision` the number, `run` the run that trained it. `code`
+    is NAME@REVISION where code of its own is trusted and runs.
     """
 
     base: str
@@ -31,11 +34,13 @@ class BaseModel:
     revision: str
     licence: str
     run: str = ""
+    code: str = ""
 
     def digest(self, digest: Callable[[Path], str]) -> str:
-        """SHA-256 over its files' digests, which `digest(file)` gives; the README does not count."""
+        """SHA-256 over its files' digests, which `digest(file)` gives: not the README's, but that of code that runs."""
         files = sorted({f for pattern in FILES for f in self.path.glob(pattern) if f.name != "README.md"})
-        return digest_of({file.name: digest(file) for file in files})
+        code = own_code.files(self.path) if self.code else []
+        return digest_of({str(file.relative_to(self.path)): digest(file) for file in (*files, *code)})
 
 
 def locate(
@@ -46,15 +51,18 @@ def locate(
     tracking_uri: str = "",
     downloads: Path = Path(),
     ignore_code: bool = False,
+    trust_code: str = "",
 ) -> BaseModel:
     """The base model that `base` names: package:NAME/PATH, models:/NAME@ALIAS, a directory, or a hub id.
 
     `${VAR}` and `${VAR:-default}` in it are replaced. What is not on this machine is fetched, a version of MLflow at
     `tracking_uri` into `downloads`. Raises DataError where such a variable is not set, ModelError where there is no
-    such model, where its weights are not in safetensors, and, unless `ignore_code`, where it has code of its own: that
-    is never run.
+    such model, where its weights are not in safetensors, and where it has code of its own. That is not run, unless
+    `trust_code` is its name and revision: NAME@COMMIT of a hub id at that `revision`, NAME@DIGEST of any other. It may
+    then run in this process, in this model and in what is trained of it; with `ignore_code` transformers' own class for
+    such models is taken.
     """
-    base, run = expand(base), ""
+    base, run, pinned = expand(base), "", ""
     if base.startswith("package:"):
         path, revision = _package_directory(base), _package_version(base)
     elif base.startswith(versions.SCHEME):
@@ -67,13 +75,15 @@ def locate(
     elif Path(base).expanduser().is_dir():
         path = Path(base).expanduser().resolve()
     else:
-        path, revision = _hub_snapshot(base, revision)
-    _check(path, ignore_code)
-    return BaseModel(base, path, revision, licence or _licence(path), run)
+        path, revision = _hub_snapshot(base, revision, bool(trust_code))
+        pinned = revision
+    _check(path)
+    code = _trusted(path, f"{base}@{pinned or own_code.digest(path)}", ignore_code, expand(trust_code))
+    return BaseModel(base, path, revision, licence or _licence(path), run, code)
 
 
-def _check(path: Path, ignore_code: bool) -> None:
-    """Raise ModelError where the directory is no model that can be loaded without running code of its own."""
+def _check(path: Path) -> None:
+    """Raise ModelError where the directory is no model with weights in safetensors."""
     if (path / "adapter_config.json").is_file():
         raise _adapter_alone(path)
     if not (path / "config.json").is_file():
@@ -85,24 +95,38 @@ def _check(path: Path, ignore_code: bool) -> None:
             where=str(path),
             fix="Convert it where you trust it: AutoModel.from_pretrained(...).save_pretrained(...) does.",
         )
-    own = [] if ignore_code else _own_code(path)
-    if own:
+
+
+def _trusted(path: Path, known_as: str, ignore_code: bool, trust_code: str) -> str:
+    """`known_as` where the model has code of its own and that is trusted: it may run now; '' where none is to run.
+
+    Raises ModelError where there is code that is neither trusted nor ignored, or none where some is trusted.
+    """
+    code, tokenizer = own_code.named(path), own_code.named_for_tokenizer(path)
+    if trust_code != known_as or tokenizer:
+        own_code.forbid(own_code.digest(path))
+    if ignore_code or not (code or tokenizer or trust_code):
+        return ""
+    if not trust_code:
         raise ModelError(
-            f"brings code of its own ({', '.join(own)}), which is never run",
-            where=str(path / "config.json"),
-            fix="If transformers has a class of its own for this model, model.ignore_code=true takes that one.",
+            f"brings code of its own ({', '.join([*code, *tokenizer])}), and nobody said that it may run",
+            where=str(path),
+            fix="If transformers has a class of its own for it, model.ignore_code=true takes that one. Else read its"
+            f" code, and if you trust it set model.trust_code={known_as}",
         )
-
-
-def _own_code(path: Path) -> list[str]:
-    """The classes that config.json and tokenizer_config.json would have loaded from the model's own files."""
-    found = []
-    for name in ("config.json", "tokenizer_config.json"):
-        if (path / name).is_file():
-            named = json.loads((path / name).read_text("utf8")).get("auto_map") or {}
-            values = named.values() if isinstance(named, dict) else [named]
-            found += [part for value in values for part in (value if isinstance(value, list) else [value]) if part]
-    return list(dict.fromkeys(map(str, found)))
+    if tokenizer or not code:
+        what = f"its tokenizer brings code of its own ({tokenizer[0]})" if tokenizer else "brings no code of its own"
+        fix = "Code of a tokenizer is never run: save a fast one." if tokenizer else "Leave out model.trust_code."
+        raise ModelError(f"is trusted to run code, but {what}", where=str(path), fix=fix)
+    own_code.check_complete(path)
+    if trust_code != known_as:
+        raise ModelError(
+            f"brings code of its own, which is {known_as} and not the trusted {trust_code}: it is not run",
+            where=str(path),
+            fix="Read it, and if you trust it set model.trust_code to what it is; of a hub id also model.revision.",
+        )
+    own_code.allow(own_code.digest(path))
+    return known_as
 
 
 def _adapter_alone(path: Path) -> ModelError:
@@ -141,17 +165,19 @@ def _package_version(base: str) -> str:
         return f"{distribution} {version(distribution)}"
 
 
-def _hub_snapshot(base: str, revision: str) -> tuple[Path, str]:
-    """A snapshot of a hub model in the local cache and its commit, downloaded if need be."""
+def _hub_snapshot(base: str, revision: str, code: bool) -> tuple[Path, str]:
+    """A snapshot of a hub model in the local cache and its commit, downloaded if need be; with its `code` if wanted."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    commit = revision or None
+    wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": [*FILES, *(["*.py"] if code else [])]}
     try:
         try:
-            path = snapshot_download(base, revision=commit, allow_patterns=list(FILES), local_files_only=True)
+            path = snapshot_download(base, local_files_only=True, **wanted)
+            if code and own_code.named(Path(path)) and not own_code.files(Path(path)):
+                path = snapshot_download(base, **wanted)
         except LocalEntryNotFoundError:
-            path = snapshot_download(base, revision=commit, allow_patterns=list(FILES))
+            path = snapshot_download(base, **wanted)
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as fault:
         raise ModelError(
             f"no such base model here, and none could be fetched ({type(fault).__name__})",

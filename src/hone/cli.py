@@ -73,7 +73,11 @@ def _load(arguments: argparse.Namespace) -> RunConfig:
     from hone.config import load
     from hone.stages import pinned
 
-    return pinned(load(arguments.config, arguments.overrides), home())
+    config = pinned(load(arguments.config, arguments.overrides), home())
+    if config.model.trust_code:
+        warning = f"hone: warning: the code of {config.model.trust_code} is run, as model.trust_code says."
+        print(warning, file=sys.stderr)  # noqa: T201
+    return config
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -206,11 +206,18 @@ class Model(Section):
         description="Take a base model that brings code of its own, and load it with transformers' own class for it."
         " Its code is never run.",
     )
+    trust_code: str = Field(
+        "",
+        description="NAME@REVISION of a base model whose own code is run, in training, evaluation and serving: base"
+        " itself, and the commit in revision, or of what is no hub id the digest of its code, which the refusal tells.",
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Model:
         if bool(self.base) == bool(self.scratch):
             raise ValueError("give either base or scratch")
+        if self.trust_code and (self.ignore_code or self.scratch):
+            raise ValueError("trust_code is for a base whose code is run: leave out scratch, or ignore_code")
         return self
 
 

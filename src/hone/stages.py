@@ -64,6 +64,7 @@ class Job:
             tracking_uri=self.home.tracking_uri,
             downloads=self.home.downloads,
             ignore_code=model.ignore_code,
+            trust_code=model.trust_code,
         )
 
 

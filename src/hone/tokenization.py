@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hone.artifacts import Product
 from hone.errors import ConfigError, DataError, ModelError
 from hone.objectives.objective import Objective
+from hone.objectives.own_code import may_run
 from hone.objectives.tokenizer import load_tokenizer
 from hone.process_environment import ALL_CORES, environment
 from hone.progress import OnProgress, Progress, ignore
@@ -272,10 +273,10 @@ def _limits(base: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     """The most tokens of a row that the base model takes, and the size of its vocabulary."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(base, local_files_only=True).get_text_config()
-    # transformers writes 1e30 where a tokenizer knows of no limit.
-    positions = getattr(config, "max_position_embeddings", None) or 10**9
-    return int(min(tokenizer.model_max_length, positions)), int(config.vocab_size)
+    config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=may_run(base)).get_text_config()
+    # Where there is no limit transformers writes 1e30 for a tokenizer, and -1 for XLNet.
+    positions = getattr(config, "max_position_embeddings", None) or -1
+    return int(min(tokenizer.model_max_length, positions if positions > 0 else 10**9)), int(config.vocab_size)
 
 
 def _check_ids(encoded: pa.Table, vocabulary: int, base: Path) -> None:

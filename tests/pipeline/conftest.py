@@ -3,70 +3,19 @@
 from __future__ import annotations
 
 import os
-import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from tests.services import Service
-from tests.tiny_bases import tiny_bert
-
 if TYPE_CHECKING:
     from tests.workers import Workers
 
-WORDS = {
-    "weather": "rain sun cloud storm wind snow frost hail fog thunder".split(),
-    "sport": "goal match team race player coach score league ball win".split(),
-}
-FILLING = "the a today we saw again there was some more of it in town with our own old friends and many others".split()
-
-ROOT = Path(__file__).parents[2]
-
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="session")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A randomly initialised BERT of two layers with a word-level tokenizer, as save_pretrained writes it."""
-    words = [*FILLING, *(word for group in WORDS.values() for word in group)]
-    sizes = {"hidden": 32, "positions": 512, "initializer_range": 0.02}
-    return tiny_bert(tmp_path_factory.mktemp("base"), words=words, seed=1, **sizes)
-
-
-@pytest.fixture(scope="session")
-def rows_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 rows of two topics, told apart by their words."""
-    draw = random.Random(1)
-    path = tmp_path_factory.mktemp("data") / "rows.csv"
-    lines = ["text,topic"]
-    for i in range(300):
-        topic = list(WORDS)[i % 2]
-        words = draw.choices(FILLING, k=9) + draw.choices(WORDS[topic], k=3)
-        draw.shuffle(words)
-        lines.append(f"{' '.join(words)},{topic}")
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-@pytest.fixture(scope="session")
-def small(base_model: Path, rows_csv: Path) -> dict[str, Any]:
-    """The configuration of the small line."""
-    return {
-        "name": "small",
-        "ingest": {"source": {"kind": "files", "paths": [str(rows_csv)]}, "columns": {"label": "topic"}},
-        "curation": {"steps": [{"kind": "normalize"}, {"kind": "filters"}, {"kind": "duplicates"}]},
-        "model": {"base": str(base_model)},
-        "tokenization": {"max_length": 32},
-        "training": {"epochs": 10, "batch_size": 16, "learning_rate": 5.0e-3},
-        "evaluation": {"resamples": 200},
-    }
 
 
 @pytest.fixture
@@ -84,27 +33,6 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     from hone.servers import prefect_server, use
 
     return use(prefect_server(Home(tmp_path_factory.mktemp("prefect")))) + "/api"
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory, small: dict[str, Any]) -> Path:
-    """A project's folder: the configurations that are shipped and small.yaml, and the deployments."""
-    place = tmp_path_factory.mktemp("place")
-    shutil.copytree(ROOT / "conf", place / "conf")
-    (place / "conf" / "small.yaml").write_text(yaml.safe_dump(small))
-    shutil.copytree(ROOT / "deployments", place / "deployments")
-    file = place / "deployments" / "prefect.yaml"
-    tree = yaml.safe_load(file.read_text())
-    there = [entry for entry in tree["deployments"] if find_spec(entry["entrypoint"].rpartition(".")[0])]
-    file.write_text(yaml.safe_dump(tree | {"deployments": there}))
-    return place
-
-
-@pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, place: Path) -> Iterator[Service]:
-    """The service of a data folder of its own, which ends with the tests."""
-    with Service(tmp_path_factory.mktemp("service") / "hone", place).running() as service:
-        yield service
 
 
 @pytest.fixture

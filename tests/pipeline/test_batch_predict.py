@@ -24,7 +24,7 @@ from hone.batch.request import Request, settle
 from hone.config import parse
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, ModelError
-from tests.pipeline.conftest import FILLING, WORDS
+from tests.small_line import FILLING, WORDS
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.pipeline.conftest import FILLING, WORDS
+from tests.small_line import FILLING, WORDS
 
 pytestmark = pytest.mark.slow
 

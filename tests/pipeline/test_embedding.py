@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.pipeline.conftest import WORDS
+from tests.small_line import WORDS
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from sklearn.metrics import f1_score, r2_score
 
-from tests.pipeline.conftest import FILLING, WORDS
+from tests.small_line import FILLING, WORDS
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tests.pipeline.conftest import FILLING, WORDS
+from tests.small_line import FILLING, WORDS
 
 if TYPE_CHECKING:
     import subprocess

@@ -10,6 +10,7 @@ import pytest
 from hone.artifacts import file_digest
 from hone.base_models import locate
 from hone.errors import DataError, ModelError
+from hone.objectives import own_code
 
 
 @pytest.fixture
@@ -99,9 +100,72 @@ def test_pickled_weights_are_named_with_what_to_do(model: Path) -> None:
 )
 def test_code_of_a_models_own_is_refused_unless_it_is_left_aside(model: Path, file: str, auto_map: object) -> None:
     (model / file).write_text(json.dumps({"model_type": "bert", "auto_map": auto_map}))
-    with pytest.raises(ModelError, match=r"code of its own \(\w+.OwnModel\), which is never run\n.*ignore_code=true"):
+    with pytest.raises(ModelError, match=r"code of its own \(\w+.OwnModel\), and nobody said.*\n.*ignore_code=true"):
         locate(str(model))
     assert locate(str(model), ignore_code=True).path == model
+
+
+@pytest.fixture
+def own(model: Path) -> Path:
+    """A model whose code is its own."""
+    (model / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "modeling_own.OwnModel"}}))
+    (model / "modeling_own.py").write_text("class OwnModel: ...\n")
+    return model
+
+
+def test_code_runs_where_it_is_trusted_by_name_and_digest_and_nowhere_else(own: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.trust_code=") as fault:
+        locate(str(own))
+    trusted = str(fault.value).split("model.trust_code=")[1]
+    assert trusted == f"{own}@{own_code.digest(own)}"
+    assert not own_code.may_run(own)
+    assert locate(str(own), trust_code=trusted).code == trusted
+    assert own_code.may_run(own)
+    assert locate(str(own), ignore_code=True).code == ""
+    assert not own_code.may_run(own)
+    with pytest.raises(ModelError, match="not the trusted"):
+        locate(str(own), trust_code=f"other@{own_code.digest(own)}")
+    (own / "modeling_own.py").write_text("class OwnModel: more = 1\n")
+    with pytest.raises(ModelError, match="not the trusted"):
+        locate(str(own), trust_code=trusted)
+
+
+def test_code_that_is_trusted_decides_the_digest(own: Path) -> None:
+    def found() -> str:
+        return locate(str(own), trust_code=f"{own}@{own_code.digest(own)}").digest(file_digest)
+
+    before = found()
+    (own / "modeling_own.py").write_text("class OwnModel: more = 1\n")
+    assert found() != before
+
+
+def test_code_of_a_hub_model_is_trusted_at_a_commit(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    commit, cached = "0123456789" * 4, tmp_path / "hub" / "models--acme--own"
+    (cached / "snapshots").mkdir(parents=True)
+    own.rename(cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    assert locate("acme/own", commit, trust_code=f"acme/own@{commit}").code == f"acme/own@{commit}"
+    with pytest.raises(ModelError, match=f"acme/own@{commit} and not the trusted acme/own@main"):
+        locate("acme/own", trust_code="acme/own@main")
+
+
+@pytest.mark.parametrize(
+    ("auto_map", "told"),
+    [
+        ({"AutoModel": "acme/other--modeling_own.OwnModel"}, "does not lie in its own files"),
+        ({"AutoModel": "modeling_absent.OwnModel"}, "does not lie in its own files"),
+        ({"AutoModel": "modeling_own.OwnModel", "AutoTokenizer": ["modeling_own.T", None]}, "tokenizer brings code"),
+        ({}, "brings no code of its own"),
+    ],
+)
+def test_trust_does_not_reach_further(own: Path, auto_map: dict[str, object], told: str) -> None:
+    (own / "config.json").write_text(json.dumps({"auto_map": auto_map}))
+    with pytest.raises(ModelError, match=told):
+        locate(str(own), trust_code=f"{own}@{own_code.digest(own)}")
+    assert not own_code.may_run(own)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 
 from hone.errors import ModelError
 from hone.methods.adapters import served
+from hone.objectives import own_code
 from hone.objectives.objective import Raw, Targets
 from hone.objectives.reading import Reader
 from hone.progress import OnProgress, Progress
@@ -57,8 +58,9 @@ def load_trained(path: Path, targets: Targets, device: torch.device) -> PreTrain
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        architecture = getattr(transformers, (config.architectures or ["no architecture"])[0])
+        known = {"local_files_only": True, "trust_remote_code": own_code.may_run(path)}
+        config = transformers.AutoConfig.from_pretrained(path, **known)
+        architecture = own_code.architecture(path, config)
         with _quiet():
             model, loading = architecture.from_pretrained(
                 path, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -84,7 +86,11 @@ def load_base(base: Path, device: torch.device) -> PreTrainedModel:
     try:
         with _quiet():
             model = AutoModel.from_pretrained(
-                base, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
+                base,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=own_code.may_run(base),
             )
     except (OSError, ValueError, RuntimeError) as fault:
         raise ModelError(

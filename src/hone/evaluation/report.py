@@ -140,7 +140,13 @@ def _about(config: View, manifests: Mapping[str, View]) -> View:
     model = config.get("model") or {}
     made = model.get("scratch")
     base = f"{made['architecture']} from scratch" if made else str(model.get("base", ""))
-    return {**kinds, "base": base.rpartition(":")[2], "created": _moment(manifests["evaluate"]["created"])}
+    trusted = f"runs the code of {model['trust_code']}" if model.get("trust_code") else ""
+    return {
+        **kinds,
+        "base": base.rpartition(":")[2],
+        "code": trusted,
+        "created": _moment(manifests["evaluate"]["created"]),
+    }
 
 
 def _moment(created: str) -> str:

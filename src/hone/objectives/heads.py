@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ModelError
+from hone.objectives import own_code
 from hone.objectives.padding import moved_right
 from hone.objectives.tokenizer import load_tokenizer
 
@@ -38,14 +39,15 @@ def load_with_head(
             dtype=torch.float32,
             local_files_only=True,
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=own_code.may_run(base),
             ignore_mismatched_sizes=True,  # of another task's head, which gives way to the new one
             output_loading_info=True,
             **options,
         )
     except (OSError, ValueError, RuntimeError) as fault:
+        why = str(fault).partition("\nModel type should be one of")[0]  # a list of a hundred
         raise ModelError(
-            f"cannot be loaded with the head that the objective needs: {fault}",
+            f"cannot be loaded with the head that the objective needs: {why}",
             where=str(base),
             fix=f"Choose a base model that transformers' {auto} knows.",
         ) from fault

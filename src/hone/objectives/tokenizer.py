@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import DataError, ModelError
+from hone.objectives.own_code import may_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,7 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=may_run(base))
     except (OSError, ValueError, ImportError) as fault:
         raise ModelError(
             f"its tokenizer cannot be loaded: {fault}",

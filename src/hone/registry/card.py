@@ -51,7 +51,7 @@ def write(
             name=tree["name"],
             pipeline=objective.pipeline,
             outputs=list(objective.outputs),
-            base={"id": base.base, "revision": base.revision, "licence": base.licence},
+            base={"id": base.base, "revision": base.revision, "licence": base.licence, "code": base.code},
             adapter=adapter,
             method=tree["method"]["kind"],
             model_name=model_name,

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from hone.artifacts import Artifact, digest_of, file_digest
 from hone.base_models import WEIGHTS, BaseModel
 from hone.errors import ModelError
+from hone.objectives import own_code
 from hone.objectives.objective import Objective
 from hone.recipes import sources
 from hone.registry import sums
@@ -52,7 +53,8 @@ class Form:
     def code(self) -> dict[str, str]:
         """The modules of hone that answer, by path, their imports as they stand."""
         adapters = ["hone.methods.adapters"] if self.adapter else []
-        parts = [type(self.objective).__module__, "hone.objectives.reading", "hone.objectives.tokenizer"]
+        known = ("reading", "tokenizer", "own_code")
+        parts = [type(self.objective).__module__, *(f"hone.objectives.{name}" for name in known)]
         return sources([*parts, *adapters, "hone.registry.sums"])
 
     @property
@@ -63,6 +65,7 @@ class Form:
     def about(self) -> dict[str, Any]:
         """What decides an answer besides the weights: objective.json."""
         kind = type(self.objective)
+        code = own_code.digest(self.train.path / "model")
         return {
             "package": self.package,
             "module": kind.__module__,
@@ -72,6 +75,7 @@ class Form:
             "outputs": dict(self.objective.outputs),
             "targets": self.targets,
             "max_length": self.max_length,
+            **({"code": code} if code else {}),
         }
 
     @property

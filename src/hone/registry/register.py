@@ -57,6 +57,8 @@ def version_tags(artifacts: Mapping[str, Artifact], form: Form, base: BaseModel,
     """What a version is tagged with: digests of data, config, code, model and targets, and the base model."""
     code = {stage: artifact.manifest()["recipe"]["code"] for stage, artifact in sorted(artifacts.items())}
     parent = {"hone.base_version": base.revision, "hone.parent_run": base.run} if base.base.startswith(SCHEME) else {}
+    if base.code:
+        parent |= {"hone.remote_code": base.code}
     return parent | {
         "hone.data_sources": ", ".join(sorted(artifacts["ingest"].facts()["sources"]))[:SOURCES],
         "hone.data_digest": artifacts["validate"].digest,

@@ -38,6 +38,7 @@ class Served(PythonModel):  # type: ignore[misc]
         device = settings["device"]
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._module("hone.objectives.own_code").allow(self.about.get("code", ""))
         self.model = self._model(home, settings).eval().to(device)
         tokenizer = self._module("hone.objectives.tokenizer").load_tokenizer(home)
         self.objective = getattr(self._module(self.about["module"]), self.about["class"])(**self.about["options"])
@@ -61,8 +62,10 @@ class Served(PythonModel):  # type: ignore[misc]
         import torch
         import transformers
 
-        config = transformers.AutoConfig.from_pretrained(home, local_files_only=True, trust_remote_code=False)
-        architecture = getattr(transformers, config.architectures[0])
+        own_code = self._module("hone.objectives.own_code")
+        known = {"local_files_only": True, "trust_remote_code": own_code.may_run(home)}
+        config = transformers.AutoConfig.from_pretrained(home, **known)
+        architecture = own_code.architecture(home, config)
         options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
         if not (home / "adapter_config.json").is_file():
             return architecture.from_pretrained(home, config=config, **options)

@@ -21,6 +21,7 @@ from typing import Any
 import hone
 from hone.artifacts import Product
 from hone.errors import OutOfMemory, TrainingError
+from hone.objectives import own_code
 from hone.training import choices, wire
 
 REFERENCE = "reference"  # a directory of the work directory
@@ -56,7 +57,7 @@ def train(
     if not (out / "training.json").is_file():
         spec = {"tokens": tokens, "out": out, "base": base}
         paths = {name: str(path.resolve()) for name, path in spec.items()}
-        parts = {"objective": objective, "method": method, "settings": dict(settings)}
+        parts = {"objective": objective, "method": method, "settings": dict(settings), "code": own_code.allowed(base)}
         (out / "spec.json").write_text(json.dumps(paths | parts, indent=1), "utf8")
         while not _attempt(out, on_event):
             pass

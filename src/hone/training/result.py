@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hone.objectives import own_code
 from hone.objectives.tokenizer import load_tokenizer
 from hone.training import checkpoints, hardware
 
@@ -33,12 +34,12 @@ def save(session: Session, stopped: str) -> None:
     merged = session.method.merge(session.model)
     config = session.model.config if merged is None else merged.config
     config.name_or_path = ""  # a path of this machine
-    vars(config).pop("auto_map", None)  # code of the base's own, which is never run
     if merged is None:
         config.architectures = [type(session.model.get_base_model()).__name__]
         config.save_pretrained(directory)
     else:
         merged.save_pretrained(directory)
+    own_code.copy(session.base, directory)
     tokenizer = load_tokenizer(session.base)
     session.objective.equip(tokenizer, session.targets)
     tokenizer.init_kwargs.pop("auto_map", None)

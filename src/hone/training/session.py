@@ -14,7 +14,7 @@ import torch
 from hone.errors import CheckpointError, ConfigError, DataError
 from hone.methods import METHODS
 from hone.methods.method import Method
-from hone.objectives import OBJECTIVES
+from hone.objectives import OBJECTIVES, own_code
 from hone.objectives.objective import Objective, Targets
 from hone.training import checkpoints, choices, flops, hardware, randomness, reference
 from hone.training.checkpoints import Checkpoint, State, Tensors
@@ -125,6 +125,7 @@ def build(spec: Mapping[str, Any]) -> Session:
     """The training that `spec` (launch.py writes it) describes, resumed where an earlier attempt left a checkpoint."""
     settings = Settings(**spec["settings"])
     out, base, tokens = (Path(spec[name]) for name in ("out", "base", "tokens"))
+    own_code.allow(spec.get("code", ""))
     objective, method = _part(OBJECTIVES, spec["objective"]), _part(METHODS, spec["method"])
     train, valid = _rows(tokens, settings)
     device = hardware.choose_device(settings.device)

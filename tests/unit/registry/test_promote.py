@@ -14,7 +14,8 @@ from hone.registry import promote, reconcile
 from hone.registry.champion import Standing, aliases_of, move, standing
 from hone.registry.decision import Decision
 from hone.registry.journal import Journal, faults
-from tests.tiny_versions import MODEL, Versions, rows_csv
+from tests.small_line import topic_rows
+from tests.tiny_versions import MODEL, Versions
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +92,7 @@ def test_the_champion_is_no_candidate_and_what_is_not_there_is_named(journal: Jo
 def test_a_golden_set_is_judged_on_too_and_one_that_leaked_refuses(
     journal: Journal, versions: Versions, tmp_path: Path
 ) -> None:
-    fresh = rows_csv(tmp_path / "golden.csv", 60, seed=99)
+    fresh = topic_rows(tmp_path / "golden.csv", 60, seed=99, label="label")
     decision = decided(journal, tmp_path, golden=str(fresh))
     assert decision.passed, decision.reason
     assert [judged.name for judged in decision.sets] == ["test", "golden"]
