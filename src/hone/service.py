@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -185,9 +185,7 @@ def _start_servers(home: Home, record: Record, place: Path, started: list[str]) 
     from hone.registry.service import prepare
 
     dead = [part for part in SERVERS if not record.alive(part)]
-    ports = dict(record.ports)
-    for part in dead:
-        ports[part] = _port(record.settings.host, [record.ports.get(part, 0), SERVERS[part]], set(ports.values()))
+    ports = choose_ports(record, dead)
     if ports != record.ports and record.alive("worker"):
         _end(record, "worker")  # it knows the old ones
     record = replace(record, ports=ports)
@@ -292,7 +290,12 @@ def write(home: Home, record: Record) -> None:
     write_private(home.service / "record.json", json.dumps(asdict(record), indent=2))
 
 
-def _port(host: str, preferred: list[int], taken: set[int]) -> int:
-    """The first of the preferred ports that is free, else any."""
-    free = (servers.bindable(host, port) for port in preferred if port and port not in taken)
-    return next(filter(None, free), 0) or servers.bindable(host, 0)
+def choose_ports(record: Record, dead: Iterable[str]) -> dict[str, int]:
+    """The ports of all servers: those of the `dead` are as they were, else the usual ones, else any that are free."""
+    ports = dict(record.ports)
+    for part in dead:
+        others = {port for other, port in ports.items() if other != part}
+        preferred = [port for port in (ports.get(part), SERVERS[part]) if port and port not in others]
+        free = (servers.bindable(record.settings.host, port) for port in (*preferred, 0))
+        ports[part] = next(filter(None, free))
+    return ports

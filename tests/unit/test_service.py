@@ -18,7 +18,7 @@ from hone.credentials import credentials
 from hone.environment import Home
 from hone.errors import ConfigError, ServiceError
 from hone.processes import Process
-from hone.service import Record, check_stores, down, join, up, write
+from hone.service import Record, check_stores, choose_ports, down, join, up, write
 from hone.service_parts import Settings, mlflow, prefect
 
 # Starts a child that lives on when its parent is killed.
@@ -105,6 +105,21 @@ def test_a_port_that_another_program_has_is_left_to_it() -> None:
         port = other.getsockname()[1]
         assert servers.bindable("127.0.0.1", port) == 0
     assert servers.bindable("127.0.0.1", port) == port
+
+
+def test_ports_are_as_they_were_unless_another_program_has_one() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        taken, free = other.getsockname()[1], servers.bindable("127.0.0.1", 0)
+    before = Record("x", ports={"prefect": taken, "mlflow": free})
+    assert choose_ports(before, ("prefect", "mlflow")) == before.ports
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", taken))
+        other.listen()
+        now = choose_ports(before, ("prefect", "mlflow"))
+    assert now["mlflow"] == free
+    assert now["prefect"] not in (taken, free)
 
 
 @pytest.mark.parametrize(
