@@ -142,7 +142,7 @@ CASES = (
     Case("masked-lm", ENCODERS, plain, {"masked": 0.4}),
     Case("embedding", ENCODERS, paired),
     Case("causal-lm", DECODERS, plain, {"max_new_tokens": 2}),
-    Case("chat", DECODERS, talked, {"generate": 2, "max_new_tokens": 2}),
+    Case("chat", DECODERS, talked, {"packing": True, "generate": 2, "max_new_tokens": 2}),
     Case("preference", DECODERS, preferred, {"answer_tokens": 2}),
     Case("seq2seq", PAIRS, rewritten, {"max_target_length": 4}),
     Case("span-corruption", PAIRS, plain, {"max_new_tokens": 2, "noise": 0.4}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +16,7 @@ from hone.objectives.generation import continued, settle
 from hone.objectives.heads import load_with_head
 from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
 from hone.objectives.overlap import rouge
+from hone.objectives.packing import best_fit_decreasing, check_kept_apart, packed, position_ids
 from hone.objectives.padding import attention_mask, padded
 from hone.objectives.statistics import share
 from hone.options import option
@@ -54,6 +55,7 @@ class Chat(Objective):
     template: str = option(
         "", "The chat template: a .jinja file, chatml, or one of the tokenizer's by its name; its own where empty."
     )
+    packing: bool = option(False, "Put several conversations into one training row; they do not see each other.")
     generate: int = option(64, "Test rows, the first ones, whose last answer the model is asked for.", ge=0)
     max_new_tokens: int = option(128, "The most tokens of an answer.", ge=1, le=32768)
 
@@ -119,13 +121,28 @@ class Chat(Objective):
             raise DataError(str(fault), where=culprit(rows, tokenizer, answer), fix="Mend or drop the row.") from fault
         return table(encoded, targets["end"], answer)
 
+    def packed(self, tokens: pa.Table, max_length: int) -> Iterator[pa.Table] | None:
+        """The training rows packed into rows of at most `max_length` tokens; `documents` has the lengths of each."""
+        import pyarrow.compute as pc
+
+        if not self.packing:
+            return None
+        lengths = pc.list_value_length(tokens["input_ids"]).to_numpy()
+        return packed(tokens, best_fit_decreasing(lengths, max_length))
+
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask [rows, tokens], `labels`, and `prompt` [rows]: 0 where nothing is asked for.
 
         Padded on the right. Asked for are the first `generate` rows by `position`, and all where there are no labels.
+        Packed rows have `position_ids` that start again with each conversation, and neither mask nor prompt.
         """
         import torch
 
+        if "documents" in rows:
+            labels = padded(rows["labels"], MASKED)
+            positions = position_ids(rows["documents"], labels.shape[1])
+            labels[positions == 0] = MASKED
+            return {"input_ids": padded(rows["input_ids"], pad_id), "labels": labels, "position_ids": positions}
         batch = {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
         prompt = torch.tensor([int(length) for length in rows["prompt"]])
         if "labels" in rows:
@@ -135,8 +152,13 @@ class Chat(Objective):
         return {**batch, "prompt": prompt, "end": torch.tensor([int(end) for end in rows["end"]])}
 
     def model(self, base: Path, targets: Targets) -> PreTrainedModel:
-        """The base model with its own language-modelling head, float32; its answers end at the template's end token."""
+        """The base model with its own language-modelling head, float32; its answers end at the template's end token.
+
+        Raises ModelError where a weight is not there, or where packed conversations would see into each other.
+        """
         model = load_with_head("AutoModelForCausalLM", base, whole=True)
+        if self.packing:
+            check_kept_apart(model, str(base))
         return settle(model, ends=[targets["end"]], most=self.max_new_tokens)
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
@@ -249,7 +271,9 @@ def _left_padded(prompts: Sequence[Tensor], pad_id: int) -> Batch:
 def _labelled_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Logits [n, words], float32, of the n labelled tokens, these labels, and the row of each."""
     labels = batch["labels"][:, 1:]
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    # Without a cache: with one transformers does not look at where positions start again.
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
+    logits = model(**inputs, use_cache=False).logits[:, :-1]
     at = labels != MASKED
     return logits[at].float(), labels[at], at.nonzero()[:, 0]
 

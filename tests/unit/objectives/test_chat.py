@@ -17,7 +17,7 @@ from hone.objectives.conversations import parse
 from hone.objectives.reading import Reader
 from hone.objectives.tokenizer import load_tokenizer
 from hone.tokenization import dropped_ids, read_tokens, tokenize
-from tests.tiny_bases import tiny_talker
+from tests.tiny_bases import TALK, tiny, tiny_talker
 
 PLAIN = """\
 {{- bos_token }}
@@ -37,6 +37,8 @@ SPOKEN = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- ' assistant\\n' }}{%- endif %}
 """
+TURNS = "{% for turn in messages %}{{ turn.role + ' ' + turn.content + ' ' + eos_token + ' ' }}{% endfor %}"
+TURNS += "{% if add_generation_prompt %}{{ 'assistant' }}{% endif %}"
 LAST = PLAIN.replace("message.content", "(message.content if loop.last or message.role != 'assistant' else 'x')")
 LONG = [
     {"role": "system", "content": "you are kind"},
@@ -319,6 +321,35 @@ def test_answers_are_judged_by_exact_match_and_rouge() -> None:
     assert figures["exact_match"].tolist() == [pytest.approx(1 / 3)]
     assert figures["rougeL"].tolist() == [pytest.approx(sum(expected) / 3)]
     assert figures["perplexity"].tolist() == [pytest.approx(np.exp(0.5))]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mistral", "qwen"])
+def test_the_loss_of_each_conversation_is_the_same_packed_and_alone(family: str, tmp_path: Path) -> None:
+    base = tiny(family, tmp_path / "base", words=TALK, template=TURNS)
+    objective = Chat(packing=True, generate=0)
+    tokenizer, targets = equipped(base, objective)
+    model = objective.model(base, targets).eval()
+    encoded = objective.encode(rows(LONG, LONG[1:3], LONG[1:], LONG[:3], LONG[3:]), tokenizer, 64, targets)
+    alone = objective.read(model, objective.collate(encoded.to_pydict(), tokenizer.pad_token_id))
+    batches = objective.packed(encoded, 40)
+    assert batches is not None
+    packed = pa.concat_tables(batches).to_pydict()
+    assert len(packed["id"]) < encoded.num_rows
+    batch = objective.collate(packed, tokenizer.pad_token_id, training=True)
+    known = {tuple(ids): place for place, ids in enumerate(encoded["input_ids"].to_pylist())}
+    seen = []
+    for row, lengths in enumerate(packed["documents"]):
+        for end, length in zip(np.cumsum(lengths).tolist(), lengths, strict=True):
+            place = known[tuple(packed["input_ids"][row][end - length : end])]
+            mine = torch.full_like(batch["labels"], -100)
+            mine[row, end - length : end] = batch["labels"][row, end - length : end]
+            with torch.no_grad():
+                nll, count = objective.loss(model, {**batch, "labels": mine})
+            assert count == alone["counted"][place]
+            assert nll.item() / count == pytest.approx(alone["scores"][place], abs=1e-4)
+            seen.append(place)
+    assert sorted(seen) == list(range(encoded.num_rows))
+    assert Chat().packed(encoded, 40) is None
 
 
 def test_a_prompt_longer_than_the_models_positions_is_answered_by_its_end(tmp_path: Path) -> None:
