@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from hone.environment import DEFAULTS, Home
 from hone.errors import ServiceError
@@ -162,14 +163,33 @@ def _start(server: Server) -> tuple[str, subprocess.Popen[bytes]]:
 
 
 def wait(server: Server, url: str, process: subprocess.Popen[bytes] | None) -> None:
-    """Return when the server answers; raise ServiceError where its process ended or it takes two minutes."""
+    """Return when the server answers; raise ServiceError where its process ended or it takes two minutes.
+
+    With a `process` it is that one, or a child of it, that has to answer: another program may have taken the port.
+    """
     deadline = time.monotonic() + START_SECONDS
-    while not healthy(url, server.health):
+    while not (healthy(url, server.health) and (process is None or _serves(process.pid, urlsplit(url).port))):
         if (process and process.poll() is not None) or time.monotonic() > deadline:
             if process:
                 process.terminate()
             raise ServiceError(f"the {server.name} server did not start:\n  {server.tail}", where=str(server.log))
         time.sleep(0.1)
+
+
+def _serves(pid: int, port: int | None) -> bool:
+    """Whether the process or a child of it listens on `port`."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+        return any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+            for one in family
+            for connection in one.net_connections("tcp")
+        )
+    except psutil.NoSuchProcess:
+        return False
 
 
 def guard(home: Path, name: str, url: str, command: Sequence[str]) -> int:
