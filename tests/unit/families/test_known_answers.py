@@ -111,5 +111,5 @@ def test_what_is_registered_is_exact(alone: bool, home: Path, tmp_path: Path, mo
     package._copy(form, tmp_path / "code")
     monkeypatch.syspath_prepend(tmp_path / "code")
     served = Served()
-    served.about = json.loads((place / "objective.json").read_text("utf8"))
+    served.about, served.package = json.loads((place / "objective.json").read_text("utf8")), form.package
     assert sorted_rightly(served._model(place, {"base": ""}).eval()) == 729

@@ -57,6 +57,7 @@ def test_a_version_knows_where_it_comes_from(
         "metrics.json",
         "statistics.json",
         "drift",
+        "splits",
     }
     assert {file.path for file in client.list_artifacts(made["run_id"], "drift")} == {
         "drift/reference.parquet",
