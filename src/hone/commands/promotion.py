@@ -43,8 +43,10 @@ def _by_whom(sub: argparse.ArgumentParser, why: bool = False) -> None:
 
 def _journal(model: str) -> Journal:
     from hone.registry.promote import open_journal
+    from hone.service import check_stores
 
     data = home()
+    check_stores(data)
     return open_journal(data.tracking_uri, model)
 
 
