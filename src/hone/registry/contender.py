@@ -12,7 +12,7 @@ from hone.artifacts import file_digest
 from hone.base_models import locate
 from hone.errors import ModelError
 from hone.evaluation import predict
-from hone.objectives import OBJECTIVES
+from hone.objectives import OBJECTIVES, own_code
 from hone.objectives.objective import Objective, Raw, Targets
 from hone.objectives.reading import Reader
 from hone.objectives.tokenizer import load_tokenizer
@@ -80,6 +80,7 @@ def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
         )
     told = json.loads(about.read_text("utf8"))
     objective = _objective(told, version)
+    own_code.allow(told.get("code", ""))  # it was trusted when the version was registered, and is the same
     tokenizer = load_tokenizer(place)
     reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
     if (place / "adapter_config.json").is_file():
