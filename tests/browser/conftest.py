@@ -21,7 +21,8 @@ QUIET = (
 )
 
 
-@pytest.fixture(scope="session")
+# Not longer than a module: while it lives, Playwright's event loop runs in this thread, and Prefect's calls see it.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium; tests that need it skip where it is not."""
     playwright = pytest.importorskip(

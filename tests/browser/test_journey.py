@@ -65,7 +65,10 @@ def submit(page: Page, service: Service) -> str:
     """Send the form; the id of the run that it started."""
     before = runs(service)
     page.get_by_role("button", name="Submit").click()
-    wait_until(lambda: len(runs(service)) > len(before), 60)
+    try:
+        page.wait_for_url(re.compile(r"/deployment/[0-9a-f-]+$"))
+    finally:
+        shoot(page, "sent")
     (run,) = set(runs(service)) - set(before)
     return run
 

@@ -84,7 +84,8 @@ def house(
         "evaluation": {"resamples": 200},
         "monitoring": {"min_rows": 30, "permutations": 199},
     }
-    conf = folder / "small.yaml"
+    conf = folder / "conf" / "small.yaml"
+    conf.parent.mkdir()
     conf.write_text(yaml.safe_dump(tree))
     left = [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_", "HONE_"))]
     own = {"HONE_HOME": str(folder / "hone"), "PREFECT_API_URL": prefect_url, "HF_HUB_OFFLINE": "1"}
@@ -94,6 +95,7 @@ def house(
             patch.delenv(name)
         for name, value in own.items():
             patch.setenv(name, value)
+        patch.chdir(folder)  # a form's names are those of the files in conf/
         done = subprocess.run(
             [str(Path(sys.executable).with_name("hone")), "run", str(conf)], capture_output=True, text=True, cwd=folder
         )
@@ -141,7 +143,7 @@ def deployment(house: House) -> Any:
 
     from flows.retrain import retrain
 
-    made = retrain.to_deployment(name="retrain-weekly", parameters={"config": str(house.conf)})
+    made = retrain.to_deployment(name="retrain-weekly", parameters={"config": "small"})
     assert not asyncio.iscoroutine(made)
     made.entrypoint = "flows.retrain.retrain"
     found = made.apply()
@@ -157,7 +159,7 @@ def deployment(house: House) -> Any:
 def check(house: House, path: Path) -> Any:
     from flows.monitor import monitor
 
-    return monitor(config=str(house.conf), inputs=files(path), return_state=True)
+    return monitor(config="small", inputs=files(path), return_state=True)
 
 
 def test_recent_inputs_of_the_same_kind_have_not_drifted(house: House) -> None:
@@ -196,6 +198,7 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
 
     from hone.drift.episodes import Episode
     from hone.registry.versions import Version
+    from tasks.events import tell
 
     drifted, same = rows(house.folder, "drifted.csv", 200, 13, OTHER), rows(house.folder, "good.csv", 200, 14)
 
@@ -203,9 +206,7 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
         return [run for run in runs_of(deployment) if run.parameters["started_by"] == by]
 
     def heard(count: int) -> None:
-        emit_event(
-            "hone.new-data", resource={"prefect.resource.id": "hone.model.small"}, payload={"config": str(house.conf)}
-        )
+        emit_event("hone.new-data", resource={"prefect.resource.id": "hone.model.small"}, payload={"config": "small"})
         awaited(lambda: len(started("new rows")) == count)
 
     for _ in range(3):
@@ -214,16 +215,11 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
     [run] = awaited(lambda: started("drift"))
     # A check at the same time announces the same episode: an event with the same id, which is taken once.
     version = Version("small", "1", "", "", {})
-    emit_event(
-        "hone.drift.detected",
-        resource={"prefect.resource.id": "hone.model.small"},
-        id=Episode(1).id(version),
-        payload={"config": str(house.conf)},
-    )
+    tell("hone.drift.detected", "small", what="again", why="again", key=Episode(1).key(version), config="small")
     heard(1)
     assert len(started("drift")) == 1
     # It is told which configuration is meant, and says in its name what started it, once it runs.
-    assert run.parameters["config"] == str(house.conf)
+    assert run.parameters["config"] == "small"
 
     assert check(house, same).name == "No drift"
     assert house.tags()["hone.drift.state"] == "no drift"
@@ -236,7 +232,10 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
 
     # One of them, run as a worker would: nothing has changed in the source.
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", "flow-run", "execute", str(run.id)], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "prefect", "flow-run", "execute", str(run.id)],
+        capture_output=True,
+        text=True,
+        cwd=house.folder,
     )
     ended = asked(lambda client: client.read_flow_run(run.id))
     assert (ended.name, ended.state.name) == ("retrain small: drift", "Nothing new"), done.stderr
@@ -257,7 +256,7 @@ def test_only_rows_that_are_new_are_trained_on(house: House) -> None:
     from flows.retrain import retrain
 
     def again(**options: Any) -> Any:
-        return retrain(config=str(house.conf), return_state=True, **options)
+        return retrain(config="small", return_state=True, **options)
 
     assert again(started_by="schedule").name == "Nothing new"
 
@@ -298,15 +297,14 @@ def test_a_range_of_dates_is_trained_in_order_on_the_rows_as_of_each(house: Hous
     source.write_text("\n".join(["text,topic,came", *dated]) + "\n")
     tree = yaml.safe_load(house.conf.read_text()) | {"name": "dated", "training": {"epochs": 1, "batch_size": 16}}
     tree["ingest"] |= {"source": files(source), "time": "came"}
-    conf = house.folder / "dated.yaml"
-    conf.write_text(yaml.safe_dump(tree))
+    (house.folder / "conf" / "dated.yaml").write_text(yaml.safe_dump(tree))
 
     span = {"as_of": "2026-03-01", "until": "2026-03-04"}
-    done = retrain(config=str(conf), return_state=True, **span)
+    done = retrain(config="dated", return_state=True, **span)
     # On the third of March nothing had come since the second.
     assert done.message.startswith("dated version 1, 2, 3: ")
     counts = [house.tags(version, "dated")["hone.rows_count"] for version in "123"]
     assert counts == ["120", "240", str(len(lines))]
-    assert retrain(config=str(conf), return_state=True, **span).name == "Nothing new"
+    assert retrain(config="dated", return_state=True, **span).name == "Nothing new"
     run = asked(lambda client: client.read_flow_run(done.state_details.flow_run_id))
     assert run.name == "retrain dated: person, as of 2026-03-01 until 2026-03-04"
