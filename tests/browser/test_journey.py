@@ -74,7 +74,8 @@ def submit(page: Page, service: Service) -> str:
 
 
 def runs(service: Service) -> list[str]:
-    found = service.ask("/flow_runs/filter", {"flow_runs": {"deployment_id": {"is_null_": False}}, "limit": 200})
+    filters = {"flow_runs": {"deployment_id": {"is_null_": False}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
+    found = service.ask("/flow_runs/filter", filters)
     return [run["id"] for run in found if run["state_type"] != "SCHEDULED" or not run["auto_scheduled"]]
 
 
