@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import pytest
 from hone.registry.champion import aliases_of, move, standing
 from hone.registry.journal import Journal
 from hone.registry.promote import open_journal
+from tests.services import ask
 from tests.tiny_versions import MODEL, Versions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -34,18 +32,6 @@ serve(promote.to_deployment("promote", entrypoint_type=module),
       reconcile.to_deployment("watch-registry", entrypoint_type=module))
 """
 SECONDS = 240
-
-
-def ask(url: str, body: Any = None, method: str = "") -> Any:
-    request = urllib.request.Request(
-        url,
-        None if body is None else json.dumps(body).encode(),
-        {"content-type": "application/json"},
-        method=method or ("GET" if body is None else "POST"),
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        told = answer.read()
-    return json.loads(told) if told else None
 
 
 class Prefect:
