@@ -108,12 +108,13 @@ class Workers:
         return training.ppid(), training.pid
 
     def mlflow_runs(self) -> dict[str, Any]:
-        """The MLflow run of each training, by id."""
+        """The MLflow run of each training of the deployment's own configuration, by id."""
         from mlflow import MlflowClient
 
         client = MlflowClient(f"sqlite:///{self.home}/mlflow/mlflow.db")
         experiments = [found.experiment_id for found in client.search_experiments()]
-        return {run.info.run_id: run for run in client.search_runs(experiments)}
+        own = f"attributes.run_name = '{self.config['name']}'"
+        return {run.info.run_id: run for run in client.search_runs(experiments, own)}
 
     def step(self) -> int:
         """The step of the newest checkpoint."""
