@@ -138,14 +138,13 @@ class CausalLM(Objective):
         return batch
 
     def model(self, base: Path, targets: Targets) -> PreTrainedModel:
-        """The decoder in float32 with its own head.
+        """The decoder in float32 with its own head; raises ModelError where a weight is not there."""
+        return load_with_head("AutoModelForCausalLM", base, whole=True)
 
-        Raises ModelError where a weight is not there, or where packed documents would see into each other.
-        """
-        model = load_with_head("AutoModelForCausalLM", base, whole=True)
+    def check(self, model: Any, where: str) -> None:
+        """Raise ModelError where packed documents would see into each other."""
         if self.packing:
-            check_kept_apart(model, str(base))
-        return model
+            check_kept_apart(model, where)
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed negative log-likelihood, float32, and its number of tokens, the ends of documents among them."""

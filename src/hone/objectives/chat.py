@@ -154,12 +154,15 @@ class Chat(Objective):
     def model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model with its own language-modelling head, float32; its answers end at the template's end token.
 
-        Raises ModelError where a weight is not there, or where packed conversations would see into each other.
+        Raises ModelError where a weight is not there.
         """
         model = load_with_head("AutoModelForCausalLM", base, whole=True)
-        if self.packing:
-            check_kept_apart(model, str(base))
         return settle(model, ends=[targets["end"]], most=self.max_new_tokens)
+
+    def check(self, model: Any, where: str) -> None:
+        """Raise ModelError where packed conversations would see into each other."""
+        if self.packing:
+            check_kept_apart(model, where)
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of the assistant's tokens, float32, and their number."""

@@ -176,6 +176,9 @@ class Objective(ABC):
         `config.pad_token_id` is set: the id to collate with. A new head's weights are random: seed torch before.
         """
 
+    def check(self, model: Any, where: str) -> None:  # noqa: B027 - most objectives can take any
+        """Raise ModelError, about `where`, where the model as the method prepared it cannot be trained on such rows."""
+
     @abstractmethod
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed loss of a batch, and how many targets (rows, or unmasked tokens) it is a sum over."""

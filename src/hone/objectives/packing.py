@@ -99,7 +99,8 @@ def position_ids(documents: Sequence[Any], width: int) -> Tensor:
 def check_kept_apart(model: Any, where: str) -> None:
     """Raise ModelError where a document in a row with another is read otherwise than alone.
 
-    Decoders whose mask or memory does not go by position ids (ALiBi, state spaces) would see into their neighbours.
+    Decoders whose mask or memory does not go by position ids (ALiBi, state spaces) would see into their neighbours, and
+    so would any with virtual tokens before its rows: PEFT (0.21) leaves the position ids of prompt tuning out.
     """
     import torch
 
@@ -111,7 +112,7 @@ def check_kept_apart(model: Any, where: str) -> None:
         both = model(input_ids=torch.cat([first, second], 1), position_ids=positions, use_cache=False).logits[0, 4:]
     if not torch.allclose(alone, both, rtol=1e-3, atol=1e-3 * float(alone.abs().max())):
         raise ModelError(
-            "documents that are packed into one row would see into each other in this architecture",
+            "documents that are packed into one row would see into each other in this model",
             where=where,
             fix="Set objective.packing=false.",
         )

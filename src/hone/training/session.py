@@ -141,6 +141,7 @@ def build(spec: Mapping[str, Any]) -> Session:
         ask = reference.Ask(objective, plain.to(device), pad_id, micro_batch_size, precision)
         train, valid = (reference.beside(tokens / f"{split}.arrow", out, ask) for split in ("train", "valid"))
     model = method.prepare(plain)
+    objective.check(model, f"{type(method).__name__} on {base}")
     parameters, trainable = _count(model)
     widen = narrow(plain, _used(train, valid), pad_id) if _as_encoded(objective, train, pad_id) else _nothing
     model.to(device)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 
 from hone.errors import ModelError
+from hone.methods import METHODS
+from hone.objectives.causal_lm import CausalLM
 from hone.objectives.packing import best_fit_decreasing, check_kept_apart, packed, position_ids
 from hone.objectives.tokenizer import lists
+from tests.tiny_bases import tiny
 
 
 @settings(deadline=None, max_examples=60)
@@ -64,6 +68,18 @@ def test_a_decoder_that_looks_into_its_neighbours_is_refused(tmp_path: Path) -> 
     bloom.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"would see into each other.*\n?.*packing=false"):
         check_kept_apart(bloom, "bloom")
+
+
+@pytest.mark.parametrize(("method", "apart"), [("lora", True), ("ia3", True), ("prompt", False), ("prefix", False)])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_method_that_lets_documents_see_into_each_other_is_refused(
+    family: str, method: str, apart: bool, tmp_path: Path
+) -> None:
+    objective, options = CausalLM(), {} if apart else {"virtual_tokens": 2}
+    prepared = METHODS[method](**options).prepare(objective.model(tiny(family, tmp_path), {}))
+    with nullcontext() if apart else pytest.raises(ModelError, match="would see into each other"):
+        objective.check(prepared, family)
+    CausalLM(packing=False).check(prepared, family)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
