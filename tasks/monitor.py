@@ -16,7 +16,7 @@ from hone.drift.check import Verdict
 from hone.drift.episodes import Episode, episode, remember
 from hone.environment import home
 from hone.errors import ConfigError, ModelError
-from hone.registry.standing import run_link, standing
+from hone.registry.lookup import config_of, current, run_link
 from hone.registry.versions import Version
 from tasks.events import tell
 from tasks.stage import can_pass
@@ -46,10 +46,10 @@ def check(model: str, config: RunConfig | None, inputs: Part | None) -> Checked:
     Without a configuration it is the version's own; without inputs they are those of its section monitoring.
     """
     data = home()
-    version = standing(data.tracking_uri, model)
+    version = current(data.tracking_uri, model)
     if version is None:
         raise ModelError("has no version", where=f"model {model}", fix="Register one: hone run CONF.")
-    config = config or parse(monitor.config_of(version, data), version.uri)
+    config = config or parse(config_of(data.tracking_uri, version), version.uri)
     source = inputs or config.monitoring.inputs
     if source is None:
         fix = "Set monitoring.inputs in the configuration, or give inputs."

@@ -16,7 +16,7 @@ from hone.config import RunConfig, parse
 from hone.drift.reference import FOLDER, HASHES, row_hashes, rows_digest
 from hone.errors import ConfigError, ModelError
 from hone.objectives import OBJECTIVES
-from hone.registry.standing import fetch, standing, versions_with
+from hone.registry.lookup import current, fetch, versions_with
 from hone.registry.versions import Version
 
 Decision = Literal["train", "nothing new", "too few new rows"]
@@ -40,7 +40,7 @@ def look(config: RunConfig, rows: Artifact, tracking_uri: str, min_new_rows: int
     A row is new if its content is not among those rows, wherever it stands. Raises ServiceError.
     """
     hashes = hashes_of(config, rows)
-    version = standing(tracking_uri, config.registration.model or config.name)
+    version = current(tracking_uri, config.registration.model or config.name)
     if version is None:
         return Look("train", "the model has no version yet", len(hashes), len(hashes))
     if version.tags.get("hone.rows_digest") == rows_digest(hashes):

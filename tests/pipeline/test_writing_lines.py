@@ -111,7 +111,7 @@ def test_a_decoder_learns_to_answer_and_is_served(hone: Hone, environment: dict[
     text = home.read_text()
     home.unlink()
     home.write_text(text.replace("assistant\\n", "helper\\n"))
-    with pytest.raises(Exception, match="not the one it was trained with"):
+    with pytest.raises(Exception, match=r"not the model that was registered: .*chat_template\.jinja was changed"):
         loaded(environment, "talk").predict([json.dumps(asked)])
 
     # The file is part of what decides the tokens.

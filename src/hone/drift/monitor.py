@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
 from hone.base_models import locate
 from hone.config import RunConfig
@@ -22,8 +21,8 @@ from hone.errors import DataError, ModelError, ServiceError
 from hone.objectives import OBJECTIVES
 from hone.objectives.objective import Objective
 from hone.registry import integrity, versions
+from hone.registry.lookup import fetch
 from hone.registry.service import as_default
-from hone.registry.standing import fetch
 from hone.registry.versions import SCHEME, Version
 from hone.sources import SOURCES
 from hone.sources.moments import dated
@@ -75,13 +74,6 @@ def check(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verd
     then, held_out, now = _embedded(encoder, then, held_out, now, config.tokenization.max_length)
     held_out, now = _predicted(version, objective, held_out, asked, now, [found.rows[at] for at in kept_now], home)
     return replace(judge(then, held_out, now, settings), facts=facts | {"encoder": encoder.name})
-
-
-def config_of(version: Version, home: Home) -> dict[str, Any]:
-    """The configuration that the version was made with, as a tree of plain values."""
-    with tempfile.TemporaryDirectory() as scratch:
-        tree = yaml.safe_load(fetch(home.tracking_uri, version, "config.yaml", Path(scratch)).read_text("utf8"))
-    return dict(tree)
 
 
 def sample_of(found: recent.Recent, objective: Objective) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -14,12 +15,11 @@ from hone.registry import champion, integrity, smoke
 from hone.registry.champion import CANDIDATE, Standing, aliases_of, move, note, standing
 from hone.registry.decision import TAG, Decision, Judged, log_page, tell_mlflow
 from hone.registry.journal import Journal, Record
+from hone.registry.lookup import config_of, fetch
 from hone.registry.service import answering, connect
 from hone.registry.versions import SCHEME, Version, find
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from hone.config import Promotion
     from hone.registry.contender import Contender
     from hone.registry.gates import Gate, Match
@@ -75,7 +75,7 @@ def decide(
     candidate = find(uri, f"{SCHEME}{journal.model}/{version or _candidate(journal)}")
     if candidate.version == start.champion:
         raise PromotionError(f"version {candidate.version} is the champion", where=journal.model, fix="Name another.")
-    settings, slices = settings_of(client, candidate)
+    settings, slices = settings_of(uri, candidate)
     changed = {name: value for name, value in (("policy", policy), ("golden", golden)) if value}
     settings = settings.model_copy(update=changed)
     integrity.check(uri, candidate)
@@ -83,7 +83,7 @@ def decide(
     if start.champion:
         against = find(uri, f"{SCHEME}{journal.model}/{start.champion}")
         contenders[champion.CHAMPION] = load(uri, against, downloads)
-    sets, gates = _judge(client, contenders, settings, slices)
+    sets, gates = _judge(uri, contenders, settings, slices)
     return Decision(
         journal.model,
         candidate.version,
@@ -100,24 +100,20 @@ def decide(
     )
 
 
-def settings_of(client: MlflowClient, version: Version) -> tuple[Promotion, Sequence[str]]:
+def settings_of(tracking_uri: str, version: Version) -> tuple[Promotion, Sequence[str]]:
     """The section `promotion` of the configuration that the version was made by, and its `evaluation.slices`.
 
     Where its run has no configuration the defaults hold.
     """
-    import yaml
-    from mlflow.exceptions import MlflowException
     from pydantic import ValidationError
 
     from hone.config import Evaluation, Promotion
     from hone.errors import ConfigError
 
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            text = Path(client.download_artifacts(version.run_id, "config.yaml", scratch)).read_text("utf8")
-        except (MlflowException, OSError):
-            text = ""
-    tree = yaml.safe_load(text) or {}
+    try:
+        tree = config_of(tracking_uri, version)
+    except ModelError:
+        tree = {}
     try:
         settings = Promotion.model_validate(tree.get("promotion") or {})
     except ValidationError as fault:
@@ -288,27 +284,27 @@ def _candidate(journal: Journal) -> str:
 
 
 def _judge(
-    client: MlflowClient, contenders: dict[str, Contender], settings: Promotion, slices: Sequence[str]
+    uri: str, contenders: dict[str, Contender], settings: Promotion, slices: Sequence[str]
 ) -> tuple[list[Judged], list[Gate]]:
     """The rows that were judged on, and the gates."""
     from hone.registry import gates
     from hone.registry.rows import TEST, Rows, golden_set, leaked, split_of
 
     ours, objective = contenders[CANDIDATE].version, contenders[CANDIDATE].objective
-    sets = [Rows(TEST, *reversed(split_of(client, ours, "test")))]
+    sets = [Rows(TEST, *reversed(split_of(uri, ours, "test")))]
     found: list[Gate] = []
     if settings.golden:
         golden = golden_set(settings.golden, objective)
-        training, _ = split_of(client, ours, "train")
+        training, _ = split_of(uri, ours, "train")
         found.append(gates.leakage_gate(golden, leaked(golden.table, training, objective, settings.near_duplicate)))
         sets.append(golden)
     theirs = contenders.get(champion.CHAMPION)
     if theirs is None:
         matches = [gates.play(rows, contenders, settings) for rows in sets]
         return [_told(match, settings) for match in matches], found + gates.baseline_gates(
-            _baselines(client, ours), settings.level
+            _baselines(uri, ours), settings.level
         )
-    sets = [rows for rows in _unseen(client, sets, theirs, settings) if len(rows.table)]
+    sets = [rows for rows in _unseen(uri, sets, theirs, settings) if len(rows.table)]
     if not sets:
         raise DataError(
             f"the champion, version {theirs.version.version}, was trained on every test row of version {ours.version}",
@@ -326,12 +322,12 @@ def _judge(
     return [_told(match, settings) for match in matches], found
 
 
-def _unseen(client: MlflowClient, sets: Sequence[Rows], theirs: Contender, settings: Promotion) -> list[Rows]:
+def _unseen(uri: str, sets: Sequence[Rows], theirs: Contender, settings: Promotion) -> list[Rows]:
     """The rows but for those that the champion was trained on; all, where its training rows are not known."""
     from hone.registry.rows import leaked, split_of, without
 
     try:
-        training, _ = split_of(client, theirs.version, "train")
+        training, _ = split_of(uri, theirs.version, "train")
     except ModelError:
         return list(sets)
     return [without(rows, leaked(rows.table, training, theirs.objective, settings.near_duplicate)) for rows in sets]
@@ -351,21 +347,10 @@ def _told(match: Match, settings: Promotion) -> Judged:
     return Judged(match.rows.name, match.rows.digest, len(match.rows.table), match.rows.left_out, figures)
 
 
-def _baselines(client: MlflowClient, version: Version) -> dict[str, Any]:
+def _baselines(tracking_uri: str, version: Version) -> dict[str, Any]:
     """The metrics.json of the version's run; raises ModelError where it has none."""
-    import json
-
-    from mlflow.exceptions import MlflowException
-
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            found: dict[str, Any] = json.loads(
-                Path(client.download_artifacts(version.run_id, "metrics.json", scratch)).read_text("utf8")
-            )
-        except (MlflowException, OSError) as fault:
-            raise ModelError(
-                "its run has no metrics.json: nothing says how it did against its baselines",
-                where=f"{version.uri}, run {version.run_id or 'none'}",
-                fix="Run its configuration again (hone run CONF).",
-            ) from fault
+        found: dict[str, Any] = json.loads(
+            fetch(tracking_uri, version, "metrics.json", Path(scratch)).read_text("utf8")
+        )
     return found

@@ -97,7 +97,7 @@ def _by_hand(journal: Journal, start: Standing, now: str, downloads: Path, enfor
         return
     if (
         enforce
-        or settings_of(journal.client, find(_uri(journal), f"{SCHEME}{journal.model}/{start.champion}"))[0].enforce
+        or settings_of(_uri(journal), find(_uri(journal), f"{SCHEME}{journal.model}/{start.champion}"))[0].enforce
     ):
         put_back(
             journal,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from hone.artifacts import file_digest
 from hone.curation.near import near_pairs
-from hone.errors import ConfigError, ModelError
+from hone.errors import ConfigError
 from hone.objectives.objective import Objective
+from hone.registry.lookup import fetch
 from hone.registry.versions import Version
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from mlflow import MlflowClient
 
 TEST, GOLDEN = "test", "golden"
 
@@ -31,24 +31,15 @@ class Rows:
     left_out: int = 0
 
 
-def split_of(client: MlflowClient, version: Version, split: str) -> tuple[pa.Table, str]:
+def split_of(tracking_uri: str, version: Version, split: str) -> tuple[pa.Table, str]:
     """A split that the version's run logged when it was registered, and the SHA-256 of its file.
 
     Raises ModelError where it has none.
     """
     import pyarrow.parquet as pq
-    from mlflow.exceptions import MlflowException
 
-    path = f"splits/{split}.parquet"
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            file = Path(client.download_artifacts(version.run_id, path, scratch))
-        except (MlflowException, OSError) as fault:
-            raise ModelError(
-                f"its run has no {path}: there are no rows to judge it on",
-                where=f"{version.uri}, run {version.run_id or 'none'}",
-                fix="Run its configuration again (hone run CONF): registering logs the splits.",
-            ) from fault
+        file = fetch(tracking_uri, version, f"splits/{split}.parquet", Path(scratch))
         return pq.read_table(file, memory_map=False), file_digest(file)
 
 

@@ -1,17 +1,20 @@
-"""The version that stands for a model now, and the files of the run that it came from."""
+"""Looked up in MLflow: the version that stands for a model now, and the files of the run that it came from."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from hone.errors import ModelError
+from hone.registry.champion import CHAMPION
 from hone.registry.service import answering, connect
 from hone.registry.versions import SCHEME, Version, find
 
-CHAMPION = "champion"
 
-
-def standing(tracking_uri: str, model: str) -> Version | None:
+def current(tracking_uri: str, model: str) -> Version | None:
     """The champion of `model`, the newest version where there is none, None where there is no version at all.
 
     Raises ServiceError where MLflow does not answer.
@@ -63,3 +66,10 @@ def fetch(tracking_uri: str, version: Version, path: str, into: Path) -> Path:
                 where=version.uri,
                 fix="Register it again: `hone run CONF` brings what was registered up to date.",
             ) from fault
+
+
+def config_of(tracking_uri: str, version: Version) -> dict[str, Any]:
+    """The configuration that the version was made with, as a tree of plain values; raises as `fetch` does."""
+    with tempfile.TemporaryDirectory() as scratch:
+        text = fetch(tracking_uri, version, "config.yaml", Path(scratch)).read_text("utf8")
+    return dict(yaml.safe_load(text))
