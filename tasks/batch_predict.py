@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from prefect import Task, task
+from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE, CachePolicy
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
-from prefect.tasks import exponential_backoff
 
 from hone.artifacts import PREFECT_RESULT, Artifact
 from hone.batch import answers, output, record, request, rows
@@ -18,8 +16,8 @@ from hone.batch.output import Account
 from hone.batch.request import Batch, Request
 from hone.batch.rows import Shard
 from hone.environment import home
-from hone.errors import HoneError
 from hone.progress import Progress, tell
+from tasks.retries import RETRIES, unless_known
 
 
 @dataclass
@@ -37,21 +35,7 @@ class InTheStore(CachePolicy):
         return f"{answers.STAGE}/{key}/{PREFECT_RESULT}"
 
 
-def _can_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Whether trying again may help: whatever fails but what Hone knows to stay as it is."""
-    fault = state.result(raise_on_failure=False)
-    return not isinstance(fault, HoneError) or fault.retryable
-
-
-_RETRIES: dict[str, Any] = {
-    "retries": 3,
-    "retry_delay_seconds": exponential_backoff(backoff_factor=1),
-    "retry_jitter_factor": 0.5,
-    "retry_condition_fn": _can_pass,
-}
-
-
-@task(name="settle", task_run_name="settle {wanted.model}", cache_policy=NO_CACHE, **_RETRIES)
+@task(name="settle", task_run_name="settle {wanted.model}", cache_policy=NO_CACHE, **RETRIES)
 def settle(wanted: Request) -> Batch:
     """The version that is meant, its files proved, and the source's rows as they are now."""
     return request.settle(wanted, home())
@@ -63,7 +47,7 @@ def look(batch: Batch) -> Account:
     return output.finished(batch, home())
 
 
-@task(name="read", task_run_name="read {batch.name}", cache_policy=NO_CACHE, **_RETRIES)
+@task(name="read", task_run_name="read {batch.name}", cache_policy=NO_CACHE, **RETRIES)
 def read(batch: Batch) -> Artifact:
     """The source's rows, in shards."""
     return rows.read(batch, home())
@@ -87,7 +71,7 @@ def predict(batch: Batch, shard: Shard) -> Artifact:
     task_run_name="predict {batch.name} from row {shard.first}",
     cache_policy=InTheStore(),
     persist_result=True,
-    **_RETRIES,
+    **{**RETRIES, "retry_condition_fn": unless_known},
 )
 def _predict(batch: Batch, shard: Shard) -> Artifact:
     return answers.answer(batch, shard, home())
@@ -99,7 +83,7 @@ def commit(batch: Batch, given: Artifact, said: list[Artifact]) -> Account:
     return output.commit(batch, given, said, home())
 
 
-@task(name="record", task_run_name="record {batch.name}", cache_policy=NO_CACHE, **_RETRIES)
+@task(name="record", task_run_name="record {batch.name}", cache_policy=NO_CACHE, **RETRIES)
 def note(batch: Batch, account: Account) -> None:
     """The run in MLflow, and a page in the Prefect UI."""
     run_id = record.record(batch, account, home())

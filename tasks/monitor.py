@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
-from prefect.tasks import exponential_backoff
 
 from hone.config import Part, RunConfig, parse
 from hone.drift import monitor, report
@@ -19,7 +18,7 @@ from hone.errors import ConfigError, ModelError
 from hone.registry.lookup import config_of, current, run_link
 from hone.registry.versions import Version
 from tasks.events import tell
-from tasks.stage import can_pass
+from tasks.retries import RETRIES
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,7 @@ class Checked:
     link: str
 
 
-@task(
-    name="check",
-    task_run_name="check {model}",
-    retries=3,
-    retry_delay_seconds=exponential_backoff(backoff_factor=2),
-    retry_condition_fn=can_pass,
-    persist_result=False,
-)
+@task(name="check", task_run_name="check {model}", persist_result=False, **RETRIES)
 def check(model: str, config: RunConfig | None, inputs: Part | None) -> Checked:
     """Compare recent inputs with the memory of the model's standing version, and keep what comes of it in MLflow.
 

@@ -8,27 +8,19 @@ from typing import Literal
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
-from prefect.tasks import exponential_backoff
 
 from hone import retraining
 from hone.artifacts import Artifact
 from hone.config import RunConfig
 from hone.environment import home
 from hone.retraining import Look
-from tasks.stage import can_pass
+from tasks.retries import RETRIES
 
 StartedBy = Literal["person", "schedule", "drift", "new rows"]
 Outcome = tuple[str, Look, str]  # the date ('' for now), the look at the source, the version that came of it
 
 
-@task(
-    name="look",
-    task_run_name="look {config.name}",
-    retries=3,
-    retry_delay_seconds=exponential_backoff(backoff_factor=2),
-    retry_condition_fn=can_pass,
-    persist_result=False,
-)
+@task(name="look", task_run_name="look {config.name}", persist_result=False, **RETRIES)
 def look(config: RunConfig, rows: Artifact, min_new_rows: int, backfill: bool, before: Artifact | None) -> Look:
     """Whether the rows are new enough to train on: against the champion's, in a backfill against the date before."""
     uri = home().tracking_uri

@@ -13,18 +13,16 @@ from uuid import UUID
 from prefect import Task, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import CachePolicy
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
-from prefect.tasks import exponential_backoff
 
 from hone.artifacts import PREFECT_RESULT, Artifact
 from hone.config import RunConfig
 from hone.environment import home
-from hone.errors import HoneError
 from hone.line import find, recipe, run
 from hone.progress import Progress, tell
 from hone.stages import Job, Slot, pinned
+from tasks.retries import RETRIES
 from tasks.worker import end_with_worker
 
 PROGRESS_SECONDS = 2.0
@@ -66,11 +64,8 @@ def stage_task(name: str, *, retries: int = 0, timeout_seconds: float | None = N
             task_run_name=name + " {config.name}",
             cache_policy=InTheStore(stage=name),
             persist_result=True,
-            retries=retries,
-            retry_delay_seconds=exponential_backoff(backoff_factor=2),
-            retry_jitter_factor=0.5,
-            retry_condition_fn=can_pass,
             timeout_seconds=timeout_seconds,
+            **{**RETRIES, "retries": retries},
         )
 
         @wraps(function)
@@ -101,14 +96,6 @@ def _job(inputs: dict[str, Any]) -> Job:
     artifacts = {name: value for name, value in inputs.items() if isinstance(value, Artifact)}
     tags = {"hone.flow_run_id": str(flow_run.id or "")}
     return Job(inputs["config"], artifacts, home(), tags=tags)
-
-
-def can_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Whether trying again may help: a server, the network, a lock. Never for data, configuration or a bad loss."""
-    fault = state.result(raise_on_failure=False)
-    if isinstance(fault, HoneError):
-        return fault.retryable
-    return isinstance(fault, ConnectionError | TimeoutError)
 
 
 def _show_progress(stage: str, run: str) -> Callable[[Progress], None]:

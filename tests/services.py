@@ -10,13 +10,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-RUN_SECONDS = 300
+from tests.polling import until
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Service:
 
     def ended(self, run: str, password: str = "") -> str:
         """Wait until the run has ended; the type of its last state."""
-        wait_until(lambda: self.state(run, password) in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"))
+        until(lambda: self.state(run, password) in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"))
         return self.state(run, password)
 
     def _url(self, name: str) -> str:
@@ -124,11 +124,3 @@ def status(url: str, password: str = "", **headers: str) -> int:
     except urllib.error.HTTPError as refusal:
         return refusal.code
     return 200
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = RUN_SECONDS) -> None:
-    """Return when the condition holds; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.2)

@@ -15,8 +15,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from hone.servers import Server
 from hone.service_parts import POOL, SERVERS, Settings, client_environment, mlflow, prefect, worker
 
 WAIT_SECONDS = 180
+# A port that is free when it is chosen may be another program's by the time the server has started.
+PORT_ATTEMPTS = 3
 # In the order in which they are ended: what a run says of its end, it says to the servers.
 PARTS = ("worker", "mlflow", "prefect")
 # What the user's environment says of other servers.
@@ -109,25 +111,22 @@ def up(home: Home, wanted: Mapping[str, Any], place: Path, slots: int | None, sa
     `wanted` are the settings that were given; those that were not are as they were last time. Raises ConfigError where
     they differ from what runs, ServiceError where a part does not come up: then nothing is left of it.
     """
-    with _alone(home):
+    started: list[str] = []
+    with _alone(home), ExitStack() as undo:
         record = read(home)
         settings = replace(record.settings, **wanted)
         settings.check()
         if settings != record.settings and any(map(record.alive, PARTS)):
             raise ConfigError("runs with other settings", where="the service", fix="`hone down`, then `hone up`.")
-        started: list[str] = []
         record = replace(record, settings=settings)
-        try:
-            with _only_server(home, record):
-                record = _start_servers(home, record, place, started)
-            say(f"Prefect      {record.shown('prefect')}  {_how('prefect', started)}")
-            say(f"MLflow       {record.shown('mlflow')}  {_how('mlflow', started)}")
-            applied = _apply(home, record, place, slots)
-            record = _start_worker(home, record, place, started)
-        except BaseException:
-            for part in started:
-                _end(record, part)
-            raise
+        undo.callback(lambda: [_end(record, part) for part in started])
+        with _only_server(home, record):
+            record = _start_servers(home, record, place, started)
+        say(f"Prefect      {record.shown('prefect')}  {_how('prefect', started)}")
+        say(f"MLflow       {record.shown('mlflow')}  {_how('mlflow', started)}")
+        applied = _apply(home, record, place, slots)
+        record = _start_worker(home, record, place, started)
+        undo.pop_all()
         say(f"worker       work pool {POOL}  {_how('worker', started)}")
         say(f"deployments  {applied}")
         if settings.auth:
@@ -182,13 +181,27 @@ def _only_server(home: Home, record: Record) -> Iterator[None]:
 
 
 def _start_servers(home: Home, record: Record, place: Path, started: list[str]) -> Record:
+    dead = [part for part in SERVERS if not record.alive(part)]
+    for _ in range(PORT_ATTEMPTS):
+        ports = choose_ports(record, dead)
+        if ports != record.ports and record.alive("worker"):
+            _end(record, "worker")  # it knows the old ones
+        record = replace(record, ports=ports)
+        try:
+            return _serve(home, record, dead, place, started)
+        except ServiceError as fault:
+            failed = fault
+        for part in dead:
+            _end(record, part)
+        if all(servers.bindable(record.settings.host, ports[part]) for part in dead):
+            break  # no other program came before us: it has another cause
+    raise failed
+
+
+def _serve(home: Home, record: Record, dead: Sequence[str], place: Path, started: list[str]) -> Record:
+    """Start the `dead` servers on their ports, and wait until all answer."""
     from hone.registry.service import prepare
 
-    dead = [part for part in SERVERS if not record.alive(part)]
-    ports = choose_ports(record, dead)
-    if ports != record.ports and record.alive("worker"):
-        _end(record, "worker")  # it knows the old ones
-    record = replace(record, ports=ports)
     waiting = []
     for part, server in (("prefect", prefect(home, record.settings)), ("mlflow", mlflow(home, record.settings))):
         if part not in dead:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from tests.services import Service, ask, wait_until
+from tests.polling import until
+from tests.services import Service, ask
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -171,7 +172,7 @@ def test_an_alias_moved_by_hand_in_mlflow_is_noticed(page: Page, service: Servic
     box.press_sequentially("champion")
     page.keyboard.press("Enter")
     dialog.get_by_role("button", name="Save aliases").click()
-    wait_until(lambda: champion(service) == "2", 60)
+    until(lambda: champion(service) == "2", 60)
     shoot(page, "mlflow-by-hand")
     open_form(page, service, "watch-registry")
     run = submit(page, service)
@@ -187,12 +188,12 @@ def test_a_run_that_is_cancelled_in_the_ui_has_stopped_training(
 ) -> None:
     slow = prefilled | {"name": "slow", "training": {"epochs": 1000, "batch_size": 1, "checkpoint_seconds": 0.5}}
     run = service.start("finetune/finetune", config=slow)
-    wait_until(lambda: trainings(service))
+    until(lambda: trainings(service))
     page.goto(f"{service.prefect_url}/runs/flow-run/{run}")
     page.get_by_role("button", name="Cancel", exact=True).first.click()
     page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
     cancelled = time.monotonic()
-    wait_until(lambda: not trainings(service), 15)
+    until(lambda: not trainings(service), 15)
     assert time.monotonic() - cancelled < 15
     see_run(page, service, run, "Cancelled")
     shoot(page, "cancelled")

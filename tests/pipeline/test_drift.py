@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.polling import until
 from tests.small_line import FILLING, WORDS
 
 pytestmark = pytest.mark.slow
@@ -127,15 +127,6 @@ def runs_of(deployment_id: Any) -> list[Any]:
     return found
 
 
-def awaited(what: Callable[[], Any], seconds: float = 120) -> Any:
-    """What `what` gives as soon as that is something."""
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.3)
-    return found
-
-
 @pytest.fixture(scope="module")
 def deployment(house: House) -> Any:
     """`retrain-weekly`, and both shipped automations, the deployment's name in them replaced by its id."""
@@ -207,12 +198,12 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
 
     def heard(count: int) -> None:
         emit_event("hone.new-data", resource={"prefect.resource.id": "hone.model.small"}, payload={"config": "small"})
-        awaited(lambda: len(started("new rows")) == count)
+        until(lambda: len(started("new rows")) == count)
 
     for _ in range(3):
         assert check(house, drifted).name == "Drift"
     assert house.tags()["hone.drift.episode"] == "1"
-    [run] = awaited(lambda: started("drift"))
+    [run] = until(lambda: started("drift"))
     # A check at the same time announces the same episode: an event with the same id, which is taken once.
     version = Version("small", "1", "", "", {})
     tell("hone.drift.detected", "small", what="again", why="again", key=Episode(1).key(version), config="small")
@@ -225,7 +216,7 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
     assert house.tags()["hone.drift.state"] == "no drift"
     assert check(house, drifted).name == "Drift"
     assert check(house, drifted).name == "Drift"
-    awaited(lambda: len(started("drift")) == 2)
+    until(lambda: len(started("drift")) == 2)
     heard(2)
     assert len(started("drift")) == 2
     assert house.tags()["hone.drift.episode"] == "2"

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.workers import ROOT, Workers, until
+from tests.polling import until
+from tests.workers import ROOT, Workers
 
 pytestmark = pytest.mark.slow
 

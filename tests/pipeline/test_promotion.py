@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from hone.registry.champion import aliases_of, move, standing
 from hone.registry.journal import Journal
 from hone.registry.promote import open_journal
+from tests.polling import until
 from tests.services import ask
 from tests.tiny_versions import MODEL, Versions
 
@@ -31,7 +31,6 @@ serve(promote.to_deployment("promote", entrypoint_type=module),
       rollback.to_deployment("rollback", entrypoint_type=module),
       reconcile.to_deployment("watch-registry", entrypoint_type=module))
 """
-SECONDS = 240
 
 
 class Prefect:
@@ -47,14 +46,15 @@ class Prefect:
 
     def wait(self, run: str, *types: str) -> dict[str, Any]:
         """The run's state, once it is of one of `types`."""
-        deadline = time.monotonic() + SECONDS
-        while True:
+
+        def reached() -> dict[str, Any] | None:
             state: dict[str, Any] = ask(f"{self.url}/flow_runs/{run}")["state"]
             if state["type"] in types:
                 return state
-            ended = state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-            assert not ended and time.monotonic() < deadline, state
-            time.sleep(0.3)
+            assert state["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), state
+            return None
+
+        return until(reached) or {}
 
     def answer(self, run: str, **given: str) -> dict[str, Any]:
         answered: dict[str, Any] = ask(f"{self.url}/flow_runs/{run}/resume", {"run_input": given})
@@ -73,14 +73,13 @@ class Prefect:
 
     def events(self, event: str, at_least: int = 1) -> list[dict[str, Any]]:
         """The model's events of a name, once there are so many."""
-        deadline = time.monotonic() + 60
-        while True:
-            wanted = {"filter": {"event": {"name": [event]}, "resource": {"id": [f"hone.model.{MODEL}"]}}}
-            found: list[dict[str, Any]] = ask(f"{self.url}/events/filter", wanted)["events"]
-            if len(found) >= at_least:
-                return found
-            assert time.monotonic() < deadline, found
-            time.sleep(0.3)
+        wanted = {"filter": {"event": {"name": [event]}, "resource": {"id": [f"hone.model.{MODEL}"]}}}
+
+        def found() -> list[dict[str, Any]]:
+            events: list[dict[str, Any]] = ask(f"{self.url}/events/filter", wanted)["events"]
+            return events if len(events) >= at_least else []
+
+        return until(found, 60)
 
 
 @pytest.fixture
@@ -121,10 +120,8 @@ def prefect(prefect_url: str, environment: dict[str, str], versions: Versions, t
 
 def deployed(prefect: Prefect, served: subprocess.Popen[bytes], log: Path) -> Prefect:
     """Return when the deployments are there, and not those of an earlier test."""
-    deadline = time.monotonic() + SECONDS
-    while "watch-registry" not in log.read_text():
-        assert served.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.3)
+    until(lambda: "watch-registry" in log.read_text() or served.poll() is not None)
+    assert served.poll() is None, log.read_text()
     return prefect
 
 

@@ -18,7 +18,8 @@ from prefect.client.schemas.sorting import LogSort
 from prefect.events.schemas.automations import AutomationCore
 from prefect.states import Cancelling, Scheduled
 
-from tests.workers import ROOT, Workers, until
+from tests.polling import until
+from tests.workers import ROOT, Workers
 
 pytestmark = pytest.mark.slow
 

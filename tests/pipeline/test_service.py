@@ -15,8 +15,9 @@ import yaml
 from hone.environment import Home
 from hone.processes import marked
 from hone.service import PARTS, read
+from tests.polling import until
 from tests.postgresql import QUOTED, SECRET, Cluster
-from tests.services import Service, ask, status, wait_until
+from tests.services import Service, ask, status
 
 pytestmark = pytest.mark.slow
 
@@ -134,7 +135,7 @@ def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[s
         # `hone down` in the middle of a training: nothing of it is left, and the run does not stay `Running`.
         long = small | {"training": small["training"] | {"epochs": 1000}}
         run = service.start("finetune/finetune", secrets["prefect"], config=long)
-        wait_until(lambda: list(service.home.glob("store/work/train-*/checkpoints")))
+        until(lambda: list(service.home.glob("store/work/train-*/checkpoints")))
         running = processes(service)
         assert len(running["worker"]) > 2
         urls = service.prefect_url, service.mlflow_url

@@ -8,16 +8,18 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
-from hone import processes, servers
+from hone import processes, servers, service
 from hone.credentials import credentials
 from hone.environment import Home
 from hone.errors import ConfigError, ServiceError
 from hone.processes import Process
+from hone.servers import Server
 from hone.service import Record, check_stores, choose_ports, down, join, up, write
 from hone.service_parts import Settings, mlflow, prefect
 
@@ -120,6 +122,39 @@ def test_ports_are_as_they_were_unless_another_program_has_one() -> None:
         now = choose_ports(before, ("prefect", "mlflow"))
     assert now["mlflow"] == free
     assert now["prefect"] not in (taken, free)
+
+
+def test_who_loses_the_race_for_a_port_takes_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, chosen, others = Home(tmp_path), [], []
+
+    def choose_and_lose(record: Record, dead: Sequence[str]) -> dict[str, int]:
+        """The ports, the first of which another program takes before the server has."""
+        chosen.append(choose_ports(record, dead))
+        if len(chosen) == 1:
+            others.append(socket.create_server(("127.0.0.1", chosen[0]["prefect"])))
+        return chosen[-1]
+
+    def files(name: str) -> Server:
+        command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "{port}"]
+        return Server(name, command, "/", home.logs)
+
+    monkeypatch.setattr(service, "choose_ports", choose_and_lose)
+    monkeypatch.setattr(service, "prefect", lambda *_: files("prefect"))
+    monkeypatch.setattr(service, "mlflow", lambda *_: files("mlflow"))
+    # No database is made ready for an MLflow that keeps none here.
+    begun = Record("race", settings=Settings(mlflow_database="postgresql://none"))
+    home.servers.mkdir()
+    started: list[str] = []
+    try:
+        record = service._start_servers(home, begun, tmp_path, started)
+        assert [record.alive(part) for part in ("prefect", "mlflow")] == [True, True]
+        assert record.ports == chosen[1]
+        assert chosen[1]["prefect"] not in (chosen[0]["prefect"], 0)
+        assert chosen[1]["mlflow"] == chosen[0]["mlflow"]
+    finally:
+        for part in ("prefect", "mlflow"):
+            processes.end(begun.mark(part))
+        others[0].close()
 
 
 @pytest.mark.parametrize(
