@@ -10,7 +10,8 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from hone.config import RunConfig, load
+from hone.config import RunConfig
+from hone.config_file import load
 from hone.errors import ConfigError
 
 FOLDER = Path("conf")

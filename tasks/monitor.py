@@ -9,7 +9,8 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
-from hone.config import Part, RunConfig, parse
+from hone.config import Part, RunConfig
+from hone.config_file import parse
 from hone.drift import monitor, report
 from hone.drift.check import Verdict
 from hone.drift.episodes import Episode, episode, remember

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hone.config import parse
+from hone.config_file import parse
 from hone.environment import Home
 from hone.line import run, stages_of
 from hone.stages import Job

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _load(arguments: argparse.Namespace) -> RunConfig:
-    from hone.config import load
+    from hone.config_file import load
     from hone.stages import pinned
 
     config = pinned(load(arguments.config, arguments.overrides), home())

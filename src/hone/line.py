@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hone.artifacts import Artifact, Product, Recipe
-from hone.config import RunConfig, dump
+from hone.config import RunConfig
+from hone.config_file import dump
 from hone.environment import Home
 from hone.errors import HoneError
 from hone.progress import Progress, tell

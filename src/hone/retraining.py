@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from hone.artifacts import Artifact
-from hone.config import RunConfig, parse
+from hone.config import RunConfig
+from hone.config_file import parse
 from hone.drift.reference import FOLDER, HASHES, row_hashes, rows_digest
 from hone.errors import ConfigError, ModelError
 from hone.objectives import OBJECTIVES

@@ -15,7 +15,8 @@ from typing import Any
 from hone import scratch
 from hone.artifacts import Artifact, Product, file_digest
 from hone.base_models import BaseModel, locate
-from hone.config import Part, RunConfig, dump
+from hone.config import Part, RunConfig
+from hone.config_file import dump
 from hone.curation import STEPS
 from hone.environment import Home
 from hone.errors import ConfigError

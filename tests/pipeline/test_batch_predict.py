@@ -21,7 +21,7 @@ from sqlalchemy import create_engine, text
 from hone.artifacts import Artifact
 from hone.batch import answers, output, record, rows
 from hone.batch.request import Request, settle
-from hone.config import parse
+from hone.config_file import parse
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, ModelError
 from tests.small_line import FILLING, WORDS

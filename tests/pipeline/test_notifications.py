@@ -47,7 +47,7 @@ FINETUNE = """
 import sys
 from pathlib import Path
 from flows.finetune import finetune
-from hone.config import load
+from hone.config_file import load
 
 finetune(load(Path(sys.argv[1]), sys.argv[2:]))
 """

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hone.artifacts import Artifact
-from hone.config import RunConfig, load
+from hone.config import RunConfig
+from hone.config_file import load
 from hone.environment import DEFAULTS, Home
 from hone.evaluation import predict
 from hone.line import run, stages_of

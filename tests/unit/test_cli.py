@@ -63,7 +63,7 @@ def test_missing_data_ends_with_3(conf: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_verify_finds_a_changed_byte(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from hone.config import load
+    from hone.config_file import load
     from hone.environment import home
     from hone.line import run
     from hone.stages import Job

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hone.config import RunConfig, dump, load, parse
+from hone.config import RunConfig
+from hone.config_file import dump, load, parse
 from hone.errors import ConfigError
 from hone.objectives import OBJECTIVES
 from hone.plugins import installed
@@ -126,6 +127,26 @@ def test_an_alias_that_mlflow_refuses_is_refused_here(conf: Path, alias: str) ->
     assert "registration.alias" in faults(conf, f"registration.alias={alias}")
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{kind: sql, url: 'postgresql://ada:geheim@db/app', query: select 1}",
+        "{kind: sql, url: 'postgresql://ada@db/app?password=geheim', query: select 1}",
+        "{kind: files, paths: ['ftp://ada:geheim@host/rows.csv']}",
+    ],
+)
+def test_a_password_is_refused_and_not_repeated(conf: Path, source: str) -> None:
+    message = faults(conf, f"ingest.source={source}")
+    assert "holds a password: put it into the environment, and write ${NAME} here" in message
+    assert "geheim" not in message
+
+
+def test_a_password_of_the_environment_is_taken(conf: Path) -> None:
+    url = "postgresql://ada:${SECRET}@db/app?token=${TOKEN:-}"
+    config = load(conf, [f"ingest.source={{kind: sql, url: '{url}', query: select 1}}"])
+    assert config.ingest.source.url == url
+
+
 def test_every_field_of_every_section_is_described() -> None:
     schema = RunConfig.model_json_schema()
     sections = [schema, *schema["$defs"].values()]
@@ -151,7 +172,7 @@ def test_a_config_survives_json_as_a_flow_parameter(conf: Path) -> None:
 
 
 def test_loading_imports_nothing_heavy(conf: Path) -> None:
-    code = f"import sys; from pathlib import Path; from hone.config import load; load(Path({str(conf)!r}));"
+    code = f"import sys; from pathlib import Path; from hone.config_file import load; load(Path({str(conf)!r}));"
     heavy = {
         "torch",
         "transformers",

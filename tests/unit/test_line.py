@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from hone.artifacts import Artifact
-from hone.config import RunConfig, parse
+from hone.config import RunConfig
+from hone.config_file import parse
 from hone.environment import Home
 from hone.errors import ConfigError, DataError
 from hone.line import plan, recipe, run, run_ahead

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hone.config import RunConfig, parse
+from hone.config import RunConfig
+from hone.config_file import parse
 from hone.environment import Home
 from hone.errors import ConfigError
 from hone.line import recipe

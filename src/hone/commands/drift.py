@@ -24,7 +24,8 @@ def monitor(arguments: argparse.Namespace) -> int:
     """Check once and print what was found; 0 whether it is drift or not."""
     from pydantic import TypeAdapter
 
-    from hone.config import SourcePart, load
+    from hone.config import SourcePart
+    from hone.config_file import load
     from hone.environment import home
     from hone.errors import ConfigError
 

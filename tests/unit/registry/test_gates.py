@@ -171,7 +171,7 @@ def test_mcnemar_takes_no_margin() -> None:
 
 
 def test_the_settings_of_promotion_move_no_key_of_the_line() -> None:
-    from hone.config import parse
+    from hone.config_file import parse
     from hone.stages import STAGES
 
     tree = {"name": "a", "ingest": {"source": {"kind": "files", "paths": ["a.csv"]}}, "model": {"base": "b"}}

@@ -12,7 +12,7 @@ import pytest
 
 from hone.artifacts import Artifact, file_digest
 from hone.base_models import BaseModel, locate
-from hone.config import parse
+from hone.config_file import parse
 from hone.environment import Home
 from hone.errors import ModelError
 from hone.methods.lora import Lora

@@ -148,7 +148,7 @@ class TestHubId:
 
 
 def test_the_config_takes_commits_alone() -> None:
-    from hone.config import parse
+    from hone.config_file import parse
 
     tree = {"name": "x", "model": {"base": "x"}, "ingest": {"source": {"kind": "hub", "dataset": "owner/tickets"}}}
     tree["ingest"]["source"]["revision"] = ONE  # type: ignore[index]
