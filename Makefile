@@ -3,6 +3,8 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
 VENV ?= .venv
 BIN := $(VENV)/bin
 HONE_SHARED ?= ../shared
+# One process a core; each has servers of its own, so not too many.
+PYTEST ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export HONE_SHARED
 
 .PHONY: help demo test check bench ui clean

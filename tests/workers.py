@@ -117,10 +117,14 @@ class Workers:
         return self.runs[-1]
 
     def close(self) -> None:
-        """End what it has started and still runs."""
+        """End what it has started and still runs; a worker may miss that it is asked to."""
         for process in (*self.runs, *self.workers):
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def taken(self) -> int:
         """How many slots of the limit `gpu` are taken."""

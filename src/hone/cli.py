@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. Errors that Hone knows are printed without a traceback."""
     arguments = _parser().parse_args(argv)
     os.environ.update({name: value for name, value in DEFAULTS.items() if name not in os.environ})
+    if not sys.warnoptions:  # what will change in a library is for those who call it
+        warnings.simplefilter("ignore", FutureWarning)
     try:
         if arguments.command not in (service.start, service.stop):
             join(home())

@@ -62,6 +62,17 @@ def field(page: Page, label: str) -> Locator:
     return page.locator(".schema-form-property").filter(has=named).last
 
 
+def write(page: Page, label: str, text: str) -> None:
+    field(page, label).locator("textarea, input").first.fill(text)
+
+
+def start_for_the_model(page: Page, service: Service, deployment: str) -> str:
+    """A run from the form of a deployment that asks for a model."""
+    open_form(page, service, deployment)
+    write(page, "model", MODEL)
+    return submit(page, service)
+
+
 def submit(page: Page, service: Service) -> str:
     """Send the form; the id of the run that it started."""
     before = runs(service)
@@ -132,17 +143,15 @@ def test_from_the_form_to_a_champion_and_back(page: Page, service: Service, pref
     see_version(page, service, "2", "candidate")
     shoot(page, "mlflow-candidate")
     # The promotion waits for a person, who approves it in its form.
-    open_form(page, service, "promote")
-    field(page, "model").locator("textarea, input").first.fill(MODEL)
-    run = submit(page, service)
+    run = start_for_the_model(page, service, "promote")
     see_run(page, service, run, "Suspended")
     assert champion(service) == "1"
     shoot(page, "promote-waits")
     page.get_by_role("button", name="Resume").first.click()
     page.get_by_text("Whether it becomes the champion.").first.wait_for()
     choose(page, field(page, "Decision"), "approve")
-    field(page, "Who").locator("textarea, input").first.fill("kim")
-    field(page, "Reason").locator("textarea, input").first.fill("looks right")
+    write(page, "Who", "kim")
+    write(page, "Reason", "looks right")
     shoot(page, "promote-form")
     page.get_by_role("dialog").get_by_role("button", name="Submit").click()
     see_run(page, service, run, "Promoted")
@@ -150,9 +159,7 @@ def test_from_the_form_to_a_champion_and_back(page: Page, service: Service, pref
     see_version(page, service, "2", "champion")
     shoot(page, "mlflow-champion")
     # And back.
-    open_form(page, service, "rollback")
-    field(page, "model").locator("textarea, input").first.fill(MODEL)
-    run = submit(page, service)
+    run = start_for_the_model(page, service, "rollback")
     see_run(page, service, run, "Rolled back")
     see_version(page, service, "1", "champion")
     shoot(page, "mlflow-rolled-back")

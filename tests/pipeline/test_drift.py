@@ -66,7 +66,7 @@ class House:
 
 @pytest.fixture(scope="module")
 def house(
-    tmp_path_factory: pytest.TempPathFactory, base_model: Path, rows_csv: Path, prefect_url: str
+    tmp_path_factory: pytest.TempPathFactory, small: dict[str, Any], rows_csv: Path, prefect_url: str
 ) -> Iterator[House]:
     """The small line, run once; the process's environment is that of its flows until the module's last test."""
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
@@ -74,14 +74,9 @@ def house(
     folder = tmp_path_factory.mktemp("house")
     data = folder / "rows.csv"
     data.write_text(rows_csv.read_text())
-    tree = {
-        "name": "small",
-        "ingest": {"source": {"kind": "files", "paths": [str(data)]}, "columns": {"label": "topic"}},
-        "curation": {"steps": [{"kind": "normalize"}, {"kind": "filters"}, {"kind": "duplicates"}]},
-        "model": {"base": str(base_model)},
-        "tokenization": {"max_length": 32},
-        "training": {"epochs": 4, "batch_size": 16, "learning_rate": 5.0e-3},
-        "evaluation": {"resamples": 200},
+    tree = small | {
+        "ingest": small["ingest"] | {"source": {"kind": "files", "paths": [str(data)]}},
+        "training": small["training"] | {"epochs": 4},
         "monitoring": {"min_rows": 30, "permutations": 199},
     }
     conf = folder / "conf" / "small.yaml"

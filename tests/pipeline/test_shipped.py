@@ -20,15 +20,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import TypeAdapter
 
 from hone.artifacts import Artifact
-from hone.config import RunConfig
+from hone.config import Monitoring, RunConfig, SourcePart
 from hone.config_file import load
+from hone.drift import monitor
 from hone.environment import DEFAULTS, Home
 from hone.evaluation import predict
 from hone.line import run, stages_of
 from hone.objectives import OBJECTIVES
-from hone.registry.service import prepare
+from hone.registry import smoke
+from hone.registry.promote import decide, open_journal, ready
+from hone.registry.service import as_default, prepare
+from hone.registry.versions import find
 from hone.sources.installed_docs import InstalledDocs
 from hone.stages import Job
 from hone.training import hardware, launch, loop
@@ -234,6 +239,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 @pytest.fixture(scope="module")
+def server(place: Home) -> Iterator[smoke.Server]:
+    """The process that versions are loaded in before they are promoted."""
+    with smoke.server(place.tracking_uri) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def registered() -> dict[str, dict[str, Any]]:
     """What the tests before have registered, by configuration: the version, rows to ask it, and what it should tell."""
     return {}
@@ -255,6 +267,7 @@ def test_for_each_it_is_known_what_makes_it_small() -> None:
 def test_a_shipped_configuration_gives_a_registered_version(
     file: Path,
     place: Home,
+    server: smoke.Server,
     registered: dict[str, dict[str, Any]],
     shared: Path,
     tmp_path: Path,
@@ -277,6 +290,41 @@ def test_a_shipped_configuration_gives_a_registered_version(
     objective = OBJECTIVES[config.objective.kind](**config.objective.options())
     rows = objective.asked(pq.read_table(line["validate"].path / "test.parquet").slice(0, 2))
     registered[file.stem] = {"uri": version["model_uri"], "rows": rows, "outputs": list(objective.outputs)}
+    judged(file.stem, place, server, facts["metrics"])
+    watched(file.stem, config, line, place, tmp_path)
+
+
+def judged(model: str, place: Home, server: smoke.Server, figures: Mapping[str, float]) -> None:
+    """The version and its twin as candidate and champion: scored anew, served, and no better than the other."""
+    journal = open_journal(place.tracking_uri, model)
+    first = journal.client.get_model_version(model, "1")
+    with as_default(place.tracking_uri):  # MLflow looks for the model's files there
+        twin = journal.client.create_model_version(
+            model, first.source, first.run_id, first.tags, model_id=first.model_id
+        )
+    journal.client.set_registered_model_alias(model, "champion", "1")
+    decision = decide(journal, twin.version, downloads=place.downloads)
+    [anew] = decision.sets
+    for told in anew.figures.values():
+        assert told[decision.main_metric]["value"] == pytest.approx(figures[decision.main_metric], rel=1e-3, abs=1e-3)
+    refused = {gate.name for gate in decision.refused}
+    assert any("better" in gate for gate in refused), decision.reason
+    ready(journal, twin.version, place.downloads, server)
+
+
+def watched(model: str, config: RunConfig, line: Mapping[str, Artifact], place: Home, folder: Path) -> None:
+    """The version's rows, come back as recent inputs: compared, and the decision is one of those there are."""
+    objective = OBJECTIVES[config.objective.kind](**config.objective.options())
+    rows = objective.asked(pq.read_table(line["validate"].path / "train.parquet"))
+    (folder / "asked.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf8")
+    ingest = config.ingest.model_copy(update={"columns": {}})
+    monitoring = Monitoring.model_validate({"min_rows": 20, "permutations": 199})
+    inputs: Any = TypeAdapter(SourcePart).validate_python({"kind": "files", "paths": [str(folder / "asked.jsonl")]})
+    asked = config.model_copy(update={"ingest": ingest, "monitoring": monitoring})
+    version = find(place.tracking_uri, f"models:/{model}/1")
+    verdict = monitor.check(version, asked, inputs, place)
+    assert verdict.facts["rows"] == len(rows)
+    assert verdict.decision == "too few rows" or {finding.name for finding in verdict.findings}
 
 
 ASK = """
@@ -293,8 +341,7 @@ for name, asked in json.load(open(sys.argv[2])).items():
 def test_each_version_answers_in_a_process_without_hone(
     place: Home, registered: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    if not registered:
-        pytest.skip("no configuration was run")
+    assert registered, "run the tests of the configurations with it"
     (tmp_path / "asked.json").write_text(json.dumps(registered))
     command = [sys.executable, "-P", "-c", ASK, place.tracking_uri, str(tmp_path / "asked.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

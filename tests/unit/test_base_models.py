@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -74,6 +80,87 @@ def test_what_is_not_there_is_told(base: str, told: str, tmp_path: Path, monkeyp
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match=told):
         locate(base)
+
+
+@dataclass
+class TinyHub:
+    """The part of the hub's HTTP API that a download asks: one model, at one commit."""
+
+    folder: Path
+    commit: str = "89abcdef" * 5
+    asked: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        """Within the block it answers at this URL."""
+        hub = self
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = unquote(urlsplit(self.path).path)
+                hub.asked.append(f"{self.command} {path}")
+                files = {file.name: file.read_bytes() for file in hub.folder.iterdir()}
+                if path in (f"/api/models/acme/base/revision/{revision}" for revision in ("main", hub.commit)):
+                    self.say(json.dumps({"id": "acme/base", "sha": hub.commit}).encode())
+                elif path == f"/api/models/acme/base/tree/{hub.commit}":
+                    tree = [{"type": "file", "path": name, "size": len(of), "oid": name} for name, of in files.items()]
+                    self.say(json.dumps(tree).encode())
+                elif path.startswith(f"/acme/base/resolve/{hub.commit}/") and Path(path).name in files:
+                    self.say(files[Path(path).name], Path(path).name)
+                else:
+                    self.send_response(404)
+                    self.send_header("X-Error-Code", "RepoNotFound")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def say(self, body: bytes, etag: str = "about") -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("ETag", f'"{etag}"')
+                self.send_header("X-Repo-Commit", hub.commit)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                yield f"http://127.0.0.1:{server.server_address[1]}"
+            finally:
+                server.shutdown()
+
+
+def test_a_model_of_the_hub_is_fetched_once_and_known_by_its_commit(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model / "pytorch_model.bin").write_bytes(b"pickled")
+    (model / "modeling_own.py").write_text("raise SystemExit")
+    hub = TinyHub(model)
+    with hub.serving() as url:
+        from huggingface_hub import constants
+
+        # As HF_ENDPOINT would have it, which is read at import.
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        found = locate("acme/base")
+        assert (found.revision, found.licence) == (hub.commit, "mit")
+        # Neither pickled weights nor code.
+        assert sorted(file.name for file in found.path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+        assert (found.path / "model.safetensors").read_bytes() == b"weights"
+        with pytest.raises(ModelError, match=r"model\.base acme/none"):
+            locate("acme/none")
+    hub.asked.clear()
+    assert locate("acme/base", hub.commit) == found
+    assert hub.asked == []
 
 
 @pytest.mark.parametrize(("gone", "told"), [("config.json", "no config.json"), ("model.safetensors", "safetensors")])

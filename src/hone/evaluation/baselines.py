@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,15 @@ def untuned(base: Path, test: pa.Table, reader: Reader, advance: Advance, target
         torch.manual_seed(0)
         model = reader.objective.model(base, targets).eval().to(reader.device)
     return predict.read(model, test, reader, advance, "testing the base model")[0]
+
+
+def beside(tokens: pa.Table, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """The encoded rows with further columns."""
+    import pyarrow as pa
+
+    for name, values in columns.items():
+        tokens = tokens.append_column(name, pa.array(values))
+    return tokens
 
 
 def nearest(

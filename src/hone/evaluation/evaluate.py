@@ -76,7 +76,6 @@ def evaluate(
     tokenized, ModelError where the saved model cannot be loaded as it would be served, or where merged weights and
     adapter do not score alike.
     """
-    import pyarrow as pa
 
     test, train = read_tokens(tokens / "test.arrow"), read_tokens(tokens / "train.arrow")
     rows = _rows_of(test, splits / "test.parquet", slices, objective, dropped_ids(tokens, "test"))
@@ -100,8 +99,7 @@ def evaluate(
 
     said = {MODEL: (raw, targets), **_rivals(base, train, valid, test, rows, neighbours, reader, advance, plain)}
     if objective.untuned:
-        for name, values in objective.refer(said["untuned"][0]).items():
-            test = test.append_column(name, pa.array(values))
+        test = baselines.beside(test, objective.refer(said["untuned"][0]))
     outcomes = {name: objective.outcome(test, *of, rows) for name, of in said.items()}
     trial = Trial(rows, objective, targets, outcomes)
     draws = metrics.resample(len(rows), resamples, seed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hone.artifacts import file_digest
 from hone.base_models import locate
 from hone.errors import ModelError
-from hone.evaluation import predict
+from hone.evaluation import baselines, predict
 from hone.objectives import OBJECTIVES, own_code
 from hone.objectives.objective import Objective, Raw, Targets
 from hone.objectives.reading import Reader
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contender:
-    """A loaded version. `bytes` are those of its weights in memory, its base's among them."""
+    """A loaded version. `base` is its base model's directory, where its rows are judged by what that says of them."""
 
     version: Version
     objective: Objective
@@ -33,6 +33,7 @@ class Contender:
     max_length: int
     model: Any
     reader: Reader
+    base: Path | None = None
 
     @property
     def bytes(self) -> int:
@@ -41,7 +42,11 @@ class Contender:
 
     def encode(self, rows: pa.Table, labels: Sequence[str]) -> pa.Table:
         """The rows as this version's own tokenizer has them; where it has labels, they count in `labels`."""
-        return self.objective.encode(rows, self.reader.tokenizer, self.max_length, self.widened(labels))
+        tokens = self.objective.encode(rows, self.reader.tokenizer, self.max_length, self.widened(labels))
+        if self.base is None:
+            return tokens
+        said = baselines.untuned(self.base, tokens, self.reader, lambda *_: None, self.targets)
+        return baselines.beside(tokens, self.objective.refer(said))
 
     def read(self, tokens: pa.Table, labels: Sequence[str]) -> Raw:
         """What it says of encoded rows, with a score of 0 for those of `labels` that it does not know."""
@@ -83,11 +88,14 @@ def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
     own_code.allow(told.get("code", ""))  # it was trusted when the version was registered, and is the same
     tokenizer = load_tokenizer(place)
     reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
-    if (place / "adapter_config.json").is_file():
-        model = predict.load_adapted(place, _base(place, tracking_uri, downloads), told["targets"], reader)
+    adapter = (place / "adapter_config.json").is_file()
+    base = _base(place, tracking_uri, downloads) if adapter or objective.reference else None
+    if adapter and base:
+        model = predict.load_adapted(place, base, told["targets"], reader)
     else:
         model = predict.load_trained(place, told["targets"], reader.device)
-    return Contender(version, objective, told["targets"], int(told["max_length"]), model, reader)
+    reference = base if objective.reference else None
+    return Contender(version, objective, told["targets"], int(told["max_length"]), model, reader, reference)
 
 
 def common_labels(contenders: Sequence[Contender], tables: Sequence[pa.Table]) -> list[str]:
@@ -137,14 +145,14 @@ def _objective(told: dict[str, Any], version: Version) -> Objective:
 
 
 def _base(place: Path, tracking_uri: str, downloads: Path) -> Path:
-    """The base model of an adapter, the very bytes that it was tuned on."""
+    """The base model that a version was tuned from, by the very bytes of then."""
     record = json.loads((place / "base.json").read_text("utf8"))
     known = Path(record["path"])
     path = known if known.is_dir() else _located(record, tracking_uri, downloads)
     for name, digest in record["files"].items():
         if not (path / name).is_file() or file_digest(path / name) != digest:
             raise ModelError(
-                f"is not the file of {record['id']} that the adapter was tuned on",
+                f"is not the file of {record['id']} that the version was tuned from",
                 where=str(path / name),
                 fix="Put the base model's own files back.",
             )

@@ -2,8 +2,8 @@
 
 MLmodel, requirements.txt, input_example.json, served.py
 SHA256SUMS          of every other file; its own digest is the version's tag hone.files_sha256
-artifacts/model/    config.json, weights or adapter, tokenizer, README.md (the card), base.json and
-                    objective.json: what it was tuned for
+artifacts/model/    config.json, weights or adapter, tokenizer, README.md (the card), objective.json: what it was tuned
+                    for, and where its base model is asked too (an adapter, DPO), base.json: which that is
 code/served_HASH/   the parts of hone that answer, the very code that the model was tested with
 """
 
@@ -183,10 +183,9 @@ def _gather(home: Path, form: Form, base: BaseModel, card: str) -> dict[str, str
         linked |= {
             name: name.removeprefix("adapter/") for name in digests if name == "adapter/adapter_model.safetensors"
         }
-        written |= {
-            "adapter_config.json": _adapter_config(form.train.path / "adapter", base),
-            "base.json": json.dumps(base_record(base), indent=1),
-        }
+        written["adapter_config.json"] = _adapter_config(form.train.path / "adapter", base)
+    if form.adapter or form.objective.reference:
+        written["base.json"] = json.dumps(base_record(base), indent=1)
     for name, new in linked.items():
         if new not in written:
             _link(form.train.path / name, home / new)
