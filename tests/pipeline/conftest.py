@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 if TYPE_CHECKING:
+    from tests.in_process import Line
     from tests.workers import Workers
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -52,6 +53,14 @@ def hone(environment: dict[str, str], tmp_path: Path) -> Hone:
         return subprocess.run(command, capture_output=True, text=True, env=environment | more, cwd=tmp_path)
 
     return call
+
+
+@pytest.fixture
+def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
+    """The line in this process, in the data folder that `hone` has."""
+    from tests.in_process import begin
+
+    return begin(tmp_path / "hone", monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import csv
-import json
 import random
-import subprocess
-import sys
-from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.in_process import Line
 from tests.small_line import WORDS
-
-Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.slow
 
-ASK = """
-import json, sys, mlflow
-sys.modules["hone"] = None
-mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model("models:/pairs@candidate")
-print("ANSWER", json.dumps([list(vector) for vector in model.predict(json.loads(sys.argv[2]))["embedding"]]))
-print("TYPE", model.metadata.signature.outputs.to_dict()[0]["type"])
-"""
 
-
-def test_pairs_go_the_whole_line(hone: Hone, tmp_path: Path, base_model: Path, environment: dict[str, str]) -> None:
+def test_pairs_go_the_whole_line(line: Line, tmp_path: Path, base_model: Path) -> None:
     """Each word of the weather stands for one of sport: nothing that words alone could tell."""
     means = dict(zip(WORDS["weather"], WORDS["sport"], strict=True))
     with (tmp_path / "pairs.csv").open("w", newline="") as file:
@@ -54,24 +40,16 @@ def test_pairs_go_the_whole_line(hone: Hone, tmp_path: Path, base_model: Path, e
     }
     conf = tmp_path / "pairs.yaml"
     conf.write_text(yaml.safe_dump(tree))
-    done = hone("run", conf)
-    assert done.returncode == 0, done.stderr
-    assert "pairs version 1, alias candidate" in done.stdout
-
-    (file,) = Path(environment["HONE_HOME"], "store", "evaluate").glob("*/manifest.json")
-    facts = json.loads(file.read_text())["facts"]
+    facts = line(conf)["evaluate"].facts()
     assert set(facts["baselines"]) == {"bm25", "untuned"}
     assert facts["metrics"]["ndcg_at_10"] > facts["baselines"]["untuned"]["ndcg_at_10"] + 0.1
     assert facts["comparisons"]["bm25"]["p"] < 0.05
     assert facts["merged"]["largest_difference"] < 1e-4
 
     asked = ["rain sun cloud", "goal match team", "thunder fog hail"]
-    store = f"sqlite:///{environment['HONE_HOME']}/mlflow/mlflow.db"
-    command = [sys.executable, "-c", ASK, store, json.dumps(asked)]
-    said = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert said.returncode == 0, said.stderr
-    query, near, far = json.loads(said.stdout.split("ANSWER ")[1].split("\n")[0])
+    model = line.served("pairs")
+    query, near, far = (list(vector) for vector in model.predict(asked)["embedding"])
     assert sum(value**2 for value in query) == pytest.approx(1, abs=1e-4)
     cosine = [sum(a * b for a, b in zip(query, other, strict=True)) for other in (near, far)]
     assert cosine[0] > cosine[1]
-    assert "TYPE array" in said.stdout
+    assert model.metadata.signature.outputs.to_dict()[0]["type"] == "array"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,40 +13,17 @@ import pytest
 import yaml
 from sklearn.metrics import f1_score, r2_score
 
+from tests.in_process import Line
 from tests.small_line import FILLING, WORDS
-
-Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.slow
 
-ASK = """
-import sys
-sys.modules["hone"] = None
-import json
-import mlflow
-uri, model, texts = map(json.loads, sys.argv[1:])
-mlflow.set_tracking_uri(uri)
-model = mlflow.pyfunc.load_model(model)
-answers = model.predict(texts), model.predict(texts, params={"all_scores": True})
-print(json.dumps([frame.to_dict("list") for frame in answers]))
-"""
 
-
-def ask(registration: Mapping[str, Any], texts: list[str], folder: Path) -> list[dict[str, list[Any]]]:
-    """The answers of the registered model, plain and with all scores, in a process that has no hone."""
-    given = [registration["tracking_uri"], registration["model_uri"], texts]
-    command = [sys.executable, "-c", ASK, *map(json.dumps, given)]
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    answers: list[dict[str, list[Any]]] = json.loads(done.stdout.strip().splitlines()[-1])
-    return answers
-
-
-def made(environment: Mapping[str, str], stage: str) -> Path:
-    """The directory of the newest artifact of a stage."""
-    return max(Path(environment["HONE_HOME"], "store", stage).iterdir(), key=lambda path: path.stat().st_mtime)
+def ask(line: Line, texts: list[str]) -> list[dict[str, list[Any]]]:
+    """The answers of the registered model, plain and with all scores."""
+    model = line.served("small")
+    answers = model.predict(texts), model.predict(texts, params={"all_scores": True})
+    return [frame.to_dict("list") for frame in answers]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -72,15 +46,7 @@ def configure(tmp_path: Path, base: Path, objective: Mapping[str, Any], columns:
     return path
 
 
-def run(hone: Hone, conf: Path, environment: Mapping[str, str]) -> dict[str, Any]:
-    done = hone("run", conf)
-    assert done.returncode == 0, done.stdout + done.stderr
-    registration: dict[str, Any] = json.loads((made(environment, "register") / "registration.json").read_text())
-    assert "<html" in (made(environment, "register") / "report.html").read_text()[:500]
-    return registration
-
-
-def test_several_labels(hone: Hone, environment: dict[str, str], base_model: Path, tmp_path: Path) -> None:
+def test_several_labels(line: Line, base_model: Path, tmp_path: Path) -> None:
     draw = Random(3)
     rows = []
     for _ in range(360):
@@ -90,9 +56,8 @@ def test_several_labels(hone: Hone, environment: dict[str, str], base_model: Pat
         rows.append({"text": " ".join(words), "about": topics})
     write(tmp_path / "rows.jsonl", rows)
     conf = configure(tmp_path, base_model, {"kind": "multi-label-classification"}, {"labels": "about"})
-    registration = run(hone, conf, environment)
-
-    evaluated = made(environment, "evaluate")
+    made = line(conf)
+    evaluated = made["evaluate"].path
     systems = json.loads((evaluated / "metrics.json").read_text())["systems"]
     assert set(systems) == {"model", "majority_of_each_label", "most_frequent_set", "neighbours"}
     assert systems["model"]["micro_f1"]["value"] > 0.7 > systems["most_frequent_set"]["micro_f1"]["value"]
@@ -100,9 +65,9 @@ def test_several_labels(hone: Hone, environment: dict[str, str], base_model: Pat
     # What was served decides as what was tested: by the thresholds that the validation rows chose.
     targets = json.loads((evaluated / "targets.json").read_text())
     assert all(0 < threshold < 1 and threshold != 0.5 for threshold in targets["thresholds"])
-    test = pq.read_table(made(environment, "validate") / "test.parquet")
+    test = pq.read_table(made["validate"].path / "test.parquet")
     predictions = pq.read_table(evaluated / "predictions.parquet").to_pydict()
-    plain, full = ask(registration, test["text"].to_pylist(), tmp_path)
+    plain, full = ask(line, test["text"].to_pylist())
     assert list(plain) == ["labels", "scores"]
     assert [", ".join(sorted(labels)) or "(none)" for labels in plain["labels"]] == predictions["prediction"]
     for scores, tested in zip(full["all_scores"], predictions["scores"], strict=True):
@@ -116,7 +81,7 @@ def test_several_labels(hone: Hone, environment: dict[str, str], base_model: Pat
     assert systems["model"]["micro_f1"]["value"] == pytest.approx(f1_score(right, said, average="micro"))
 
 
-def test_a_number(hone: Hone, environment: dict[str, str], base_model: Path, tmp_path: Path) -> None:
+def test_a_number(line: Line, base_model: Path, tmp_path: Path) -> None:
     draw = Random(4)
     rows = []
     for _ in range(360):
@@ -128,17 +93,16 @@ def test_a_number(hone: Hone, environment: dict[str, str], base_model: Path, tmp
         rows.append({"text": " ".join(words), "price": f"{1000 + 50 * hot + draw.random():.2f}"})
     write(tmp_path / "rows.jsonl", rows)
     conf = configure(tmp_path, base_model, {"kind": "regression"}, {"label": "price"})
-    registration = run(hone, conf, environment)
-
-    evaluated = made(environment, "evaluate")
+    made = line(conf)
+    evaluated = made["evaluate"].path
     systems = json.loads((evaluated / "metrics.json").read_text())["systems"]
     assert set(systems) == {"model", "mean", "neighbours"}
     assert systems["model"]["r2"]["value"] > 0.8
     assert systems["mean"]["r2"]["value"] == pytest.approx(0, abs=0.05)
     assert systems["mean"]["mae"]["value"] > 50 > systems["model"]["mae"]["value"]
 
-    test = pq.read_table(made(environment, "validate") / "test.parquet")
-    (plain, full) = ask(registration, test["text"].to_pylist(), tmp_path)
+    test = pq.read_table(made["validate"].path / "test.parquet")
+    (plain, full) = ask(line, test["text"].to_pylist())
     assert plain == full
     assert list(plain) == ["value"]
     right = [float(text) for text in test["label"].to_pylist()]

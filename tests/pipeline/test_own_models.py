@@ -7,25 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.in_process import Line
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.slow
-
-
-def facts(environment: dict[str, str], stage: str) -> dict[str, Any]:
-    """What the newest manifest of a stage says."""
-    files = Path(environment["HONE_HOME"], "store", stage).glob("*/manifest.json")
-    found: dict[str, Any] = json.loads(max(files, key=lambda file: file.stat().st_mtime).read_text())["facts"]
-    return found
-
-
-def report(environment: dict[str, str]) -> str:
-    files = Path(environment["HONE_HOME"], "store", "register").glob("*/report.html")
-    return max(files, key=lambda file: file.stat().st_mtime).read_text()
 
 
 PLAN = """
@@ -36,23 +25,18 @@ print(status, sorted({"mlflow", "torch", "transformers", "prefect"} & set(sys.mo
 """
 
 
-def test_a_model_on_a_model_of_our_own(hone: Hone, conf: Path, environment: dict[str, str]) -> None:
-    first = hone("run", conf, "training.epochs=2")
-    assert first.returncode == 0, first.stderr
-    parent = facts(environment, "register")
+def test_a_model_on_a_model_of_our_own(hone: Hone, line: Line, conf: Path, environment: dict[str, str]) -> None:
+    parent = line(conf, "training.epochs=2")["register"].facts()
     second = ("name=second", "model.base=models:/small@candidate", "method.kind=lora", "training.epochs=2")
-    done = hone("run", conf, *second)
-    assert done.returncode == 0, done.stderr
-    assert "second version 1, alias candidate" in done.stdout
+    page = (line(conf, *second)["register"].path / "report.html").read_text()
 
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{environment['HONE_HOME']}/mlflow/mlflow.db")
+    client = MlflowClient(line.home.tracking_uri)
     tags = client.get_model_version_by_alias("second", "candidate").tags
     assert tags["hone.base_model"] == "models:/small/1"
     assert (tags["hone.base_version"], tags["hone.parent_run"]) == ("1", parent["run_id"])
     assert client.get_model_version("small", "1").tags["hone.data_sources"] == "rows.csv"
-    page = report(environment)
     assert "Models before this one" in page
     assert "models:/small/1" in page
     assert parent["run_id"] in page
@@ -65,7 +49,7 @@ def test_a_model_on_a_model_of_our_own(hone: Hone, conf: Path, environment: dict
     assert "miss" not in plan
 
     # The alias moves to a newer version: what was made of the old one no longer holds.
-    assert hone("run", conf, "training.epochs=3").returncode == 0
+    line(conf, "training.epochs=3")
     plan = hone("plan", conf, *second).stdout
     assert "input base model changed" in plan
 
@@ -87,27 +71,24 @@ print(json.dumps([answers["label"].tolist(), answers["score"].tolist()]))
 
 @pytest.mark.parametrize("method", ["prompt", "prefix"])
 def test_an_adapter_that_cannot_be_merged(
-    method: str, hone: Hone, conf: Path, environment: dict[str, str], tmp_path: Path
+    method: str, line: Line, conf: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """It answers in a clean process as it was evaluated."""
     import pyarrow.parquet as pq
 
-    done = hone("run", conf, f"method.kind={method}", "method.virtual_tokens=4")
-    assert done.returncode == 0, done.stderr
-    judged = facts(environment, "evaluate")
+    made = line(conf, f"method.kind={method}", "method.virtual_tokens=4")
+    judged = made["evaluate"].facts()
     assert (judged["whole"], judged["merged"]) == (False, None)
-    assert "it was tested as it is served, on its base model" in report(environment)
+    page = (made["register"].path / "report.html").read_text()
+    assert "it was tested as it is served, on its base model" in page
 
-    home = Path(environment["HONE_HOME"])
-    version = [file.name for file in (home / "mlflow" / "artifacts").rglob("*.safetensors")]
+    version = [file.name for file in (line.home.root / "mlflow" / "artifacts").rglob("*.safetensors")]
     assert version == ["adapter_model.safetensors"]
-    (rows,), (said,) = (
-        (home / "store").glob(f"{name}.parquet") for name in ("validate/*/test", "evaluate/*/predictions")
-    )
+    rows, said = made["validate"].path / "test.parquet", made["evaluate"].path / "predictions.parquet"
     texts = dict(zip(*(pq.read_table(rows)[name].to_pylist() for name in ("id", "text")), strict=True))
     evaluated = pq.read_table(said).to_pydict()
     answer = subprocess.run(
-        [sys.executable, "-c", ANSWER, f"sqlite:///{home}/mlflow/mlflow.db"],
+        [sys.executable, "-c", ANSWER, line.home.tracking_uri],
         input=json.dumps([texts[name] for name in evaluated["id"]]),
         capture_output=True,
         text=True,

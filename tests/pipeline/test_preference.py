@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.in_process import Line
 from tests.tiny_bases import WORDS, tiny_llama
 
-Hone = Callable[..., "subprocess.CompletedProcess[str]"]
-
 pytestmark = pytest.mark.slow
-
-# A clean process has no hone to import: the version answers by itself.
-ASK = """
-import json, sys, mlflow
-sys.modules["hone"] = None
-mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model("models:/preferences@candidate")
-print("ANSWER", json.dumps(model.predict(json.loads(sys.argv[2])).to_dict("records")))
-"""
 
 
 def rows(path: Path) -> Path:
@@ -51,9 +38,7 @@ def rows(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("loss", "method"), [("dpo", {"kind": "lora", "rank": 4, "merged": False}), ("kto", {"kind": "full"})]
 )
-def test_preferences_go_the_whole_line(
-    loss: str, method: dict[str, object], hone: Hone, tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_preferences_go_the_whole_line(loss: str, method: dict[str, object], line: Line, tmp_path: Path) -> None:
     tree = {
         "name": "preferences",
         "objective": {"kind": "preference", "loss_type": loss, "answer_tokens": 4},
@@ -67,30 +52,18 @@ def test_preferences_go_the_whole_line(
     }
     conf = tmp_path / "preferences.yaml"
     conf.write_text(yaml.safe_dump(tree))
-    done = hone("run", conf)
-    assert done.returncode == 0, done.stderr
-    assert "preferences version 1, alias candidate" in done.stdout
-
-    def newest(stage: str) -> dict[str, object]:
-        (file,) = Path(environment["HONE_HOME"], "store", stage).glob("*/manifest.json")
-        return json.loads(file.read_text())["facts"]
-
-    assert newest("ingest")["reasons"] == {"rejected has a message whose content is not text": 1}
-    facts = newest("evaluate")
+    made = line(conf)
+    assert made["ingest"].facts()["reasons"] == {"rejected has a message whose content is not text": 1}
+    facts = made["evaluate"].facts()
     assert facts["metrics"]["reward_accuracy"] > 0.9
     assert facts["metrics"]["kl"] > 0
     assert facts["baselines"]["untuned"]["reward_accuracy"] == 0.5
     assert facts["baselines"]["length"]["reward_accuracy"] > 0.5
     assert facts["comparisons"]["untuned"]["p"] < 0.05
-    (train,) = Path(environment["HONE_HOME"], "store", "train").glob("*/model")
-    assert not (train.parent / "reference").exists()
+    assert not (made["train"].path / "reference").exists()
 
     asked = [json.dumps([{"role": "user", "content": "where is my card"}])]
-    store = f"sqlite:///{environment['HONE_HOME']}/mlflow/mlflow.db"
-    command = [sys.executable, "-c", ASK, store, json.dumps(asked)]
-    said = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert said.returncode == 0, said.stderr
-    [answer] = json.loads(said.stdout.split("ANSWER ")[1])
+    [answer] = line.served("preferences").predict(asked).to_dict("records")
     assert set(answer) == {"completion", "log_probability"}
     assert answer["log_probability"] < 0
     if loss == "kto":

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 import yaml
 
 from tests.tiny_bases import tiny_bert
 
 if TYPE_CHECKING:
-    import subprocess
+    pass
 
-Hone = Callable[..., "subprocess.CompletedProcess[str]"]
+from tests.in_process import Line
 
 pytestmark = pytest.mark.slow
 
@@ -60,29 +60,19 @@ def asked(tmp_path: Path) -> Path:
     return path
 
 
-def test_answers_are_learned_judged_registered_and_found(
-    hone: Hone, asked: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = hone("run", asked)
-    assert run.returncode == 0, run.stderr
-    home = Path(environment["HONE_HOME"])
-    [metrics] = [json.loads(file.read_text()) for file in home.glob("store/evaluate/*/metrics.json")]
+def test_answers_are_learned_judged_registered_and_found(line: Line, asked: Path) -> None:
+    made = line(asked)
+    metrics = json.loads((made["evaluate"].path / "metrics.json").read_text())
     ours = metrics["systems"]["model"]
     assert ours["f1"]["value"] > 0.8
     assert ours["no_answer_accuracy"]["value"] > 0.8
     assert set(metrics["systems"]) == {"model", "overlap", "no_answer"}
-    [tokens] = [json.loads(file.read_text())["facts"] for file in home.glob("store/tokenize/*/manifest.json")]
+    tokens = made["tokenize"].facts()
     assert tokens["splits"]["test"]["sequences"] == 2 * metrics["rows"]
     assert tokens["splits"]["test"]["lost_tokens"] == 0
 
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    import mlflow
-    import pandas as pd
-
-    mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow/mlflow.db")
-    model = mlflow.pyfunc.load_model("models:/asked@candidate")
     contexts = [" ".join([*FILLING, "green", *FILLING]), " ".join(FILLING)]
-    told = model.predict(pd.DataFrame({"question": ["which colour"] * 2, "context": contexts}))
+    told = line.served("asked").predict(pd.DataFrame({"question": ["which colour"] * 2, "context": contexts}))
     assert told["answer"].tolist() == ["green", ""]
     assert contexts[0][told["start"][0] : told["end"][0]] == "green"
     assert told["start"][1] == told["end"][1] == -1

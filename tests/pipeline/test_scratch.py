@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.in_process import Line
+
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_model_from_scratch_goes_the_whole_line(hone: Hone, conf: Path, environment: dict[str, str]) -> None:
+def test_a_model_from_scratch_goes_the_whole_line(hone: Hone, line: Line, conf: Path) -> None:
     tree = yaml.safe_load(conf.read_text())
     sizes = {"hidden_size": 32, "layers": 2, "heads": 2, "positions": 64, "vocabulary": 400}
     tree["model"] = {"scratch": {"architecture": "bert", **sizes}}
@@ -25,16 +26,11 @@ def test_a_model_from_scratch_goes_the_whole_line(hone: Hone, conf: Path, enviro
 
     before = hone("plan", conf).stdout.split()
     assert "base" in before
-    done = hone("run", conf)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "small version 1" in done.stdout
-
-    [base] = Path(environment["HONE_HOME"], "store", "base").glob("*/manifest.json")
-    facts = json.loads(base.read_text())["facts"]
-    assert 256 < facts["vocabulary"] <= 400
-    [report] = Path(environment["HONE_HOME"], "store", "register").glob("*/report.html")
-    assert "bert from scratch" in report.read_text()
-    assert json.loads(base.read_text())["digest"] in report.read_text()
+    made = line(conf)
+    assert 256 < made["base"].facts()["vocabulary"] <= 400
+    report = (made["register"].path / "report.html").read_text()
+    assert "bert from scratch" in report
+    assert made["base"].digest in report
 
     # A longer training uses the same tokenizer and weights.
     longer = hone("plan", conf, "training.epochs=2").stdout.splitlines()

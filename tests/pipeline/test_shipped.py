@@ -26,17 +26,15 @@ from hone.artifacts import Artifact
 from hone.config import Monitoring, RunConfig, SourcePart
 from hone.config_file import load
 from hone.drift import monitor
-from hone.environment import DEFAULTS, Home
+from hone.environment import Home
 from hone.evaluation import predict
-from hone.line import run, stages_of
 from hone.objectives import OBJECTIVES
 from hone.registry import smoke
 from hone.registry.promote import decide, open_journal, ready
-from hone.registry.service import as_default, prepare
+from hone.registry.service import as_default
 from hone.registry.versions import find
 from hone.sources.installed_docs import InstalledDocs
-from hone.stages import Job
-from hone.training import hardware, launch, loop
+from tests.in_process import Line, begin
 from tests.tiny_bases import tiny, tiny_t5, tiny_talker
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -216,26 +214,19 @@ SMALL: dict[str, Callable[[Path, Path], Small]] = {
 }
 
 
-def train_here(out: Path, on_event: Callable[[dict[str, Any]], None]) -> bool:
-    """A training without a process of its own, which takes 5 s to import what is here already."""
-    loop.run(json.loads((out / "spec.json").read_text("utf8")), on_event)
-    return True
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    """One data folder for all; a test row is timed once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "WARM_UP", 1)
+        patch.setattr(predict, "REQUESTS", 1)
+        yield begin(tmp_path_factory.mktemp("hone"), patch)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A data folder, with the environment of the `hone` command; trained is here, and a test row is timed once."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**DEFAULTS, "HF_HUB_OFFLINE": "1"}.items():
-            patch.setenv(name, value)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr(predict, "WARM_UP", 1)
-        patch.setattr(predict, "REQUESTS", 1)
-        patch.setattr(launch, "_attempt", train_here)
-        patch.setattr(hardware, "peak_flops", lambda *_: 1e12)  # measured, it takes longer than the training
-        home = Home(tmp_path_factory.mktemp("hone"))
-        prepare(home.tracking_uri)
-        yield home
+def place(line: Line) -> Home:
+    """The data folder."""
+    return line.home
 
 
 @pytest.fixture(scope="module")
@@ -251,14 +242,6 @@ def registered() -> dict[str, dict[str, Any]]:
     return {}
 
 
-def go(config: RunConfig, home: Home) -> dict[str, Artifact]:
-    """The artifacts of all stages."""
-    found: dict[str, Artifact] = {}
-    for stage in stages_of(config):
-        found[stage] = run(stage, Job(config, found, home))
-    return found
-
-
 def test_for_each_it_is_known_what_makes_it_small() -> None:
     assert SMALL.keys() == {file.stem for file in SHIPPED}
 
@@ -266,6 +249,7 @@ def test_for_each_it_is_known_what_makes_it_small() -> None:
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_a_shipped_configuration_gives_a_registered_version(
     file: Path,
+    line: Line,
     place: Home,
     server: smoke.Server,
     registered: dict[str, dict[str, Any]],
@@ -279,19 +263,19 @@ def test_a_shipped_configuration_gives_a_registered_version(
     shipped = load(file)
     short = "training.max_steps=2" if "max_steps" in shipped.training.model_fields_set else "training.epochs=1"
     config = load(file, [short, "evaluation.resamples=100", *small.overrides])
-    line = go(config, place)
+    made = line.go(config)
 
-    facts, version = line["evaluate"].facts(), line["register"].facts()
+    facts, version = made["evaluate"].facts(), made["register"].facts()
     assert facts["rows"] >= 5
     assert all(isfinite(value) for value in facts["metrics"].values())
     assert (version["model"], version["version"], version["alias"]) == (file.stem, "1", "candidate")
-    assert "<html" in (line["register"].path / "report.html").read_text("utf8")[:500]
+    assert "<html" in (made["register"].path / "report.html").read_text("utf8")[:500]
 
     objective = OBJECTIVES[config.objective.kind](**config.objective.options())
-    rows = objective.asked(pq.read_table(line["validate"].path / "test.parquet").slice(0, 2))
+    rows = objective.asked(pq.read_table(made["validate"].path / "test.parquet").slice(0, 2))
     registered[file.stem] = {"uri": version["model_uri"], "rows": rows, "outputs": list(objective.outputs)}
     judged(file.stem, place, server, facts["metrics"])
-    watched(file.stem, config, line, place, tmp_path)
+    watched(file.stem, config, made, place, tmp_path)
 
 
 def judged(model: str, place: Home, server: smoke.Server, figures: Mapping[str, float]) -> None:
@@ -312,10 +296,10 @@ def judged(model: str, place: Home, server: smoke.Server, figures: Mapping[str, 
     ready(journal, twin.version, place.downloads, server)
 
 
-def watched(model: str, config: RunConfig, line: Mapping[str, Artifact], place: Home, folder: Path) -> None:
+def watched(model: str, config: RunConfig, made: Mapping[str, Artifact], place: Home, folder: Path) -> None:
     """The version's rows, come back as recent inputs: compared, and the decision is one of those there are."""
     objective = OBJECTIVES[config.objective.kind](**config.objective.options())
-    rows = objective.asked(pq.read_table(line["validate"].path / "train.parquet"))
+    rows = objective.asked(pq.read_table(made["validate"].path / "train.parquet"))
     (folder / "asked.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf8")
     ingest = config.ingest.model_copy(update={"columns": {}})
     monitoring = Monitoring.model_validate({"min_rows": 20, "permutations": 199})

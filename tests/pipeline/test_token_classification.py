@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,9 @@ import yaml
 from tests.small_line import FILLING, WORDS
 
 if TYPE_CHECKING:
-    import subprocess
+    pass
 
-Hone = Callable[..., "subprocess.CompletedProcess[str]"]
+from tests.in_process import Line
 
 pytestmark = pytest.mark.slow
 
@@ -50,22 +49,13 @@ def tagged(tmp_path: Path, base_model: Path) -> Path:
     return path
 
 
-def test_entities_are_learned_judged_registered_and_found(
-    hone: Hone, tagged: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = hone("run", tagged)
-    assert run.returncode == 0, run.stderr
-    home = Path(environment["HONE_HOME"])
-    [metrics] = [json.loads(file.read_text()) for file in home.glob("store/evaluate/*/metrics.json")]
+def test_entities_are_learned_judged_registered_and_found(line: Line, tagged: Path) -> None:
+    metrics = json.loads((line(tagged)["evaluate"].path / "metrics.json").read_text())
     assert metrics["systems"]["model"]["entity_f1"]["value"] > 0.9
     assert set(metrics["systems"]) == {"model", "most_frequent"}
     assert set(metrics["per_class"]) == set(WORDS)
 
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    import mlflow
-
-    mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow/mlflow.db")
-    model = mlflow.pyfunc.load_model("models:/tagged@candidate")
+    model = line.served("tagged")
     text = "we saw  rain frost in town"
     [plain, given] = model.predict([text, json.dumps(text.split())])["entities"].map(json.loads)
     assert [(text[e["start"] : e["end"]], e["type"]) for e in plain] == [("rain frost", "weather")]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.in_process import Line
 from tests.tiny_bases import TALK, tiny_t5, tiny_talker
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -25,13 +26,6 @@ TEMPLATE = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- ' assistant\\n' }}{%- endif %}
 """
-
-
-def manifest(environment: dict[str, str], stage: str) -> dict[str, Any]:
-    """The newest manifest of a stage, and where it is."""
-    files = Path(environment["HONE_HOME"], "store", stage).glob("*/manifest.json")
-    newest = max(files, key=lambda file: file.stat().st_mtime)
-    return {**json.loads(newest.read_text()), "path": newest.parent}
 
 
 def written(folder: Path, tree: dict[str, Any], rows: list[dict[str, Any]]) -> Path:
@@ -48,13 +42,6 @@ def written(folder: Path, tree: dict[str, Any], rows: list[dict[str, Any]]) -> P
     return conf
 
 
-def loaded(environment: dict[str, str], name: str) -> Any:
-    import mlflow
-
-    mlflow.set_tracking_uri(f"sqlite:///{environment['HONE_HOME']}/mlflow/mlflow.db")
-    return mlflow.pyfunc.load_model(f"models:/{name}@candidate")
-
-
 def said(count: int) -> list[tuple[str, str]]:
     """Requests and answers: the colour, twice."""
     draw, found = random.Random(3), {}
@@ -66,7 +53,7 @@ def said(count: int) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-def test_a_decoder_learns_to_answer_and_is_served(hone: Hone, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_decoder_learns_to_answer_and_is_served(hone: Hone, line: Line, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"instruction": asked, "input": "", "output": told} for asked, told in said(300)]
     rows[7]["output"] = ""
     rows[8] = {"instruction": "say " * 200, "output": "red red"}
@@ -79,19 +66,17 @@ def test_a_decoder_learns_to_answer_and_is_served(hone: Hone, environment: dict[
         "tokenization": {"max_length": 24, "max_dropped": 0.05},
         "training": {"epochs": 12, "batch_size": 16, "learning_rate": 5.0e-3},
     }
-    done = hone("run", written(tmp_path, tree, rows))
-    assert done.returncode == 0, done.stderr + done.stdout
+    made = line(written(tmp_path, tree, rows))
 
-    assert manifest(environment, "ingest")["facts"]["reasons"] == {"empty content": 1}
-    tokens = manifest(environment, "tokenize")
-    [dropped] = tokens["facts"]["dropped"].values()
+    assert made["ingest"].facts()["reasons"] == {"empty content": 1}
+    [dropped] = made["tokenize"].facts()["dropped"].values()
     assert dropped == {"no token of the assistant's is within max_length": 1}
-    facts = manifest(environment, "evaluate")["facts"]
+    facts = made["evaluate"].facts()
     assert facts["metrics"]["token_accuracy"] > 0.95
     assert facts["metrics"]["exact_match"] > 0.8
     assert facts["metrics"]["perplexity"] < 1.3 < facts["baselines"]["untuned"]["perplexity"]
 
-    model = loaded(environment, "talk")
+    model = line.served("talk")
     asked = [{"role": "user", "content": "please say the word green now"}]
     again = [*asked, {"role": "assistant", "content": "red"}]
     assert model.predict([json.dumps(asked), json.dumps(again)])["answer"].tolist() == ["green green"] * 2
@@ -99,20 +84,20 @@ def test_a_decoder_learns_to_answer_and_is_served(hone: Hone, environment: dict[
         model.predict([json.dumps([{"role": "narrator", "content": "x"}])])
 
     # Another template beside the weights is another model: it does not answer.
-    place = manifest(environment, "train")["path"] / "model"
+    place = made["train"].path / "model"
     assert (place / "chat_template.jinja").read_text() == TEMPLATE
     from mlflow import MlflowClient
 
-    version = MlflowClient().get_model_version_by_alias("talk", "candidate")
+    version = MlflowClient(line.home.tracking_uri).get_model_version_by_alias("talk", "candidate")
     import hashlib
 
     assert version.tags["hone.template_sha256"] == hashlib.sha256(TEMPLATE.encode()).hexdigest()
-    home = next(Path(environment["HONE_HOME"], "mlflow").rglob("artifacts/model/chat_template.jinja"))
+    home = next((line.home.root / "mlflow").rglob("artifacts/model/chat_template.jinja"))
     text = home.read_text()
     home.unlink()
     home.write_text(text.replace("assistant\\n", "helper\\n"))
     with pytest.raises(Exception, match=r"not the model that was registered: .*chat_template\.jinja was changed"):
-        loaded(environment, "talk").predict([json.dumps(asked)])
+        line.served("talk").predict([json.dumps(asked)])
 
     # The file is part of what decides the tokens.
     (tmp_path / "talk.jinja").write_text(TEMPLATE + "\n")
@@ -121,9 +106,7 @@ def test_a_decoder_learns_to_answer_and_is_served(hone: Hone, environment: dict[
     )
 
 
-def test_an_encoder_decoder_learns_to_write_and_is_served(
-    hone: Hone, environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_an_encoder_decoder_learns_to_write_and_is_served(line: Line, tmp_path: Path) -> None:
     rows = [{"document": [asked, "then."], "summary": [told, f"{told} now"]} for asked, told in said(300)]
     tree = {
         "name": "brief",
@@ -134,10 +117,9 @@ def test_an_encoder_decoder_learns_to_write_and_is_served(
         "tokenization": {"max_length": 24},
         "training": {"epochs": 15, "batch_size": 16, "learning_rate": 1.0e-2},
     }
-    done = hone("run", written(tmp_path, tree, rows))
-    assert done.returncode == 0, done.stderr + done.stdout
-    facts = manifest(environment, "evaluate")["facts"]
+    made = line(written(tmp_path, tree, rows))
+    facts = made["evaluate"].facts()
     assert facts["metrics"]["rougeL"] > 0.8 > facts["baselines"]["copy"]["rougeL"]
     assert set(facts["baselines"]) == {"lead", "copy", "untuned"}
-    answer = loaded(environment, "brief").predict(["please say the word green now then."])
+    answer = line.served("brief").predict(["please say the word green now then."])
     assert answer["text"].tolist() == ["green green"]

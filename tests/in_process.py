@@ -1,0 +1,67 @@
+"""The line in the process of the test: what decides an artifact, without Prefect and without processes to start.
+
+An objective is tested on it: nine tenths of the time of `hone run` on a tiny model are imports, three times over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hone.artifacts import Artifact
+from hone.config import RunConfig
+from hone.config_file import load
+from hone.environment import DEFAULTS, Home
+from hone.line import run, stages_of
+from hone.registry.service import as_default, prepare
+from hone.stages import Job, pinned
+from hone.training import hardware, launch, loop
+
+
+@dataclass(frozen=True)
+class Line:
+    """A data folder in which stages are done here."""
+
+    home: Home
+
+    def __call__(self, conf: Path, *overrides: str) -> dict[str, Artifact]:
+        """The artifacts of all stages of a configuration's file, by stage."""
+        return self.go(load(conf, overrides))
+
+    def go(self, config: RunConfig) -> dict[str, Artifact]:
+        """The artifacts of all stages, by stage."""
+        config = pinned(config, self.home)
+        found: dict[str, Artifact] = {}
+        for stage in stages_of(config):
+            found[stage] = run(stage, Job(config, found, self.home))
+        return found
+
+    def served(self, name: str) -> Any:
+        """The registered model's newest candidate, as MLflow loads it."""
+        import mlflow
+
+        with as_default(self.home.tracking_uri):
+            return mlflow.pyfunc.load_model(f"models:/{name}@candidate")
+
+
+def begin(place: Path, patch: pytest.MonkeyPatch) -> Line:
+    """A line with the environment of the `hone` command, until `patch` is undone."""
+    for name, value in {**DEFAULTS, "HF_HUB_OFFLINE": "1"}.items():
+        patch.setenv(name, value)
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    patch.setattr(launch, "_attempt", _train_here)
+    patch.setattr(hardware, "peak_flops", lambda *_: 1e12)  # measured, it takes longer than the training
+    home = Home(place)
+    prepare(home.tracking_uri)
+    return Line(home)
+
+
+def _train_here(out: Path, on_event: Callable[[dict[str, Any]], None]) -> bool:
+    """A training without a process of its own, which takes 5 s to import what is here already."""
+    loop.run(json.loads((out / "spec.json").read_text("utf8")), on_event)
+    return True
