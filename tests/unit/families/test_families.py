@@ -1,4 +1,4 @@
-"""Every family through tokenize, train, save, load as served and scoring; docs/families.md is of this run.
+"""Every family through training, saving, loading as served and scoring, and the whole line; docs/families.md says how.
 
 With every objective that its kind serves, and, for text-classification, with every method.
 """
@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from hone.config_file import parse
 from hone.errors import ModelError
 from hone.evaluation import predict
 from hone.methods import METHODS as CLASSES
@@ -25,10 +28,12 @@ from hone.tokenization import read_tokens
 from hone.training import hardware, loop
 from hone.training.result import save
 from hone.training.session import Session
-from tests.families import CASES, METHODS, REFUSED, Case, make, table
+from tests.families import CASES, LINE, METHODS, REFUSED, Case, base_of, configuration, make, table
+from tests.in_process import begin
 
 PAGE = Path(__file__).parents[3] / "docs" / "families.md"
 CELLS = [(case, family, method) for case in CASES for family in case.families for method in case.methods]
+PAIRS = [(case, family) for case in CASES for family in case.families]
 RESULTS: dict[tuple[str, str, str], str] = {}
 
 pytestmark = pytest.mark.slow
@@ -113,6 +118,25 @@ def test_family(
     RESULTS[case.objective, family, method] = word
 
 
+@pytest.mark.parametrize(("case", "family"), PAIRS, ids=["-".join((case.objective, f)) for case, f in PAIRS])
+def test_whole_line(case: Case, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "WARM_UP", 1)
+    monkeypatch.setattr(predict, "REQUESTS", 1)
+    line = begin(tmp_path / "hone", monkeypatch)
+    config = parse(configuration(case, base_of(family, tmp_path / "base"), tmp_path))
+    try:
+        found = line.go(config)
+    except ModelError as fault:
+        assert (case.objective, family) in REFUSED, fault
+        RESULTS[case.objective, family, LINE] = f"no: {fault.what}"
+        return
+    objective = case.build()
+    asked = objective.asked(pq.read_table(found["validate"].path / "test.parquet").slice(0, 2))
+    answers = line.served(case.objective).predict(pd.DataFrame(asked))
+    assert (len(answers), list(answers)) == (2, list(objective.outputs))
+    RESULTS[case.objective, family, LINE] = "yes"
+
+
 def same(ours: Any, theirs: Any, tolerance: float) -> None:
     """Whether both have the same scores for each row."""
     for one, other in zip(ours, theirs, strict=True):
@@ -120,7 +144,8 @@ def same(ours: Any, theirs: Any, tolerance: float) -> None:
 
 
 def test_the_page_is_of_this_run(request: pytest.FixtureRequest) -> None:
-    if set(RESULTS) != {(case.objective, family, method) for case, family, method in CELLS}:
+    cells = {(case.objective, family, method) for case, family, method in CELLS}
+    if set(RESULTS) != cells | {(case.objective, family, LINE) for case, family in PAIRS}:
         pytest.skip("not every family was tried in this run")
     if request.config.getoption("--write-families"):
         PAGE.write_text(table(RESULTS), "utf8")
