@@ -2,6 +2,8 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
 VENV ?= .venv
 BIN := $(VENV)/bin
+# use-pep517: an older pip builds what has no wheel (seqeval) in a way that fails.
+PIP := --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt
 HONE_SHARED ?= ../shared
 # One process a core; each has servers of its own, so not too many.
 PYTEST ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -36,14 +38,14 @@ clean: ## remove the environment and the caches of the tools
 # torch is named in the same command as everything else, so that no other package brings a build of its own choosing.
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch -e '.[demo]'
+	$(BIN)/pip install $(PIP) torch -e '.[demo]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch -e '.[demo,dev,postgresql,qlora]'
+	$(BIN)/pip install $(PIP) torch -e '.[demo,dev,postgresql,qlora]'
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: $(VENV)/.dev
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[bench]'
+	$(BIN)/pip install $(PIP) -e '.[bench]'
 	touch $@
