@@ -91,7 +91,7 @@ def note(batch: Batch, account: Account) -> None:
         f"# {account['rows']:,} rows by {account['version']}",
         f"- output `{account['output']}`",
         f"- without a prediction {account['unanswered']:,} {account['reasons'] or ''}",
-        f"- {account['seconds']:.1f} s in the model, {account['rows_per_second']:,.1f} rows/s",
+        f"- {account['seconds']:.1f} s to load the model and ask it, {account['rows_per_second']:,.1f} rows/s",
         f"- MLflow run `{run_id}`",
     )
     create_markdown_artifact("\n".join(lines), key=f"predictions-{_slug(batch.name)}", description="A batch prediction")

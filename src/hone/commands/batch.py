@@ -53,10 +53,10 @@ def predict(arguments: argparse.Namespace) -> int:
     unanswered = f", {account['unanswered']:,} of them without a prediction" if account["unanswered"] else ""
     for name, value in (
         ("predicted", f"{account['rows']:,} rows by {account['version']}{unanswered}"),
-        ("in the model", f"{account['seconds']:.1f} s, {account['rows_per_second']:,.1f} rows/s"),
+        ("loading, asking", f"{account['seconds']:.1f} s, {account['rows_per_second']:,.1f} rows/s"),
         ("output", request.output),
     ):
-        console.print(f"{name:<13} {value}", soft_wrap=True, highlight=False)
+        console.print(f"{name:<15} {value}", soft_wrap=True, highlight=False)
     return 0
 
 
