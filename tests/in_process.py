@@ -6,10 +6,13 @@ An objective is tested on it: nine tenths of the time of `hone run` on a tiny mo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -21,6 +24,26 @@ from hone.line import run, stages_of
 from hone.registry.service import as_default, prepare
 from hone.stages import Job, pinned
 from hone.training import hardware, launch, loop
+
+
+@contextmanager
+def without_hone() -> Iterator[None]:
+    """Within the block nothing of hone can be imported, whether it is there already or not."""
+    known = [name for name in sys.modules if name.partition(".")[0] == "hone"]
+    with patch.dict(sys.modules, dict.fromkeys(["hone", *known])):
+        yield
+
+
+@dataclass(frozen=True)
+class Served:
+    """A registered model that answers where there is no hone."""
+
+    model: Any
+
+    def predict(self, rows: Any, **more: Any) -> Any:
+        """Its answers."""
+        with without_hone():
+            return self.model.predict(rows, **more)
 
 
 @dataclass(frozen=True)
@@ -41,21 +64,21 @@ class Line:
             found[stage] = run(stage, Job(config, found, self.home))
         return found
 
-    def served(self, name: str) -> Any:
-        """The registered model's newest candidate, as MLflow loads it."""
+    def served(self, name: str) -> Served:
+        """The registered model's newest candidate, as MLflow loads it where there is no hone."""
         import mlflow
 
-        with as_default(self.home.tracking_uri):
-            return mlflow.pyfunc.load_model(f"models:/{name}@candidate")
+        with as_default(self.home.tracking_uri), without_hone():
+            return Served(mlflow.pyfunc.load_model(f"models:/{name}@candidate"))
 
 
-def begin(place: Path, patch: pytest.MonkeyPatch) -> Line:
-    """A line with the environment of the `hone` command, until `patch` is undone."""
+def begin(place: Path, changes: pytest.MonkeyPatch) -> Line:
+    """A line with the environment of the `hone` command, until `changes` are undone."""
     for name, value in {**DEFAULTS, "HF_HUB_OFFLINE": "1"}.items():
-        patch.setenv(name, value)
-    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    patch.setattr(launch, "_attempt", _train_here)
-    patch.setattr(hardware, "peak_flops", lambda *_: 1e12)  # measured, it takes longer than the training
+        changes.setenv(name, value)
+    changes.delenv("MLFLOW_TRACKING_URI", raising=False)
+    changes.setattr(launch, "_attempt", _train_here)
+    changes.setattr(hardware, "peak_flops", lambda *_: 1e12)  # measured, it takes longer than the training
     home = Home(place)
     prepare(home.tracking_uri)
     return Line(home)

@@ -9,7 +9,7 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-def until(what: Callable[[], Found], seconds: float = 300) -> Found:
+def until(what: Callable[[], Found | None], seconds: float = 300) -> Found:
     """What `what` gives as soon as it is true; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := what()):

@@ -193,12 +193,12 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
 
     def heard(count: int) -> None:
         emit_event("hone.new-data", resource={"prefect.resource.id": "hone.model.small"}, payload={"config": "small"})
-        until(lambda: len(started("new rows")) == count)
+        until(lambda: len(started("new rows")) == count, 120)
 
     for _ in range(3):
         assert check(house, drifted).name == "Drift"
     assert house.tags()["hone.drift.episode"] == "1"
-    [run] = until(lambda: started("drift"))
+    [run] = until(lambda: started("drift"), 120)
     # A check at the same time announces the same episode: an event with the same id, which is taken once.
     version = Version("small", "1", "", "", {})
     tell("hone.drift.detected", "small", what="again", why="again", key=Episode(1).key(version), config="small")
@@ -211,7 +211,7 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
     assert house.tags()["hone.drift.state"] == "no drift"
     assert check(house, drifted).name == "Drift"
     assert check(house, drifted).name == "Drift"
-    until(lambda: len(started("drift")) == 2)
+    until(lambda: len(started("drift")) == 2, 120)
     heard(2)
     assert len(started("drift")) == 2
     assert house.tags()["hone.drift.episode"] == "2"

@@ -52,4 +52,4 @@ def test_pairs_go_the_whole_line(line: Line, tmp_path: Path, base_model: Path) -
     assert sum(value**2 for value in query) == pytest.approx(1, abs=1e-4)
     cosine = [sum(a * b for a, b in zip(query, other, strict=True)) for other in (near, far)]
     assert cosine[0] > cosine[1]
-    assert model.metadata.signature.outputs.to_dict()[0]["type"] == "array"
+    assert model.model.metadata.signature.outputs.to_dict()[0]["type"] == "array"

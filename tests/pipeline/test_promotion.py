@@ -20,6 +20,7 @@ from tests.tiny_versions import MODEL, Versions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
+SECONDS = 240
 SERVE = """
 from prefect import serve
 from prefect.deployments.runner import EntrypointType
@@ -54,7 +55,7 @@ class Prefect:
             assert state["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), state
             return None
 
-        return until(reached) or {}
+        return until(reached, SECONDS)
 
     def answer(self, run: str, **given: str) -> dict[str, Any]:
         answered: dict[str, Any] = ask(f"{self.url}/flow_runs/{run}/resume", {"run_input": given})
@@ -120,7 +121,7 @@ def prefect(prefect_url: str, environment: dict[str, str], versions: Versions, t
 
 def deployed(prefect: Prefect, served: subprocess.Popen[bytes], log: Path) -> Prefect:
     """Return when the deployments are there, and not those of an earlier test."""
-    until(lambda: "watch-registry" in log.read_text() or served.poll() is not None)
+    until(lambda: "watch-registry" in log.read_text() or served.poll() is not None, SECONDS)
     assert served.poll() is None, log.read_text()
     return prefect
 

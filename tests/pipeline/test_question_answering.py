@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 
-from tests.tiny_bases import tiny_bert
-
-if TYPE_CHECKING:
-    pass
-
 from tests.in_process import Line
+from tests.tiny_bases import tiny_bert
 
 pytestmark = pytest.mark.slow
 

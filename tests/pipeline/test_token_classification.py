@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from tests.small_line import FILLING, WORDS
-
-if TYPE_CHECKING:
-    pass
-
 from tests.in_process import Line
+from tests.small_line import FILLING, WORDS
 
 pytestmark = pytest.mark.slow
 
