@@ -89,6 +89,12 @@ class Service:
         until(lambda: self.state(run, password) in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"))
         return self.state(run, password)
 
+    def noticed(self, model: str, password: str = "") -> list[str]:
+        """The runs of watch-registry that MLflow's webhook started for the model, the oldest first."""
+        filters = {"flow_runs": {"tags": {"all_": ["mlflow-webhook"]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        found = self.ask("/flow_runs/filter", filters, password)
+        return [str(run["id"]) for run in found if run["parameters"] == {"models": [model]}]
+
     def _url(self, name: str) -> str:
         return next(line.split()[1] for line in self.said.splitlines() if line.startswith(f"{name} "))
 

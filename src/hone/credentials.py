@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 USER = "admin"
@@ -13,11 +14,13 @@ USER = "admin"
 
 @dataclass(frozen=True)
 class Credentials:
-    """What `--auth` asks of clients, and the key with which MLflow signs its forms."""
+    """What `--auth` asks of clients, and MLflow's keys: it signs its forms and webhooks, and encrypts the latter's."""
 
     prefect: str
     mlflow: str
     mlflow_forms: str
+    mlflow_webhook: str
+    mlflow_webhook_encryption: str
 
     @property
     def auth_string(self) -> str:
@@ -34,11 +37,18 @@ class Credentials:
 
 
 def credentials(folder: Path) -> Credentials:
-    """Those kept in `folder`, made where there are none yet."""
+    """Those kept in `folder`; what is not there yet is made."""
     path = folder / "secrets.json"
-    if not path.is_file():
-        write_private(path, json.dumps(asdict(Credentials(*(secrets.token_urlsafe(24) for _ in range(3)))), indent=2))
-    return Credentials(**json.loads(path.read_text("utf8")))
+    kept = json.loads(path.read_text("utf8")) if path.is_file() else {}
+    known = Credentials(**{one.name: kept.get(one.name) or _random() for one in fields(Credentials)})
+    if asdict(known) != kept:
+        write_private(path, json.dumps(asdict(known), indent=2))
+    return known
+
+
+def _random() -> str:
+    """256 bits, in the form that Fernet, MLflow's encryption, wants of a key."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
 def write_private(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The service: a Prefect server, an MLflow server and a worker, which stay until `hone down`.
+"""The service: a Prefect server, an MLflow server, a worker and a webhook, which stay until `hone down`.
 
 What runs is recorded in HONE_HOME/service/record.json, so that a second `hone up` starts only what is missing,
 `hone run` uses these servers, and `hone down` ends these processes and no others.
@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,23 @@ from hone.environment import DEFAULTS, Home
 from hone.errors import ConfigError, ServiceError
 from hone.processes import Process
 from hone.servers import Server
-from hone.service_parts import POOL, SERVERS, Settings, client_environment, mlflow, prefect, worker
+from hone.service_parts import (
+    POOL,
+    SERVERS,
+    Settings,
+    client_environment,
+    mlflow,
+    prefect,
+    told,
+    webhook,
+    worker,
+)
 
 WAIT_SECONDS = 180
 # A port that is free when it is chosen may be another program's by the time the server has started.
 PORT_ATTEMPTS = 3
 # In the order in which they are ended: what a run says of its end, it says to the servers.
-PARTS = ("worker", "mlflow", "prefect")
+PARTS = ("worker", "webhook", "mlflow", "prefect")
 # What the user's environment says of other servers.
 FOREIGN = ("PREFECT_API_", "PREFECT_PROFILE", "PREFECT_HOME", "PREFECT_SERVER_API_", "MLFLOW_TRACKING_", "MLFLOW_AUTH_")
 
@@ -125,9 +136,10 @@ def up(home: Home, wanted: Mapping[str, Any], place: Path, slots: int | None, sa
         say(f"Prefect      {record.shown('prefect')}  {_how('prefect', started)}")
         say(f"MLflow       {record.shown('mlflow')}  {_how('mlflow', started)}")
         applied = _apply(home, record, place, slots)
-        record = _start_worker(home, record, place, started)
+        record = _start_clients(home, record, place, started)
         undo.pop_all()
         say(f"worker       work pool {POOL}  {_how('worker', started)}")
+        say(f"webhook      from MLflow to watch-registry  {_how('webhook', started)}")
         say(f"deployments  {applied}")
         if settings.auth:
             say(f"user admin, passwords in {home.service / 'secrets.json'}")
@@ -184,8 +196,9 @@ def _start_servers(home: Home, record: Record, place: Path, started: list[str]) 
     dead = [part for part in SERVERS if not record.alive(part)]
     for _ in range(PORT_ATTEMPTS):
         ports = choose_ports(record, dead)
-        if ports != record.ports and record.alive("worker"):
-            _end(record, "worker")  # it knows the old ones
+        if ports != record.ports:
+            for client in filter(record.alive, ("worker", "webhook")):  # they know the old ones
+                _end(record, client)
         record = replace(record, ports=ports)
         try:
             return _serve(home, record, dead, place, started)
@@ -221,7 +234,7 @@ def _start(
     home: Home, record: Record, server: Server, place: Path, started: list[str]
 ) -> tuple[Record, subprocess.Popen[bytes]]:
     """Start one part and record it."""
-    if server.name in SERVERS:
+    if server.name != "worker":
         _end(record, server.name)  # what was left of it; a worker's runs go on
     port = str(record.ports.get(server.name, ""))
     own = {name: value.replace("{port}", port) for name, value in server.environment.items()}
@@ -241,18 +254,31 @@ def _environment(home: Home, own: Mapping[str, str]) -> dict[str, str]:
     return {**DEFAULTS, **kept, "PATH": path, "HONE_HOME": str(home.root), **own}
 
 
-def _start_worker(home: Home, record: Record, place: Path, started: list[str]) -> Record:
-    if record.alive("worker"):
-        return record
-    server = worker(home, client_environment(record.settings, home, record.url))
-    before = _heartbeat(home, record)
-    record, child = _start(home, record, server, place, started)
+def _start_clients(home: Home, record: Record, place: Path, started: list[str]) -> Record:
+    """Start the worker and the webhook where they do not run, and wait until both give a new sign of life."""
+    client = client_environment(record.settings, home, record.url)
+    waiting = []
+    for server, sign in (
+        (worker(home, client), partial(_heartbeat, home, record)),
+        (webhook(home, client), partial(_subscribed, home)),
+    ):
+        if not record.alive(server.name):
+            before = sign()
+            record, child = _start(home, record, server, place, started)
+            waiting.append((server, child, sign, before))
     deadline = time.monotonic() + WAIT_SECONDS
-    while _heartbeat(home, record) == before:
-        if child.poll() is not None or time.monotonic() > deadline:
-            raise ServiceError(f"the worker did not start:\n  {server.tail}", where=str(server.log))
-        time.sleep(0.2)
+    for server, child, sign, before in waiting:
+        while sign() == before:
+            if child.poll() is not None or time.monotonic() > deadline:
+                raise ServiceError(f"the {server.name} did not start:\n  {server.tail}", where=str(server.log))
+            time.sleep(0.2)
     return record
+
+
+def _subscribed(home: Home) -> str:
+    """When MLflow was last told of the webhook's server; '' for never."""
+    path = told(home)
+    return str(path.stat().st_mtime_ns) if path.is_file() else ""
 
 
 def _heartbeat(home: Home, record: Record) -> str:

@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
 from hone import servers
 from hone.credentials import Credentials, credentials, write_private
@@ -21,6 +22,7 @@ LOOPBACK = "127.0.0.1"
 POOL = "hone"
 # The ports that each server's own documentation names.
 SERVERS = {"prefect": 4200, "mlflow": 5000}
+KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,11 @@ def mlflow(home: Home, settings: Settings) -> Server:
         "MLFLOW_BACKEND_STORE_URI": store or f"sqlite:///{root}/mlflow.db",
         # 2 processes and 0.5 GB in place of 15 and 3.2 GB.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # As it comes, MLflow posts to public https addresses alone; ours is on this machine.
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        # Without one it takes a new key at each start, and cannot read what it kept.
+        KEY: os.environ.get(KEY) or credentials(home.service).mlflow_webhook_encryption,
     }
     if not _loopback(settings.host):
         names = ("localhost", LOOPBACK, settings.host, settings.shown)
@@ -131,6 +138,18 @@ def worker(home: Home, client: dict[str, str]) -> Server:
     # Asked every 3 s for new runs, not every 10.
     environment = {"PREFECT_LOGGING_EXTRA_LOGGERS": "hone", "PREFECT_WORKER_QUERY_SECONDS": "3"} | client
     return Server("worker", command, "", home.logs, environment)
+
+
+def webhook(home: Home, client: dict[str, str]) -> Server:
+    """What MLflow's registry webhook posts to: on loopback, for both are on this machine, and on any port."""
+    command = (sys.executable, "-P", "-m", "tasks.webhook", "--ready", str(told(home)))
+    known = credentials(home.service).mlflow_webhook
+    return Server("webhook", command, "", home.logs, {"HONE_WEBHOOK_SECRET": known} | client)
+
+
+def told(home: Home) -> Path:
+    """The file that the webhook's server writes when MLflow knows of it."""
+    return home.service / "webhook"
 
 
 def client_environment(settings: Settings, home: Home, url: Callable[[str], str]) -> dict[str, str]:

@@ -28,16 +28,26 @@ def processes(service: Service) -> dict[str, list[psutil.Process]]:
     return {part: marked(record.mark(part)) for part in PARTS}
 
 
+def move_by_hand(service: Service, model: str, passwords: dict[str, str]) -> None:
+    """Make a version that Hone could have made the champion, as MLflow's UI does it."""
+    mlflow = f"{service.mlflow_url}/api/2.0/mlflow"
+    password = passwords.get("mlflow", "")
+    ask(f"{mlflow}/registered-models/create", {"name": model}, password)
+    tags = [{"key": "hone.files_sha256", "value": "0" * 64}]
+    ask(f"{mlflow}/model-versions/create", {"name": model, "source": "s3://nowhere/model", "tags": tags}, password)
+    ask(f"{mlflow}/registered-models/alias", {"name": model, "alias": "champion", "version": "1"}, password)
+
+
 def test_what_runs_is_said_and_what_died_is_started_again(service: Service) -> None:
-    assert service.said.count("started") == 3
+    assert service.said.count("started") == 4
     found = service.ask("/deployments/name/finetune/finetune")
     assert found["tags"] == ["hone", "training"]
     before = processes(service)
     os.kill(before["worker"][0].pid, signal.SIGKILL)
     again = service.up()
-    assert [line.split()[-1] for line in again.splitlines()[:3]] == ["runs", "runs", "started"]
+    assert [line.split()[-1] for line in again.splitlines()[:4]] == ["runs", "runs", "started", "runs"]
     after = processes(service)
-    assert [after[part] == before[part] for part in PARTS] == [False, True, True]
+    assert [after[part] == before[part] for part in PARTS] == [False, True, True, True]
     # Applied again, all is as it was.
     assert service.ask("/deployments/name/finetune/finetune")["id"] == found["id"]
     assert len(service.ask("/work_pools/filter", {})) == 1
@@ -57,6 +67,15 @@ def test_a_run_by_hand_is_in_the_same_places_as_one_from_the_form(service: Servi
         assert service.ended(run) == "COMPLETED"
         assert service.ask(f"/flow_runs/{run}")["name"] == "finetune small"
         assert service.ask(f"/flow_runs/{run}")["work_pool_name"] == "hone"
+
+
+def test_an_alias_moved_by_hand_is_noticed_at_once(service: Service) -> None:
+    """Not when the schedule comes round: MLflow's webhook starts watch-registry."""
+    move_by_hand(service, "by-hand", {})
+    [run] = until(lambda: service.noticed("by-hand"), 60)
+    assert service.ended(run) == "COMPLETED"
+    told = service.hone("history", "by-hand").stdout
+    assert "moved by hand" in told and "could not judge it" in told
 
 
 def test_mlflow_answers_to_its_own_names_alone(service: Service) -> None:
@@ -140,7 +159,7 @@ def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[s
         assert len(running["worker"]) > 2
         urls = service.prefect_url, service.mlflow_url
         down = service.hone("down")
-        assert down.stdout == "ended: worker, mlflow, prefect\n"
+        assert down.stdout == "ended: worker, webhook, mlflow, prefect\n"
         assert not any(process.is_running() for part in running.values() for process in part)
         assert service.hone("down").stdout == "nothing runs\n"
         refused = service.hone("run", "conf/small.yaml", "evaluation.resamples=160")
@@ -154,7 +173,10 @@ def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[s
         assert service.ended(run, secrets["prefect"]) == "CRASHED"
         for url, password in (prefect, mlflow):
             assert [status(url), status(url, password)] == [401, 200]
-        # The worker and `hone run` know the passwords.
+        # The worker, the webhook and `hone run` know the passwords; MLflow can read the webhook's secret.
+        move_by_hand(service, "by-hand", secrets)
+        [run] = until(lambda: service.noticed("by-hand", secrets["prefect"]), 60)
+        assert service.ended(run, secrets["prefect"]) == "COMPLETED"
         run = service.start("finetune/finetune", secrets["prefect"], config="small")
         assert service.ended(run, secrets["prefect"]) == "COMPLETED"
         done = service.hone("run", "conf/small.yaml", "evaluation.resamples=150")

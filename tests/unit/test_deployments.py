@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from hone.environment import DEFAULTS
-from hone.service_parts import POOL
+from hone.environment import DEFAULTS, Home
+from hone.service_parts import POOL, Settings, mlflow
+from tasks import webhook
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = ROOT / "deployments"
@@ -68,7 +69,7 @@ class TestCompose:
         return found
 
     def test_the_parts_wait_for_each_other_and_say_that_they_are_well(self, services: dict[str, Any]) -> None:
-        assert set(services) == {"postgresql", "prefect", "mlflow", "worker"}
+        assert set(services) == {"postgresql", "prefect", "mlflow", "worker", "webhook"}
         for service in services.values():
             for needed, how in service.get("depends_on", {}).items():
                 assert how == {"condition": "service_healthy"}
@@ -110,6 +111,15 @@ class TestCompose:
         assert [url.rsplit("/", 1)[1] for url in urls] == made
         for url in urls:
             assert "hone:${HONE_POSTGRESQL_PASSWORD:?}@postgresql" in url
+
+    def test_mlflow_posts_to_the_webhook(self, services: dict[str, Any], tmp_path: Path) -> None:
+        given = webhook.parser().parse_args(services["webhook"]["command"][3:])
+        assert services["webhook"]["command"][:3] == ["python", "-m", "tasks.webhook"]
+        assert (given.host, given.url) == ("0.0.0.0", f"http://webhook:{given.port}")
+        assert f":{given.port}/health" in services["webhook"]["healthcheck"]["test"][-1]
+        # MLflow's server may post there, as the one of `hone up` may.
+        allowed = {name for name in services["mlflow"]["environment"] if name.startswith("MLFLOW_WEBHOOK_")}
+        assert allowed == {name for name in mlflow(Home(tmp_path), Settings()).environment if "_WEBHOOK_" in name}
 
     @pytest.mark.slow
     def test_the_programs_know_the_options(self, services: dict[str, Any]) -> None:

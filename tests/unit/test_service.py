@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 import pytest
+from cryptography.fernet import Fernet
 
 from hone import processes, servers, service
 from hone.credentials import credentials
@@ -21,7 +24,7 @@ from hone.errors import ConfigError, ServiceError
 from hone.processes import Process
 from hone.servers import Server
 from hone.service import Record, check_stores, choose_ports, down, join, up, write
-from hone.service_parts import Settings, mlflow, prefect
+from hone.service_parts import Settings, client_environment, mlflow, prefect, webhook, worker
 
 # Starts a child that lives on when its parent is killed.
 PARENT = (
@@ -181,8 +184,15 @@ def test_passwords_are_random_kept_and_for_this_user_alone(tmp_path: Path) -> No
     one, other = credentials(tmp_path / "a"), credentials(tmp_path / "b")
     assert len({one.prefect, one.mlflow, one.mlflow_forms, other.prefect}) == 4
     assert credentials(tmp_path / "a") == one
-    mode = (tmp_path / "a" / "secrets.json").stat().st_mode
-    assert stat.S_IMODE(mode) == 0o600
+    file = tmp_path / "a" / "secrets.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    # Those of an older Hone stay, and what it did not know is added.
+    file.write_text(json.dumps({name: getattr(one, name) for name in ("prefect", "mlflow", "mlflow_forms")}))
+    now = credentials(tmp_path / "a")
+    assert (now.prefect, now.mlflow, now.mlflow_forms) == (one.prefect, one.mlflow, one.mlflow_forms)
+    assert now.mlflow_webhook not in ("", one.mlflow_webhook)
+    assert credentials(tmp_path / "a") == now
+    Fernet(now.mlflow_webhook_encryption)  # raises for what is no key
 
 
 def test_no_secret_stands_on_a_command_line(tmp_path: Path) -> None:
@@ -192,10 +202,13 @@ def test_no_secret_stands_on_a_command_line(tmp_path: Path) -> None:
         mlflow_database="postgresql://hone:geheim@db/m",
     )
     known = credentials(tmp_path / "service")
-    for server in (prefect(Home(tmp_path), settings), mlflow(Home(tmp_path), settings)):
+    home = Home(tmp_path)
+    client = client_environment(settings, home, lambda part: part)
+    databases = [prefect(home, settings), mlflow(home, settings)]
+    for server in (*databases, worker(home, client), webhook(home, client)):
         line = " ".join(server.command)
-        assert not [secret for secret in ("geheim", known.prefect, known.mlflow, known.mlflow_forms) if secret in line]
-        assert server.hidden == ("geheim", "geheim", "geheim", "geheim")
+        assert not [secret for secret in ("geheim", *asdict(known).values()) if secret in line]
+    assert [server.hidden for server in databases] == [("geheim",) * 4] * 2
     for file in (tmp_path / "service").iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 

@@ -50,10 +50,14 @@ def run_link(tracking_uri: str, run_id: str) -> str:
 def fetch(tracking_uri: str, version: Version, path: str, into: Path) -> Path:
     """The file or folder `path` of the run that made the version, fetched into the directory `into`.
 
-    Raises ModelError where the run has none: it was deleted, or registered before Hone kept it.
+    Raises ModelError where the run has none, or is not known: it was deleted, or the version is not one of Hone's.
     """
     from mlflow.exceptions import MlflowException
 
+    if not version.run_id:
+        raise ModelError(
+            "no run made it: it is not one of Hone's versions", where=version.uri, fix="Name another version."
+        )
     client = connect(tracking_uri)
     with answering(tracking_uri):
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ChampionMoved, ConfigError, DataError, ModelError, PromotionError, PromotionRefused
-from hone.registry import smoke
+from hone.registry import integrity, smoke
 from hone.registry.champion import CHAMPION, Standing, aliases_of, note, standing
 from hone.registry.decision import Decision
 from hone.registry.journal import Journal, Record
@@ -26,10 +26,24 @@ UNCONFIRMED = 900.0  # seconds after which a move whose serving test nobody ende
 
 
 def models_with_champion(tracking_uri: str) -> list[str]:
-    """The names of the registered models that have a champion, or whose journal says so."""
+    """The names of Hone's registered models that have a champion, or whose journal says so."""
     client = connect(tracking_uri)
     with answering(tracking_uri):
-        return [one.name for one in _every(client) if CHAMPION in one.aliases or Journal(client, one.name).records()]
+        return [
+            one.name
+            for one in _every(client)
+            if Journal(client, one.name).records()
+            or (CHAMPION in one.aliases and _registered_by_hone(client, one.name))
+        ]
+
+
+def moved_by_hand(tracking_uri: str, model: str) -> bool:
+    """Whether the champion of a model of Hone's is another than the journal says: what `reconcile` would notice."""
+    client = connect(tracking_uri)
+    with answering(tracking_uri):
+        records = Journal(client, model).records()
+        now = aliases_of(client, model).get(CHAMPION, "")
+        return now != _journalled(records) and (bool(records) or _registered_by_hone(client, model))
 
 
 def reconcile(journal: Journal, *, downloads: Path, enforce: bool = False) -> list[Record]:
@@ -128,6 +142,11 @@ def _exists(journal: Journal, version: str) -> bool:
     except ModelError:
         return False
     return True
+
+
+def _registered_by_hone(client: MlflowClient, model: str) -> bool:
+    """Whether a version of it came from Hone: others' models, too, may have a champion."""
+    return any(integrity.TAG in version.tags for version in client.search_model_versions(f"name='{model}'"))
 
 
 def _uri(journal: Journal) -> str:

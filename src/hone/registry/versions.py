@@ -103,7 +103,8 @@ def directory(tracking_uri: str, version: Version, downloads: Path) -> Path:
 def place(tracking_uri: str, version: Version, downloads: Path, *, anew: bool = False) -> Path:
     """The version's directory on this machine: where MLflow keeps it, or a copy fetched into `downloads`.
 
-    A copy that is there is taken, unless it is wanted `anew`. Raises ModelError where the files are gone.
+    A copy that is there is taken, unless it is wanted `anew`. Raises ModelError where the files are gone or cannot be
+    fetched.
     """
     return _local(version.location) or _fetched(tracking_uri, version, downloads, anew)
 
@@ -124,10 +125,19 @@ def _fetched(tracking_uri: str, version: Version, downloads: Path, anew: bool) -
     if place.is_dir() and not anew:
         return place
     from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
 
     downloads.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=downloads, prefix=".fetching-") as scratch, answering(tracking_uri):
-        made = Path(download_artifacts(version.location, dst_path=scratch, tracking_uri=tracking_uri))
+    with tempfile.TemporaryDirectory(dir=downloads, prefix=".fetching-") as scratch:
+        try:
+            with answering(tracking_uri):
+                made = Path(download_artifacts(version.location, dst_path=scratch, tracking_uri=tracking_uri))
+        except (MlflowException, ImportError) as fault:
+            raise ModelError(
+                f"its files cannot be fetched ({fault})",
+                where=f"{version.uri} ({version.location})",
+                fix="An S3 or other store wants its own package and credentials here, as MLflow's documentation says.",
+            ) from fault
         with suppress(FileNotFoundError):  # whoever has files of the former copy open keeps them
             place.rename(Path(scratch) / "former")
         try:

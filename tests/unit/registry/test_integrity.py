@@ -17,7 +17,7 @@ import pytest
 from hone.artifacts import Artifact
 from hone.base_models import BaseModel
 from hone.errors import ModelError
-from hone.registry import sums
+from hone.registry import sums, versions
 from hone.registry.integrity import TAG, check
 from hone.registry.service import connect
 from hone.registry.versions import Version, find
@@ -173,6 +173,13 @@ def test_files_elsewhere_are_fetched_anew_unless_a_whole_copy_will_do(
     with pytest.raises(ModelError, match=r"served\.py was changed"):
         check(uri, far)
     assert len(fetched) == 3
+
+
+def test_files_that_cannot_be_fetched_are_said(registered: Registered, tmp_path: Path) -> None:
+    uri, version, _ = registered
+    with pytest.raises(ModelError, match=r"(?s)s3://bucket/model.*cannot be fetched"):
+        versions.place(uri, replace(version, location="s3://bucket/model"), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_tag_is_the_digest_of_the_sums(registered: Registered) -> None:

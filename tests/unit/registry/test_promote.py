@@ -217,6 +217,22 @@ def test_a_first_champion_that_was_set_by_hand_stays(versions: Versions, tmp_pat
     assert champion(journal) == "1"
 
 
+def test_a_champion_that_another_team_made_is_not_ours(journal: Journal, tmp_path: Path) -> None:
+    journal.client.create_registered_model("theirs")
+    journal.client.create_model_version("theirs", source="/nowhere")
+    journal.client.set_registered_model_alias("theirs", "champion", "1")
+    uri = str(journal.client.tracking_uri)
+    assert reconcile.models_with_champion(uri) == [MODEL]
+    assert [reconcile.moved_by_hand(uri, model) for model in (MODEL, "theirs")] == [False, False]
+    # A version that Hone did not make, as the champion of a model of ours.
+    journal.client.create_model_version(MODEL, source="/nowhere")
+    journal.client.set_registered_model_alias(MODEL, "champion", "3")
+    assert reconcile.moved_by_hand(uri, MODEL)
+    [kept] = reconcile.reconcile(journal, downloads=tmp_path)
+    assert "the gates could not judge it" in kept.entry.why
+    assert not reconcile.moved_by_hand(uri, MODEL)
+
+
 def test_a_move_whose_serving_test_never_ended_is_tested(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
