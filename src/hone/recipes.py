@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -46,7 +47,8 @@ def reasons(recipe: Recipe, before: Recipe | None) -> list[str]:
     """Why `recipe` is another than `before`, a line each, in the user's terms; never empty."""
     if before is None:
         return ["no earlier result"]
-    lines = [f"{path} {_brief(old)} -> {_brief(new)}" for path, old, new in _changes(before.config, recipe.config)]
+    config = json.loads(json.dumps(recipe.config))  # as a manifest keeps it: without tuples
+    lines = [f"{path} {_brief(old)} -> {_brief(new)}" for path, old, new in _changes(before.config, config)]
     lines += [f"input {name} changed" for name, _, _ in _changes(before.inputs, recipe.inputs)]
     for path, old, new in _changes(before.code, recipe.code):
         lines.append(f"{path} {'changed' if old and new else 'is new' if new else 'is no longer used'}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import yaml
 
 from tests.in_process import Line
 from tests.tiny_bases import WORDS, tiny_llama
+
+Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +42,9 @@ def rows(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("loss", "method"), [("dpo", {"kind": "lora", "rank": 4, "merged": False}), ("kto", {"kind": "full"})]
 )
-def test_preferences_go_the_whole_line(loss: str, method: dict[str, object], line: Line, tmp_path: Path) -> None:
+def test_preferences_go_the_whole_line(
+    loss: str, method: dict[str, object], hone: Hone, line: Line, tmp_path: Path
+) -> None:
     tree = {
         "name": "preferences",
         "objective": {"kind": "preference", "loss_type": loss, "answer_tokens": 4},
@@ -66,5 +72,12 @@ def test_preferences_go_the_whole_line(loss: str, method: dict[str, object], lin
     [answer] = line.served("preferences").predict(asked).to_dict("records")
     assert set(answer) == {"completion", "log_probability"}
     assert answer["log_probability"] < 0
+    if loss == "dpo":
+        # By the command, in processes of its own: up to the tokens it is done, and a shorter training is another model.
+        done = hone("run", conf, "training.epochs=1")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("up to date") == 4, done.stdout
+        assert "train     training.epochs 6.0 -> 1.0\n" in done.stdout
+        assert "preferences version 2, alias candidate" in done.stdout
     if loss == "kto":
         assert set(answer["completion"].split()) & {"red", "green", "blue", "please"}

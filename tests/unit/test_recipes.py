@@ -107,6 +107,15 @@ def test_the_same_recipe_means_that_the_result_is_gone() -> None:
     assert "gone or damaged" in reasons(RECIPE, RECIPE)[0]
 
 
+def test_a_tuple_is_what_a_manifest_keeps_as_a_list() -> None:
+    """Options of parts are tuples; JSON has none, and the keys of the two are one."""
+    kept, made = (replace(RECIPE, config={"method": {"modules": names}}) for names in (["q"], ("q",)))
+    assert kept.key == made.key
+    assert "gone or damaged" in reasons(made, kept)[0]
+    longer = replace(RECIPE, config={"method": {"modules": ("q",), "rank": 8}})
+    assert reasons(longer, kept) == ["method.rank nothing -> 8"]
+
+
 def test_a_recipe_is_compared_with_the_last_one_of_its_name_else_with_the_most_alike() -> None:
     def manifest(name: str, recipe: Recipe) -> dict[str, object]:
         return {"name": name, "recipe": vars(recipe)}
