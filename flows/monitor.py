@@ -9,12 +9,14 @@ from prefect.states import Completed
 
 from flows.choice import Choice, chosen, name_of
 from hone.config import SourcePart
-from tasks.monitor import announce, check
+from tasks.monitor import Checked, announce, check, monitored
+
+ATTENTION = ("drift", "too few rows", "no drift")
 
 
 def _run_name() -> str:
     given = flow_run.parameters
-    return f"monitor {given.get('model') or name_of(given['config'])}"
+    return f"monitor {given.get('model') or name_of(given.get('config') or 'champions')}"
 
 
 @flow(name="monitor", flow_run_name=_run_name, persist_result=False)
@@ -22,15 +24,29 @@ def monitor(config: Choice | None = None, model: str = "", inputs: SourcePart | 
     """Compare recent inputs with the rows that a model's champion was made from; drift emits one event an episode.
 
     Give a configuration (the form, or a file's name in conf/), or a model's name: then its own configuration is taken.
-    `inputs` are where recent inputs lie, else those of the section monitoring. Ends as `No drift`, `Drift` or
-    `Too few rows`.
+    With neither, each champion is checked whose own configuration has `monitoring.inputs`. `inputs` are where recent
+    inputs lie, else those of the section monitoring. Ends as `No drift`, `Drift`, `Too few rows` or `Nothing to
+    monitor`; of several champions as the one that wants attention most.
     """
     given = chosen(config) if config else None
     name = model or (given.registration.model or given.name if given else "")
-    checked = check(name, given, inputs)
-    announce(checked, config if isinstance(config, str) and config else name)
-    verdict = checked.verdict
+    names = [name] if name else monitored()
+    states = [check(one, given, inputs, return_state=True) for one in names]
+    for one, state in zip(names, states, strict=True):
+        if state.is_completed():
+            announce(state.result(), config if isinstance(config, str) and config else one)
+    found = [state.result() for state in states]
+    decisions = {checked.verdict.decision for checked in found}
+    decision = next((one for one in ATTENTION if one in decisions), "nothing to monitor")
+    message = (
+        "\n".join(map(_said, found))
+        or "no champion's own configuration says where recent inputs are (monitoring.inputs)"
+    )
+    return Completed(name=decision.capitalize(), message=message)
+
+
+def _said(checked: Checked) -> str:
+    version, verdict = checked.version, checked.verdict
     why = f" by {', '.join(verdict.drifted)}, episode {checked.episode.number}" if verdict.drifted else ""
     counts = f"{verdict.recent:,} rows against {verdict.reference:,}"
-    message = f"{name} version {checked.version.version}: {verdict.decision}{why} ({counts}); {checked.link}"
-    return Completed(name=verdict.decision.capitalize(), message=message)
+    return f"{version.name} version {version.version}: {verdict.decision}{why} ({counts}); {checked.link}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 from prefect import task
@@ -17,6 +18,7 @@ from hone.drift.episodes import Episode, episode, remember
 from hone.environment import home
 from hone.errors import ConfigError, ModelError
 from hone.registry.lookup import config_of, current, run_link
+from hone.registry.reconcile import models_with_champion
 from hone.registry.versions import Version
 from tasks.events import tell
 from tasks.retries import RETRIES
@@ -30,6 +32,18 @@ class Checked:
     verdict: Verdict
     episode: Episode
     link: str
+
+
+@task(name="monitored", persist_result=False, **RETRIES)
+def monitored() -> list[str]:
+    """The models whose champion's own configuration says where recent inputs are."""
+    uri, found = home().tracking_uri, []
+    for model in models_with_champion(uri):
+        version = current(uri, model)
+        with suppress(ModelError):  # a champion that Hone did not make
+            if version and (config_of(uri, version).get("monitoring") or {}).get("inputs"):
+                found.append(model)
+    return found
 
 
 @task(name="check", task_run_name="check {model}", persist_result=False, **RETRIES)

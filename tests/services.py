@@ -95,6 +95,19 @@ class Service:
         found = self.ask("/flow_runs/filter", filters, password)
         return [str(run["id"]) for run in found if run["parameters"] == {"models": [model]}]
 
+    @contextmanager
+    def unscheduled(self, deployment: str, password: str = "") -> Iterator[None]:
+        """Within the block nothing but people and events start the deployment."""
+        found = self.ask(f"/deployments/name/{deployment}", password=password)
+        paths = [f"/deployments/{found['id']}/schedules/{schedule['id']}" for schedule in found["schedules"]]
+        for path in paths:
+            self.ask(path, {"active": False}, password, "PATCH")
+        try:
+            yield
+        finally:
+            for path in paths:
+                self.ask(path, {"active": True}, password, "PATCH")
+
     def _url(self, name: str) -> str:
         return next(line.split()[1] for line in self.said.splitlines() if line.startswith(f"{name} "))
 

@@ -38,7 +38,8 @@ def prefilled(service: Service, small: dict[str, Any]) -> Iterator[dict[str, Any
     ask(f"{service.mlflow_url}/api/2.0/mlflow/registered-models/alias", pointed)
     path = f"/deployments/{known['id']}"
     service.ask(path, {"parameters": {"config": config}}, method="PATCH")
-    yield config
+    with service.unscheduled("reconcile/watch-registry"):
+        yield config
     service.ask(path, {"parameters": known["parameters"]}, method="PATCH")
 
 

@@ -77,7 +77,7 @@ def house(
     tree = small | {
         "ingest": small["ingest"] | {"source": {"kind": "files", "paths": [str(data)]}},
         "training": small["training"] | {"epochs": 4},
-        "monitoring": {"min_rows": 30, "permutations": 199},
+        "monitoring": {"min_rows": 30, "permutations": 199, "inputs": files(folder / "recent.csv")},
     }
     conf = folder / "conf" / "small.yaml"
     conf.parent.mkdir()
@@ -233,9 +233,28 @@ def test_the_command_checks_and_says_what_it_found(house: House) -> None:
     done = subprocess.run([*command, "--inputs", str(path)], capture_output=True, text=True, cwd=house.folder)
     assert done.returncode == 0, done.stderr
     assert "small version 1: no drift" in done.stdout
-    missing = subprocess.run(command, capture_output=True, text=True, cwd=house.folder)
+    missing = subprocess.run([*command, "monitoring.inputs=null"], capture_output=True, text=True, cwd=house.folder)
     assert missing.returncode == 2
     assert "monitoring.inputs" in missing.stderr
+
+
+def test_on_its_schedule_it_checks_the_champions_that_say_where_their_inputs_are(house: House) -> None:
+    from flows.monitor import monitor
+    from hone.environment import home
+    from hone.registry.service import connect
+
+    nothing = monitor(return_state=True)
+    assert (nothing.name, "monitoring.inputs" in nothing.message) == ("Nothing to monitor", True)
+    client = connect(home().tracking_uri)
+    client.set_registered_model_alias("small", "champion", "1")
+    try:
+        rows(house.folder, "recent.csv", 150, 16)
+        state = monitor(return_state=True)
+    finally:
+        client.delete_registered_model_alias("small", "champion")
+    assert state.name == "No drift", state.message
+    assert state.message.startswith("small version 1: no drift")
+    assert asked(lambda client: client.read_flow_run(state.state_details.flow_run_id)).name == "monitor champions"
 
 
 def test_only_rows_that_are_new_are_trained_on(house: House) -> None:

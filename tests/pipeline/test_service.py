@@ -21,6 +21,8 @@ from tests.services import Service, ask, status
 
 pytestmark = pytest.mark.slow
 
+FINETUNE = {"flows": {"name": {"any_": ["finetune"]}}}
+
 
 def processes(service: Service) -> dict[str, list[psutil.Process]]:
     """The processes of each part that run now."""
@@ -58,8 +60,7 @@ def test_a_run_by_hand_is_in_the_same_places_as_one_from_the_form(service: Servi
     assert done.returncode == 0, done.stderr
     version = ask(f"{service.mlflow_url}/api/2.0/mlflow/registered-models/alias?name=small&alias=candidate")
     assert version["model_version"]["version"] == "1"
-    newest = {"sort": "START_TIME_DESC", "limit": 1}
-    by_hand = service.ask("/flow_runs/filter", newest)[0]
+    by_hand = service.ask("/flow_runs/filter", FINETUNE | {"sort": "START_TIME_DESC", "limit": 1})[0]
     assert (by_hand["name"], by_hand["state_type"]) == ("finetune small", "COMPLETED")
     # From the form: the name of a file, and a configuration field by field.
     configs = ("small", small | {"evaluation": {"resamples": 150}})
@@ -69,11 +70,32 @@ def test_a_run_by_hand_is_in_the_same_places_as_one_from_the_form(service: Servi
         assert service.ask(f"/flow_runs/{run}")["work_pool_name"] == "hone"
 
 
+def test_schedules_start_runs(service: Service) -> None:
+    scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "limit": 200}
+    names = ("reconcile/watch-registry", "retrain/retrain-weekly", "monitor/monitor")
+    wanted = {service.ask(f"/deployments/name/{name}")["id"] for name in names}
+
+    def upcoming() -> bool:
+        return wanted <= {run["deployment_id"] for run in service.ask("/flow_runs/filter", scheduled)}
+
+    until(upcoming, 120)
+    monitor = service.ask("/deployments/name/monitor/monitor")["id"]
+    often = [{"schedule": {"interval": 15}, "active": True}]
+    [made] = service.ask(f"/deployments/{monitor}/schedules", often)
+    ended = {"flow_runs": {"deployment_id": {"any_": [monitor]}, "state": {"type": {"any_": ["COMPLETED", "FAILED"]}}}}
+    try:
+        run = until(lambda: service.ask("/flow_runs/filter", ended), 180)[0]
+    finally:
+        service.ask(f"/deployments/{monitor}/schedules/{made['id']}", method="DELETE")
+    assert (run["auto_scheduled"], run["state_name"]) == (True, "Nothing to monitor")
+
+
 def test_an_alias_moved_by_hand_is_noticed_at_once(service: Service) -> None:
     """Not when the schedule comes round: MLflow's webhook starts watch-registry."""
-    move_by_hand(service, "by-hand", {})
-    [run] = until(lambda: service.noticed("by-hand"), 60)
-    assert service.ended(run) == "COMPLETED"
+    with service.unscheduled("reconcile/watch-registry"):
+        move_by_hand(service, "by-hand", {})
+        [run] = until(lambda: service.noticed("by-hand"), 60)
+        assert service.ended(run) == "COMPLETED"
     told = service.hone("history", "by-hand").stdout
     assert "moved by hand" in told and "could not judge it" in told
 
@@ -90,12 +112,12 @@ def test_the_form_has_the_fields_and_the_names_and_refuses_what_is_neither(servi
     training = schema["definitions"]["Settings"]["properties"]
     assert training["learning_rate"]["exclusiveMinimum"] == 0
     assert form == {"$ref": "#/definitions/RunConfig"}
-    runs = service.ask("/flow_runs/count", {})
+    runs = service.ask("/flow_runs/count", FINETUNE)
     for wrong in ("nowhere", {"name": "small"}, {"name": "small", "surprise": 1}):
         with pytest.raises(urllib.error.HTTPError) as refusal:
             service.start("finetune/finetune", config=wrong)
         assert refusal.value.code == 409
-    assert service.ask("/flow_runs/count", {}) == runs
+    assert service.ask("/flow_runs/count", FINETUNE) == runs
 
 
 def test_what_a_person_set_in_the_ui_stays_when_all_is_applied_again(service: Service) -> None:
@@ -174,14 +196,15 @@ def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[s
         for url, password in (prefect, mlflow):
             assert [status(url), status(url, password)] == [401, 200]
         # The worker, the webhook and `hone run` know the passwords; MLflow can read the webhook's secret.
-        move_by_hand(service, "by-hand", secrets)
-        [run] = until(lambda: service.noticed("by-hand", secrets["prefect"]), 60)
-        assert service.ended(run, secrets["prefect"]) == "COMPLETED"
+        with service.unscheduled("reconcile/watch-registry", secrets["prefect"]):
+            move_by_hand(service, "by-hand", secrets)
+            [run] = until(lambda: service.noticed("by-hand", secrets["prefect"]), 60)
+            assert service.ended(run, secrets["prefect"]) == "COMPLETED"
         run = service.start("finetune/finetune", secrets["prefect"], config="small")
         assert service.ended(run, secrets["prefect"]) == "COMPLETED"
         done = service.hone("run", "conf/small.yaml", "evaluation.resamples=150")
         assert done.returncode == 0, done.stderr
-        runs = service.ask("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 2}, secrets["prefect"])
+        runs = service.ask("/flow_runs/filter", FINETUNE | {"sort": "START_TIME_DESC", "limit": 2}, secrets["prefect"])
         assert [(run["name"], run["state_type"]) for run in runs] == [("finetune small", "COMPLETED")] * 2
         for log in service.home.glob("logs/*.log"):
             assert not [word for word in (SECRET, QUOTED, *secrets.values()) if word in log.read_text()], log
