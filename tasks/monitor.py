@@ -39,8 +39,8 @@ def monitored() -> list[str]:
     """The models whose champion's own configuration says where recent inputs are."""
     uri, found = home().tracking_uri, []
     for model in models_with_champion(uri):
-        version = current(uri, model)
         with suppress(ModelError):  # a champion that Hone did not make
+            version = current(uri, model)
             if version and (config_of(uri, version).get("monitoring") or {}).get("inputs"):
                 found.append(model)
     return found

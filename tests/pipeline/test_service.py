@@ -73,12 +73,14 @@ def test_a_run_by_hand_is_in_the_same_places_as_one_from_the_form(service: Servi
 def test_schedules_start_runs(service: Service) -> None:
     scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "limit": 200}
     names = ("reconcile/watch-registry", "retrain/retrain-weekly", "monitor/monitor")
-    wanted = {service.ask(f"/deployments/name/{name}")["id"] for name in names}
+    wanted = [service.ask(f"/deployments/name/{name}")["id"] for name in names]
 
-    def upcoming() -> bool:
-        return wanted <= {run["deployment_id"] for run in service.ask("/flow_runs/filter", scheduled)}
+    def upcoming() -> dict[str, Any]:
+        found = {run["deployment_id"]: run["parameters"] for run in service.ask("/flow_runs/filter", scheduled)}
+        return found if set(wanted) <= set(found) else {}
 
-    until(upcoming, 120)
+    parameters = until(upcoming, 120)
+    assert [parameters[one] for one in wanted] == [{}, {"config": "demo", "started_by": "schedule"}, {}]
     monitor = service.ask("/deployments/name/monitor/monitor")["id"]
     often = [{"schedule": {"interval": 15}, "active": True}]
     [made] = service.ask(f"/deployments/{monitor}/schedules", often)

@@ -39,30 +39,30 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> str:
     from mlflow.exceptions import MlflowException
 
     client = connect(tracking_uri)
-    with answering(tracking_uri):
-        try:
+    try:
+        with answering(tracking_uri):
             known = [webhook for webhook in _every(client) if webhook.name == NAME]
-        except MlflowException as fault:
-            raise ConfigError(
-                f"MLflow cannot list its webhooks ({fault})",
-                where=tracking_uri,
-                fix="Give its server the MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY that they were made with.",
-            ) from fault
-        given: dict[str, Any] = {"url": url, "secret": secret, "events": list(EVENTS)}
-        try:
+    except MlflowException as fault:
+        raise ConfigError(
+            f"MLflow cannot list its webhooks ({fault})",
+            where=tracking_uri,
+            fix="Give its server the MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY that they were made with, or empty its table "
+            "`webhooks`.",
+        ) from fault
+    given: dict[str, Any] = {"url": url, "secret": secret, "events": list(EVENTS)}
+    try:
+        with answering(tracking_uri):
             if known:
                 return str(client.update_webhook(known[0].webhook_id, **given).webhook_id)
             text = "Starts watch-registry when an alias is set or deleted."
             return str(client.create_webhook(NAME, description=text, **given).webhook_id)
-        except MlflowException as fault:
-            if fault.error_code != "INVALID_PARAMETER_VALUE":
-                raise
-            raise ConfigError(
-                f"MLflow does not post there ({fault})",
-                where=url,
-                fix="Start its server with MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https and "
-                "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true, or give a public https URL.",
-            ) from fault
+    except MlflowException as fault:
+        raise ConfigError(
+            f"MLflow does not post there ({fault})",
+            where=url,
+            fix="Start its server with MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https and "
+            "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true, or give a public https URL.",
+        ) from fault
 
 
 def moved(headers: Mapping[str, str], body: bytes, secret: str) -> str:
