@@ -30,17 +30,17 @@ MODEL = "journey"
 @pytest.fixture(scope="module")
 def prefilled(service: Service, small: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The deployment `finetune` with a configuration in its form, and a first champion that was hardly trained."""
-    known = service.ask("/deployments/name/finetune/finetune")
+    finetune = service.ask("/deployments/name/finetune/finetune")
     config = small | {"name": MODEL, "promotion": {"resamples": 500}}
     first = service.start("finetune/finetune", config=config | {"training": {"epochs": 0.1}})
     assert service.ended(first) == "COMPLETED"
     pointed = {"name": MODEL, "alias": "champion", "version": "1"}
-    ask(f"{service.mlflow_url}/api/2.0/mlflow/registered-models/alias", pointed)
-    path = f"/deployments/{known['id']}"
+    path = f"/deployments/{finetune['id']}"
     service.ask(path, {"parameters": {"config": config}}, method="PATCH")
     with service.unscheduled("reconcile/watch-registry"):
+        ask(f"{service.mlflow_url}/api/2.0/mlflow/registered-models/alias", pointed)
         yield config
-    service.ask(path, {"parameters": known["parameters"]}, method="PATCH")
+    service.ask(path, {"parameters": finetune["parameters"]}, method="PATCH")
 
 
 def shoot(page: Page, name: str) -> None:
@@ -51,10 +51,18 @@ def shoot(page: Page, name: str) -> None:
 def open_form(page: Page, service: Service, deployment: str) -> None:
     """From the list of deployments to the form of one."""
     page.goto(f"{service.prefect_url}/deployments")
-    page.get_by_role("link", name=deployment, exact=True).last.click()
+    # By its address: its flow's link, which may be called the same, stands beside it.
+    page.locator(f"a[href$='/deployment/{known(service, deployment)}']").first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()
     page.get_by_role("button", name="Submit").wait_for()
+
+
+def known(service: Service, deployment: str) -> str:
+    """The id of the deployment of this name."""
+    wanted = {"deployments": {"name": {"any_": [deployment]}}}
+    [found] = service.ask("/deployments/filter", wanted)
+    return str(found["id"])
 
 
 def field(page: Page, label: str) -> Locator:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import urllib.error
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +66,18 @@ class Prefect:
     def form(self, run: str) -> dict[str, Any]:
         """What the UI shows of a run that waits: its form and the text above it."""
         keys = ask(f"{self.url}/flow_runs/{run}")["state"]["state_details"]["run_input_keyset"]
-        return {
-            name: ask(f"{self.url}/flow_runs/{run}/input/{key}") for name, key in keys.items() if name != "response"
-        }
+
+        def kept() -> dict[str, Any] | None:
+            """The form; Prefect keeps it a moment after the run's state says that it waits."""
+            with suppress(urllib.error.HTTPError):
+                return {
+                    name: ask(f"{self.url}/flow_runs/{run}/input/{key}")
+                    for name, key in keys.items()
+                    if name != "response"
+                }
+            return None
+
+        return until(kept, SECONDS)
 
     def tasks(self, run: str) -> list[str]:
         found = ask(f"{self.url}/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
