@@ -47,7 +47,9 @@ def open_journal(tracking_uri: str, model: str, artifact_root: str = "") -> Jour
                 raise
             known = ", ".join(one.name for one in client.search_registered_models(max_results=20))
             raise ModelError(
-                "there is no such registered model", where=f"{model} in {tracking_uri}", fix=f"There are: {known}."
+                "there is no such registered model",
+                where=f"{model} in {tracking_uri}",
+                fix=f"There are: {known}." if known else "There is none yet: `hone run CONF` registers one.",
             ) from fault
     return Journal(client, model, artifact_root=artifact_root)
 
