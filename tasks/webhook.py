@@ -27,7 +27,7 @@ from starlette.routing import Route
 from hone.environment import home
 from hone.errors import ConfigError, HoneError
 from hone.registry.reconcile import moved_by_hand
-from hone.registry.webhook import Forged, moved, subscribe
+from hone.registry.webhook import moved, signed, subscribe
 
 DEPLOYMENT = "reconcile/watch-registry"
 MOST_BYTES = 65_536
@@ -54,12 +54,13 @@ def main() -> int:
     try:
         listening = socket.create_server((given.host, given.port))
         url = given.url or f"http://{given.host}:{listening.getsockname()[1]}"
-        subscribe(home().tracking_uri, url, secret())
+        word = secret()
+        subscribe(home().tracking_uri, url, word)
     except (HoneError, OSError) as fault:
         sys.exit(str(fault))
     if given.ready:
         given.ready.write_text(url, "utf8")
-    uvicorn.Server(uvicorn.Config(application(secret(), start), log_level="warning")).run([listening])
+    uvicorn.Server(uvicorn.Config(application(word, start), log_level="warning")).run([listening])
     return 0
 
 
@@ -86,10 +87,9 @@ def application(secret: str, start: Start) -> Starlette:
             body += chunk
             if len(body) > MOST_BYTES:
                 return PlainTextResponse("too long\n", 413)
-        try:
-            model = moved(request.headers, body, secret)
-        except Forged as fault:
-            return PlainTextResponse(f"{fault}\n", 401)
+        if not signed(request.headers, body, secret):
+            return PlainTextResponse("MLflow did not sign this with our secret in the last five minutes\n", 401)
+        model = moved(body)
         try:
             run = await start(model, request.headers["x-mlflow-delivery-id"]) if model else ""
         except (PrefectException, httpx.HTTPError, RuntimeError, HoneError) as fault:

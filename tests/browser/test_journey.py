@@ -86,7 +86,8 @@ def submit(page: Page, service: Service) -> str:
     """Send the form; the id of the run that it started."""
     before = runs(service)
     sent, busy = re.compile(r"/deployment/[0-9a-f-]+$"), page.get_by_text("Something went wrong")
-    for seen in range(3):
+    for _ in range(3):
+        seen = busy.count()
         page.get_by_role("button", name="Submit").click()
         # A Prefect server whose SQLite is busy answers 503, and says so in a corner: a person sends it again.
         answer = until(lambda: sent.search(page.url) or busy.count() > seen, 60)  # noqa: B023 - called here

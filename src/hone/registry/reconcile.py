@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hone.errors import ChampionMoved, ConfigError, DataError, ModelError, PromotionError, PromotionRefused
 from hone.registry import integrity, smoke
@@ -14,7 +14,7 @@ from hone.registry.champion import CHAMPION, Standing, aliases_of, note, standin
 from hone.registry.decision import Decision
 from hone.registry.journal import Journal, Record
 from hone.registry.promote import confirm, decide, put_back, ready, record, settings_of
-from hone.registry.service import answering, connect
+from hone.registry.service import answering, connect, every
 from hone.registry.versions import SCHEME, find
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def models_with_champion(tracking_uri: str) -> list[str]:
     with answering(tracking_uri):
         return [
             one.name
-            for one in _every(client)
+            for one in every(client.search_registered_models)
             if Journal(client, one.name).records()
             or (CHAMPION in one.aliases and _registered_by_hone(client, one.name))
         ]
@@ -151,13 +151,3 @@ def _registered_by_hone(client: MlflowClient, model: str) -> bool:
 
 def _uri(journal: Journal) -> str:
     return str(journal.client.tracking_uri)
-
-
-def _every(client: MlflowClient) -> list[Any]:
-    found: list[Any] = []
-    token: str | None = None
-    while token is None or token:
-        page = client.search_registered_models(max_results=100, page_token=token or None)
-        found += page
-        token = page.token or ""
-    return found

@@ -10,16 +10,17 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hone.errors import ConfigError, ServiceError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.store.entities import PagedList
 
 _HTTP = ("http", "https")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -119,6 +120,17 @@ def answering(tracking_uri: str) -> Iterator[None]:
         if not _unanswered(fault):
             raise
         raise ServiceError(f"MLflow did not answer ({_brief(fault)})", where=tracking_uri, fix=_FIX) from fault
+
+
+def every(ask: Callable[..., PagedList[Any]]) -> list[Any]:
+    """All that a listing call of the client gives, page by page."""
+    found: list[Any] = []
+    token: str | None = None
+    while token is None or token:
+        page = ask(page_token=token)
+        found += page
+        token = page.token or ""
+    return found
 
 
 @contextmanager

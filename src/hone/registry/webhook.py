@@ -11,27 +11,19 @@ import hmac
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hone.errors import ConfigError
 from hone.registry.champion import CHAMPION
-from hone.registry.service import answering, connect
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.webhook import Webhook
+from hone.registry.service import answering, connect, every
 
 NAME = "hone-watch-registry"
 EVENTS = ("model_version_alias.created", "model_version_alias.deleted")
 FRESH_SECONDS = 300
 
 
-class Forged(Exception):
-    """A delivery that MLflow did not sign, or not now."""
-
-
-def subscribe(tracking_uri: str, url: str, secret: str) -> str:
-    """Have MLflow post to `url` whenever an alias is set or deleted; the webhook's id.
+def subscribe(tracking_uri: str, url: str, secret: str) -> None:
+    """Have MLflow post to `url` whenever an alias is set or deleted.
 
     One that is there already is brought up to date; switched off in MLflow, it stays off. Raises ConfigError where
     MLflow refuses the URL or cannot read the secrets it keeps, ServiceError where it does not answer.
@@ -41,7 +33,7 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> str:
     client = connect(tracking_uri)
     try:
         with answering(tracking_uri):
-            known = [webhook for webhook in _every(client) if webhook.name == NAME]
+            known = [webhook for webhook in every(client.list_webhooks) if webhook.name == NAME]
     except MlflowException as fault:
         raise ConfigError(
             f"MLflow cannot list its webhooks ({fault})",
@@ -53,9 +45,9 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> str:
     try:
         with answering(tracking_uri):
             if known:
-                return str(client.update_webhook(known[0].webhook_id, **given).webhook_id)
-            text = "Starts watch-registry when an alias is set or deleted."
-            return str(client.create_webhook(NAME, description=text, **given).webhook_id)
+                client.update_webhook(known[0].webhook_id, **given)
+            else:
+                client.create_webhook(NAME, description="Starts watch-registry when an alias moves.", **given)
     except MlflowException as fault:
         raise ConfigError(
             f"MLflow does not post there ({fault})",
@@ -65,28 +57,17 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> str:
         ) from fault
 
 
-def moved(headers: Mapping[str, str], body: bytes, secret: str) -> str:
-    """The model whose champion was set or deleted; '' for a delivery about anything else.
-
-    Raises Forged for a delivery whose signature is wrong or older than five minutes, or that is none.
-    """
+def signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
+    """Whether MLflow signed this delivery with `secret`, in the last five minutes."""
     identity, timestamp = headers.get("x-mlflow-delivery-id", ""), headers.get("x-mlflow-timestamp", "")
-    signed = b".".join((identity.encode(), timestamp.encode(), body))
-    digest = base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest()).decode()
-    if not hmac.compare_digest(f"v1,{digest}".encode(), headers.get("x-mlflow-signature", "").encode()):
-        raise Forged("the signature is not MLflow's")
-    if not timestamp.isdigit() or abs(time.time() - int(timestamp)) > FRESH_SECONDS:
-        raise Forged(f"the delivery is older than {FRESH_SECONDS} seconds, or the clocks differ")
+    content = b".".join((identity.encode(), timestamp.encode(), body))
+    digest = base64.b64encode(hmac.new(secret.encode(), content, hashlib.sha256).digest()).decode()
+    known = hmac.compare_digest(f"v1,{digest}".encode(), headers.get("x-mlflow-signature", "").encode())
+    return known and timestamp.isdigit() and abs(time.time() - int(timestamp)) <= FRESH_SECONDS
+
+
+def moved(body: bytes) -> str:
+    """The model whose champion was set or deleted; '' for a delivery about anything else."""
     told = json.loads(body)
     about = told["data"] if f"{told['entity']}.{told['action']}" in EVENTS else {}
     return str(about["name"]) if about.get("alias") == CHAMPION else ""
-
-
-def _every(client: MlflowClient) -> list[Webhook]:
-    found: list[Webhook] = []
-    token: str | None = None
-    while token is None or token:
-        page = client.list_webhooks(page_token=token or None)
-        found += page
-        token = page.token or ""
-    return found
