@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -115,31 +114,21 @@ class Service:
 def ask(
     url: str, body: Any = None, password: str = "", method: str = "", headers: Mapping[str, str] | None = None
 ) -> Any:
-    """The JSON that `url` answers, to the user admin where there is a password.
-
-    A Prefect server whose SQLite is busy answers 503, and is asked again for a minute, as its own clients do.
-    """
+    """The JSON that `url` answers, to the user admin where there is a password."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
         url, data, {"content-type": "application/json", **(headers or {})}, method=method or None
     )
     if password:
         request.add_header("Authorization", "Basic " + base64.b64encode(f"admin:{password}".encode()).decode())
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.loads(answer.read() or b"null")
-        except urllib.error.HTTPError as refusal:
-            if refusal.code != 503 or time.monotonic() > deadline:
-                raise
-            time.sleep(1)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read() or b"null")
 
 
-def status(url: str, password: str = "", **headers: str) -> int:
-    """The HTTP status with which `url` answers."""
+def status(url: str, password: str = "", body: Any = None, **headers: str) -> int:
+    """The HTTP status with which `url` answers; 200 for every success."""
     try:
-        ask(url, password=password, headers=headers)
+        ask(url, body, password, headers=headers)
     except urllib.error.HTTPError as refusal:
         return refusal.code
     return 200
