@@ -257,6 +257,57 @@ def test_on_its_schedule_it_checks_the_champions_that_say_where_their_inputs_are
     assert asked(lambda client: client.read_flow_run(state.state_details.flow_run_id)).name == "monitor champions"
 
 
+@pytest.fixture
+def champions(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., None]]:
+    """`champions(NAME, INPUTS)` makes one of the small version's files, which is asked what lies there."""
+    from hone.environment import home
+    from hone.registry.service import connect
+
+    client = connect(home().tracking_uri)
+    small, made = client.get_model_version("small", "1"), []
+    source = client.get_model_version_download_uri("small", "1")
+
+    def make(name: str, inputs: Path, *without: str) -> None:
+        run = client.create_run(client.get_run(small.run_id).info.experiment_id)
+        kept = Path(client.download_artifacts(small.run_id, "", str(tmp_path_factory.mktemp(name))))
+        for word in without:
+            (kept / word).unlink()
+        tree = yaml.safe_load((kept / "config.yaml").read_text())
+        tree["monitoring"]["inputs"] = files(inputs)
+        (kept / "config.yaml").write_text(yaml.safe_dump(tree))
+        client.log_artifacts(run.info.run_id, str(kept))
+        client.create_registered_model(name)
+        made.append(name)
+        client.create_model_version(name, source, run.info.run_id, tags=small.tags)
+        client.set_registered_model_alias(name, "champion", "1")
+
+    yield make
+    for name in made:
+        client.delete_registered_model(name)
+
+
+def test_of_several_champions_each_is_checked_and_the_gravest_decision_stands(
+    house: House, champions: Callable[..., None]
+) -> None:
+    from flows.monitor import monitor
+    from hone.drift.reference import STATISTICS
+
+    champions("asked-the-same", rows(house.folder, "the-same.csv", 150, 17))
+    champions("asked-others", rows(house.folder, "others.csv", 150, 18, OTHER))
+    state = monitor(return_state=True)
+    assert state.name == "Drift"
+    assert "asked-the-same version 1: no drift" in state.message
+    assert "asked-others version 1: drift" in state.message
+
+    # One whose check fails fails the run; the others are checked, and what was found is remembered.
+    champions("broken", house.folder / "the-same.csv", STATISTICS)
+    rows(house.folder, "others.csv", 150, 19)
+    state = monitor(return_state=True)
+    assert state.is_failed()
+    assert STATISTICS in state.message
+    assert house.tags(model="asked-others")["hone.drift.state"] == "no drift"
+
+
 def test_only_rows_that_are_new_are_trained_on(house: House) -> None:
     from flows.retrain import retrain
 
