@@ -84,14 +84,13 @@ def _load(arguments: argparse.Namespace) -> RunConfig:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from hone.line import plan
+    from hone.view import terminal
 
-    config, data, console = _load(arguments), home(), Console()
+    config, data, console = _load(arguments), home(), terminal()
     outlooks = plan(config, data)
     if all(look.artifact for look in outlooks):
-        console.print(f"[bold]{config.name}[/]: every stage is up to date, nothing to do.")
+        console.print(f"{config.name}: every stage is up to date, nothing to do.", style="bold")
         return _finish(console, outlooks, data)
     _line(config, data, console)
     return _finish(console, plan(config, data), data)
@@ -130,12 +129,10 @@ def _finish(console: Console, outlooks: Sequence[Outlook], data: Home) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from hone.line import plan
-    from hone.view import outlook
+    from hone.view import outlook, terminal
 
-    outlook(Console(), plan(_load(arguments), home()))
+    outlook(terminal(), plan(_load(arguments), home()))
     return 0
 
 

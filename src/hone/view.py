@@ -23,6 +23,11 @@ MARKS = {"": " ", "started": "▶", "waiting": "…", "hit": "=", "done": "✓",
 COLOURS = {"started": "cyan", "waiting": "yellow", "hit": "blue", "done": "green", "failed": "red"}
 
 
+def terminal(**options: Any) -> Console:
+    """Standard output, on which brackets are no markup: names, reasons and paths are the user's own."""
+    return Console(markup=False, **options)
+
+
 @dataclass
 class Line:
     """What is known of one stage."""

@@ -227,7 +227,7 @@ def test_on_the_command_line(versions: Versions, hone: Callable[..., subprocess.
     alone = hone("promote", MODEL, **store)
     assert alone.returncode == 2 and "--yes" in alone.stderr
     assert "accuracy: better" in alone.stdout
-    done = hone("promote", MODEL, "--yes", "--why", "more epochs", "--who", "ada", **store)
+    done = hone("promote", MODEL, "--yes", "--why", "more [/epochs]", "--who", "ada", **store)
     assert done.returncode == 0, done.stderr
     assert "topics version 2 is the champion, version 1 the former one" in done.stdout
     assert champion(journal) == "2"
@@ -241,8 +241,9 @@ def test_on_the_command_line(versions: Versions, hone: Callable[..., subprocess.
         assert champion(journal) == version
     told = hone("history", MODEL, **store)
     assert told.returncode == 0
-    assert [line.split()[0] for line in told.stdout.splitlines() if "│" in line and line.strip("│ ")[:1].isdigit()]
-    for word in ("promoted", "refused", "rolled back", "more epochs", "ada"):
+    entries = [line.split()[0] for line in told.stdout.splitlines() if line[:1].isdigit()]
+    assert entries == [str(1 + at) for at in range(len(entries))]
+    for word in ("promoted", "refused", "rolled back", "more [/epochs]", "ada"):
         assert word in told.stdout
     # An entry that someone took out is missed.
     journal.client.delete_run(journal.records()[1].run_id)

@@ -12,14 +12,14 @@ from rich.console import Console
 from hone.artifacts import Artifact, Product, Recipe, Store
 from hone.line import Outlook
 from hone.progress import Progress, tell
-from hone.view import Board, Line, outlook, summary, watching
+from hone.view import Board, Line, outlook, summary, terminal, watching
 
 ARTIFACT = Artifact("curate", "k", "/store/curate/k", "d", 1800)
 
 
 @pytest.fixture
 def console() -> Console:
-    return Console(file=io.StringIO(), width=140)
+    return terminal(file=io.StringIO(), width=140)
 
 
 def printed(console: Console) -> str:
@@ -33,6 +33,12 @@ def test_a_running_stage_shows_rate_time_left_and_loss() -> None:
     assert line.text(100.0) == "no earlier result"
     line.hear("progress", Progress(50, 200, "steps", figures={"loss": 0.71}), 110.0)
     assert line.text(110.0) == "50/200 steps · 5.0/s · 0:30 left · loss 0.71"
+
+
+def test_brackets_in_a_users_words_are_shown_as_they_are(console: Console) -> None:
+    with watching(["ingest"], console):
+        tell("ingest", "started", ["ingest.source.paths ['[old]/rows.csv'] -> ['[/new]/rows.csv']"])
+    assert "['[old]/rows.csv'] -> ['[/new]/rows.csv']" in printed(console)
 
 
 def test_a_finished_stage_shows_its_time_and_rows() -> None:

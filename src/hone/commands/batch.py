@@ -44,11 +44,10 @@ def add(commands: Any) -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Run the flow, and say where the output is."""
-    from rich.console import Console
-
     from hone.environment import home
+    from hone.view import terminal
 
-    request, data, console = _request(arguments), home(), Console()
+    request, data, console = _request(arguments), home(), terminal()
     account = _run(request, data, console)
     unanswered = f", {account['unanswered']:,} of them without a prediction" if account["unanswered"] else ""
     for name, value in (

@@ -51,11 +51,10 @@ def _journal(model: str) -> Journal:
 
 
 def _promote(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from hone.registry import promote
+    from hone.view import terminal
 
-    console, journal, who = Console(), _journal(arguments.model), arguments.who or promote.user()
+    console, journal, who = terminal(), _journal(arguments.model), arguments.who or promote.user()
     decision = promote.decide(
         journal,
         arguments.version,
@@ -65,7 +64,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     )
     page = promote.record(journal, decision)
     _show(console, decision)
-    console.print(f"[dim]{page} in MLflow run {decision.run_id}[/]")
+    console.print(f"{page} in MLflow run {decision.run_id}", style="dim")
     if decision.policy == "shadow":
         promote.shadow(journal, decision, who)
         console.print(
@@ -80,10 +79,8 @@ def _promote(arguments: argparse.Namespace) -> int:
             raise PromotionRefused(f"rejected by {who}", where=f"{decision.model} version {decision.version}")
     with console.status("testing how it is served, and moving the alias"):
         moved = promote.carry_out(journal, decision, who=who, why=why, downloads=home().downloads).entry
-    console.print(
-        f"[bold green]{decision.model} version {moved.to_version} is the champion[/]"
-        + (f", version {moved.from_version} the former one." if moved.from_version else ".")
-    )
+    former = f", version {moved.from_version} the former one" if moved.from_version else ""
+    console.print(f"{decision.model} version {moved.to_version} is the champion{former}.", style="bold green")
     return 0
 
 
@@ -101,6 +98,7 @@ def _asked(decision: Decision, why: str) -> tuple[bool, str]:
 
 def _show(console: Console, decision: Decision) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from hone.registry.decision import found
 
@@ -109,42 +107,41 @@ def _show(console: Console, decision: Decision) -> None:
     for column in ("gate", "rows", "found", "asked for", "passed", ""):
         table.add_column(column)
     for gate in decision.gates:
-        passed = "[green]yes[/]" if gate.passed else "[bold red]no[/]"
+        passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
         table.add_row(gate.name, gate.rows, found(gate), gate.bound, passed, gate.note)
     console.print(table)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from hone.registry import promote
+    from hone.view import terminal
 
     who = arguments.who or promote.user()
     moved = promote.rollback(_journal(arguments.model), who=who, why=arguments.why, downloads=home().downloads).entry
-    Console().print(
-        f"[bold green]{arguments.model} version {moved.to_version} is the champion again[/],"
-        f" version {moved.from_version} the former one."
-    )
+    said = f"version {moved.to_version} is the champion again, version {moved.from_version} the former one."
+    terminal().print(f"{arguments.model} {said}", style="bold green")
     return 0
 
 
 def _history(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.padding import Padding
+    from rich.text import Text
 
     from hone.registry.journal import faults
+    from hone.view import terminal
 
-    records = _journal(arguments.model).records()
-    table = Table(title=f"{arguments.model}: its champions", title_justify="left")
-    for column in ("", "at (UTC)", "who", "what", "from", "to", "why"):
-        table.add_column(column)
+    console, records = terminal(), _journal(arguments.model).records()
+    if not records:
+        console.print(f"{arguments.model} never had a champion that Hone knows of.")
+    width = len(str(len(records)))
     for kept in records:
         entry = kept.entry
-        at = entry.at[:19].replace("T", " ")
         unfinished = " (unfinished)" if kept.state == "begun" else ""
-        versions = (entry.from_version or "–", entry.to_version or "–")
-        table.add_row(str(entry.number), at, entry.who, entry.action + unfinished, *versions, entry.why)
-    Console().print(table if records else f"{arguments.model} never had a champion that Hone knows of.")
+        versions = f"{entry.from_version or '–'} to {entry.to_version or '–'}"
+        head = (f"{entry.number:{width}}  ", (entry.action + unfinished, "bold"), f"  {versions}  {entry.who}")
+        console.print(Text.assemble(*head, (f"  {entry.at[:19].replace('T', ' ')} UTC", "dim")))
+        if entry.why:
+            console.print(Padding(Text(entry.why), (0, 0, 0, width + 2), expand=False))
     broken = faults(records)
     if broken:
         raise StoreError(
