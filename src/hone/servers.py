@@ -61,7 +61,10 @@ class Server:
 
 def prefect_server(home: Home, host: str = "127.0.0.1", shown: str = "127.0.0.1") -> Server:
     """A Prefect server whose database lies in the data folder; `shown` is the host in its own URL."""
-    start = ("tasks.prefect_server", "server", "start", "--host", host, "--port", "{port}")
+    command = (
+        *(sys.executable, "-P", "-m", "tasks.prefect_server"),
+        *("server", "start", "--host", host, "--port", "{port}"),
+    )
     # The UI's pages ask the API at this URL.
     url = f"http://{shown}:{{port}}/api"
     environment = {
@@ -72,7 +75,7 @@ def prefect_server(home: Home, host: str = "127.0.0.1", shown: str = "127.0.0.1"
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "5",
     }
-    return Server("prefect", (sys.executable, "-P", "-m", *start), "/api/health", home.servers, environment)
+    return Server("prefect", command, "/api/health", home.servers, environment)
 
 
 def configured_prefect() -> str:

@@ -23,9 +23,9 @@ MARKS = {"": " ", "started": "▶", "waiting": "…", "hit": "=", "done": "✓",
 COLOURS = {"started": "cyan", "waiting": "yellow", "hit": "blue", "done": "green", "failed": "red"}
 
 
-def terminal(**options: Any) -> Console:
+def terminal() -> Console:
     """Standard output, on which brackets are no markup: names, reasons and paths are the user's own."""
-    return Console(markup=False, **options)
+    return Console(markup=False)
 
 
 @dataclass

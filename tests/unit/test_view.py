@@ -19,7 +19,7 @@ ARTIFACT = Artifact("curate", "k", "/store/curate/k", "d", 1800)
 
 @pytest.fixture
 def console() -> Console:
-    return terminal(file=io.StringIO(), width=140)
+    return Console(file=io.StringIO(), width=140)
 
 
 def printed(console: Console) -> str:
@@ -35,10 +35,10 @@ def test_a_running_stage_shows_rate_time_left_and_loss() -> None:
     assert line.text(110.0) == "50/200 steps · 5.0/s · 0:30 left · loss 0.71"
 
 
-def test_brackets_in_a_users_words_are_shown_as_they_are(console: Console) -> None:
-    with watching(["ingest"], console):
+def test_brackets_in_a_users_words_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with watching(["ingest"], terminal()):
         tell("ingest", "started", ["ingest.source.paths ['[old]/rows.csv'] -> ['[/new]/rows.csv']"])
-    assert "['[old]/rows.csv'] -> ['[/new]/rows.csv']" in printed(console)
+    assert "['[old]/rows.csv'] -> ['[/new]/rows.csv']" in capsys.readouterr().out
 
 
 def test_a_finished_stage_shows_its_time_and_rows() -> None:

@@ -19,11 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from hone.artifacts import digest_of
 from hone.errors import ChampionMoved, ServiceError
-from hone.registry.service import experiment_id
+from hone.registry.service import every, experiment_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -122,12 +123,7 @@ class Journal:
         found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
             return []
-        runs: list[Run] = []
-        token: str | None = None
-        while token is None or token:
-            page = self.client.search_runs([found.experiment_id], max_results=1000, page_token=token or None)
-            runs += page
-            token = page.token or ""
+        runs = every(partial(self.client.search_runs, [found.experiment_id], max_results=1000))
         return sorted((_record(run) for run in runs if ENTRY in run.data.tags), key=lambda kept: kept.entry.number)
 
     @contextmanager
