@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from hone.config import Guards, Promotion
 from hone.errors import ConfigError, ModelError
@@ -141,6 +143,46 @@ def test_answers_that_are_much_too_sure_refuse() -> None:
     assert not gate.passed and gate.figure == pytest.approx(0.3, abs=0.01)
     [gate] = gates.calibration_gates(match(right, right, sure=0.88), Guards(calibration=0.05), 0.05)
     assert gate.passed
+
+
+class Clock:
+    """Time that passes only in a contender's answers."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def spent(self, seconds: float) -> Any:
+        """An `answer` that takes so long."""
+
+        def answer(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+            self.seconds += seconds
+            return [{} for _ in rows]
+
+        return answer
+
+
+@pytest.mark.parametrize(("slower", "passes"), [(1.0, True), (1.9, True), (2.1, False)])
+def test_a_candidate_that_answers_too_slowly_refuses(
+    slower: float, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", lambda: clock.seconds)
+    contenders = {CANDIDATE: contender("2", LABELS), CHAMPION: contender("1", LABELS)}
+    for name, seconds in ((CANDIDATE, 0.01 * slower), (CHAMPION, 0.01)):
+        object.__setattr__(contenders[name], "answer", clock.spent(seconds))
+    given = match(hits(60, 0.9), hits(60, 0.9)).rows
+    gate = gates.latency_gate(contenders, given, 2.0, 0.05, 1)
+    assert gate.passed is passes and gate.figure == pytest.approx(slower)
+
+
+def test_weights_that_are_too_many_refuse() -> None:
+    def of(inputs: int, dtype: torch.dtype = torch.float32) -> Contender:
+        return replace(contender("1", LABELS), model=torch.nn.Linear(inputs, 4, bias=False, dtype=dtype))
+
+    gate = gates.size_gate({CANDIDATE: of(17), CHAMPION: of(8)}, 2.0)
+    assert not gate.passed and gate.figure == 17 / 8 and "272 bytes" in gate.note
+    # Bytes, not numbers of weights: halves are half as large.
+    assert gates.size_gate({CANDIDATE: of(17, torch.float16), CHAMPION: of(8)}, 2.0).passed
 
 
 def test_a_guard_that_is_null_is_not_looked_at() -> None:
