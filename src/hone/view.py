@@ -169,9 +169,8 @@ def _table(metrics: Mapping[str, Any]) -> Table:
     systems = metrics["systems"]
     names = [name for name in systems["model"] if all(name in figures for figures in systems.values())]
     share = {name: measure["share"] for name, measure in metrics["measures"].items()}
-    table = Table(
-        title=f"{metrics['rows']:,} test rows [{metrics['confidence']:.0%} interval]", title_justify="left", box=None
-    )
+    title = f"{metrics['rows']:,} test rows [{metrics['confidence']:.0%} interval]"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     for name in (*names, "model is better by", "p"):
         table.add_column(name, justify="right", no_wrap=True)
