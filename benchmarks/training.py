@@ -135,8 +135,8 @@ def _tokens(folder: Path, base: Path, limit: int) -> Path:
     """banking77 as the tokenize stage leaves it; no validation rows, so that neither side evaluates."""
     import pyarrow as pa
 
+    from hone.objectives.shared.tokenizer import load_tokenizer
     from hone.objectives.text_classification import TextClassification
-    from hone.objectives.tokenizer import load_tokenizer
 
     folder.mkdir()
     objective, tokenizer = TextClassification(), load_tokenizer(base)

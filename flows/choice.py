@@ -10,8 +10,8 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from hone.config import RunConfig
-from hone.config_file import load
+from hone.config.file import load
+from hone.config.sections import RunConfig
 from hone.errors import ConfigError
 
 FOLDER = Path("conf")
@@ -25,7 +25,7 @@ def names() -> list[str]:
 def chosen(config: RunConfig | str) -> RunConfig:
     """The configuration itself, or that of the file in conf/ with this name, or of the YAML file with this path.
 
-    Raises ConfigError for a name that is not there, and as `hone.config.load` does.
+    Raises ConfigError for a name that is not there, and as `hone.config.sections.load` does.
     """
     if isinstance(config, RunConfig):
         return config

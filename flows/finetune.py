@@ -6,14 +6,14 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.choice import Choice, chosen, name_of
-from hone.artifacts import Artifact
-from hone.config import RunConfig
+from hone.config.sections import RunConfig
+from hone.store.artifact import Artifact
 from tasks.base import make_base
 from tasks.curate import curate
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest
 from tasks.register import register
-from tasks.stage import settled
+from tasks.stage import pin
 from tasks.tokenize import tokenize
 from tasks.train import train
 from tasks.validate import validate
@@ -29,7 +29,7 @@ def finetune(config: Choice) -> Artifact:
 
     config: field by field, or a file of conf/ by its name.
     """
-    return _line(settled(chosen(config)))
+    return _line(pin(chosen(config)))
 
 
 def _line(config: RunConfig) -> Artifact:

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from flows.choice import Choice, chosen, name_of
 from flows.finetune import finetune
-from hone.artifacts import Artifact
-from hone.retraining import as_of as at
-from hone.retraining import dates
+from hone.drift.retraining import as_of as at
+from hone.drift.retraining import dates
+from hone.store.artifact import Artifact
 from tasks.ingest import ingest
 from tasks.retrain import Outcome, StartedBy, account, look, started
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from hone.artifacts import Artifact
-from hone.config import RunConfig
+from prefect.client.schemas.objects import State
+
+from hone.config.sections import RunConfig
+from hone.store.artifact import Artifact
 from tasks.stage import perform, stage_task
 
 
 @stage_task("base")
-def make_base(config: RunConfig, curate: Artifact) -> Artifact:
+def make_base(config: RunConfig, curate: Artifact) -> State[Artifact]:
     """Random weights of the architecture, and a tokenizer trained on the curated text."""
     return perform("base", {"config": config, "curate": curate})

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE, CachePolicy
-from prefect.context import TaskRunContext
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
-from hone.artifacts import PREFECT_RESULT, Artifact
 from hone.batch import answers, output, record, request, rows
 from hone.batch.output import Account
 from hone.batch.request import Batch, Request
 from hone.batch.rows import Shard
 from hone.environment import home
 from hone.progress import Progress, tell
-from tasks.retries import RETRIES, unless_known
-
-
-@dataclass
-class InTheStore(CachePolicy):
-    """The key of a shard's answers is that of its Prefect result, which lies beside them in the store."""
-
-    def compute_key(
-        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any
-    ) -> str:
-        """`batch-answers/<key>/.prefect-result`, a path below the store."""
-        batch, shard, store = inputs["batch"], inputs["shard"], home().store
-        key = answers.recipe(batch, shard).key
-        if answers.find_answers(batch, shard, home()) is None:
-            (store.directory(answers.STAGE, key) / PREFECT_RESULT).unlink(missing_ok=True)
-        return f"{answers.STAGE}/{key}/{PREFECT_RESULT}"
+from hone.store.artifact import Artifact
+from tasks.runtime.retries import RETRIES, unless_known
 
 
 @task(name="settle", task_run_name="settle {wanted.model}", cache_policy=NO_CACHE, **RETRIES)
@@ -57,8 +40,7 @@ def predict(batch: Batch, shard: Shard) -> Artifact:
     """A shard's answers, by the model that this process has loaded once."""
     if shard.number == 0:
         tell("predict", "started", [])
-    # The data folder is known when the flow runs, not when its module is imported.
-    made: Artifact = _predict.with_options(result_storage=home().store.root)(batch, shard)
+    made: Artifact = _predict(batch, shard).result()
     done = shard.first + shard.rows
     tell("predict", "progress", Progress(done, shard.total))
     if done == shard.total:
@@ -69,12 +51,13 @@ def predict(batch: Batch, shard: Shard) -> Artifact:
 @task(
     name="predict",
     task_run_name="predict {batch.name} from row {shard.first}",
-    cache_policy=InTheStore(),
-    persist_result=True,
+    cache_policy=NO_CACHE,
+    persist_result=False,
     **{**RETRIES, "retry_condition_fn": unless_known},
 )
-def _predict(batch: Batch, shard: Shard) -> Artifact:
-    return answers.answer(batch, shard, home())
+def _predict(batch: Batch, shard: Shard) -> State[Artifact]:
+    made, hit = answers.answer(batch, shard, home())
+    return Completed(name="Cached" if hit else "Completed", data=made)
 
 
 @task(name="commit", task_run_name="commit {batch.name}", cache_policy=NO_CACHE)

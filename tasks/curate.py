@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
 
-from hone.artifacts import Artifact
-from hone.config import RunConfig
-from tasks.stage import perform, stage_task
+from hone.config.sections import RunConfig
+from hone.store.artifact import Artifact
+from tasks.stage import artifact_of, perform, stage_task
 
 
 @stage_task("curate")
-def curate(config: RunConfig, ingest: Artifact) -> Artifact:
+def curate(config: RunConfig, ingest: Artifact) -> State[Artifact]:
     """Train, validation and test rows; the funnel goes to the UI as a table."""
-    splits = perform("curate", {"config": config, "ingest": ingest})
-    facts = splits.facts()
+    done = perform("curate", {"config": config, "ingest": ingest})
+    facts = artifact_of(done).facts()
     table = [
         {"step": step["step"], "reason": reason, "rows dropped": count, "rows left": step["after"]}
         for step in facts["funnel"]
@@ -23,4 +24,4 @@ def curate(config: RunConfig, ingest: Artifact) -> Artifact:
         {"step": "split", "reason": name, "rows dropped": 0, "rows left": n} for name, n in facts["splits"].items()
     ]
     create_table_artifact(table, key=f"funnel-{config.name}", description=f"What became of {ingest.rows:,} rows")
-    return splits
+    return done

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
 
-from hone.artifacts import Artifact
-from hone.config import RunConfig
-from tasks.stage import perform, stage_task
+from hone.config.sections import RunConfig
+from hone.store.artifact import Artifact
+from tasks.stage import artifact_of, perform, stage_task
 
 
 @stage_task("evaluate")
 def evaluate(
     config: RunConfig, train: Artifact, tokenize: Artifact, validate: Artifact, base: Artifact | None = None
-) -> Artifact:
+) -> State[Artifact]:
     """Metrics with intervals, beside the baselines'; they go to the UI as a table."""
     inputs = {"config": config, "train": train, "tokenize": tokenize, "validate": validate, "base": base}
-    scored = perform("evaluate", inputs)
-    facts = scored.facts()
+    done = perform("evaluate", inputs)
+    facts = artifact_of(done).facts()
     systems = {"model": facts["metrics"], **facts["baselines"]}
     table = [
         {"system": system} | {name: f"{value:.4f}" for name, value in metrics.items()}
@@ -24,4 +25,4 @@ def evaluate(
     ]
     description = f"{facts['rows']:,} test rows"
     create_table_artifact(table, key=f"metrics-{config.name}", description=description)
-    return scored
+    return done

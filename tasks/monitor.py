@@ -10,18 +10,19 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
-from hone.config import Part, RunConfig
-from hone.config_file import parse
+from hone.config.file import parse
+from hone.config.parts import Part
+from hone.config.sections import RunConfig
 from hone.drift import monitor, report
 from hone.drift.check import Verdict
 from hone.drift.episodes import Episode, episode, remember
 from hone.environment import home
 from hone.errors import ConfigError, ModelError
-from hone.registry.lookup import config_of, current, run_link
-from hone.registry.reconcile import models_with_champion
-from hone.registry.versions import Version
-from tasks.events import tell
-from tasks.retries import RETRIES
+from hone.promotion.reconcile import models_with_champion
+from hone.tracking.links import config_of, current, run_link
+from hone.tracking.reader import Version
+from tasks.runtime.events import tell
+from tasks.runtime.retries import RETRIES
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 
 from hone.environment import home
-from hone.registry import promote, reconcile
-from hone.registry.decision import Decision, link, markdown
-from hone.registry.journal import Entry
-from tasks.events import tell
+from hone.promotion import promote, reconcile
+from hone.promotion.decision import Decision, link, markdown
+from hone.promotion.journal import Entry
+from tasks.runtime.events import tell
 
 EVENTS = {"rolled back": ("hone.rolled-back", "hone.champion.changed")}
 CHANGED = ("hone.champion.changed",)
@@ -38,7 +38,8 @@ def _compare(model: str, version: str, policy: str, golden: str) -> Decision:
 
 def compare(model: str, version: str, policy: str, golden: str) -> Decision:
     """The decision, made once in a flow run; its gates go to the UI."""
-    return _cached(_compare, model, version, policy, golden)
+    decision: Decision = _cached(_compare, model, version, policy, golden)
+    return decision
 
 
 @task(name="announce candidate", persist_result=True, cache_key_fn=_once_a_flow_run)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.client.schemas.objects import State
 
-from hone.artifacts import Artifact
-from hone.config import RunConfig
-from tasks.stage import perform, stage_task
+from hone.config.sections import RunConfig
+from hone.store.artifact import Artifact
+from tasks.stage import artifact_of, perform, stage_task
 
 
 @stage_task("register", retries=3, timeout_seconds=3600)
@@ -21,15 +22,16 @@ def register(
     train: Artifact,
     evaluate: Artifact,
     base: Artifact | None = None,
-) -> Artifact:
+) -> State[Artifact]:
     """The registered version; links to it and to the report go to the UI."""
     stages = (ingest, curate, validate, tokenize, train, evaluate)
     inputs = {"config": config, "base": base} | {artifact.stage: artifact for artifact in stages}
-    version = perform("register", inputs)
+    done = perform("register", inputs)
+    version = artifact_of(done)
     facts, report = version.facts(), version.path / "report.html"
     create_link_artifact(report.as_uri(), "Report", key=f"report-{config.name}", description="The run's report")
     create_markdown_artifact(_summary(facts, report), key=f"version-{config.name}", description="The model version")
-    return version
+    return done
 
 
 def _summary(facts: dict[str, str], report: Path) -> str:

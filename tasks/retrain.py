@@ -9,12 +9,12 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from hone import retraining
-from hone.artifacts import Artifact
-from hone.config import RunConfig
+from hone.config.sections import RunConfig
+from hone.drift import retraining
+from hone.drift.retraining import Look
 from hone.environment import home
-from hone.retraining import Look
-from tasks.retries import RETRIES
+from hone.store.artifact import Artifact
+from tasks.runtime.retries import RETRIES
 
 StartedBy = Literal["person", "schedule", "drift", "new rows"]
 Outcome = tuple[str, Look, str]  # the date ('' for now), the look at the source, the version that came of it

@@ -1,95 +1,90 @@
-"""What the tasks of all stages share: how they are cached, retried, named, and how their progress is shown."""
+"""What the tasks of all stages share: how they are retried and named, and how the Prefect UI shows them.
+
+Whether a stage's artifact is there is for the store alone to say: Prefect keeps no result of its own. A task whose
+artifact was found ends in the state `Cached`, one that made it in `Completed`.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, ParamSpec
 from uuid import UUID
 
-from prefect import Task, task
+from prefect import Task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.cache_policies import CachePolicy
-from prefect.context import TaskRunContext
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
-from hone.artifacts import PREFECT_RESULT, Artifact
-from hone.config import RunConfig
+from hone.config.sections import RunConfig
 from hone.environment import home
-from hone.line import find, recipe, run
-from hone.progress import Progress, tell
-from hone.stages import Job, Slot, pinned
-from tasks.retries import RETRIES
-from tasks.worker import end_with_worker
+from hone.pipeline.run import obtain
+from hone.pipeline.stage import Job, Slot, pin_base
+from hone.progress import Progress
+from hone.store.artifact import Artifact
+from tasks.runtime.retries import RETRIES
+from tasks.runtime.worker import end_with_worker
 
 PROGRESS_SECONDS = 2.0
 
+P = ParamSpec("P")
 
-@dataclass
-class InTheStore(CachePolicy):
-    """The key of a stage's artifact is the key of its Prefect result, which lies in the artifact's directory.
 
-    Delete the directory and the cache entry is gone with it; damage it and the entry is taken away here.
+def stage_task(
+    name: str, *, retries: int = 0, timeout_seconds: float | None = None
+) -> Callable[[Callable[P, State[Artifact]]], Callable[P, Artifact]]:
+    """A stage as a Prefect task named `<name> <run's name>`, retried after faults that may pass.
+
+    The decorated function returns what `perform` does; calling it returns the artifact.
     """
 
-    stage: str = ""
-
-    def compute_key(
-        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any
-    ) -> str:
-        """`<stage>/<key>/.prefect-result`, a path below the store."""
-        job = _job(inputs)
-        key = recipe(self.stage, job).key
-        found, result = find(self.stage, key, job.home), job.home.store.directory(self.stage, key) / PREFECT_RESULT
-        if found is None:
-            result.unlink(missing_ok=True)
-        elif result.is_file():
-            tell(self.stage, "hit", found)
-        return f"{self.stage}/{key}/{PREFECT_RESULT}"
-
-
-StageFunction = TypeVar("StageFunction", bound=Callable[..., Artifact])
-
-
-def stage_task(name: str, *, retries: int = 0, timeout_seconds: float | None = None) -> Callable[[StageFunction], Any]:
-    """A stage as a Prefect task named `<name> <run's name>`, cached in the store, retried for what can pass."""
-
-    def decorate(function: StageFunction) -> Any:
-        cached: Task[..., Artifact] = task(
+    def decorate(function: Callable[P, State[Artifact]]) -> Callable[P, Artifact]:
+        stage: Task[P, State[Artifact]] = Task(
             function,
             name=name,
             task_run_name=name + " {config.name}",
-            cache_policy=InTheStore(stage=name),
-            persist_result=True,
+            cache_policy=NO_CACHE,
+            persist_result=False,
             timeout_seconds=timeout_seconds,
             **{**RETRIES, "retries": retries},
         )
 
         @wraps(function)
-        def call(*args: Any, **inputs: Any) -> Artifact:
-            # The data folder is known when the flow runs, not when its module is imported.
-            return cached.with_options(result_storage=home().store.root)(*args, **inputs)
+        def call(*args: P.args, **inputs: P.kwargs) -> Artifact:
+            artifact: Artifact = stage(*args, **inputs).result()
+            return artifact
 
         return call
 
     return decorate
 
 
-def settled(config: RunConfig) -> RunConfig:
+def pin(config: RunConfig) -> RunConfig:
     """The configuration for one run: what may move while it goes on (a model's alias) stays where it is now."""
-    return pinned(config, home())
+    return pin_base(config, home())
 
 
-def perform(name: str, inputs: dict[str, Any], slot: Slot = nullcontext) -> Artifact:
+def perform(name: str, inputs: dict[str, Any], slot: Slot = nullcontext) -> State[Artifact]:
     """Do stage `name` for a task's arguments: `config`, and the artifacts it uses by the names of their stages.
 
-    `slot` is held while its device is used.
+    Returns the task's state, which holds the artifact. `slot` is held while its device is used.
     """
     end_with_worker()
-    return run(name, replace(_job(inputs), on_progress=_show_progress(name, inputs["config"].name), slot=slot))
+    job = replace(_job(inputs), on_progress=_show_progress(name, inputs["config"].name), slot=slot)
+    artifact, hit = obtain(name, job)
+    return Completed(name="Cached" if hit else "Completed", data=artifact)
+
+
+def artifact_of(state: State[Artifact]) -> Artifact:
+    """The artifact in a state that `perform` returned."""
+    data: Any = state.data
+    artifact: Artifact = data
+    return artifact
 
 
 def _job(inputs: dict[str, Any]) -> Job:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from hone.artifacts import Artifact
-from hone.config import RunConfig
+from prefect.client.schemas.objects import State
+
+from hone.config.sections import RunConfig
+from hone.store.artifact import Artifact
 from tasks.stage import perform, stage_task
 
 
 @stage_task("tokenize")
-def tokenize(config: RunConfig, validate: Artifact, base: Artifact | None = None) -> Artifact:
+def tokenize(config: RunConfig, validate: Artifact, base: Artifact | None = None) -> State[Artifact]:
     """The splits as tokens, with an account of what was cut off."""
     return perform("tokenize", {"config": config, "validate": validate, "base": base})

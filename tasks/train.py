@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from hone.artifacts import Artifact
-from hone.config import RunConfig
-from tasks.slots import gpu_slot
+from prefect.client.schemas.objects import State
+
+from hone.config.sections import RunConfig
+from hone.store.artifact import Artifact
+from tasks.runtime.slots import gpu_slot
 from tasks.stage import perform, stage_task
 
 
 @stage_task("train", retries=2)
-def train(config: RunConfig, tokenize: Artifact, base: Artifact | None = None) -> Artifact:
+def train(config: RunConfig, tokenize: Artifact, base: Artifact | None = None) -> State[Artifact]:
     """The fine-tuned model. A retry goes on from the last complete checkpoint, in the same MLflow run.
 
     What is in the store, or made by another run at this moment, takes no GPU slot.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.client.schemas.objects import State
 
-from hone.artifacts import Artifact
-from hone.config import RunConfig
+from hone.config.sections import RunConfig
 from hone.errors import ValidationFailed
-from tasks.events import tell
-from tasks.stage import perform, stage_task
+from hone.store.artifact import Artifact
+from tasks.runtime.events import tell
+from tasks.stage import artifact_of, perform, stage_task
 
 
 @stage_task("validate")
-def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) -> Artifact:
+def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) -> State[Artifact]:
     """The same splits, less what was quarantined; the expectations go to the UI as a table."""
     try:
-        valid = perform("validate", {"config": config, "curate": curate, "base": base})
+        done = perform("validate", {"config": config, "curate": curate, "base": base})
     except ValidationFailed as fault:
         tell(
             "hone.validation.stopped",
@@ -24,6 +25,7 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
             why=_without_rows(fault.what),
         )
         raise
+    valid = artifact_of(done)
     facts = valid.facts()
     table = [
         {name: str(result.get(name, "")) for name in ("split", "expectation", "column", "success", "observed")}
@@ -33,7 +35,7 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
     create_link_artifact(
         (valid.path / facts["data_docs"]).as_uri(), "Data Docs", key=f"data-docs-{config.name}", description="Data Docs"
     )
-    return valid
+    return done
 
 
 def _without_rows(what: str) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hone.objectives import OBJECTIVES
-from hone.objectives.objective import Objective
-from hone.tokenization import tokenize
+from hone.objectives.base import Objective
+from hone.tokenization.tokenize import tokenize
 from tests.tiny_bases import FAMILIES, WORDS, tiny
 from tests.tiny_training import without_dropout
 

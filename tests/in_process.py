@@ -16,13 +16,14 @@ from unittest.mock import patch
 
 import pytest
 
-from hone.artifacts import Artifact
-from hone.config import RunConfig
-from hone.config_file import load
+from hone.config.file import load
+from hone.config.sections import RunConfig
 from hone.environment import DEFAULTS, Home
-from hone.line import run, stages_of
-from hone.registry.service import as_default, prepare
-from hone.stages import Job, pinned
+from hone.pipeline.run import run
+from hone.pipeline.stage import Job, pin_base
+from hone.pipeline.stages import stages_of
+from hone.store.artifact import Artifact
+from hone.tracking.client import as_default, prepare
 from hone.training import hardware, launch, loop
 
 
@@ -58,7 +59,7 @@ class Line:
 
     def go(self, config: RunConfig) -> dict[str, Artifact]:
         """The artifacts of all stages, by stage."""
-        config = pinned(config, self.home)
+        config = pin_base(config, self.home)
         found: dict[str, Artifact] = {}
         for stage in stages_of(config):
             found[stage] = run(stage, Job(config, found, self.home))

@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hone.artifacts import Artifact, Product, Recipe, Store
+from hone.store.artifact import Artifact, Product
+from hone.store.recipe import Recipe
+from hone.store.store import Store
 
 ROLES = ("attributes", "notes", "parameters", "raises", "returns", "summary")
 HOSTILE = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\">"

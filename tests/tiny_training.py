@@ -16,8 +16,8 @@ def write_tokens(folder: Path, base: Path, *, train: int = 96, valid: int = 24, 
     """Sentences of random words with one colour, which is the label, as the tokenize stage leaves them."""
     import pyarrow as pa
 
+    from hone.objectives.shared.tokenizer import load_tokenizer
     from hone.objectives.text_classification import TextClassification
-    from hone.objectives.tokenizer import load_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     objective, tokenizer, chance = TextClassification(), load_tokenizer(base), random.Random(5)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hone.artifacts import Store
+from hone.store.store import Store
 
 # The libraries' telemetry is off, their start-up chatter too, and a server that is gone is not waited for in vain.
 # A flow run says every 30 s, not every 180, that it lives: deployments/automations/crash-zombies.yaml counts on it.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hone.evaluation.report import render
+from hone.evaluation.report.report import render
 from tests.report_samples import HOSTILE, build
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from hone.errors import ServiceError
-from hone.registry.log import open_run
-from hone.registry.service import answering, check, prepare
+from hone.tracking.client import answering, check, prepare
+from hone.tracking.run_log import open_run
 
 ABOUT: dict[str, Any] = {"experiment": "hone", "name": "tiny", "key": "k", "params": {}, "tags": {}}
 
@@ -60,7 +60,7 @@ def test_a_server_that_is_gone_is_named_before_any_retry(dead_uri: str, monkeypa
 
 
 def test_registering_where_the_server_is_gone(dead_uri: str, tmp_path: Path) -> None:
-    from hone.registry.service import connect
+    from hone.tracking.client import connect
 
     with pytest.raises(ServiceError, match="MLflow did not answer"):
         connect(dead_uri)
@@ -91,7 +91,7 @@ def test_a_refusal_is_no_silence() -> None:
 def test_training_goes_on_without_mlflow_and_its_curve_is_whole_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from hone.registry import log
+    from hone.tracking import run_log
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     prepare(uri)
@@ -103,8 +103,8 @@ def test_training_goes_on_without_mlflow_and_its_curve_is_whole_when_it_is_back(
             failed.set()
             raise ServiceError("MLflow did not answer", where=uri)
 
-    monkeypatch.setattr(log, "check", absent)
-    monkeypatch.setattr(log, "FLUSH_SECONDS", 0.01)
+    monkeypatch.setattr(run_log, "check", absent)
+    monkeypatch.setattr(run_log, "FLUSH_SECONDS", 0.01)
     with caplog.at_level(logging.WARNING):
         run.hear({"type": "step", "step": 1, "loss": 1.0})
         assert failed.wait(60)
@@ -112,14 +112,14 @@ def test_training_goes_on_without_mlflow_and_its_curve_is_whole_when_it_is_back(
         back.set()
         run.finish("FINISHED")
     assert caplog.text.count("Training goes on without MLflow") == 1
-    history = log.connect(uri).get_metric_history(run.run_id, "train/loss")
+    history = run_log.connect(uri).get_metric_history(run.run_id, "train/loss")
     assert sorted((metric.step, metric.value) for metric in history) == [(1, 1.0), (2, 0.5)]
 
 
 def test_a_server_that_dies_in_training_does_not_fail_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from hone.registry import log
+    from hone.tracking import run_log
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     prepare(uri)
@@ -128,7 +128,7 @@ def test_a_server_that_dies_in_training_does_not_fail_it(
     def absent(_: str) -> None:
         raise ServiceError("MLflow did not answer", where=uri)
 
-    monkeypatch.setattr(log, "check", absent)
+    monkeypatch.setattr(run_log, "check", absent)
     run.hear({"type": "step", "step": 1, "loss": 1.0})
     run.finish("FINISHED")
     assert "could not be ended" in caplog.text

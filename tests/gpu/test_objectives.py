@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from hone.evaluation import predict
+from hone.evaluation.judging import predict
 from hone.methods import METHODS
-from hone.objectives.reading import Reader
-from hone.objectives.tokenizer import load_tokenizer
-from hone.tokenization import read_tokens
+from hone.objectives.shared.reading import Reader
+from hone.objectives.shared.tokenizer import load_tokenizer
+from hone.tokenization.tokenize import read_tokens
 from hone.training import launch
 from tests.families import CASES, LONGEST, Case, make
 

@@ -31,7 +31,7 @@ def conf(tmp_path: Path, small: dict[str, Any]) -> Path:
 def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The API of a real Prefect server that ends with the tests."""
     from hone.environment import Home
-    from hone.servers import prefect_server, use
+    from hone_app.service.servers import prefect_server, use
 
     return use(prefect_server(Home(tmp_path_factory.mktemp("prefect")))) + "/api"
 
@@ -70,7 +70,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory, base_model: Path, rows_csv
     from prefect.client.schemas.actions import WorkPoolCreate
 
     from hone.environment import Home
-    from hone.servers import prefect_server, use
+    from hone_app.service.servers import prefect_server, use
     from tests.workers import POOL, Workers
 
     home = tmp_path_factory.mktemp("workers")

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import create_engine, text
 
-from hone.artifacts import Artifact
 from hone.batch import answers, output, record, rows
 from hone.batch.request import Request, settle
-from hone.config_file import parse
+from hone.config.file import parse
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, ModelError
+from hone.store.artifact import Artifact
 from tests.small_line import FILLING, WORDS
 
 pytestmark = pytest.mark.slow
@@ -35,9 +35,10 @@ def home(tmp_path_factory: pytest.TempPathFactory, base_model: Path, rows_csv: P
 
     `small` tells topics apart, `tagged` finds their words.
     """
-    from hone.line import run, stages_of
-    from hone.registry.service import connect
-    from hone.stages import Job
+    from hone.pipeline.run import run
+    from hone.pipeline.stage import Job
+    from hone.pipeline.stages import stages_of
+    from hone.tracking.client import connect
 
     folder = tmp_path_factory.mktemp("batch")
     (folder / "rows.conll").write_text(conll())
@@ -95,7 +96,9 @@ def predict(home: Home, **asked: Any) -> dict[str, Any]:
     account = output.finished(batch, home)
     if not account:
         given = rows.read(batch, home)
-        account = output.commit(batch, given, [answers.answer(batch, each, home) for each in rows.shards(given)], home)
+        account = output.commit(
+            batch, given, [answers.answer(batch, each, home)[0] for each in rows.shards(given)], home
+        )
     return account | {"run": record.record(batch, account, home)}
 
 
@@ -149,7 +152,7 @@ def test_each_row_of_a_ragged_input_has_one_row_in_order_with_the_served_models_
 
 
 def test_mlflow_has_the_run_and_the_same_again_is_found(home: Home, tmp_path: Path) -> None:
-    from hone.registry.service import connect
+    from hone.tracking.client import connect
 
     source = {
         "kind": "files",
@@ -242,7 +245,7 @@ def test_another_objectives_outputs_are_all_there_and_no_row_is_lost(home: Home,
 
 def test_a_model_whose_file_was_changed_predicts_nothing(home: Home, tmp_path: Path) -> None:
     from hone.registry.integrity import check
-    from hone.registry.versions import find
+    from hone.tracking.reader import find
 
     place = check(home.tracking_uri, find(home.tracking_uri, "models:/small@champion"))
     weights = place / "artifacts" / "model" / "model.safetensors"
@@ -330,7 +333,7 @@ FLAKY = """
 import sys
 from pathlib import Path
 from hone.batch import answers
-from hone.config import SourcePart
+from hone.config.parts import SourcePart
 from pydantic import TypeAdapter
 
 real, failed, loads = answers.ask_each, [], []

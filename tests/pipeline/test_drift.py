@@ -59,7 +59,7 @@ class House:
 
     def tags(self, version: str = "1", model: str = "small") -> dict[str, str]:
         from hone.environment import home
-        from hone.registry.service import connect
+        from hone.tracking.client import connect
 
         return dict(connect(home().tracking_uri).get_model_version(model, version).tags)
 
@@ -156,7 +156,7 @@ def test_recent_inputs_of_the_same_kind_have_not_drifted(house: House) -> None:
 
     # MLflow has the check, with the figures of every test and the page.
     from hone.environment import home
-    from hone.registry.service import connect
+    from hone.tracking.client import connect
 
     client = connect(home().tracking_uri)
     [run] = client.search_runs([client.get_experiment_by_name("small monitoring").experiment_id])
@@ -183,8 +183,8 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
     from prefect.events import emit_event
 
     from hone.drift.episodes import Episode
-    from hone.registry.versions import Version
-    from tasks.events import tell
+    from hone.tracking.reader import Version
+    from tasks.runtime.events import tell
 
     drifted, same = rows(house.folder, "drifted.csv", 200, 13, OTHER), rows(house.folder, "good.csv", 200, 14)
 
@@ -241,7 +241,7 @@ def test_the_command_checks_and_says_what_it_found(house: House) -> None:
 def test_on_its_schedule_it_checks_the_champions_that_say_where_their_inputs_are(house: House) -> None:
     from flows.monitor import monitor
     from hone.environment import home
-    from hone.registry.service import connect
+    from hone.tracking.client import connect
 
     nothing = monitor(return_state=True)
     assert (nothing.name, "monitoring.inputs" in nothing.message) == ("Nothing to monitor", True)
@@ -261,7 +261,7 @@ def test_on_its_schedule_it_checks_the_champions_that_say_where_their_inputs_are
 def champions(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., None]]:
     """`champions(NAME, INPUTS)` makes one of the small version's files, which is asked what lies there."""
     from hone.environment import home
-    from hone.registry.service import connect
+    from hone.tracking.client import connect
 
     client = connect(home().tracking_uri)
     small, made = client.get_model_version("small", "1"), []
@@ -290,7 +290,7 @@ def test_of_several_champions_each_is_checked_and_the_gravest_decision_stands(
     house: House, champions: Callable[..., None]
 ) -> None:
     from flows.monitor import monitor
-    from hone.drift.reference import STATISTICS
+    from hone.registry.reference import STATISTICS
 
     champions("asked-the-same", rows(house.folder, "the-same.csv", 150, 17))
     champions("asked-others", rows(house.folder, "others.csv", 150, 18, OTHER))

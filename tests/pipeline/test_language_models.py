@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hone.artifacts import Artifact
+from hone.store.artifact import Artifact
 from tests.in_process import Line
 from tests.tiny_bases import WORDS, tiny_llama, tiny_masked, tiny_t5
 from tests.tiny_training import without_dropout

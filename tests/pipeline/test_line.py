@@ -191,7 +191,7 @@ def test_without_a_server_one_is_started_for_the_run_and_loses_nothing(
     hone: Hone, conf: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     from hone.environment import Home
-    from hone.servers import prefect_server, use
+    from hone_app.service.servers import prefect_server, use
 
     done = hone("run", conf, PREFECT_API_URL="")
     assert done.returncode == 0, done.stderr

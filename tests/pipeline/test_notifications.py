@@ -29,7 +29,7 @@ PASSWORD = "password-of-the-tickets-database"
 # What other parts of Hone tell in the middle of a run.
 TELL = """
 from prefect import flow
-from tasks.events import tell
+from tasks.runtime.events import tell
 
 @flow
 def told():
@@ -47,7 +47,7 @@ FINETUNE = """
 import sys
 from pathlib import Path
 from flows.finetune import finetune
-from hone.config_file import load
+from hone.config.file import load
 
 finetune(load(Path(sys.argv[1]), sys.argv[2:]))
 """
@@ -58,7 +58,7 @@ import sys
 from pathlib import Path
 from prefect.client.orchestration import get_client
 from hone.errors import HoneError
-from tasks.automations import automate
+from hone_app.deploy.automations import automate
 
 with get_client(sync_client=True) as client:
     try:

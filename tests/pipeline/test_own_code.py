@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hone.objectives import own_code
+from hone.models import own_code
 from tests.own_model import MODELING, own_bert
 from tests.small_line import FILLING, WORDS
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 PLAN = """
 import sys
-from hone.cli import main
+from hone_app.cli.main import main
 status = main(["plan", *sys.argv[1:]])
 print(status, sorted({"mlflow", "torch", "transformers", "prefect"} & set(sys.modules)))
 """

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from hone.registry.champion import aliases_of, move, standing
-from hone.registry.journal import Journal
-from hone.registry.promote import open_journal
+from hone.promotion.champion import move, standing
+from hone.promotion.journal import Journal
+from hone.promotion.promote import open_journal
+from hone.tracking.aliases import aliases_of
 from tests.polling import until
 from tests.services import ask
 from tests.tiny_versions import MODEL, Versions

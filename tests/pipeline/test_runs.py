@@ -149,7 +149,7 @@ def waits(workers: Workers) -> bool:
 
 def test_a_slot_is_still_held_and_can_be_given_back_after_the_server_was_restarted(tmp_path: Path) -> None:
     from hone.environment import Home
-    from hone.servers import prefect_server, use
+    from hone_app.service.servers import prefect_server, use
 
     server = prefect_server(Home(tmp_path))
     with SyncPrefectClient(use(server) + "/api") as client:

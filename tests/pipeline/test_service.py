@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from hone.environment import Home
-from hone.processes import marked
-from hone.service import PARTS, read
+from hone_app.service.processes import marked
+from hone_app.service.up import PARTS, read
 from tests.polling import until
 from tests.postgresql import QUOTED, SECRET, Cluster
 from tests.services import Service, ask, status

@@ -20,20 +20,21 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hone.config.parts import SourcePart
 from pydantic import TypeAdapter
 
-from hone.artifacts import Artifact
-from hone.config import Monitoring, RunConfig, SourcePart
-from hone.config_file import load
+from hone.config.file import load
+from hone.config.sections import Monitoring, RunConfig
 from hone.drift import monitor
 from hone.environment import Home
-from hone.evaluation import predict
+from hone.evaluation.judging import predict
 from hone.objectives import OBJECTIVES
-from hone.registry import smoke
-from hone.registry.promote import decide, open_journal, ready
-from hone.registry.service import as_default
-from hone.registry.versions import find
+from hone.promotion import smoke
+from hone.promotion.promote import decide, open_journal, ready
 from hone.sources.installed_docs import InstalledDocs
+from hone.store.artifact import Artifact
+from hone.tracking.client import as_default
+from hone.tracking.reader import find
 from tests.in_process import Line, begin
 from tests.tiny_bases import tiny, tiny_t5, tiny_talker
 

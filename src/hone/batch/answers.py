@@ -8,15 +8,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.artifacts import Artifact, Product, Recipe
 from hone.batch.request import LIBRARIES, Batch
 from hone.batch.rows import REASON, Shard
 from hone.environment import Home
 from hone.errors import DataError, ModelError
 from hone.process_environment import ALL_CORES, environment
-from hone.recipes import code_digests, versions
 from hone.registry.integrity import check
-from hone.registry.versions import find
+from hone.store.artifact import Artifact, Product
+from hone.store.recipe import Recipe, code_digests, versions
+from hone.tracking.reader import find
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,18 +35,12 @@ def recipe(batch: Batch, shard: Shard) -> Recipe:
     return Recipe(STAGE, config, inputs, code_digests(["hone.batch.answers"]), versions(LIBRARIES))
 
 
-def find_answers(batch: Batch, shard: Shard, home: Home) -> Artifact | None:
-    """The shard's answers, where the store has them."""
-    return home.store.find(STAGE, recipe(batch, shard).key)
-
-
-def answer(batch: Batch, shard: Shard, home: Home) -> Artifact:
-    """The shard's answers, a row for each of its rows, from the store where they are there.
+def answer(batch: Batch, shard: Shard, home: Home) -> tuple[Artifact, bool]:
+    """The shard's answers, a row for each of its rows, and whether the store had them.
 
     Raises DataError, with `unanswered: stop`, at a row that the model refuses.
     """
-    made, _ = home.store.obtain(recipe(batch, shard), lambda out: _answer(batch, shard, home, out), name=batch.version)
-    return made
+    return home.store.obtain(recipe(batch, shard), lambda out: _answer(batch, shard, home, out), name=batch.version)
 
 
 def _answer(batch: Batch, shard: Shard, home: Home, out: Path) -> Product:

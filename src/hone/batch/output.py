@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.artifacts import Artifact, digest_of, file_digest
 from hone.batch import rows as given_rows
 from hone.batch.answers import ANSWERS, arrow_type
 from hone.batch.request import Batch
@@ -24,6 +23,8 @@ from hone.batch.rows import REASON, Shard, written
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, StoreError
 from hone.progress import Progress, tell
+from hone.store.artifact import Artifact
+from hone.store.digests import digest_of, file_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa

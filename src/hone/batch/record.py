@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hone.batch.output import Account
 from hone.batch.request import Batch
 from hone.environment import Home
-from hone.registry.service import answering, connect, experiment_id
+from hone.tracking.client import answering, connect, experiment_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

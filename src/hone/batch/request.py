@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hone.artifacts import digest_of
-from hone.config import Section, SourcePart
+from hone.config.parts import Section, SourcePart
 from hone.environment import Home
 from hone.errors import ConfigError, ModelError
-from hone.options import locations
-from hone.recipes import code_digests, versions
+from hone.parts.options import locations
 from hone.registry.integrity import TAG, check
-from hone.registry.versions import SCHEME, find
 from hone.sources import SOURCES
 from hone.sources.source import Source
+from hone.store.digests import digest_of
+from hone.store.recipe import code_digests, versions
+from hone.tracking.aliases import CHAMPION
+from hone.tracking.reader import SCHEME, find
 
-CHAMPION = "champion"
 LIBRARIES = ("pyarrow", "tokenizers", "torch", "transformers")
 CODE = ("hone.batch.rows", "hone.batch.answers", "hone.batch.output")
 

@@ -11,14 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.artifacts import Artifact, Product, Recipe, digest_of
 from hone.batch.request import Batch, source_of
 from hone.environment import Home
 from hone.errors import ConfigError, DataError
 from hone.progress import Progress, tell
-from hone.recipes import code_digests, versions
 from hone.sources.ingest import text_of
 from hone.sources.source import RawRow
+from hone.store.artifact import Artifact, Product
+from hone.store.digests import digest_of
+from hone.store.recipe import Recipe, code_digests, versions
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from hone.curation.filters import Filters
 from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
 from hone.curation.step import Step
-from hone.plugins import installed
+from hone.parts.plugins import installed
 
 STEPS: dict[str, type[Step]] = {
     "normalize": Normalize,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hone.curation.columns import labels_of, splits_of
-from hone.options import option
+from hone.parts.options import option
 from hone.progress import OnProgress, Progress
 
 if TYPE_CHECKING:

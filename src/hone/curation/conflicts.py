@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hone.curation.columns import labels_of, splits_of
-from hone.curation.folding import fold
-from hone.options import option
+from hone.curation.dedup.folding import fold
+from hone.parts.options import option
 from hone.progress import OnProgress, Progress
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hone.artifacts import Product
 from hone.curation.account import Account, Steady
 from hone.curation.columns import labels_of, splits_of, texts_of, with_texts
 from hone.curation.split import SPLITS, TEST, TRAIN, VALID, contaminated, divide, known_splits
 from hone.curation.step import Fields, Step, Verdict
 from hone.errors import DataError
 from hone.progress import OnProgress, ignore
+from hone.store.artifact import Product
 
 if TYPE_CHECKING:
     import pyarrow as pa

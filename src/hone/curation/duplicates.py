@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hone.curation.columns import labels_of, splits_of
-from hone.curation.folding import fold
-from hone.curation.near import NUM_PERM, SHINGLE, clusters
-from hone.options import option
+from hone.curation.dedup.folding import fold
+from hone.curation.dedup.near import NUM_PERM, SHINGLE, clusters
+from hone.parts.options import option
 from hone.progress import OnProgress, Progress
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hone.curation.folding import fold_to_words
+from hone.curation.dedup.folding import fold_to_words
 from hone.curation.parallel import over_texts
 from hone.errors import ConfigError
-from hone.options import option
+from hone.parts.options import option
 from hone.progress import OnProgress
 
 if TYPE_CHECKING:

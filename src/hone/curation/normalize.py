@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from hone.curation.columns import rewritten
-from hone.curation.html_text import to_text
 from hone.curation.parallel import over_texts
-from hone.options import option
+from hone.curation.text.html_text import to_text
+from hone.parts.options import option
 from hone.progress import OnProgress
 
 if TYPE_CHECKING:

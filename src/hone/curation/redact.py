@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from hone.curation.columns import rewritten
 from hone.curation.parallel import over_texts
-from hone.curation.personal_data import TAGS, redact
-from hone.options import option
+from hone.curation.text.personal_data import TAGS, redact
+from hone.parts.options import option
 from hone.progress import OnProgress
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hone.curation.balance import rank
-from hone.curation.folding import fold
-from hone.curation.near import clusters, near_pairs
+from hone.curation.dedup.folding import fold
+from hone.curation.dedup.near import clusters, near_pairs
 from hone.errors import DataError
 
 TRAIN, VALID, TEST = "train", "valid", "test"

@@ -55,7 +55,7 @@ class Verdict:
 
 
 class Step(Protocol):
-    """A frozen dataclass of options (`hone.options.option`) that judges rows."""
+    """A frozen dataclass of options (`hone.parts.options.option`) that judges rows."""
 
     def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
         """A verdict on each row; deterministic, whatever the number of cores."""

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from hone.drift.compare import Finding, domain, holm, missing, numbers, shares, vocabulary
+from hone.registry.reference import Sample
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 Decision = Literal["drift", "no drift", "too few rows"]
 
@@ -22,33 +23,6 @@ class Settings:
     min_rows: int = 100
     permutations: int = 500
     seed: int = 17
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Rows as the tests see them, one entry each.
-
-    `lengths` are in characters; `missing` holds for each input (rows that lack it, rows) of all there were;
-    `predictions` what the model says of the rows, by the name of its output: names, or numbers.
-    """
-
-    texts: Sequence[str]
-    lengths: Sequence[int]
-    languages: Sequence[str]
-    missing: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    embeddings: np.ndarray | None = None
-    predictions: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-
-    def take(self, at: Sequence[int]) -> Sample:
-        """The rows at these positions; what was missing is that of all rows still."""
-        return Sample(
-            [self.texts[i] for i in at],
-            [self.lengths[i] for i in at],
-            [self.languages[i] for i in at],
-            self.missing,
-            None if self.embeddings is None else self.embeddings[list(at)],
-            {name: [values[i] for i in at] for name, values in self.predictions.items()},
-        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hone.drift.text import words_of
+from hone.registry.row_text import words_of
 
 LEAST_EXPECTED = 5.0  # rows that a cell of a chi-square test must be expected to have (Cochran, 1954)
 OTHER = "(other)"

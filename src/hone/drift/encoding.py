@@ -17,10 +17,10 @@ def embed(model: Path, texts: Sequence[str], max_length: int) -> np.ndarray:
     import pyarrow as pa
     import torch
 
-    from hone.evaluation.predict import best_device, load_base
-    from hone.objectives.reading import Reader
+    from hone.evaluation.judging.predict import best_device, load_base
+    from hone.objectives.shared.reading import Reader
+    from hone.objectives.shared.tokenizer import encode_texts, load_tokenizer
     from hone.objectives.text_classification import TextClassification
-    from hone.objectives.tokenizer import encode_texts, load_tokenizer
 
     device, tokenizer = best_device(), load_tokenizer(model)
     encoder = load_base(model, device)

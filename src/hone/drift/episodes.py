@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hone.drift.check import Decision
-from hone.registry.service import answering, connect
-from hone.registry.versions import Version
+from hone.tracking.client import answering, connect
+from hone.tracking.reader import Version
 
 STATE, EPISODE = "hone.drift.state", "hone.drift.episode"
 

@@ -10,25 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hone.base_models import locate
-from hone.config import RunConfig
-from hone.drift import recent, reference
-from hone.drift.check import Sample, Settings, Verdict, judge
+from hone.config.sections import RunConfig
+from hone.drift import recent
+from hone.drift.check import Settings, Verdict, judge
 from hone.drift.encoding import embed
-from hone.drift.text import languages, text_of
 from hone.environment import Home
 from hone.errors import DataError, ModelError, ServiceError
+from hone.models.locate import locate
 from hone.objectives import OBJECTIVES
-from hone.objectives.objective import Objective
-from hone.registry import integrity, versions
-from hone.registry.lookup import fetch
-from hone.registry.service import as_default
-from hone.registry.versions import SCHEME, Version
+from hone.objectives.base import Objective
+from hone.parts.moments import dated
+from hone.registry import integrity, reference
+from hone.registry.reference import Sample
+from hone.registry.row_text import languages, text_of
 from hone.sources import SOURCES
-from hone.sources.moments import dated
+from hone.tracking import reader
+from hone.tracking.client import as_default
+from hone.tracking.links import fetch
+from hone.tracking.reader import SCHEME, Version
 
 if TYPE_CHECKING:
-    from hone.config import Part
+    from hone.config.parts import Part
 
 # What a model may say that has shares or a distribution to compare, by the names of objectives' outputs.
 COMPARED = ("label", "labels", "value")
@@ -111,7 +113,7 @@ def encoder_of(version: Version, config: RunConfig, home: Home) -> Encoder:
             pass
         else:
             return Encoder(found.path, f"the frozen base model {base}", base.startswith(SCHEME))
-    own = versions.directory(home.tracking_uri, version, home.downloads)
+    own = reader.directory(home.tracking_uri, version, home.downloads)
     return Encoder(own, f"version {version.version}'s own encoder", True)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hone.errors import DataError
-from hone.objectives.objective import Objective
+from hone.objectives.base import Objective
 from hone.sources.ingest import text_of
 from hone.sources.source import Source
 

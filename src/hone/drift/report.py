@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hone.drift.check import Verdict
-from hone.registry.service import answering, connect, experiment_id
-from hone.registry.versions import Version
+from hone.tracking.client import answering, connect, experiment_id
+from hone.tracking.reader import Version
 
 _HEAD = "| test | figure | p | corrected p | drift | rows then, now | what changed |\n|---|---|---|---|---|---|---|"
 TITLES = {"drift": "drift", "no drift": "no drift", "too few rows": "too few rows to decide"}

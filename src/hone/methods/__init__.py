@@ -10,7 +10,7 @@ from hone.methods.method import Method
 from hone.methods.prefix import Prefix
 from hone.methods.prompt import Prompt
 from hone.methods.qlora import QLora
-from hone.plugins import installed
+from hone.parts.plugins import installed
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,

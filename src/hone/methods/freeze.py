@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ModelError
-from hone.options import option
+from hone.parts.options import option
 
 if TYPE_CHECKING:
     from torch import nn

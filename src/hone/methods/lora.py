@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.methods import adapters
-from hone.options import option
+from hone.parts.options import option
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Method(Protocol):
-    """A frozen dataclass of options (`hone.options.option`). `adapter` says whether it adds weights (PEFT)."""
+    """A frozen dataclass of options (`hone.parts.options.option`). `adapter` says whether it adds weights (PEFT)."""
 
     adapter: ClassVar[bool]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ModelError
 from hone.methods import adapters
-from hone.options import option
+from hone.parts.options import option
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from hone.objectives.base import Objective
 from hone.objectives.causal_lm import CausalLM
-from hone.objectives.chat import Chat
+from hone.objectives.chat.objective import Chat
 from hone.objectives.embedding import Embedding
 from hone.objectives.masked_lm import MaskedLM
 from hone.objectives.multi_label import MultiLabelClassification
-from hone.objectives.objective import Objective
-from hone.objectives.preference import Preference
+from hone.objectives.preference.objective import Preference
 from hone.objectives.question_answering import QuestionAnswering
 from hone.objectives.regression import Regression
 from hone.objectives.seq2seq import Seq2Seq
 from hone.objectives.span_corruption import SpanCorruption
 from hone.objectives.text_classification import TextClassification
 from hone.objectives.token_classification import TokenClassification
-from hone.plugins import installed
+from hone.parts.plugins import installed
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "text-classification": TextClassification,

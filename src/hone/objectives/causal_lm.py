@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import ModelError
-from hone.objectives.continuation import continued, text_after
-from hone.objectives.heads import load_with_head
-from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
-from hone.objectives.packing import best_fit_decreasing, check_kept_apart, packed, position_ids
-from hone.objectives.padding import attention_mask, padded
-from hone.objectives.plain_text import IGNORED, by_row, grouped, joined, owners, parts, token_losses
-from hone.objectives.statistics import share
-from hone.objectives.tokenizer import encodings, lists, texts_of
-from hone.options import option
+from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.shared.continuation import continued, text_after
+from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.packing import best_fit_decreasing, check_kept_apart, packed, position_ids
+from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.plain_text import IGNORED, by_row, grouped, joined, owners, parts, token_losses
+from hone.objectives.shared.statistics import share
+from hone.objectives.shared.tokenizer import encodings, lists, texts_of
+from hone.parts.options import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hone.objectives.objective import Batch
+    from hone.objectives.base import Batch
 
 _STATISTICS = ("nll", "tokens", "bytes")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
-from hone.objectives import retrieval
-from hone.objectives.heads import load_with_head
-from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
-from hone.objectives.padding import attention_mask, padded
-from hone.objectives.tokenizer import encode_texts
-from hone.options import option
+from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.shared import retrieval
+from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.tokenizer import encode_texts
+from hone.parts.options import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hone.objectives.objective import Batch
+    from hone.objectives.base import Batch
 
 
 @dataclass(frozen=True)

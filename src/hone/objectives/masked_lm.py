@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ModelError
-from hone.objectives.heads import load_with_head
-from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
-from hone.objectives.padding import attention_mask, padded
-from hone.objectives.plain_text import IGNORED, grouped, joined, owners, parts, seeded, token_losses, tokens_found
-from hone.objectives.statistics import share
-from hone.objectives.tokenizer import encodings, lists, texts_of
-from hone.options import option
+from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.plain_text import (
+    IGNORED,
+    grouped,
+    joined,
+    owners,
+    parts,
+    seeded,
+    token_losses,
+    tokens_found,
+)
+from hone.objectives.shared.statistics import share
+from hone.objectives.shared.tokenizer import encodings, lists, texts_of
+from hone.parts.options import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hone.objectives.objective import Batch
+    from hone.objectives.base import Batch
 
 # Of the tokens that are chosen in training so many are masked, and so many replaced by any token; the rest stay.
 _MASKED, _REPLACED = 0.8, 0.1

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.heads import load_with_head, text_logits
-from hone.objectives.label_forms import is_given, names_in
-from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
-from hone.objectives.padding import attention_mask, padded
-from hone.objectives.statistics import by_group, share
-from hone.objectives.tokenizer import encode_rows
-from hone.options import option
+from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.shared.heads import load_with_head, text_logits
+from hone.objectives.shared.label_forms import is_given, names_in
+from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.statistics import by_group, share
+from hone.objectives.shared.tokenizer import encode_rows
+from hone.parts.options import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hone.objectives.objective import Batch
+    from hone.objectives.base import Batch
 
 # A label with fewer rows on the validation split keeps the threshold it has. Simulated, with calibrated probabilities
 # of a label that 5% of rows have: F1 is 63% at 0.5; tuned on 2 of its rows 58%, in the worst tenth 45%; on 5 rows 61%,

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from hone.errors import DataError
-from hone.objectives import squad
-from hone.objectives.heads import load_with_head
-from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
-from hone.objectives.padding import attention_mask, padded
-from hone.objectives.statistics import share
-from hone.objectives.windows import Frame, Window, windows
-from hone.options import option
+from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.shared import squad
+from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.statistics import share
+from hone.objectives.shared.windows import Frame, Window, windows
+from hone.parts.options import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hone.objectives.objective import Batch
+    from hone.objectives.base import Batch
 
 NOWHERE = -1
 _NEVER = -1e9  # a logit of what cannot be an answer

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.heads import load_with_head, text_logits
-from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
-from hone.objectives.padding import attention_mask, padded
-from hone.objectives.statistics import share
-from hone.objectives.tokenizer import encode_rows
-from hone.options import option
+from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.shared.heads import load_with_head, text_logits
+from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.statistics import share
+from hone.objectives.shared.tokenizer import encode_rows
+from hone.parts.options import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hone.objectives.objective import Batch
+    from hone.objectives.base import Batch
 
 # A random split draws from so many ranges of the number alike, each of this many rows or more.
 RANGES, ROWS_OF_RANGE = 10, 20

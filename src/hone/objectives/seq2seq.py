@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ConfigError, DataError
-from hone.objectives.generation import continued, settle
-from hone.objectives.heads import load_with_head
-from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
-from hone.objectives.overlap import ROUGE, bleu, bleu_counts, rouge
-from hone.objectives.padding import attention_mask, padded
-from hone.objectives.statistics import share
-from hone.objectives.tokenizer import encode_texts
-from hone.options import option
+from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.shared.generation import continued, settle
+from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.overlap import ROUGE, bleu, bleu_counts, rouge
+from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.statistics import share
+from hone.objectives.shared.tokenizer import encode_texts
+from hone.parts.options import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hone.objectives.objective import Batch
+    from hone.objectives.base import Batch
 
 MASKED = -100
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives import tagging
-from hone.objectives.heads import load_with_head
-from hone.objectives.objective import Measure, Objective, Outcome, Raw, Targets
-from hone.objectives.padding import attention_mask, padded
-from hone.objectives.statistics import by_group, share
-from hone.objectives.tagging import Entity
-from hone.objectives.tokenizer import encodings, lists, lost_tokens
-from hone.options import option
+from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.shared import tagging
+from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.statistics import by_group, share
+from hone.objectives.shared.tagging import Entity
+from hone.objectives.shared.tokenizer import encodings, lists, lost_tokens
+from hone.parts.options import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hone.objectives.objective import Batch
+    from hone.objectives.base import Batch
 
 IGNORED = -100  # a token without a label of its own
 NO_TOKEN, NO_WORD = -1, -2

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hone.artifacts import Artifact
-from hone.base_models import BaseModel
-from hone.objectives.objective import Objective
+from hone.models.locate import BaseModel
+from hone.objectives.base import Objective
+from hone.store.artifact import Artifact
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from hone.environment import home
 from hone.errors import ModelError
-from hone.registry import sums
-from hone.registry.versions import Version, place
+from hone.registry.served import sums
+from hone.tracking.reader import Version, place
 
 TAG = "hone.files_sha256"
 SHOWN = 5

@@ -4,7 +4,8 @@ MLmodel, requirements.txt, input_example.json, served.py
 SHA256SUMS          of every other file; its own digest is the version's tag hone.files_sha256
 artifacts/model/    config.json, weights or adapter, tokenizer, README.md (the card), objective.json: what it was tuned
                     for, and where its base model is asked too (an adapter, DPO), base.json: which that is
-code/served_HASH/   the parts of hone that answer, the very code that the model was tested with
+code/served_HASH/   the parts of hone that answer, the very code that the model was tested with; its objective.py names
+                    the class of the objective
 """
 
 from __future__ import annotations
@@ -21,19 +22,30 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.artifacts import Artifact, digest_of, file_digest
-from hone.base_models import WEIGHTS, BaseModel
 from hone.errors import ModelError
-from hone.objectives import own_code
-from hone.objectives.objective import Objective
-from hone.recipes import sources
-from hone.registry import sums
+from hone.models import own_code
+from hone.models.locate import WEIGHTS, BaseModel
+from hone.objectives import OBJECTIVES
+from hone.objectives.base import Objective
+from hone.parts.plugins import kind_of
+from hone.registry.served import sums
+from hone.store.artifact import Artifact
+from hone.store.digests import digest_of, file_digest
+from hone.store.recipe import sources
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
 
-CODE = Path(__file__).with_name("served.py")
+CODE = Path(__file__).parent / "served" / "served.py"
+# Which class of the copied package answers: a stored model names no module of hone, so that modules can be moved.
+ENTRY = "objective.py"
+USED_BY_SERVED = (
+    "hone.models.own_code",
+    "hone.objectives.shared.reading",
+    "hone.objectives.shared.tokenizer",
+    "hone.registry.served.sums",
+)
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pyarrow")
 ADAPTER_REQUIREMENTS = ("peft", "huggingface-hub")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
@@ -52,10 +64,10 @@ class Form:
     @cached_property
     def code(self) -> dict[str, str]:
         """The modules of hone that answer, by path, their imports as they stand."""
-        adapters = ["hone.methods.adapters"] if self.adapter else []
-        known = ("reading", "tokenizer", "own_code")
-        parts = [type(self.objective).__module__, *(f"hone.objectives.{name}" for name in known)]
-        return sources([*parts, *adapters, "hone.registry.sums"])
+        objective = type(self.objective)
+        modules = [objective.__module__, *USED_BY_SERVED, *(["hone.methods.adapters"] if self.adapter else [])]
+        entry = f"from {objective.__module__} import {objective.__name__} as Objective\n"
+        return {ENTRY: entry, **sources(modules)}
 
     @property
     def package(self) -> str:
@@ -64,12 +76,10 @@ class Form:
 
     def about(self) -> dict[str, Any]:
         """What decides an answer besides the weights: objective.json."""
-        kind = type(self.objective)
         code = own_code.digest(self.train.path / "model")
         return {
             "package": self.package,
-            "module": kind.__module__,
-            "class": kind.__name__,
+            "kind": kind_of(OBJECTIVES, self.objective),
             "options": asdict(self.objective),
             "inputs": list(self.objective.inputs),
             "outputs": dict(self.objective.outputs),
@@ -145,7 +155,8 @@ def signature(objective: Objective) -> ModelSignature:
 def _copy(form: Form, scratch: Path) -> Path:
     """The package of the modules that answer, written into `scratch`, where they import each other."""
     home = scratch / form.package
-    packages = "|".join({re.escape(name.partition("/")[0].removesuffix(".py")) for name in form.code})
+    names = {name.partition("/")[0].removesuffix(".py") for name in form.code if name != ENTRY}
+    packages = "|".join(map(re.escape, sorted(names)))
     for name, source in form.code.items():
         file = home / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -14,20 +14,20 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
-from hone.artifacts import Artifact, Product, digest_of, file_digest
-from hone.base_models import BaseModel
-from hone.drift import reference
 from hone.errors import ConfigError
 from hone.methods.method import AdapterMethod, Method
-from hone.objectives.objective import Objective
+from hone.models.locate import BaseModel
+from hone.objectives.base import Objective
 from hone.progress import OnProgress, Progress, ignore
-from hone.registry import card
+from hone.registry import card, reference
 from hone.registry.integrity import TAG as FILES
-from hone.registry.log import backfill
 from hone.registry.package import Form, package
-from hone.registry.service import answering, as_default, connect
-from hone.registry.versions import SCHEME
-from hone.tokenization import TARGETS
+from hone.store.artifact import Artifact, Product
+from hone.store.digests import digest_of, file_digest
+from hone.tokenization.tokenize import TARGETS
+from hone.tracking.client import answering, as_default, connect
+from hone.tracking.reader import SCHEME
+from hone.tracking.run_log import backfill
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

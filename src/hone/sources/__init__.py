@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hone.plugins import installed
+from hone.parts.plugins import installed
 from hone.sources.files import Files
 from hone.sources.hub import Hub
 from hone.sources.installed_docs import InstalledDocs

@@ -9,12 +9,12 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
-from hone.artifacts import digest_of
 from hone.errors import ConfigError, DataError
-from hone.options import REQUIRED, option
-from hone.sources import annotated, formats
-from hone.sources.places import Place, UndecodableError, find, inside, rename_apart, texts
+from hone.parts.options import REQUIRED, option
+from hone.sources.formats import annotated, formats
+from hone.sources.formats.places import Place, UndecodableError, find, inside, rename_apart, texts
 from hone.sources.source import RawRow
+from hone.store.digests import digest_of
 
 _SUFFIXES = {
     ".csv": "csv",

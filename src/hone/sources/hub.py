@@ -9,11 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
-from hone.artifacts import digest_of
 from hone.errors import ConfigError, DataError, ServiceError
-from hone.options import REQUIRED, option
-from hone.sources.places import expand
+from hone.parts.options import REQUIRED, option
+from hone.parts.variables import expand
 from hone.sources.source import RawRow
+from hone.store.digests import digest_of
 
 _OWN: dict[str, str] = {"train": "train", "valid": "validation", "test": "test"}
 

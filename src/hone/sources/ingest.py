@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from hone.artifacts import Product
 from hone.errors import ConfigError, DataError
+from hone.parts.moments import when
 from hone.progress import OnProgress, Progress, ignore
-from hone.sources.likeness import looks_like
-from hone.sources.moments import when
+from hone.sources.formats.likeness import looks_like
 from hone.sources.source import RawRow, Source
+from hone.store.artifact import Product
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

@@ -16,12 +16,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from hone.artifacts import digest_of
 from hone.errors import DataError, HoneError
-from hone.options import option
+from hone.parts.options import option
 from hone.sources import docstrings
 from hone.sources.docstrings import Passage
 from hone.sources.source import RawRow
+from hone.store.digests import digest_of
 
 _LEFT_OUT = {"tests", "_tests", "conftest.py"}
 _MOST_READERS = 8

@@ -23,7 +23,7 @@ class RawRow:
 
 
 class Source(Protocol):
-    """A frozen dataclass of options (`hone.options.option`) that reads rows."""
+    """A frozen dataclass of options (`hone.parts.options.option`) that reads rows."""
 
     def fingerprint(self, digest: Callable[[Path], str]) -> str:
         """What the rows' content is, without reading them where that can be known; fast, imports nothing heavy.

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ConfigError, DataError, ServiceError
-from hone.options import REQUIRED, option
-from hone.sources.places import expand
+from hone.parts.options import REQUIRED, option
+from hone.parts.variables import expand
 from hone.sources.source import RawRow
 
 if TYPE_CHECKING:

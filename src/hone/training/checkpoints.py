@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from hone.artifacts import file_digest
 from hone.errors import CheckpointError
+from hone.store.digests import file_digest
 
 log = logging.getLogger(__name__)
 

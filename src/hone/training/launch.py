@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import hone
-from hone.artifacts import Product
 from hone.errors import OutOfMemory, TrainingError
-from hone.objectives import own_code
+from hone.models import own_code
+from hone.store.artifact import Product
 from hone.training import choices, wire
 
 REFERENCE = "reference"  # a directory of the work directory

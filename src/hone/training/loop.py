@@ -29,7 +29,7 @@ from hone.training.session import Session, build
 if TYPE_CHECKING:
     import numpy as np
 
-    from hone.objectives.objective import Batch
+    from hone.objectives.base import Batch
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

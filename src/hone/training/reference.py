@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hone.objectives.objective import Objective
+from hone.objectives.base import Objective
 from hone.training.checkpoints import sync
 from hone.training.hardware import out_of_memory
 from hone.training.launch import REFERENCE

@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.objectives import own_code
-from hone.objectives.tokenizer import load_tokenizer
+from hone.models import own_code
+from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.training import checkpoints, hardware
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ import torch
 from hone.errors import CheckpointError, ConfigError, DataError
 from hone.methods import METHODS
 from hone.methods.method import Method
-from hone.objectives import OBJECTIVES, own_code
-from hone.objectives.objective import Objective, Targets
+from hone.models import own_code
+from hone.objectives import OBJECTIVES
+from hone.objectives.base import Objective, Targets
 from hone.training import checkpoints, choices, flops, hardware, randomness, reference
 from hone.training.checkpoints import Checkpoint, State, Tensors
 from hone.training.embeddings import narrow

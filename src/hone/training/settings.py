@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hone.options import option
+from hone.parts.options import option
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from hone.errors import ConfigError
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
-    from hone.objectives.objective import Objective
+    from hone.objectives.base import Objective
 
 SPLITS = ("train", "valid", "test")
 

@@ -11,13 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.artifacts import Product
-from hone.curation.near import near_pairs
+from hone.curation.dedup.near import near_pairs
 from hone.errors import ValidationFailed
-from hone.objectives.objective import Objective
-from hone.objectives.tokenizer import load_tokenizer, token_counts
+from hone.objectives.base import Objective
+from hone.objectives.shared.tokenizer import load_tokenizer, token_counts
 from hone.process_environment import ALL_CORES, NO_ANALYTICS, environment
 from hone.progress import OnProgress, Progress, ignore
+from hone.store.artifact import Product
 from hone.validation.suites import SPLITS, Expected, file_suite, settings_suite
 from hone.validation.verdicts import Finding, Judge
 

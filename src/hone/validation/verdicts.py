@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ValidationFailed
-from hone.objectives.objective import Objective
+from hone.objectives.base import Objective
 from hone.validation.suites import SPLITS, Expected
 
 if TYPE_CHECKING:

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hone.artifacts import Product
 from hone.curation.balance import Balance
 from hone.curation.conflicts import LabelConflicts
 from hone.curation.curate import curate, write
+from hone.curation.dedup.near import near_pairs
 from hone.curation.duplicates import Duplicates
 from hone.curation.filters import Filters
-from hone.curation.near import near_pairs
 from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
 from hone.curation.step import Step
@@ -23,6 +22,7 @@ from hone.errors import DataError
 from hone.objectives.masked_lm import MaskedLM
 from hone.objectives.text_classification import TextClassification
 from hone.progress import Progress
+from hone.store.artifact import Product
 
 STEPS: list[tuple[str, Step]] = [
     ("normalize", Normalize()),

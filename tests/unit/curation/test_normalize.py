@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hone.curation.html_text import to_text
 from hone.curation.normalize import Normalize
+from hone.curation.text.html_text import to_text
 from hone.objectives.masked_lm import MaskedLM
 from hone.progress import ignore
 

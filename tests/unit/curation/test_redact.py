@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hone.curation.personal_data import luhn
 from hone.curation.redact import Redact
+from hone.curation.text.personal_data import luhn
 from hone.objectives.text_classification import TextClassification
 from hone.progress import ignore
 

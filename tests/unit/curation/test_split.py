@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hone.curation.near import near_pairs
+from hone.curation.dedup.near import near_pairs
 from hone.curation.split import contaminated, divide, known_splits
 from hone.errors import DataError
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from hone.drift.check import Sample, Settings, judge
+from hone.drift.check import Settings, judge
 from hone.drift.monitor import distinct
+from hone.registry.reference import Sample
 
 SETTINGS = Settings(permutations=199)
 WORDS = {"old": [f"card{i}" for i in range(40)], "new": [f"storm{i}" for i in range(40)]}

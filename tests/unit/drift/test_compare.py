@@ -7,17 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hone.drift.compare import (
-    Finding,
-    arrangements,
-    domain,
-    holm,
-    missing,
-    numbers,
-    p_value,
-    shares,
-    vocabulary,
-)
+from hone.drift.compare import Finding, arrangements, domain, holm, missing, numbers, p_value, shares, vocabulary
 
 
 def finding(p: float) -> Finding:

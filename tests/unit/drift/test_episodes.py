@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hone.drift.check import Decision
 from hone.drift.episodes import EPISODE, STATE, Episode, episode
-from hone.registry.versions import Version
+from hone.tracking.reader import Version
 
 
 def test_an_episode_begins_once_and_another_after_it_ended() -> None:

@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hone.config_file import parse
+from hone.config.file import parse
 from hone.errors import ModelError
-from hone.evaluation import predict
+from hone.evaluation.judging import predict
 from hone.methods import METHODS as CLASSES
 from hone.methods.method import AdapterMethod
-from hone.objectives.reading import Reader
-from hone.objectives.tokenizer import load_tokenizer
-from hone.tokenization import read_tokens
+from hone.objectives.shared.reading import Reader
+from hone.objectives.shared.tokenizer import load_tokenizer
+from hone.tokenization.tokenize import read_tokens
 from hone.training import hardware, loop
 from hone.training.result import save
 from hone.training.session import Session

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from hone.artifacts import Artifact, Product, Recipe, Store
-from hone.base_models import locate
 from hone.methods import METHODS, adapters
+from hone.models.locate import locate
 from hone.objectives.text_classification import TextClassification
 from hone.registry import package
+from hone.store.artifact import Artifact, Product
+from hone.store.recipe import Recipe
+from hone.store.store import Store
 from hone.training.result import _save_adapter
 
 INPUTS = torch.tensor(list(product(range(3), repeat=6)))
@@ -89,7 +91,7 @@ ROUNDED = 729
 @pytest.mark.parametrize("alone", [False, True])
 def test_what_is_registered_is_exact(alone: bool, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files of a version, loaded by the code that lies in it: merged weights, and an adapter on its base."""
-    from hone.registry.served import Served
+    from hone.registry.served.served import Served
 
     method = METHODS["lora"](target_modules=("c_attn", "c_proj", "c_fc"))
 

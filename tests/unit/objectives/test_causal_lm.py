@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from hone.errors import DataError, ModelError
 from hone.objectives import OBJECTIVES
 from hone.objectives.causal_lm import CausalLM
-from hone.objectives.reading import Reader
-from hone.objectives.tokenizer import lists, load_tokenizer
+from hone.objectives.shared.reading import Reader
+from hone.objectives.shared.tokenizer import lists, load_tokenizer
 from tests.tiny_bases import tiny_bert, tiny_llama
 
 OBJECTIVE = CausalLM()
@@ -223,7 +223,7 @@ def test_the_loss_is_that_of_transformers(stories: Path, tales: list[str]) -> No
 def test_rows_that_do_not_fit_at_once_are_read_in_parts(
     stories: Path, tales: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hone.objectives import plain_text
+    from hone.objectives.shared import plain_text
 
     read, model = reader(stories), OBJECTIVE.model(stories, {}).eval()
     tokens = OBJECTIVE.encode(rows(tales), read.tokenizer, 128, {})

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from hone.errors import DataError, ModelError
-from hone.objectives import retrieval
 from hone.objectives.embedding import Embedding
-from hone.objectives.reading import Reader
-from hone.objectives.tokenizer import load_tokenizer
+from hone.objectives.shared import retrieval
+from hone.objectives.shared.reading import Reader
+from hone.objectives.shared.tokenizer import load_tokenizer
 from tests.tiny_bases import tiny_bert
 
 ANCHORS = ["where is my card", "please help the money was stolen", "red word", "a refund"]

@@ -14,8 +14,8 @@ from hone.errors import ModelError
 from hone.methods.lora import Lora
 from hone.objectives import OBJECTIVES
 from hone.objectives.masked_lm import MaskedLM
-from hone.objectives.reading import Reader
-from hone.objectives.tokenizer import load_tokenizer
+from hone.objectives.shared.reading import Reader
+from hone.objectives.shared.tokenizer import load_tokenizer
 from tests.tiny_bases import WORDS, tiny_bert, tiny_llama, tiny_masked
 
 OBJECTIVE = MaskedLM()
@@ -200,7 +200,7 @@ def test_masks_keep_the_word_embedding_whole(base: Path) -> None:
 
 
 def test_a_new_head_is_the_same_each_time_the_base_is_judged(tmp_path: Path) -> None:
-    from hone.evaluation.baselines import untuned
+    from hone.evaluation.judging.baselines import untuned
 
     base = tiny_bert(tmp_path, words=["[MASK]", *WORDS])
     tokenizer = load_tokenizer(base)

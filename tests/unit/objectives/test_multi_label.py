@@ -20,11 +20,11 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from hone.curation.split import divide
 from hone.errors import DataError
-from hone.evaluation import metrics
+from hone.evaluation.judging import metrics
 from hone.methods.lora import Lora
 from hone.objectives import OBJECTIVES
 from hone.objectives.multi_label import LEAST_ROWS, MultiLabelClassification, best_threshold
-from hone.objectives.tokenizer import load_tokenizer
+from hone.objectives.shared.tokenizer import load_tokenizer
 from tests.tiny_bases import tiny_bert, tiny_llama
 
 OBJECTIVE = MultiLabelClassification()

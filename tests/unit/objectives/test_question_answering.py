@@ -16,8 +16,8 @@ from hone.errors import ConfigError, DataError
 from hone.methods.lora import Lora
 from hone.objectives import OBJECTIVES
 from hone.objectives.question_answering import QuestionAnswering
-from hone.objectives.reading import Reader
-from hone.objectives.tokenizer import load_tokenizer
+from hone.objectives.shared.reading import Reader
+from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.progress import ignore
 from tests.tiny_bases import tiny_bert
 

@@ -15,10 +15,10 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from hone.curation.split import divide
 from hone.errors import DataError
-from hone.evaluation import metrics
+from hone.evaluation.judging import metrics
 from hone.objectives import OBJECTIVES
 from hone.objectives.regression import Regression
-from hone.objectives.tokenizer import load_tokenizer
+from hone.objectives.shared.tokenizer import load_tokenizer
 from tests.tiny_bases import tiny_bert, tiny_llama
 
 OBJECTIVE = Regression()

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from hone.errors import ConfigError, DataError, ModelError
-from hone.objectives.overlap import bleu, bleu_counts, rouge
-from hone.objectives.reading import Reader
 from hone.objectives.seq2seq import Seq2Seq, references_of
-from hone.objectives.tokenizer import load_tokenizer
-from hone.tokenization import tokenize
+from hone.objectives.shared.overlap import bleu, bleu_counts, rouge
+from hone.objectives.shared.reading import Reader
+from hone.objectives.shared.tokenizer import load_tokenizer
+from hone.tokenization.tokenize import tokenize
 from tests.tiny_bases import TALK, tiny_bart, tiny_bert, tiny_t5
 
 WORDS = "the cat sat on a mat and it ran away from us all running cats".split()

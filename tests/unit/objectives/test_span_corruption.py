@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from hone.errors import ModelError
 from hone.objectives import OBJECTIVES
-from hone.objectives.reading import Reader
+from hone.objectives.shared.reading import Reader
+from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.objectives.span_corruption import SpanCorruption, noise_spans
-from hone.objectives.tokenizer import load_tokenizer
 from tests.tiny_bases import WORDS, tiny_bert, tiny_t5
 
 OBJECTIVE = SpanCorruption()

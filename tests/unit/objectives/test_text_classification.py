@@ -11,8 +11,8 @@ import torch
 
 from hone.errors import DataError, ModelError
 from hone.objectives import OBJECTIVES
+from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.objectives.text_classification import TextClassification
-from hone.objectives.tokenizer import load_tokenizer
 from tests.tiny_bases import tiny_bert, tiny_llama
 
 OBJECTIVE = TextClassification()

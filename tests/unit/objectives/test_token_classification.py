@@ -15,9 +15,9 @@ from hone.curation.redact import Redact
 from hone.errors import DataError
 from hone.methods.lora import Lora
 from hone.objectives import OBJECTIVES
-from hone.objectives.reading import Reader
+from hone.objectives.shared.reading import Reader
+from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.objectives.token_classification import TokenClassification
-from hone.objectives.tokenizer import load_tokenizer
 from hone.progress import ignore
 from tests.tiny_bases import tiny_bert
 

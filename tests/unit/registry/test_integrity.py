@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from hone.artifacts import Artifact
-from hone.base_models import BaseModel
 from hone.errors import ModelError
-from hone.registry import sums, versions
+from hone.models.locate import BaseModel
 from hone.registry.integrity import TAG, check
-from hone.registry.service import connect
-from hone.registry.versions import Version, find
-from tests.unit.registry.registering import do_register, place_of
+from hone.registry.served import sums
+from hone.store.artifact import Artifact
+from hone.tracking import reader
+from hone.tracking.client import connect
+from hone.tracking.reader import Version, find
+from tests.registering import do_register, place_of
 
 Registered = tuple[str, Version, Path]
 
@@ -178,7 +179,7 @@ def test_files_elsewhere_are_fetched_anew_unless_a_whole_copy_will_do(
 def test_files_that_cannot_be_fetched_are_said(registered: Registered, tmp_path: Path) -> None:
     uri, version, _ = registered
     with pytest.raises(ModelError, match=r"(?s)s3://bucket/model.*cannot be fetched"):
-        versions.place(uri, replace(version, location="s3://bucket/model"), tmp_path)
+        reader.place(uri, replace(version, location="s3://bucket/model"), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from hone.artifacts import Artifact
-from hone.base_models import BaseModel
 from hone.errors import ConfigError
 from hone.methods.lora import Lora
-from hone.registry.log import open_run
-from hone.registry.service import connect, has_version
-from tests.unit.registry.registering import (
+from hone.models.locate import BaseModel
+from hone.store.artifact import Artifact
+from hone.tracking.client import connect, has_version
+from hone.tracking.run_log import open_run
+from tests.registering import (
     assert_answers_as_evaluated,
     do_register,
     logged_model,

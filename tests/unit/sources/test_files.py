@@ -19,11 +19,11 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hone.artifacts import file_digest
 from hone.errors import ConfigError, DataError, ServiceError
-from hone.sources import formats
 from hone.sources.files import Files
+from hone.sources.formats import formats
 from hone.sources.source import RawRow
+from hone.store.digests import file_digest
 
 # Text as files can hold it: no half of a surrogate pair.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hone.artifacts import file_digest
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.sources.hub import Hub
+from hone.store.digests import file_digest
 
 ONE, OTHER = "1" * 40, "2" * 40
 
@@ -148,7 +148,7 @@ class TestHubId:
 
 
 def test_the_config_takes_commits_alone() -> None:
-    from hone.config_file import parse
+    from hone.config.file import parse
 
     tree = {"name": "x", "model": {"base": "x"}, "ingest": {"source": {"kind": "hub", "dataset": "owner/tickets"}}}
     tree["ingest"]["source"]["revision"] = ONE  # type: ignore[index]

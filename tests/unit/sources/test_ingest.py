@@ -17,7 +17,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hone.artifacts import Product
 from hone.errors import ConfigError, DataError
 from hone.objectives import OBJECTIVES
 from hone.objectives.multi_label import MultiLabelClassification
@@ -26,6 +25,7 @@ from hone.progress import Progress
 from hone.sources.files import Files
 from hone.sources.ingest import ingest, text_of
 from hone.sources.source import RawRow, Source
+from hone.store.artifact import Product
 
 
 @dataclass(frozen=True)

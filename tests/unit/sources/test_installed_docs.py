@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from hone.artifacts import file_digest
 from hone.errors import DataError
 from hone.sources.docstrings import passages
 from hone.sources.installed_docs import InstalledDocs
 from hone.sources.source import RawRow
+from hone.store.digests import file_digest
 
 DOCSTRING = """
     frobnicate(x, *, times=1)

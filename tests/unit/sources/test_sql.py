@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from hone.artifacts import file_digest
 from hone.errors import ConfigError, DataError, HoneError, ServiceError
 from hone.sources.ingest import ingest
 from hone.sources.sql import Sql
+from hone.store.digests import file_digest
 from tests.postgresql import QUOTED, SECRET, Cluster
 
 # In the select list the series is made row by row; in the FROM clause PostgreSQL would make all of it first.

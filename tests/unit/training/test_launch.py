@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hone.artifacts import Product
 from hone.errors import ModelError, OutOfMemory, TrainingError
+from hone.store.artifact import Product
 from hone.training import choices, launch
 from tests.tiny_bases import tiny_bert
 from tests.tiny_training import specification, write_tokens

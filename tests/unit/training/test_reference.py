@@ -23,8 +23,8 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
     """Prompts whose chosen completions are of colours and whose rejected ones are not."""
     import pyarrow as pa
 
-    from hone.objectives.preference import Preference
-    from hone.objectives.tokenizer import load_tokenizer
+    from hone.objectives.preference.objective import Preference
+    from hone.objectives.shared.tokenizer import load_tokenizer
 
     folder, chance = tmp_path_factory.mktemp("tokens"), random.Random(3)
     (folder / "targets.json").write_text("{}")
@@ -136,7 +136,7 @@ def test_micro_batches_change_nothing_but_rounding(tokens: Path, base: Path, tmp
 def test_the_base_is_asked_in_smaller_batches_where_memory_does_not_suffice(
     tokens: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hone.objectives.preference import Preference
+    from hone.objectives.preference.objective import Preference
 
     real, sizes = Preference.read, []
 
@@ -165,9 +165,9 @@ def test_a_real_model_learns_a_real_data_set_s_tone(shared: Path, tmp_path: Path
     """stories260K on answers of which the impolite ones were rejected: rewards follow on rows it has not seen."""
     import pyarrow as pa
 
-    from hone.objectives.preference import Preference
-    from hone.objectives.preference_rows import shaped
-    from hone.objectives.tokenizer import load_tokenizer
+    from hone.objectives.preference.objective import Preference
+    from hone.objectives.preference.rows import shaped
+    from hone.objectives.shared.tokenizer import load_tokenizer
 
     source = shared / "datasets" / "rasbt_instruct" / "instruction-data-with-preference.json"
     rows = [shaped(row) for row in json.loads(source.read_text("utf8")) if row["chosen"] != row["rejected"]]

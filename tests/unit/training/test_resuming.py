@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hone.tokenization import read_tokens
+from hone.tokenization.tokenize import read_tokens
 from hone.training import hardware, loop
 from tests.families import CASES, Case, make
 

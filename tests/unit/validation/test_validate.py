@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from hone.artifacts import Product
-from hone.config import Validation
+from hone.config.sections import Validation
 from hone.errors import ConfigError, ValidationFailed
 from hone.objectives.text_classification import TextClassification
+from hone.store.artifact import Product
 from hone.validation.validate import validate
 from tests.tiny_bases import tiny_bert
 

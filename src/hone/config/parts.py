@@ -1,0 +1,90 @@
+"""Sections of the configuration made from parts: each dataclass of options becomes a section with the same fields."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from hone.config.secrets import SECRET, strings
+from hone.curation import STEPS
+from hone.methods import METHODS
+from hone.objectives import OBJECTIVES
+from hone.parts.options import REQUIRED
+from hone.sources import SOURCES
+from hone.training.settings import Settings
+
+
+class Section(BaseModel):
+    """A part of the configuration: no other fields than its own, and none changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Part(Section):
+    """The options of one source, step, objective or method; `kind` names it."""
+
+    kind: str
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> Part:
+        named = [name for name, value in self.options().items() if any(map(SECRET.search, strings(value)))]
+        if named:
+            raise ValueError(f"{named[0]} holds a password: put it into the environment, and write ${{NAME}} here")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Its options, without `kind`: the keyword arguments of the part's class."""
+        return self.model_dump(exclude={"kind"})
+
+
+def _section(cls: type[Any], base: type[Section] = Section, **more: Any) -> type[Any]:
+    """The section for a dataclass of options: fields with the same names, descriptions and bounds."""
+    hints = get_type_hints(cls)
+    fields: dict[str, Any] = dict(more)
+    for option in dataclasses.fields(cls):
+        given: dict[str, Any] = {"default": option.default}
+        if option.default is REQUIRED:
+            given = {} if option.default_factory is REQUIRED else {"default_factory": option.default_factory}
+        extra = {"description": option.metadata["description"], **option.metadata["bounds"]}
+        fields[option.name] = (hints[option.name], Field(**given, **extra))
+    return create_model(cls.__name__, __base__=base, __doc__=cls.__doc__, **fields)
+
+
+def _union(parts: Mapping[str, type[Any]]) -> Any:
+    """Any one of `parts`, told apart by `kind`."""
+
+    def one(kind: str, cls: type[Any]) -> type[Any]:
+        # A form sends the kind only where the schema has it as a default; pydantic asks for it all the same.
+        field = Field(description="Which one.", json_schema_extra={"default": kind})
+        return _section(cls, Part, kind=(Literal[kind], field))
+
+    models = tuple(one(kind, cls) for kind, cls in parts.items())
+    return models[0] if len(models) == 1 else Annotated[reduce(or_, models), Field(discriminator="kind"), _Choice()]
+
+
+class _Choice:
+    """A union as forms show it: Prefect's offers the parts of an `anyOf` to choose from, and a text box for `oneOf`."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = handler(core)
+        schema.pop("discriminator")
+        return {"anyOf": schema.pop("oneOf")} | schema
+
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    SourcePart: TypeAlias = Part
+    StepPart: TypeAlias = Part
+    ObjectivePart: TypeAlias = Part
+    MethodPart: TypeAlias = Part
+    TrainingSection: TypeAlias = Section
+else:
+    SourcePart, StepPart = _union(SOURCES), _union(STEPS)
+    ObjectivePart, MethodPart = _union(OBJECTIVES), _union(METHODS)
+    TrainingSection = _section(Settings)

@@ -1,0 +1,245 @@
+"""MinHash signatures of many texts at once, in numpy: word hashes, shingles, signatures, and buckets of like ones.
+
+Broder, On the resemblance and containment of documents (1997); banding as in Leskovec, Rajaraman and Ullman,
+Mining of Massive Datasets, chapter 3. No Python object is made per word, shingle or permutation. Words and shingles
+are told apart by 64-bit hashes: among a billion different ones some 0.03 pairs are taken for one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar
+
+from hone.curation.dedup.folding import LONGEST, fold, spread
+from hone.curation.parallel import cores
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    U32 = npt.NDArray[np.uint32]
+    U64 = npt.NDArray[np.uint64]
+    I64 = npt.NDArray[np.int64]
+
+CHUNK_BYTES = 1 << 20  # of text hashed at once: some 50 MB of working arrays
+CHUNK_WORDS = 1 << 19  # shingled at once, likewise
+BLOCK = 1 << 15  # shingles signed at once: they stay in the processor's cache through all permutations
+MISSED = 1e-4  # at most this share of the pairs just at the threshold may share no bucket
+_BASE, _SEED = 0x9E3779B97F4A7C15, 0x48F3
+_BETWEEN = 255  # parts texts in a buffer; no byte of UTF-8
+_APART = bytes.maketrans(
+    (string.ascii_uppercase + string.punctuation + string.whitespace + "\x1c\x1d\x1e\x1f").encode(),
+    string.ascii_lowercase.encode() + b" " * (len(string.punctuation + string.whitespace) + 4),
+)
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def hash_words(texts: Sequence[str]) -> tuple[U64, I64]:
+    """64-bit hashes of the words of each text as `fold_to_words` gives them, text after text, and n + 1 offsets."""
+    import numpy as np
+
+    parts = [_hash_chunk(chunk) for chunk in _chunks(texts)]
+    counts = np.concatenate([np.zeros(1, np.int64), *(counts for _, counts in parts)])
+    return np.concatenate([np.zeros(0, np.uint64), *(words for words, _ in parts)]), np.cumsum(counts)
+
+
+def digests(words: U64, offsets: I64) -> U64:
+    """A 64-bit hash of the words of each text in their order."""
+    import numpy as np
+
+    counts = np.diff(offsets)
+    places = (np.arange(len(words)) - np.repeat(offsets[:-1], counts)).astype(np.uint64)
+    return _mix(np.add.reduceat(_mix(words + places * np.uint64(_BASE)), offsets[:-1])) if len(counts) else words
+
+
+def shingles(words: U64, offsets: I64, size: int) -> tuple[U64, I64]:
+    """Hashes of the runs of `size` words in each text, and n + 1 offsets; a shorter text is one run."""
+    import numpy as np
+
+    parts = [
+        _shingle_block(words[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1]), size)
+        for first, last in cuts(offsets, CHUNK_WORDS)
+    ]
+    counts = np.maximum(np.diff(offsets) - size + 1, 1)
+    return np.concatenate([words[:0], *parts]), np.concatenate([offsets[:1], np.cumsum(counts)])
+
+
+def signatures(hashes: U64, offsets: I64, num_perm: int) -> U32:
+    """The MinHash signatures [n, num_perm] of n sets of shingle hashes.
+
+    Two sets agree in each entry with a probability that is their Jaccard similarity.
+    """
+    import numpy as np
+
+    small = (hashes >> np.uint64(32)).astype(np.uint32)
+    odd = np.random.default_rng(_SEED).integers(0, 1 << 32, num_perm, dtype=np.uint32) | np.uint32(1)
+    signed = np.empty((len(offsets) - 1, num_perm), np.uint32)
+
+    def sign(cut: tuple[int, int]) -> None:
+        first, last = cut
+        block = small[offsets[first] : offsets[last]]
+        starts = offsets[first:last] - offsets[first]
+        permuted = np.empty_like(block)
+        least = np.empty((num_perm, last - first), np.uint32)
+        for i, factor in enumerate(odd):
+            np.multiply(block, factor, out=permuted)
+            np.minimum.reduceat(permuted, starts, out=least[i])
+        signed[first:last] = least.T
+
+    for _ in _in_threads(sign, cuts(offsets, BLOCK)):
+        pass
+    return signed
+
+
+def buckets(signed: U32, threshold: float) -> Iterator[tuple[I64, I64]]:
+    """For each band of the signatures: the rows that share a bucket with another, and the bucket of each.
+
+    Rows of one bucket follow each other in ascending order. Bands are as narrow as the threshold needs.
+    """
+    import numpy as np
+
+    count, num_perm = signed.shape
+    width = rows_per_band(threshold, num_perm)
+    row_bits = np.uint64(max(1, count).bit_length())
+    rows = np.arange(count, dtype=np.uint64)
+
+    def bucket(band: int) -> tuple[I64, I64]:
+        keys = np.zeros(count, np.uint64)
+        for entry in range(band * width, (band + 1) * width):
+            keys = keys * np.uint64(_BASE) + signed[:, entry]
+        # Sorted as one number, a part of the hash before the row: faster than an argsort, and rows come in order.
+        ranked = np.sort((_mix(keys) >> row_bits << row_bits) | rows)
+        same = (ranked[1:] >> row_bits) == (ranked[:-1] >> row_bits)
+        shared = np.concatenate([same, [False]]) | np.concatenate([[False], same])
+        number = np.cumsum(~np.concatenate([[False], same]))[shared]
+        return (ranked[shared] & ((np.uint64(1) << row_bits) - np.uint64(1))).astype(np.int64), number
+
+    yield from _in_threads(bucket, range(num_perm // width) if count > 1 else ())
+
+
+@lru_cache(maxsize=64)
+def rows_per_band(threshold: float, num_perm: int) -> int:
+    """The widest band with which a pair of similarity `threshold` is missed with a probability of MISSED or less."""
+    fit = [r for r in range(1, num_perm + 1) if miss_probability(threshold, r, num_perm // r) <= MISSED]
+    return max(fit, default=1)
+
+
+def miss_probability(similarity: float, width: int, bands: int) -> float:
+    """How likely a pair of this Jaccard similarity shares none of `bands` buckets of `width` entries."""
+    return float((1 - similarity**width) ** bands)
+
+
+def cuts(offsets: I64, size: int) -> list[tuple[int, int]]:
+    """Ranges of rows that together hold some `size` items; a larger row is a range of its own."""
+    import numpy as np
+
+    marks = np.arange(0, offsets[-1] + size, size)
+    cuts = np.unique(np.searchsorted(offsets, marks).clip(max=len(offsets) - 1)).tolist()
+    return list(pairwise(cuts))
+
+
+def positions(offsets: I64, rows: I64) -> tuple[I64, I64]:
+    """Where the items of some rows lie, row after row, and the offsets of the rows among them."""
+    import numpy as np
+
+    counts = np.diff(offsets)[rows]
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    return np.arange(starts[-1]) + np.repeat(offsets[rows] - starts[:-1], counts), starts
+
+
+def _in_threads(work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+    """`work` on each part, in order; numpy lets other threads run meanwhile."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(cores()) as threads:
+        yield from threads.map(work, parts)
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    length = 0
+    for text in texts:
+        chunk.append(text)
+        length += len(text) + 1
+        if length >= CHUNK_BYTES:
+            yield chunk
+            chunk, length = [], 0
+    if chunk:
+        yield chunk
+
+
+def _hash_chunk(texts: list[str]) -> tuple[U64, I64]:
+    """The word hashes of a few texts, and how many each has: one at least.
+
+    A word's hash is a polynomial of its bytes modulo 2**64, taken as a difference of prefix sums.
+    """
+    import numpy as np
+
+    texts = [text if len(text) <= LONGEST else text[:LONGEST] for text in texts]
+    encoded = [text.encode() if text.isascii() else spread(text).encode("utf8", "surrogatepass") for text in texts]
+    data = np.frombuffer(bytes([_BETWEEN]).join([*encoded, b""]).translate(_APART), np.uint8)
+    powers, inverses, values = _powers(max(CHUNK_BYTES * 2, 1 << len(data).bit_length()))
+    prefix = np.zeros(len(data) + 1, np.uint64)
+    np.cumsum(values[data] * powers[: len(data)], out=prefix[1:])
+    inside = np.concatenate([[False], (data != 32) & (data != _BETWEEN)])
+    starts = np.flatnonzero(inside[1:] & ~inside[:-1])
+    ends = np.flatnonzero(inside[:-1] & ~inside[1:])
+    words = _mix((prefix[ends] - prefix[starts]) * inverses[starts])
+    last = np.searchsorted(starts, np.flatnonzero(data == _BETWEEN))
+    counts = np.diff(last, prepend=0)
+    if wordless := np.flatnonzero(counts == 0).tolist():
+        words = np.insert(words, last[wordless], [_hash_text(fold(texts[row])) for row in wordless])
+        counts[wordless] = 1
+    return words, counts
+
+
+def _hash_text(text: str) -> np.uint64:
+    import numpy as np
+
+    digest = hashlib.blake2b(text.encode("utf8", "surrogatepass"), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest, "little"))
+
+
+def _shingle_block(words: U64, counts: I64, size: int) -> U64:
+    """The shingle hashes of texts of so many words each."""
+    import numpy as np
+
+    last = np.cumsum(counts) - 1
+    first = last - counts + 1
+    row_last, at = np.repeat(last, counts), np.arange(len(words))
+    total = np.zeros(len(words), np.uint64)
+    padded = np.concatenate([words, np.zeros(size, np.uint64)])
+    for offset in range(size):
+        inside = at + offset <= row_last
+        total = _mix(total + np.where(inside, padded[offset : offset + len(words)], np.uint64(offset + 1)))
+    whole = at + size - 1 <= row_last
+    whole[first[counts < size]] = True
+    return total[whole]
+
+
+@lru_cache(maxsize=1)
+def _powers(length: int) -> tuple[U64, U64, U64]:
+    """Powers of an odd base and of its inverse modulo 2**64, and a random value for each byte."""
+    import numpy as np
+
+    def powers(base: int) -> U64:
+        factors = np.full(length, base, np.uint64)
+        factors[0] = 1
+        return np.multiply.accumulate(factors)
+
+    values = np.random.default_rng(_SEED).integers(1, 1 << 63, 256, dtype=np.uint64)
+    return powers(_BASE), powers(pow(_BASE, -1, 1 << 64)), values
+
+
+def _mix(x: U64) -> U64:
+    """The finalizer of splitmix64 (Steele, Lea and Flood, 2014): every bit of `x` moves every bit of the result."""
+    import numpy as np
+
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,234 @@
+"""The trained model as it will be registered: loaded from its files, asked, and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hone.errors import ModelError
+from hone.methods.adapters import served
+from hone.models import own_code
+from hone.objectives.base import Raw, Targets
+from hone.objectives.shared.reading import Reader
+from hone.progress import OnProgress, Progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+    from transformers import PreTrainedModel
+
+# The most that float32 scores of one row may differ between an adapter on its base and the merged weights.
+MERGE_TOLERANCE = 1e-4
+WARM_UP, REQUESTS, REQUEST_SECONDS = 5, 50, 30.0
+
+Advance = Callable[[int, str], None]
+
+
+def advancing(total: int, on_progress: OnProgress) -> Advance:
+    """A function that reports so many more rows of `total` done, and what is being done with them."""
+    done = 0
+
+    def advance(rows: int, note: str) -> None:
+        nonlocal done
+        done += rows
+        on_progress(Progress(done, total, note=note))
+
+    return advance
+
+
+def best_device() -> torch.device:
+    """CUDA where it is there, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_trained(path: Path, targets: Targets, device: torch.device) -> PreTrainedModel:
+    """The saved model in the directory `path`, float32, by the architecture its config names, ready to be asked.
+
+    Raises ModelError where it cannot be loaded, where a weight is not in its files (it would be random), or where its
+    labels are not those of `targets` in their order.
+    """
+    import torch
+    import transformers
+
+    try:
+        known = {"local_files_only": True, "trust_remote_code": own_code.may_run(path)}
+        config = transformers.AutoConfig.from_pretrained(path, **known)
+        architecture = own_code.architecture(path, config)
+        with _quiet():
+            model, loading = architecture.from_pretrained(
+                path, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, AttributeError) as fault:
+        raise _not_loadable(path, str(fault)) from fault
+    if loading["missing_keys"]:
+        raise _not_loadable(path, f"its files lack the weights {', '.join(sorted(loading['missing_keys'])[:3])}")
+    saved = [config.id2label[index] for index in sorted(config.id2label)]
+    if saved != targets.get("labels", saved):
+        raise _not_loadable(path, f"its labels {saved[:5]} are not those it was trained for, {targets['labels'][:5]}")
+    return model.eval().to(device)
+
+
+def load_base(base: Path, device: torch.device) -> PreTrainedModel:
+    """The frozen base model without a head, float32: the encoder, where it is one of a pair.
+
+    Raises ModelError where it cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModel
+
+    try:
+        with _quiet():
+            model = AutoModel.from_pretrained(
+                base,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=own_code.may_run(base),
+            )
+    except (OSError, ValueError, RuntimeError) as fault:
+        raise ModelError(
+            f"cannot be loaded for its embeddings: {fault}",
+            where=str(base),
+            fix="Choose a base model that transformers' AutoModel knows.",
+        ) from fault
+    reads = model.get_encoder() if model.config.is_encoder_decoder else model
+    return reads.eval().to(device)
+
+
+def read(model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: str) -> tuple[Raw, float]:
+    """What the model says of every encoded row, in the order of `tokens`, and the seconds it took.
+
+    Raises ModelError where a score is not finite.
+    """
+    raw, seconds = reader.read(model, tokens, lambda rows: advance(rows, note))
+    for row, scores in enumerate(raw["scores"]):
+        if not np.isfinite(scores).all():
+            name = tokens["id"][row].as_py()
+            raise ModelError(
+                "its scores are not finite numbers", where=f"test row {name}", fix="Train at a lower rate."
+            )
+    return raw, seconds
+
+
+def load_adapted(
+    adapter: Path, base: Path, targets: Targets, reader: Reader, put_on: Callable[[PreTrainedModel, Path], Any] = served
+) -> Any:
+    """The base model with the adapter in the directory `adapter`, as it is served, or as `put_on` puts it there.
+
+    Raises ModelError where there is none, or it does not fit.
+    """
+    if not adapter.is_dir():
+        raise ModelError("the method trains an adapter, and there is none", where=str(adapter), fix="Train again.")
+    try:
+        with _quiet():
+            model = put_on(reader.objective.model(base, targets), adapter)
+    except (OSError, ValueError, RuntimeError, KeyError) as fault:
+        raise _not_loadable(adapter, str(fault)) from fault
+    return model.eval().to(reader.device)
+
+
+def check_merged(merged: Raw, unmerged: Raw, path: Path) -> dict[str, Any]:
+    """`rows` compared and the `largest_difference` of their scores; raises ModelError where it is above 1e-4."""
+    ours, theirs = (_flat(raw["scores"]) for raw in (merged, unmerged))
+    largest = float(np.abs(ours - theirs).max())
+    if largest > MERGE_TOLERANCE:
+        raise ModelError(
+            f"merged and on its base the adapter scores the test rows differently, by up to {largest:.2g}"
+            f" where {MERGE_TOLERANCE:g} is allowed",
+            where=str(path),
+            fix="The adapter must hold the head too (PEFT's modules_to_save), and the base be the one it learned on.",
+        )
+    return {"rows": len(merged["scores"]), "largest_difference": largest}
+
+
+def _flat(scores: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(row) for row in scores]).astype(np.float64)
+
+
+def speed(
+    model: Any,
+    rows: pa.Table,
+    tokens: pa.Table,
+    targets: Targets,
+    reader: Reader,
+    max_length: int,
+    raw: Raw,
+    forward: float,
+) -> dict[str, Any]:
+    """Latency of single requests, p50 and p95 in milliseconds, rows/s in batches, and the seconds of each part.
+
+    `rows` are those of `tokens`, in its order; of these the model said `raw`, in `forward` seconds. Raises ModelError
+    where the tokenizer beside the model gives other tokens than those of the test.
+    """
+    objective, tokenizer = reader.objective, reader.tokenizer
+    began = time.perf_counter()
+    encoded = objective.encode(rows, tokenizer, max_length, targets)
+    tokenized = time.perf_counter()
+    if encoded["input_ids"].to_pylist() != tokens["input_ids"].to_pylist():
+        raise ModelError(
+            "the tokenizer beside the model gives other tokens than those the model was tested on",
+            where=tokenizer.name_or_path,
+            fix="The base model's tokenizer files must lie unchanged beside the trained weights.",
+        )
+    asked = objective.asked(rows)
+    answering = time.perf_counter()
+    objective.answers(tokens, raw, targets, asked)
+    parts = {"tokenize": tokenized - began, "forward": forward, "post": time.perf_counter() - answering}
+    latencies = _latencies(model, asked, targets, reader, max_length)
+    p50, p95 = np.quantile(latencies, (0.5, 0.95)) * 1000
+    return {
+        "latency_ms": {"p50": float(p50), "p95": float(p95)},
+        "rows_per_second": len(rows) / sum(parts.values()),
+        "parts": parts,
+        "slowest": max(parts, key=lambda name: parts[name]),
+    }
+
+
+def _latencies(
+    model: Any,
+    asked: list[dict[str, str]],
+    targets: Targets,
+    reader: Reader,
+    max_length: int,
+) -> list[float]:
+    """Seconds of single requests, as a server answers them, for rows spread over the test split, after a warm-up.
+
+    Where they take long there are fewer of them.
+    """
+    seconds: list[float] = []
+    for position in np.linspace(0, len(asked) - 1, WARM_UP + REQUESTS).astype(int).tolist():
+        began = time.perf_counter()
+        reader.answer(model, [asked[position]], targets, max_length)
+        seconds.append(time.perf_counter() - began)
+        if sum(seconds) > REQUEST_SECONDS:
+            break
+    return seconds[WARM_UP:] or seconds
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the block transformers draws no loading bar and reports no weights that are left out on purpose."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _not_loadable(path: Path, why: str) -> ModelError:
+    return ModelError(
+        f"cannot be loaded as it would be served: {why}", where=str(path), fix="Run the stage that wrote it again."
+    )

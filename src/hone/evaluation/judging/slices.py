@@ -1,0 +1,89 @@
+"""The same figures for parts of the test rows: short ones and long ones, one source and another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hone.errors import ConfigError
+from hone.evaluation.judging.metrics import interval, totals
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LENGTH = "length"
+MOST_VALUES = 12
+OTHER = "other"
+EMPTY = "(empty)"
+
+
+def check_slices(slices: Sequence[str], columns: Sequence[str], text: Sequence[str]) -> None:
+    """Raise ConfigError for a slice that is neither `length` nor a column of the rows that may be one."""
+    there = [LENGTH, *(column for column in columns if column not in ("id", *text))]
+    unknown = [name for name in slices if name not in there]
+    if unknown:
+        raise ConfigError(
+            f"no such column as {', '.join(unknown)}; there are {', '.join(there)}",
+            where="evaluation.slices",
+            fix="Name one of these, or carry the column along with ingest.keep.",
+        )
+
+
+def slice_parts(name: str, rows: pa.Table, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """The parts of a slice by name, each the positions of its rows; every row is in one of them."""
+    if name == LENGTH:
+        return by_length(_words(texts))
+    return by_value(rows[name].to_pylist())
+
+
+def by_length(words: np.ndarray) -> dict[str, np.ndarray]:
+    """Quartiles of the number of words, shortest first: `1-12 words`. Fewer than four where lengths are few."""
+    bounds = np.unique(np.quantile(words, (0.25, 0.5, 0.75, 1), method="inverted_cdf").astype(np.int64))
+    places = np.searchsorted(bounds, words)
+    found = {}
+    for place in range(len(bounds)):
+        at = np.flatnonzero(places == place)
+        low, high = int(words[at].min()), int(words[at].max())
+        found[f"{low} words" if low == high else f"{low}-{high} words"] = at
+    return found
+
+
+def by_value(column: Sequence[Any]) -> dict[str, np.ndarray]:
+    """A part for each of the 12 most frequent values, largest first, and `other` for the rest."""
+    names = np.array([EMPTY if value in (None, "") else str(value) for value in column], dtype=object)
+    values, sizes = np.unique(names, return_counts=True)
+    ranked = [str(value) for _, value in sorted(zip(-sizes, values, strict=True))]
+    shown = [value for value in ranked[:MOST_VALUES] if value != OTHER]
+    found = {value: np.flatnonzero(names == value) for value in shown}
+    rest = np.flatnonzero(~np.isin(names, shown))
+    return {**found, OTHER: rest} if len(rest) else found
+
+
+def slice_figures(
+    where: Mapping[str, np.ndarray],
+    statistics: Mapping[str, np.ndarray],
+    figures: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    draws: np.ndarray,
+    confidence: float,
+) -> list[dict[str, Any]]:
+    """Each part's `name` and `rows`, and by system its figures with intervals.
+
+    `statistics` [rows, k] by system, `figures` of their sums. Draws are those of the whole test split, cut to the
+    part's rows. A part of few rows has a wide interval; one whose rows are all right has none to speak of.
+    """
+    return [
+        {"name": name, "rows": len(at)}
+        | {
+            system: {
+                metric: interval(figure, confidence) for metric, figure in figures(totals(of[at], draws[at])).items()
+            }
+            for system, of in statistics.items()
+        }
+        for name, at in where.items()
+    ]
+
+
+def _words(texts: Sequence[str]) -> np.ndarray:
+    return np.array([len(text.split()) for text in texts], np.int64)

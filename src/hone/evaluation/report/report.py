@@ -1,0 +1,195 @@
+"""The run's report: one HTML file that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from hone.evaluation.report import figures, report_data, report_results
+from hone.evaluation.report.report_data import View
+from hone.store.artifact import Artifact
+from hone.store.layout import CONFIG
+
+if TYPE_CHECKING:
+    from hone.tracking.reader import Version
+
+STAGES = ("ingest", "curate", "base", "validate", "tokenize", "train", "evaluate")
+HERE = Path(__file__).parent
+
+
+def render(
+    name: str, artifacts: Mapping[str, Artifact], links: Mapping[str, str], ancestors: Sequence[Version] = ()
+) -> str:
+    """The report of a run as one HTML file without any address that is fetched.
+
+    `artifacts` are those of the stages ingest to evaluate, by stage; `links` are titles and addresses (http, https,
+    file, or a path) of what belongs to the run, shown at its head; `ancestors` the model versions that the base model
+    is and comes from, the last one first. The same of all give the same bytes.
+    """
+    stages = [stage for stage in STAGES if stage in artifacts]
+    manifests = {stage: artifacts[stage].manifest() for stage in stages}
+    facts = {stage: manifest["facts"] for stage, manifest in manifests.items()}
+    paths = {stage: artifacts[stage].path for stage in stages}
+    config_text = (paths["evaluate"] / CONFIG).read_text("utf8")
+    config = yaml.safe_load(config_text) or {}
+    metrics = report_results.measured(_read_json(paths["evaluate"] / "metrics.json"))
+    script = (HERE / "report.js").read_text("utf8")
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            name=name,
+            links=[_link(title, address) for title, address in links.items()],
+            style=Markup((HERE / "report.css").read_text("utf8")),
+            script=Markup(script),
+            script_digest=base64.b64encode(hashlib.sha256(script.encode("utf8")).digest()).decode(),
+            about=_about(config, manifests),
+            **_data_views(facts, manifests, paths, config),
+            **_result_views(metrics, facts),
+            speed=report_results.speed(_read_json(paths["evaluate"] / "speed.json")),
+            lineage=[_lineage(stage, manifests, artifacts[stage]) for stage in stages],
+            ancestors=[_ancestor(version) for version in ancestors],
+            versions=_versions(manifests),
+            config_text=config_text,
+        )
+    )
+
+
+def _data_views(
+    facts: Mapping[str, View], manifests: Mapping[str, View], paths: Mapping[str, Path], config: View
+) -> View:
+    refused = paths["ingest"] / "refused.parquet"
+    history = report_data.read_history(paths["train"] / "history.jsonl")
+    return {
+        "funnel": report_data.funnel(facts["ingest"], facts["curate"], facts["validate"], refused),
+        "splits": report_data.splits(facts["tokenize"], facts["curate"]),
+        "validation": report_data.validation(facts["validate"]),
+        "tokens": report_data.tokens(facts["tokenize"], (config.get("tokenization") or {}).get("max_length")),
+        "training": report_data.training(facts["train"], history, manifests["train"]["files"]),
+    }
+
+
+def _result_views(metrics: View, facts: Mapping[str, View]) -> View:
+    trained_on = (facts["curate"].get("classes") or {}).get("train") or {}
+    return {
+        "metrics": metrics,
+        "verdict": report_results.verdict(metrics),
+        "dot_plots": report_results.dot_plots(metrics),
+        "forest": report_results.forest(metrics),
+        "classes": report_results.classes(metrics, trained_on),
+        "confusion": report_results.confusion(metrics),
+        "calibration": report_results.calibration(metrics),
+        "slices": report_results.slices(metrics),
+        "errors": report_results.errors(metrics),
+    }
+
+
+@cache
+def _environment() -> Environment:
+    """Jinja with every value escaped, and a fault where the template names what is not there."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    for shown in (
+        "count",
+        "percent",
+        "interval",
+        "points",
+        "amount",
+        "shown",
+        "p_value",
+        "number",
+        "quantity",
+        "duration",
+        "size",
+        "words",
+    ):
+        environment.filters[shown] = getattr(figures, shown)
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _breakable(name: str) -> Markup:
+    """An identifier, escaped, that may be broken after its underscores."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>"))
+
+
+def _read_json(path: Path) -> View:
+    found: View = json.loads(path.read_text("utf8"))
+    return found
+
+
+def _link(title: str, address: str) -> View:
+    """A link whose address a browser may follow; any other (javascript:) is shown as text alone."""
+    scheme, colon, _ = address.partition(":")
+    safe = not colon or scheme.lower() in ("http", "https", "file") or "/" in scheme
+    return {"title": title, "address": address, "safe": safe}
+
+
+def _about(config: View, manifests: Mapping[str, View]) -> View:
+    """What was trained on what, and when: the line under the run's name."""
+    kinds = {section: (config.get(section) or {}).get("kind", "") for section in ("objective", "method")}
+    model = config.get("model") or {}
+    made = model.get("scratch")
+    base = f"{made['architecture']} from scratch" if made else str(model.get("base", ""))
+    trusted = f"runs the code of {model['trust_code']}" if model.get("trust_code") else ""
+    return {
+        **kinds,
+        "base": base.rpartition(":")[2],
+        "code": trusted,
+        "created": _moment(manifests["evaluate"]["created"]),
+    }
+
+
+def _moment(created: str) -> str:
+    return created.replace("T", " ").replace("Z", " UTC")
+
+
+def _lineage(stage: str, manifests: Mapping[str, View], artifact: Artifact) -> View:
+    """One stage's link in the chain: its digests, and where each of its inputs came from."""
+    manifest = manifests[stage]
+    recipe = manifest["recipe"]
+    by_digest = {other["digest"]: name for name, other in manifests.items()}
+    return {
+        "stage": stage,
+        "digest": artifact.digest,
+        "key": artifact.key,
+        "rows": artifact.rows,
+        "created": _moment(manifest["created"]),
+        "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
+        "files": len(manifest["files"]),
+        "inputs": [(name, digest, by_digest.get(digest, "")) for name, digest in recipe["inputs"].items()],
+        "code": sorted(recipe["code"].items()),
+        "config": yaml.safe_dump(recipe["config"], sort_keys=False, allow_unicode=True) if recipe["config"] else "",
+    }
+
+
+def _ancestor(version: Version) -> View:
+    """A model version that came before: what made it, from what text, and what it was tuned from in turn."""
+    told = version.tags
+    digests = {"Digest of the data": "hone.data_digest", "Digest of the model": "hone.model_digest"}
+    return {
+        "uri": version.uri,
+        "sources": told.get("hone.data_sources", ""),
+        "base": told.get("hone.base_model", ""),
+        "run": version.run_id,
+        "digests": [(title, told[tag]) for title, tag in digests.items() if told.get(tag)],
+    }
+
+
+def _versions(manifests: Mapping[str, View]) -> list[tuple[str, str]]:
+    """The versions of the libraries that decided a stage's output; several where stages were made with several."""
+    found: dict[str, set[str]] = {}
+    for manifest in manifests.values():
+        for library, version in manifest["recipe"]["versions"].items():
+            found.setdefault(library, set()).add(str(version))
+    return [(library, ", ".join(sorted(versions))) for library, versions in sorted(found.items())]

@@ -1,0 +1,213 @@
+"""What the report shows of the way to the model: rows, expectations, tokens, training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hone.evaluation.report import charts, figures
+
+View = dict[str, Any]
+SPLITS = ("train", "valid", "test")
+SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
+
+
+def clip(text: object, most: int) -> str:
+    """The text, cut to `most` characters; what was cut is counted."""
+    shown = str(text)
+    return shown if len(shown) <= most else f"{shown[:most]}… ({len(shown) - most:,} more characters)"
+
+
+def funnel(ingest: View, curate: View, validate: View, refused: Path) -> View:
+    """The rows from the source to the splits: one entry a step, what it dropped and why, with examples."""
+    read = ingest["read"]
+    steps = [_funnel_step("ingest", read, ingest["rows"], ingest["reasons"], _refused_examples(refused, ingest), {})]
+    steps += [
+        _funnel_step(step["step"], step["before"], step["after"], step["dropped"], step["examples"], step["notes"])
+        for step in curate["funnel"]
+    ]
+    last = steps[-1]["after"]
+    if validate["quarantined"]:
+        by = validate.get("quarantined_by") or {"an expectation does not hold": validate["quarantined"]}
+        reasons = {phrase(expectation): rows for expectation, rows in by.items()}
+        steps.append(_funnel_step("quarantine", last, last - validate["quarantined"], reasons, [], {}))
+    for step in steps:
+        step["share"] = round(100 * step["after"] / max(read, 1), 3)
+        step["gone"] = round(100 * (step["before"] - step["after"]) / max(read, 1), 3)
+    kept = steps[-1]["after"]
+    sources = sorted(ingest["sources"].items(), key=lambda item: -item[1])
+    heaviest = max(steps, key=lambda step: step["before"] - step["after"])
+    return {"read": read, "kept": kept, "steps": steps, "sources": sources, "heaviest": heaviest}
+
+
+def _funnel_step(
+    name: str, before: int, after: int, dropped: Mapping[str, int], examples: list[View], notes: Mapping[str, int]
+) -> View:
+    reasons = [
+        {
+            "reason": reason,
+            "rows": rows,
+            "examples": [
+                {"id": e["id"], "detail": e.get("detail", ""), "text": clip(e["text"], 400)}
+                for e in examples
+                if e["reason"] == reason
+            ],
+        }
+        for reason, rows in sorted(dropped.items(), key=lambda item: -item[1])
+        if rows
+    ]
+    changed = [(note, rows) for note, rows in sorted(notes.items(), key=lambda item: -item[1]) if rows]
+    return {"name": figures.words(name), "before": before, "after": after, "reasons": reasons, "notes": changed}
+
+
+def _refused_examples(refused: Path, ingest: View) -> list[View]:
+    """Up to three refused rows for each reason."""
+    if not ingest["refused"] or not refused.is_file():
+        return []
+    import pyarrow.parquet as pq
+
+    examples: list[View] = []
+    seen: dict[str, int] = {}
+    for row in pq.read_table(refused, columns=["where", "reason", "raw"]).slice(0, 20_000).to_pylist():
+        seen[row["reason"]] = seen.get(row["reason"], 0) + 1
+        if seen[row["reason"]] <= 3:
+            examples.append({"id": row["where"], "reason": row["reason"], "text": row["raw"]})
+    return examples
+
+
+def splits(tokenize: View, curate: View) -> list[View]:
+    """The splits with their rows and their share of all, in the order train, valid, test."""
+    rows = {name: split["rows"] for name, split in tokenize["splits"].items()} or curate["splits"]
+    total = max(sum(rows.values()), 1)
+    return [
+        {
+            "name": name,
+            "title": SPLIT_NAMES.get(name, name),
+            "rows": rows[name],
+            "share": round(100 * rows[name] / total, 3),
+        }
+        for name in sorted(rows, key=lambda name: (*SPLITS, name).index(name))
+    ]
+
+
+PHRASES = (
+    ("expect_", ""),
+    ("column_to_exist", "is there"),
+    ("column_", ""),
+    ("_to_not_be_", " not "),
+    ("_to_be_", " "),
+    ("_to_not_", " do not "),
+    ("_to_", " "),
+    ("_", " "),
+)
+
+
+def phrase(expectation: str) -> str:
+    """An expectation's name as words: expect_column_values_to_not_be_null -> values not null."""
+    for name, said in PHRASES:
+        expectation = expectation.replace(name, said)
+    return expectation.strip()
+
+
+def validation(facts: View) -> View:
+    """The expectations, each with its verdict on every split; those that fail somewhere come first."""
+    lines: dict[tuple[str, str], View] = {}
+    for entry in facts["expectations"]:
+        key = (phrase(entry["expectation"]), entry["column"] or "")
+        line = lines.setdefault(key, {"name": key[0], "column": key[1], "cells": {}, "failed": []})
+        line["cells"].setdefault(entry["split"], []).append(_check(entry))
+        if not entry["success"]:
+            examples = [_example(example) for example in entry.get("examples") or []]
+            line["failed"].append({"split": entry["split"], "rows": entry.get("unexpected"), "examples": examples})
+    for line in lines.values():
+        expected = {cell["expected"] for cells in line["cells"].values() for cell in cells}
+        line["expected"] = expected.pop() if len(expected) == 1 else ""
+    named = {entry["split"] for entry in facts["expectations"]}
+    return {
+        "lines": sorted(lines.values(), key=lambda line: not line["failed"]),
+        "splits": [name for name in SPLITS if name in named] + sorted(named - set(SPLITS)),
+        "checks": len(facts["expectations"]),
+        "failed": sum(not entry["success"] for entry in facts["expectations"]),
+        "quarantined": facts["quarantined"],
+    }
+
+
+def _example(example: Any) -> str:
+    """A row that an expectation does not hold for: its values, or what there is of it."""
+    values = example.values() if isinstance(example, dict) else [example]
+    return " · ".join(clip(figures.plain(value), 400) for value in values)
+
+
+def _check(entry: View) -> View:
+    observed, expected = (clip(figures.plain(entry[key]), 120) for key in ("observed", "expected"))
+    return {"success": entry["success"], "observed": observed, "expected": expected.replace(figures.NONE, "")}
+
+
+def tokens(facts: View, limit: int | None) -> View:
+    """Tokens for each split, what was cut off, and the lengths of rows on one scale that ends near `limit`."""
+    dropped = facts.get("dropped") or {}
+    each = [
+        {"name": name, "left_out": dropped.get(name, {}), **facts["splits"][name]}
+        for name in SPLITS
+        if name in facts["splits"]
+    ]
+    lengths = [length for split in each for length in (split["median"], split["p95"])]
+    longest = max((split["longest"] for split in each), default=0)
+    top = max([*lengths, limit or 0, min(longest, 1.6 * max([*lengths, limit or 0]))])
+    total = {key: sum(split[key] for split in each) for key in ("rows", "tokens", "truncated_rows", "lost_tokens")}
+    scale = charts.scale([top], label=figures.count, whole=True)
+    return {"splits": each, "total": total, "scale": scale, "limit": limit, "speed": facts.get("rows_per_second")}
+
+
+def training(facts: View, history: list[View], files: Mapping[str, View]) -> View:
+    """The loss chart, the small charts beside it, and the figures of the training run as (name, value, note)."""
+    small = [
+        charts.small_chart(history, "learning_rate", "Learning rate"),
+        charts.small_chart(history, "grad_norm", "Gradient norm"),
+        charts.small_chart(history, "tokens_per_second", "Throughput", "tokens/s"),
+    ]
+    return {
+        "loss": charts.loss_chart(history, facts.get("best_step")),
+        "small": [chart for chart in small if chart],
+        "figures": [figure for figure in _training_figures(facts, files) if figure[1] not in ("", figures.NONE)],
+        **facts,
+    }
+
+
+def _training_figures(facts: View, files: Mapping[str, View]) -> list[tuple[str, str, str]]:
+    trainable, parameters = facts.get("trainable"), facts.get("parameters") or 0
+    share = "all" if trainable == parameters else figures.percent((trainable or 0) / max(parameters, 1))
+    micro, steps = facts.get("micro_batch_size"), facts.get("accumulation") or 1
+    resumed = facts.get("resumed_from") or []
+    stopped = "early: the validation loss no longer fell" if facts.get("stopped") == "early" else ""
+    return [
+        ("Time", figures.duration(facts.get("seconds")), ""),
+        ("Steps", figures.count(facts.get("steps")), stopped or f"{figures.number(facts.get('epochs'))} epochs"),
+        ("Batch", figures.count(micro and micro * steps), f"{micro} × {steps} accumulated" if steps > 1 else "rows"),
+        ("Rate", figures.number(facts.get("samples_per_second")), "rows/s"),
+        ("Throughput", figures.quantity(facts.get("tokens_per_second")), "tokens/s"),
+        ("FLOPs used", figures.percent(facts.get("mfu") or None), "of the device's peak"),
+        ("Peak memory", figures.size(facts.get("memory_bytes")), ""),
+        ("Device", str(facts.get("device") or ""), str(facts.get("precision") or "")),
+        ("Parameters", figures.quantity(parameters), f"{share} trained"),
+        (
+            "Best validation loss",
+            figures.number(facts.get("valid_loss")),
+            f"step {figures.count(facts.get('best_step'))}",
+        ),
+        ("Adapter", _size_of(files, "adapter/"), f"model {_size_of(files, 'model/')}"),
+        ("Resumed", f"{len(resumed)} ×" if resumed else "", f"from step {figures.plain(resumed)}"),
+    ]
+
+
+def _size_of(files: Mapping[str, View], folder: str) -> str:
+    """The bytes of a folder's files; '' where there are none."""
+    found = [entry["bytes"] for name, entry in files.items() if name.startswith(folder)]
+    return figures.size(sum(found)) if found else ""
+
+
+def read_history(path: Path) -> list[View]:
+    """The lines of history.jsonl; none where the file is not there."""
+    return [json.loads(line) for line in path.read_text("utf8").splitlines()] if path.is_file() else []

@@ -1,0 +1,256 @@
+"""What the report shows of the model: the verdict, its metrics, and where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hone.evaluation.report import charts, figures
+from hone.evaluation.report.report_data import View, clip
+
+SYSTEMS = {
+    "model": "Fine-tuned model",
+    "majority": "Most frequent class",
+    "neighbours": "Nearest neighbours",
+    "untuned": "Base model, untuned",
+}
+# What those baselines are whose names do not say it.
+BASELINES = {
+    "majority": "the class that is most frequent",
+    "neighbours": "what the nearest training rows by the base model's own embeddings say",
+    "untuned": "the base model as it was",
+}
+PARTS = {"tokenize": "Tokenizing", "forward": "The model's forward pass", "post": "Answers from scores"}
+MARKS = {"model": "model", "neighbours": "rival", "untuned": "rival"}
+
+
+def measured(metrics: View) -> View:
+    """The metrics, each figure of a system knowing whether it is a share."""
+    measures = metrics["measures"]
+
+    def known(of: View) -> View:
+        return {name: {**figure, "share": measures[name]["share"]} for name, figure in of.items()}
+
+    share = measures[metrics["main_metric"]]["share"]
+    return {
+        **metrics,
+        "systems": {system: known(of) for system, of in metrics["systems"].items()},
+        "comparisons": {name: {**found, "share": share} for name, found in metrics["comparisons"].items()},
+        "slices": {
+            name: [{key: known(of) if isinstance(of, dict) else of for key, of in part.items()} for part in parts]
+            for name, parts in metrics["slices"].items()
+        },
+    }
+
+
+def system_name(system: str) -> str:
+    """What the model or a baseline is called."""
+    return SYSTEMS.get(system, figures.words(system))
+
+
+def verdict(metrics: View) -> View:
+    """Was fine-tuning worth it? `state` is worth, unproven, worse or alone (no baseline was there to compare with).
+
+    Worth it: better than every baseline, the interval of each difference above 0 and p (for "not better", one-sided)
+    below 1 - confidence. Worse: the interval of a difference below 0.
+    """
+    main, alpha = metrics["main_metric"], 1 - metrics["confidence"]
+    figure = metrics["systems"]["model"][main]
+    rivals = sorted(_differences(metrics), key=lambda rival: rival["difference"])
+    sure = [rival for rival in rivals if rival["low"] > 0 and rival["p"] < alpha]
+    lost = [rival for rival in rivals if rival["high"] < 0]
+    state = "worse" if lost else "alone" if not rivals else "worth" if len(sure) == len(rivals) else "unproven"
+    return {
+        "state": state,
+        "figure": figure,
+        "metric": metrics["measures"][main]["title"],
+        "rows": metrics["rows"],
+        "confidence": metrics["confidence"],
+        "rival": next(iter(lost or rivals), None),
+        "rivals": rivals,
+        "baselines": ", and ".join(BASELINES[name] for name in metrics["comparisons"] if name in BASELINES),
+    }
+
+
+def _differences(metrics: View) -> list[View]:
+    """The comparisons with the baselines, named, with each baseline's own value."""
+    return [
+        {
+            "name": system_name(system),
+            "mark": MARKS.get(system, "plain"),
+            "figure": metrics["systems"][system][comparison["metric"]],
+            **comparison,
+        }
+        for system, comparison in metrics["comparisons"].items()
+    ]
+
+
+def dot_plots(metrics: View) -> list[View]:
+    """For each metric the value and interval of the model and of every baseline that has it; the main one first."""
+    names = list(dict.fromkeys(name for system in metrics["systems"].values() for name in system))
+    names.sort(key=lambda name: name != metrics["main_metric"])
+    return [_dot_plot(metrics, name) for name in names]
+
+
+def _dot_plot(metrics: View, metric: str) -> View:
+    measure = metrics["measures"][metric]
+    lower = measure["lower"]
+    rows = [
+        {"name": system_name(system), "mark": MARKS.get(system, "plain"), "figure": figures_of[metric]}
+        for system, figures_of in metrics["systems"].items()
+        if figures_of.get(metric)
+    ]
+    rows.sort(key=lambda row: (row["mark"] != "model", row["figure"]["value"] * (1 if lower else -1)))
+    scale = _scale([row["figure"] for row in rows], measure)
+    return {"title": measure["title"], "lower": lower, "rows": rows, "scale": scale}
+
+
+def _scale(shown: list[View], measure: View) -> charts.Scale:
+    """A scale that holds the figures and their intervals: to 100% for shares of which more is better."""
+    ends = [end for figure in shown for end in (figure["value"], figure.get("low"), figure.get("high"))]
+    if not measure["share"]:
+        return charts.scale(ends)
+    return charts.shares(ends if measure["lower"] or min(filter(None, ends), default=0) < 0 else [1.0])
+
+
+def forest(metrics: View) -> View:
+    """The differences to the baselines on one scale that holds 0."""
+    rivals = sorted(_differences(metrics), key=lambda rival: rival["difference"])
+    ends = [end for rival in rivals for end in (rival["low"], rival["high"])]
+    measure = metrics["measures"][metrics["main_metric"]]
+    share = measure["share"]
+    scale = charts.scale(ends, label=lambda value: figures.points(value, share).replace(".0", "").replace("+0", "0"))
+    return {"rows": rivals, "scale": scale, "metric": measure["title"], "share": share}
+
+
+def classes(metrics: View, trained_on: Mapping[str, int]) -> list[View]:
+    """The classes, weakest F1 first and those without test rows last; empty where the objective has none."""
+    found = [
+        {"name": label, "train": trained_on.get(label), **figure}
+        for label, figure in (metrics.get("per_class") or {}).items()
+    ]
+    return sorted(found, key=lambda entry: (not entry["support"], entry["f1"]["value"], -entry["support"]))
+
+
+def confusion(metrics: View) -> View | None:
+    """The confusion matrix as shares of each true class, and the pairs taken for each other most; None without one."""
+    matrix = metrics.get("confusion")
+    if not matrix:
+        return None
+    labels, counts = matrix["labels"], matrix["counts"]
+    totals = [max(sum(row), 1) for row in counts]
+    cells = [
+        [
+            {
+                "rows": n,
+                "share": n / totals[i],
+                "text": f"{labels[i]} taken for {labels[j]}: {n:,} of {totals[i]:,} rows",
+            }
+            for j, n in enumerate(row)
+        ]
+        for i, row in enumerate(counts)
+    ]
+    pairs = [
+        {"true": labels[i], "predicted": labels[j], "of": totals[i], **_range(matrix, i, j), **cells[i][j]}
+        for i in range(len(labels))
+        for j in range(len(labels))
+        if i != j and counts[i][j]
+    ]
+    pairs.sort(key=lambda pair: (-pair["rows"], -pair["share"]))
+    return {"labels": labels, "cells": cells, "pairs": pairs[: 10 if len(labels) > 7 else 6], "all_pairs": len(pairs)}
+
+
+def _range(matrix: View, i: int, j: int) -> View:
+    """The interval of a cell's rows, where the matrix has one."""
+    low, high = matrix.get("low"), matrix.get("high")
+    return {"range": f"{figures.number(low[i][j])}–{figures.number(high[i][j])}" if low and high else ""}
+
+
+def calibration(metrics: View) -> View | None:
+    """The reliability diagram: confidence against accuracy for each bin that has rows; None without one."""
+    found = metrics.get("calibration") or {}
+    bins = [entry for entry in found.get("bins", []) if entry["rows"]]
+    if not bins:
+        return None
+    counts = [entry["rows"] for entry in bins]
+    rows, most, upright = sum(counts), max(counts), charts.scale(counts, label=figures.count, whole=True)
+    drift = sum((entry["confidence"] - entry["accuracy"]) * entry["rows"] for entry in bins) / rows
+    scale = charts.shares(ticks=5)
+    dots = [
+        {
+            "x": scale.at(entry["confidence"]),
+            "y": 100 - scale.at(entry["accuracy"]),
+            "radius": round(3 + 7 * (entry["rows"] / most) ** 0.5, 1),
+            "height": upright.at(entry["rows"]),
+            "left": round(scale.at(entry["low"]) + 0.25, 2),
+            "width": round(scale.span(entry["low"], entry["high"]) - 0.5, 2),
+            "text": f"{figures.percent(entry['confidence'], 0)} sure, {figures.percent(entry['accuracy'], 0)} right: "
+            f"{entry['rows']:,} rows",
+        }
+        for entry in bins
+    ]
+    line = charts.path([(entry["confidence"], entry["accuracy"]) for entry in bins], scale, scale)
+    return {"ece": found["ece"], "drift": drift, "dots": dots, "line": line, "scale": scale, "rows": upright}
+
+
+def slices(metrics: View) -> list[View]:
+    """For each slicing column its parts with the main metric of the model and of the baselines, on one scale."""
+    main = metrics["main_metric"]
+    scale = _scale(
+        [of[main] for parts in metrics["slices"].values() for part in parts for of in part.values() if _has(of, main)],
+        metrics["measures"][main],
+    )
+    return [
+        {"title": figures.words(column), "rows": [_slice(part, main) for part in parts], "scale": scale}
+        for column, parts in metrics["slices"].items()
+        if parts
+    ]
+
+
+def _slice(part: View, metric: str) -> View:
+    systems = [key for key, value in part.items() if _has(value, metric)]
+    systems.sort(key=lambda system: system == "model")
+    return {
+        "name": part["name"],
+        "rows": part["rows"],
+        "figure": part["model"][metric],
+        "figures": [
+            {"name": system_name(system), "mark": MARKS.get(system, "plain"), "figure": part[system][metric]}
+            for system in systems
+        ],
+    }
+
+
+def _has(value: Any, metric: str) -> bool:
+    return isinstance(value, dict) and bool(value.get(metric))
+
+
+def errors(metrics: View) -> list[View]:
+    """The worst errors; `text` is what is read at a glance, `rest` what follows, cut where it is very long."""
+    return [{**error, **_parted(str(error["text"]))} for error in metrics["worst"]]
+
+
+def _parted(text: str, most: int = 320) -> View:
+    end = len(text) if len(text) <= most else text.rfind(" ", most // 2, most)
+    end = end if end > 0 else most
+    return {"text": text[:end], "rest": clip(text[end:], 4000)}
+
+
+def speed(facts: Mapping[str, Any]) -> View:
+    """Latency and throughput, and what the time of answering all test rows went to, longest first."""
+    parts = sorted((facts.get("parts") or {}).items(), key=lambda part: -part[1])
+    longest = parts[0][1] if parts else 1
+    return {
+        "latency": facts.get("latency_ms") or {},
+        "rows_per_second": facts.get("rows_per_second"),
+        "slowest": PARTS.get(facts.get("slowest", ""), facts.get("slowest")),
+        "parts": [
+            {
+                "name": PARTS.get(name, figures.words(name)),
+                "seconds": seconds,
+                "share": round(100 * seconds / (longest or 1), 2),
+            }
+            for name, seconds in parts
+        ],
+        "total": sum(seconds for _, seconds in parts),
+    }

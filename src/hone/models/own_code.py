@@ -1,0 +1,124 @@
+"""Code that a model brings along in its own files, as config.json's `auto_map` names it: whether it may run, and runs.
+
+It runs where its digest is among those that were allowed in this process, and nowhere else. Allowed is what the
+configuration trusts by name and revision (`hone.models.locate.locate`), and what a registered model was tested with. A
+model's loaders ask here, and so do those of what was trained of it, which has the same files beside its weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+TOKENIZER = "AutoTokenizer"
+_ALLOWED: set[str] = set()
+
+
+def allow(code: str) -> None:
+    """Let code of this digest run in this process; '' stands for none."""
+    _ALLOWED.update(filter(None, [code]))
+
+
+def forbid(code: str) -> None:
+    """Let it no longer run."""
+    _ALLOWED.discard(code)
+
+
+def may_run(model: Path) -> bool:
+    """Whether the model in this directory has code of its own that was allowed."""
+    return bool(_ALLOWED) and digest(model) in _ALLOWED
+
+
+def allowed(model: Path) -> str:
+    """The digest of a model's code that may run, '' where none may: what another process is told to `allow`."""
+    return digest(model) if may_run(model) else ""
+
+
+def named(model: Path) -> list[str]:
+    """The classes that config.json would have loaded from the model's own code: `modeling_own.OwnModel`."""
+    return _flat(ref for kind, ref in _auto_map(model, "config.json").items() if kind != TOKENIZER)
+
+
+def named_for_tokenizer(model: Path) -> list[str]:
+    """The same of its tokenizer: such code never runs."""
+    inside = _auto_map(model, "config.json").get(TOKENIZER)
+    return _flat([inside, *_auto_map(model, "tokenizer_config.json").values()])
+
+
+def files(model: Path) -> list[Path]:
+    """The Python files in a model's directory."""
+    return sorted(file for file in model.rglob("*.py") if file.is_file())
+
+
+def digest(model: Path) -> str:
+    """SHA-256 of the classes that config.json names and of all Python files beside it; '' where it names none."""
+    if not named(model):
+        return ""
+    sums = [
+        [file.relative_to(model).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()] for file in files(model)
+    ]
+    return hashlib.sha256(json.dumps([named(model), sums]).encode()).hexdigest()
+
+
+def architecture(model: Path, config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The class that a model's configuration names: one of its own, where that may run, or one of transformers'.
+
+    Raises AttributeError where there is no such class.
+    """
+    import transformers
+
+    name = (config.architectures or ["no architecture"])[0]
+    own = [ref for ref in named(model) if ref.rpartition(".")[2] == name] if may_run(model) else []
+    if own:
+        from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+        found: type[PreTrainedModel] = get_class_from_dynamic_module(own[0], str(model), local_files_only=True)
+        return found
+    return getattr(transformers, name)  # type: ignore[no-any-return]
+
+
+def copy(base: Path, model: Path) -> None:
+    """Put the code of `base`, where it may run, beside what was saved in `model`, in place of what was there of it."""
+    config = model / "config.json"
+    settings: dict[str, Any] = json.loads(config.read_text("utf8"))
+    settings.pop("auto_map", None)
+    for file in files(model):
+        file.unlink()
+    if may_run(base):
+        settings["auto_map"] = _auto_map(base, "config.json")
+        for file in files(base):
+            to = model / file.relative_to(base)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, to)
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf8")
+
+
+def check_complete(model: Path) -> None:
+    """Raise ModelError where code that config.json names is not in the model's own directory."""
+    absent = [ref for ref in named(model) if "--" in ref or not (model / f"{ref.partition('.')[0]}.py").is_file()]
+    if absent:
+        raise ModelError(
+            f"names code that does not lie in its own files ({', '.join(absent)}), which is never run",
+            where=str(model / "config.json"),
+            fix="Copy the model with its code into one directory, look at both, and trust that.",
+        )
+
+
+def _flat(values: Iterable[Any]) -> list[str]:
+    parts = [part for value in values for part in (value if isinstance(value, list) else [value]) if part]
+    return list(dict.fromkeys(map(str, parts)))
+
+
+def _auto_map(model: Path, file: str) -> dict[str, Any]:
+    path = model / file
+    found = (json.loads(path.read_text("utf8")).get("auto_map") or {}) if path.is_file() else {}
+    return found if isinstance(found, dict) else {"": found}

@@ -1,0 +1,266 @@
+"""Which of two completions is better: a language model moved towards the chosen and away from the rejected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from hone.errors import DataError
+from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.preference import losses
+from hone.objectives.preference.answers import answered
+from hone.objectives.preference.figures import figures, length_scores, log_ratios, rightness, statistics
+from hone.objectives.preference.rows import Text, fault, parsed, plain, shaped
+from hone.objectives.preference.tokens import (
+    CHOSEN,
+    REJECTED,
+    encode_pairs,
+    encode_prompts,
+    per_sequence,
+    prompts,
+    sequences,
+    token_log_probs,
+)
+from hone.objectives.shared.heads import load_with_head
+from hone.parts.options import option
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hone.objectives.base import Batch
+
+
+@dataclass(frozen=True)
+class Preference(Objective):
+    """Which of two completions of a prompt is better, or whether one is good: DPO, ORPO and KTO."""
+
+    columns: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
+    text: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
+    inputs: ClassVar[tuple[str, ...]] = ("prompt",)
+    outputs: ClassVar[Mapping[str, str]] = {"completion": "string", "log_probability": "double"}
+    pipeline: ClassVar[str] = "text-generation"
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "reward_accuracy": Measure("Reward accuracy"),
+        "ranking_accuracy": Measure("Ranking accuracy"),
+        "margin": Measure("Reward margin", share=False),
+        "kl": Measure("KL to the base model, nats a token", lower=True, share=False),
+        "chosen_log_prob": Measure("Log-probability of a chosen token", share=False),
+    }
+    untuned: ClassVar[bool] = True
+
+    loss_type: Literal["dpo", "orpo", "kto"] = option(
+        "dpo", "dpo and orpo learn from pairs, kto also from single completions; orpo has no reference.", learning=True
+    )
+    beta: float = option(
+        0.1, "dpo, kto: how much leaving the base model costs; orpo: the weight of the odds.", learning=True, gt=0
+    )
+    answer_tokens: int = option(128, "The most tokens of an answer that a served model gives.", learning=True, ge=1)
+
+    @property
+    def reference(self) -> bool:
+        """DPO and KTO measure from the base model, ORPO does not."""
+        return self.loss_type != "orpo"
+
+    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row's `prompt`, `chosen`, `rejected` out of any known form (`preference_rows.shaped`)."""
+        return shaped(values)
+
+    def texts(self, rows: pa.Table) -> list[str]:
+        """The prompt and the completion that was chosen, or the one there is.
+
+        Two completions of one prompt repeat each other's phrases: read together they would look like noise.
+        """
+        return [
+            "\n".join(plain(text) for text in (prompt, chosen or rejected)) for prompt, chosen, rejected in _read(rows)
+        ]
+
+    def pieces(self, column: str, value: str) -> list[str]:
+        """The messages' contents, or the plain text between the spaces around it."""
+        text = parsed(value)
+        return [value.strip()] if isinstance(text, str) else [turn["content"] for turn in text]
+
+    def joined(self, column: str, value: str, pieces: list[str]) -> str:
+        """The same messages, or the text between the same spaces: they part a prompt from its completion."""
+        text = parsed(value)
+        if isinstance(text, str):
+            core = value.strip()
+            before, _, after = value.partition(core) if core else (value, "", "")
+            return before + pieces[0] + after
+        turns = [turn | {"content": piece} for turn, piece in zip(text, pieces, strict=True)]
+        return json.dumps(turns, ensure_ascii=False)
+
+    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+        """A row whose completions became empty, or the same, is dropped."""
+        return after, [fault(*row) for row in _read(after)]
+
+    def targets(self, train: pa.Table) -> dict[str, Any]:
+        """Nothing: the head is the base model's own."""
+        return {}
+
+    def encode(
+        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+    ) -> pa.Table:
+        """The columns of `preference_tokens.encode_pairs`; those of `encode_prompts` without `answer`.
+
+        Each of a row's two sequences has at most `max_length` tokens: a prompt loses its beginning, a completion its
+        end. Raises DataError for a row that `shape` would refuse.
+        """
+        ids = rows["id"].to_pylist()
+        if not answer:
+            room = max(max_length - self.answer_tokens, max_length // 2)
+            return encode_prompts(ids, [parsed(text) for text in rows["prompt"].to_pylist()], tokenizer, room)
+        texts = _read(rows)
+        for name, row in zip(ids, texts, strict=True):
+            if reason := fault(*row):
+                raise DataError(reason, where=f"row {name}", fix="Drop such rows, or mend the source.")
+        return encode_pairs(ids, texts, tokenizer, max_length)
+
+    def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
+        """`preference_tokens.sequences` of pairs, those of other completions too for KTO; `prompts` of prompts."""
+        if "chosen" not in rows:
+            return prompts(rows, pad_id)
+        return sequences(rows, pad_id, others=self.loss_type == "kto")
+
+    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+        """The base model in float32 as a causal language model; raises ModelError where it is none."""
+        return load_with_head("AutoModelForCausalLM", base, whole=True)
+
+    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+        """The summed loss of a batch and its number of pairs; of completions for KTO.
+
+        Raises DataError where DPO or ORPO meets a completion that has no other beside it.
+        """
+        kl = self._kl(model, batch) if self.loss_type == "kto" else None
+        log_probs = token_log_probs(_logits(model, batch), batch["labels"])
+        if kl is not None:
+            ratios = log_probs.sum(1) - batch["reference"]
+            return losses.kto(ratios, batch["side"] == CHOSEN, kl, self.beta).sum(), len(ratios)
+        chosen, rejected = (batch["side"] == side for side in (CHOSEN, REJECTED))
+        if not batch["row"][chosen].equal(batch["row"][rejected]):
+            raise DataError(
+                f"a row has one completion, and {self.loss_type} compares two",
+                where="objective.loss_type",
+                fix="Set it to kto, which learns from single completions too, or leave such rows out.",
+            )
+        if self.loss_type == "dpo":
+            ratios = log_probs.sum(1) - batch["reference"]
+            found = losses.dpo(ratios[chosen], ratios[rejected], self.beta)
+        else:
+            means = log_probs.sum(1) / (batch["labels"][:, 1:] >= 0).sum(1)
+            found = losses.orpo(means[chosen], means[rejected], self.beta)
+        return found.sum(), len(found)
+
+    def _kl(self, model: Any, batch: Batch) -> Tensor:
+        """How far the model is from its reference: the mean log ratio of completions of other prompts, 0 or more."""
+        import torch
+
+        with torch.no_grad():
+            ratios = _other_log_probs(model, batch).sum(1) - batch["other_reference"]
+        return ratios.mean().clamp(min=0)
+
+    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """`scores`: the mean log-probability of a token of chosen and rejected, float32 [rows, 2], 0 for what is not.
+
+        `log_probs`: those of the tokens, a list for each row: chosen, rejected, and for KTO the other completion, while
+        the reference's are not known. Of prompts: `tokens` and `log_probability` of the greedy answer.
+        """
+        import numpy as np
+
+        if "labels" not in batch:
+            return answered(model, batch, self.answer_tokens)
+        others: list[Any] = []
+        if "other_labels" in batch and "other_reference" not in batch:
+            others = per_sequence(_other_log_probs(model, batch), batch["other_labels"])
+        said = per_sequence(token_log_probs(_logits(model, batch), batch["labels"]), batch["labels"])
+        rows, sides = batch["row"].tolist(), batch["side"].tolist()
+        scores = np.zeros((rows[-1] + 1, 2), np.float32)
+        found: list[list[Any]] = [[] for _ in scores]
+        for row, side, one in zip(rows, sides, said, strict=True):
+            scores[row, side] = one.mean()
+            found[row].append(one)
+        for row, other in enumerate(others):
+            found[row].append(other)
+        return {"scores": scores, "log_probs": [np.concatenate(parts) for parts in found]}
+
+    def refer(self, raw: Raw) -> dict[str, Sequence[Any]]:
+        """`reference`: the log-probabilities of each row's tokens, by the base model."""
+        return {"reference": raw["log_probs"]}
+
+    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
+        """`completion`: the answers as text."""
+        if "tokens" not in raw:
+            return raw
+        texts = tokenizer.batch_decode(raw["tokens"], skip_special_tokens=True)
+        return {**raw, "completion": [text.strip() for text in texts]}
+
+    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+        """Statistics are those of `preference_figures.statistics`; errors, the margin by which the wrong one won.
+
+        A row's margin is the reward of its chosen less that of its rejected. Rewards are beta times the log ratio to
+        the base model; ORPO's, and any where that is not known, beta times the mean log-probability of a token.
+        """
+        import numpy as np
+
+        lengths = np.stack([tokens[name].to_numpy() for name in ("chosen", "rejected")], axis=1)
+        ratios = log_ratios(tokens, raw, lengths)
+        scores = np.asarray(raw["scores"], np.float64)
+        rewards = self.beta * (ratios.sums if ratios and self.reference else scores)
+        margins = rewards[:, 0] - rewards[:, 1]
+        right = rightness(margins)
+        sides = ("chosen", "rejected")
+        return Outcome(
+            statistics=statistics(lengths, scores, rewards, ratios, is_model="log_probs" in raw),
+            answers=[
+                f"{sides[margin < 0] if margin else 'neither'}, by {abs(margin):.3g}" for margin in margins.tolist()
+            ],
+            references=[sides[length == 0] for length in lengths[:, 0].tolist()],
+            errors=np.where(right == 1, 0.0, np.maximum(-margins, 1e-9)),
+        )
+
+    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """See `preference_figures.figures`."""
+        return figures(sums)
+
+    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+        """`length`: the longer completion is the better one, or the shorter, whichever training rows say."""
+        return {"length": {"scores": length_scores(train, test)}}
+
+    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+        """The greedy `completion` of each prompt and its `log_probability`, summed over its tokens.
+
+        Both are null for rows that were read to be compared, for which nothing was generated.
+        """
+        nothing = [None] * len(rows)
+        said = zip(raw.get("completion", nothing), raw.get("log_probability", nothing), strict=True)
+        return [
+            {"completion": text, "log_probability": None if number is None else float(number)} for text, number in said
+        ]
+
+
+def _read(rows: pa.Table) -> list[tuple[Text, Text, Text]]:
+    """Prompt, chosen and rejected of each row; raises DataError for messages that are malformed."""
+    columns = [rows[name].to_pylist() for name in ("id", "prompt", "chosen", "rejected")]
+    found = []
+    for name, prompt, chosen, rejected in zip(*columns, strict=True):
+        try:
+            found.append((parsed(prompt or ""), parsed(chosen or ""), parsed(rejected or "")))
+        except ValueError as malformed:
+            raise DataError(str(malformed), where=f"row {name}", fix="Mend such rows at their source.") from malformed
+    return found
+
+
+def _logits(model: Any, batch: Batch) -> Tensor:
+    logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return logits
+
+
+def _other_log_probs(model: Any, batch: Batch) -> Tensor:
+    """Of the completions of other prompts: [sequences, longest - 1]."""
+    said = model(input_ids=batch["other_input_ids"], attention_mask=batch["other_attention_mask"]).logits
+    return token_log_probs(said, batch["other_labels"])

@@ -1,0 +1,149 @@
+"""Text to token ids by a base model's own tokenizer: what every objective's `encode` is built on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.errors import DataError, ModelError
+from hone.models.own_code import may_run
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from tokenizers import Encoding, Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer in the directory `base`, which always has a padding token: the end-of-text token if no other.
+
+    Raises ModelError where there is no tokenizer, or where it is not a fast one (Rust's `tokenizers`).
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=may_run(base))
+    except (OSError, ValueError, ImportError) as fault:
+        raise ModelError(
+            f"its tokenizer cannot be loaded: {fault}",
+            where=str(base),
+            fix="The base model's directory must hold tokenizer.json and tokenizer_config.json.",
+        ) from fault
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"its tokenizer, a {type(tokenizer).__name__}, is not a fast one",
+            where=str(base),
+            fix="Choose a base model with a tokenizer.json.",
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise ModelError("its tokenizer has no padding, end or unknown token", where=str(base), fix="Give it one.")
+    return tokenizer
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]], max_length: int
+) -> tuple[pa.ListArray, np.ndarray]:
+    """Token ids of `texts` (list<int32>, special tokens in place) and, for each, the tokens that were cut off (int32).
+
+    A pair of texts is encoded as the tokenizer does pairs. No row has more than `max_length` ids: the tokenizer's own
+    side is cut, of a pair the longer text's. Rust does it on all cores; threads may call it at once for one
+    `max_length`.
+    """
+    import numpy as np
+
+    backend = tokenizer.backend_tokenizer
+    _cut_to(backend, max_length, tokenizer.truncation_side)
+    # The fast variant leaves out offsets, which nobody reads.
+    encoded = backend.encode_batch_fast(list(texts))
+    ids = [encoding.ids for encoding in encoded]
+    special = backend.num_special_tokens_to_add(is_pair=False)
+    full = [place for place, row in enumerate(ids) if len(row) == max_length]
+    lost = np.zeros(len(ids), np.int32)
+    if full and not isinstance(texts[0], str):
+        lost[full] = token_counts(_untruncated(tokenizer), [texts[place] for place in full]) - max_length
+    else:
+        lost[full] = [sum(len(piece) - special for piece in encoded[place].overflowing) for place in full]
+    return lists(ids), lost
+
+
+def encode_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, **more: Any) -> pa.Table:
+    """The column `text` of the rows encoded: `id`, `input_ids` (list<int32>), the columns `more`, `lost` (int32).
+
+    Raises DataError for a text that is null.
+    """
+    import pyarrow as pa
+
+    input_ids, lost = encode_texts(tokenizer, texts_of(rows), max_length)
+    return pa.table({"id": rows["id"].cast(pa.string()), "input_ids": input_ids, **more, "lost": pa.array(lost)})
+
+
+@lru_cache(maxsize=4)
+def _untruncated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy whose settings are its own: threads may count with it while others encode."""
+    return deepcopy(tokenizer)
+
+
+def encodings(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 0, special: bool = True
+) -> list[Encoding]:
+    """The texts' encodings with offsets (in characters) and word ids, cut on the right to `max_length` ids, if given.
+
+    What was cut off is in `overflowing`. Threads may call it at once for one `max_length`.
+    """
+    backend = tokenizer.backend_tokenizer
+    _cut_to(backend, max_length, "right")
+    found: list[Encoding] = backend.encode_batch(list(texts), add_special_tokens=special)
+    return found
+
+
+def _cut_to(backend: Tokenizer, max_length: int, direction: str) -> None:
+    """Have rows cut to `max_length` ids, or left whole where it is 0, and not padded."""
+    cut: dict[str, Any] = {"max_length": max_length, "stride": 0, "strategy": "longest_first", "direction": direction}
+    if backend.padding is None and backend.truncation == (cut if max_length else None):
+        return  # left alone while another thread encodes
+    backend.no_padding()
+    if max_length:
+        backend.enable_truncation(**cut)
+    else:
+        backend.no_truncation()
+
+
+def lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
+    """Rows of ids as list<int32>."""
+    import numpy as np
+    import pyarrow as pa
+
+    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    values = np.fromiter(chain.from_iterable(rows), np.int32, count=int(ends[-1]))
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
+
+
+def texts_of(rows: pa.Table) -> list[str]:
+    """The column `text`; raises DataError for a text that is null."""
+    if rows["text"].null_count:
+        first = rows["id"].filter(rows["text"].is_null())[0].as_py()
+        raise DataError("a row has no text", where=f"row {first}", fix="Drop such rows.")
+    texts: list[str] = rows["text"].to_pylist()
+    return texts
+
+
+def lost_tokens(encoding: Encoding) -> int:
+    """How many tokens were cut off a text, special ones not counted."""
+    return sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)
+
+
+def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:
+    """The length of each text in tokens, special ones among them, nothing cut off (int32)."""
+    import numpy as np
+
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    return np.array([len(encoding) for encoding in backend.encode_batch_fast(list(texts))], np.int32)

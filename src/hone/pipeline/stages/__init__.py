@@ -1,0 +1,30 @@
+"""The stages in order: one file for each, one line in the table."""
+
+from __future__ import annotations
+
+from hone.config.sections import RunConfig
+from hone.pipeline.stage import Stage
+from hone.pipeline.stages.base import BASE
+from hone.pipeline.stages.curate import CURATE
+from hone.pipeline.stages.evaluate import EVALUATE
+from hone.pipeline.stages.ingest import INGEST
+from hone.pipeline.stages.register import REGISTER
+from hone.pipeline.stages.tokenize import TOKENIZE
+from hone.pipeline.stages.train import TRAIN
+from hone.pipeline.stages.validate import VALIDATE
+
+STAGES: dict[str, Stage] = {
+    "ingest": INGEST,
+    "curate": CURATE,
+    "base": BASE,
+    "validate": VALIDATE,
+    "tokenize": TOKENIZE,
+    "train": TRAIN,
+    "evaluate": EVALUATE,
+    "register": REGISTER,
+}
+
+
+def stages_of(config: RunConfig) -> list[str]:
+    """The stages that a run of `config` has, in order."""
+    return [name for name, stage in STAGES.items() if stage.applies(config)]

@@ -1,0 +1,28 @@
+"""base: a base model from scratch, where the configuration asks for one."""
+
+from __future__ import annotations
+
+from hone.objectives import OBJECTIVES
+from hone.pipeline.stage import Job, Stage, build_part, data_options, module_of
+from hone.pretraining import scratch
+from hone.store.artifact import Product
+
+
+def _make(job: Job) -> Product:
+    return scratch.make_base(
+        job.path("curate"),
+        job.out,
+        objective=build_part(OBJECTIVES, job.config.objective),
+        **job.config.model.model_dump()["scratch"],
+        on_progress=job.on_progress,
+    )
+
+
+BASE = Stage(
+    make=_make,
+    config=lambda c: {"model": {"scratch": c.model.model_dump()["scratch"]}, "objective": data_options(c)},
+    code=lambda c: ["hone.pretraining.scratch", module_of(OBJECTIVES, c.objective)],
+    libraries=lambda _: ["pyarrow", "tokenizers", "torch", "transformers"],
+    inputs=("curate",),
+    applies=lambda c: c.model.scratch is not None,
+)

@@ -1,0 +1,37 @@
+"""curate: the rows cleaned, deduplicated and split."""
+
+from __future__ import annotations
+
+from hone.curation import STEPS
+from hone.objectives import OBJECTIVES
+from hone.pipeline.stage import Job, Stage, build_part, data_options, libraries_of, module_of
+from hone.store.artifact import Product
+
+
+def _make(job: Job) -> Product:
+    from hone.curation.curate import curate
+
+    section = job.config.curation
+    return curate(
+        job.path("ingest") / "rows.parquet",
+        job.out,
+        steps=[(step.kind, build_part(STEPS, step)) for step in section.steps],
+        fields=build_part(OBJECTIVES, job.config.objective),
+        valid=section.split.valid,
+        test=section.split.test,
+        seed=section.split.seed,
+        near_duplicate=section.split.near_duplicate,
+        on_progress=job.on_progress,
+    )
+
+
+CURATE = Stage(
+    make=_make,
+    config=lambda c: {"curation": c.curation.model_dump(), "objective": data_options(c)},
+    code=lambda c: [
+        *("hone.curation.curate", module_of(OBJECTIVES, c.objective)),
+        *(module_of(STEPS, step) for step in c.curation.steps),
+    ],
+    libraries=lambda c: ["pyarrow", *(name for step in c.curation.steps for name in libraries_of(STEPS, step))],
+    inputs=("ingest",),
+)

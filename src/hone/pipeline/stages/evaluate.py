@@ -1,0 +1,43 @@
+"""evaluate: the model and its rivals on the test split."""
+
+from __future__ import annotations
+
+from hone.methods import METHODS
+from hone.objectives import OBJECTIVES
+from hone.pipeline.stage import Job, Stage, base_digest, build_part, module_of
+from hone.store.artifact import Product
+
+
+def _make(job: Job) -> Product:
+    from hone.evaluation.judging.evaluate import evaluate
+
+    section = job.config.evaluation
+    return evaluate(
+        job.path("train"),
+        job.path("tokenize"),
+        job.path("validate"),
+        job.out,
+        base=job.base().path,
+        objective=build_part(OBJECTIVES, job.config.objective),
+        method=build_part(METHODS, job.config.method),
+        max_length=job.config.tokenization.max_length,
+        **section.model_dump(),
+        on_progress=job.on_progress,
+    )
+
+
+EVALUATE = Stage(
+    make=_make,
+    config=lambda c: c.model_dump(
+        include={"objective": True, "method": True, "evaluation": True, "tokenization": {"max_length"}}
+    ),
+    code=lambda c: [
+        "hone.evaluation.judging.evaluate",
+        module_of(OBJECTIVES, c.objective),
+        module_of(METHODS, c.method),
+    ],
+    libraries=lambda _: ["numpy", "scikit-learn", "torch", "transformers"],
+    inputs=("train", "tokenize", "validate"),
+    needs_base=True,
+    outside=base_digest,
+)

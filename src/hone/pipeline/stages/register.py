@@ -1,0 +1,84 @@
+"""register: one MLflow model version with its report, or the version that exists."""
+
+from __future__ import annotations
+
+import subprocess
+
+from hone.config.file import dump
+from hone.methods import METHODS
+from hone.objectives import OBJECTIVES
+from hone.pipeline.stage import Job, Stage, build_part, module_of
+from hone.pipeline.stages.train import training_run
+from hone.store.artifact import Artifact, Product
+from hone.tracking.reader import lineage
+
+
+def _make(job: Job) -> Product:
+    from hone.evaluation.report.report import render
+    from hone.registry.register import register
+    from hone.tracking import run_log
+
+    config = job.config
+    ancestors = lineage(job.home.tracking_uri, config.model.base)
+    with run_log.training_run(**training_run(job, job.inputs["train"].key)) as run:
+        return register(
+            job.out,
+            artifacts=job.inputs,
+            report=render(config.name, job.inputs, run.links() | _data_docs(job), ancestors),
+            base=job.base(),
+            objective=build_part(OBJECTIVES, config.objective),
+            method=build_part(METHODS, config.method),
+            tracking_uri=job.home.tracking_uri,
+            run_id=run.run_id,
+            model_name=config.registration.model or config.name,
+            alias=config.registration.alias,
+            config=dump(config),
+            tags=_git_commit() | dict(job.tags),
+            on_progress=job.on_progress,
+        )
+
+
+def _data_docs(job: Job) -> dict[str, str]:
+    checked = job.inputs["validate"]
+    return {"Data Docs": (checked.path / checked.facts()["data_docs"]).as_uri()}
+
+
+def _unregistered(artifact: Artifact) -> str:
+    from hone.tracking.client import has_version
+
+    facts = artifact.facts()
+    if has_version(facts["tracking_uri"], facts["model"], facts["version"]):
+        return ""
+    return f"version {facts['version']} of {facts['model']} is no longer in MLflow"
+
+
+def _git_commit() -> dict[str, str]:
+    """The commit of the repository that the run was started in, `-dirty` where files were changed since."""
+    git = ("git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return {}
+    return {"hone.git_commit": done.stdout.strip()}
+
+
+REGISTER = Stage(
+    make=_make,
+    config=lambda c: c.model_dump(
+        include=dict.fromkeys(("name", "registration", "model", "objective", "method"), True)
+        | {"tokenization": {"max_length"}}
+    ),
+    code=lambda c: [
+        *("hone.registry.register", "hone.evaluation.report.report", "hone.methods.adapters"),
+        module_of(OBJECTIVES, c.objective),
+    ],
+    libraries=lambda _: ["mlflow"],
+    inputs=("train", "evaluate"),
+    needs_base=True,
+    files=(
+        *(f"evaluation/report/{name}" for name in ("report.html", "report_parts.html", "report.css", "report.js")),
+        *("registry/card.md", "registry/served/served.py"),
+    ),
+    outside=lambda job: {"tracking server": job.home.tracking_uri},
+    stale=_unregistered,
+)

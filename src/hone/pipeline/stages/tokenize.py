@@ -1,0 +1,44 @@
+"""tokenize: the splits as tokens, with the account of what was cut."""
+
+from __future__ import annotations
+
+from hone.errors import ConfigError
+from hone.objectives import OBJECTIVES
+from hone.pipeline.stage import Job, Stage, base_digest, build_part, data_options, module_of
+from hone.store.artifact import Product
+from hone.store.digests import file_digest
+
+
+def _outside(job: Job) -> dict[str, str]:
+    files = build_part(OBJECTIVES, job.config.objective).files()
+    for file in files:
+        if not file.is_file():
+            raise ConfigError("there is no such file", where=f"objective, {file}", fix="Correct its path.")
+    return base_digest(job) | {str(file): file_digest(file) for file in files}
+
+
+def _make(job: Job) -> Product:
+    from hone.tokenization.tokenize import tokenize
+
+    section = job.config.tokenization
+    return tokenize(
+        job.path("validate"),
+        job.out,
+        base=job.base().path,
+        objective=build_part(OBJECTIVES, job.config.objective),
+        max_length=section.max_length,
+        max_truncated=section.max_truncated,
+        max_dropped=section.max_dropped,
+        on_progress=job.on_progress,
+    )
+
+
+TOKENIZE = Stage(
+    make=_make,
+    config=lambda c: {"tokenization": c.tokenization.model_dump(), "objective": data_options(c)},
+    code=lambda c: ["hone.tokenization.tokenize", module_of(OBJECTIVES, c.objective)],
+    libraries=lambda _: ["pyarrow", "tokenizers", "transformers"],
+    inputs=("validate",),
+    needs_base=True,
+    outside=_outside,
+)

@@ -1,0 +1,76 @@
+"""train: the fine-tuned model, by a training process whose curves go to an MLflow run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hone.methods import METHODS
+from hone.objectives import OBJECTIVES
+from hone.pipeline.stage import Job, Stage, base_digest, libraries_of, module_of
+from hone.progress import Progress
+from hone.store.artifact import Product
+
+
+def training_run(job: Job, key: str) -> dict[str, Any]:
+    """The arguments that open the MLflow run of the training with this key (`hone.tracking.run_log`)."""
+    config = job.config
+    return {
+        "tracking_uri": job.home.tracking_uri,
+        "artifact_root": job.home.artifact_root,
+        "experiment": config.registration.experiment,
+        "name": config.name,
+        "key": key,
+        "params": _flat(config.model_dump(mode="json", include={"model", "method", "training", "tokenization"})),
+        "tags": dict(job.tags),
+    }
+
+
+def _make(job: Job) -> Product:
+    from hone.tracking import run_log
+    from hone.training.launch import train
+
+    config = job.config
+    with job.slot(), run_log.training_run(**training_run(job, job.key)) as run:
+
+        def on_event(event: dict[str, Any]) -> None:
+            run.hear(event)
+            if event["type"] == "started":
+                steps["total"] = event["steps"]
+            if event["type"] == "step":
+                job.on_progress(Progress(event["step"], steps["total"], "steps", figures={"loss": event["loss"]}))
+
+        steps = {"total": 0}
+        product = train(
+            job.path("tokenize"),
+            job.out,
+            base=job.base().path,
+            objective=(config.objective.kind, config.objective.options()),
+            method=(config.method.kind, config.method.options()),
+            settings=config.training.model_dump(),
+            on_event=on_event,
+        )
+        return replace(product, facts=product.facts | {"mlflow": {"run_id": run.run_id}})
+
+
+def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+    return flat
+
+
+TRAIN = Stage(
+    make=_make,
+    config=lambda c: c.model_dump(include={"objective", "method", "training"}),
+    code=lambda c: [
+        *("hone.training.launch", "hone.training.loop"),
+        *(module_of(OBJECTIVES, c.objective), module_of(METHODS, c.method)),
+    ],
+    libraries=lambda c: ["torch", "transformers", *libraries_of(METHODS, c.method)],
+    inputs=("tokenize",),
+    needs_base=True,
+    outside=base_digest,
+    resumable=True,
+)

@@ -1,0 +1,54 @@
+"""validate: the splits held against expectations; bad data stops here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hone.config.sections import RunConfig
+from hone.errors import ConfigError
+from hone.objectives import OBJECTIVES
+from hone.pipeline.stage import Job, Stage, base_digest, build_part, data_options, module_of
+from hone.store.artifact import Product
+from hone.store.digests import file_digest
+
+
+def _config(config: RunConfig) -> dict[str, Any]:
+    return {
+        "validation": config.validation.model_dump(exclude={"suite"}),
+        "objective": data_options(config),
+        "curation": {"split": {"near_duplicate": config.curation.split.near_duplicate}},
+    }
+
+
+def _outside(job: Job) -> dict[str, str]:
+    suite = job.config.validation.suite
+    if suite and not Path(suite).is_file():
+        raise ConfigError("there is no such file", where=f"validation.suite {suite}", fix="Name a YAML file, or ''.")
+    return base_digest(job) | ({"suite": file_digest(Path(suite))} if suite else {})
+
+
+def _make(job: Job) -> Product:
+    from hone.validation.validate import validate
+
+    return validate(
+        job.path("curate"),
+        job.out,
+        base=job.base().path,
+        objective=build_part(OBJECTIVES, job.config.objective),
+        near_duplicate=job.config.curation.split.near_duplicate,
+        settings=job.config.validation.model_dump(),
+        docs_on_failure=job.home.root / "data-docs" / job.config.name,
+        on_progress=job.on_progress,
+    )
+
+
+VALIDATE = Stage(
+    make=_make,
+    config=_config,
+    code=lambda c: ["hone.validation.validate", module_of(OBJECTIVES, c.objective)],
+    libraries=lambda _: ["great-expectations", "pyarrow", "tokenizers"],
+    inputs=("curate",),
+    needs_base=True,
+    outside=_outside,
+)

@@ -1,0 +1,176 @@
+"""The aliases `champion` and `previous`, moved only from where the mover saw them, and journalled.
+
+A move's steps, under a claim of the journal (`hone.promotion.journal`), so that of two at once one goes first:
+
+1. the journal's entry is written, its state `begun`
+2. `champion` is pointed to the new version
+3. `previous` is pointed to the former one
+4. the entry's figures and its file are logged, its run ends, its state is `moved`
+5. what was moved is asked for answers (`hone.promotion.smoke`), then the state is `done`, or it is put back
+
+Killed before 1 nothing has happened. Killed between 1 and 4 the next call for this model, or `reconcile`, does steps 2
+to 4 again (`settle`): what is journalled comes true. Killed between 4 and 5 `reconcile` does 5.
+Should someone have moved the alias by hand between 1 and 2, theirs stays, and `reconcile` journals it as by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hone.errors import ChampionMoved
+from hone.promotion.journal import Action, Claim, Journal, Record, moved_since
+from hone.tracking.aliases import CHAMPION, PREVIOUS, aliases_of
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Which versions the aliases point to, '' for none, and the number of the journal's last entry."""
+
+    champion: str
+    previous: str
+    position: int
+
+
+def standing(journal: Journal) -> Standing:
+    """How things stand, after a move that was begun and not finished has been finished."""
+    records = journal.records()
+    if any(kept.state == "begun" for kept in records):
+        with journal.claim() as claim:
+            settle(journal, claim)
+        records = journal.records()
+    aliases = aliases_of(journal.client, journal.model)
+    position = records[-1].entry.number if records else 0
+    return Standing(aliases.get(CHAMPION, ""), aliases.get(PREVIOUS, ""), position)
+
+
+def move(
+    journal: Journal,
+    start: Standing,
+    to: str,
+    *,
+    action: Action,
+    who: str,
+    why: str,
+    figures: Mapping[str, Any],
+    previous: str,
+    between: Callable[[str], object] = lambda _: None,
+) -> Record:
+    """Point `champion` to version `to` ('' for none) and `previous` to `previous`, if all is as it was at `start`.
+
+    Raises ChampionMoved where it is not: another's move was first, or the alias was moved by hand. `between` is called
+    with a name before each step, for tests that end the process there.
+    """
+    moved_since(journal.records(), start.position)
+    with journal.claim() as claim:
+        settle(journal, claim)
+        moved_since(journal.records(), start.position)
+        now = aliases_of(journal.client, journal.model).get(CHAMPION, "")
+        if now != start.champion:
+            raise ChampionMoved(
+                f"the champion is version {now or 'none'} now, and was {start.champion or 'none'} when this began:"
+                " it was moved by hand",
+                where=journal.model,
+                fix="Nothing was moved. Call again.",
+            )
+        between("entry")
+        record = journal.write(
+            claim,
+            who=who,
+            action=action,
+            from_version=start.champion,
+            to_version=to,
+            why=why,
+            figures=figures,
+            previous=previous,
+        )
+        between("champion")
+        _redo(journal, record, claim, between)
+    return record
+
+
+def note(
+    journal: Journal,
+    start: Standing,
+    *,
+    action: Action,
+    who: str,
+    why: str,
+    from_version: str,
+    to_version: str,
+    figures: Mapping[str, Any],
+) -> Record:
+    """Journal what moves nothing (refused, shadow), or what was moved already, by hand.
+
+    After a move by hand `previous` points to the version that was the champion before. Raises ChampionMoved where such
+    a move is to be noted and another was journalled since `start`.
+    """
+    by_hand = action == "moved by hand"
+    with journal.claim() as claim:
+        settle(journal, claim)
+        if by_hand:
+            moved_since(journal.records(), start.position)
+            if from_version:
+                _point(journal, PREVIOUS, from_version)
+        record = journal.write(
+            claim,
+            who=who,
+            action=action,
+            from_version=from_version,
+            to_version=to_version,
+            why=why,
+            figures=figures,
+            previous=aliases_of(journal.client, journal.model).get(PREVIOUS, ""),
+        )
+        if by_hand:
+            journal.publish(record)
+            journal.progress(record, "done")
+    return record
+
+
+def settle(journal: Journal, claim: Claim) -> list[Record]:
+    """Finish the move that was begun by a call that died; those that were finished."""
+    records = journal.records()
+    begun = [kept for kept in records if kept.state == "begun"]
+    for kept in begun:
+        last = not any(other.entry.moves and other.entry.number > kept.entry.number for other in records)
+        if last and kept.entry.action != "moved by hand":
+            _redo(journal, kept, claim)
+        else:
+            journal.publish(kept)
+            journal.progress(kept, "done")
+    return begun
+
+
+def _redo(journal: Journal, record: Record, claim: Claim, between: Callable[[str], object] = lambda _: None) -> None:
+    """Steps 2 to 4, those that are done not again."""
+    entry, aliases = record.entry, aliases_of(journal.client, journal.model)
+    if aliases.get(CHAMPION, "") == entry.from_version:
+        claim.hold()
+        _point(journal, CHAMPION, entry.to_version)
+        aliases[CHAMPION] = entry.to_version
+    between("previous")
+    if aliases.get(CHAMPION, "") == entry.to_version and aliases.get(PREVIOUS, "") != entry.previous:
+        claim.hold()
+        _point(journal, PREVIOUS, entry.previous)
+    between("state")
+    journal.publish(record)
+    journal.progress(record, "moved")
+
+
+def _point(journal: Journal, alias: str, version: str) -> None:
+    """Point `alias` to `version`; take it away for none, and for one that was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    if version:
+        try:
+            journal.client.set_registered_model_alias(journal.model, alias, version)
+            return
+        except MlflowException as fault:
+            if alias == CHAMPION or fault.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    journal.client.delete_registered_model_alias(journal.model, alias)

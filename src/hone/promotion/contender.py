@@ -1,0 +1,177 @@
+"""A model version as it is judged: loaded from the registry, with what it was tuned for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.errors import ModelError
+from hone.evaluation.judging import baselines, predict
+from hone.models import own_code
+from hone.models.locate import locate
+from hone.objectives import OBJECTIVES
+from hone.objectives.base import Objective, Raw, Targets
+from hone.objectives.shared.reading import Reader
+from hone.objectives.shared.tokenizer import load_tokenizer
+from hone.registry.integrity import check
+from hone.store.digests import file_digest
+from hone.tracking.reader import Version, directory
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A loaded version. `base` is its base model's directory, where its rows are judged by what that says of them."""
+
+    version: Version
+    objective: Objective
+    targets: Targets
+    max_length: int
+    model: Any
+    reader: Reader
+    base: Path | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Of all weights, as they are loaded."""
+        return sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
+
+    def encode(self, rows: pa.Table, labels: Sequence[str]) -> pa.Table:
+        """The rows as this version's own tokenizer has them; where it has labels, they count in `labels`."""
+        tokens = self.objective.encode(rows, self.reader.tokenizer, self.max_length, self.widened(labels))
+        if self.base is None:
+            return tokens
+        said = baselines.untuned(self.base, tokens, self.reader, lambda *_: None, self.targets)
+        return baselines.beside(tokens, self.objective.refer(said))
+
+    def read(self, tokens: pa.Table, labels: Sequence[str]) -> Raw:
+        """What it says of encoded rows, with a score of 0 for those of `labels` that it does not know."""
+        raw, _ = predict.read(self.model, tokens, self.reader, lambda *_: None, "")
+        own = self.targets.get("labels")
+        if not own or list(own) == list(labels):
+            return raw
+        import numpy as np
+
+        scores = np.zeros((len(tokens), len(labels)), np.float32)
+        scores[:, [labels.index(label) for label in own]] = np.asarray(raw["scores"])
+        return {**raw, "scores": scores}
+
+    def widened(self, labels: Sequence[str]) -> Targets:
+        """Its targets, with `labels` in place of its own where it has any."""
+        return {**self.targets, "labels": list(labels)} if "labels" in self.targets else self.targets
+
+    def answer(self, rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+        """What a caller is told of rows with the objective's inputs."""
+        found: list[dict[str, Any]] = self.reader.answer(self.model, rows, self.targets, self.max_length)
+        return found
+
+
+def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
+    """The version, on the best device there is.
+
+    Raises ModelError where it was not registered by Hone, its files are not those that were registered, or it learned
+    an objective that is not installed.
+    """
+    check(tracking_uri, version, reuse=True)
+    place = directory(tracking_uri, version, downloads)
+    about = place / "objective.json"
+    if not about.is_file():
+        raise ModelError(
+            "does not say what it was tuned for", where=version.uri, fix="Register it with Hone: hone run CONF."
+        )
+    told = json.loads(about.read_text("utf8"))
+    objective = _objective(told, version)
+    own_code.allow(told.get("code", ""))  # it was trusted when the version was registered, and is the same
+    tokenizer = load_tokenizer(place)
+    reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
+    adapter = (place / "adapter_config.json").is_file()
+    base = _base(place, tracking_uri, downloads) if adapter or objective.reference else None
+    if adapter and base:
+        model = predict.load_adapted(place, base, told["targets"], reader)
+    else:
+        model = predict.load_trained(place, told["targets"], reader.device)
+    reference = base if objective.reference else None
+    return Contender(version, objective, told["targets"], int(told["max_length"]), model, reader, reference)
+
+
+def common_labels(contenders: Sequence[Contender], tables: Sequence[pa.Table]) -> list[str]:
+    """The labels that any of them, or any of the rows, has; [] where there are none.
+
+    Raises ModelError where they learned different things, or have different labels of which a row can have several.
+    """
+    first, objective = contenders[0], contenders[0].objective
+    for other in contenders[1:]:
+        if type(other.objective) is not type(objective):
+            raise ModelError(
+                f"learned {other.objective.pipeline}, and {first.version.uri} {objective.pipeline}: no comparison",
+                where=other.version.uri,
+                fix="Register it under another name.",
+            )
+    known = [list(contender.targets.get("labels", ())) for contender in contenders]
+    if not objective.label:
+        if any(labels != known[0] for labels in known):
+            apart = sorted(set(known[0]).symmetric_difference(*known[1:]))
+            raise ModelError(
+                f"they do not have the same labels ({', '.join(apart[:5])}), and with {objective.pipeline} they cannot"
+                " be compared",
+                where=" and ".join(contender.version.uri for contender in contenders),
+                fix="Register the one with other labels under another name.",
+            )
+        return known[0]
+    given = {label for rows in tables for label in rows[objective.label].unique().drop_null().to_pylist()}
+    return sorted(given.union(*known))
+
+
+def _objective(about: dict[str, Any], version: Version) -> Objective:
+    kind = about["kind"] if "kind" in about else _kind_by_class(about["module"], about["class"])
+    if kind not in OBJECTIVES:
+        raise ModelError(
+            f"was trained for the objective {kind or about['class']}, which is not installed",
+            where=version.uri,
+            fix="Install the package that provides it.",
+        )
+    try:
+        return OBJECTIVES[kind](**about["options"])
+    except TypeError as fault:
+        raise ModelError(
+            f"its objective has options that are not known here: {fault}",
+            where=version.uri,
+            fix="Judge it with the release of Hone that registered it, or train it anew.",
+        ) from fault
+
+
+def _kind_by_class(module: str, name: str) -> str:
+    """The kind of the objective that a version of Hone 0.1 names by module and class; '' where there is none.
+
+    Hone's own modules have moved since, its classes have not been renamed; those of plugins are looked up as they were.
+    """
+    for kind, cls in OBJECTIVES.items():
+        own = module.startswith("hone.") and cls.__module__.startswith("hone.")
+        if cls.__name__ == name and (own or cls.__module__ == module):
+            return kind
+    return ""
+
+
+def _base(place: Path, tracking_uri: str, downloads: Path) -> Path:
+    """The base model that a version was tuned from, by the very bytes of then."""
+    record = json.loads((place / "base.json").read_text("utf8"))
+    known = Path(record["path"])
+    path = known if known.is_dir() else _located(record, tracking_uri, downloads)
+    for name, digest in record["files"].items():
+        if not (path / name).is_file() or file_digest(path / name) != digest:
+            raise ModelError(
+                f"is not the file of {record['id']} that the version was tuned from",
+                where=str(path / name),
+                fix="Put the base model's own files back.",
+            )
+    return path
+
+
+def _located(record: dict[str, Any], tracking_uri: str, downloads: Path) -> Path:
+    revision = "" if record["id"].startswith(("package:", "models:/")) else record["revision"]
+    return locate(record["id"], revision, tracking_uri=tracking_uri, downloads=downloads).path

@@ -1,0 +1,182 @@
+"""What was decided about a version, and by which figures: as data, as MLflow tags, as Markdown and as an HTML page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.promotion.champion import Standing
+from hone.promotion.gates import Gate
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+HERE = Path(__file__).parent
+TAG = "hone.promotion"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Rows that were judged on: their file's SHA-256, how many, how many were left out, and each version's figures."""
+
+    name: str
+    digest: str
+    rows: int
+    left_out: int
+    figures: Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Candidate against champion: all gates, and how things stood when the comparison began (`start`)."""
+
+    model: str
+    version: str
+    start: Standing
+    policy: str
+    test: str
+    at: str
+    run_id: str
+    experiment_id: str
+    main_metric: str
+    sets: Sequence[Judged]
+    gates: Sequence[Gate]
+    expires_seconds: int
+
+    @property
+    def champion(self) -> str:
+        """The version that it was compared with, '' for none."""
+        return self.start.champion
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate was passed."""
+        return all(gate.passed for gate in self.gates)
+
+    @property
+    def refused(self) -> list[Gate]:
+        """The gates that were not."""
+        return [gate for gate in self.gates if not gate.passed]
+
+    @property
+    def reason(self) -> str:
+        """In a sentence: what decided."""
+        if self.refused:
+            return "refused by " + "; ".join(sentence(gate) for gate in self.refused)
+        return "all gates passed: " + "; ".join(sentence(gate) for gate in self.gates[:3])
+
+    def figures(self) -> dict[str, Any]:
+        """What the journal keeps: the gates' numbers, the digests of the rows, and each version's main figure."""
+        found: dict[str, Any] = {"gates_passed": sum(gate.passed for gate in self.gates), "gates": len(self.gates)}
+        for judged in self.sets:
+            found[f"{judged.name}/digest"] = judged.digest
+            found[f"{judged.name}/rows"] = judged.rows
+            for name, figures in judged.figures.items():
+                found[f"{judged.name}/{name}/{self.main_metric}"] = figures[self.main_metric]["value"]
+        for gate in sorted(self.gates, key=lambda one: one.passed):
+            if gate.figure is not None:
+                found[_slug(gate)] = round(gate.figure, 6)
+            if gate.p is not None:
+                found[f"{_slug(gate)}/p"] = round(gate.p, 6)
+        return found
+
+    def data(self) -> dict[str, Any]:
+        """All of it, JSON-able."""
+        return asdict(self) | {"passed": self.passed, "reason": self.reason}
+
+
+def sentence(gate: Gate) -> str:
+    """`test: accuracy: better +0.05 [+0.01, +0.09], p = 0.01 (p ≤ 0.05)`."""
+    told = f"{gate.rows}: {gate.name}" if gate.rows else gate.name
+    return f"{told} {found(gate)} ({gate.bound})" if gate.figure is not None else told
+
+
+def found(gate: Gate) -> str:
+    """A gate's figure with its interval and p-value, as short as may be."""
+    if gate.figure is None:
+        return "–"
+    told = f"{gate.figure:.4g}"
+    if gate.low is not None and gate.high is not None:
+        told += f" [{gate.low:.4g}, {gate.high:.4g}]"
+    return told + (f", p = {gate.p:.3g}" if gate.p is not None else "")
+
+
+def markdown(decision: Decision, link: str = "") -> str:
+    """The decision for the Prefect UI."""
+    lines = [
+        f"# {decision.model} version {decision.version}: {'all gates passed' if decision.passed else 'refused'}",
+        f"Against {_against(decision)}, policy `{decision.policy}`.",
+        *(
+            f"- {one.name}: {one.rows:,} rows, {one.left_out:,} left out, SHA-256 `{one.digest}`"
+            for one in decision.sets
+        ),
+        "",
+        "| gate | rows | found | asked for | passed | |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for gate in decision.gates:
+        cells = (gate.name, gate.rows, found(gate), gate.bound, "yes" if gate.passed else "**no**", gate.note)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([*lines, "", link])
+
+
+def page(decision: Decision) -> str:
+    """The decision as one HTML file that fetches nothing."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style = (HERE.parent / "evaluation" / "report" / "report.css").read_text("utf8")
+    return environment.get_template("decision.html").render(
+        decision=decision, against=_against(decision), found=found, style=Markup(style)
+    )
+
+
+def tags(decision: Decision, outcome: str) -> dict[str, str]:
+    """What the version is tagged with, `hone.promotion.*`."""
+    named = {
+        "outcome": outcome,
+        "reason": decision.reason,
+        "against": decision.champion or "no champion",
+        "policy": decision.policy,
+        "at": decision.at,
+        "gates": json.dumps([asdict(gate) for gate in decision.gates], ensure_ascii=False),
+    }
+    named |= {f"{judged.name}_digest": judged.digest for judged in decision.sets}
+    return {f"{TAG}.{name}": value[:5000] for name, value in named.items()}
+
+
+def tell_mlflow(client: MlflowClient, decision: Decision, outcome: str) -> None:
+    """Tag the version with the decision and what came of it."""
+    for name, value in tags(decision, outcome).items():
+        client.set_model_version_tag(decision.model, decision.version, name, value)
+
+
+def log_page(client: MlflowClient, decision: Decision) -> str:
+    """Log decision.html and decision.json to the version's run; the path of the page among its artifacts."""
+    place = f"promotion/{decision.at.replace(':', '').replace('.', '')}"
+    client.log_text(decision.run_id, page(decision), f"{place}/decision.html")
+    client.log_text(
+        decision.run_id, json.dumps(decision.data(), ensure_ascii=False, indent=1), f"{place}/decision.json"
+    )
+    return f"{place}/decision.html"
+
+
+def link(tracking_uri: str, decision: Decision) -> str:
+    """Where a person sees the version: its page where MLflow is a server, else the URI."""
+    if tracking_uri.startswith("http"):
+        return f"{tracking_uri.rstrip('/')}/#/models/{decision.model}/versions/{decision.version}"
+    return f"models:/{decision.model}/{decision.version}"
+
+
+def _against(decision: Decision) -> str:
+    return f"the champion, version {decision.champion}" if decision.champion else "its baselines: there is no champion"
+
+
+def _slug(gate: Gate) -> str:
+    return f"{gate.rows}/{gate.name}" if gate.rows else gate.name

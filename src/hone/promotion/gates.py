@@ -1,0 +1,291 @@
+"""May this version become the champion? Every gate is a figure, a bound, and whether it was passed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hone.config.sections import Guards, Promotion
+from hone.errors import ConfigError
+from hone.evaluation.judging import metrics
+from hone.evaluation.judging.comparison import compare
+from hone.evaluation.judging.slices import LENGTH, slice_parts
+from hone.objectives.base import Outcome
+from hone.promotion.contender import Contender, common_labels
+from hone.promotion.rows import Rows
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+FEWEST = 5  # rows of a slice or class below which nothing is said of it
+REQUESTS, WARM_UP = 40, 3
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition. `rows` names the rows it is about, '' for none; `figure` is what was found, with its interval.
+
+    `bound` says what was asked for, `note` what a person should know beside it.
+    """
+
+    name: str
+    passed: bool
+    bound: str
+    figure: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    rows: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Match:
+    """Both versions' outcomes on the same rows, in the same order. Without a champion there is only the candidate's."""
+
+    rows: Rows
+    candidate: Contender
+    labels: Sequence[str]
+    outcomes: Mapping[str, Outcome]
+    draws: np.ndarray
+
+    def figures(self, of: np.ndarray) -> dict[str, np.ndarray]:
+        """The objective's figures of summed statistics [k, n]."""
+        return self.candidate.objective.figures(of, self.candidate.widened(self.labels))
+
+    def main(self, name: str, at: np.ndarray | None = None) -> np.ndarray:
+        """The main metric of one of both on every draw, of all rows or of those at `at`: [1 + resamples]."""
+        statistics, draws = self.outcomes[name].statistics, self.draws
+        if at is not None:
+            statistics, draws = statistics[at], draws[at]
+        return self.figures(metrics.totals(statistics, draws))[self.candidate.objective.main_metric]
+
+    @property
+    def lower(self) -> bool:
+        """Whether less of the main metric is better."""
+        return self.candidate.objective.measures[self.candidate.objective.main_metric].lower
+
+
+def play(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -> Match:
+    """Both versions asked about the same rows. Rows that one of them cannot read are left out for both."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    labels = common_labels(list(contenders.values()), [rows.table])
+    tokens = {name: one.encode(rows.table, labels) for name, one in contenders.items()}
+    both = pa.array(sorted(set.intersection(*(set(of["id"].to_pylist()) for of in tokens.values()))), pa.string())
+    table = rows.table.filter(pc.is_in(rows.table["id"], value_set=both))
+    rows = Rows(rows.name, rows.digest, table, rows.left_out + len(rows.table) - len(table))
+    outcomes = {}
+    for name, one in contenders.items():
+        encoded = tokens[name].filter(pc.is_in(tokens[name]["id"], value_set=both))
+        encoded = encoded.take(pa.array(_in_order_of(table["id"].to_pylist(), encoded["id"].to_pylist())))
+        outcomes[name] = one.objective.outcome(encoded, one.read(encoded, labels), one.widened(labels), table)
+    draws = metrics.resample(len(table), settings.resamples, settings.seed)
+    return Match(rows, contenders[CANDIDATE], labels, outcomes, draws)
+
+
+def judge(match: Match, settings: Promotion, slices: Sequence[str]) -> list[Gate]:
+    """The gates of one set of rows: the main metric, slices, classes, calibration."""
+    guards = settings.guards
+    found = [better(match, settings)]
+    found += slice_gates(match, guards, slices, settings.level)
+    found += class_gates(match, guards, settings.level)
+    found += calibration_gates(match, guards, settings.level)
+    return found
+
+
+def better(match: Match, settings: Promotion) -> Gate:
+    """The main metric: the candidate's is better, or, with a margin, not worse by more than that.
+
+    With the margin m the hypothesis that is to be refused is "worse by m or more" (non-inferiority: Blackwelder,
+    Controlled Clinical Trials 3, 1982); `p` is its, by the paired bootstrap. With mcnemar it is the exact one-sided
+    test on the rows on which one is right and the other wrong (McNemar, Psychometrika 12, 1947).
+    """
+    ours, theirs = match.main(CANDIDATE), match.main(CHAMPION)
+    metric, margin = match.candidate.objective.main_metric, settings.margin or 0.0
+    confidence = 1 - 2 * settings.level
+    found = compare(metric, ours, theirs, confidence, match.lower)
+    if settings.test == "mcnemar":
+        p, note = mcnemar(match)
+    else:
+        p = compare(metric, ours - margin if match.lower else ours + margin, theirs, confidence, match.lower)["p"]
+        note = f"paired bootstrap, {settings.resamples:,} resamples"
+    asked = f"not worse by {settings.margin:g} or more" if settings.margin else "better"
+    return Gate(
+        f"{metric}: {asked}",
+        p <= settings.level,
+        f"p ≤ {settings.level:g}",
+        found["difference"],
+        found["low"],
+        found["high"],
+        p,
+        match.rows.name,
+        note,
+    )
+
+
+def mcnemar(match: Match) -> tuple[float, str]:
+    """The p-value of "not better", and how many rows it goes by.
+
+    Raises ConfigError where the main metric is not the share of rows without an error.
+    """
+    from scipy.stats import binomtest
+
+    right = {name: outcome.errors == 0 for name, outcome in match.outcomes.items()}
+    if any(not np.isclose(match.main(name)[0], right[name].mean()) for name in right):
+        raise ConfigError(
+            f"mcnemar counts right and wrong rows; {match.candidate.objective.main_metric} is not their share",
+            where="promotion.test",
+            fix="Take the bootstrap.",
+        )
+    ours = int((right[CANDIDATE] & ~right[CHAMPION]).sum())
+    theirs = int((right[CHAMPION] & ~right[CANDIDATE]).sum())
+    note = f"exact McNemar: {ours} rows right for the candidate alone, {theirs} for the champion alone"
+    if not ours + theirs:
+        return 1.0, note
+    return float(binomtest(ours, ours + theirs, 0.5, alternative="greater").pvalue), note
+
+
+def slice_gates(match: Match, guards: Guards, slices: Sequence[str], level: float) -> list[Gate]:
+    """One gate for each of the `slices` that the rows have: the part that fell the most."""
+    if guards.slice_fall is None:
+        return []
+    table, texts = match.rows.table, match.candidate.objective.texts(match.rows.table)
+    known = [name for name in slices if name == LENGTH or name in table.column_names]
+    gates = []
+    for name in known:
+        falls = {
+            part: _fall(match.main(CANDIDATE, at), match.main(CHAMPION, at), match.lower)
+            for part, at in slice_parts(name, table, texts).items()
+            if len(at) >= FEWEST
+        }
+        gates += _no_fall(f"slices by {name}", falls, guards.slice_fall, level, match.rows.name)
+    return gates
+
+
+def class_gates(match: Match, guards: Guards, level: float) -> list[Gate]:
+    """One gate for all classes that the champion knows: the one whose F1 fell the most."""
+    if guards.class_fall is None:
+        return []
+    ours, theirs = (
+        match.candidate.objective.groups(
+            metrics.totals(match.outcomes[name].statistics, match.draws), match.candidate.widened(match.labels)
+        )
+        for name in (CANDIDATE, CHAMPION)
+    )
+    falls = {}
+    for group, figures in ours.items():
+        if "f1" in figures and figures["support"][0] >= FEWEST:
+            falls[group] = _fall(np.nan_to_num(figures["f1"]), np.nan_to_num(theirs[group]["f1"]), False)
+    return _no_fall("F1 by class", falls, guards.class_fall, level, match.rows.name)
+
+
+def calibration_gates(match: Match, guards: Guards, level: float) -> list[Gate]:
+    """That the expected calibration error does not grow by more than the guard, where answers have a probability."""
+    if guards.calibration is None:
+        return []
+    errors = [
+        metrics.calibration_errors(outcome.confidences, outcome.errors == 0, match.draws)
+        for outcome in (match.outcomes[CANDIDATE], match.outcomes[CHAMPION])
+        if outcome.confidences is not None
+    ]
+    if len(errors) < 2:
+        return []
+    growth = {"calibration error": errors[0] - errors[1]}
+    return _no_fall("calibration", growth, guards.calibration, level, match.rows.name, "grows")
+
+
+def latency_gate(contenders: Mapping[str, Contender], rows: Rows, most: float, level: float, seed: int) -> Gate:
+    """The ratio of both p95 latencies of single requests, timed in turns, so that a busy machine is busy for both."""
+    import time
+
+    import pyarrow as pa
+
+    places = np.linspace(0, len(rows.table) - 1, WARM_UP + REQUESTS).astype(int)
+    asked = contenders[CANDIDATE].objective.asked(rows.table.take(pa.array(places)))
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for row in asked:
+        for name, one in contenders.items():
+            began = time.perf_counter()
+            one.answer([row])
+            seconds[name].append(time.perf_counter() - began)
+    timed = {name: np.array(of[WARM_UP:]) for name, of in seconds.items()}
+    at = np.random.default_rng(seed).integers(REQUESTS, size=(1000, REQUESTS))
+    p95 = {name: np.quantile(of[at], 0.95, axis=1) for name, of in timed.items()}
+    value = {name: float(np.quantile(of, 0.95)) for name, of in timed.items()}
+    low, high = np.quantile(p95[CANDIDATE] / p95[CHAMPION], (level, 1 - level))
+    told = " and ".join(f"{1000 * value[name]:.3g} ms ({name})" for name in (CANDIDATE, CHAMPION))
+    ratio = value[CANDIDATE] / value[CHAMPION]
+    return Gate("latency p95, ratio", bool(low <= most), f"≤ {most:g}", ratio, float(low), float(high), None, "", told)
+
+
+def size_gate(contenders: Mapping[str, Contender], most: float) -> Gate:
+    """The ratio of the bytes of both models' weights."""
+    sizes = {name: one.bytes for name, one in contenders.items()}
+    told = " and ".join(f"{sizes[name]:,} bytes ({name})" for name in (CANDIDATE, CHAMPION))
+    ratio = sizes[CANDIDATE] / sizes[CHAMPION]
+    return Gate("size of the weights, ratio", ratio <= most, f"≤ {most:g}", ratio, note=told)
+
+
+def leakage_gate(rows: Rows, positions: Sequence[int]) -> Gate:
+    """That no row of the golden set is one that the candidate was trained on."""
+    ids = rows.table["id"].to_pylist()
+    note = f"such as {', '.join(str(ids[at]) for at in positions[:3])}" if positions else ""
+    return Gate(
+        "leakage: rows that were trained on", not positions, "0 rows", float(len(positions)), rows=rows.name, note=note
+    )
+
+
+def baseline_gates(report: Mapping[str, Any], level: float) -> list[Gate]:
+    """Where there is no champion yet: better than the baselines that the candidate was evaluated with."""
+    found = [
+        Gate(
+            f"{of['metric']}: better than {name}",
+            of["p"] <= level,
+            f"p ≤ {level:g}",
+            of["difference"],
+            of["low"],
+            of["high"],
+            of["p"],
+            "test",
+            "there is no champion yet",
+        )
+        for name, of in report["comparisons"].items()
+    ]
+    alone = "there is no champion yet, and it was evaluated with no baseline"
+    return found or [Gate("first champion", True, "none", note=alone)]
+
+
+def _fall(ours: np.ndarray, theirs: np.ndarray, lower: bool) -> np.ndarray:
+    """By how much ours is worse, on every draw."""
+    found: np.ndarray = ours - theirs if lower else theirs - ours
+    return found
+
+
+def _no_fall(
+    name: str, falls: Mapping[str, np.ndarray], most: float, level: float, rows: str, verb: str = "falls"
+) -> list[Gate]:
+    """That none of the falls is above `most` for certain: the lower end of its one-sided interval.
+
+    With m parts each interval is at level / m (Bonferroni), so that many small parts do not refuse by chance.
+    """
+    found: dict[str, tuple[float, float, float]] = {}
+    for part, fall in falls.items():
+        known = fall[np.isfinite(fall)]
+        if np.isfinite(fall[0]) and len(known) > 1:
+            low, high = np.quantile(known[1:], (level / len(falls), 1 - level / len(falls)))
+            found[part] = float(fall[0]), float(low), float(high)
+    if not found:
+        return []
+    worst = max(found, key=lambda part: (found[part][1] > most, found[part][0]))
+    refused = [part for part in found if found[part][1] > most]
+    note = f"{', '.join(refused[:5])} {verb} by more" if refused else f"the most: {worst}"
+    return [Gate(name, not refused, f"{verb} by {most:g} at most", *found[worst], rows=rows, note=note)]
+
+
+def _in_order_of(ids: Sequence[str], encoded: Sequence[str]) -> list[int]:
+    """Positions of the encoded rows in the order of `ids`; those of one row stay in succession."""
+    place = {name: at for at, name in enumerate(ids)}
+    return sorted(range(len(encoded)), key=lambda at: place[encoded[at]])

@@ -1,0 +1,300 @@
+"""The journal of a model's champion: who moved it when, from where to where, why, and by what figures.
+
+It is kept in MLflow: one run for each entry, in the experiment `NAME journal`. Entries are only ever added, and each
+holds the digest of the one before, so that a changed or missing one is seen (`faults`).
+
+Whoever adds an entry first claims its number. MLflow cannot change an alias on a condition, but the names of its
+experiments are unique in its database, those of deleted ones too: a number is claimed by making the experiment
+`hone journal/NAME/000007`, which one of many can, on any host and with any back end, and given up by deleting it.
+A claim that stands for longer than `LEASE` seconds is its holder's who died: the next one takes it away. A holder acts
+only in the first half of that time (`Claim.hold`): the half that is left is for calls that are under way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from hone.errors import ChampionMoved, ServiceError
+from hone.store.digests import digest_of
+from hone.tracking.client import every, experiment_id
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+Action = Literal["promoted", "rolled back", "moved by hand", "put back", "refused", "shadow"]
+State = Literal["begun", "moved", "done"]
+
+MOVES: tuple[Action, ...] = ("promoted", "rolled back", "moved by hand", "put back")
+LEASE = 60.0  # seconds; a holder needs a dozen calls, of 10 to 45 ms each
+POLL = 0.1
+ENTRY, DIGEST, NUMBER, STATE, ANNOUNCED = (
+    f"hone.journal.{name}" for name in ("entry", "digest", "number", "state", "announced")
+)
+LONGEST_WHY = 1000  # characters
+MOST_FIGURES = 6000  # characters as JSON: MLflow cuts a tag at 8000 without a word
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the journal. Versions are numbers, '' for none; `at` is UTC in ISO 8601.
+
+    `previous` is the version that the alias `previous` points to after it, `before` the digest of the entry before.
+    """
+
+    number: int
+    at: str
+    who: str
+    action: Action
+    from_version: str
+    to_version: str
+    why: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    previous: str = ""
+    before: str = ""
+
+    @property
+    def moves(self) -> bool:
+        """Whether it tells of the champion having become another."""
+        return self.action in MOVES
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its canonical JSON."""
+        return digest_of(asdict(self))
+
+
+@dataclass(frozen=True)
+class Record:
+    """An entry as MLflow has it: its run, whether its move is `begun`, `moved` or `done`, whether it was announced.
+
+    `digest` is the one noted when it was written.
+    """
+
+    entry: Entry
+    run_id: str
+    state: State
+    announced: bool
+    digest: str
+    seconds: float
+
+
+class Claim:
+    """The right to write the entry `number` and to move the alias that it tells of."""
+
+    def __init__(self, number: int, experiment: str, lease: float) -> None:
+        self.number, self.experiment = number, experiment
+        self._until = time.monotonic() + lease / 2
+
+    def hold(self) -> None:
+        """Raise ServiceError where this process was held up for so long that others may have taken the claim over."""
+        if time.monotonic() > self._until:
+            raise ServiceError(
+                "it took so long that another call may be moving the champion by now",
+                where=f"entry {self.number} of the journal",
+                fix="Call again: what was begun is finished then, and hone history shows it.",
+            )
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The journal of the registered model `model`."""
+
+    client: MlflowClient
+    model: str
+    lease: float = LEASE
+    artifact_root: str = ""
+
+    @property
+    def experiment(self) -> str:
+        """The name of the experiment that holds it."""
+        return f"{self.model} journal"
+
+    def records(self) -> list[Record]:
+        """All entries, oldest first."""
+        found = self.client.get_experiment_by_name(self.experiment)
+        if found is None:
+            return []
+        runs = every(partial(self.client.search_runs, [found.experiment_id], max_results=1000))
+        return sorted((_record(run) for run in runs if ENTRY in run.data.tags), key=lambda kept: kept.entry.number)
+
+    @contextmanager
+    def claim(self) -> Iterator[Claim]:
+        """Within the block the next number is ours. Waits for another's claim, for `lease` seconds at the most."""
+        number, experiment = 0, None
+        while experiment is None:
+            last = max((kept.entry.number for kept in self.records()), default=0)
+            if last > number:
+                self._wait(last)  # who wrote the last entry may still be at what it tells of
+            number = max(number, last) + 1
+            experiment = self._take(number)
+            if experiment is None:
+                self._wait(number)
+        try:
+            yield Claim(number, experiment, self.lease)
+        finally:
+            self._give_up(experiment)
+
+    def write(
+        self,
+        claim: Claim,
+        *,
+        who: str,
+        action: Action,
+        from_version: str,
+        to_version: str,
+        why: str,
+        figures: Mapping[str, Any],
+        previous: str,
+    ) -> Record:
+        """Add the entry that `claim` is for. A move is `begun` by it: `progress` says how it went on."""
+        records = self.records()
+        entry = Entry(
+            number=claim.number,
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            who=who,
+            action=action,
+            from_version=from_version,
+            to_version=to_version,
+            why=why[:LONGEST_WHY],
+            figures=_short(figures),
+            previous=previous,
+            before=records[-1].entry.digest if records else "",
+        )
+        claim.hold()
+        run = self.client.create_run(
+            experiment_id(self.client, self.experiment, self.artifact_root),
+            run_name=f"{entry.number:06} {action} {from_version or '–'} to {to_version or '–'}",
+            tags={
+                ENTRY: json.dumps(asdict(entry), ensure_ascii=False),
+                DIGEST: entry.digest,
+                NUMBER: str(entry.number),
+                STATE: "begun" if entry.moves else "done",
+                "hone.journal.action": action,
+                "hone.journal.who": who,
+                "mlflow.note.content": entry.why,
+            },
+        )
+        record = _record(run)
+        if not entry.moves:
+            self.publish(record)
+        return record
+
+    def progress(self, record: Record, state: State) -> None:
+        """Note how far the move of `record` has come."""
+        self.client.set_tag(record.run_id, STATE, state)
+
+    def publish(self, record: Record) -> None:
+        """End the entry's run, with its figures as metrics and the entry as a file."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        numbers = {
+            _metric(name): float(value)
+            for name, value in record.entry.figures.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        self.client.log_batch(record.run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])
+        self.client.log_text(
+            record.run_id, json.dumps(asdict(record.entry), ensure_ascii=False, indent=1), "entry.json"
+        )
+        self.client.set_terminated(record.run_id)
+
+    def announced(self, record: Record) -> None:
+        """Note that the entry was told to those who listen."""
+        self.client.set_tag(record.run_id, ANNOUNCED, "true")
+
+    def _take(self, number: int) -> str | None:
+        """The id of the experiment that claims `number`; None where another has it, or had it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self.client.create_experiment(self._name(number)))
+        except MlflowException as fault:
+            if fault.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return None
+
+    def _wait(self, number: int) -> None:
+        """Return when the claim of `number` was given up; one that stands after `lease` seconds is taken away."""
+        deadline = time.monotonic() + self.lease
+        while True:
+            held = self.client.get_experiment_by_name(self._name(number))
+            if held is None or held.lifecycle_stage == "deleted":
+                return
+            if time.monotonic() > deadline:
+                self._give_up(str(held.experiment_id))
+                return
+            time.sleep(POLL)
+
+    def _give_up(self, experiment: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        with suppress(MlflowException):  # another took it away, or will
+            self.client.delete_experiment(experiment)
+
+    def _name(self, number: int) -> str:
+        return f"hone journal/{self.model}/{number:06}"
+
+
+def moved_since(records: Sequence[Record], position: int) -> None:
+    """Raise ChampionMoved where a move was journalled after the entry number `position`."""
+    later = [kept.entry for kept in records if kept.entry.moves and kept.entry.number > position]
+    if later:
+        last = later[-1]
+        raise ChampionMoved(
+            f"someone else was first: {last.who} {last.action} version {last.to_version or 'none'} at {last.at}",
+            where=f"entry {last.number} of the journal",
+            fix="Nothing was moved. Compare with the new champion: call again.",
+        )
+
+
+def faults(records: Sequence[Record]) -> list[str]:
+    """Where the chain is broken: entries that were changed, and gaps where one was taken out; empty if nowhere."""
+    found: list[str] = []
+    before: Record | None = None
+    for kept in records:
+        entry, known = kept.entry, before.entry.digest if before else ""
+        if entry.digest != kept.digest:
+            found.append(f"entry {entry.number} is not what was written (digest {kept.digest[:12]})")
+        if entry.before != known and not (before and entry.before == before.digest):
+            after = f"entry {before.entry.number}" if before else "the beginning"
+            found.append(f"entry {entry.number} does not follow {after}: what was between them is gone or was changed")
+        before = kept
+    return found
+
+
+def _record(run: Run) -> Record:
+    tags = run.data.tags
+    state: State = tags.get(STATE, "done")
+    return Record(
+        Entry(**json.loads(tags[ENTRY])),
+        str(run.info.run_id),
+        state,
+        tags.get(ANNOUNCED) == "true",
+        tags.get(DIGEST, ""),
+        time.time() - run.info.start_time / 1000,
+    )
+
+
+def _metric(name: str) -> str:
+    """The figure's name with what MLflow takes in a metric's."""
+    return re.sub(r"[^\w./: -]", " ", name, flags=re.ASCII).strip()[:200] or "figure"
+
+
+def _short(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures, without the last ones where they are more than MLflow keeps."""
+    kept: dict[str, Any] = {}
+    for name, value in figures.items():
+        if len(json.dumps(kept | {name: value}, ensure_ascii=True)) > MOST_FIGURES:
+            return kept | {"left out": len(figures) - len(kept)}
+        kept[name] = value
+    return kept

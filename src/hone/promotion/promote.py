@@ -1,0 +1,360 @@
+"""Candidate against champion, on the same rows; the decision; and what comes of it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.errors import DataError, ModelError, PromotionError, PromotionRefused
+from hone.promotion import smoke
+from hone.promotion.champion import Standing, move, note, standing
+from hone.promotion.decision import TAG, Decision, Judged, log_page, tell_mlflow
+from hone.promotion.journal import Journal, Record
+from hone.registry import integrity
+from hone.tracking.aliases import CANDIDATE, CHAMPION, aliases_of
+from hone.tracking.client import answering, connect
+from hone.tracking.links import config_of, fetch
+from hone.tracking.reader import SCHEME, Version, find
+
+if TYPE_CHECKING:
+    from hone.config.sections import Promotion
+    from hone.promotion.contender import Contender
+    from hone.promotion.gates import Gate, Match
+    from hone.promotion.rows import Rows
+
+
+def user() -> str:
+    """The name of the user that this process runs as."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def open_journal(tracking_uri: str, model: str, artifact_root: str = "") -> Journal:
+    """The journal of a registered model; raises ModelError where there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    client = connect(tracking_uri)
+    with answering(tracking_uri):
+        try:
+            client.get_registered_model(model)
+        except MlflowException as fault:
+            if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            known = ", ".join(one.name for one in client.search_registered_models(max_results=20))
+            raise ModelError(
+                "there is no such registered model",
+                where=f"{model} in {tracking_uri}",
+                fix=f"There are: {known}." if known else "There is none yet: `hone run CONF` registers one.",
+            ) from fault
+    return Journal(client, model, artifact_root=artifact_root)
+
+
+def decide(
+    journal: Journal,
+    version: str = "",
+    *,
+    downloads: Path,
+    policy: str = "",
+    golden: str = "",
+    start: Standing | None = None,
+) -> Decision:
+    """The version (the one with the alias `candidate` where empty) against the champion, both scored anew.
+
+    They are asked about the candidate's test rows and the golden set's, but for those that the champion was trained on:
+    they would speak for it. What is not given is as the candidate's own configuration says. `start` is how things
+    stood, where that is not now. Raises ModelError where a version cannot be loaded or compared, DataError where no
+    rows are left, PromotionError where the version is the champion.
+    """
+    from hone.promotion.contender import load
+
+    client, uri = journal.client, journal.client.tracking_uri
+    start = start or standing(journal)
+    candidate = find(uri, f"{SCHEME}{journal.model}/{version or _candidate(journal)}")
+    if candidate.version == start.champion:
+        raise PromotionError(f"version {candidate.version} is the champion", where=journal.model, fix="Name another.")
+    settings, slices = settings_of(uri, candidate)
+    changed = {name: value for name, value in (("policy", policy), ("golden", golden)) if value}
+    settings = settings.model_copy(update=changed)
+    integrity.check(uri, candidate)
+    contenders = {CANDIDATE: load(uri, candidate, downloads)}
+    if start.champion:
+        against = find(uri, f"{SCHEME}{journal.model}/{start.champion}")
+        contenders[CHAMPION] = load(uri, against, downloads)
+    sets, gates = _judge(uri, contenders, settings, slices)
+    return Decision(
+        journal.model,
+        candidate.version,
+        start,
+        settings.policy,
+        settings.test,
+        datetime.now(UTC).isoformat(timespec="milliseconds"),
+        candidate.run_id,
+        str(client.get_run(candidate.run_id).info.experiment_id),
+        contenders[CANDIDATE].objective.main_metric,
+        sets,
+        gates,
+        max(1, round(3600 * settings.expires_hours)),
+    )
+
+
+def settings_of(tracking_uri: str, version: Version) -> tuple[Promotion, Sequence[str]]:
+    """The section `promotion` of the configuration that the version was made by, and its `evaluation.slices`.
+
+    Where its run has no configuration the defaults hold.
+    """
+    from pydantic import ValidationError
+
+    from hone.config.sections import Evaluation, Promotion
+    from hone.errors import ConfigError
+
+    try:
+        tree = config_of(tracking_uri, version)
+    except ModelError:
+        tree = {}
+    try:
+        settings = Promotion.model_validate(tree.get("promotion") or {})
+    except ValidationError as fault:
+        raise ConfigError(str(fault), where=f"promotion, in config.yaml of run {version.run_id}") from None
+    return settings, (tree.get("evaluation") or {}).get("slices", Evaluation().slices)
+
+
+def record(journal: Journal, decision: Decision) -> str:
+    """Log the decision's page to the version's run and tag the version; the page's path among the run's artifacts."""
+    with answering(journal.client.tracking_uri):
+        tell_mlflow(journal.client, decision, "passed" if decision.passed else "refused")
+        return log_page(journal.client, decision)
+
+
+def turn_down(journal: Journal, decision: Decision, who: str, why: str) -> Record:
+    """Journal that the version does not become the champion."""
+    tell_mlflow(journal.client, decision, "refused")
+    return _note(journal, decision, "refused", who, why)
+
+
+def shadow(journal: Journal, decision: Decision, who: str) -> Record:
+    """Journal what would have been done."""
+    would = "would be promoted: " if decision.passed else "would be "
+    tell_mlflow(journal.client, decision, "shadow")
+    return _note(journal, decision, "shadow", who, would + decision.reason)
+
+
+def carry_out(
+    journal: Journal,
+    decision: Decision,
+    *,
+    who: str,
+    why: str,
+    downloads: Path,
+    between: Callable[[str], object] = lambda _: None,
+) -> Record:
+    """Make the version the champion: the serving test, the move, and the serving test once more.
+
+    Raises PromotionRefused where a gate was not passed or a serving test fails, which is journalled and leaves the
+    champion as it was, or puts it back; ChampionMoved where it is no longer the one that the version was compared with.
+    """
+    if not decision.passed:
+        turn_down(journal, decision, who, decision.reason)
+        raise PromotionRefused(decision.reason, where=f"{decision.model} version {decision.version}")
+    with smoke.server(journal.client.tracking_uri) as server:
+        try:
+            expected = ready(journal, decision.version, downloads, server)
+        except ModelError as fault:
+            turn_down(journal, decision, who, str(fault))
+            raise PromotionRefused(str(fault), where=f"{decision.model} version {decision.version}") from fault
+        moved = move(
+            journal,
+            decision.start,
+            decision.version,
+            action="promoted",
+            who=who,
+            why=why or decision.reason,
+            figures=decision.figures(),
+            previous=decision.champion,
+            between=between,
+        )
+        between("after")
+        confirm(journal, moved, who, expected, server)
+    tell_mlflow(journal.client, decision, "promoted")
+    return moved
+
+
+def rollback(journal: Journal, *, who: str, why: str, downloads: Path) -> Record:
+    """Make the former champion the champion again, and the champion the former one: done twice it goes forward.
+
+    Raises PromotionError where there is no former one, or where it does not answer as it did.
+    """
+    start = standing(journal)
+    if not start.previous:
+        raise PromotionError(
+            "there is no former champion", where=journal.model, fix="hone history shows what was; promote a version."
+        )
+    with smoke.server(journal.client.tracking_uri) as server:
+        try:
+            expected = ready(journal, start.previous, downloads, server)
+        except ModelError as fault:
+            raise PromotionRefused(
+                f"version {start.previous} cannot be the champion again: {fault}",
+                where=journal.model,
+                fix="Promote another: hone promote MODEL --version V.",
+            ) from fault
+        moved = move(
+            journal,
+            start,
+            start.previous,
+            action="rolled back",
+            who=who,
+            why=why,
+            figures={},
+            previous=start.champion,
+        )
+        confirm(journal, moved, who, expected, server)
+    return moved
+
+
+def ready(journal: Journal, version: str, downloads: Path, server: smoke.Server) -> Contender:
+    """The version, loaded, once its files are proved and it answers as it will be served; else raises ModelError."""
+    from hone.promotion.contender import load
+
+    uri = journal.client.tracking_uri
+    found = find(uri, f"{SCHEME}{journal.model}/{version}")
+    integrity.check(uri, found)
+    contender = load(uri, found, downloads)
+    server.check(found.uri, contender.answer)
+    return contender
+
+
+def confirm(journal: Journal, moved: Record, who: str, expected: Contender, server: smoke.Server) -> None:
+    """The serving test of what the alias `champion` means now. Where it fails the champion is put back.
+
+    Raises PromotionRefused then.
+    """
+    try:
+        server.check(f"{SCHEME}{journal.model}@{CHAMPION}", expected.answer)
+    except ModelError as fault:
+        put_back(journal, moved, who, str(fault))
+        raise PromotionRefused(
+            f"version {moved.entry.to_version} was put back: {fault}", where=journal.model, fix="See hone history."
+        ) from fault
+    journal.progress(moved, "done")
+
+
+def put_back(journal: Journal, moved: Record, who: str, why: str) -> Record:
+    """Undo the move of `moved`, and journal it; raises ChampionMoved where another move came after it."""
+    start = Standing(moved.entry.to_version, moved.entry.previous, moved.entry.number)
+    records = journal.records()
+    earlier = [kept.entry.previous for kept in records if kept.entry.number < moved.entry.number]
+    back = move(
+        journal,
+        start,
+        moved.entry.from_version,
+        action="put back",
+        who=who,
+        why=why,
+        figures={},
+        previous=earlier[-1] if earlier else "",
+    )
+    journal.progress(back, "done")
+    journal.progress(moved, "done")
+    if moved.entry.to_version:
+        journal.client.set_model_version_tag(journal.model, moved.entry.to_version, f"{TAG}.outcome", "put back")
+    return back
+
+
+def _note(journal: Journal, decision: Decision, action: Any, who: str, why: str) -> Record:
+    return note(
+        journal,
+        decision.start,
+        action=action,
+        who=who,
+        why=why,
+        from_version=decision.champion,
+        to_version=decision.version,
+        figures=decision.figures(),
+    )
+
+
+def _candidate(journal: Journal) -> str:
+    found = aliases_of(journal.client, journal.model).get(CANDIDATE)
+    if found is None:
+        raise ModelError(f"has no alias {CANDIDATE}", where=journal.model, fix="Name a version: --version V.")
+    return found
+
+
+def _judge(
+    uri: str, contenders: dict[str, Contender], settings: Promotion, slices: Sequence[str]
+) -> tuple[list[Judged], list[Gate]]:
+    """The rows that were judged on, and the gates."""
+    from hone.promotion import gates
+    from hone.promotion.rows import TEST, Rows, golden_set, leaked, split_of
+
+    ours, objective = contenders[CANDIDATE].version, contenders[CANDIDATE].objective
+    sets = [Rows(TEST, *reversed(split_of(uri, ours, "test")))]
+    found: list[Gate] = []
+    if settings.golden:
+        golden = golden_set(settings.golden, objective)
+        training, _ = split_of(uri, ours, "train")
+        found.append(gates.leakage_gate(golden, leaked(golden.table, training, objective, settings.near_duplicate)))
+        sets.append(golden)
+    theirs = contenders.get(CHAMPION)
+    if theirs is None:
+        matches = [gates.play(rows, contenders, settings) for rows in sets]
+        return [_told(match, settings) for match in matches], found + gates.baseline_gates(
+            _baselines(uri, ours), settings.level
+        )
+    sets = [rows for rows in _unseen(uri, sets, theirs, settings) if len(rows.table)]
+    if not sets:
+        raise DataError(
+            f"the champion, version {theirs.version.version}, was trained on every test row of version {ours.version}",
+            where=ours.uri,
+            fix="Judge both on a golden set: promotion.golden.",
+        )
+    matches = [gates.play(rows, contenders, settings) for rows in sets]
+    for match in matches:
+        found += gates.judge(match, settings, slices)
+    guards = settings.guards
+    if guards.latency is not None:
+        found.append(gates.latency_gate(contenders, sets[0], guards.latency, settings.level, settings.seed))
+    if guards.size is not None:
+        found.append(gates.size_gate(contenders, guards.size))
+    return [_told(match, settings) for match in matches], found
+
+
+def _unseen(uri: str, sets: Sequence[Rows], theirs: Contender, settings: Promotion) -> list[Rows]:
+    """The rows but for those that the champion was trained on; all, where its training rows are not known."""
+    from hone.promotion.rows import leaked, split_of, without
+
+    try:
+        training, _ = split_of(uri, theirs.version, "train")
+    except ModelError:
+        return list(sets)
+    return [without(rows, leaked(rows.table, training, theirs.objective, settings.near_duplicate)) for rows in sets]
+
+
+def _told(match: Match, settings: Promotion) -> Judged:
+    """The figures of each version on the rows of a match, with intervals."""
+    from hone.evaluation.judging import metrics
+
+    figures = {
+        name: {
+            metric: metrics.interval(of, 1 - 2 * settings.level)
+            for metric, of in match.figures(metrics.totals(outcome.statistics, match.draws)).items()
+        }
+        for name, outcome in match.outcomes.items()
+    }
+    return Judged(match.rows.name, match.rows.digest, len(match.rows.table), match.rows.left_out, figures)
+
+
+def _baselines(tracking_uri: str, version: Version) -> dict[str, Any]:
+    """The metrics.json of the version's run; raises ModelError where it has none."""
+    with tempfile.TemporaryDirectory() as scratch:
+        found: dict[str, Any] = json.loads(
+            fetch(tracking_uri, version, "metrics.json", Path(scratch)).read_text("utf8")
+        )
+    return found

@@ -1,0 +1,155 @@
+"""What was done to a champion without Hone, or only by half: noticed, judged, journalled, and put back if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hone.errors import ChampionMoved, ConfigError, DataError, ModelError, PromotionError, PromotionRefused
+from hone.promotion import smoke
+from hone.promotion.champion import Standing, note, standing
+from hone.promotion.decision import Decision
+from hone.promotion.journal import Journal, Record
+from hone.promotion.promote import confirm, decide, put_back, ready, record, settings_of
+from hone.registry import integrity
+from hone.tracking.aliases import CHAMPION, aliases_of
+from hone.tracking.client import answering, connect, every
+from hone.tracking.reader import SCHEME, find
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+BY_HAND = "by hand in MLflow"
+WATCH = "watch-registry"
+UNCONFIRMED = 900.0  # seconds after which a move whose serving test nobody ended is tested by us
+
+
+def models_with_champion(tracking_uri: str) -> list[str]:
+    """The names of Hone's registered models that have a champion, or whose journal says so."""
+    client = connect(tracking_uri)
+    with answering(tracking_uri):
+        return [
+            one.name
+            for one in every(client.search_registered_models)
+            if Journal(client, one.name).records()
+            or (CHAMPION in one.aliases and _registered_by_hone(client, one.name))
+        ]
+
+
+def moved_by_hand(tracking_uri: str, model: str) -> bool:
+    """Whether the champion of a model of Hone's is another than the journal says: what `reconcile` would notice."""
+    client = connect(tracking_uri)
+    with answering(tracking_uri):
+        records = Journal(client, model).records()
+        now = aliases_of(client, model).get(CHAMPION, "")
+        return now != _journalled(records) and (bool(records) or _registered_by_hone(client, model))
+
+
+def reconcile(journal: Journal, *, downloads: Path, enforce: bool = False) -> list[Record]:
+    """Bring the journal and the alias `champion` of one model together; the entries that were added.
+
+    A move that was begun and not finished is finished; one whose serving test was never ended is tested, and put back
+    where it fails. An alias that is not where the last move left it was moved by hand: the gates judge that after the
+    fact, it is journalled, and with `enforce`, or where the version's own configuration says so, put back. A first
+    champion, or one whose former version is gone, stays: there is nothing to put back.
+    """
+    start = standing(journal)
+    _confirm_the_last(journal, downloads)
+    known = _journalled(journal.records())
+    now = aliases_of(journal.client, journal.model).get(CHAMPION, "")
+    if now != known:
+        # Should it have been no hand, but a promotion that went on meanwhile, that has an entry of its own.
+        with suppress(ChampionMoved):
+            _by_hand(journal, replace(standing(journal), champion=known), now, downloads, enforce)
+    return [kept for kept in journal.records() if kept.entry.number > start.position]
+
+
+def unannounced(journal: Journal) -> list[Record]:
+    """The entries of moves that nobody was told of yet, oldest first."""
+    return [kept for kept in journal.records() if kept.entry.moves and not kept.announced and kept.state != "begun"]
+
+
+def _journalled(records: Sequence[Record]) -> str:
+    """The champion, as the journal's last move left it; '' where there was none."""
+    moves = [kept.entry for kept in records if kept.entry.moves]
+    return moves[-1].to_version if moves else ""
+
+
+def _confirm_the_last(journal: Journal, downloads: Path) -> None:
+    """The serving test of the last move, where the call that made it died before its end."""
+    moves = [kept for kept in journal.records() if kept.entry.moves]
+    if not moves or moves[-1].state != "moved" or moves[-1].seconds < UNCONFIRMED:
+        return
+    last = moves[-1]
+    if aliases_of(journal.client, journal.model).get(CHAMPION, "") != last.entry.to_version:
+        return
+    with smoke.server(_uri(journal)) as server:
+        try:
+            confirm(journal, last, WATCH, ready(journal, last.entry.to_version, downloads, server), server)
+        except PromotionRefused:
+            return  # put back, and journalled
+        except ModelError as fault:
+            put_back(journal, last, WATCH, str(fault))
+
+
+def _by_hand(journal: Journal, start: Standing, now: str, downloads: Path, enforce: bool) -> None:
+    """Judge and journal a champion that became `now`; put the one at `start` back where that is asked for."""
+    decision, judged = _after_the_fact(journal, start, now, downloads)
+    what = f"from version {start.champion or 'none'} to {now or 'none'}"
+    added = note(
+        journal,
+        start,
+        action="moved by hand",
+        who=BY_HAND,
+        why=f"moved {what} without Hone; {judged}",
+        from_version=start.champion,
+        to_version=now,
+        figures=decision.figures() if decision else {},
+    )
+    if not start.champion or not _exists(journal, start.champion):
+        return
+    if (
+        enforce
+        or settings_of(_uri(journal), find(_uri(journal), f"{SCHEME}{journal.model}/{start.champion}"))[0].enforce
+    ):
+        put_back(
+            journal,
+            added,
+            WATCH,
+            f"it was moved by hand {what}, and enforce is on: a champion changes by hone promote alone; {judged}",
+        )
+
+
+def _after_the_fact(journal: Journal, start: Standing, now: str, downloads: Path) -> tuple[Decision | None, str]:
+    """The gates on what was done by hand, recorded on the version, and what they say in a sentence."""
+    if not now:
+        return None, "there is no champion left to judge"
+    try:
+        compared = start if _exists(journal, start.champion) else replace(start, champion="")
+        decision = decide(journal, now, downloads=downloads, start=compared)
+        record(journal, decision)
+    except (ConfigError, DataError, ModelError, PromotionError) as fault:
+        return None, f"the gates could not judge it: {fault}"
+    return decision, f"the gates, after the fact: {decision.reason}"
+
+
+def _exists(journal: Journal, version: str) -> bool:
+    if not version:
+        return False
+    try:
+        find(_uri(journal), f"{SCHEME}{journal.model}/{version}")
+    except ModelError:
+        return False
+    return True
+
+
+def _registered_by_hone(client: MlflowClient, model: str) -> bool:
+    """Whether a version of it came from Hone: others' models, too, may have a champion."""
+    return any(integrity.TAG in version.tags for version in client.search_model_versions(f"name='{model}'"))
+
+
+def _uri(journal: Journal) -> str:
+    return str(journal.client.tracking_uri)

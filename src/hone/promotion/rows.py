@@ -1,0 +1,86 @@
+"""The rows that versions are judged on: the candidate's own test split, and a frozen golden set."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hone.curation.dedup.near import near_pairs
+from hone.errors import ConfigError
+from hone.objectives.base import Objective
+from hone.store.digests import file_digest
+from hone.tracking.links import fetch
+from hone.tracking.reader import Version
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TEST, GOLDEN = "test", "golden"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to judge on: where they come from, the SHA-256 of their file, and how many of it were left out, and why."""
+
+    name: str
+    digest: str
+    table: pa.Table
+    left_out: int = 0
+
+
+def split_of(tracking_uri: str, version: Version, split: str) -> tuple[pa.Table, str]:
+    """A split that the version's run logged when it was registered, and the SHA-256 of its file.
+
+    Raises ModelError where it has none.
+    """
+    import pyarrow.parquet as pq
+
+    with tempfile.TemporaryDirectory() as scratch:
+        file = fetch(tracking_uri, version, f"splits/{split}.parquet", Path(scratch))
+        return pq.read_table(file, memory_map=False), file_digest(file)
+
+
+def golden_set(path: str, objective: Objective) -> Rows:
+    """The rows of the golden file, read as the line reads its source; raises ConfigError where there is none."""
+    import pyarrow.parquet as pq
+
+    from hone.parts.variables import expand
+    from hone.sources.files import Files
+    from hone.sources.ingest import ROWS, ingest
+
+    file = Path(expand(path))
+    if not file.is_file():
+        raise ConfigError(
+            "there is no such file", where=f"promotion.golden {file}", fix="Name a csv, jsonl or parquet."
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        ingest(
+            Files(paths=[str(file)]),
+            Path(scratch),
+            columns=objective.columns,
+            rename={},
+            keep=[],
+            max_refused=0.0,
+            shape=objective.shape,
+        )
+        return Rows(GOLDEN, file_digest(file), pq.read_table(Path(scratch) / ROWS, memory_map=False))
+
+
+def leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: float) -> list[int]:
+    """Positions of `rows` that say the same as a training row, but for case, spacing and punctuation, or nearly.
+
+    Nearly: a Jaccard index of their runs of words of `threshold` or more (`hone.curation.dedup.near`).
+    """
+    return [row for row, _ in near_pairs(objective.texts(rows), objective.texts(training), threshold)]
+
+
+def without(rows: Rows, positions: Sequence[int]) -> Rows:
+    """The rows but for those at `positions`."""
+    import numpy as np
+    import pyarrow as pa
+
+    kept = np.setdiff1d(np.arange(len(rows.table)), np.array(positions, np.int64))
+    return Rows(rows.name, rows.digest, rows.table.take(pa.array(kept)), rows.left_out + len(set(positions)))

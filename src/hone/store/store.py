@@ -1,0 +1,180 @@
+"""The store: what a stage made, under the key of what it was made from.
+
+    store/<stage>/<key>/     manifest.json, config.yaml, the data
+    store/work/<stage>-<key> what a stage is writing now; train's also holds its checkpoints
+    store/locks/             one lock for each key; the kernel frees it when its holder dies
+
+A stage writes into its work directory, the manifest comes last, and a rename commits it: what lies under
+`store/<stage>/<key>` is whole, or was damaged by hand, which is seen and made again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import fnmatch
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hone.errors import StoreError
+from hone.store.artifact import Artifact, Product
+from hone.store.digests import DigestMemo, digest_of, file_digest
+from hone.store.files import sync_directory, write_synced
+from hone.store.layout import CONFIG, MANIFEST
+from hone.store.recipe import Recipe
+
+
+class Store:
+    """Artifacts on a local disk, under one root directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.memo = DigestMemo(root / "digests.sqlite")
+
+    def directory(self, stage: str, key: str) -> Path:
+        """Where the artifact of `key` lies, or would lie."""
+        return self.root / stage / key
+
+    def work_directory(self, stage: str, key: str) -> Path:
+        """Where `key` is being made; it outlives a killed `train`, and holds its checkpoints."""
+        return self.root / "work" / f"{stage}-{key}"
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The committed artifact of `key`; None where there is none, or where files of it are missing."""
+        return None if self.damage(stage, key) else self._read(self.directory(stage, key))
+
+    def damage(self, stage: str, key: str) -> str:
+        """What is wrong with the artifact of `key`, '' if nothing is: absence, missing or resized files."""
+        home = self.directory(stage, key)
+        if not (home / MANIFEST).is_file():
+            return f"{home} is not there"
+        for name, entry in json.loads((home / MANIFEST).read_text("utf8"))["files"].items():
+            file = home / name
+            if not file.is_file():
+                return f"{file} is gone"
+            if file.stat().st_size != entry["bytes"]:
+                return f"{file} has {file.stat().st_size} bytes, {entry['bytes']} were written"
+        return ""
+
+    def manifests(self, stage: str) -> list[dict[str, Any]]:
+        """The manifests of a stage's artifacts, newest first."""
+        files = sorted(self.root.glob(f"{stage}/*/{MANIFEST}"), key=lambda f: f.stat().st_mtime, reverse=True)
+        return [json.loads(file.read_text("utf8")) for file in files]
+
+    def verify(self, artifact: Artifact) -> list[str]:
+        """What the bytes of an artifact, read again, do not agree with; empty where all is well."""
+        faults = [self.damage(artifact.stage, artifact.key)]
+        if not faults[0]:
+            faults = [
+                f"{artifact.path / name}: its bytes are not those that were written"
+                for name, entry in artifact.manifest()["files"].items()
+                if file_digest(artifact.path / name) != entry["sha256"]
+            ]
+        return [fault for fault in faults if fault]
+
+    def obtain(
+        self,
+        recipe: Recipe,
+        make: Callable[[Path], Product],
+        *,
+        name: str = "",
+        config: str = "",
+        resumable: bool = False,
+        still_true: Callable[[Artifact], bool] = lambda _: True,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> tuple[Artifact, bool]:
+        """The artifact of `recipe`, and whether it was there; else `make(directory)` makes it.
+
+        Of two callers with one recipe the second waits for the first (`on_wait` is called) and takes its result.
+        With `resumable` a work directory left by an interrupted `make` is handed to the next. What is found and not
+        `still_true`, for it tells of something elsewhere, is made again.
+        Raises StoreError where the disk is full or cannot be written.
+        """
+        with self._disk_faults(recipe.stage), self.lock(recipe.stage, recipe.key, on_wait):
+            found = self.find(recipe.stage, recipe.key)
+            if found and still_true(found):
+                return found, True
+            work = self.work_directory(recipe.stage, recipe.key)
+            if work.exists() and not resumable:
+                shutil.rmtree(work)
+            work.mkdir(parents=True, exist_ok=True)
+            began = time.monotonic()
+            try:
+                product = make(work)
+                about = {"name": name, "seconds": round(time.monotonic() - began, 3)}
+                return self._commit(recipe, work, product, about, config), False
+            finally:
+                if not resumable:  # what was committed is no longer there
+                    shutil.rmtree(work, ignore_errors=True)
+
+    @contextmanager
+    def lock(self, stage: str, key: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold `key` for this process alone; `on_wait` is called if another has it."""
+        path = self.root / "locks" / f"{stage}-{key}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _commit(self, recipe: Recipe, work: Path, product: Product, about: dict[str, Any], config: str) -> Artifact:
+        (work / CONFIG).write_text(config, "utf8")
+        files = {
+            str(file.relative_to(work)): {"bytes": file.stat().st_size, "sha256": file_digest(file)}
+            for file in sorted(work.rglob("*"))
+            if file.is_file()
+        }
+        content = {
+            name: entry["sha256"]
+            for name, entry in files.items()
+            if any(fnmatch.fnmatch(name, pattern) for pattern in product.content)
+        }
+        if not content:
+            raise StoreError(f"{recipe.stage} wrote nothing that matches {product.content}", where=str(work))
+        manifest = {
+            "stage": recipe.stage,
+            "key": recipe.key,
+            **about,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "digest": digest_of(content),
+            "rows": product.rows,
+            "recipe": asdict(recipe),
+            "facts": product.facts,
+            "files": files,
+        }
+        write_synced(work / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+        home = self.directory(recipe.stage, recipe.key)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        if home.exists():
+            shutil.rmtree(home)
+        work.rename(home)
+        sync_directory(home.parent)
+        return self._read(home)
+
+    @staticmethod
+    def _read(home: Path) -> Artifact:
+        manifest = json.loads((home / MANIFEST).read_text("utf8"))
+        return Artifact(manifest["stage"], manifest["key"], str(home), manifest["digest"], manifest["rows"])
+
+    @contextmanager
+    def _disk_faults(self, stage: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as fault:
+            if fault.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+                raise
+            raise StoreError(
+                f"{stage} could not be written: {fault.strerror}",
+                where=str(fault.filename or self.root),
+                fix="Free or extend the disk, or point HONE_HOME at another one, and run again: "
+                "what was finished is kept, nothing half-written was.",
+            ) from fault

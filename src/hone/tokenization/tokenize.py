@@ -1,0 +1,324 @@
+"""Tokenize: splits in, Arrow files of token ids out, with an account of what did not fit."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.errors import ConfigError, DataError, ModelError
+from hone.models.own_code import may_run
+from hone.objectives.base import Objective
+from hone.objectives.shared.tokenizer import load_tokenizer
+from hone.process_environment import ALL_CORES, environment
+from hone.progress import OnProgress, Progress, ignore
+from hone.store.artifact import Product
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
+
+SPLITS = ("train", "valid", "test")
+TARGETS, DROPPED = "targets.json", "dropped.arrow"
+
+# What is held in memory at once: 2,048 rows, or 4 MiB of text where that is less, or one row.
+BATCH_ROWS = 2048
+BATCH_BYTES = 4 << 20
+
+
+@dataclass
+class Account:
+    """What became of a split's rows. Lengths are in tokens before the cut; `longest` holds (length, id) of cut rows.
+
+    `needed` is the `max_length` at which nothing of a row is cut: less than its length where a row is of several
+    sequences, as its column `longest` then says.
+    `target_lost` holds the tokens cut off each row's target, where an objective has such: the column `target_lost`.
+    A row that is encoded in several pieces is one row; `sequences` are what the model is given.
+    """
+
+    sequences: int = 0
+    lengths: list[np.ndarray] = field(default_factory=list)
+    needed: list[np.ndarray] = field(default_factory=list)
+    lost_tokens: int = 0
+    truncated_rows: int = 0
+    longest: list[tuple[int, str]] = field(default_factory=list)
+    target_lost: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, encoded: pa.Table) -> int:
+        """Count a batch of rows as `Objective.encode` gives them: the pieces of one stand in succession; how many."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not len(encoded):
+            return 0
+        ids = encoded["id"].combine_chunks()
+        firsts = np.flatnonzero(np.r_[True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)])
+        lost = np.add.reduceat(encoded["lost"].to_numpy(), firsts)
+        lengths = np.add.reduceat(pc.list_value_length(encoded["input_ids"]).to_numpy(), firsts) + lost
+        needed = encoded["longest"].to_numpy() if "longest" in encoded.column_names else lengths
+        cut = lost.nonzero()[0]
+        self.sequences += len(encoded)
+        self.lengths.append(lengths)
+        self.needed.append(needed)
+        self.lost_tokens += int(lost.sum())
+        self.truncated_rows += len(cut)
+        names = ids.take(pa.array(firsts[cut])).to_pylist()
+        self.longest = heapq.nlargest(5, [*self.longest, *zip(needed[cut].tolist(), names, strict=True)])
+        if "target_lost" in encoded.column_names:
+            self.target_lost.append(encoded["target_lost"].to_numpy())
+        return len(lengths)
+
+    def facts(self) -> dict[str, int]:
+        """Counts for the manifest; `tokens` are those that stayed, the other lengths those of whole rows."""
+        import numpy as np
+
+        lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
+        median, p95 = np.quantile(lengths, (0.5, 0.95), method="higher") if len(lengths) else (0, 0)
+        return {
+            "rows": len(lengths),
+            "sequences": self.sequences,
+            "tokens": int(lengths.sum()) - self.lost_tokens,
+            "truncated_rows": self.truncated_rows,
+            "lost_tokens": self.lost_tokens,
+            "longest": int(lengths.max(initial=0)),
+            "median": int(median),
+            "p95": int(p95),
+            **self._of_targets(),
+        }
+
+    def _of_targets(self) -> dict[str, int]:
+        import numpy as np
+
+        if not self.target_lost:
+            return {}
+        lost = np.concatenate(self.target_lost)
+        return {"truncated_targets": int((lost > 0).sum()), "lost_target_tokens": int(lost.sum())}
+
+    def length_for(self, max_truncated: float) -> int:
+        """The least `max_length` that cuts no more than the share `max_truncated` of the rows."""
+        import numpy as np
+
+        lengths = np.sort(np.concatenate(self.needed))
+        return int(lengths[len(lengths) - 1 - int(max_truncated * len(lengths))])
+
+
+def tokenize(
+    splits: Path,
+    out: Path,
+    *,
+    base: Path,
+    objective: Objective,
+    max_length: int,
+    max_truncated: float,
+    max_dropped: float = 0.0,
+    on_progress: OnProgress = ignore,
+) -> Product:
+    """Token ids of the three splits in the directory `splits`, written batch by batch to Arrow files in `out`.
+
+    `base` is the base model's directory. Training rows are packed where the objective does that. The same rows give
+    the same bytes. Rows that the objective leaves out are in dropped.arrow, with their split and the reason. Raises
+    DataError where more than the share `max_truncated` of a split's rows is cut, or more than `max_dropped` left out;
+    ConfigError where the base has no `max_length` positions.
+    """
+    import pyarrow.parquet as pq
+
+    tokenizer = load_tokenizer(base)
+    positions, vocabulary = _limits(base, tokenizer)
+    if max_length > positions:
+        raise ConfigError(
+            f"{max_length} is more than the {positions} tokens that the base model takes",
+            where="tokenization.max_length",
+            fix=f"Set it to {positions} or less, or choose a base model with more positions than {base.name} has.",
+        )
+    files = {split: pq.ParquetFile(splits / f"{split}.parquet") for split in SPLITS}
+    targets = objective.targets(files["train"].read([n for n in objective.columns if n not in objective.inputs]))
+    targets = objective.equip(tokenizer, targets)
+    (out / TARGETS).write_text(json.dumps(targets, ensure_ascii=False, indent=1), "utf8")
+    total = sum(file.metadata.num_rows for file in files.values())
+    accounts: dict[str, Account] = {}
+    dropped: dict[str, list[str]] = {split: [] for split in SPLITS}
+    done, began = 0, time.perf_counter()
+    with environment(ALL_CORES):
+        for split, file in files.items():
+            account = accounts[split] = Account()
+            encode = partial(objective.encode, tokenizer=tokenizer, max_length=max_length, targets=targets)
+            if objective.leaves_out:
+                encode = partial(_noting, encode, dropped[split])
+            encoded = _ahead(encode, _batches(file, objective))
+            for batch in _written(encoded, out / f"{split}.arrow"):
+                _check_ids(batch, vocabulary, base)
+                done += account.add(batch)
+                on_progress(Progress(done, total, note=split))
+            _check_dropped(split, dropped[split], file.metadata.num_rows, max_dropped, objective.leaves_out)
+            _check_truncation(split, account, max_length, max_truncated, positions)
+        accounts["train"].sequences = _pack(out / "train.arrow", objective, max_length)
+    seconds = time.perf_counter() - began
+    facts: dict[str, Any] = {"splits": {split: account.facts() for split, account in accounts.items()}}
+    if any(dropped.values()):
+        _write_dropped(out / DROPPED, dropped, objective.leaves_out)
+        facts["dropped"] = {split: {objective.leaves_out: len(ids)} for split, ids in dropped.items() if ids}
+    return Product(done, ("*.arrow", TARGETS), {**facts, "rows_per_second": round(done / seconds, 1)})
+
+
+def read_tokens(path: Path) -> pa.Table:
+    """The rows of an Arrow file that `tokenize` wrote, mapped into memory and not copied."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
+def dropped_ids(tokens: Path, split: str) -> set[str]:
+    """The ids of the split's rows that were left out of the tokens in the directory `tokens`."""
+    import pyarrow.compute as pc
+
+    if not (tokens / DROPPED).is_file():
+        return set()
+    table = read_tokens(tokens / DROPPED)
+    return set(table["id"].filter(pc.equal(table["split"], split)).to_pylist())
+
+
+def _noting(encode: Callable[[pa.Table], pa.Table], dropped: list[str], rows: pa.Table) -> pa.Table:
+    """The encoded rows; the ids of those that were left out are added to `dropped`."""
+    import pyarrow.compute as pc
+
+    encoded = encode(rows)
+    gone = pc.invert(pc.is_in(rows["id"], value_set=encoded["id"].combine_chunks()))
+    dropped.extend(rows["id"].filter(gone).to_pylist())
+    return encoded
+
+
+def _write_dropped(path: Path, dropped: Mapping[str, list[str]], reason: str) -> None:
+    import pyarrow as pa
+
+    rows = [(split, name, reason) for split, names in dropped.items() for name in sorted(names)]
+    columns = zip(*rows, strict=True)
+    table = pa.table([pa.array(column, pa.string()) for column in columns], names=["split", "id", "reason"])
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _batches(file: Any, objective: Objective) -> Iterator[pa.Table]:
+    """A Parquet file's rows in order, bounded by BATCH_ROWS and BATCH_BYTES, after one empty batch for the schema."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = ["id", *objective.columns]
+    yield file.schema_arrow.empty_table().select(columns)
+    for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+        rows = pa.Table.from_batches([batch])
+        size = sum(pc.fill_null(pc.binary_length(rows[name]), 0).to_numpy() for name in objective.columns)
+        starts = np.flatnonzero(np.diff(np.cumsum(size, dtype=np.int64) // BATCH_BYTES, prepend=-1))
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+            yield rows.slice(start, end - start)
+
+
+def _ahead(encode: Callable[[pa.Table], pa.Table], batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The encoded batches in order, two worked on at once: what Python does for one hides behind Rust in the other.
+
+    The first is done alone: it sets the tokenizer's state.
+    """
+    yield encode(next(batches))
+    with ThreadPoolExecutor(2) as pool:
+        ahead: deque[Future[pa.Table]] = deque()
+        for batch in batches:
+            ahead.append(pool.submit(encode, batch))
+            if len(ahead) > 2:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _written(batches: Iterator[pa.Table], path: Path) -> Iterator[pa.Table]:
+    """The batches, each after it was written to the Arrow IPC file at `path`."""
+    import pyarrow as pa
+
+    first = next(batches)
+    with pa.ipc.new_file(path, first.schema) as writer:
+        for batch in batches:
+            writer.write_table(batch)
+            yield batch
+
+
+def _pack(path: Path, objective: Objective, max_length: int) -> int:
+    """Put several training rows into one, where the objective does that; gives the number of rows in the file."""
+    import pyarrow as pa
+
+    tokens = read_tokens(path)
+    batches = objective.packed(tokens, max_length) if len(tokens) else None
+    if batches is None:
+        return len(tokens)
+    work, rows = path.with_suffix(".packed"), 0
+    first = next(batches)
+    with pa.ipc.new_file(work, first.schema) as writer:
+        for batch in chain([first], batches):
+            writer.write_table(batch)
+            rows += batch.num_rows
+    work.replace(path)
+    return rows
+
+
+def _limits(base: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """The most tokens of a row that the base model takes, and the size of its vocabulary."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=may_run(base)).get_text_config()
+    # Where there is no limit transformers writes 1e30 for a tokenizer, and -1 for XLNet.
+    positions = getattr(config, "max_position_embeddings", None) or -1
+    return int(min(tokenizer.model_max_length, positions if positions > 0 else 10**9)), int(config.vocab_size)
+
+
+def _check_ids(encoded: pa.Table, vocabulary: int, base: Path) -> None:
+    import pyarrow.compute as pc
+
+    highest = pc.max(pc.list_flatten(encoded["input_ids"])).as_py()
+    if highest is not None and highest >= vocabulary:
+        raise ModelError(
+            f"its tokenizer gives the id {highest}, its model has {vocabulary} embeddings",
+            where=str(base),
+            fix="The tokenizer must be the one the model was trained with, or the embeddings must be resized.",
+        )
+
+
+def _check_dropped(split: str, dropped: list[str], rows: int, max_dropped: float, reason: str) -> None:
+    if len(dropped) <= max_dropped * rows:
+        return
+    raise DataError(
+        f"{len(dropped)} of {rows} rows ({len(dropped) / rows:.1%}) are left out, {max_dropped:.1%} may be: {reason}."
+        f" Among them: {', '.join(sorted(dropped)[:5])}",
+        where=f"the {split} split",
+        fix="Raise tokenization.max_length, drop long rows with curation's filters, or raise tokenization.max_dropped.",
+    )
+
+
+def _check_truncation(split: str, account: Account, max_length: int, max_truncated: float, positions: int) -> None:
+    rows = sum(map(len, account.lengths))
+    targets = account.facts().get("truncated_targets", 0)
+    if targets > max_truncated * rows:
+        raise DataError(
+            f"{targets} of {rows} targets ({targets / rows:.1%}) are cut, {max_truncated:.1%} may be",
+            where=f"the {split} split",
+            fix="Raise objective.max_target_length, or allow more with tokenization.max_truncated.",
+        )
+    if account.truncated_rows <= max_truncated * rows:
+        return
+    enough = account.length_for(max_truncated)
+    longer = f"Set tokenization.max_length to {enough}" if enough <= positions else f"The base takes {positions} tokens"
+    examples = ", ".join(f"{name} ({length} tokens)" for length, name in account.longest)
+    raise DataError(
+        f"{account.truncated_rows} of {rows} rows ({account.truncated_rows / rows:.1%}) are longer than {max_length} "
+        f"tokens, {max_truncated:.1%} may be; {account.lost_tokens} tokens would be lost. The longest: {examples}",
+        where=f"the {split} split",
+        fix=f"{longer}; or allow more with tokenization.max_truncated, or drop long rows with curation's filters.",
+    )

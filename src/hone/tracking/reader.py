@@ -1,0 +1,325 @@
+"""Model versions that MLflow has: found by alias or number, their files, and the versions that they were tuned from.
+
+Imports nothing heavy for a SQLite store or a server, so that `hone plan` stays fast; MLflow is imported to fetch files
+from elsewhere, and for other databases.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import sqlite3
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from hone.errors import ConfigError, ModelError, ServiceError
+from hone.store.digests import digest_of
+from hone.tracking.client import answering, connect, sqlite_path
+
+SCHEME = "models:/"
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[1-9]\d*))")
+# Where a version's directory holds a transformers model: as Hone registers it, as mlflow.transformers does, or itself.
+_INSIDE = ("artifacts/model", "model", ".")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model version: where it came from, and its directory as MLflow names it."""
+
+    name: str
+    version: str
+    run_id: str
+    location: str
+    tags: Mapping[str, str]
+
+    @property
+    def uri(self) -> str:
+        """`models:/NAME/NUMBER`, which always means this version."""
+        return f"{SCHEME}{self.name}/{self.version}"
+
+
+def find(tracking_uri: str, uri: str) -> Version:
+    """The version that `models:/NAME@ALIAS` or `models:/NAME/NUMBER` names in the store at `tracking_uri`.
+
+    Raises ModelError where there is none, or the URI is of another form; ServiceError where MLflow does not answer.
+    """
+    parts = _URI.fullmatch(uri)
+    if parts is None:
+        raise ModelError("names no model version", where=uri, fix="Write models:/NAME@ALIAS or models:/NAME/NUMBER.")
+    with _registry(tracking_uri) as registry:
+        name = parts["name"]
+        number = parts["version"] or registry.aliased(name, parts["alias"])
+        found = registry.version(name, number) if number else None
+        if found is None or number is None:
+            raise ModelError(
+                "there is no such model version in MLflow", where=f"{uri} in {tracking_uri}", fix=registry.known(name)
+            )
+        if found["status"] != "READY":
+            raise ModelError(f"is {found['status']}", where=uri, fix="Register it again.")
+        location = _location(registry, str(found["source"]))
+    return Version(name, number, str(found["run_id"] or ""), location, found["tags"])
+
+
+def lineage(tracking_uri: str, uri: str) -> list[Version]:
+    """The version `uri` and those that it was tuned from, the last one first; what was deleted ends the chain."""
+    chain: list[Version] = []
+    while uri.startswith(SCHEME) and uri not in {version.uri for version in chain}:
+        try:
+            chain.append(find(tracking_uri, uri))
+        except ModelError:
+            break
+        uri = chain[-1].tags.get("hone.base_model", "")
+    return chain
+
+
+def directory(tracking_uri: str, version: Version, downloads: Path) -> Path:
+    """The directory of the version's transformers model: where MLflow keeps it, or fetched once into `downloads`.
+
+    Raises ModelError where there is none in it.
+    """
+    found = place(tracking_uri, version, downloads)
+    for inside in _INSIDE:
+        for config in ("config.json", "adapter_config.json"):
+            if (found / inside / config).is_file():
+                return found / inside
+    raise ModelError(
+        "holds no transformers model",
+        where=f"{version.uri} ({found})",
+        fix="Name a version that Hone or mlflow.transformers registered.",
+    )
+
+
+def place(tracking_uri: str, version: Version, downloads: Path, *, anew: bool = False) -> Path:
+    """The version's directory on this machine: where MLflow keeps it, or a copy fetched into `downloads`.
+
+    A copy that is there is taken, unless it is wanted `anew`. Raises ModelError where the files are gone or cannot be
+    fetched.
+    """
+    return _local(version.location) or _fetched(tracking_uri, version, downloads, anew)
+
+
+def _local(location: str) -> Path | None:
+    """The directory on this machine; None where the files are elsewhere."""
+    parts = urlsplit(location)
+    if parts.scheme not in ("", "file"):
+        return None
+    path = Path(urllib.parse.unquote(parts.path) if parts.scheme else location)
+    if not path.is_dir():
+        raise ModelError("its files are gone", where=str(path), fix="Register it again, or name another version.")
+    return path
+
+
+def _fetched(tracking_uri: str, version: Version, downloads: Path, anew: bool) -> Path:
+    place = downloads / f"{version.name}-{version.version}-{digest_of([tracking_uri, version.location])[:12]}"
+    if place.is_dir() and not anew:
+        return place
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    downloads.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=downloads, prefix=".fetching-") as scratch:
+        try:
+            with answering(tracking_uri):
+                made = Path(download_artifacts(version.location, dst_path=scratch, tracking_uri=tracking_uri))
+        except (MlflowException, ImportError) as fault:
+            raise ModelError(
+                f"its files cannot be fetched ({fault})",
+                where=f"{version.uri} ({version.location})",
+                fix="An S3 or other store wants its own package and credentials here, as MLflow's documentation says.",
+            ) from fault
+        with suppress(FileNotFoundError):  # whoever has files of the former copy open keeps them
+            place.rename(Path(scratch) / "former")
+        try:
+            made.rename(place)
+        except OSError:
+            if not place.is_dir():  # another process was first
+                shutil.copytree(made, place)
+    return place
+
+
+class _Registry(Protocol):
+    """What is asked of a store."""
+
+    def aliased(self, name: str, alias: str) -> str | None:
+        """The number of the version that an alias points to."""
+
+    def version(self, name: str, number: str) -> dict[str, Any] | None:
+        """`source`, `run_id`, `status` and `tags` of a version."""
+
+    def logged_model(self, model_id: str) -> str:
+        """Where a logged model lies."""
+
+    def run(self, run_id: str) -> str:
+        """Where a run's artifacts lie."""
+
+    def known(self, name: str) -> str:
+        """What there is in place of what was not found."""
+
+
+@contextmanager
+def _registry(tracking_uri: str) -> Iterator[_Registry]:
+    path = sqlite_path(tracking_uri)
+    if path is not None:
+        if not path.is_file():
+            raise ModelError("there is no MLflow store yet", where=str(path), fix="Register a model there first.")
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            yield _Tables(database)
+    elif urlsplit(tracking_uri).scheme in ("http", "https"):
+        yield _Server(tracking_uri)
+    else:
+        client = connect(tracking_uri)
+        with answering(tracking_uri):
+            yield _Client(client)
+
+
+def _location(registry: _Registry, source: str) -> str:
+    """The directory that a version's `source` means."""
+    if source.startswith(SCHEME):
+        return registry.logged_model(source.removeprefix(SCHEME))
+    if source.startswith("runs:/"):
+        run_id, _, inside = source.removeprefix("runs:/").partition("/")
+        return f"{registry.run(run_id).rstrip('/')}/{inside}"
+    return source
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The tables of a SQLite store, read."""
+
+    database: sqlite3.Connection
+
+    def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        return self.database.execute(query, values).fetchall()
+
+    def aliased(self, name: str, alias: str) -> str | None:
+        found = self._rows("select version from registered_model_aliases where name=? and alias=?", name, alias)
+        return str(found[0][0]) if found else None
+
+    def version(self, name: str, number: str) -> dict[str, Any] | None:
+        query = "select source, run_id, status from model_versions where name=? and version=? and current_stage!=?"
+        found = self._rows(query, name, number, "Deleted_Internal")
+        tags = self._rows("select key, value from model_version_tags where name=? and version=?", name, number)
+        return dict(zip(("source", "run_id", "status"), found[0], strict=True), tags=dict(tags)) if found else None
+
+    def logged_model(self, model_id: str) -> str:
+        found = self._rows("select artifact_location from logged_models where model_id=?", model_id)
+        return str(found[0][0]) if found else ""
+
+    def run(self, run_id: str) -> str:
+        return str(self._rows("select artifact_uri from runs where run_uuid=?", run_id)[0][0])
+
+    def known(self, name: str) -> str:
+        query = "select version from model_versions where name=? and current_stage!=? order by version"
+        numbers = [str(number) for (number,) in self._rows(query, name, "Deleted_Internal")]
+        aliases = self._rows("select alias, version from registered_model_aliases where name=?", name)
+        if not numbers:
+            return f"No version of {name} is registered there."
+        pointed = ", ".join(f"@{alias} (version {number})" for alias, number in aliases)
+        return f"There are version {', '.join(numbers)}" + (f", {pointed}." if pointed else ".")
+
+
+@dataclass(frozen=True)
+class _Server:
+    """An MLflow server, asked over HTTP."""
+
+    uri: str
+
+    def _ask(self, path: str, **query: str) -> dict[str, Any] | None:
+        """An answer of MLflow's REST API; None for what is not there."""
+        url = f"{self.uri.rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=_credentials()), timeout=10) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except urllib.error.HTTPError as fault:
+            if fault.code in (400, 404):
+                return None
+            if fault.code in (401, 403):
+                fix = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+                raise ConfigError("MLflow refused the credentials it was given", where=self.uri, fix=fix) from fault
+            raise ServiceError(f"MLflow answered {fault.code}", where=self.uri, fix="Look at its log.") from fault
+        except OSError as fault:
+            reason = getattr(fault, "reason", fault)
+            raise ServiceError(f"MLflow did not answer ({reason})", where=self.uri, fix="Start it.") from fault
+
+    def aliased(self, name: str, alias: str) -> str | None:
+        found = self._ask("registered-models/alias", name=name, alias=alias)
+        return str(found["model_version"]["version"]) if found else None
+
+    def version(self, name: str, number: str) -> dict[str, Any] | None:
+        found = self._ask("model-versions/get", name=name, version=number)
+        if not found:
+            return None
+        told: dict[str, Any] = {"run_id": "", "status": "READY"} | found["model_version"]
+        return told | {"tags": {tag["key"]: tag.get("value", "") for tag in told.get("tags", [])}}
+
+    def logged_model(self, model_id: str) -> str:
+        found = self._ask(f"logged-models/{model_id}")
+        return str(found["model"]["info"]["artifact_uri"]) if found else ""
+
+    def run(self, run_id: str) -> str:
+        found = self._ask("runs/get", run_id=run_id)
+        return str(found["run"]["info"]["artifact_uri"]) if found else ""
+
+    def known(self, name: str) -> str:
+        found = self._ask("registered-models/get", name=name)
+        if not found:
+            return f"No version of {name} is registered there."
+        aliases = [f"@{entry['alias']}" for entry in found["registered_model"].get("aliases", [])]
+        return f"Its aliases are {', '.join(aliases)}." if aliases else "It has no alias: name a version's number."
+
+
+@dataclass(frozen=True)
+class _Client:
+    """Another store, asked by MLflow's own client."""
+
+    client: Any
+
+    def aliased(self, name: str, alias: str) -> str | None:
+        found = self._or_none("get_model_version_by_alias", name, alias, field="version")
+        return str(found) if found else None
+
+    def version(self, name: str, number: str) -> dict[str, Any] | None:
+        fields = ("source", "run_id", "status", "tags")
+        found = {field: self._or_none("get_model_version", name, number, field=field) for field in fields}
+        return found if found["source"] else None
+
+    def logged_model(self, model_id: str) -> str:
+        return str(self.client.get_logged_model(model_id).artifact_location)
+
+    def run(self, run_id: str) -> str:
+        return str(self.client.get_run(run_id).info.artifact_uri)
+
+    def known(self, name: str) -> str:
+        found = self.client.search_model_versions(f"name='{name}'")
+        return f"There are {len(found)} versions of {name}."
+
+    def _or_none(self, call: str, *values: str, field: str) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return getattr(getattr(self.client, call)(*values), field)
+        except MlflowException as fault:
+            if fault.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+
+def _credentials() -> dict[str, str]:
+    """The header that MLflow's own client would send."""
+    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    if user:
+        return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}

@@ -1,0 +1,101 @@
+"""`hone predict`: a registered model's answers to every row of a file or a query."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hone_app.cli.orchestration import orchestrated
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hone.batch.request import Request
+    from hone.environment import Home
+
+EPILOG = """examples:
+  hone predict demo --input tickets.csv --output out.parquet --columns text=body
+  hone predict demo --input 'logs/*.jsonl.gz' --output scored/ --version 3
+  hone predict demo --input sqlite:///app.db --query 'select id, text from tickets order by id' --output out.parquet
+"""
+
+
+def add(commands: Any) -> None:
+    """Put `predict` among the commands."""
+    text = "a registered model's answers to every row of a file or a query, as Parquet"
+    sub = commands.add_parser(
+        "predict", help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sub.add_argument("model", metavar="MODEL", help="the registered model's name")
+    sub.add_argument(
+        "--input", nargs="+", required=True, metavar="IN", help="files, globs or URLs; or a database's URL"
+    )
+    sub.add_argument("--query", default="", help="the SELECT to ask the database")
+    sub.add_argument("--output", required=True, metavar="OUT", help="OUT.parquet, or a directory for part files")
+    sub.add_argument("--version", default="", help="a version's number or an alias (champion)")
+    sub.add_argument("--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="the input's names: text=body")
+    sub.add_argument("--source", nargs="+", default=[], metavar="OPTION=VALUE", help="the source's: encoding=latin-1")
+    sub.add_argument("--shard-rows", default="10000", help="rows that are kept and tried again together (10000)")
+    sub.add_argument("--unanswered", default="keep", help="rows without a prediction: keep them (default) or stop")
+    sub.add_argument("--prefix", default="", help="goes before the added columns' names")
+    sub.set_defaults(command=predict)
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Run the flow, and say where the output is."""
+    from hone.environment import home
+    from hone_app.cli.view import terminal
+
+    request, data, console = _request(arguments), home(), terminal()
+    account = _run(request, data, console)
+    unanswered = f", {account['unanswered']:,} of them without a prediction" if account["unanswered"] else ""
+    for name, value in (
+        ("predicted", f"{account['rows']:,} rows by {account['version']}{unanswered}"),
+        ("loading, asking", f"{account['seconds']:.1f} s, {account['rows_per_second']:,.1f} rows/s"),
+        ("output", request.output),
+    ):
+        console.print(f"{name:<15} {value}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    from pydantic import ValidationError
+
+    from hone.batch.request import Request
+    from hone.errors import ConfigError
+
+    options: dict[str, Any] = {"kind": "files", "paths": arguments.input}
+    if arguments.query:
+        options = {"kind": "sql", "url": arguments.input[0], "query": arguments.query}
+    tree = {
+        "model": arguments.model,
+        "source": options | _pairs("--source", arguments.source),
+        "columns": _pairs("--columns", arguments.columns),
+        **{name: getattr(arguments, name) for name in ("output", "version", "shard_rows", "unanswered", "prefix")},
+    }
+    try:
+        return Request.model_validate(tree)
+    except ValidationError as fault:
+        lines = [f"  {'.'.join(map(str, error['loc']))}: {error['msg']}" for error in fault.errors()]
+        raise ConfigError("cannot be run\n" + "\n".join(lines), where="hone predict", fix="See --help.") from None
+
+
+def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
+    from hone.errors import ConfigError
+
+    for pair in given:
+        if "=" not in pair[1:]:
+            raise ConfigError("is not of the form NAME=VALUE", where=f"{option} {pair}")
+    return {name: value for name, _, value in (pair.partition("=") for pair in given)}
+
+
+def _run(request: Request, data: Home, console: Console) -> dict[str, Any]:
+    """Run the flow."""
+    from hone_app.cli.view import watching
+
+    with watching(["read", "predict", "write"], console):
+        with orchestrated(data):
+            from flows.batch_predict import batch_predict
+        account: dict[str, Any] = batch_predict(**{name: getattr(request, name) for name in type(request).model_fields})
+    return account

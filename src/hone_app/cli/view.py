@@ -1,0 +1,201 @@
+"""What a run looks like in a terminal: a line for each stage while it goes on, a table when it is done."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hone.progress import Listener, Progress, listening
+from hone.store.artifact import Artifact
+
+PLAIN_SECONDS = 10.0
+MARKS = {"": " ", "started": "▶", "waiting": "…", "hit": "=", "done": "✓", "failed": "✗"}
+COLOURS = {"started": "cyan", "waiting": "yellow", "hit": "blue", "done": "green", "failed": "red"}
+
+
+def terminal() -> Console:
+    """Standard output, on which brackets are no markup: names, reasons and paths are the user's own."""
+    return Console(markup=False)
+
+
+@dataclass
+class Line:
+    """What is known of one stage."""
+
+    event: str = ""
+    since: float = 0.0
+    seconds: float = 0.0
+    progress: Progress | None = None
+    reasons: Sequence[str] = ()
+    artifact: Artifact | None = None
+
+    def hear(self, event: str, detail: object, now: float) -> None:
+        """Take in what happened to the stage."""
+        if isinstance(detail, Progress):
+            self.progress = detail
+            return
+        if event == "started":
+            self.since, self.reasons = now, detail if isinstance(detail, list) else ()
+        if event in ("done", "failed") and self.since:
+            self.seconds = now - self.since
+        if event in ("done", "hit") and self.event not in ("done", "hit"):
+            self.artifact = detail if isinstance(detail, Artifact) else None
+        if not (event == "hit" and self.event == "done"):
+            self.event = event
+
+    def text(self, now: float) -> str:
+        """The stage in a few words: how far, how fast, how long still; or what came out."""
+        if self.event == "hit":
+            return f"up to date{_counted(self.artifact)}"
+        if self.event == "done":
+            return f"{self.seconds:.1f} s{_counted(self.artifact)}"
+        if self.event == "waiting":
+            return "another run is making it; waiting for its result"
+        if self.event == "failed":
+            return f"failed after {self.seconds:.1f} s"
+        if self.event != "started":
+            return ""
+        progress, elapsed = self.progress, max(now - self.since, 1e-9)
+        if progress is None or not progress.done:
+            return progress.note if progress and progress.note else "; ".join(self.reasons[:3])
+        rate = progress.done / elapsed
+        words = [
+            f"{progress.done:,}/{progress.total:,} {progress.unit}"
+            if progress.total
+            else f"{progress.done:,} {progress.unit}"
+        ]
+        words.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+        if progress.total:
+            words.append(f"{_clock((progress.total - progress.done) / rate)} left")
+        words += [f"{name} {value:.3g}" for name, value in progress.figures.items()]
+        return " · ".join(words)
+
+
+@dataclass
+class Board:
+    """The lines of all stages, in order."""
+
+    lines: dict[str, Line] = field(default_factory=dict)
+
+    def render(self) -> Table:
+        """A grid: mark, stage, progress bar, words."""
+        grid = Table.grid(padding=(0, 1))
+        now = time.monotonic()
+        for name, line in self.lines.items():
+            colour = COLOURS.get(line.event, "bright_black")
+            running = line.event == "started" and line.progress is not None and line.progress.total
+            bar: Any = Text("")
+            if running and line.progress:
+                bar = ProgressBar(line.progress.total, line.progress.done, width=24)
+            grid.add_row(Text(MARKS[line.event], colour), Text(f"{name:<9}", colour), bar, Text(line.text(now)))
+        return grid
+
+
+@contextmanager
+def watching(stages: Sequence[str], console: Console) -> Iterator[None]:
+    """Show how the stages go on while the block runs: live on a terminal, in plain lines elsewhere."""
+    board = Board({stage: Line() for stage in stages})
+    if console.is_terminal:
+        # rich redraws in a thread of its own, four times a second.
+        with Live(console=console, get_renderable=board.render, refresh_per_second=4), listening(_hear(board)):
+            yield
+    else:
+        with listening(_print_plainly(board, console)):
+            yield
+
+
+def _hear(board: Board) -> Listener:
+    def hear(stage: str, event: str, detail: object) -> None:
+        board.lines[stage].hear(event, detail, time.monotonic())
+
+    return hear
+
+
+def _print_plainly(board: Board, console: Console) -> Listener:
+    printed = {"at": time.monotonic()}
+
+    def hear(stage: str, event: str, detail: object) -> None:
+        line, now = board.lines[stage], time.monotonic()
+        before = line.event
+        line.hear(event, detail, now)
+        if event == "progress" and now - printed["at"] < PLAIN_SECONDS:
+            return
+        if event != "progress" and line.event == before:
+            return
+        printed["at"] = now
+        console.print(f"{stage:<9} {line.text(now)}".rstrip(), highlight=False, soft_wrap=True)
+
+    return hear
+
+
+def outlook(console: Console, outlooks: Sequence[Any]) -> None:
+    """Print what each stage would do: hit, or miss with its reasons."""
+    grid = Table.grid(padding=(0, 2))
+    for look in outlooks:
+        word, colour = ("hit", "blue") if look.artifact else ("miss", "yellow")
+        if look.reasons and look.reasons[0].startswith("waits for"):
+            word, colour = "unsure", "bright_black"
+        what = str(look.artifact.path) if look.artifact else "\n".join(look.reasons)
+        grid.add_row(look.stage, Text(word, colour), Text(what, overflow="fold"))
+    console.print(grid)
+
+
+def summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str) -> None:
+    """Print the model against the baselines, the version, and where the report and the UIs are."""
+    metrics = json.loads((evaluated.path / "metrics.json").read_text("utf8"))
+    version = registered.facts()
+    console.print(_table(metrics))
+    for name, value in (
+        ("registered", f"{version['model']} version {version['version']}, alias {version['alias']}"),
+        ("report", registered.path / "report.html"),
+        ("open the UIs", ui),
+    ):
+        # A path that is broken at the end of a line cannot be opened.
+        console.print(f"{name:<13} {value}", soft_wrap=True, highlight=False)
+
+
+def _table(metrics: Mapping[str, Any]) -> Table:
+    """The figures that all systems have, and by how much the model is better."""
+    systems = metrics["systems"]
+    names = [name for name in systems["model"] if all(name in figures for figures in systems.values())]
+    share = {name: measure["share"] for name, measure in metrics["measures"].items()}
+    title = f"{metrics['rows']:,} test rows [{metrics['confidence']:.0%} interval]"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for name in (*names, "model is better by", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for system, figures in systems.items():
+        duel = metrics["comparisons"].get(system)
+        better = ["", ""]
+        if duel:
+            gained = _interval(duel | {"value": duel["difference"]}, share[duel["metric"]], "+")
+            better = [gained.replace("%", ""), f"{duel['p']:.3f}"]
+        table.add_row(system, *(_interval(figures[name], share[name]) for name in names), *better)
+    return table
+
+
+def _interval(figure: Mapping[str, float], share: bool, sign: str = "") -> str:
+    """`69.1% [63.9, 74.2]` for a share, `3.307 [3.25, 3.364]` for another number."""
+    if not share:
+        return "{:{sign}.4g} [{:.4g}, {:.4g}]".format(*(figure[name] for name in ("value", "low", "high")), sign=sign)
+    value, low, high = (100 * figure[name] for name in ("value", "low", "high"))
+    return f"{value:{sign}.1f}% [{low:.1f}, {high:.1f}]"
+
+
+def _counted(artifact: Artifact | None) -> str:
+    return f" · {artifact.rows:,} rows" if artifact else ""
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02d}"

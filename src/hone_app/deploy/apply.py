@@ -1,0 +1,97 @@
+"""Applies deployments/ of the working directory to a Prefect server: `python -m hone_app.deploy.apply [--gpu-slots N]`.
+
+In a process of its own, for the command line never imports Prefect. What is there already is brought up to date:
+
+- the work pool `hone`, whose runs are processes in the working directory;
+- the global concurrency limit `gpu`, made with HONE_GPU_SLOTS slots (1 where that is not set), and changed only
+  where a number is given here, so that what a person set in the UI stays;
+- the deployments of deployments/prefect.yaml, as `prefect deploy --all` does it;
+- the automations of deployments/automations/*.yaml, by their names (`hone_app.deploy.automations`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import (
+    GlobalConcurrencyLimitCreate,
+    GlobalConcurrencyLimitUpdate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
+from prefect.exceptions import ObjectNotFound
+from prefect.workers.process import ProcessWorker
+
+from hone.errors import HoneError
+from hone_app.deploy.automations import automate
+from hone_app.deploy.notifications import VARIABLE
+
+POOL = "hone"
+FOLDER = Path("deployments")
+FILE = FOLDER / "prefect.yaml"
+
+
+def main() -> int:
+    """Apply everything; the last line of output names the deployments."""
+    parser = argparse.ArgumentParser(description="Apply deployments/ to the Prefect server of the environment.")
+    parser.add_argument("--gpu-slots", type=int, help="how many trainings may run at once")
+    slots = parser.parse_args().gpu_slots
+    with get_client(sync_client=True) as client:
+        make_pool(client, Path.cwd())
+        make_slots(client, slots)
+        deploy()
+        try:
+            automate(client, FOLDER / "automations", os.environ.get(VARIABLE, ""))
+        except HoneError as fault:
+            raise SystemExit(str(fault)) from None
+        print(", ".join(entry["name"] for entry in yaml.safe_load(FILE.read_text("utf8"))["deployments"]))  # noqa: T201
+    return 0
+
+
+def make_pool(client: SyncPrefectClient, directory: Path) -> None:
+    """The process work pool, whose runs start in `directory`, where conf/ is. What a person set else is kept.
+
+    A pool of another type, such as kubernetes, is left as it is.
+    """
+    try:
+        pool = client.read_work_pool(POOL)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        pool = client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+    if pool.type != "process":
+        return
+    template = pool.base_job_template
+    place = template["variables"]["properties"]["working_dir"]
+    if place.get("default") != str(directory):
+        place["default"] = str(directory)
+        client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
+
+
+def make_slots(client: SyncPrefectClient, given: int | None) -> None:
+    """The limit that `train` takes a slot of."""
+    try:
+        client.read_global_concurrency_limit_by_name("gpu")
+    except ObjectNotFound:
+        count = given or int(os.environ.get("HONE_GPU_SLOTS", "1"))
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="gpu", limit=count))
+        return
+    if given:
+        client.update_global_concurrency_limit("gpu", GlobalConcurrencyLimitUpdate(limit=given))
+
+
+def deploy() -> None:
+    """All deployments of the file; raises SystemExit with what Prefect said where one is refused."""
+    command = [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

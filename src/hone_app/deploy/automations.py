@@ -1,0 +1,94 @@
+"""The automations of a folder, made on a Prefect server or brought up to date, by their names.
+
+A file is in the form of `prefect automation create --from-file`: one automation, a list, or a list under `automations`.
+In place of ids, which no file can know, `deployment: NAME` names a deployment, and `block: hone-notify` the place that
+HONE_NOTIFY_URL names (`hone_app.deploy.notifications`); automations that would write to it are removed where it names
+none. An automation that a person switched off stays off.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import yaml
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+from prefect.events.schemas.automations import AutomationCore
+
+from hone_app.deploy.notifications import BLOCK, block_id
+
+
+def automate(client: SyncPrefectClient, folder: Path, notify: str) -> list[str]:
+    """Apply every automation of the folder's files; the names of those that are there now."""
+    block = block_id(client, notify) if notify else None
+    applied = []
+    for file in sorted(folder.glob("*.yaml")):
+        for entry in _listed(yaml.safe_load(file.read_text("utf8"))):
+            if block is None and _notifies(entry):
+                _remove(client, entry["name"])
+                continue
+            _apply(client, AutomationCore.model_validate(_resolved(client, entry, file, block)))
+            applied.append(str(entry["name"]))
+    return applied
+
+
+def _listed(tree: Any) -> list[dict[str, Any]]:
+    found = tree.get("automations", [tree]) if isinstance(tree, dict) else tree
+    return list(found)
+
+
+def _notifies(entry: dict[str, Any]) -> bool:
+    return any(action.get("block") == BLOCK for action in entry["actions"])
+
+
+def _apply(client: SyncPrefectClient, wanted: AutomationCore) -> None:
+    known = client.read_automations_by_name(wanted.name)
+    if not known:
+        client.create_automation(wanted)
+    for automation in known:
+        kept = wanted.model_copy(update={"enabled": automation.enabled})
+        if _content(automation) != _content(kept):
+            client.update_automation(automation.id, kept)
+
+
+def _remove(client: SyncPrefectClient, name: str) -> None:
+    for automation in client.read_automations_by_name(name):
+        client.delete_automation(automation.id)
+
+
+def _resolved(client: SyncPrefectClient, entry: Any, file: Path, block: UUID | None) -> Any:
+    """The entry with ids in place of names."""
+    if isinstance(entry, list):
+        return [_resolved(client, item, file, block) for item in entry]
+    if not isinstance(entry, dict):
+        return entry
+    found = {name: _resolved(client, value, file, block) for name, value in entry.items()}
+    if isinstance(found.get("deployment"), str):
+        found["deployment_id"] = str(_deployment(client, found.pop("deployment"), file))
+    if found.get("block") == BLOCK:
+        found["block_document_id"] = str(block)
+        del found["block"]
+    return found
+
+
+def _deployment(client: SyncPrefectClient, name: str, file: Path) -> UUID:
+    wanted = DeploymentFilter(name=DeploymentFilterName(any_=[name]))
+    known = client.read_deployments(deployment_filter=wanted)
+    if len(known) != 1:
+        raise SystemExit(
+            f"{file}: there are {len(known)} deployments called {name}; it has to name one that is applied"
+        )
+    return known[0].id
+
+
+def _content(automation: AutomationCore) -> Any:
+    """What of an automation a file can say."""
+    return _without_ids(AutomationCore.model_validate(automation.model_dump()).model_dump(mode="json"))
+
+
+def _without_ids(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: _without_ids(value) for name, value in tree.items() if name != "id"}
+    return [_without_ids(item) for item in tree] if isinstance(tree, list) else tree

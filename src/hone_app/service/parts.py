@@ -1,0 +1,171 @@
+"""The parts of the service: what each is started with, for given settings, and what its clients need to know."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import sys
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from hone.environment import Home
+from hone.errors import ConfigError
+from hone_app.service import servers
+from hone_app.service.credentials import Credentials, credentials, write_private
+from hone_app.service.servers import Server
+
+LOOPBACK = "127.0.0.1"
+POOL = "hone"
+# The ports that each server's own documentation names.
+SERVERS = {"prefect": 4200, "mlflow": 5000}
+KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the service is started. A database is a postgresql:// URL, or '' for SQLite in the data folder."""
+
+    host: str = LOOPBACK
+    auth: bool = False
+    prefect_database: str = ""
+    mlflow_database: str = ""
+
+    @property
+    def near(self) -> str:
+        """The host by which processes on this machine reach it."""
+        return LOOPBACK if self.host == "0.0.0.0" else self.host
+
+    @property
+    def shown(self) -> str:
+        """The host by which people reach it."""
+        return socket.gethostname() if self.host == "0.0.0.0" else self.host
+
+    def check(self) -> None:
+        """Raise ConfigError for settings that cannot be or should not be."""
+        if not self.auth and not _loopback(self.host):
+            raise ConfigError(
+                "others could use the servers without a password",
+                where=f"--host {self.host}",
+                fix="Add --auth, or leave --host out: the servers are then reached from this machine alone.",
+            )
+        if self.auth and importlib.util.find_spec("flask_wtf") is None:
+            raise ConfigError("MLflow's part is not installed", where="--auth", fix="pip install 'mlflow[auth]'")
+        for name, url in (("prefect", self.prefect_database), ("mlflow", self.mlflow_database)):
+            if url and not url.startswith("postgresql://"):
+                raise ConfigError(
+                    "is no PostgreSQL URL",
+                    where=f"--{name}-database",
+                    fix="Write postgresql://USER:PASSWORD@HOST/NAME.",
+                )
+
+    def passwords(self) -> tuple[str, ...]:
+        """The databases' passwords, as they may stand in a log."""
+        found = [urllib.parse.urlsplit(url).password for url in (self.prefect_database, self.mlflow_database)]
+        return tuple(form for word in found if word for form in (word, urllib.parse.unquote(word)))
+
+
+def prefect(home: Home, settings: Settings) -> Server:
+    """The Prefect server."""
+    server = servers.prefect_server(home, settings.host, settings.shown)
+    environment = dict(server.environment)
+    if settings.prefect_database:
+        url = settings.prefect_database.replace("postgresql://", "postgresql+asyncpg://")
+        environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
+    if settings.auth:
+        auth = credentials(home.service).auth_string
+        environment |= {"PREFECT_SERVER_API_AUTH_STRING": auth, "PREFECT_API_AUTH_STRING": auth}
+    return Server("prefect", server.command, server.health, home.logs, environment, settings.passwords())
+
+
+def mlflow(home: Home, settings: Settings) -> Server:
+    """The MLflow server, on the store that runs without a server use too. Its files lie in the data folder."""
+    root = home.root / "mlflow"
+    store = settings.mlflow_database.replace("postgresql://", "postgresql+psycopg://")
+    command = [
+        *(sys.executable, "-P", "-m", "mlflow", "server", "--host", settings.host, "--port", "{port}"),
+        *("--workers", "1", "--default-artifact-root", str(root / "artifacts")),
+    ]
+    environment = {
+        # Not on the command line, where every user of the machine reads it.
+        "MLFLOW_BACKEND_STORE_URI": store or f"sqlite:///{root}/mlflow.db",
+        # 2 processes and 0.5 GB in place of 15 and 3.2 GB.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # As it comes, MLflow posts to public https addresses alone; ours is on this machine.
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        # Without one it takes a new key at each start, and cannot read what it kept.
+        KEY: os.environ.get(KEY) or credentials(home.service).mlflow_webhook_encryption,
+    }
+    if not _loopback(settings.host):
+        names = ("localhost", LOOPBACK, settings.host, settings.shown)
+        hosts = ",".join(form for name in dict.fromkeys(names) for form in (name, f"{name}:*"))
+        environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = os.environ.get("MLFLOW_SERVER_ALLOWED_HOSTS") or hosts
+    if settings.auth:
+        command += ["--app-name", "basic-auth"]
+        environment |= _basic_auth(home, store or f"sqlite:///{root}/users.db", credentials(home.service))
+    return Server("mlflow", command, "/health", home.logs, environment, settings.passwords())
+
+
+def _basic_auth(home: Home, database: str, known: Credentials) -> dict[str, str]:
+    settings = {
+        "default_permission": "READ",
+        # The file is no format string to us, but its reader takes % for one.
+        "database_uri": database.replace("%", "%%"),
+        "admin_username": known.client()["MLFLOW_TRACKING_USERNAME"],
+        "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
+        # A password is hashed anew for each request, unless it was right within these seconds.
+        "auth_cache_ttl_seconds": "60",
+    }
+    path = home.service / "mlflow-auth.ini"
+    write_private(path, "\n".join(("[mlflow]", *(f"{name} = {value}" for name, value in settings.items()), "")))
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": str(path),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": known.mlflow,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": known.mlflow_forms,
+    }
+
+
+def worker(home: Home, client: dict[str, str]) -> Server:
+    """The worker, whose runs are processes in the environment that it has itself."""
+    command = (
+        *(sys.executable, "-P", "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"),
+        *("--name", POOL, "--install-policy", "never"),
+    )
+    # Asked every 3 s for new runs, not every 10.
+    environment = {"PREFECT_LOGGING_EXTRA_LOGGERS": "hone", "PREFECT_WORKER_QUERY_SECONDS": "3"} | client
+    return Server("worker", command, "", home.logs, environment)
+
+
+def webhook(home: Home, client: dict[str, str]) -> Server:
+    """What MLflow's registry webhook posts to: on loopback, for both are on this machine, and on any port."""
+    command = (sys.executable, "-P", "-m", "hone_app.service.webhook", "--ready", str(told(home)))
+    known = credentials(home.service).mlflow_webhook
+    return Server("webhook", command, "", home.logs, {"HONE_WEBHOOK_SECRET": known} | client)
+
+
+def told(home: Home) -> Path:
+    """The file that the webhook's server writes when MLflow knows of it."""
+    return home.service / "webhook"
+
+
+def client_environment(settings: Settings, home: Home, url: Callable[[str], str]) -> dict[str, str]:
+    """The environment in which Prefect's and MLflow's clients find the servers and are let in."""
+    places = {
+        "PREFECT_HOME": str(home.prefect),
+        "PREFECT_API_URL": f"{url('prefect')}/api",
+        "MLFLOW_TRACKING_URI": url("mlflow"),
+    }
+    return places | (credentials(home.service).client() if settings.auth else {})
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,73 @@
+"""MLflow's registry webhook: what MLflow is asked to tell, and how a delivery is known to be MLflow's.
+
+A delivery is signed as https://mlflow.org/docs/latest/ml/webhooks says: HMAC-SHA256 over `ID.TIMESTAMP.BODY`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from hone.errors import ConfigError
+from hone.tracking.aliases import CHAMPION
+from hone.tracking.client import answering, connect, every
+
+NAME = "hone-watch-registry"
+EVENTS = ("model_version_alias.created", "model_version_alias.deleted")
+FRESH_SECONDS = 300
+
+
+def subscribe(tracking_uri: str, url: str, secret: str) -> None:
+    """Have MLflow post to `url` whenever an alias is set or deleted.
+
+    One that is there already is brought up to date; switched off in MLflow, it stays off. Raises ConfigError where
+    MLflow refuses the URL or cannot read the secrets it keeps, ServiceError where it does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = connect(tracking_uri)
+    try:
+        with answering(tracking_uri):
+            known = [webhook for webhook in every(client.list_webhooks) if webhook.name == NAME]
+    except MlflowException as fault:
+        raise ConfigError(
+            f"MLflow cannot list its webhooks ({fault})",
+            where=tracking_uri,
+            fix="Give its server the MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY that they were made with, or empty its table "
+            "`webhooks`.",
+        ) from fault
+    given: dict[str, Any] = {"url": url, "secret": secret, "events": list(EVENTS)}
+    try:
+        with answering(tracking_uri):
+            if known:
+                client.update_webhook(known[0].webhook_id, **given)
+            else:
+                client.create_webhook(NAME, description="Starts watch-registry when an alias moves.", **given)
+    except MlflowException as fault:
+        raise ConfigError(
+            f"MLflow does not post there ({fault})",
+            where=url,
+            fix="Start its server with MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https and "
+            "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true, or give a public https URL.",
+        ) from fault
+
+
+def signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
+    """Whether MLflow signed this delivery with `secret`, in the last five minutes."""
+    identity, timestamp = headers.get("x-mlflow-delivery-id", ""), headers.get("x-mlflow-timestamp", "")
+    content = b".".join((identity.encode(), timestamp.encode(), body))
+    digest = base64.b64encode(hmac.new(secret.encode(), content, hashlib.sha256).digest()).decode()
+    known = hmac.compare_digest(f"v1,{digest}".encode(), headers.get("x-mlflow-signature", "").encode())
+    return known and timestamp.isdigit() and abs(time.time() - int(timestamp)) <= FRESH_SECONDS
+
+
+def moved(body: bytes) -> str:
+    """The model whose champion was set or deleted; '' for a delivery about anything else."""
+    told = json.loads(body)
+    about = told["data"] if f"{told['entity']}.{told['action']}" in EVENTS else {}
+    return str(about["name"]) if about.get("alias") == CHAMPION else ""

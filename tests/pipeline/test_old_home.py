@@ -1,0 +1,120 @@
+"""A data folder that Hone 0.1.0 left, before its modules were moved, still serves: nothing in it names a module path.
+
+fixtures/home-0.1.0.tar.xz holds the store and the MLflow database (as SQL) of two runs on 200 rows of the small line;
+version 1 is the champion, version 2 the candidate. @HOME@ stands for the folder that it was made in.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hone.batch import answers, output, rows
+from hone.batch.request import Request, settle
+from hone.config.file import parse
+from hone.drift import monitor
+from hone.environment import Home
+from hone.pipeline.plan import plan
+from hone.promotion import promote
+from hone.promotion.journal import Journal
+from hone.tracking.aliases import aliases_of
+from hone.tracking.links import config_of, current
+from hone.tracking.reader import find
+from tests.small_line import topic_rows
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "home-0.1.0.tar.xz"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """The data folder, unpacked."""
+    root = tmp_path / "home"
+    with tarfile.open(FIXTURE) as archive:
+        archive.extractall(root, filter="data")
+    for manifest in root.glob("store/*/*/manifest.json"):
+        manifest.write_text(manifest.read_text("utf8").replace("@HOME@", str(root)), "utf8")
+    dump = root / "mlflow" / "mlflow.sql"
+    with sqlite3.connect(root / "mlflow" / "mlflow.db") as database:
+        database.executescript(dump.read_text("utf8").replace("@HOME@", str(root)))
+    monkeypatch.setenv("HONE_HOME", str(root))
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    return Home(root)
+
+
+def open_journal(home: Home) -> Journal:
+    return promote.open_journal(home.tracking_uri, "small")
+
+
+def config(home: Home, base: Path, csv: Path) -> dict[str, Any]:
+    """The configuration of version 2, with the base model and the rows where they are now."""
+    tree = config_of(home.tracking_uri, find(home.tracking_uri, "models:/small/2"))
+    tree["model"]["base"] = str(base)
+    tree["ingest"]["source"]["paths"] = [str(csv)]
+    return tree
+
+
+def test_the_plan_says_that_the_code_was_moved(home: Home, base_model: Path, tmp_path: Path) -> None:
+    csv = topic_rows(tmp_path / "rows.csv", 200)
+    outlooks = {look.stage: look for look in plan(parse(config(home, base_model, csv)), home)}
+    assert outlooks["ingest"].artifact is None
+    moved = [reason for reason in outlooks["ingest"].reasons if reason.startswith("the code of ingest was moved")]
+    assert len(moved) == 1, outlooks["ingest"].reasons
+    assert len(outlooks["ingest"].reasons) < 5
+    assert outlooks["curate"].reasons == ("waits for ingest",)
+
+
+def test_its_artifacts_are_whole(home: Home) -> None:
+    for stage in ("ingest", "curate", "validate", "tokenize", "train", "evaluate", "register"):
+        [*manifests] = home.store.manifests(stage)
+        assert manifests
+        for manifest in manifests:
+            artifact = home.store.find(stage, manifest["key"])
+            assert artifact is not None
+            assert home.store.verify(artifact) == []
+
+
+def test_a_version_is_promoted_and_rolled_back(home: Home) -> None:
+    journal = open_journal(home)
+    decision = promote.decide(journal, "2", downloads=home.downloads)
+    assert {"1", "2"} == {decision.champion, decision.version}
+    [accuracy] = [gate for gate in decision.gates if gate.name == "accuracy: better"]
+    assert accuracy.rows == "test"
+    promote.record(journal, decision)
+    promote.turn_down(journal, decision, "kim", "as good as the champion, not better")
+    assert aliases_of(journal.client, "small")["champion"] == "1"
+    again = promote.decide(journal, "2", downloads=home.downloads, policy="shadow")
+    assert again.policy == "shadow"
+    start = promote.standing(journal)
+    promote.move(journal, start, "2", action="promoted", who="kim", why="tried", figures={}, previous=start.champion)
+    assert aliases_of(journal.client, "small")["champion"] == "2"
+    back = promote.rollback(journal, who="kim", why="wrong on Mondays", downloads=home.downloads)
+    assert back.entry.to_version == "1"
+    assert aliases_of(journal.client, "small")["champion"] == "1"
+    entries = [record.entry.action for record in journal.records()]
+    assert entries == ["promoted", "refused", "promoted", "rolled back"]
+
+
+def test_a_champion_answers_batch_prediction(home: Home, tmp_path: Path) -> None:
+    csv = topic_rows(tmp_path / "new.csv", 40, seed=9)
+    asked = {"source": {"kind": "files", "paths": [str(csv)]}, "output": str(tmp_path / "out.parquet")}
+    batch = settle(Request.model_validate({"model": "small", **asked}), home)
+    taken = rows.read(batch, home)
+    output.commit(batch, taken, [answers.answer(batch, shard, home)[0] for shard in rows.shards(taken)], home)
+    predictions = pd.read_parquet(tmp_path / "out.parquet")
+    assert (predictions["prediction"] == pd.read_csv(csv)["topic"]).mean() > 0.9
+
+
+def test_a_champion_is_monitored(home: Home, base_model: Path, tmp_path: Path) -> None:
+    version = current(home.tracking_uri, "small")
+    assert version is not None
+    assert version.version == "1"
+    csv = topic_rows(tmp_path / "recent.csv", 150, seed=7)
+    own = parse(config(home, base_model, csv) | {"monitoring": {"min_rows": 50, "permutations": 199}})
+    verdict = monitor.check(version, own, own.ingest.source, home)
+    assert verdict.decision == "no drift", verdict.drifted
+    assert verdict.recent > 100

@@ -1,0 +1,94 @@
+"""The `hone` command: what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hone_app.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HONE_HOME", str(tmp_path / "hone"))
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "rows.csv").write_text("text,label\nfine bread,food\n")
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"name: mine\ningest: {{source: {{kind: files, paths: [{tmp_path}/rows.csv]}}}}\n"
+        f"model: {{base: {tmp_path}/model}}\n"
+    )
+    return path
+
+
+def test_the_schema_is_json_with_every_section(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert {"ingest", "curation", "validation", "model", "training", "evaluation"} <= schema["properties"].keys()
+    assert schema["additionalProperties"] is False
+
+
+def test_a_plan_names_every_stage(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(conf)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == "ingest curate validate tokenize train evaluate register".split()
+    assert lines[0].split(maxsplit=1)[1].strip() == "miss    no earlier result"
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "verify"])
+def test_a_fault_in_the_config_is_printed_and_ends_with_2(
+    command: str, conf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(conf), "training.learning_rat=1"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"hone: {conf}: 1 fault")
+    assert "did you mean learning_rate?" in err
+
+
+def test_missing_data_ends_with_3(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (conf.parent / "rows.csv").unlink()
+    assert main(["plan", str(conf)]) == 3
+    assert "rows.csv" in capsys.readouterr().err
+
+
+def test_verify_finds_a_changed_byte(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from hone.pipeline.stage import Job
+
+    from hone.config.file import load
+    from hone.environment import home
+    from hone.pipeline.run import run
+
+    made = run("ingest", Job(load(conf), {}, home()))
+    assert main(["verify", str(conf)]) == 0
+    assert "1 artifacts" in capsys.readouterr().out
+    rows = made.path / "rows.parquet"
+    rows.write_bytes(rows.read_bytes()[:-1] + b"!")
+    assert main(["verify", str(conf)]) == 7
+    assert str(rows) in capsys.readouterr().err
+
+
+def test_a_plan_imports_no_torch_and_no_server(conf: Path) -> None:
+    code = (
+        f"import sys; from hone_app.cli.main import main; main(['plan', {str(conf)!r}]);"
+        "print(sorted({'torch', 'transformers', 'mlflow', 'prefect', 'great_expectations'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
+    command = f"{sys.executable} -m hone_app.cli.main schema | head -c 20"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("{")

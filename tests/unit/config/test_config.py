@@ -1,0 +1,189 @@
+"""What a person sees who writes a configuration: defaults, and answers to mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hone.config.file import dump, load, parse
+from hone.config.sections import RunConfig
+from hone.errors import ConfigError
+from hone.objectives import OBJECTIVES
+from hone.parts.plugins import installed
+
+CONF = Path(__file__).parents[3] / "conf"
+
+MINIMAL = """
+name: mine
+ingest:
+  source: {kind: files, paths: [rows.csv]}
+model: {base: some/model}
+"""
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def faults(conf: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as fault:
+        load(conf, overrides)
+    return str(fault.value)
+
+
+def test_a_minimal_file_gets_every_default(conf: Path) -> None:
+    config = load(conf)
+    assert config.objective.kind == "text-classification"
+    assert [step.kind for step in config.curation.steps][:2] == ["normalize", "filters"]
+    assert config.method.kind == "full"
+
+
+def test_the_dump_of_a_config_is_the_same_config(conf: Path, tmp_path: Path) -> None:
+    config = load(conf)
+    again = tmp_path / "again.yaml"
+    again.write_text(dump(config))
+    assert load(again) == config
+
+
+def test_a_typo_is_answered_with_field_file_and_nearest_name(conf: Path) -> None:
+    message = faults(conf, "training.learning_rat=1e-4")
+    assert "training.learning_rat: no such field; did you mean learning_rate?" in message
+    assert str(conf) in message
+
+
+def test_all_faults_are_told_at_once(conf: Path) -> None:
+    message = faults(conf, "training.epochs=-1", "metod={kind: lora}", "ingest.source.path=[x]", "model.base=")
+    for part in ("4 faults", "training.epochs", "did you mean method?", "ingest.source.path:", "did you mean paths?"):
+        assert part in message
+    assert "model.base" in message
+
+
+def test_an_unknown_part_is_answered_with_the_nearest_kind(conf: Path) -> None:
+    assert "did you mean lora?" in faults(conf, "method={kind: lorra}")
+    assert "did you mean normalize?" in faults(conf, "curation.steps=[{kind: normalise}]")
+
+
+def test_a_fault_inside_a_step_names_it_as_a_person_would(conf: Path) -> None:
+    assert "curation.steps.0.min_char: no such field; did you mean min_chars?" in faults(
+        conf, "curation.steps=[{kind: filters, min_char: 3}]"
+    )
+
+
+def test_a_missing_field_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    path.write_text("name: x\ningest: {source: {kind: files}}\n")
+    message = faults(path)
+    assert "ingest.source.paths: is required" in message
+    assert "model: is required" in message
+
+
+def test_overrides_reach_values_lists_and_parts(conf: Path) -> None:
+    config = load(conf, ["training.learning_rate=3e-4", "curation.steps=[{kind: filters}, {kind: balance}]"])
+    assert config.training.learning_rate == 3e-4
+    conf.write_text(MINIMAL + "curation: {steps: [{kind: normalize}, {kind: filters}]}\n")
+    config = load(conf, ["curation.steps.filters.min_chars=7", "ingest.source.paths.0=other.csv"])
+    assert config.curation.steps[1].min_chars == 7
+    assert config.ingest.source.paths == ["other.csv"]
+
+
+def test_overrides_reach_the_steps_and_parts_that_a_file_leaves_at_their_defaults(conf: Path) -> None:
+    before, config = load(conf), load(conf, ["curation.steps.filters.min_chars=7"])
+    assert [step.kind for step in config.curation.steps] == [step.kind for step in before.curation.steps]
+    assert [step.min_chars for step in config.curation.steps if step.kind == "filters"] == [7]
+    assert load(conf).curation == before.curation
+    assert "method.rank: no such field" in faults(conf, "method.rank=4")
+    assert load(conf, ["method.kind=lora", "method.rank=4"]).method.rank == 4
+
+
+@pytest.mark.parametrize("override", ["training", "=3", "training.epochs.x=1", "curation.steps.9.x=1"])
+def test_an_override_of_the_wrong_form_is_named(conf: Path, override: str) -> None:
+    assert override in faults(conf, "curation.steps=[{kind: filters}]", "training.epochs=1", override)
+
+
+def test_a_missing_file_is_answered_with_the_nearest(conf: Path) -> None:
+    assert f"Did you mean {conf}?" in faults(conf.with_name("mien.yaml"))
+
+
+def test_a_key_that_stands_twice_is_a_fault(conf: Path) -> None:
+    conf.write_text(MINIMAL + "name: other\n")
+    assert "name stands twice" in faults(conf)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [", "\xff"])
+def test_what_is_no_configuration_is_refused(conf: Path, text: str) -> None:
+    conf.write_bytes(text.encode("latin1"))
+    assert str(conf) in faults(conf)
+
+
+@pytest.mark.parametrize("alias", ["latest", "v2", "Upper case"])
+def test_an_alias_that_mlflow_refuses_is_refused_here(conf: Path, alias: str) -> None:
+    assert "registration.alias" in faults(conf, f"registration.alias={alias}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{kind: sql, url: 'postgresql://ada:geheim@db/app', query: select 1}",
+        "{kind: sql, url: 'postgresql://ada@db/app?password=geheim', query: select 1}",
+        "{kind: files, paths: ['ftp://ada:geheim@host/rows.csv']}",
+    ],
+)
+def test_a_password_is_refused_and_not_repeated(conf: Path, source: str) -> None:
+    message = faults(conf, f"ingest.source={source}")
+    assert "holds a password: put it into the environment, and write ${NAME} here" in message
+    assert "geheim" not in message
+
+
+def test_a_password_of_the_environment_is_taken(conf: Path) -> None:
+    url = "postgresql://ada:${SECRET}@db/app?token=${TOKEN:-}"
+    config = load(conf, [f"ingest.source={{kind: sql, url: '{url}', query: select 1}}"])
+    assert config.ingest.source.url == url
+
+
+def test_every_field_of_every_section_is_described() -> None:
+    schema = RunConfig.model_json_schema()
+    sections = [schema, *schema["$defs"].values()]
+    missing = [
+        f"{section['title']}.{name}"
+        for section in sections
+        for name, field in section.get("properties", {}).items()
+        if not field.get("description") and not schema["$defs"].get(field.get("$ref", "")[8:], {}).get("description")
+    ]
+    assert missing == []
+    assert len(sections) > 15
+
+
+def test_every_shipped_config_loads_and_every_objective_has_one() -> None:
+    shipped = {file.stem: load(file) for file in sorted(CONF.rglob("*.yaml"))}
+    assert all(config.name == name for name, config in shipped.items())
+    assert {config.objective.kind for config in shipped.values()} >= set(OBJECTIVES) - set(installed("hone.objectives"))
+
+
+def test_a_config_survives_json_as_a_flow_parameter(conf: Path) -> None:
+    config = load(conf)
+    assert parse(json.loads(config.model_dump_json())) == config
+
+
+def test_loading_imports_nothing_heavy(conf: Path) -> None:
+    code = f"import sys; from pathlib import Path; from hone.config.file import load; load(Path({str(conf)!r}));"
+    heavy = {
+        "torch",
+        "transformers",
+        "mlflow",
+        "prefect",
+        "great_expectations",
+        "datasets",
+        "pandas",
+        "pyarrow",
+        "numpy",
+    }
+    code += f"print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,281 @@
+"""What a reader of the report sees."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hone.evaluation.report.report import render
+from hone.store.artifact import Artifact
+from tests.report_samples import HOSTILE, build, figure
+
+
+class Page(HTMLParser):
+    """The words of a page by section (the id of the section they stand in), its tags and their attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.sections: dict[str, str] = {"": ""}
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self._at, self._silent, self._open = "", False, []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        self._open.append(tag)
+        self._silent = tag in ("style", "script")
+        if tag == "section":
+            self._at = dict(attrs)["id"] or ""
+            self.sections[self._at] = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._silent = False
+        if tag == "section":
+            self._at = ""
+
+    def handle_data(self, data: str) -> None:
+        if not self._silent:
+            self.sections[self._at] = " ".join((self.sections[self._at] + " " + data).split())
+
+
+def page(tmp_path: Path, links: dict[str, str] | None = None, **sample: Any) -> Page:
+    return Page(render("demo", build(tmp_path / "store", **sample), links or {}))
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """A run of six classes that went well."""
+    return build(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def html(artifacts: dict[str, Artifact]) -> str:
+    return render("demo", artifacts, {})
+
+
+@pytest.fixture(scope="module")
+def plain(html: str) -> Page:
+    """The page of a run that went well."""
+    return Page(html)
+
+
+def paired(difference: float, half: float, p: float) -> dict[str, Any]:
+    return {"metric": "accuracy", "difference": difference, "low": difference - half, "high": difference + half, "p": p}
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "said"),
+    [
+        (paired(0.10, 0.04, 0.001), "Yes."),
+        (paired(0.02, 0.04, 0.4), "Not proven."),
+        (paired(0.10, 0.04, 0.2), "Not proven."),
+        (paired(-0.10, 0.04, 1.0), "No."),
+    ],
+)
+def test_says_first_whether_fine_tuning_was_worth_it(tmp_path: Path, neighbours: dict[str, Any], said: str) -> None:
+    comparisons = {"majority": paired(0.5, 0.05, 0.001), "neighbours": neighbours}
+    assert f"worth it? {said}" in page(tmp_path, change={"metrics": {"comparisons": comparisons}}).sections["verdict"]
+
+
+def test_a_verdict_without_baselines_claims_nothing(tmp_path: Path) -> None:
+    found = page(tmp_path, change={"metrics": {"comparisons": {}}})
+    assert "Nothing to compare with." in found.sections["verdict"]
+    assert "gained" not in found.sections["metrics"]
+
+
+def test_the_verdict_has_the_figure_its_interval_and_the_distance_to_the_better_baseline(tmp_path: Path) -> None:
+    systems = {
+        "model": {"accuracy": figure(0.694, 0.05)},
+        "majority": {"accuracy": figure(0.25, 0.02)},
+        "neighbours": {"accuracy": figure(0.593, 0.05)},
+    }
+    comparisons = {"majority": paired(0.444, 0.05, 0.0002), "neighbours": paired(0.101, 0.045, 0.0004)}
+    change = {"metrics": {"systems": systems, "comparisons": comparisons, "rows": 1_384}}
+    verdict = page(tmp_path, change=change).sections["verdict"]
+    assert "69.4% accuracy 64.4–74.4% at 95% confidence, 1,384 test rows" in verdict
+    assert "10.1 points better than the best of 2 baselines, nearest neighbours (59.3%)" in verdict
+    assert "between +5.6 and +14.6, p < 0.001" in verdict
+
+
+def test_a_figure_that_is_no_share_is_a_number_and_less_of_it_can_be_better(tmp_path: Path) -> None:
+    perplexity = {"value": 12.34, "low": 11.9, "high": 12.8}
+    change = {
+        "main_metric": "perplexity",
+        "measures": {"perplexity": {"title": "Perplexity", "lower": True, "share": False}},
+        "systems": {
+            "model": {"perplexity": perplexity},
+            "untuned": {"perplexity": {"value": 90, "low": 85, "high": 96}},
+        },
+        "comparisons": {
+            "untuned": {"metric": "perplexity", "difference": 77.66, "low": 73.2, "high": 83.1, "p": 0.001}
+        },
+        "per_class": {},
+        "confusion": None,
+        "calibration": None,
+        "slices": {},
+    }
+    found = page(tmp_path, change={"metrics": change}).sections
+    assert "Yes. 12.34 perplexity 11.9–12.8 at 95% confidence" in found["verdict"]
+    assert "77.66 better than the baseline, base model, untuned (90)" in found["verdict"]
+    assert "The baselines train no weights: the base model as it was." in found["verdict"]
+    assert "on which it erred most" in found["errors"] and "taken for" not in found["errors"]
+    assert "Perplexity lower is better" in found["metrics"]
+    assert "%" not in found["metrics"].replace("95%", "")
+
+
+def test_rows_with_nothing_to_learn_from_are_told(tmp_path: Path) -> None:
+    found = page(tmp_path, change={"tokenize": {"dropped": {"train": {"every label is masked": 3}}}})
+    assert "3 rows of train were left out: every label is masked." in found.sections["tokens"]
+
+
+def test_the_funnel_accounts_for_every_row_with_reasons_and_examples(plain: Page) -> None:
+    rows = plain.sections["rows"]
+    assert "1,800 of 38,112 rows were kept" in rows
+    assert "Ingest 38,100 of 38,112 rows stay 38,100 −12" in rows
+    assert "near-duplicate 2,542" in rows and "repeats numpy/core.py:410, similarity 0.91" in rows
+    assert "not valid UTF-8 9" in rows and "docs.csv:2" in rows and "docs.csv:3" not in rows
+    assert "training 1,440 validation 180 test 180" in rows
+
+
+def test_bars_of_the_funnel_have_the_rows_share_of_all_that_was_read(html: str) -> None:
+    kept = [float(width) for width in re.findall(r'class="kept" width="([\d.]+)%"', html)]
+    assert kept == pytest.approx([100 * n / 38_112 for n in (38_100, 38_100, 29_433, 13_020, 12_877, 1_800)], abs=1e-3)
+
+
+def test_failed_expectations_come_first_with_rows_that_failed(tmp_path: Path) -> None:
+    validation = page(tmp_path, failing=True).sections["validation"]
+    assert validation.startswith("Validation 1 of 17 checks failed. 2 rows were quarantined.")
+    assert validation.index("values do not match regex") < validation.index("Table row count")
+    assert "scipy/stats.py:12 · See also" in validation
+
+
+def test_quarantined_rows_are_a_step_of_the_funnel(tmp_path: Path, plain: Page) -> None:
+    rows = page(tmp_path, failing=True).sections["rows"]
+    assert "Quarantine 1,798 of 1,800 rows stay 1,798 −2 values do not match regex 2" in rows
+    assert "Quarantine" not in plain.sections["rows"]
+    assert plain.sections["validation"].startswith("Validation All 16 checks hold. Expectation")
+
+
+def test_bounds_that_differ_between_splits_stand_with_each_split(plain: Page) -> None:
+    validation = plain.sections["validation"]
+    assert "1,440 expected min 20 holds 180 expected min 5" in validation
+    assert "values in set expected the labels of train holds 6 labels holds 6 labels" in validation
+
+
+def test_text_from_the_data_is_shown_and_never_markup(tmp_path: Path) -> None:
+    html = render(HOSTILE, build(tmp_path, labels=[HOSTILE, "b"], failing=True), {HOSTILE: "https://x/?a=\"'><script>"})
+    found = Page(html)
+    assert HOSTILE in found.sections["errors"] and HOSTILE in found.sections["classes"]
+    assert "not English 513 " + HOSTILE in found.sections["rows"]
+    assert sum(tag == "script" for tag, _ in found.tags) == 1
+    assert not [attrs for tag, attrs in found.tags if tag == "img" or any(name.startswith("on") for name in attrs)]
+
+
+def test_nothing_is_fetched_from_anywhere(artifacts: dict[str, Artifact]) -> None:
+    html = render("demo", artifacts, {"MLflow run": "http://127.0.0.1:5000/#/runs/1"})
+    found = Page(html)
+    fetched = [attrs["src"] for _, attrs in found.tags if "src" in attrs]
+    fetched += [attrs["href"] for tag, attrs in found.tags if tag == "link"]
+    assert fetched == ["data:,"]
+    policy = next(attrs["content"] for _, attrs in found.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    assert not re.search(r"@import|url\(", html)
+
+
+def test_links_lead_where_they_say_and_no_link_is_a_script(artifacts: dict[str, Artifact]) -> None:
+    links = {"MLflow run": "http://h:5000/#/r/1", "Data Docs": "/data/index.html", "Odd": "javascript:alert(1)"}
+    found = Page(render("demo", artifacts, links))
+    assert [attrs["href"] for tag, attrs in found.tags if tag == "a" and attrs.get("rel")] == list(links.values())[:2]
+    assert "Odd: javascript:alert(1)" in found.sections[""]
+
+
+def test_without_optional_parts_there_are_no_empty_boxes(tmp_path: Path) -> None:
+    none = {"per_class": {}, "confusion": None, "calibration": None, "slices": {}, "worst": [], "merged": None}
+    speed = {"latency_ms": {}, "rows_per_second": None, "parts": {}, "slowest": ""}
+    found = page(tmp_path, steps=20, epochs=0, change={"metrics": none, "speed": speed})
+    gone = {"classes", "confusion", "calibration", "slices", "errors"}
+    assert not gone & set(found.sections)
+    targets = [attrs["href"] for tag, attrs in found.tags if tag == "a" and attrs["href"].startswith("#")]
+    assert {target[1:] for target in targets} == set(found.sections) - {""}
+    assert "Adapter" not in found.sections["training"] and "merged" not in found.sections["metrics"]
+    assert not [attrs for tag, attrs in found.tags if tag == "circle" and "point" in attrs.get("class", "")]
+
+
+def test_an_adapter_is_weighed_and_its_merge_is_told(tmp_path: Path) -> None:
+    found = page(tmp_path, adapter=True)
+    assert "Adapter 90 kB model 90 kB" in found.sections["training"]
+    assert "no score differs by more than 2.4e−7" in found.sections["metrics"]
+
+
+def test_the_loss_curve_has_its_steps_its_validation_points_and_its_best_one(plain: Page) -> None:
+    points = [attrs for tag, attrs in plain.tags if tag == "circle" and "point" in attrs.get("class", "").split()]
+    assert [float(point["cx"].rstrip("%")) for point in points] == pytest.approx([33.33, 66.67, 100])
+    assert [point["class"] for point in points] == ["point", "point", "point best"]
+    readout = next(json.loads(attrs["data-readout"]) for _, attrs in plain.tags if "data-readout" in attrs)
+    assert len(readout) == 135 and readout[-1][0] == 100 and readout[-1][1].startswith("step 135: training loss")
+
+
+def test_a_long_history_is_thinned_and_stays_small(tmp_path: Path) -> None:
+    html = render("demo", build(tmp_path, steps=20_000), {})
+    assert len(html) < 400_000
+    assert "20,000 steps" in Page(html).sections["training"]
+
+
+def test_few_classes_are_a_table_of_counts_and_many_a_picture_with_the_worst_pairs(tmp_path: Path, plain: Page) -> None:
+    assert sum(tag == "td" and attrs.get("class", "").split()[:1] == ["right"] for tag, attrs in plain.tags) == 6
+    many = page(tmp_path, labels=[f"class_{n}" for n in range(77)], test_rows=3_080)
+    assert sum(tag == "rect" and attrs.get("class") == "right" for tag, attrs in many.tags) == 77
+    assert "77 × 77 classes" in many.sections["confusion"]
+    assert re.search(r"The 10 most confused of \d+ pairs", many.sections["confusion"])
+
+
+def test_classes_stand_weakest_first(html: str) -> None:
+    table = html[html.index('id="classes"') : html.index('id="confusion"')]
+    f1 = [float(value) for value in re.findall(r'<td data-sort="([\d.]+)">', table)][2::3]
+    assert f1 == sorted(f1) and len(f1) == 6
+
+
+def test_a_class_without_test_rows_is_neither_weakest_nor_strongest(tmp_path: Path) -> None:
+    sure, unknown = figure(0.8, 0.1), {"value": 0.0, "low": 0.0, "high": 1.0}
+    per_class = {
+        "seen": {"precision": sure, "recall": sure, "f1": sure, "support": 9},
+        "unseen": {"precision": unknown, "recall": unknown, "f1": unknown, "support": 0},
+    }
+    classes = page(tmp_path, change={"metrics": {"per_class": per_class}}).sections["classes"]
+    assert "Strongest is seen (F1 80.0%), weakest seen (80.0%)" in classes
+    assert classes.endswith("unseen – 0 – – –")
+
+
+def test_says_what_most_of_an_answers_time_goes_to(plain: Page) -> None:
+    speed = plain.sections["speed"]
+    assert speed.startswith("Speed 412 rows a second in batches, most of the time for the model's forward pass.")
+
+
+def test_calibration_says_which_way_it_is_off(tmp_path: Path, plain: Page) -> None:
+    assert "too sure of itself" in plain.sections["calibration"]
+    bins = [{"low": 0.5, "high": 0.6, "confidence": 0.55, "accuracy": 0.8, "rows": 100}]
+    modest = page(tmp_path, change={"metrics": {"calibration": {"ece": 0.25, "bins": bins}}})
+    assert "off by 25.0% on average, too modest" in modest.sections["calibration"]
+
+
+def test_a_text_of_a_million_characters_is_cut_and_counted(tmp_path: Path) -> None:
+    worst = [{"id": "a:1", "text": "word " * 200_000, "label": "x", "predicted": "y", "confidence": 0.9, "source": "a"}]
+    html = render("demo", build(tmp_path, change={"metrics": {"worst": worst}}), {})
+    assert len(html) < 300_000
+    assert "more characters)" in Page(html).sections["errors"]
+
+
+def test_lineage_leads_from_the_model_back_to_the_source(artifacts: dict[str, Artifact], plain: Page) -> None:
+    lineage = plain.sections["lineage"]
+    for stage in ("ingest", "curate", "validate", "tokenize", "train"):
+        assert lineage.count(artifacts[stage].digest) == 2  # its own, and the next stage's input
+    assert "max_length: 64" in lineage and "pyarrow 21.0.0" in lineage
+
+
+def test_the_same_run_gives_the_same_bytes(artifacts: dict[str, Artifact], html: str) -> None:
+    assert render("demo", artifacts, {}) == html

@@ -1,0 +1,135 @@
+"""What moves each stage's key, and what a plan says before anything has run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hone.pipeline.plan import plan
+from hone.pipeline.stage import Job
+
+from hone.config.file import parse
+from hone.config.sections import RunConfig
+from hone.environment import Home
+from hone.errors import ConfigError, DataError
+from hone.pipeline.run import recipe, run, run_ahead
+from hone.pipeline.stages import STAGES
+from hone.store.artifact import Artifact
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    home = tmp_path / "model"
+    home.mkdir()
+    (home / "config.json").write_text("{}")
+    (home / "model.safetensors").write_bytes(b"weights")
+    return home
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\nfine bread,food\nfine rain,weather\n")
+    return path
+
+
+def configured(rows: Path, model: Path, **sections: Any) -> RunConfig:
+    ingest = {"source": {"kind": "files", "paths": [str(rows)]}}
+    return parse({"name": "x", "ingest": ingest, "model": {"base": str(model)}} | sections)
+
+
+def key(stage: str, config: RunConfig, home: Path) -> str:
+    inputs = {name: Artifact(name, "k", "/nowhere", f"digest of {name}", 1) for name in STAGES}
+    return recipe(stage, Job(config, inputs, Home(home))).key
+
+
+@pytest.mark.parametrize(
+    ("section", "moved"),
+    [
+        ({"curation": {"split": {"seed": 3}}}, {"curate"}),
+        ({"validation": {"min_rows": 3}}, {"validate"}),
+        ({"tokenization": {"max_length": 33}}, {"tokenize", "evaluate", "register"}),
+        ({"objective": {"kind": "text-classification", "label_smoothing": 0.1}}, {"train", "evaluate", "register"}),
+        ({"training": {"epochs": 1}}, {"train"}),
+        ({"method": {"kind": "lora"}}, {"train", "evaluate", "register"}),
+        ({"evaluation": {"worst": 3}}, {"evaluate"}),
+        ({"registration": {"alias": "other"}}, {"register"}),
+        ({"model": {"licence": "mit"}}, {"register"}),
+        ({"name": "y"}, {"register"}),
+    ],
+)
+def test_a_section_moves_the_keys_of_its_stages_alone(
+    section: dict[str, Any], moved: set[str], rows: Path, model: Path, tmp_path: Path
+) -> None:
+    before = configured(rows, model)
+    after = parse(before.model_dump() | section | {"model": {"base": str(model)} | section.get("model", {})})
+    assert {name for name in STAGES if key(name, before, tmp_path) != key(name, after, tmp_path)} == moved
+
+
+def test_data_counts_by_its_bytes_and_not_by_its_folder_or_time(rows: Path, model: Path, tmp_path: Path) -> None:
+    before = key("ingest", configured(rows, model), tmp_path)
+    moved = tmp_path / "elsewhere" / rows.name
+    moved.parent.mkdir()
+    shutil.copy(rows, moved)
+    assert key("ingest", configured(moved, model), tmp_path) == before
+    moved.write_text(moved.read_text() + "fine snow,weather\n")
+    assert key("ingest", configured(moved, model), tmp_path) != before
+
+
+def test_a_changed_base_model_moves_the_stages_that_use_it(rows: Path, model: Path, tmp_path: Path) -> None:
+    config = configured(rows, model)
+    before = {name: key(name, config, tmp_path) for name in STAGES}
+    (model / "model.safetensors").write_bytes(b"other weights")
+    moved = {name for name in STAGES if key(name, config, tmp_path) != before[name]}
+    assert moved == {"validate", "tokenize", "train", "evaluate"}
+
+
+def test_before_the_first_run_all_is_a_miss_or_waits(rows: Path, model: Path, tmp_path: Path) -> None:
+    outlooks = plan(configured(rows, model), Home(tmp_path))
+    assert [look.stage for look in outlooks] == [stage for stage in STAGES if stage != "base"]
+    assert outlooks[0].reasons == ("no earlier result",)
+    assert outlooks[1].reasons == ("waits for ingest",)
+    assert outlooks[-1].reasons == ("waits for train and evaluate",)
+    scratch = parse(configured(rows, model).model_dump() | {"model": {"scratch": {"architecture": "bert"}}})
+    validate = plan(scratch, Home(tmp_path))[3]
+    assert (validate.stage, validate.reasons) == ("validate", ("waits for curate and base",))
+
+
+def test_a_stage_that_ran_is_a_hit_and_its_change_has_a_reason(rows: Path, model: Path, tmp_path: Path) -> None:
+    home, config = Home(tmp_path / "home"), configured(rows, model)
+    made = run("ingest", Job(config, {}, home))
+    assert plan(config, home)[0].artifact == made
+    assert made.manifest()["recipe"]["inputs"].keys() == {"data"}
+    assert (made.path / "config.yaml").read_text().startswith("name: x\n")
+    rows.write_text(rows.read_text() + "fine snow,weather\n")
+    assert plan(config, home)[0].reasons == ("input data changed",)
+
+
+def test_the_first_stages_are_made_ahead_for_as_long_as_they_may(rows: Path, model: Path, tmp_path: Path) -> None:
+    home, config = Home(tmp_path / "home"), configured(rows, model)
+    run_ahead(config, home, lambda: False)
+    assert not plan(config, home)[0].artifact
+    answers = iter([True, False])
+    run_ahead(config, home, lambda: next(answers))
+    ahead = [bool(look.artifact) for look in plan(config, home)]
+    assert ahead == [True] + [False] * 6
+
+
+def test_a_fault_ends_what_is_made_ahead_and_is_left_to_the_run(rows: Path, model: Path, tmp_path: Path) -> None:
+    home, config = Home(tmp_path / "home"), configured(rows, model)
+    rows.unlink()
+    run_ahead(config, home, lambda: True)
+    assert not home.store.manifests("ingest")
+
+
+def test_a_missing_file_is_told_by_the_plan(rows: Path, model: Path, tmp_path: Path) -> None:
+    rows.unlink()
+    with pytest.raises(DataError, match=r"rows\.csv"):
+        plan(configured(rows, model), Home(tmp_path))
+
+
+def test_a_suite_that_is_not_there_is_told(rows: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no-suite\.yaml"):
+        key("validate", configured(rows, model, validation={"suite": "no-suite.yaml"}), tmp_path)

@@ -1,0 +1,232 @@
+"""The gates, on outcomes whose figures are known: better, not worse by more, and what may not fall."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from hone.config.sections import Guards, Promotion
+from hone.errors import ConfigError, ModelError
+from hone.evaluation.judging import metrics
+from hone.objectives.base import Objective
+from hone.objectives.multi_label import MultiLabelClassification
+from hone.objectives.regression import Regression
+from hone.objectives.text_classification import TextClassification
+from hone.promotion import gates
+from hone.promotion.contender import Contender, common_labels
+from hone.promotion.gates import CANDIDATE, CHAMPION, Match
+from hone.promotion.rows import Rows
+from hone.tracking.reader import Version
+
+LABELS = ["a", "b"]
+
+
+def contender(number: str, labels: list[str], objective: Objective | None = None) -> Contender:
+    version = Version("tiny", number, "run", "", {})
+    return Contender(version, objective or TextClassification(), {"labels": labels}, 8, None, None)  # type: ignore[arg-type]
+
+
+def match(ours: np.ndarray, theirs: np.ndarray, sure: float = 0.9, source: Any = "mail") -> Match:
+    """Both on rows of two classes in turns; `ours` and `theirs` say which rows each got right."""
+    n = len(ours)
+    right = np.arange(n) % 2
+    table = pa.table(
+        {
+            "id": [str(i) for i in range(n)],
+            "text": ["word " * (1 + i % 40) for i in range(n)],
+            "label": [LABELS[i] for i in right],
+            "source": [source] * n if isinstance(source, str) else list(source),
+        }
+    )
+    tokens = pa.table({"label": right})
+    objective = TextClassification()
+
+    def outcome(hits: np.ndarray, sure: float) -> Any:
+        said = np.where(hits, right, 1 - right)
+        scores = np.where(np.eye(2)[said] > 0, sure, 1 - sure)
+        return objective.outcome(tokens, {"scores": scores}, {"labels": LABELS})
+
+    outcomes = {CANDIDATE: outcome(ours, sure), CHAMPION: outcome(theirs, 0.9)}
+    draws = metrics.resample(n, 500, 1)
+    return Match(Rows("test", "digest", table), contender("2", LABELS), LABELS, outcomes, draws)
+
+
+def hits(n: int, share: float, seed: int = 0) -> np.ndarray:
+    found = np.zeros(n, bool)
+    found[np.random.default_rng(seed).permutation(n)[: round(share * n)]] = True
+    return found
+
+
+@pytest.mark.parametrize("test", ["bootstrap", "mcnemar"])
+def test_a_better_candidate_passes_and_an_equal_or_worse_one_does_not(test: Any) -> None:
+    settings = Promotion(test=test, resamples=500)
+    assert gates.better(match(hits(200, 0.95), hits(200, 0.8)), settings).passed
+    assert not gates.better(match(hits(200, 0.8), hits(200, 0.8)), settings).passed
+    worse = gates.better(match(hits(200, 0.8), hits(200, 0.95)), settings)
+    assert not worse.passed
+    assert worse.figure == pytest.approx(-0.15)
+
+
+def test_better_by_chance_is_not_better() -> None:
+    gate = gates.better(match(hits(60, 0.85, 1), hits(60, 0.833, 2)), Promotion(resamples=500))
+    assert gate.figure is not None and gate.figure > 0
+    assert not gate.passed
+
+
+def test_a_margin_lets_pass_what_is_not_much_worse() -> None:
+    # Two points worse, on the same rows.
+    theirs = hits(400, 0.9)
+    ours = theirs.copy()
+    ours[np.flatnonzero(theirs)[:8]] = False
+    assert not gates.better(match(ours, theirs), Promotion(resamples=500)).passed
+    assert gates.better(match(ours, theirs), Promotion(resamples=500, margin=0.05)).passed
+    assert not gates.better(match(ours, theirs), Promotion(resamples=500, margin=0.021)).passed
+
+
+def test_mcnemar_is_the_exact_binomial_test_of_the_rows_on_which_they_differ() -> None:
+    ours, theirs = np.ones(40, bool), np.ones(40, bool)
+    theirs[:9] = False
+    ours[9] = False
+    p, note = gates.mcnemar(match(ours, theirs))
+    assert p == pytest.approx(11 / 1024)  # 9 or 10 heads of 10
+    assert "9 rows right for the candidate alone, 1 for the champion alone" in note
+    assert gates.mcnemar(match(ours, ours))[0] == 1.0
+
+
+def test_mcnemar_refuses_a_metric_that_is_no_share_of_right_rows() -> None:
+    given = match(hits(40, 0.9), hits(40, 0.8))
+    broken = {name: np.ones_like(outcome.errors) for name, outcome in given.outcomes.items()}
+    outcomes = {
+        name: type(of)(of.statistics, of.answers, of.references, broken[name]) for name, of in given.outcomes.items()
+    }
+    with pytest.raises(ConfigError, match="Take the bootstrap"):
+        gates.mcnemar(Match(given.rows, given.candidate, LABELS, outcomes, given.draws))
+
+
+def test_a_slice_that_fell_for_certain_refuses_and_a_noisy_one_does_not() -> None:
+    n = 400
+    source = np.where(np.arange(n) < 100, "chat", "mail")
+    ours, theirs = np.ones(n, bool), hits(n, 0.8)
+    theirs[:100] = True
+    fallen = ours.copy()
+    fallen[:40] = False  # chat falls from 100% to 60%
+    guards = Guards(slice_fall=0.05)
+    [gate] = gates.slice_gates(match(fallen, theirs, source=source), guards, ["source"], 0.05)
+    assert not gate.passed and "chat" in gate.note
+    assert gates.better(match(fallen, theirs, source=source), Promotion(resamples=500)).passed  # all rows: better
+    noisy = ours.copy()
+    noisy[:8] = False  # 8 points down: more than 5, but not for certain
+    [gate] = gates.slice_gates(match(noisy, theirs, source=source), guards, ["source"], 0.05)
+    assert gate.passed and gate.figure == pytest.approx(0.08)
+    # A slice that the rows have no column for is none.
+    assert gates.slice_gates(match(ours, theirs), guards, ["nothing"], 0.05) == []
+
+
+def test_a_class_that_fell_for_certain_refuses() -> None:
+    n = 300
+    ours, theirs = np.ones(n, bool), hits(n, 0.9)
+    ours[1::4] = False  # half of class b is taken for a
+    [gate] = gates.class_gates(match(ours, theirs), Guards(class_fall=0.1), 0.05)
+    assert not gate.passed and "b" in gate.note
+    [gate] = gates.class_gates(match(theirs, theirs), Guards(class_fall=0.1), 0.05)
+    assert gate.passed
+
+
+def test_answers_that_are_much_too_sure_refuse() -> None:
+    right = hits(300, 0.9)
+    [gate] = gates.calibration_gates(match(right, right, sure=0.6), Guards(calibration=0.05), 0.05)
+    assert not gate.passed and gate.figure == pytest.approx(0.3, abs=0.01)
+    [gate] = gates.calibration_gates(match(right, right, sure=0.88), Guards(calibration=0.05), 0.05)
+    assert gate.passed
+
+
+class Clock:
+    """Time that passes only in a contender's answers."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def spent(self, seconds: float) -> Any:
+        """An `answer` that takes so long."""
+
+        def answer(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+            self.seconds += seconds
+            return [{} for _ in rows]
+
+        return answer
+
+
+@pytest.mark.parametrize(("slower", "passes"), [(1.0, True), (1.9, True), (2.1, False)])
+def test_a_candidate_that_answers_too_slowly_refuses(
+    slower: float, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", lambda: clock.seconds)
+    contenders = {CANDIDATE: contender("2", LABELS), CHAMPION: contender("1", LABELS)}
+    for name, seconds in ((CANDIDATE, 0.01 * slower), (CHAMPION, 0.01)):
+        object.__setattr__(contenders[name], "answer", clock.spent(seconds))
+    given = match(hits(60, 0.9), hits(60, 0.9)).rows
+    gate = gates.latency_gate(contenders, given, 2.0, 0.05, 1)
+    assert gate.passed is passes and gate.figure == pytest.approx(slower)
+
+
+def test_weights_that_are_too_many_refuse() -> None:
+    def of(inputs: int, dtype: torch.dtype = torch.float32) -> Contender:
+        return replace(contender("1", LABELS), model=torch.nn.Linear(inputs, 4, bias=False, dtype=dtype))
+
+    gate = gates.size_gate({CANDIDATE: of(17), CHAMPION: of(8)}, 2.0)
+    assert not gate.passed and gate.figure == 17 / 8 and "272 bytes" in gate.note
+    # Bytes, not numbers of weights: halves are half as large.
+    assert gates.size_gate({CANDIDATE: of(17, torch.float16), CHAMPION: of(8)}, 2.0).passed
+
+
+def test_a_guard_that_is_null_is_not_looked_at() -> None:
+    given, off = match(hits(40, 0.2), hits(40, 0.9)), Guards(slice_fall=None, class_fall=None, calibration=None)
+    assert gates.slice_gates(given, off, ["length"], 0.05) == []
+    assert gates.class_gates(given, off, 0.05) == []
+    assert gates.calibration_gates(given, off, 0.05) == []
+
+
+def test_labels_of_one_side_are_those_of_both_where_a_row_has_one() -> None:
+    rows = pa.table({"label": ["c", "a"]})
+    both = [contender("1", ["a", "b"]), contender("2", ["b", "d"])]
+    assert common_labels(both, [rows]) == ["a", "b", "c", "d"]
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    rows = pa.table({"label": ["a"]})
+    several = [contender(n, labels, MultiLabelClassification()) for n, labels in (("1", ["a"]), ("2", ["a", "z"]))]
+    with pytest.raises(ModelError, match=r"do not have the same labels \(z\)"):
+        common_labels(several, [rows])
+    with pytest.raises(ModelError, match="no comparison"):
+        common_labels([contender("1", ["a"]), contender("2", ["a"], Regression())], [rows])
+
+
+def test_mcnemar_takes_no_margin() -> None:
+    with pytest.raises(ValueError, match="mcnemar knows no margin"):
+        Promotion(test="mcnemar", margin=0.01)
+
+
+def test_the_settings_of_promotion_move_no_key_of_the_line() -> None:
+    from hone.config.file import parse
+    from hone.pipeline.stages import STAGES
+
+    tree = {"name": "a", "ingest": {"source": {"kind": "files", "paths": ["a.csv"]}}, "model": {"base": "b"}}
+    one, other = (parse(tree | {"promotion": promotion}) for promotion in ({}, {"level": 0.01, "policy": "auto"}))
+    assert one != other
+    for stage in STAGES.values():
+        assert stage.config(one) == stage.config(other)
+
+
+def test_without_a_champion_the_baselines_are_to_be_beaten() -> None:
+    compared = {"metric": "accuracy", "difference": 0.2, "low": 0.1, "high": 0.3}
+    report = {"comparisons": {"majority": {**compared, "p": 0.001}, "neighbours": {**compared, "p": 0.2}}}
+    found = gates.baseline_gates(report, 0.05)
+    assert [gate.passed for gate in found] == [True, False]
+    assert all("no champion yet" in gate.note for gate in found)
+    assert [gate.passed for gate in gates.baseline_gates({"comparisons": {}}, 0.05)] == [True]

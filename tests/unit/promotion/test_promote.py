@@ -1,0 +1,249 @@
+"""Two versions that the real line registered: compared, promoted, refused, rolled back, moved by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hone.errors import ChampionMoved, ConfigError, ModelError, PromotionError, PromotionRefused
+from hone.promotion import promote, reconcile
+from hone.promotion.champion import Standing, move, standing
+from hone.promotion.decision import Decision
+from hone.promotion.journal import Journal, faults
+from hone.tracking.aliases import aliases_of
+from tests.small_line import topic_rows
+from tests.tiny_versions import MODEL, Versions
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def journal(versions: Versions) -> Journal:
+    """That of the model, whose champion is its weak version 1."""
+    found = promote.open_journal(versions.uri, MODEL)
+    crown(found, "1")
+    return found
+
+
+def crown(journal: Journal, version: str, **more: Any) -> Any:
+    start = standing(journal)
+    given = {"action": "promoted", "who": "ada", "why": "", "figures": {}, "previous": start.champion}
+    moved = move(journal, start, version, **(given | more))
+    journal.progress(moved, "done")
+    return moved
+
+
+def decided(journal: Journal, tmp_path: Path, version: str = "2", **more: Any) -> Decision:
+    return promote.decide(journal, version, downloads=tmp_path / "downloads", **more)
+
+
+def champion(journal: Journal) -> str:
+    return aliases_of(journal.client, MODEL).get("champion", "")
+
+
+def actions(journal: Journal) -> list[str]:
+    return [kept.entry.action for kept in journal.records()]
+
+
+def test_the_better_one_passes_every_gate_and_is_recorded(journal: Journal, tmp_path: Path) -> None:
+    decision = decided(journal, tmp_path)
+    assert decision.passed, decision.reason
+    [judged] = decision.sets
+    assert (judged.rows, judged.left_out) == (100, 0)
+    assert judged.figures["candidate"]["accuracy"]["value"] > judged.figures["champion"]["accuracy"]["value"] + 0.3
+    names = {gate.name for gate in decision.gates}
+    assert {"accuracy: better", "slices by length", "F1 by class", "calibration", "latency p95, ratio"} <= names
+    place = promote.record(journal, decision)
+    tags = journal.client.get_model_version(MODEL, "2").tags
+    assert (tags["hone.promotion.outcome"], tags["hone.promotion.against"]) == ("passed", "1")
+    assert tags["hone.promotion.test_digest"] == judged.digest
+    assert len(json.loads(tags["hone.promotion.gates"])) == len(decision.gates)
+    html = Path(journal.client.download_artifacts(decision.run_id, place, str(tmp_path))).read_text()
+    assert "accuracy: better" in html and judged.digest in html
+    assert "http://" not in html.replace("http://www.w3.org", "")
+
+
+def test_the_worse_one_is_refused_and_the_champion_stays(journal: Journal, tmp_path: Path) -> None:
+    crown(journal, "2")
+    decision = decided(journal, tmp_path, "1")
+    assert not decision.passed
+    with pytest.raises(PromotionRefused, match="accuracy: better"):
+        promote.carry_out(journal, decision, who="bob", why="", downloads=tmp_path)
+    assert champion(journal) == "2"
+    last = journal.records()[-1].entry
+    assert (last.action, last.who, last.from_version, last.to_version) == ("refused", "bob", "2", "1")
+    assert last.figures["test/candidate/accuracy"] < last.figures["test/champion/accuracy"]
+    assert journal.client.get_model_version(MODEL, "1").tags["hone.promotion.outcome"] == "refused"
+
+
+def test_the_champion_is_no_candidate_and_what_is_not_there_is_named(journal: Journal, tmp_path: Path) -> None:
+    with pytest.raises(PromotionError, match="version 1 is the champion"):
+        decided(journal, tmp_path, "1")
+    with pytest.raises(ModelError, match="no such model version"):
+        decided(journal, tmp_path, "9")
+    with pytest.raises(ModelError, match=f"There are: {MODEL}"):
+        promote.open_journal(journal.client.tracking_uri, "nothing")
+    assert decided(journal, tmp_path, "").version == "2"  # the alias candidate
+
+
+def test_a_golden_set_is_judged_on_too_and_one_that_leaked_refuses(
+    journal: Journal, versions: Versions, tmp_path: Path
+) -> None:
+    fresh = topic_rows(tmp_path / "golden.csv", 60, seed=99, label="label")
+    decision = decided(journal, tmp_path, golden=str(fresh))
+    assert decision.passed, decision.reason
+    assert [judged.name for judged in decision.sets] == ["test", "golden"]
+    # One training row, in capitals and without its last word: nearly the same is the same.
+    lines = fresh.read_text().splitlines()
+    text = training_text(journal)
+    lines[1] = f"{text.upper()}!,{lines[1].rpartition(',')[2]}"
+    fresh.write_text("\n".join(lines) + "\n")
+    leaked = decided(journal, tmp_path, golden=str(fresh))
+    assert [gate.name for gate in leaked.refused] == ["leakage: rows that were trained on"]
+    assert leaked.refused[0].figure == 1
+    assert leaked.sets[1].digest != decision.sets[1].digest
+    with pytest.raises(ConfigError, match="there is no such file"):
+        decided(journal, tmp_path, golden=str(tmp_path / "nothing.csv"))
+
+
+def training_text(journal: Journal) -> str:
+    import pyarrow.parquet as pq
+
+    run_id = journal.client.get_model_version(MODEL, "2").run_id
+    return str(pq.read_table(journal.client.download_artifacts(run_id, "splits/train.parquet"))["text"][0].as_py())
+
+
+def test_rows_that_the_champion_was_trained_on_do_not_speak_for_it(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hone.promotion import rows
+
+    split_of = rows.split_of
+
+    def learned_the_test(client: Any, version: Any, split: str) -> Any:
+        table, digest = split_of(client, version, "test" if version.version == "1" and split == "train" else split)
+        return table.slice(0, 40) if version.version == "1" else table, digest
+
+    monkeypatch.setattr(rows, "split_of", learned_the_test)
+    [judged] = decided(journal, tmp_path).sets
+    assert (judged.rows, judged.left_out) == (60, 40)
+
+
+def test_shadow_decides_and_records_and_moves_nothing(journal: Journal, tmp_path: Path) -> None:
+    decision = decided(journal, tmp_path, policy="shadow")
+    assert decision.policy == "shadow"
+    promote.shadow(journal, decision, "bob")
+    assert champion(journal) == "1"
+    assert actions(journal) == ["promoted", "shadow"]
+    assert "would be promoted" in journal.records()[-1].entry.why
+
+
+def test_a_decision_is_void_once_another_was_promoted(journal: Journal, tmp_path: Path) -> None:
+    decision = decided(journal, tmp_path)
+    crown(journal, "2", who="eve")
+    crown(journal, "1", who="eve")
+    with pytest.raises(ChampionMoved, match="eve promoted"):
+        promote.move(journal, decision.start, "2", action="promoted", who="bob", why="", figures={}, previous="1")
+    assert champion(journal) == "1"
+
+
+@pytest.fixture
+def gone_after(versions: Versions) -> Iterator[Any]:
+    """`gone_after(step)` takes the files of version 2 away when a move has come to that step; they come back."""
+    from hone.tracking.reader import find
+
+    place = Path(find(versions.uri, f"models:/{MODEL}/2").location.removeprefix("file://"))
+    hidden = place.with_name(place.name + "-hidden")
+
+    def when(step: str) -> Any:
+        return lambda name: place.rename(hidden) if name == step else None
+
+    yield when
+    if hidden.exists():
+        hidden.rename(place)
+
+
+def test_a_version_that_does_not_answer_as_champion_is_put_back(
+    journal: Journal, tmp_path: Path, gone_after: Any
+) -> None:
+    decision = decided(journal, tmp_path)
+    with pytest.raises(PromotionRefused, match="was put back"):
+        promote.carry_out(journal, decision, who="bob", why="", downloads=tmp_path, between=gone_after("after"))
+    assert aliases_of(journal.client, MODEL) == {"candidate": "2", "champion": "1"}
+    assert actions(journal) == ["promoted", "promoted", "put back"]
+    assert "failed the serving test" in journal.records()[-1].entry.why
+    assert faults(journal.records()) == []
+
+
+def test_a_rollback_needs_a_former_champion(journal: Journal, tmp_path: Path) -> None:
+    with pytest.raises(PromotionError, match="no former champion"):
+        promote.rollback(journal, who="bob", why="", downloads=tmp_path)
+
+
+def test_a_move_by_hand_is_noticed_judged_and_left(journal: Journal, tmp_path: Path) -> None:
+    assert reconcile.reconcile(journal, downloads=tmp_path) == []
+    journal.client.set_registered_model_alias(MODEL, "champion", "2")
+    [kept] = reconcile.reconcile(journal, downloads=tmp_path)
+    assert (kept.entry.action, kept.entry.from_version, kept.entry.to_version) == ("moved by hand", "1", "2")
+    assert "all gates passed" in kept.entry.why
+    assert kept.entry.figures["test/candidate/accuracy"] > 0.9
+    assert aliases_of(journal.client, MODEL)["previous"] == "1"  # so that it can be rolled back
+    assert reconcile.reconcile(journal, downloads=tmp_path) == []
+    assert journal.client.get_model_version(MODEL, "2").tags["hone.promotion.outcome"] == "passed"
+
+
+def test_with_enforce_it_is_put_back_with_the_reason(journal: Journal, tmp_path: Path) -> None:
+    crown(journal, "2")
+    journal.client.set_registered_model_alias(MODEL, "champion", "1")
+    hand, back = reconcile.reconcile(journal, downloads=tmp_path, enforce=True)
+    assert champion(journal) == "2"
+    assert (hand.entry.action, back.entry.action) == ("moved by hand", "put back")
+    assert "enforce is on" in back.entry.why and "refused by test: accuracy" in back.entry.why
+    journal.client.delete_registered_model_alias(MODEL, "champion")
+    reconcile.reconcile(journal, downloads=tmp_path, enforce=True)
+    assert champion(journal) == "2"
+    assert [kept.entry.action for kept in reconcile.unannounced(journal)].count("put back") == 2
+
+
+def test_a_first_champion_that_was_set_by_hand_stays(versions: Versions, tmp_path: Path) -> None:
+    journal = promote.open_journal(versions.uri, MODEL)
+    journal.client.set_registered_model_alias(MODEL, "champion", "1")
+    assert reconcile.models_with_champion(versions.uri) == [MODEL]
+    [kept] = reconcile.reconcile(journal, downloads=tmp_path, enforce=True)
+    assert (kept.entry.from_version, kept.entry.to_version) == ("", "1")
+    assert champion(journal) == "1"
+
+
+def test_a_champion_that_another_team_made_is_not_ours(journal: Journal, tmp_path: Path) -> None:
+    journal.client.create_registered_model("theirs")
+    journal.client.create_model_version("theirs", source="/nowhere")
+    journal.client.set_registered_model_alias("theirs", "champion", "1")
+    uri = str(journal.client.tracking_uri)
+    assert reconcile.models_with_champion(uri) == [MODEL]
+    assert [reconcile.moved_by_hand(uri, model) for model in (MODEL, "theirs")] == [False, False]
+    # A version that Hone did not make, as the champion of a model of ours.
+    journal.client.create_model_version(MODEL, source="/nowhere")
+    journal.client.set_registered_model_alias(MODEL, "champion", "3")
+    assert reconcile.moved_by_hand(uri, MODEL)
+    [kept] = reconcile.reconcile(journal, downloads=tmp_path)
+    assert "the gates could not judge it" in kept.entry.why
+    assert not reconcile.moved_by_hand(uri, MODEL)
+
+
+def test_a_move_whose_serving_test_never_ended_is_tested(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "UNCONFIRMED", 0.0)
+    journal.progress(crown(journal, "2"), "moved")
+    assert reconcile.reconcile(journal, downloads=tmp_path) == []
+    assert journal.records()[-1].state == "done"
+    # One that does not answer: its files are not there.
+    journal.client.create_model_version(MODEL, source="/nowhere")
+    journal.progress(crown(journal, "3"), "moved")
+    [back] = reconcile.reconcile(journal, downloads=tmp_path)
+    assert (back.entry.action, champion(journal)) == ("put back", "2")
+    assert standing(journal) == Standing("2", "1", back.entry.number)

@@ -1,0 +1,250 @@
+"""The service without its servers: what is refused, what is ended, who may read the passwords."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import pytest
+from cryptography.fernet import Fernet
+
+from hone.environment import Home
+from hone.errors import ConfigError, ServiceError
+from hone_app.service import processes, servers
+from hone_app.service import up as service
+from hone_app.service.credentials import credentials
+from hone_app.service.parts import Settings, client_environment, mlflow, prefect, webhook, worker
+from hone_app.service.processes import Process
+from hone_app.service.servers import Server
+from hone_app.service.up import Record, check_stores, choose_ports, down, join, up, write
+
+# Starts a child that lives on when its parent is killed.
+PARENT = (
+    "import subprocess, sys, time; subprocess.Popen(['sleep', '1000']); print('started', flush=True); time.sleep(1000)"
+)
+
+
+def begun(mark: str, log: Path) -> Process:
+    """A process with a child, both carrying the mark."""
+    process, _ = processes.start([sys.executable, "-c", PARENT], os.environ, log, log.parent, mark)
+    while not log.read_text():
+        pass
+    return process
+
+
+def test_all_that_carries_the_mark_is_ended_and_nothing_else(tmp_path: Path) -> None:
+    ours, theirs = begun("ours/worker", tmp_path / "a"), begun("theirs/worker", tmp_path / "b")
+    try:
+        assert [len(processes.marked(mark)) for mark in ("ours/worker", "theirs/worker")] == [2, 2]
+        psutil.Process(ours.pid).kill()  # its child is an orphan, and still ours
+        assert processes.end("ours/worker", ours) == 1
+        assert [len(processes.marked(mark)) for mark in ("ours/worker", "theirs/worker")] == [0, 2]
+    finally:
+        assert processes.end("theirs/worker", theirs) == 2
+        assert processes.marked("theirs/worker") == []
+
+
+def test_the_worker_is_ended_after_its_runs(tmp_path: Path) -> None:
+    script = """
+import signal, subprocess, sys, time
+RUN = '''
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('run ended', flush=True)))
+print('started', flush=True)
+time.sleep(1000)
+'''
+run = subprocess.Popen([sys.executable, '-c', RUN])
+signal.signal(signal.SIGTERM, lambda *_: (run.kill(), sys.exit()))
+time.sleep(1000)
+"""
+    log = tmp_path / "log"
+    worker, _ = processes.start([sys.executable, "-c", script], os.environ, log, tmp_path, "w")
+    while "started" not in log.read_text():
+        pass
+    assert processes.end("w", worker) == 2
+    assert log.read_text().splitlines() == ["started", "run ended"]
+
+
+def test_an_id_that_came_to_another_program_is_not_ended(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as innocent:
+        reused = Process(innocent.pid, psutil.Process(innocent.pid).create_time() - 60)
+        assert not reused.alive
+        home = Home(tmp_path)
+        write(home, Record("of-old", ports={"prefect": 1, "mlflow": 2}, parts={"worker": reused}))
+        said: list[str] = []
+        down(home, said.append)
+        assert said == ["nothing runs"]
+        assert innocent.poll() is None
+        innocent.kill()
+
+
+def test_where_nothing_was_started_nothing_is_ended(tmp_path: Path) -> None:
+    said: list[str] = []
+    down(Home(tmp_path), said.append)
+    assert said == ["nothing runs"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_with_a_server_of_its_own_is_not_given_a_second_one(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.servers.mkdir()
+    with (home.servers / "prefect.users").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        with pytest.raises(ServiceError, match="has its own Prefect server"):
+            up(home, {}, tmp_path, None, print)
+    assert not (home.root / "logs").exists()
+
+
+def test_a_port_that_another_program_has_is_left_to_it() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert servers.bindable("127.0.0.1", port) == 0
+    assert servers.bindable("127.0.0.1", port) == port
+
+
+def test_ports_are_as_they_were_unless_another_program_has_one() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        taken, free = other.getsockname()[1], servers.bindable("127.0.0.1", 0)
+    before = Record("x", ports={"prefect": taken, "mlflow": free})
+    assert choose_ports(before, ("prefect", "mlflow")) == before.ports
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", taken))
+        other.listen()
+        now = choose_ports(before, ("prefect", "mlflow"))
+    assert now["mlflow"] == free
+    assert now["prefect"] not in (taken, free)
+
+
+def test_who_loses_the_race_for_a_port_takes_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, chosen, others = Home(tmp_path), [], []
+
+    def choose_and_lose(record: Record, dead: Sequence[str]) -> dict[str, int]:
+        """The ports, the first of which another program takes before the server has."""
+        chosen.append(choose_ports(record, dead))
+        if len(chosen) == 1:
+            others.append(socket.create_server(("127.0.0.1", chosen[0]["prefect"])))
+        return chosen[-1]
+
+    def files(name: str) -> Server:
+        command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "{port}"]
+        return Server(name, command, "/", home.logs)
+
+    monkeypatch.setattr(service, "choose_ports", choose_and_lose)
+    monkeypatch.setattr(service, "prefect", lambda *_: files("prefect"))
+    monkeypatch.setattr(service, "mlflow", lambda *_: files("mlflow"))
+    # No database is made ready for an MLflow that keeps none here.
+    begun = Record("race", settings=Settings(mlflow_database="postgresql://none"))
+    home.servers.mkdir()
+    started: list[str] = []
+    try:
+        record = service._start_servers(home, begun, tmp_path, started)
+        assert [record.alive(part) for part in ("prefect", "mlflow")] == [True, True]
+        assert record.ports == chosen[1]
+        assert chosen[1]["prefect"] not in (chosen[0]["prefect"], 0)
+        assert chosen[1]["mlflow"] == chosen[0]["mlflow"]
+    finally:
+        for part in ("prefect", "mlflow"):
+            processes.end(begun.mark(part))
+        others[0].close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(host="0.0.0.0"), "without a password"),
+        (Settings(host="192.168.1.7"), "without a password"),
+        (Settings(host="gpu.example"), "without a password"),
+        (Settings(prefect_database="mysql://hone@db/prefect"), "no PostgreSQL URL"),
+        (Settings(mlflow_database="sqlite:///mlflow.db"), "no PostgreSQL URL"),
+    ],
+)
+def test_what_is_open_to_others_or_cannot_be_is_refused(settings: Settings, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings.check()
+
+
+def test_loopback_and_passwords_are_let_through() -> None:
+    for settings in (Settings(), Settings(host="localhost"), Settings(host="::1"), Settings(host="0.0.0.0", auth=True)):
+        settings.check()
+
+
+def test_passwords_are_random_kept_and_for_this_user_alone(tmp_path: Path) -> None:
+    one, other = credentials(tmp_path / "a"), credentials(tmp_path / "b")
+    assert len({one.prefect, one.mlflow, one.mlflow_forms, other.prefect}) == 4
+    assert credentials(tmp_path / "a") == one
+    file = tmp_path / "a" / "secrets.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    # Those of an older Hone stay, and what it did not know is added.
+    file.write_text(json.dumps({name: getattr(one, name) for name in ("prefect", "mlflow", "mlflow_forms")}))
+    now = credentials(tmp_path / "a")
+    assert (now.prefect, now.mlflow, now.mlflow_forms) == (one.prefect, one.mlflow, one.mlflow_forms)
+    assert now.mlflow_webhook not in ("", one.mlflow_webhook)
+    assert credentials(tmp_path / "a") == now
+    Fernet(now.mlflow_webhook_encryption)  # raises for what is no key
+
+
+def test_no_secret_stands_on_a_command_line(tmp_path: Path) -> None:
+    settings = Settings(
+        auth=True,
+        prefect_database="postgresql://hone:geheim@db/prefect",
+        mlflow_database="postgresql://hone:geheim@db/m",
+    )
+    known = credentials(tmp_path / "service")
+    home = Home(tmp_path)
+    client = client_environment(settings, home, lambda part: part)
+    databases = [prefect(home, settings), mlflow(home, settings)]
+    for server in (*databases, worker(home, client), webhook(home, client)):
+        line = " ".join(server.command)
+        assert not [secret for secret in ("geheim", *asdict(known).values()) if secret in line]
+    assert [server.hidden for server in databases] == [("geheim",) * 4] * 2
+    for file in (tmp_path / "service").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_processes_find_the_service_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME"):
+        os.environ.pop(name, None)
+    home, me = Home(tmp_path), psutil.Process()
+    here = Process(me.pid, me.create_time())
+    gone = Process(me.pid, me.create_time() - 1)
+    record = Record("x", Settings(auth=True), {"prefect": 4200, "mlflow": 5000}, {"prefect": here, "mlflow": gone})
+    join(home)
+    write(home, record)
+    join(home)
+    assert "PREFECT_API_URL" not in os.environ
+    write(home, Record(record.name, record.settings, record.ports, {"prefect": here, "mlflow": here}))
+    os.environ["MLFLOW_TRACKING_URI"] = "http://mlflow.example"
+    join(home)
+    assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
+    assert os.environ["PREFECT_API_AUTH_STRING"] == credentials(home.service).auth_string
+    # Another server is not shown the passwords of this one.
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://mlflow.example"
+    assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
+
+
+def test_records_in_postgresql_are_not_parted_from_by_a_run_without_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    check_stores(Home(tmp_path))
+    monkeypatch.setenv("HONE_MLFLOW_DATABASE", "postgresql://hone:geheim@db/mlflow")
+    with pytest.raises(ServiceError, match="hone up") as fault:
+        check_stores(Home(tmp_path))
+    assert "geheim" not in str(fault.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example")
+    check_stores(Home(tmp_path))

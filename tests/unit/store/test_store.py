@@ -1,0 +1,188 @@
+"""The store: what is committed is whole, what is whole is found again, and two never make the same thing."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hone.errors import StoreError
+from hone.store.artifact import Product
+from hone.store.digests import DigestMemo, file_digest
+from hone.store.recipe import Recipe
+from hone.store.store import Store
+
+RECIPE = Recipe("curate", {"curation": {"min": 1}}, {"rows": "abc"}, {"src/hone/x.py": "1"}, {"python": "3.11"})
+PRODUCT = Product(rows=2, content=("rows.txt",), facts={"kept": 2})
+
+
+def write_rows(out: Path) -> Product:
+    (out / "rows.txt").write_text("one\ntwo\n")
+    (out / "log.txt").write_text(str(os.getpid()))
+    return PRODUCT
+
+
+def never(out: Path) -> Product:
+    raise AssertionError(f"made again in {out}")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_what_was_made_is_found_and_not_made_again(store: Store) -> None:
+    made, hit = store.obtain(RECIPE, write_rows, name="mine", config="name: mine\n")
+    assert not hit
+    assert store.obtain(RECIPE, never) == (made, True)
+    assert made.facts() == {"kept": 2}
+    assert (made.path / "config.yaml").read_text() == "name: mine\n"
+    assert made.manifest()["name"] == "mine"
+
+
+def test_the_digest_is_of_the_content_and_not_of_how_it_came_about(store: Store) -> None:
+    one, _ = store.obtain(RECIPE, write_rows)
+    other, _ = store.obtain(Recipe("curate", {"curation": {"min": 2}}, {}, {}, {}), write_rows)
+    assert one.key != other.key
+    assert one.digest == other.digest
+
+
+def test_a_failed_stage_leaves_nothing_that_looks_finished(store: Store) -> None:
+    def fail(out: Path) -> Product:
+        write_rows(out)
+        raise ValueError("half-way")
+
+    with pytest.raises(ValueError, match="half-way"):
+        store.obtain(RECIPE, fail)
+    assert store.find("curate", RECIPE.key) is None
+    assert not store.work_directory("curate", RECIPE.key).exists()
+
+
+def test_a_resumable_stage_gets_its_work_directory_back(store: Store) -> None:
+    def fail(out: Path) -> Product:
+        (out / "checkpoint").write_text("step 5")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.obtain(RECIPE, fail, resumable=True)
+
+    def resume(out: Path) -> Product:
+        assert (out / "checkpoint").read_text() == "step 5"
+        return write_rows(out)
+
+    assert store.obtain(RECIPE, resume, resumable=True)[1] is False
+
+
+@pytest.mark.parametrize("harm", ["delete the directory", "delete a file", "cut a file"])
+def test_an_artifact_damaged_by_hand_is_made_again(store: Store, harm: str) -> None:
+    made, _ = store.obtain(RECIPE, write_rows)
+    rows = made.path / "rows.txt"
+    if harm == "delete the directory":
+        subprocess.run(["rm", "-r", str(made.path)], check=True)
+    elif harm == "delete a file":
+        rows.unlink()
+    else:
+        rows.write_text("one\n")
+    again, hit = store.obtain(RECIPE, write_rows)
+    assert not hit
+    assert again.digest == made.digest
+    assert rows.read_text() == "one\ntwo\n"
+
+
+def test_verify_reads_the_bytes(store: Store) -> None:
+    made, _ = store.obtain(RECIPE, write_rows)
+    assert store.verify(made) == []
+    (made.path / "rows.txt").write_text("one\nTWO\n")
+    assert store.find("curate", made.key) == made
+    assert [fault for fault in store.verify(made) if "rows.txt" in fault]
+
+
+def test_a_product_without_content_is_refused(store: Store) -> None:
+    with pytest.raises(StoreError, match="wrote nothing"):
+        store.obtain(RECIPE, lambda out: Product(0, ("rows.parquet",)))
+
+
+def test_a_full_disk_is_one_clear_error_and_loses_nothing(store: Store) -> None:
+    made, _ = store.obtain(RECIPE, write_rows)
+
+    def fill(out: Path) -> Product:
+        write_rows(out)
+        with open("/dev/full", "w") as full:  # noqa: PTH123
+            full.write("x" * 100_000)
+        return PRODUCT
+
+    other = Recipe("curate", {}, {}, {}, {})
+    with pytest.raises(StoreError, match="No space left") as fault:
+        store.obtain(other, fill)
+    assert "HONE_HOME" in str(fault.value)
+    assert store.find("curate", other.key) is None
+    assert store.find("curate", RECIPE.key) == made
+
+
+def test_other_faults_of_the_system_pass_through(store: Store) -> None:
+    def fail(_: Path) -> Product:
+        raise OSError(errno.ENOTDIR, "not a directory")
+
+    with pytest.raises(OSError, match="not a directory"):
+        store.obtain(RECIPE, fail)
+
+
+def _race(root: Path, made: multiprocessing.Queue[bool]) -> None:
+    _, hit = Store(root).obtain(RECIPE, write_rows)
+    made.put(not hit)
+
+
+def test_of_two_processes_one_makes_it_and_the_other_takes_it(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    made: multiprocessing.Queue[bool] = spawn.Queue()
+    racers = [spawn.Process(target=_race, args=(tmp_path, made)) for _ in range(4)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert sorted(made.get() for _ in racers) == [False, False, False, True]
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from hone.store.store import Store\n"
+        f"with Store(Path({str(tmp_path)!r})).lock('curate', 'k'):\n"
+        "    print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    waited: list[bool] = []
+
+    def kill() -> None:
+        waited.append(True)
+        holder.send_signal(signal.SIGKILL)
+
+    with Store(tmp_path).lock("curate", "k", on_wait=kill):
+        assert waited == [True]
+    holder.wait()
+    holder.stdout.close()
+
+
+def test_a_memo_reads_a_changed_file_again(tmp_path: Path) -> None:
+    memo, file = DigestMemo(tmp_path / "memo.sqlite"), tmp_path / "data.csv"
+    file.write_text("one")
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+    assert memo.digest(file) == memo.digest(file) == file_digest(file)
+    file.write_text("two")
+    assert memo.digest(file) == file_digest(file)
+
+
+def test_a_memo_does_not_read_an_unchanged_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memo, file = DigestMemo(tmp_path / "memo.sqlite"), tmp_path / "data.csv"
+    file.write_text("one")
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+    digest = memo.digest(file)
+    monkeypatch.setattr("hone.store.store.file_digest", lambda path: pytest.fail(f"read {path} again"))
+    assert memo.digest(file) == digest

@@ -1,0 +1,187 @@
+"""One run for one training, each step in its curve once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hone.errors import ConfigError
+from hone.tracking.client import as_default, check, connect, experiment_id, prepare
+from hone.tracking.run_log import RunLog, as_metrics, backfill, open_run, take, training_run
+
+
+def opened(uri: str, key: str = "k1", **other: Any) -> RunLog:
+    about: dict[str, Any] = {"experiment": "hone", "name": "tiny", "key": key, "params": {}, "tags": {}}
+    return open_run(uri, **(about | other))
+
+
+def step(number: int) -> dict[str, Any]:
+    return {"type": "step", "step": number, "loss": 1 / number, "learning_rate": 0.1, "grad_norm": float("nan")}
+
+
+def curve(uri: str, run_id: str, name: str) -> list[tuple[int, float]]:
+    return sorted((metric.step, metric.value) for metric in connect(uri).get_metric_history(run_id, name))
+
+
+def test_a_resumed_training_goes_on_in_its_run(tracking_uri: str) -> None:
+    killed = opened(tracking_uri, params={"training.epochs": 2}, tags={"hone.git_commit": "old"})
+    for number in range(1, 8):
+        killed.hear(step(number))
+    killed.hear({"type": "valid", "step": 5, "valid_loss": 0.5, "valid_accuracy": 0.25})
+    killed.finish("KILLED")
+    resumed = opened(tracking_uri, params={"training.epochs": 2}, tags={"hone.git_commit": "new"})
+    assert resumed.run_id == killed.run_id
+    resumed.hear({"type": "resumed", "step": 4})
+    for number in range(5, 11):
+        resumed.hear(step(number))
+    resumed.hear({"type": "valid", "step": 5, "valid_loss": 0.5, "valid_accuracy": 0.25})
+    resumed.hear({"type": "valid", "step": 10, "valid_loss": 0.25, "valid_accuracy": 0.5})
+    resumed.finish("FINISHED")
+    assert curve(tracking_uri, killed.run_id, "train/loss") == [(n, 1 / n) for n in range(1, 11)]
+    assert curve(tracking_uri, killed.run_id, "valid/accuracy") == [(5, 0.25), (10, 0.5)]
+    run = connect(tracking_uri).get_run(killed.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"training.epochs": "2"}
+    assert run.data.tags["hone.git_commit"] == "new"
+    assert run.data.tags["hone.resumed.step"] == "4"
+
+
+def test_steps_done_again_after_out_of_memory_are_logged_once(tracking_uri: str) -> None:
+    run = opened(tracking_uri)
+    for number in (1, 2, 3, 2, 3, 4):
+        run.hear(step(number))
+    run.finish("FINISHED")
+    assert curve(tracking_uri, run.run_id, "train/loss") == [(n, 1 / n) for n in range(1, 5)]
+
+
+def test_another_key_or_a_deleted_run_is_another_run(tracking_uri: str) -> None:
+    first, other = opened(tracking_uri, "k1"), opened(tracking_uri, "k2")
+    connect(tracking_uri).delete_run(first.run_id)
+    again = opened(tracking_uri, "k1")
+    assert len({first.run_id, other.run_id, again.run_id}) == 3
+
+
+def test_a_changed_param_keeps_its_first_value(tracking_uri: str) -> None:
+    opened(tracking_uri, params={f"p{n}": n for n in range(150)})
+    run = opened(tracking_uri, params={f"p{n}": -n for n in range(151)})
+    params = connect(tracking_uri).get_run(run.run_id).data.params
+    assert len(params) == 151
+    assert (params["p7"], params["p150"]) == ("7", "-150")
+
+
+def test_the_machine_is_watched_while_training(tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    published = threading.Event()
+    publish = SystemMetricsMonitor.publish_metrics
+
+    def and_say_so(monitor: Any, metrics: Any) -> None:
+        publish(monitor, metrics)
+        published.set()
+
+    monkeypatch.setattr(SystemMetricsMonitor, "publish_metrics", and_say_so)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    run = opened(tracking_uri)
+    run.hear(step(1))
+    assert published.wait(60)
+    run.finish("FINISHED")
+    metrics = connect(tracking_uri).get_run(run.run_id).data.metrics
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(metrics)
+
+
+class Terminated(BaseException):
+    """As Prefect's signal for a run that is cancelled: no Exception, and none of Python's own."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (Terminated, "KILLED")],
+)
+def test_the_run_ends_as_the_block_does(fault: type[BaseException] | None, status: str, tracking_uri: str) -> None:
+    about = {"experiment": "hone", "name": "tiny", "key": "k", "params": {}, "tags": {}}
+    try:
+        with training_run(tracking_uri, **about) as run:
+            run.hear(step(1))
+            if fault:
+                raise fault
+    except (ValueError, KeyboardInterrupt, Terminated):
+        pass
+    assert connect(tracking_uri).get_run(run.run_id).info.status == status
+
+
+def test_what_mlflow_missed_is_filled_in_once(tracking_uri: str, tmp_path: Path) -> None:
+    lines = [{"step": n, "loss": 1 / n} for n in range(1, 2001)] + [{"step": 9, "valid_loss": 2.0}]
+    history = tmp_path / "history.jsonl"
+    history.write_text("\n".join(map(json.dumps, lines)), "utf8")
+    run = opened(tracking_uri)
+    for number in (1, 2, 1999):
+        run.hear(step(number))
+    run.finish("FINISHED")
+    client = connect(tracking_uri)
+    assert backfill(client, run.run_id, history) == 1998
+    assert backfill(client, run.run_id, history) == 0
+    assert curve(tracking_uri, run.run_id, "train/loss") == [(n, 1 / n) for n in range(1, 2001)]
+    assert curve(tracking_uri, run.run_id, "valid/loss") == [(9, 2.0)]
+
+
+def test_batches_hold_whole_events() -> None:
+    events = [as_metrics("train", {"step": n, "loss": 1.0, "grad_norm": 2.0, "device": "cpu"}, 0) for n in range(5)]
+    assert [len(take(events, 5)) for _ in range(3)] == [2, 2, 1]
+    assert events == []
+    large = [as_metrics("train", {"step": 1, "loss": 1.0, "epoch": 0.5}, 0)]
+    assert len(take(large, 1)[0]) == 2
+
+
+def test_files_lie_beside_the_database_or_where_they_are_told(tracking_uri: str, tmp_path: Path) -> None:
+    client = connect(tracking_uri)
+    beside = client.get_experiment(experiment_id(client, "my runs"))
+    told = client.get_experiment(experiment_id(client, "told", str(tmp_path / "told")))
+    assert beside.artifact_location == f"{(tmp_path / 'mlflow' / 'artifacts').as_uri()}/my%20runs"
+    assert told.artifact_location.endswith(f"{tmp_path}/told/told")
+
+
+def test_a_deleted_experiment_is_named(tracking_uri: str) -> None:
+    client = connect(tracking_uri)
+    client.delete_experiment(experiment_id(client, "gone"))
+    with pytest.raises(ConfigError, match="experiment gone: this MLflow experiment was deleted"):
+        opened(tracking_uri, experiment="gone")
+
+
+def test_a_place_where_mlflow_keeps_no_records() -> None:
+    with pytest.raises(ConfigError, match="sqlite:///"):
+        check("mlruns")
+    check("sqlite:////nowhere/mlflow.db")
+    check("databricks")
+
+
+def test_preparing_twice_and_at_once_makes_one_store(tmp_path: Path, empty_database: Path) -> None:
+    import sqlite3
+
+    from hone.tracking.client import _link_into_place
+
+    path = tmp_path / "new" / "mlflow.db"
+    path.parent.mkdir()
+    _link_into_place(empty_database, path)
+    inode = path.stat().st_ino
+    _link_into_place(empty_database, path)  # the loser of a race
+    prepare(f"sqlite:///{path}")
+    assert path.stat().st_ino == inode
+    assert [file.name for file in path.parent.iterdir()] == ["mlflow.db"]
+    assert sqlite3.connect(path).execute("select name from experiments").fetchall() == [("Default",)]
+
+
+def test_the_process_keeps_its_own_tracking_uri(tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere.example")
+    with as_default(tracking_uri):
+        assert mlflow.get_tracking_uri() == tracking_uri
+    assert os.environ["MLFLOW_TRACKING_URI"] == mlflow.get_tracking_uri() == "http://elsewhere.example"
+    mlflow.set_tracking_uri(None)
