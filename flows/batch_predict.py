@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from hone.config.parts import SourcePart
 from prefect import flow
 from pydantic import Field
 
 from hone.batch.output import Account
 from hone.batch.request import Request
 from hone.batch.rows import shards
+from hone.config.parts import SourcePart
 from tasks.batch_predict import commit, look, note, predict, read, settle
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hone.config.parts import SourcePart
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.choice import Choice, chosen, name_of
+from hone.config.parts import SourcePart
 from tasks.monitor import Checked, announce, check, monitored
 
 ATTENTION = ("drift", "too few rows", "no drift")

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hone.pipeline.stage import Job
-
 from hone.config.file import parse
 from hone.environment import Home
 from hone.pipeline.run import run
+from hone.pipeline.stage import Job
 from hone.pipeline.stages import stages_of
 from tests.small_line import topic_base, topic_rows
 

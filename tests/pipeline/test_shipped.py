@@ -20,10 +20,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hone.config.parts import SourcePart
 from pydantic import TypeAdapter
 
 from hone.config.file import load
+from hone.config.parts import SourcePart
 from hone.config.sections import Monitoring, RunConfig
 from hone.drift import monitor
 from hone.environment import Home

@@ -65,6 +65,7 @@ class Objective(ABC):
     untuned      whether the base model can, before it is tuned
     needs_rows   whether `outcome` needs the rows' text, and not only their tokens
     tunes        whether `tune` chooses something on the validation rows, once a model is trained
+    libraries    the distributions beside torch and transformers whose versions decide tokens, loss or figures
     leaves_out   why `encode` may leave a row out of the encoded ones, '' where it never does
     """
 
@@ -78,6 +79,7 @@ class Objective(ABC):
     untuned: ClassVar[bool] = False
     needs_rows: ClassVar[bool] = False
     tunes: ClassVar[bool] = False
+    libraries: ClassVar[tuple[str, ...]] = ()
     leaves_out: ClassVar[str] = ""
 
     @property

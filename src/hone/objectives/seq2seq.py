@@ -40,6 +40,7 @@ class Seq2Seq(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"text": "string"}
     pipeline: ClassVar[str] = "text2text-generation"
+    libraries: ClassVar[tuple[str, ...]] = ("rouge-score", "sacrebleu")
     measures: ClassVar[Mapping[str, Measure]] = {
         "rougeL": Measure("ROUGE-L"),
         "rouge1": Measure("ROUGE-1"),

@@ -53,6 +53,11 @@ def sources(modules: Iterable[str]) -> dict[str, str]:
     return {_in_package(path): path.read_text("utf8") for path in sorted(_used(modules))}
 
 
+def imported_modules(modules: Iterable[str]) -> set[str]:
+    """The names of all modules that the hone modules named import, directly or through each other."""
+    return {name for path in _used(modules) for name in _read(path)[1]}
+
+
 def versions(distributions: Iterable[str]) -> dict[str, str]:
     """The installed versions of `distributions`, and Python's; 'absent' for one that is not installed."""
     return {"python": f"{sys.version_info.major}.{sys.version_info.minor}"} | {

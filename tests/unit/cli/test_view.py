@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from hone.pipeline.plan import Outlook
 from rich.console import Console
 
+from hone.pipeline.plan import Outlook
 from hone.progress import Progress, tell
 from hone.store.artifact import Artifact, Product
 from hone.store.recipe import Recipe

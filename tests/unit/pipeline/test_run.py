@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hone.pipeline.plan import plan
-from hone.pipeline.stage import Job
 
 from hone.config.file import parse
 from hone.config.sections import RunConfig
 from hone.environment import Home
 from hone.errors import ConfigError, DataError
+from hone.pipeline.plan import plan
 from hone.pipeline.run import recipe, run, run_ahead
+from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES
 from hone.store.artifact import Artifact
 

@@ -42,6 +42,7 @@ class Chat(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("messages",)
     outputs: ClassVar[Mapping[str, str]] = {"answer": "string"}
     pipeline: ClassVar[str] = "text-generation"
+    libraries: ClassVar[tuple[str, ...]] = ("jinja2", "rouge-score", "sacrebleu")
     measures: ClassVar[Mapping[str, Measure]] = {
         "perplexity": Measure("Perplexity of the assistant's tokens", lower=True, share=False),
         "loss": Measure("Loss (nats a token)", lower=True, share=False),

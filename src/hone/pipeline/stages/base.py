@@ -22,7 +22,7 @@ BASE = Stage(
     make=_make,
     config=lambda c: {"model": {"scratch": c.model.model_dump()["scratch"]}, "objective": data_options(c)},
     code=lambda c: ["hone.pretraining.scratch", module_of(OBJECTIVES, c.objective)],
-    libraries=lambda _: ["pyarrow", "tokenizers", "torch", "transformers"],
+    libraries=lambda _: ["numpy", "pyarrow", "tokenizers", "torch", "transformers"],
     inputs=("curate",),
     applies=lambda c: c.model.scratch is not None,
 )

@@ -32,6 +32,10 @@ CURATE = Stage(
         *("hone.curation.curate", module_of(OBJECTIVES, c.objective)),
         *(module_of(STEPS, step) for step in c.curation.steps),
     ],
-    libraries=lambda c: ["pyarrow", *(name for step in c.curation.steps for name in libraries_of(STEPS, step))],
+    libraries=lambda c: [
+        "numpy",
+        "pyarrow",
+        *(name for step in c.curation.steps for name in libraries_of(STEPS, step)),
+    ],
     inputs=("ingest",),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, base_digest, build_part, module_of
+from hone.pipeline.stage import Job, Stage, base_digest, build_part, libraries_of, module_of
 from hone.store.artifact import Product
 
 
@@ -36,7 +36,10 @@ EVALUATE = Stage(
         module_of(OBJECTIVES, c.objective),
         module_of(METHODS, c.method),
     ],
-    libraries=lambda _: ["numpy", "scikit-learn", "torch", "transformers"],
+    libraries=lambda c: [
+        *("numpy", "pyarrow", "scikit-learn", "scipy", "torch", "transformers"),
+        *(libraries_of(OBJECTIVES, c.objective) + libraries_of(METHODS, c.method)),
+    ],
     inputs=("train", "tokenize", "validate"),
     needs_base=True,
     outside=base_digest,

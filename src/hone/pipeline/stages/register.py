@@ -72,7 +72,7 @@ REGISTER = Stage(
         *("hone.registry.register", "hone.evaluation.report.report", "hone.methods.adapters"),
         module_of(OBJECTIVES, c.objective),
     ],
-    libraries=lambda _: ["mlflow"],
+    libraries=lambda _: ["mlflow", "py3langid"],
     inputs=("train", "evaluate"),
     needs_base=True,
     files=(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hone.errors import ConfigError
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, base_digest, build_part, data_options, module_of
+from hone.pipeline.stage import Job, Stage, base_digest, build_part, data_options, libraries_of, module_of
 from hone.store.artifact import Product
 from hone.store.digests import file_digest
 
@@ -37,7 +37,7 @@ TOKENIZE = Stage(
     make=_make,
     config=lambda c: {"tokenization": c.tokenization.model_dump(), "objective": data_options(c)},
     code=lambda c: ["hone.tokenization.tokenize", module_of(OBJECTIVES, c.objective)],
-    libraries=lambda _: ["pyarrow", "tokenizers", "transformers"],
+    libraries=lambda c: ["numpy", "pyarrow", "tokenizers", "transformers", *libraries_of(OBJECTIVES, c.objective)],
     inputs=("validate",),
     needs_base=True,
     outside=_outside,

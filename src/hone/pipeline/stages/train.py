@@ -68,7 +68,10 @@ TRAIN = Stage(
         *("hone.training.launch", "hone.training.loop"),
         *(module_of(OBJECTIVES, c.objective), module_of(METHODS, c.method)),
     ],
-    libraries=lambda c: ["torch", "transformers", *libraries_of(METHODS, c.method)],
+    libraries=lambda c: [
+        *("numpy", "pyarrow", "safetensors", "torch", "transformers"),
+        *(libraries_of(OBJECTIVES, c.objective) + libraries_of(METHODS, c.method)),
+    ],
     inputs=("tokenize",),
     needs_base=True,
     outside=base_digest,

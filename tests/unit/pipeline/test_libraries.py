@@ -1,0 +1,47 @@
+"""The versions in a stage's key are those of the libraries that its code imports."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from hone.config.file import load
+from hone.pipeline.stages import STAGES, stages_of
+from hone.store.recipe import imported_modules
+
+CONF = Path(__file__).parents[3] / "conf"
+# Every stage imports the objective; what its model, loss and metrics need decides nothing before training.
+OF_THE_MODEL = {"torch", "transformers", "jinja2", "rouge-score", "sacrebleu", "numpy"}
+# The version's requirements name what is installed, and what answers was decided upstream; the rest renders pages or
+# talks to servers.
+OF_THE_VERSION = {
+    *("torch", "transformers", "numpy", "pandas", "peft", "pyarrow", "rouge-score", "sacrebleu"),
+    *("huggingface-hub", "jinja2", "markupsafe", "pyyaml", "requests"),
+}
+EXEMPT = {
+    # fsspec and zstandard move and unpack bytes; whether they did it right is for checksums to say.
+    "ingest": OF_THE_MODEL | {"fsspec", "zstandard"},
+    "curate": OF_THE_MODEL,
+    "validate": OF_THE_MODEL | {"pyyaml"},  # the suite's content is in the key
+    "tokenize": {"torch"},
+    "evaluate": {"peft"},  # where the method is none of PEFT's, its code is imported and not called
+    "register": OF_THE_VERSION,
+    "base": {"jinja2", "rouge-score", "sacrebleu"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONF.glob("*.yaml")))
+def test_a_stage_has_the_versions_of_what_it_imports_in_its_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("BANKING77", "NCBI_DISEASE", "SNIPS", "XQUAD"):
+        monkeypatch.setenv(variable, "/nowhere")
+    config, distributions = load(CONF / f"{name}.yaml"), packages_distributions()
+    for stage in stages_of(config):
+        definition = STAGES[stage]
+        covered = set(definition.libraries(config)) | EXEMPT.get(stage, set())
+        packages = {module.partition(".")[0] for module in imported_modules(definition.code(config))}
+        for package in packages - set(sys.stdlib_module_names) - {"hone"}:
+            providers = {provider.lower().replace("_", "-") for provider in distributions.get(package, [package])}
+            assert providers & covered, f"{stage} imports {package}, whose version is not in its key"
