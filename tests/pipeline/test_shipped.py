@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from installed_docs.source import InstalledDocs
 from pydantic import TypeAdapter
 
 from hone.config.file import load
@@ -31,7 +32,6 @@ from hone.evaluation.judging import predict
 from hone.objectives import OBJECTIVES
 from hone.promotion import smoke
 from hone.promotion.promote import decide, open_journal, ready
-from hone.sources.installed_docs import InstalledDocs
 from hone.store.artifact import Artifact
 from hone.tracking.client import as_default
 from hone.tracking.reader import find

@@ -99,8 +99,9 @@ def _written_out(fields: Sequence[Any]) -> Any:
 def _index(items: list[Any], name: str, override: str) -> int:
     """The position of a list's item, given by number or, for parts, by its `kind`."""
     kinds = [item.get("kind") if isinstance(item, dict) else None for item in items]
-    if name in kinds:
-        return kinds.index(name)
+    for kind in (name, name.replace("_", "-")):
+        if kind in kinds:
+            return kinds.index(kind)
     if name.isdigit() and int(name) < len(items):
         return int(name)
     raise ConfigError(f"{name} is none of the {len(items)} items", where=override)

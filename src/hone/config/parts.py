@@ -8,7 +8,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from hone.config.secrets import SECRET, strings
 from hone.curation import STEPS
@@ -63,8 +63,17 @@ def _union(parts: Mapping[str, type[Any]]) -> Any:
         field = Field(description="Which one.", json_schema_extra={"default": kind})
         return _section(cls, Part, kind=(Literal[kind], field))
 
+    def spell_kind(value: Any) -> Any:
+        """Kinds have dashes; underscores, as in label_conflicts, are what 0.1 wrote."""
+        kind = value.get("kind") if isinstance(value, Mapping) else None
+        if isinstance(kind, str) and kind not in parts and kind.replace("_", "-") in parts:
+            return {**value, "kind": kind.replace("_", "-")}
+        return value
+
     models = tuple(one(kind, cls) for kind, cls in parts.items())
-    return models[0] if len(models) == 1 else Annotated[reduce(or_, models), Field(discriminator="kind"), _Choice()]
+    if len(models) == 1:
+        return models[0]
+    return Annotated[reduce(or_, models), Field(discriminator="kind"), BeforeValidator(spell_kind), _Choice()]
 
 
 class _Choice:

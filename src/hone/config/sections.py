@@ -63,7 +63,7 @@ class Curation(Section):
     """What happens to rows before anything is learned from them."""
 
     steps: list[StepPart] = Field(
-        default=[{"kind": kind} for kind in ("normalize", "filters", "duplicates", "label_conflicts")],
+        default=[{"kind": kind} for kind in ("normalize", "filters", "duplicates", "label-conflicts")],
         validate_default=True,
         description="The steps, in the order they are done.",
     )

@@ -9,14 +9,16 @@ from hone.curation.filters import Filters
 from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
 from hone.curation.step import Step
-from hone.parts.plugins import installed
+from hone.parts.plugins import PartTable
 
-STEPS: dict[str, type[Step]] = {
-    "normalize": Normalize,
-    "filters": Filters,
-    "redact": Redact,
-    "duplicates": Duplicates,
-    "label_conflicts": LabelConflicts,
-    "balance": Balance,
-}
-STEPS.update(installed("hone.curation"))
+STEPS: PartTable[Step] = PartTable(
+    "hone.steps",
+    {
+        "normalize": Normalize,
+        "filters": Filters,
+        "redact": Redact,
+        "duplicates": Duplicates,
+        "label-conflicts": LabelConflicts,
+        "balance": Balance,
+    },
+)

@@ -1,4 +1,4 @@
-"""label_conflicts: the same text must not have two labels."""
+"""label-conflicts: the same text must not have two labels."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Duplicates:
     """Keeps the first of rows that say the same but for case and spacing, or nearly the same.
 
-    Rows of two labels are no duplicates: `label_conflicts` judges them. Nor are rows of two splits, where rows came
+    Rows of two labels are no duplicates: `label-conflicts` judges them. Nor are rows of two splits, where rows came
     with splits: what the splits share is taken out of the training rows later.
     """
 

@@ -10,15 +10,17 @@ from hone.methods.method import Method
 from hone.methods.prefix import Prefix
 from hone.methods.prompt import Prompt
 from hone.methods.qlora import QLora
-from hone.parts.plugins import installed
+from hone.parts.plugins import PartTable
 
-METHODS: dict[str, type[Method]] = {
-    "full": Full,
-    "freeze": Freeze,
-    "lora": Lora,
-    "qlora": QLora,
-    "ia3": Ia3,
-    "prompt": Prompt,
-    "prefix": Prefix,
-}
-METHODS.update(installed("hone.methods"))
+METHODS: PartTable[Method] = PartTable(
+    "hone.methods",
+    {
+        "full": Full,
+        "freeze": Freeze,
+        "lora": Lora,
+        "qlora": QLora,
+        "ia3": Ia3,
+        "prompt": Prompt,
+        "prefix": Prefix,
+    },
+)

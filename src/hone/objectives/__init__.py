@@ -15,20 +15,22 @@ from hone.objectives.seq2seq import Seq2Seq
 from hone.objectives.span_corruption import SpanCorruption
 from hone.objectives.text_classification import TextClassification
 from hone.objectives.token_classification import TokenClassification
-from hone.parts.plugins import installed
+from hone.parts.plugins import PartTable
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    "text-classification": TextClassification,
-    "multi-label-classification": MultiLabelClassification,
-    "regression": Regression,
-    "token-classification": TokenClassification,
-    "question-answering": QuestionAnswering,
-    "seq2seq": Seq2Seq,
-    "chat": Chat,
-    "preference": Preference,
-    "causal-lm": CausalLM,
-    "masked-lm": MaskedLM,
-    "span-corruption": SpanCorruption,
-    "embedding": Embedding,
-}
-OBJECTIVES.update(installed("hone.objectives"))
+OBJECTIVES: PartTable[Objective] = PartTable(
+    "hone.objectives",
+    {
+        "text-classification": TextClassification,
+        "multi-label-classification": MultiLabelClassification,
+        "regression": Regression,
+        "token-classification": TokenClassification,
+        "question-answering": QuestionAnswering,
+        "seq2seq": Seq2Seq,
+        "chat": Chat,
+        "preference": Preference,
+        "causal-lm": CausalLM,
+        "masked-lm": MaskedLM,
+        "span-corruption": SpanCorruption,
+        "embedding": Embedding,
+    },
+)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from hone.parts.plugins import installed
+from hone.parts.plugins import PartTable
 from hone.sources.files import Files
 from hone.sources.hub import Hub
-from hone.sources.installed_docs import InstalledDocs
 from hone.sources.source import Source
 from hone.sources.sql import Sql
 
-SOURCES: dict[str, type[Source]] = {
-    "files": Files,
-    "hub": Hub,
-    "sql": Sql,
-    "installed_docs": InstalledDocs,
-}
-SOURCES.update(installed("hone.sources"))
+SOURCES: PartTable[Source] = PartTable(
+    "hone.sources",
+    {
+        "files": Files,
+        "hub": Hub,
+        "sql": Sql,
+    },
+)

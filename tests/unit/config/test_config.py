@@ -70,6 +70,13 @@ def test_an_unknown_part_is_answered_with_the_nearest_kind(conf: Path) -> None:
     assert "did you mean normalize?" in faults(conf, "curation.steps=[{kind: normalise}]")
 
 
+def test_kinds_are_still_read_with_underscores(conf: Path) -> None:
+    config = load(conf, ["curation.steps=[{kind: label_conflicts}]"])
+    assert [step.kind for step in config.curation.steps] == ["label-conflicts"]
+    assert load(conf, ["curation.steps=[{kind: label-conflicts}]"]) == config
+    assert "did you mean label-conflicts?" in faults(conf, "curation.steps=[{kind: label_conflict}]")
+
+
 def test_a_fault_inside_a_step_names_it_as_a_person_would(conf: Path) -> None:
     assert "curation.steps.0.min_char: no such field; did you mean min_chars?" in faults(
         conf, "curation.steps=[{kind: filters, min_char: 3}]"
@@ -163,7 +170,9 @@ def test_every_field_of_every_section_is_described() -> None:
 def test_every_shipped_config_loads_and_every_objective_has_one() -> None:
     shipped = {file.stem: load(file) for file in sorted(CONF.rglob("*.yaml"))}
     assert all(config.name == name for name, config in shipped.items())
-    assert {config.objective.kind for config in shipped.values()} >= set(OBJECTIVES) - set(installed("hone.objectives"))
+    assert {config.objective.kind for config in shipped.values()} >= set(OBJECTIVES) - {
+        entry.name for entry in installed("hone.objectives")
+    }
 
 
 def test_a_config_survives_json_as_a_flow_parameter(conf: Path) -> None:

@@ -28,7 +28,7 @@ STEPS: list[tuple[str, Step]] = [
     ("normalize", Normalize()),
     ("filters", Filters(min_chars=4)),
     ("redact", Redact()),
-    ("label_conflicts", LabelConflicts()),
+    ("label-conflicts", LabelConflicts()),
     ("duplicates", Duplicates()),
     ("balance", Balance(min_rows=2)),
 ]

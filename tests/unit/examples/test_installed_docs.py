@@ -9,10 +9,10 @@ from inspect import cleandoc
 from pathlib import Path
 
 import pytest
+from installed_docs.docstrings import passages
+from installed_docs.source import InstalledDocs
 
 from hone.errors import DataError
-from hone.sources.docstrings import passages
-from hone.sources.installed_docs import InstalledDocs
 from hone.sources.source import RawRow
 from hone.store.digests import file_digest
 
@@ -184,7 +184,7 @@ def test_the_fingerprint_is_of_the_packages_and_their_versions() -> None:
 def test_the_real_packages() -> None:
     """Every role in numbers, every id once, and none of the packages imported."""
     script = (
-        "import sys; from hone.sources.installed_docs import InstalledDocs\n"
+        "import sys; from installed_docs.source import InstalledDocs\n"
         "for row in InstalledDocs().rows(): print(row.where, row.values['label'], bool(row.refused), sep='\\t')\n"
         "assert not {'numpy', 'scipy', 'pandas', 'sklearn', 'matplotlib', 'networkx'} & set(sys.modules)"
     )

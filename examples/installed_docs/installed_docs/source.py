@@ -18,10 +18,10 @@ from typing import ClassVar
 
 from hone.errors import DataError, HoneError
 from hone.parts.options import option
-from hone.sources import docstrings
-from hone.sources.docstrings import Passage
 from hone.sources.source import RawRow
 from hone.store.digests import digest_of
+from installed_docs import docstrings
+from installed_docs.docstrings import Passage
 
 _LEFT_OUT = {"tests", "_tests", "conftest.py"}
 _MOST_READERS = 8
