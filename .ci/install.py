@@ -79,8 +79,7 @@ def install_uv() -> bool:
         requirements = Path(folder, "uv.txt")
         requirements.write_text(block)
         command = [*PIP, "install", "--quiet", "--no-deps", "--require-hashes", "--requirement", str(requirements)]
-        # pip's own constraints would have to have hashes, too.
-        done = subprocess.run(command, env={**os.environ, "PIP_CONSTRAINT": ""}, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
         return True
     sys.stderr.write(done.stderr)

@@ -155,7 +155,6 @@ class Machine:
             "index-url": f"https://me:{PASSWORD}@{address}/main/",
             "extra-index-url": f"https://me:{PASSWORD}@{address}/other/",
             "find-links": f"{folder / 'missing'}\n    {folder / 'wheels'}",
-            "constraint": str(folder / "company.txt"),
             "cert": str(certificate),
         }
         (folder / "company.txt").write_text("capped<2\n")
@@ -172,6 +171,7 @@ class Machine:
             "HOME": str(self.folder),
             "XDG_CONFIG_DIRS": str(self.folder),
             "PIP_CONFIG_FILE": str(self.folder / "pip.conf"),
+            "PIP_CONSTRAINT": str(self.folder / "company.txt"),
             "UV_CACHE_DIR": str(self.folder / "cache"),
             "UV_HTTP_RETRIES": "0",
         }
