@@ -1,24 +1,36 @@
 # The same commands by hand and in CI.
-PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
+# Empty: the newest supported version on PATH.
+PYTHON ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
-# use-pep517: an older pip builds what has no wheel (seqeval) in a way that fails.
-PIP := --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt
+# INSTALL=--pip installs without uv.
+INSTALL ?=
+INSTALLER := $(BIN)/python .ci/install.py $(INSTALL)
 HONE_SHARED ?= ../shared
 # One process a core; each has servers of its own, so not too many.
 PYTEST ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export HONE_SHARED
 
-.PHONY: help demo test check bench ui clean
+# The suite again as on a processor without AVX-512 and AMX, for what computes.
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+
+.PHONY: help demo test test-all test-changed check bench ui lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## install, then fine-tune, judge and register the demo model
 	$(BIN)/hone run conf/demo.yaml
 
-test: check ## install, then format check, lint, types, import rules and all tests
+test: check ## install, then format check, lint, types, import rules and all tests but the long ones
 	$(BIN)/pytest $(PYTEST)
+
+test-all: check ## the same with the long tests, then what computes as on a processor with AVX2 alone
+	$(BIN)/pytest $(PYTEST) -m ""
+	$(AVX2) $(BIN)/pytest $(PYTEST) -m "" tests/unit/training tests/unit/methods tests/unit/families/test_known_answers.py
+
+test-changed: $(VENV)/.dev ## the test files whose imports differ from main
+	$(BIN)/pytest $(PYTEST) --changed
 
 check: $(VENV)/.dev ## format check, lint, types and import rules
 	$(BIN)/ruff format --check .
@@ -32,20 +44,23 @@ bench: $(VENV)/.bench ## every benchmark, each with a peer in the same run
 ui: $(VENV)/.demo ## start the servers and a worker, and say where the UIs are; `hone down` ends them
 	$(BIN)/hone up
 
+lock: | $(BIN)/python ## make constraints.txt again from pyproject.toml
+	$(BIN)/python .ci/install.py --lock
+
 clean: ## remove the environment and the caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info build
 
-# torch is named in the same command as everything else, so that no other package brings a build of its own choosing.
-$(VENV)/.demo: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(PIP) torch -e '.[demo]'
+$(BIN)/python:
+	python=$$(.ci/find-python $(if $(PYTHON),"$(PYTHON)")) && "$$python" -m venv --clear $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt examples/installed_docs/pyproject.toml | $(BIN)/python
+	$(INSTALLER) demo
 	touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(PIP) torch -e '.[demo,dev,postgresql,qlora]'
+$(VENV)/.dev: pyproject.toml constraints.txt examples/installed_docs/pyproject.toml | $(BIN)/python
+	$(INSTALLER) demo dev postgresql qlora
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: $(VENV)/.dev
-	$(BIN)/pip install $(PIP) -e '.[bench]'
+	$(INSTALLER) bench
 	touch $@

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from hone.batch import answers, output, rows
 from hone.batch.request import Request, settle
+from hone.curation.parallel import cores
 from hone.environment import Home
 from hone.models.locate import locate
 from hone.objectives.shared.tokenizer import load_tokenizer
@@ -143,9 +144,7 @@ def compare(mine: Path, theirs: Path) -> None:
     assert ours["text"].to_pylist() == peers["text"].to_pylist()
     differ = sum(a != b for a, b in zip(ours["prediction"].to_pylist(), peers["prediction"].to_pylist(), strict=True))
     largest = max(abs(a - b) for a, b in zip(ours["score"].to_pylist(), peers["score"].to_pylist(), strict=True))
-    print(
-        f"{len(ours)} rows, {len(os.sched_getaffinity(0))} cores; {differ} predictions differ, scores by {largest:.1e}"
-    )
+    print(f"{len(ours)} rows, {cores()} cores; {differ} predictions differ, scores by {largest:.1e}")
     if differ:
         raise SystemExit(1)
 

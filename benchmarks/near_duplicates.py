@@ -171,6 +171,9 @@ def planted_articles(options: argparse.Namespace) -> float:
 
 def print_memory(options: argparse.Namespace) -> None:
     """Prints what finding the clusters of a quarter, half and all of the rows took in memory, and the growth."""
+    if sys.platform != "linux":
+        print("memory: measured on Linux alone, which can set a process's peak back")
+        return
     grown = {}
     for rows in (options.rows // 4, options.rows // 2, options.rows):
         command = [sys.executable, __file__, "--memory-of", str(rows), "--threshold", str(options.threshold)]

@@ -23,6 +23,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hone.curation.parallel import cores
 from hone.models.locate import locate
 from hone.objectives.text_classification import TextClassification
 from hone.tokenization.tokenize import tokenize
@@ -110,7 +111,7 @@ def main() -> None:
         for _ in range(REPEATS):
             for name, measure in candidates.items():
                 speeds[name].append(measure())
-    print(f"{len(table)} rows, {len(os.sched_getaffinity(0))} cores, {REPEATS} rounds")
+    print(f"{len(table)} rows, {cores()} cores, {REPEATS} rounds")
     for name, values in speeds.items():
         print(f"{name:17} {statistics.median(values):9,.0f} rows/s  ({min(values):,.0f} to {max(values):,.0f})")
     for peer in ("raw encode_batch", "datasets.map"):

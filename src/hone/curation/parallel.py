@@ -23,7 +23,9 @@ _SERVE = "import sys; sys.path[:] = sys.argv[1:]; from hone.curation.parallel im
 
 def cores() -> int:
     """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):  # Linux alone: fewer than cpu_count where a container or taskset says so
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def over_texts(

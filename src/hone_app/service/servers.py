@@ -192,7 +192,7 @@ def _serves(pid: int, port: int | None) -> bool:
             for one in family
             for connection in one.net_connections("tcp")
         )
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # macOS refuses what is not this user's
         return False
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from hone.curation.normalize import Normalize
-from hone.curation.parallel import CHUNK, over_texts
+from hone.curation.parallel import CHUNK, cores, over_texts
 from hone.curation.redact import Redact
 from hone.errors import HoneError
 from hone.progress import Progress, ignore
@@ -18,6 +18,11 @@ def test_the_number_of_workers_makes_no_difference(judge: object) -> None:
     alone = over_texts(judge, TEXTS, ignore, worth=0, workers=1)  # type: ignore[arg-type, var-annotated]
     assert over_texts(judge, TEXTS, ignore, worth=0, workers=3) == alone  # type: ignore[arg-type]
     assert len(alone) == len(TEXTS)
+
+
+def test_cores_are_counted_where_the_system_keeps_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert cores() == os.cpu_count()
 
 
 def test_progress_counts_rows() -> None:

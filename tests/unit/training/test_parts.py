@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 from hone.errors import DataError
 from hone.methods.freeze import Freeze
 from hone.methods.lora import Lora
-from hone.training import choices, flops
+from hone.training import choices, flops, hardware
 from hone.training.embeddings import UsedRows, narrow
 from hone.training.optimization import adamw, clip
 from hone.training.tokens import TokenFile
@@ -114,6 +115,15 @@ def test_gradients_are_scaled_then_clipped_and_the_norm_is_that_before() -> None
     loose = [torch.tensor([3.0]), torch.tensor([4.0])]
     clip(loose, 0.5, 0.0)
     assert torch.cat(loose).tolist() == [1.5, 2.0]
+
+
+def test_peak_memory_is_in_bytes_on_linux_and_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = 5_000_000
+    monkeypatch.setattr(hardware.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=counted))
+    monkeypatch.setattr(hardware.sys, "platform", "darwin")
+    assert hardware.peak_memory(torch.device("cpu")) == counted
+    monkeypatch.setattr(hardware.sys, "platform", "linux")
+    assert hardware.peak_memory(torch.device("cpu")) == 1024 * counted
 
 
 def test_choices_outlive_the_process_and_the_micro_batch_halves_down_to_one(tmp_path: Path) -> None:
