@@ -9,7 +9,7 @@ HONE_SHARED ?= ../shared
 PYTEST ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export HONE_SHARED
 
-.PHONY: help demo test check bench ui clean
+.PHONY: help demo test check bench schemas ui clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ check: $(VENV)/.dev ## format check, lint, types and import rules
 
 bench: $(VENV)/.bench ## every benchmark, each with a peer in the same run
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+schemas: $(VENV)/.dev ## write src/hone/schemas anew, from the migrations of the installed Prefect and MLflow
+	$(BIN)/python -m tasks.schemas
 
 ui: $(VENV)/.demo ## start the servers and a worker, and say where the UIs are; `hone down` ends them
 	$(BIN)/hone up
