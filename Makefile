@@ -14,7 +14,7 @@ export HONE_SHARED
 # The suite again as on a processor without AVX-512 and AMX, for what computes.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: help demo test test-all test-changed check bench ui lock clean
+.PHONY: help demo test test-all test-changed check bench schemas ui lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ check: $(VENV)/.dev ## format check, lint, types and import rules
 
 bench: $(VENV)/.bench ## every benchmark, each with a peer in the same run
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+schemas: $(VENV)/.dev ## write src/hone/store/schemas anew, from the migrations of the installed Prefect and MLflow
+	$(BIN)/python -m hone_app.service.schemas
 
 ui: $(VENV)/.demo ## start the servers and a worker, and say where the UIs are; `hone down` ends them
 	$(BIN)/hone up

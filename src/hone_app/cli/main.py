@@ -110,7 +110,7 @@ def _line(config: RunConfig, data: Home, console: Console) -> None:
             threading.Thread(target=_prepare_quietly, args=(prepare, data)).start()
             from flows.finetune import finetune
 
-            # The first start in a data folder makes a database, half a minute's work on one core.
+            # The server takes seconds to import and start.
             run_ahead(config, data, starting)
         finetune(config)
 

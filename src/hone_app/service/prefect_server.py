@@ -9,10 +9,14 @@ IMMEDIATE each waits its turn (https://sqlite.org/lang_transaction.html). Other 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from prefect.cli import app
-from sqlalchemy import Engine, event
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+from sqlalchemy import Engine, event, make_url
+
+from hone.store.databases import create_prefect_database
 
 
 @event.listens_for(Engine, "before_cursor_execute", retval=True)
@@ -23,5 +27,14 @@ def write_in_turn(
     return ("BEGIN IMMEDIATE" if statement == "BEGIN DEFERRED" else statement), parameters
 
 
+def prepare_database() -> None:
+    """Make a SQLite database that is not there yet in one step; any other is the server's to migrate, as ever."""
+    url = make_url(str(PREFECT_API_DATABASE_CONNECTION_URL.value()))
+    in_memory = not url.database or ":memory:" in url.database or url.query.get("mode") == "memory"
+    if url.get_backend_name() == "sqlite" and not in_memory:
+        create_prefect_database(Path(str(url.database)))
+
+
 if __name__ == "__main__":
+    prepare_database()
     app()
