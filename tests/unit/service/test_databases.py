@@ -14,10 +14,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from hone.registry.service import prepare
 
 from hone.store import databases
 from hone.store.databases import create_file, create_prefect_database, dump_schema, is_current, run_schema
+from hone.tracking.client import prepare
 from hone_app.service.schemas import migrate_mlflow, migrate_prefect, prefect_database
 
 
@@ -126,7 +126,7 @@ def test_processes_that_start_together_find_one_whole_database(tmp_path: Path) -
 def run_prefect(home: Path, **more: str) -> None:
     """Start what starts the server, with a command that ends at once."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    command = [sys.executable, "-m", "tasks.prefect_server", "config", "view"]
+    command = [sys.executable, "-m", "hone_app.service.prefect_server", "config", "view"]
     done = subprocess.run(command, env=environment | {"PREFECT_HOME": str(home)} | more, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
