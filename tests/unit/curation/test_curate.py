@@ -271,6 +271,13 @@ def test_whatever_the_rows_none_is_lost_and_none_stands_on_two_sides(
     assert all(near_pairs(one, other, 0.8) == [] for one in sides for other in sides if one is not other)
 
 
+def test_rows_of_one_given_split_and_no_others_stay_in_it(tmp_path: Path) -> None:
+    texts = ["alpha beta one", "beta gamma two", "gamma delta three", "delta alpha four"]
+    given = table(texts, ["a", "b", "a", "b"], ["dev"] * 4)
+    curated(given, tmp_path, STEPS[:1])
+    assert read(tmp_path)["valid"].num_rows == 4
+
+
 def test_a_real_set_with_its_own_splits(shared: Path, tmp_path: Path) -> None:
     import csv
 
