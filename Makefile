@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt
 HONE_SHARED ?= ../shared
 # One process a core; each has servers of its own, so not too many.
-PYTEST ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST ?= --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 export HONE_SHARED
 
 .PHONY: help demo test check bench ui clean
