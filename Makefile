@@ -8,7 +8,7 @@ INSTALL ?=
 INSTALLER := $(BIN)/python .ci/install.py $(INSTALL)
 HONE_SHARED ?= ../shared
 # One process a core; each has servers of its own, so not too many.
-PYTEST ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST ?= --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 export HONE_SHARED
 
 # The suite again as on a processor without AVX-512 and AMX, for what computes.

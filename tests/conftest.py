@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.durations import pytest_terminal_summary as pytest_terminal_summary
 from tests.postgresql import Cluster, throw_away
+from tests.schedule import pytest_collection_modifyitems as pytest_collection_modifyitems
 from tests.services import Service
 from tests.small_line import topic_base, topic_rows
 
@@ -28,6 +30,11 @@ SHARED = Path(os.environ.get("HONE_SHARED", Path(__file__).parents[2] / "shared"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-families", action="store_true", help="write docs/families.md from tests/unit/families")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--write-families"):
+        config.option.markexpr = ""  # the page has all of them, long tests too
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hone.methods import METHODS as BY_KIND
 from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective
 from hone.tokenization.tokenize import tokenize
@@ -25,15 +26,15 @@ LONGEST = 24  # tokens of a row
 ENCODERS = ("bert", "roberta", "xlnet")
 PAIRS = ("t5", "bart")
 DECODERS = ("gpt2", "llama", "mistral", "phi", "gemma", "olmo", "qwen")
-METHODS: dict[str, dict[str, Any]] = {
-    "full": {},
+# What fits models of two layers and texts of a few words; a method that is not named here is tried without options.
+OPTIONS: dict[str, dict[str, Any]] = {
     "freeze": {"layers": 1},
     "lora": {"rank": 2},
     "qlora": {"rank": 2},
-    "ia3": {},
     "prompt": {"virtual_tokens": 3},
     "prefix": {"virtual_tokens": 3},
 }
+METHODS = {kind: OPTIONS.get(kind, {}) for kind in BY_KIND}
 
 
 def coloured(count: int) -> list[Row]:
@@ -148,10 +149,44 @@ CASES = (
     Case("seq2seq", PAIRS, rewritten, {"max_target_length": 4}),
     Case("span-corruption", PAIRS, plain, {"max_new_tokens": 2, "noise": 0.4}),
 )
+LINES = [(case, family) for case in CASES for family in case.families]
+CELLS = [(case, family, method) for case, family in LINES for method in case.methods]
 # Where there is no such head, or no such token.
 REFUSED = {("masked-lm", "xlnet"), ("span-corruption", "bart")}
 TALK = "{% for turn in messages %}{{ turn.role + ' ' + turn.content + ' ' + eos_token + ' ' }}{% endfor %}"
 TEMPLATE = TALK + "{% if add_generation_prompt %}{{ 'assistant' }}{% endif %}"
+
+
+def short_cells() -> set[tuple[str, str, str]]:
+    """The (objective, family, method) that every run tries.
+
+    Each family with each method, each objective with each of its own methods and with two families of its kind, and all
+    that is refused for its objective.
+    """
+    chosen = {(case.objective, *refused) for case, *refused in CELLS if (case.objective, refused[0]) in REFUSED}
+    seen: set[tuple[str, str]] = set()
+    for case, family, method in sorted(CELLS, key=lambda cell: -len(cell[0].methods)):
+        if (family, method) not in seen:
+            seen.add((family, method))
+            chosen.add((case.objective, family, method))
+    for number, case in enumerate(CASES):
+        families = [family for family in case.families if (case.objective, family) not in REFUSED]
+        for offset, method in enumerate(case.methods):
+            chosen.add((case.objective, families[(number + offset) % len(families)], method))
+    return chosen
+
+
+def short_lines() -> set[tuple[str, str]]:
+    """The (objective, family) whose whole line every run tries: each objective and each family once or more."""
+    chosen = set(REFUSED)
+    rest = set(ALL)
+    for case in sorted(CASES, key=lambda case: len(case.families)):
+        families = [family for family in case.families if (case.objective, family) not in REFUSED]
+        family = next((family for family in families if family in rest), families[0])
+        rest.discard(family)
+        chosen.add((case.objective, family))
+    [everything, *_] = CASES
+    return chosen | {(everything.objective, family) for family in rest}
 
 
 def base_of(family: str, place: Path) -> Path:

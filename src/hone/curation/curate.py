@@ -75,6 +75,7 @@ def _part(
     table: pa.Table, fields: Fields, account: Account, *, valid: float, test: float, seed: int, threshold: float
 ) -> dict[str, pa.Table]:
     """The table of each split: those the rows came with, decontaminated, and the missing ones parted from training."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     if any(splits_of(table)):
@@ -84,7 +85,7 @@ def _part(
     if not given:
         _check_large_classes(table, fields)
     if not given or not {VALID, TEST} <= given:
-        part = table.take(open_rows)
+        part = table.take(pa.array(open_rows, pa.int64()))  # an empty list alone has no type
         divided = divide(
             fields.texts(part),
             fields.strata(part),

@@ -271,6 +271,13 @@ def test_whatever_the_rows_none_is_lost_and_none_stands_on_two_sides(
     assert all(near_pairs(one, other, 0.8) == [] for one in sides for other in sides if one is not other)
 
 
+def test_no_training_rows_left_beside_a_given_split_is_refused(tmp_path: Path) -> None:
+    texts = ["alpha beta one", "beta gamma two", "gamma delta three", "delta alpha four", "one"]
+    given = table(texts, ["a", "b", "a", "b", "a"], ["dev"] * 4 + ["train"])
+    with pytest.raises(DataError, match="no rows are left for train"):
+        curated(given, tmp_path, STEPS[:2])
+
+
 def test_a_real_set_with_its_own_splits(shared: Path, tmp_path: Path) -> None:
     import csv
 

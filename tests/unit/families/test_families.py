@@ -1,12 +1,13 @@
 """Every family through training, saving, loading as served and scoring, and the whole line; docs/families.md says how.
 
-With every objective that its kind serves, and, for text-classification, with every method.
+With every objective that its kind serves, and, for text-classification, with every method. A run tries some of them
+(`families.short_cells`), `pytest -m ""` all.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,38 @@ from hone.tokenization.tokenize import read_tokens
 from hone.training import hardware, loop
 from hone.training.result import save
 from hone.training.session import Session
-from tests.families import CASES, LINE, METHODS, REFUSED, Case, base_of, configuration, make, table
+from tests.families import (
+    ALL,
+    CASES,
+    CELLS,
+    LINE,
+    LINES,
+    METHODS,
+    REFUSED,
+    Case,
+    base_of,
+    configuration,
+    make,
+    short_cells,
+    short_lines,
+    table,
+)
 from tests.in_process import begin
 
 PAGE = Path(__file__).parents[3] / "docs" / "families.md"
-CELLS = [(case, family, method) for case in CASES for family in case.families for method in case.methods]
-PAIRS = [(case, family) for case in CASES for family in case.families]
 RESULTS: dict[tuple[str, str, str], str] = {}
 
 pytestmark = pytest.mark.slow
+
+
+def tried(combinations: Sequence[tuple[Case, *tuple[str, ...]]], short: Collection[tuple[str, ...]]) -> list[Any]:
+    """A test for each combination; those that are not among the `short` ones are long."""
+    found = []
+    for case, *words in combinations:
+        key = (case.objective, *words)
+        marks = [] if key in short else [pytest.mark.long]
+        found.append(pytest.param(case, *words, id="-".join(key), marks=marks))
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +96,7 @@ def advance(_: int, __: str) -> None:
     """Nobody watches."""
 
 
-@pytest.mark.parametrize(("case", "family", "method"), CELLS, ids=["-".join((c.objective, f, m)) for c, f, m in CELLS])
+@pytest.mark.parametrize(("case", "family", "method"), tried(CELLS, short_cells()))
 def test_family(
     case: Case,
     family: str,
@@ -118,7 +142,7 @@ def test_family(
     RESULTS[case.objective, family, method] = word
 
 
-@pytest.mark.parametrize(("case", "family"), PAIRS, ids=["-".join((case.objective, f)) for case, f in PAIRS])
+@pytest.mark.parametrize(("case", "family"), tried(LINES, short_lines()))
 def test_whole_line(case: Case, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "WARM_UP", 1)
     monkeypatch.setattr(predict, "REQUESTS", 1)
@@ -143,9 +167,23 @@ def same(ours: Any, theirs: Any, tolerance: float) -> None:
         assert np.ravel(one) == pytest.approx(np.ravel(other), rel=tolerance, abs=tolerance)
 
 
+def test_every_run_tries_each_family_with_each_method_and_two_families_with_each_objective() -> None:
+    cells, lines = short_cells(), short_lines()
+    assert {(family, method) for _, family, method in cells} >= {
+        (family, method) for family in ALL for method in METHODS
+    }
+    for case in CASES:
+        mine = [(family, method) for objective, family, method in cells if objective == case.objective]
+        assert {method for _, method in mine} == set(case.methods)
+        assert len({family for family, _ in mine}) >= 2
+    assert {objective for objective, _ in lines - REFUSED} == {case.objective for case in CASES}
+    assert {family for _, family in lines - REFUSED} == set(ALL)
+
+
+@pytest.mark.long
 def test_the_page_is_of_this_run(request: pytest.FixtureRequest) -> None:
     cells = {(case.objective, family, method) for case, family, method in CELLS}
-    if set(RESULTS) != cells | {(case.objective, family, LINE) for case, family in PAIRS}:
+    if set(RESULTS) != cells | {(case.objective, family, LINE) for case, family in LINES}:
         pytest.skip("not every family was tried in this run")
     if request.config.getoption("--write-families"):
         PAGE.write_text(table(RESULTS), "utf8")

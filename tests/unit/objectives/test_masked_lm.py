@@ -12,7 +12,6 @@ from transformers import AutoTokenizer
 
 from hone.errors import ModelError
 from hone.methods.lora import Lora
-from hone.objectives import OBJECTIVES
 from hone.objectives.masked_lm import MaskedLM
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
@@ -41,7 +40,6 @@ def tokenizer(request: pytest.FixtureRequest, shared: Path) -> Any:
 
 
 def test_whole_words_are_chosen_and_special_tokens_never(tokenizer: Any) -> None:
-    assert OBJECTIVES["masked-lm"] is MaskedLM
     texts = ["The unbelievable extravaganza of disproportionately antidisestablishmentarian otters " * 9, "Hello"]
     encoded = MaskedLM(masked=0.4).encode(rows(texts), tokenizer, 64, {})
     assert encoded["id"].to_pylist().count("train.txt:1") > 1

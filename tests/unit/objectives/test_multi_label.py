@@ -22,7 +22,6 @@ from hone.curation.split import divide
 from hone.errors import DataError
 from hone.evaluation.judging import metrics
 from hone.methods.lora import Lora
-from hone.objectives import OBJECTIVES
 from hone.objectives.multi_label import LEAST_ROWS, MultiLabelClassification, best_threshold
 from hone.objectives.shared.tokenizer import load_tokenizer
 from tests.tiny_bases import tiny_bert, tiny_llama
@@ -129,8 +128,7 @@ class TestForms:
         assert objective.shape({"labels": ["anger", "joy"]})["labels"] == ["joy"]
 
 
-def test_it_has_no_class_and_is_in_the_table() -> None:
-    assert OBJECTIVES["multi-label-classification"] is MultiLabelClassification
+def test_it_has_no_class() -> None:
     assert MultiLabelClassification.label == ""
 
 

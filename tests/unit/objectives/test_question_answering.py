@@ -14,7 +14,6 @@ from hone.curation.redact import Redact
 from hone.curation.step import Verdict
 from hone.errors import ConfigError, DataError
 from hone.methods.lora import Lora
-from hone.objectives import OBJECTIVES
 from hone.objectives.question_answering import QuestionAnswering
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
@@ -40,10 +39,6 @@ def rows(*given: tuple[str, str, dict[str, list[Any]]]) -> pa.Table:
     ids = [f"dev.json:{n}" for n in range(len(given))]
     columns = {"id": ids, "question": questions, "context": contexts, "answers": list(map(json.dumps, right))}
     return pa.table({name: pa.array(column, pa.string()) for name, column in columns.items()})
-
-
-def test_it_is_in_the_table() -> None:
-    assert OBJECTIVES["question-answering"] is QuestionAnswering
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hone.errors import ModelError
-from hone.objectives import OBJECTIVES
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.objectives.span_corruption import SpanCorruption, noise_spans
@@ -55,7 +54,6 @@ def test_there_are_no_more_spans_than_sentinels() -> None:
 
 
 def test_inputs_and_labels_together_are_the_text(base: Path) -> None:
-    assert OBJECTIVES["span-corruption"] is SpanCorruption
     objective, tokenizer = SpanCorruption(noise=0.4, span=2), load_tokenizer(base)
     texts = [" ".join(WORDS), "my card is lost", "money", ""]
     encoded = objective.encode(rows(texts), tokenizer, 64, {})

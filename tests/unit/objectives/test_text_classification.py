@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from hone.errors import DataError, ModelError
-from hone.objectives import OBJECTIVES
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.objectives.text_classification import TextClassification
 from tests.tiny_bases import tiny_bert, tiny_llama
@@ -34,8 +33,7 @@ def rows(texts: list[str | None], labels: list[str | None]) -> pa.Table:
     return pa.table({"id": ids, "text": pa.array(texts, pa.string()), "label": pa.array(labels, pa.string())})
 
 
-def test_it_is_in_the_table_and_says_what_it_needs() -> None:
-    assert OBJECTIVES["text-classification"] is TextClassification
+def test_it_says_what_it_needs() -> None:
     assert (TextClassification.columns, TextClassification.text, TextClassification.label) == (
         ("text", "label"),
         ("text",),

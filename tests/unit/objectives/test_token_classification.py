@@ -14,7 +14,6 @@ from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
 from hone.errors import DataError
 from hone.methods.lora import Lora
-from hone.objectives import OBJECTIVES
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.objectives.token_classification import TokenClassification
@@ -47,10 +46,6 @@ def said(*tags: list[str]) -> dict[str, Any]:
 def figures(tokens: pa.Table, raw: dict[str, Any], targets: dict[str, Any] = TARGETS) -> dict[str, float]:
     sums = OBJECTIVE.outcome(tokens, raw, targets).statistics.sum(0)[:, None]
     return {name: float(np.nan_to_num(figure[0])) for name, figure in OBJECTIVE.figures(sums, targets).items()}
-
-
-def test_it_is_in_the_table() -> None:
-    assert OBJECTIVES["token-classification"] is TokenClassification
 
 
 @pytest.mark.parametrize(
