@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 
 from hone.errors import HoneError, NonFiniteLoss, OutOfMemory, StoreError, TrainingError
 from hone.training import checkpoints, choices, hardware, wire
+from hone.training.libraries import import_libraries
 from hone.training.optimization import clip
 from hone.training.result import save
 from hone.training.schedule import learning_rate
@@ -234,6 +235,7 @@ def main(spec_file: str, events: str) -> int:
     spec = json.loads(Path(spec_file).read_text("utf8"))
     send = wire.sender(int(events))
     try:
+        import_libraries(spec)
         run(spec, send)
     except HoneError as error:
         send(wire.pack(error))

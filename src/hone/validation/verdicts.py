@@ -7,6 +7,7 @@ here none of these holds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,7 +106,18 @@ class Judge:
         for place, expectation in zip(expected, expectations, strict=True):
             expectation.meta = {"place": place}
         suite = self._context.suites.add_or_update(gx.ExpectationSuite(name=split, expectations=expectations))
-        verdict = batch.validate(suite, result_format="SUMMARY")
+        # Which rows and values do not hold is only looked for where there are any: a third of the time.
+        verdict = batch.validate(suite, result_format="BASIC")
+        unclear = {
+            result.expectation_config.meta["place"]: index
+            for index, result in enumerate(verdict.results)
+            if not result.success or result.result.get("unexpected_count")
+        }
+        if unclear:
+            again = [copy(one) for place, one in zip(expected, expectations, strict=True) if place in unclear]
+            part = gx.ExpectationSuite(name=split, expectations=again)
+            for result in batch.validate(part, result_format="SUMMARY").results:
+                verdict.results[unclear[result.expectation_config.meta["place"]]] = result
         for result in verdict.results:
             result.success = bool(result.success)  # quantiles give a numpy.bool, which the store cannot write
         results = {result.expectation_config.meta["place"]: result for result in verdict.results}

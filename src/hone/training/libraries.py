@@ -1,0 +1,56 @@
+"""The training process imports what it needs of transformers, peft and pyarrow, and not what these support besides.
+
+Each imports other packages where they are installed: scipy for the loss of object detection, bitsandbytes for adapters
+of quantized models, pandas to tell its series from lists. Together that is a fifth of the process's start.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
+from typing import Any
+
+from hone.methods import METHODS
+from hone.objectives import OBJECTIVES
+
+OPTIONAL = ("pandas", "scipy", "sklearn", "bitsandbytes")
+
+
+def import_libraries(spec: Mapping[str, Any]) -> None:
+    """Import the libraries of a training (`spec` is launch.py's), which from then on do without what is optional.
+
+    Only for parts of Hone's own: those of others, and a model's own code, may use `table.to_pandas()` or whatever else.
+    """
+    parts = OBJECTIVES[spec["objective"][0]], METHODS[spec["method"][0]]
+    if spec.get("code") or not all(part.__module__.startswith("hone.") for part in parts):
+        return
+    needed = {library for part in parts for library in getattr(part, "libraries", ())}
+    with absent(name for name in OPTIONAL if name not in needed):
+        import pyarrow as pa
+        import transformers.modeling_utils
+
+        pa.array([])  # looks for pandas once, the first time
+        if "peft" in needed:
+            from peft.import_utils import is_bnb_4bit_available
+
+            is_bnb_4bit_available()  # looks for bitsandbytes once, the first time
+
+
+@contextmanager
+def absent(names: Iterable[str]) -> Iterator[None]:
+    """Within the block these packages look as if they were not installed; one that was imported before stays there."""
+
+    class Finder(PathFinder):
+        hidden = frozenset(names)
+
+        @classmethod
+        def find_spec(cls, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+            return None if fullname in cls.hidden else super().find_spec(fullname, path, target)
+
+    sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+    try:
+        yield
+    finally:
+        sys.meta_path[sys.meta_path.index(Finder)] = PathFinder
