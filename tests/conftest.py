@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests import ending
 from tests.durations import pytest_terminal_summary as pytest_terminal_summary
 from tests.postgresql import Cluster, throw_away
 from tests.schedule import pytest_collection_modifyitems as pytest_collection_modifyitems
@@ -35,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--write-families"):
         config.option.markexpr = ""  # the page has all of them, long tests too
+    ending.pytest_configure(config)
 
 
 @pytest.fixture(scope="session")

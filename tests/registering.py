@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from hone.registry.register import register
 from hone.store.artifact import Artifact
 from hone.tracking.client import connect
 from hone.tracking.run_log import training_run
+from tests import preloaded
 
 Registration = dict[str, Any]
 TAGS = {"hone.git_commit": "abc123", "hone.flow_run_id": "flow-1"}
@@ -69,7 +69,7 @@ def in_clean_process(registration: Registration, texts: list[str], **config: Any
     given = [registration["tracking_uri"], registration["model_uri"], texts, config]
     with tempfile.TemporaryDirectory() as place:
         done = subprocess.run(
-            [sys.executable, "-c", ANSWER, *map(json.dumps, given)],
+            [preloaded.python(), "-c", ANSWER, *map(json.dumps, given)],
             cwd=place,
             env=os.environ | {"PYTHONPATH": ""},
             capture_output=True,

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -15,17 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import preloaded
 from tests.polling import until
 
 
 @dataclass
 class Service:
-    """The service of the data folder `home`, with the conf/ and deployments/ of `place`."""
+    """The service of the data folder `home`, with the conf/ and deployments/ of `place`.
+
+    Its commands and runs are forked from a process with all imports done, unless it is `plain`.
+    """
 
     home: Path
     place: Path
     said: str = ""
     more: dict[str, str] = field(default_factory=dict)
+    plain: bool = False
 
     @property
     def environment(self) -> dict[str, str]:
@@ -45,7 +49,7 @@ class Service:
 
     def hone(self, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
         """`hone WORDS` as a person would type it in `place`."""
-        command = [str(Path(sys.executable).with_name("hone")), *map(str, words)]
+        command = [preloaded.plain_hone() if self.plain else preloaded.hone(), *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, env=self.environment | more, cwd=self.place)
 
     @contextmanager

@@ -15,6 +15,7 @@ import psutil
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
+from tests import preloaded
 from tests.polling import until
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +112,7 @@ class Workers:
 
     def hone(self, *words: object, **more: str) -> subprocess.Popen[str]:
         """`hone run` as a person would start it, with this server."""
-        command = [str(Path(sys.executable).with_name("hone")), "run", *map(str, words)]
+        command = [preloaded.hone(), "run", *map(str, words)]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.runs.append(subprocess.Popen(command, env=self.environment() | more, cwd=self.home, **pipes))
         return self.runs[-1]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+from tests import preloaded
 
 if TYPE_CHECKING:
     from tests.in_process import Line
@@ -49,7 +50,18 @@ def hone(environment: dict[str, str], tmp_path: Path) -> Hone:
     """`hone(*words)` runs the command as a person would; gives its exit status and output."""
 
     def call(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("hone")), *map(str, words)]
+        command = [preloaded.hone(), *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment | more, cwd=tmp_path)
+
+    return call
+
+
+@pytest.fixture
+def plain_hone(environment: dict[str, str], tmp_path: Path) -> Hone:
+    """The same by the installed command and the plain interpreter."""
+
+    def call(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [preloaded.plain_hone(), *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, env=environment | more, cwd=tmp_path)
 
     return call

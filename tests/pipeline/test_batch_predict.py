@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +22,8 @@ from hone.config.file import parse
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, ModelError
 from hone.store.artifact import Artifact
+from tests import preloaded
+from tests.polling import until
 from tests.small_line import FILLING, WORDS
 
 pytestmark = pytest.mark.slow
@@ -306,10 +306,9 @@ def test_killed_half_way_it_goes_on_and_no_shard_is_done_twice(
     words = ("predict", "small", "--input", tmp_path / "rows.csv", "--output", tmp_path / "out.parquet")
     words += ("--columns", "text=body", "--shard-rows", 5)
     before = stamps(home)
-    command = [str(Path(sys.executable).with_name("hone")), *map(str, words)]
+    command = [preloaded.plain_hone(), *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environ(home, environment)) as run:
-        while len(stamps(home)) < len(before) + 10 and run.poll() is None:
-            os.sched_yield()
+        until(lambda: len(stamps(home)) >= len(before) + 10 or run.poll() is not None)
         run.send_signal(signal.SIGKILL)
     assert run.returncode == -signal.SIGKILL
     done = {key: at for key, at in stamps(home).items() if key not in before}
@@ -358,7 +357,7 @@ def test_a_shard_that_fails_is_tried_again_alone_with_the_model_that_is_loaded(
     home: Home, tmp_path: Path, environment: dict[str, str], prefect_url: str
 ) -> None:
     given = write_jsonl(tmp_path / "a.jsonl", [{"text": f"thunder wind {i}"} for i in range(8)])
-    command = [sys.executable, "-c", FLAKY, str(given), str(tmp_path / "out")]
+    command = [preloaded.python(), "-c", FLAKY, str(given), str(tmp_path / "out")]
     done = subprocess.run(command, env=environ(home, environment), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-2:] == ["1", "2"]

@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import preloaded
 from tests.polling import until
 from tests.small_line import FILLING, WORDS
 
@@ -91,9 +91,7 @@ def house(
         for name, value in own.items():
             patch.setenv(name, value)
         patch.chdir(folder)  # a form's names are those of the files in conf/
-        done = subprocess.run(
-            [str(Path(sys.executable).with_name("hone")), "run", str(conf)], capture_output=True, text=True, cwd=folder
-        )
+        done = subprocess.run([preloaded.hone(), "run", str(conf)], capture_output=True, text=True, cwd=folder)
         assert done.returncode == 0, done.stderr
         with temporary_settings({PREFECT_API_URL: prefect_url, PREFECT_HOME: folder / "prefect"}):
             yield House(folder, conf, data, prefect_url)
@@ -218,7 +216,7 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
 
     # One of them, run as a worker would: nothing has changed in the source.
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", "flow-run", "execute", str(run.id)],
+        [preloaded.python(), "-m", "prefect", "flow-run", "execute", str(run.id)],
         capture_output=True,
         text=True,
         cwd=house.folder,
@@ -228,7 +226,7 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
 
 
 def test_the_command_checks_and_says_what_it_found(house: House) -> None:
-    command = [str(Path(sys.executable).with_name("hone")), "monitor", str(house.conf)]
+    command = [preloaded.hone(), "monitor", str(house.conf)]
     path = rows(house.folder, "same-again.csv", 150, 15)
     done = subprocess.run([*command, "--inputs", str(path)], capture_output=True, text=True, cwd=house.folder)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,7 @@
-"""What a person is told when the line cannot run: one clear message, an exit status, and no traceback."""
+"""What a person is told when the line cannot run: one clear message, an exit status, and no traceback.
+
+By the command where it fails before the flow, in a training's process, and at a service; else in this process.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from hone.errors import HoneError
+from tests.in_process import Line
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -32,13 +38,21 @@ def refused(hone: Hone, conf: Path, *overrides: str, status: int, **environment:
     return done.stderr
 
 
-def test_a_missing_file(hone: Hone, conf: Path) -> None:
-    assert "nowhere.csv" in refused(hone, conf, "ingest.source.paths=[nowhere.csv]", status=3)
+def fault(line: Line, conf: Path, *overrides: str, status: int) -> str:
+    """What the command would print, and exit with the status."""
+    with pytest.raises(HoneError) as raised:
+        line(conf, *overrides)
+    assert raised.value.exit_code == status
+    return str(raised.value)
 
 
-def test_an_empty_file(hone: Hone, conf: Path, tmp_path: Path) -> None:
+def test_a_missing_file(line: Line, conf: Path) -> None:
+    assert "nowhere.csv" in fault(line, conf, "ingest.source.paths=[nowhere.csv]", status=3)
+
+
+def test_an_empty_file(line: Line, conf: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.csv").touch()
-    assert "empty.csv" in refused(hone, conf, f"ingest.source.paths=[{tmp_path}/empty.csv]", status=3)
+    assert "empty.csv" in fault(line, conf, f"ingest.source.paths=[{tmp_path}/empty.csv]", status=3)
 
 
 def test_a_wrong_column(hone: Hone, conf: Path) -> None:
@@ -47,31 +61,31 @@ def test_a_wrong_column(hone: Hone, conf: Path) -> None:
     assert "topic" in message
 
 
-def test_a_wrong_encoding(hone: Hone, conf: Path, tmp_path: Path) -> None:
+def test_a_wrong_encoding(line: Line, conf: Path, tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes("text,topic\nfine,food\ncafé,food\n".encode("latin1"))
-    message = refused(hone, conf, f"ingest.source.paths=[{path}]", status=3)
+    message = fault(line, conf, f"ingest.source.paths=[{path}]", status=3)
     assert "latin.csv" in message
     assert "byte 24" in message or "offset 24" in message
 
 
-def test_one_class_only(hone: Hone, conf: Path, tmp_path: Path) -> None:
-    assert "food" in refused(hone, conf, rows(tmp_path, *many("food", 60)), status=3)
+def test_one_class_only(line: Line, conf: Path, tmp_path: Path) -> None:
+    assert "food" in fault(line, conf, rows(tmp_path, *many("food", 60)), status=3)
 
 
-def test_a_class_with_one_row(hone: Hone, conf: Path, tmp_path: Path) -> None:
+def test_a_class_with_one_row(line: Line, conf: Path, tmp_path: Path) -> None:
     lines = [
         *many("food", 60),
         *(line.replace("words", "games") for line in many("sport", 60)),
         "a lonely row of words,odd",
     ]
-    message = refused(hone, conf, rows(tmp_path, *lines), status=3)
+    message = fault(line, conf, rows(tmp_path, *lines), status=3)
     assert "odd" in message
     assert "min_rows" in message
 
 
-def test_no_rows_left_after_curation(hone: Hone, conf: Path) -> None:
-    message = refused(hone, conf, "curation.steps=[{kind: filters, min_chars: 5000}]", status=3)
+def test_no_rows_left_after_curation(line: Line, conf: Path) -> None:
+    message = fault(line, conf, "curation.steps=[{kind: filters, min_chars: 5000}]", status=3)
     assert "filters" in message
     assert "300" in message
 
@@ -92,21 +106,22 @@ def test_a_loss_that_is_not_finite_is_not_tried_again(
     assert not list(Path(environment["HONE_HOME"]).glob("store/train/*"))
 
 
-def test_an_unknown_base_model_offline(hone: Hone, conf: Path) -> None:
-    message = refused(hone, conf, "model.base=no-such-org/no-such-model", status=5)
+def test_an_unknown_base_model_offline(line: Line, conf: Path) -> None:
+    message = fault(line, conf, "model.base=no-such-org/no-such-model", status=5)
     assert "model.base no-such-org/no-such-model" in message
 
 
 def test_a_text_of_a_million_characters_is_cut_and_counted(
-    hone: Hone, conf: Path, tmp_path: Path, rows_csv: Path
+    line: Line, conf: Path, tmp_path: Path, rows_csv: Path
 ) -> None:
     lines = [*rows_csv.read_text().splitlines()[1:], f"{'rain and sun in town again ' * 40_000},weather"]
-    done = hone("run", conf, rows(tmp_path, *lines), "training.epochs=1", "curation.steps=[{kind: normalize}]")
-    assert done.returncode == 0, done.stderr
+    made = line(conf, rows(tmp_path, *lines), "training.epochs=1", "curation.steps=[{kind: normalize}]")
+    splits = made["tokenize"].facts()["splits"].values()
+    assert sum(split["truncated_rows"] for split in splits) == 1
 
 
-def test_a_failing_expectation_names_itself_the_figure_and_rows(hone: Hone, conf: Path) -> None:
-    message = refused(hone, conf, "validation.max_median_tokens=3", status=4)
+def test_a_failing_expectation_names_itself_the_figure_and_rows(line: Line, conf: Path) -> None:
+    message = fault(line, conf, "validation.max_median_tokens=3", status=4)
     assert "median" in message.lower()
 
 

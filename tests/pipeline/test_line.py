@@ -7,13 +7,15 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import preloaded
+from tests.polling import until
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -48,9 +50,9 @@ def words_for_stages(text: str) -> dict[str, str]:
 
 
 def test_one_command_gives_a_registered_model_and_a_second_has_nothing_to_do(
-    hone: Hone, conf: Path, environment: dict[str, str], prefect_url: str
+    plain_hone: Hone, hone: Hone, conf: Path, environment: dict[str, str], prefect_url: str
 ) -> None:
-    first = hone("run", conf)
+    first = plain_hone("run", conf)
     assert first.returncode == 0, first.stderr
     assert list(words_for_stages(first.stdout)) == STAGES
     assert "small version 1, alias candidate" in first.stdout
@@ -85,7 +87,7 @@ def test_one_command_gives_a_registered_model_and_a_second_has_nothing_to_do(
     # A version that someone deleted in MLflow is not said to be there.
     delete = "from mlflow import MlflowClient as C; import sys; C(sys.argv[1]).delete_model_version('small', '1')"
     store = f"sqlite:///{environment['HONE_HOME']}/mlflow/mlflow.db"
-    subprocess.run([sys.executable, "-c", delete, store], check=True, env=environment)
+    subprocess.run([preloaded.python(), "-c", delete, store], check=True, env=environment)
     assert plan(hone, conf)["register"] == ("miss", "version 1 of small is no longer in MLflow")
     third = hone("run", conf)
     assert third.returncode == 0, third.stderr
@@ -123,10 +125,7 @@ def in_training(run: subprocess.Popen[str]) -> int:
         if line.startswith("train"):
             break
     home = Path(run.args[-1])  # type: ignore[index,arg-type]
-    for _ in iter(int, 1):
-        done = list(home.glob("store/work/train-*/checkpoints/step-*"))
-        if done or run.poll() is not None:
-            break
+    until(lambda: list(home.glob("store/work/train-*/checkpoints/step-*")) or run.poll() is not None)
     children = subprocess.run(["pgrep", "-P", str(run.pid), "-f", "hone.training.loop"], capture_output=True, text=True)
     return int(children.stdout.split()[0])
 
@@ -136,7 +135,7 @@ def test_a_run_ended_in_the_middle_of_training_goes_on_in_the_same_mlflow_run(
     how: signal.Signals, hone: Hone, conf: Path, environment: dict[str, str]
 ) -> None:
     long = ("training.epochs=30", "training.checkpoint_seconds=0")
-    command = [str(Path(sys.executable).with_name("hone")), "run", str(conf), *long]
+    command = [preloaded.plain_hone(), "run", str(conf), *long]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -174,7 +173,7 @@ def mlflow_runs(environment: dict[str, str]) -> list[str]:
 
 
 def test_of_two_runs_at_once_one_computes_and_both_have_the_result(conf: Path, environment: dict[str, str]) -> None:
-    command = [str(Path(sys.executable).with_name("hone")), "run", str(conf)]
+    command = [preloaded.hone(), "run", str(conf)]
     both = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         for _ in range(2)

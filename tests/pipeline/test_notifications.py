@@ -7,7 +7,6 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import preloaded
 from tests.polling import until
 from tests.workers import ROOT, Workers
 
@@ -103,7 +103,7 @@ def receiver() -> Iterator[Receiver]:
 
 def set_up(workers: Workers, url: str, folder: Path) -> str:
     """What is said when the automations of `folder` are applied."""
-    command = [sys.executable, "-c", APPLY, str(folder), url]
+    command = [preloaded.python(), "-c", APPLY, str(folder), url]
     done = subprocess.run(command, env=workers.environment(), cwd=workers.home, capture_output=True, text=True)
     return done.stdout + done.stderr
 
@@ -156,7 +156,7 @@ def test_each_of_the_six_says_what_why_and_where(workers: Workers, notified: Rec
     done = hone(workers, str(secretive), "validation.max_median_tokens=3")
     assert done.returncode == 4, done.stderr
     assert PASSWORD not in done.stdout + done.stderr
-    subprocess.run([sys.executable, "-c", TELL], env=workers.environment(), cwd=workers.home, check=True)
+    subprocess.run([preloaded.python(), "-c", TELL], env=workers.environment(), cwd=workers.home, check=True)
     for title, why in (
         ("inputs of small have drifted", "length: p 0.001"),
         ("version 2 of small waits", "policy manual"),
@@ -183,7 +183,7 @@ def test_a_secret_is_nowhere_but_in_the_environment_and_the_block(
     assert done.returncode == 0, done.stderr
     query = "ingest.source.query=select text from nowhere"
     wrong = subprocess.run(
-        [sys.executable, "-c", FINETUNE, str(secretive), query],
+        [preloaded.python(), "-c", FINETUNE, str(secretive), query],
         env=workers.environment() | {"TICKETS_PASSWORD": PASSWORD},
         cwd=workers.home,
         capture_output=True,

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from hone.models import own_code
+from tests import preloaded
 from tests.own_model import MODELING, own_bert
 from tests.small_line import FILLING, WORDS
 
@@ -46,7 +46,7 @@ def base(conf: Path, tmp_path: Path) -> Path:
 def ask(environment: dict[str, str], **more: str) -> subprocess.CompletedProcess[str]:
     """What the version answers, or why it does not."""
     uri = f"sqlite:///{environment['HONE_HOME']}/mlflow/mlflow.db"
-    command = [sys.executable, "-P", "-c", ASK, uri]
+    command = [preloaded.python(), "-P", "-c", ASK, uri]
     return subprocess.run(command, capture_output=True, text=True, env=environment | more, check=False)
 
 

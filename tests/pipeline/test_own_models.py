@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
 from tests.in_process import Line
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -88,7 +89,7 @@ def test_an_adapter_that_cannot_be_merged(
     texts = dict(zip(*(pq.read_table(rows)[name].to_pylist() for name in ("id", "text")), strict=True))
     evaluated = pq.read_table(said).to_pydict()
     answer = subprocess.run(
-        [sys.executable, "-c", ANSWER, line.home.tracking_uri],
+        [preloaded.python(), "-c", ANSWER, line.home.tracking_uri],
         input=json.dumps([texts[name] for name in evaluated["id"]]),
         capture_output=True,
         text=True,

@@ -6,12 +6,13 @@ import json
 import random
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests import preloaded
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -83,7 +84,7 @@ def test_an_objective_of_another_package_goes_the_whole_line_and_answers_without
     )
     uri = f"sqlite:///{environment['HONE_HOME']}/mlflow/mlflow.db"
     told = subprocess.run(
-        [sys.executable, "-c", ask], capture_output=True, text=True, env=environment | {"MLFLOW_TRACKING_URI": uri}
+        [preloaded.python(), "-c", ask], capture_output=True, text=True, env=environment | {"MLFLOW_TRACKING_URI": uri}
     )
     assert told.returncode == 0, told.stderr
     [answer] = json.loads(told.stdout.splitlines()[-1])

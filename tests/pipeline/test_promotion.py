@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import urllib.error
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,6 +16,7 @@ from hone.promotion.champion import move, standing
 from hone.promotion.journal import Journal
 from hone.promotion.promote import open_journal
 from hone.tracking.aliases import aliases_of
+from tests import preloaded
 from tests.polling import until
 from tests.services import ask
 from tests.tiny_versions import MODEL, Versions
@@ -123,7 +123,7 @@ def prefect(prefect_url: str, environment: dict[str, str], versions: Versions, t
     more = {"MLFLOW_TRACKING_URI": versions.uri, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     log = (tmp_path / "serve.log").open("w")
     with subprocess.Popen(
-        [sys.executable, "-c", SERVE], env=environment | more, cwd=Path(__file__).parents[2], stdout=log, stderr=log
+        [preloaded.python(), "-c", SERVE], env=environment | more, cwd=Path(__file__).parents[2], stdout=log, stderr=log
     ) as served:
         try:
             yield deployed(Prefect(prefect_url), served, tmp_path / "serve.log")

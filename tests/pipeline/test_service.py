@@ -164,7 +164,7 @@ def test_what_a_person_set_in_the_ui_stays_when_all_is_applied_again(service: Se
 def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[str, Any], postgresql: Cluster) -> None:
     for name in ("prefect", "mlflow"):
         postgresql.execute(f"create database {name}")
-    service = Service(tmp_path / "hone", place)
+    service = Service(tmp_path / "hone", place, plain=True)
     databases = (f"--{name}-database={postgresql.url_of(name)}" for name in ("prefect", "mlflow"))
     with service.running("--auth", *databases):
         secrets = service.secrets()

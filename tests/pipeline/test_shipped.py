@@ -9,7 +9,6 @@ import csv
 import json
 import re
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from hone.promotion.promote import decide, open_journal, ready
 from hone.store.artifact import Artifact
 from hone.tracking.client import as_default
 from hone.tracking.reader import find
+from tests import preloaded
 from tests.in_process import Line, begin
 from tests.tiny_bases import tiny, tiny_t5, tiny_talker
 
@@ -331,7 +331,7 @@ def test_each_version_answers_in_a_process_without_hone(
 ) -> None:
     assert registered, "run the tests of the configurations with it"
     (tmp_path / "asked.json").write_text(json.dumps(registered))
-    command = [sys.executable, "-P", "-c", ASK, place.tracking_uri, str(tmp_path / "asked.json")]
+    command = [preloaded.python(), "-P", "-c", ASK, place.tracking_uri, str(tmp_path / "asked.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("ANSWER")]

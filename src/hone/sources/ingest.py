@@ -276,7 +276,7 @@ class _Writer:
         self._rows, self._characters = [], 0
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, _: TracebackType | None) -> None:
-        with self._file:
+        # Closed in any case: pyarrow would write to the closed file when it frees the writer.
+        with self._file, self._parquet:
             if kind is None:
                 self._flush()
-                self._parquet.close()

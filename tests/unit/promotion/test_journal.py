@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from hone.promotion.champion import Standing, move, note, standing
 from hone.promotion.journal import ENTRY, Claim, Journal, faults
 from hone.tracking.aliases import aliases_of
 from hone.tracking.client import connect
+from tests import preloaded
 
 Made = Callable[..., Journal]
 NOBODY = Standing("", "", 0)
@@ -207,7 +207,7 @@ def test_a_kill_between_any_two_steps_leaves_what_the_next_call_finishes(made: M
     journals = [made(step) for step in steps]
     for journal in journals:
         moved(journal, standing(journal), "1")
-    done = subprocess.run([sys.executable, "-c", KILLED, tracking_uri, *steps], capture_output=True, text=True)
+    done = subprocess.run([preloaded.python(), "-c", KILLED, tracking_uri, *steps], capture_output=True, text=True)
     assert done.stdout.split() == [str(-signal.SIGKILL)] * len(steps), done.stderr
     left = {journal.model: aliases(journal) for journal in journals}
     assert left["champion"] == {"champion": "1"}  # the entry is there, the alias where it was

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ from hone.store.artifact import Artifact
 from hone.tracking import reader
 from hone.tracking.client import connect
 from hone.tracking.reader import Version, find
+from tests import preloaded
 from tests.registering import do_register, place_of
 
 Registered = tuple[str, Version, Path]
@@ -115,7 +115,7 @@ print(mlflow.pyfunc.load_model(sys.argv[2]).predict(["card lost"])["label"][0])
 def loaded(uri: str, model: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return subprocess.run(
-        [sys.executable, "-c", LOAD, uri, model], env=environment, capture_output=True, text=True, check=False
+        [preloaded.python(), "-c", LOAD, uri, model], env=environment, capture_output=True, text=True, check=False
     )
 
 

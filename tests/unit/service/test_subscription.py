@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet
 from hone.errors import ConfigError, ServiceError
 from hone.tracking.client import connect
 from hone_app.service.registry_webhook import EVENTS, NAME, subscribe
+from tests import preloaded
 
 KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 URL = "http://127.0.0.1:4300"
@@ -49,7 +50,7 @@ def test_an_mlflow_whose_key_was_lost_is_told_what_it_wants(uri: str) -> None:
     """MLflow reads the key once a process, so the one before is another's."""
     code = f"from hone_app.service.registry_webhook import subscribe; subscribe({uri!r}, {URL!r}, 'a word')"
     own = {KEY: Fernet.generate_key().decode(), "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], env=os.environ | own, check=True)
+    subprocess.run([preloaded.python(), "-c", code], env=os.environ | own, check=True)
     with pytest.raises(ConfigError, match="cannot list its webhooks") as refused:
         subscribe(uri, URL, "a word")
     assert KEY in refused.value.fix
