@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from hone.config.parts import SourcePart
 from prefect import flow
 from pydantic import Field
 
 from hone.batch.output import Account
 from hone.batch.request import Request
 from hone.batch.rows import shards
-from tasks.batch_predict import commit, look, note, predict, read, settle
+from hone.config.parts import SourcePart
+from tasks.batch_predict import commit_output, find_finished, predict_shard, read_rows, record_run, resolve_request
 
 
 @flow(name="batch-predict", flow_run_name="batch-predict {model}", persist_result=False)
@@ -40,7 +40,7 @@ def batch_predict(
         unanswered: What a row that cannot be predicted does, stay without a prediction or stop the run.
         prefix: Put before the names of the added columns, where the input has them too.
     """
-    batch = settle(
+    batch = resolve_request(
         Request(
             model=model,
             source=source,
@@ -52,9 +52,9 @@ def batch_predict(
             prefix=prefix,
         )
     )
-    account = look(batch)
+    account = find_finished(batch)
     if not account:
-        rows = read(batch)
-        account = commit(batch, rows, [predict(batch, shard) for shard in shards(rows)])
-    note(batch, account)
+        rows = read_rows(batch)
+        account = commit_output(batch, rows, [predict_shard(batch, shard) for shard in shards(rows)])
+    record_run(batch, account)
     return account

@@ -17,12 +17,12 @@ from hone.errors import ConfigError
 FOLDER = Path("conf")
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """The configurations in conf/ of the working directory, by their files' names."""
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
-def chosen(config: RunConfig | str) -> RunConfig:
+def resolve_config(config: RunConfig | str) -> RunConfig:
     """The configuration itself, or that of the file in conf/ with this name, or of the YAML file with this path.
 
     Raises ConfigError for a name that is not there, and as `hone.config.sections.load` does.
@@ -31,13 +31,13 @@ def chosen(config: RunConfig | str) -> RunConfig:
         return config
     if config.endswith((".yaml", ".yml")):
         return load(Path(config))
-    if config not in names():
-        there = ", ".join(names()) or "none"
+    if config not in list_names():
+        there = ", ".join(list_names()) or "none"
         raise ConfigError("is not the name of a file in conf/", where=config, fix=f"There are: {there}.")
     return load(FOLDER / f"{config}.yaml")
 
 
-def name_of(config: Any) -> str:
+def config_name(config: Any) -> str:
     """How a run is named before its configuration is read: a RunConfig, its tree of plain values, or a file's name."""
     if isinstance(config, RunConfig):
         return config.name
@@ -49,7 +49,7 @@ class _Form:
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         form, text = handler(core)["anyOf"]
-        return {"anyOf": [text | {"enum": names(), "title": "A file in conf/"}, form]} if names() else form
+        return {"anyOf": [text | {"enum": list_names(), "title": "A file in conf/"}, form]} if list_names() else form
 
 
 Choice = Annotated[RunConfig | str, _Form()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.choice import Choice, chosen, name_of
+from flows.choice import Choice, config_name, resolve_config
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
 from tasks.base import make_base
@@ -13,14 +13,14 @@ from tasks.curate import curate
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest
 from tasks.register import register
-from tasks.stage import pin
+from tasks.stage import pin_config
 from tasks.tokenize import tokenize
 from tasks.train import train
 from tasks.validate import validate
 
 
 def _run_name() -> str:
-    return f"finetune {name_of(flow_run.parameters['config'])}"
+    return f"finetune {config_name(flow_run.parameters['config'])}"
 
 
 @flow(name="finetune", flow_run_name=_run_name, persist_result=False)
@@ -29,10 +29,10 @@ def finetune(config: Choice) -> Artifact:
 
     config: field by field, or a file of conf/ by its name.
     """
-    return _line(pin(chosen(config)))
+    return _run_line(pin_config(resolve_config(config)))
 
 
-def _line(config: RunConfig) -> Artifact:
+def _run_line(config: RunConfig) -> Artifact:
     rows = ingest(config)
     splits = curate(config, rows)
     base = make_base(config, splits) if config.model.scratch else None

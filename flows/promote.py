@@ -11,7 +11,7 @@ from prefect.input import RunInput
 from prefect.states import Completed
 from pydantic import Field
 
-from tasks.promote import announce_candidate, carry_out, compare, shadow, turn_down
+from tasks.promote import announce_candidate, compare_versions, promote_version, record_refusal, record_shadow
 
 
 class Approval(RunInput):
@@ -36,19 +36,19 @@ def promote(
     model: the registered model. version: its number, the one with the alias candidate where empty. policy, golden: in
     place of what the version's own configuration says. who, why: for the journal.
     """
-    decision = compare(model, version, policy or "", golden)
+    decision = compare_versions(model, version, policy or "", golden)
     if decision.policy == "shadow":
-        shadow(decision, who)
+        record_shadow(decision, who)
         return Completed(name="Shadow", message=decision.reason)
     if not decision.passed:
-        turn_down(decision, who or "the gates", decision.reason)
+        record_refusal(decision, who or "the gates", decision.reason)
         return Completed(name="Refused", message=decision.reason)
     if decision.policy == "manual":
         form = Approval.with_initial_data(description=announce_candidate(decision))
         answer = suspend_flow_run(wait_for_input=form, timeout=decision.expires_seconds, key="approval")
         who, why = answer.who, answer.reason
         if answer.decision == "reject":
-            turn_down(decision, who, why or "rejected")
+            record_refusal(decision, who, why or "rejected")
             return Completed(name="Rejected", message=f"{who}: {why or 'rejected'}")
-    carry_out(decision, who, why)
+    promote_version(decision, who, why)
     return Completed(name="Promoted", message=f"{model} version {decision.version} is the champion")

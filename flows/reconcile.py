@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from tasks.promote import models as models_with_champion
-from tasks.promote import watch
+from tasks.promote import list_models as models_with_champion
+from tasks.promote import reconcile_model
 
 
 @flow(name="reconcile", flow_run_name="watch the registry", persist_result=False)
@@ -16,5 +16,5 @@ def reconcile(models: list[str] = [], enforce: bool = False) -> list[str]:  # no
     also where the versions' own configuration does not ask for that.
     """
     names = models or models_with_champion()
-    states = [watch(name, enforce, return_state=True) for name in names]
+    states = [reconcile_model(name, enforce, return_state=True) for name in names]
     return [line for state in states for line in state.result()]

@@ -11,20 +11,20 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.choice import Choice, chosen, name_of
+from flows.choice import Choice, config_name, resolve_config
 from flows.finetune import finetune
 from hone.drift.retraining import as_of as at
 from hone.drift.retraining import dates
 from hone.store.artifact import Artifact
 from tasks.ingest import ingest
-from tasks.retrain import Outcome, StartedBy, account, look, started
+from tasks.retrain import Outcome, StartedBy, check_new_rows, find_trigger, publish_outcomes
 
 
 def _run_name() -> str:
     given = flow_run.parameters
     when = f", as of {given['as_of']}" if given.get("as_of") else ""
     until = f" until {given['until']}" if given.get("until") else ""
-    return f"retrain {name_of(given['config'])}: {started(given.get('started_by', 'person'))}{when}{until}"
+    return f"retrain {config_name(given['config'])}: {find_trigger(given.get('started_by', 'person'))}{when}{until}"
 
 
 @flow(name="retrain", flow_run_name=_run_name, persist_result=False)
@@ -42,21 +42,21 @@ def retrain(
     version was trained on just these; with `until`, for each date of the range in order. Ends as `Nothing new`,
     `Waiting for rows`, or Completed with the version.
     """
-    chosen_config = chosen(config)
+    chosen_config = resolve_config(config)
     outcomes: list[Outcome] = []
     before: Artifact | None = None
     for day in dates(as_of, until, step):
         dated = at(chosen_config, day) if day else chosen_config
         rows = ingest(dated)
-        seen = look(dated, rows, min_new_rows, day is not None, before)
+        seen = check_new_rows(dated, rows, min_new_rows, day is not None, before)
         version = finetune(dated).facts()["version"] if seen.decision == "train" else ""
         before = rows if seen.decision != "too few new rows" else before
         outcomes.append((str(day or ""), seen, version))
-    account(chosen_config.name, started(started_by), outcomes)
-    return _ended(chosen_config.name, outcomes)
+    publish_outcomes(chosen_config.name, find_trigger(started_by), outcomes)
+    return _final_state(chosen_config.name, outcomes)
 
 
-def _ended(name: str, outcomes: list[Outcome]) -> State[None]:
+def _final_state(name: str, outcomes: list[Outcome]) -> State[None]:
     versions = [version for _, _, version in outcomes if version]
     if versions:
         return Completed(message=f"{name} version {', '.join(versions)}: {outcomes[-1][1].why}")

@@ -15,32 +15,32 @@ from hone.batch.rows import Shard
 from hone.environment import home
 from hone.progress import Progress, tell
 from hone.store.artifact import Artifact
-from tasks.runtime.retries import RETRIES, unless_known
+from tasks.runtime.retries import RETRIES, is_not_permanent
 
 
 @task(name="settle", task_run_name="settle {wanted.model}", cache_policy=NO_CACHE, **RETRIES)
-def settle(wanted: Request) -> Batch:
+def resolve_request(wanted: Request) -> Batch:
     """The version that is meant, its files proved, and the source's rows as they are now."""
     return request.settle(wanted, home())
 
 
 @task(name="look", task_run_name="look for the output", cache_policy=NO_CACHE)
-def look(batch: Batch) -> Account:
+def find_finished(batch: Batch) -> Account:
     """The account of the output where it is there, else {}."""
     return output.finished(batch, home())
 
 
 @task(name="read", task_run_name="read {batch.name}", cache_policy=NO_CACHE, **RETRIES)
-def read(batch: Batch) -> Artifact:
+def read_rows(batch: Batch) -> Artifact:
     """The source's rows, in shards."""
     return rows.read(batch, home())
 
 
-def predict(batch: Batch, shard: Shard) -> Artifact:
+def predict_shard(batch: Batch, shard: Shard) -> Artifact:
     """A shard's answers, by the model that this process has loaded once."""
     if shard.number == 0:
         tell("predict", "started", [])
-    made: Artifact = _predict(batch, shard).result()
+    made: Artifact = _predict_shard(batch, shard).result()
     done = shard.first + shard.rows
     tell("predict", "progress", Progress(done, shard.total))
     if done == shard.total:
@@ -53,21 +53,21 @@ def predict(batch: Batch, shard: Shard) -> Artifact:
     task_run_name="predict {batch.name} from row {shard.first}",
     cache_policy=NO_CACHE,
     persist_result=False,
-    **{**RETRIES, "retry_condition_fn": unless_known},
+    **{**RETRIES, "retry_condition_fn": is_not_permanent},
 )
-def _predict(batch: Batch, shard: Shard) -> State[Artifact]:
+def _predict_shard(batch: Batch, shard: Shard) -> State[Artifact]:
     made, hit = answers.answer(batch, shard, home())
     return Completed(name="Cached" if hit else "Completed", data=made)
 
 
 @task(name="commit", task_run_name="commit {batch.name}", cache_policy=NO_CACHE)
-def commit(batch: Batch, given: Artifact, said: list[Artifact]) -> Account:
+def commit_output(batch: Batch, given: Artifact, said: list[Artifact]) -> Account:
     """The output, all at once; its account."""
     return output.commit(batch, given, said, home())
 
 
 @task(name="record", task_run_name="record {batch.name}", cache_policy=NO_CACHE, **RETRIES)
-def note(batch: Batch, account: Account) -> None:
+def record_run(batch: Batch, account: Account) -> None:
     """The run in MLflow, and a page in the Prefect UI."""
     run_id = record.record(batch, account, home())
     lines = (

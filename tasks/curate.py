@@ -7,14 +7,14 @@ from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
-from tasks.stage import artifact_of, perform, stage_task
+from tasks.stage import get_artifact, run_stage, stage_task
 
 
 @stage_task("curate")
 def curate(config: RunConfig, ingest: Artifact) -> State[Artifact]:
     """Train, validation and test rows; the funnel goes to the UI as a table."""
-    done = perform("curate", {"config": config, "ingest": ingest})
-    facts = artifact_of(done).facts()
+    done = run_stage("curate", {"config": config, "ingest": ingest})
+    facts = get_artifact(done).facts()
     table = [
         {"step": step["step"], "reason": reason, "rows dropped": count, "rows left": step["after"]}
         for step in facts["funnel"]

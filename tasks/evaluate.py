@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
-from tasks.stage import artifact_of, perform, stage_task
+from tasks.stage import get_artifact, run_stage, stage_task
 
 
 @stage_task("evaluate")
@@ -16,8 +16,8 @@ def evaluate(
 ) -> State[Artifact]:
     """Metrics with intervals, beside the baselines'; they go to the UI as a table."""
     inputs = {"config": config, "train": train, "tokenize": tokenize, "validate": validate, "base": base}
-    done = perform("evaluate", inputs)
-    facts = artifact_of(done).facts()
+    done = run_stage("evaluate", inputs)
+    facts = get_artifact(done).facts()
     systems = {"model": facts["metrics"], **facts["baselines"]}
     table = [
         {"system": system} | {name: f"{value:.4f}" for name, value in metrics.items()}

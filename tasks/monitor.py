@@ -19,14 +19,14 @@ from hone.drift.episodes import Episode, episode, remember
 from hone.environment import home
 from hone.errors import ConfigError, ModelError
 from hone.promotion.reconcile import models_with_champion
-from hone.tracking.links import config_of, current, run_link
+from hone.tracking.links import find_current_version, load_version_config, run_link
 from hone.tracking.reader import Version
-from tasks.runtime.events import tell
+from tasks.runtime.events import emit_model_event
 from tasks.runtime.retries import RETRIES
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """A version, what the check says of it, in which episode of drift, and where that is kept."""
 
     version: Version
@@ -36,28 +36,28 @@ class Checked:
 
 
 @task(name="monitored", persist_result=False, **RETRIES)
-def monitored() -> list[str]:
+def list_monitored_models() -> list[str]:
     """The models whose champion's own configuration says where recent inputs are."""
     uri, found = home().tracking_uri, []
     for model in models_with_champion(uri):
         with suppress(ModelError):  # a champion that Hone did not make
-            version = current(uri, model)
-            if version and (config_of(uri, version).get("monitoring") or {}).get("inputs"):
+            version = find_current_version(uri, model)
+            if version and (load_version_config(uri, version).get("monitoring") or {}).get("inputs"):
                 found.append(model)
     return found
 
 
 @task(name="check", task_run_name="check {model}", persist_result=False, **RETRIES)
-def check(model: str, config: RunConfig | None, inputs: Part | None) -> Checked:
+def check_model(model: str, config: RunConfig | None, inputs: Part | None) -> CheckResult:
     """Compare recent inputs with the memory of the model's standing version, and keep what comes of it in MLflow.
 
     Without a configuration it is the version's own; without inputs they are those of its section monitoring.
     """
     data = home()
-    version = current(data.tracking_uri, model)
+    version = find_current_version(data.tracking_uri, model)
     if version is None:
         raise ModelError("has no version", where=f"model {model}", fix="Register one: hone run CONF.")
-    config = config or parse(config_of(data.tracking_uri, version), version.uri)
+    config = config or parse(load_version_config(data.tracking_uri, version), version.uri)
     source = inputs or config.monitoring.inputs
     if source is None:
         fix = "Set monitoring.inputs in the configuration, or give inputs."
@@ -67,12 +67,12 @@ def check(model: str, config: RunConfig | None, inputs: Part | None) -> Checked:
     page = report.page(version, verdict, now.number)
     tags = {"hone.flow_run_id": str(flow_run.id or "")}
     run_id = report.log(data.tracking_uri, data.artifact_root, version, verdict, page, tags)
-    _show(version.name, verdict, page)
-    return Checked(version, verdict, now, run_link(data.tracking_uri, run_id))
+    _publish(version.name, verdict, page)
+    return CheckResult(version, verdict, now, run_link(data.tracking_uri, run_id))
 
 
 @task(name="announce", task_run_name="announce {checked.version.name}", persist_result=False)
-def announce(checked: Checked, config: str) -> None:
+def announce_drift(checked: CheckResult, config: str) -> None:
     """Emit `hone.drift.detected` where an episode begins, and remember its state: once, however many checks follow.
 
     The event comes before the memory of it: what is interrupted in between is announced again, under the same id,
@@ -80,7 +80,7 @@ def announce(checked: Checked, config: str) -> None:
     """
     version, verdict = checked.version, checked.verdict
     if checked.episode.begins:
-        tell(
+        emit_model_event(
             "hone.drift.detected",
             version.name,
             what=f"{version.name} version {version.version} is asked other things than it was trained for",
@@ -95,7 +95,7 @@ def announce(checked: Checked, config: str) -> None:
     remember(home().tracking_uri, version, verdict.decision, checked.episode)
 
 
-def _show(model: str, verdict: Verdict, page: str) -> None:
+def _publish(model: str, verdict: Verdict, page: str) -> None:
     """The table and the page in the Prefect UI, whose keys have lower-case letters, digits and dashes."""
     key = re.sub(r"[^a-z0-9]+", "-", f"drift-{model}".lower()).strip("-")
     if verdict.findings:

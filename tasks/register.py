@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
-from tasks.stage import artifact_of, perform, stage_task
+from tasks.stage import get_artifact, run_stage, stage_task
 
 
 @stage_task("register", retries=3, timeout_seconds=3600)
@@ -26,8 +26,8 @@ def register(
     """The registered version; links to it and to the report go to the UI."""
     stages = (ingest, curate, validate, tokenize, train, evaluate)
     inputs = {"config": config, "base": base} | {artifact.stage: artifact for artifact in stages}
-    done = perform("register", inputs)
-    version = artifact_of(done)
+    done = run_stage("register", inputs)
+    version = get_artifact(done)
     facts, report = version.facts(), version.path / "report.html"
     create_link_artifact(report.as_uri(), "Report", key=f"report-{config.name}", description="The run's report")
     create_markdown_artifact(_summary(facts, report), key=f"version-{config.name}", description="The model version")
@@ -39,13 +39,13 @@ def _summary(facts: dict[str, str], report: Path) -> str:
         (
             f"# {facts['model']} version {facts['version']}",
             f"- alias `{facts['alias']}`",
-            f"- MLflow run `{facts['run_id']}` in {_shown(facts)}",
+            f"- MLflow run `{facts['run_id']}` in {_run_link(facts)}",
             f"- report [{report.name}]({report.as_uri()})",
         )
     )
 
 
-def _shown(facts: dict[str, str]) -> str:
+def _run_link(facts: dict[str, str]) -> str:
     """A link to the run where MLflow is a server, else the store it lies in."""
     uri, run = facts["tracking_uri"], f"#/experiments/{facts['experiment_id']}/runs/{facts['run_id']}"
     return f"[MLflow]({uri}/{run})" if uri.startswith("http") else f"`{uri}` (`hone up` serves it)"

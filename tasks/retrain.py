@@ -21,7 +21,9 @@ Outcome = tuple[str, Look, str]  # the date ('' for now), the look at the source
 
 
 @task(name="look", task_run_name="look {config.name}", persist_result=False, **RETRIES)
-def look(config: RunConfig, rows: Artifact, min_new_rows: int, backfill: bool, before: Artifact | None) -> Look:
+def check_new_rows(
+    config: RunConfig, rows: Artifact, min_new_rows: int, backfill: bool, before: Artifact | None
+) -> Look:
     """Whether the rows are new enough to train on: against the champion's, in a backfill against the date before."""
     uri = home().tracking_uri
     if backfill:
@@ -30,7 +32,7 @@ def look(config: RunConfig, rows: Artifact, min_new_rows: int, backfill: bool, b
 
 
 @task(name="account", task_run_name="account {name}", persist_result=False)
-def account(name: str, started_by: StartedBy, outcomes: Sequence[Outcome]) -> None:
+def publish_outcomes(name: str, started_by: StartedBy, outcomes: Sequence[Outcome]) -> None:
     """Say in the Prefect UI why the run was started, and what came of it."""
     lines = [f"# Retrain {name}", f"Started by: **{started_by}**", ""]
     lines += ["| as of | rows | new | decision | why | version |", "|---|---|---|---|---|---|"]
@@ -41,6 +43,6 @@ def account(name: str, started_by: StartedBy, outcomes: Sequence[Outcome]) -> No
     create_markdown_artifact("\n".join(lines), key=f"retrain-{name}", description=f"Retrain {name}: {started_by}")
 
 
-def started(given: StartedBy) -> StartedBy:
+def find_trigger(given: StartedBy) -> StartedBy:
     """What started this run: what it was told; a run that Prefect made for a schedule tells so by its tag."""
     return "schedule" if given == "person" and "auto-scheduled" in flow_run.tags else given

@@ -23,7 +23,7 @@ from prefect.states import Completed
 
 from hone.config.sections import RunConfig
 from hone.environment import home
-from hone.pipeline.run import obtain
+from hone.pipeline.run import obtain_artifact
 from hone.pipeline.stage import Job, Slot, pin_base
 from hone.progress import Progress
 from hone.store.artifact import Artifact
@@ -64,30 +64,30 @@ def stage_task(
     return decorate
 
 
-def pin(config: RunConfig) -> RunConfig:
+def pin_config(config: RunConfig) -> RunConfig:
     """The configuration for one run: what may move while it goes on (a model's alias) stays where it is now."""
     return pin_base(config, home())
 
 
-def perform(name: str, inputs: dict[str, Any], slot: Slot = nullcontext) -> State[Artifact]:
+def run_stage(name: str, inputs: dict[str, Any], slot: Slot = nullcontext) -> State[Artifact]:
     """Do stage `name` for a task's arguments: `config`, and the artifacts it uses by the names of their stages.
 
     Returns the task's state, which holds the artifact. `slot` is held while its device is used.
     """
     end_with_worker()
-    job = replace(_job(inputs), on_progress=_show_progress(name, inputs["config"].name), slot=slot)
-    artifact, hit = obtain(name, job)
+    job = replace(_build_job(inputs), on_progress=_show_progress(name, inputs["config"].name), slot=slot)
+    artifact, hit = obtain_artifact(name, job)
     return Completed(name="Cached" if hit else "Completed", data=artifact)
 
 
-def artifact_of(state: State[Artifact]) -> Artifact:
+def get_artifact(state: State[Artifact]) -> Artifact:
     """The artifact in a state that `perform` returned."""
     data: Any = state.data
     artifact: Artifact = data
     return artifact
 
 
-def _job(inputs: dict[str, Any]) -> Job:
+def _build_job(inputs: dict[str, Any]) -> Job:
     artifacts = {name: value for name, value in inputs.items() if isinstance(value, Artifact)}
     tags = {"hone.flow_run_id": str(flow_run.id or "")}
     return Job(inputs["config"], artifacts, home(), tags=tags)

@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
 from tasks.runtime.slots import gpu_slot
-from tasks.stage import perform, stage_task
+from tasks.stage import run_stage, stage_task
 
 
 @stage_task("train", retries=2)
@@ -16,4 +16,4 @@ def train(config: RunConfig, tokenize: Artifact, base: Artifact | None = None) -
 
     What is in the store, or made by another run at this moment, takes no GPU slot.
     """
-    return perform("train", {"config": config, "tokenize": tokenize, "base": base}, slot=gpu_slot)
+    return run_stage("train", {"config": config, "tokenize": tokenize, "base": base}, slot=gpu_slot)

@@ -8,24 +8,24 @@ from prefect.client.schemas.objects import State
 from hone.config.sections import RunConfig
 from hone.errors import ValidationFailed
 from hone.store.artifact import Artifact
-from tasks.runtime.events import tell
-from tasks.stage import artifact_of, perform, stage_task
+from tasks.runtime.events import emit_model_event
+from tasks.stage import get_artifact, run_stage, stage_task
 
 
 @stage_task("validate")
 def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) -> State[Artifact]:
     """The same splits, less what was quarantined; the expectations go to the UI as a table."""
     try:
-        done = perform("validate", {"config": config, "curate": curate, "base": base})
+        done = run_stage("validate", {"config": config, "curate": curate, "base": base})
     except ValidationFailed as fault:
-        tell(
+        emit_model_event(
             "hone.validation.stopped",
             config.registration.model or config.name,
             what=f"{config.name} stopped: its rows did not pass validation",
-            why=_without_rows(fault.what),
+            why=_summarize_fault(fault.what),
         )
         raise
-    valid = artifact_of(done)
+    valid = get_artifact(done)
     facts = valid.facts()
     table = [
         {name: str(result.get(name, "")) for name in ("split", "expectation", "column", "success", "observed")}
@@ -38,6 +38,6 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
     return done
 
 
-def _without_rows(what: str) -> str:
+def _summarize_fault(what: str) -> str:
     """What does not hold and by how much, without the example rows, which are indented below it."""
     return "; ".join(line.strip() for line in what.splitlines() if not line.startswith(" " * 5))

@@ -21,7 +21,7 @@ from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 
-def tell(
+def emit_model_event(
     event: str,
     model: str,
     *,
@@ -42,10 +42,10 @@ def tell(
     emit_event(
         event=event,
         resource={"prefect.resource.id": f"hone.model.{model}", "prefect.resource.name": model},
-        payload={"what": what, "why": why, "link": link or _this_run(), "figures": dict(figures or {})} | more,
+        payload={"what": what, "why": why, "link": link or _this_run_url(), "figures": dict(figures or {})} | more,
         **known,
     )
 
 
-def _this_run() -> str:
+def _this_run_url() -> str:
     return (url_for("flow-run", str(flow_run.id)) or "") if flow_run.id else ""

@@ -51,7 +51,7 @@ def gpu_slot() -> Iterator[None]:
     logger = get_run_logger()
     try:
         with get_client(sync_client=True) as client:
-            lease = _wait(client, logger)
+            lease = _wait_for_slot(client, logger)
     except httpx.HTTPError as fault:
         raise ServiceError(f"Prefect's server gave no GPU slot: {fault}", where=f"limit {LIMIT}") from fault
     if lease is None:
@@ -64,11 +64,11 @@ def gpu_slot() -> Iterator[None]:
         slot.give_back()
 
 
-def _wait(client: SyncPrefectClient, logger: Logger) -> UUID | None:
+def _wait_for_slot(client: SyncPrefectClient, logger: Logger) -> UUID | None:
     """The lease of a slot, as soon as one is free; None where there is no limit and none is to be made."""
     told = False
     while True:
-        granted = _ask(client)
+        granted = _request_slot(client)
         if granted == []:
             if not deployment.id:
                 return None
@@ -83,7 +83,7 @@ def _wait(client: SyncPrefectClient, logger: Logger) -> UUID | None:
             time.sleep(ASK_SECONDS)
 
 
-def _ask(client: SyncPrefectClient) -> list[UUID] | None:
+def _request_slot(client: SyncPrefectClient) -> list[UUID] | None:
     """A list of the lease that was granted, an empty one where the limit does not exist; None where no slot is free."""
     holder = ConcurrencyLeaseHolder(type="task_run", id=UUID(str(task_run.id))) if task_run.id else None
     try:
@@ -161,7 +161,7 @@ class _Slot:
 
     def _renew_once(self, client: SyncPrefectClient) -> None:
         if self._lease is None:
-            granted = _ask(client)
+            granted = _request_slot(client)
             if granted:
                 self._hold(granted[0])
             return

@@ -36,14 +36,14 @@ class BaseModel:
     run: str = ""
     code: str = ""
 
-    def digest(self, digest: Callable[[Path], str]) -> str:
+    def compute_digest(self, file_digest: Callable[[Path], str]) -> str:
         """SHA-256 over its files' digests, which `digest(file)` gives: not the README's, but that of code that runs."""
         files = sorted({f for pattern in FILES for f in self.path.glob(pattern) if f.name != "README.md"})
-        code = own_code.files(self.path) if self.code else []
-        return digest_of({str(file.relative_to(self.path)): digest(file) for file in (*files, *code)})
+        code = own_code.list_files(self.path) if self.code else []
+        return digest_of({str(file.relative_to(self.path)): file_digest(file) for file in (*files, *code)})
 
 
-def locate(
+def locate_base_model(
     base: str,
     revision: str = "",
     licence: str = "",
@@ -66,9 +66,9 @@ def locate(
     if base.startswith("package:"):
         path, revision = _package_directory(base), _package_version(base)
     elif base.startswith(reader.SCHEME):
-        found = reader.find(tracking_uri, base)
+        found = reader.get_version(tracking_uri, base)
         path, base, revision, run = (
-            reader.directory(tracking_uri, found, downloads),
+            reader.model_directory(tracking_uri, found, downloads),
             *(found.uri, found.version, found.run_id),
         )
         licence = licence or found.tags.get("hone.base_licence", "")
@@ -77,15 +77,15 @@ def locate(
     else:
         path, revision = _hub_snapshot(base, revision, bool(trust_code))
         pinned = revision
-    _check(path)
-    code = _trusted(path, f"{base}@{pinned or own_code.digest(path)}", ignore_code, expand(trust_code))
-    return BaseModel(base, path, revision, licence or _licence(path), run, code)
+    _check_weights(path)
+    code = _check_trust(path, f"{base}@{pinned or own_code.compute_digest(path)}", ignore_code, expand(trust_code))
+    return BaseModel(base, path, revision, licence or _read_licence(path), run, code)
 
 
-def _check(path: Path) -> None:
+def _check_weights(path: Path) -> None:
     """Raise ModelError where the directory is no model with weights in safetensors."""
     if (path / "adapter_config.json").is_file():
-        raise _adapter_alone(path)
+        raise _adapter_error(path)
     if not (path / "config.json").is_file():
         raise ModelError("holds no config.json", where=str(path), fix="Name a directory that save_pretrained wrote.")
     if not any(file for pattern in WEIGHTS for file in path.glob(pattern)):
@@ -97,14 +97,14 @@ def _check(path: Path) -> None:
         )
 
 
-def _trusted(path: Path, known_as: str, ignore_code: bool, trust_code: str) -> str:
+def _check_trust(path: Path, known_as: str, ignore_code: bool, trust_code: str) -> str:
     """`known_as` where the model has code of its own and that is trusted: it may run now; '' where none is to run.
 
     Raises ModelError where there is code that is neither trusted nor ignored, or none where some is trusted.
     """
-    code, tokenizer = own_code.named(path), own_code.named_for_tokenizer(path)
+    code, tokenizer = own_code.list_classes(path), own_code.list_tokenizer_classes(path)
     if trust_code != known_as or tokenizer:
-        own_code.forbid(own_code.digest(path))
+        own_code.forbid_code(own_code.compute_digest(path))
     if ignore_code or not (code or tokenizer or trust_code):
         return ""
     if not trust_code:
@@ -125,11 +125,11 @@ def _trusted(path: Path, known_as: str, ignore_code: bool, trust_code: str) -> s
             where=str(path),
             fix="Read it, and if you trust it set model.trust_code to what it is; of a hub id also model.revision.",
         )
-    own_code.allow(own_code.digest(path))
+    own_code.allow_code(own_code.compute_digest(path))
     return known_as
 
 
-def _adapter_alone(path: Path) -> ModelError:
+def _adapter_error(path: Path) -> ModelError:
     adapter = json.loads((path / "adapter_config.json").read_text("utf8"))
     below = adapter.get("base_model_name_or_path") or "its base model"
     fix = "Register it merged (method.merged: true) and name that version."
@@ -174,7 +174,7 @@ def _hub_snapshot(base: str, revision: str, code: bool) -> tuple[Path, str]:
     try:
         try:
             path = snapshot_download(base, local_files_only=True, **wanted)
-            if code and own_code.named(Path(path)) and not own_code.files(Path(path)):
+            if code and own_code.list_classes(Path(path)) and not own_code.list_files(Path(path)):
                 path = snapshot_download(base, **wanted)
         except LocalEntryNotFoundError:
             path = snapshot_download(base, **wanted)
@@ -187,7 +187,7 @@ def _hub_snapshot(base: str, revision: str, code: bool) -> tuple[Path, str]:
     return Path(path), Path(path).name
 
 
-def _licence(path: Path) -> str:
+def _read_licence(path: Path) -> str:
     """The licence that the model card's front matter names; 'unknown' where it does not."""
     card = path / "README.md"
     if card.is_file():

@@ -23,53 +23,54 @@ TOKENIZER = "AutoTokenizer"
 _ALLOWED: set[str] = set()
 
 
-def allow(code: str) -> None:
+def allow_code(code: str) -> None:
     """Let code of this digest run in this process; '' stands for none."""
     _ALLOWED.update(filter(None, [code]))
 
 
-def forbid(code: str) -> None:
+def forbid_code(code: str) -> None:
     """Let it no longer run."""
     _ALLOWED.discard(code)
 
 
 def may_run(model: Path) -> bool:
     """Whether the model in this directory has code of its own that was allowed."""
-    return bool(_ALLOWED) and digest(model) in _ALLOWED
+    return bool(_ALLOWED) and compute_digest(model) in _ALLOWED
 
 
-def allowed(model: Path) -> str:
+def allowed_digest(model: Path) -> str:
     """The digest of a model's code that may run, '' where none may: what another process is told to `allow`."""
-    return digest(model) if may_run(model) else ""
+    return compute_digest(model) if may_run(model) else ""
 
 
-def named(model: Path) -> list[str]:
+def list_classes(model: Path) -> list[str]:
     """The classes that config.json would have loaded from the model's own code: `modeling_own.OwnModel`."""
-    return _flat(ref for kind, ref in _auto_map(model, "config.json").items() if kind != TOKENIZER)
+    return _flatten(ref for kind, ref in _read_auto_map(model, "config.json").items() if kind != TOKENIZER)
 
 
-def named_for_tokenizer(model: Path) -> list[str]:
+def list_tokenizer_classes(model: Path) -> list[str]:
     """The same of its tokenizer: such code never runs."""
-    inside = _auto_map(model, "config.json").get(TOKENIZER)
-    return _flat([inside, *_auto_map(model, "tokenizer_config.json").values()])
+    inside = _read_auto_map(model, "config.json").get(TOKENIZER)
+    return _flatten([inside, *_read_auto_map(model, "tokenizer_config.json").values()])
 
 
-def files(model: Path) -> list[Path]:
+def list_files(model: Path) -> list[Path]:
     """The Python files in a model's directory."""
     return sorted(file for file in model.rglob("*.py") if file.is_file())
 
 
-def digest(model: Path) -> str:
+def compute_digest(model: Path) -> str:
     """SHA-256 of the classes that config.json names and of all Python files beside it; '' where it names none."""
-    if not named(model):
+    if not list_classes(model):
         return ""
     sums = [
-        [file.relative_to(model).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()] for file in files(model)
+        [file.relative_to(model).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()]
+        for file in list_files(model)
     ]
-    return hashlib.sha256(json.dumps([named(model), sums]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([list_classes(model), sums]).encode()).hexdigest()
 
 
-def architecture(model: Path, config: PretrainedConfig) -> type[PreTrainedModel]:
+def get_architecture(model: Path, config: PretrainedConfig) -> type[PreTrainedModel]:
     """The class that a model's configuration names: one of its own, where that may run, or one of transformers'.
 
     Raises AttributeError where there is no such class.
@@ -77,7 +78,7 @@ def architecture(model: Path, config: PretrainedConfig) -> type[PreTrainedModel]
     import transformers
 
     name = (config.architectures or ["no architecture"])[0]
-    own = [ref for ref in named(model) if ref.rpartition(".")[2] == name] if may_run(model) else []
+    own = [ref for ref in list_classes(model) if ref.rpartition(".")[2] == name] if may_run(model) else []
     if own:
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
@@ -86,16 +87,16 @@ def architecture(model: Path, config: PretrainedConfig) -> type[PreTrainedModel]
     return getattr(transformers, name)  # type: ignore[no-any-return]
 
 
-def copy(base: Path, model: Path) -> None:
+def copy_code(base: Path, model: Path) -> None:
     """Put the code of `base`, where it may run, beside what was saved in `model`, in place of what was there of it."""
     config = model / "config.json"
     settings: dict[str, Any] = json.loads(config.read_text("utf8"))
     settings.pop("auto_map", None)
-    for file in files(model):
+    for file in list_files(model):
         file.unlink()
     if may_run(base):
-        settings["auto_map"] = _auto_map(base, "config.json")
-        for file in files(base):
+        settings["auto_map"] = _read_auto_map(base, "config.json")
+        for file in list_files(base):
             to = model / file.relative_to(base)
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, to)
@@ -104,7 +105,9 @@ def copy(base: Path, model: Path) -> None:
 
 def check_complete(model: Path) -> None:
     """Raise ModelError where code that config.json names is not in the model's own directory."""
-    absent = [ref for ref in named(model) if "--" in ref or not (model / f"{ref.partition('.')[0]}.py").is_file()]
+    absent = [
+        ref for ref in list_classes(model) if "--" in ref or not (model / f"{ref.partition('.')[0]}.py").is_file()
+    ]
     if absent:
         raise ModelError(
             f"names code that does not lie in its own files ({', '.join(absent)}), which is never run",
@@ -113,12 +116,12 @@ def check_complete(model: Path) -> None:
         )
 
 
-def _flat(values: Iterable[Any]) -> list[str]:
+def _flatten(values: Iterable[Any]) -> list[str]:
     parts = [part for value in values for part in (value if isinstance(value, list) else [value]) if part]
     return list(dict.fromkeys(map(str, parts)))
 
 
-def _auto_map(model: Path, file: str) -> dict[str, Any]:
+def _read_auto_map(model: Path, file: str) -> dict[str, Any]:
     path = model / file
     found = (json.loads(path.read_text("utf8")).get("auto_map") or {}) if path.is_file() else {}
     return found if isinstance(found, dict) else {"": found}

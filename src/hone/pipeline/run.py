@@ -11,33 +11,33 @@ from hone.config.sections import RunConfig
 from hone.environment import Home
 from hone.errors import HoneError
 from hone.pipeline.stage import Job
-from hone.pipeline.stages import STAGES, stages_of
+from hone.pipeline.stages import STAGES, list_stages
 from hone.progress import Progress, tell
 from hone.store.artifact import Artifact, Product
-from hone.store.recipe import Recipe, code_digests, nearest, reasons, versions
+from hone.store.recipe import Recipe, code_digests, find_nearest, installed_versions, list_reasons
 
 
-def recipe(stage: str, job: Job) -> Recipe:
+def build_recipe(stage: str, job: Job) -> Recipe:
     """All that decides what `stage` will give for `job`, whose inputs are there."""
     definition, config = STAGES[stage], job.config
     return Recipe(
         stage,
         definition.config(config),
-        {name: job.inputs[name].digest for name in definition.inputs} | definition.outside(job),
+        {name: job.inputs[name].digest for name in definition.inputs} | definition.external_digests(job),
         code_digests(definition.code(config), definition.files),
-        versions(definition.libraries(config)),
+        installed_versions(definition.libraries(config)),
     )
 
 
-def run(stage: str, job: Job) -> Artifact:
+def run_stage(stage: str, job: Job) -> Artifact:
     """The artifact of `stage`: from the store if it is there, else made now. Listeners are informed of its progress."""
-    artifact, _ = obtain(stage, job)
+    artifact, _ = obtain_artifact(stage, job)
     return artifact
 
 
-def obtain(stage: str, job: Job) -> tuple[Artifact, bool]:
+def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
     """The artifact of `stage` as `run` returns it, and whether it was there."""
-    definition, made_of = STAGES[stage], recipe(stage, job)
+    definition, made_of = STAGES[stage], build_recipe(stage, job)
 
     def make(out: Path) -> Product:
         def on_progress(progress: Progress) -> None:
@@ -45,8 +45,8 @@ def obtain(stage: str, job: Job) -> tuple[Artifact, bool]:
             job.on_progress(progress)
 
         known = store.find(stage, made_of.key)
-        why = reasons(made_of, nearest(made_of, store.manifests(stage), job.config.name))
-        tell(stage, "started", [definition.stale(known)] if known else why)
+        why = list_reasons(made_of, find_nearest(made_of, store.list_manifests(stage), job.config.name))
+        tell(stage, "started", [definition.stale_reason(known)] if known else why)
         return definition.make(replace(job, out=out, key=made_of.key, on_progress=on_progress))
 
     store = job.home.store
@@ -56,7 +56,7 @@ def obtain(stage: str, job: Job) -> tuple[Artifact, bool]:
         name=job.config.name,
         config=dump(job.config),
         resumable=definition.resumable,
-        still_true=lambda found: not definition.stale(found),
+        is_current=lambda found: not definition.stale_reason(found),
         on_wait=lambda: tell(stage, "waiting"),
     )
     tell(stage, "hit" if hit else "done", artifact)
@@ -69,10 +69,10 @@ def run_ahead(config: RunConfig, home: Home, may_go_on: Callable[[], bool]) -> N
     Whoever runs these stages next finds the artifacts there; or meets the fault again, which ends this early.
     """
     found: dict[str, Artifact] = {}
-    for name in stages_of(config):
+    for name in list_stages(config):
         if name == "train" or not may_go_on():
             return
         try:
-            found[name] = run(name, Job(config, found, home))
+            found[name] = run_stage(name, Job(config, found, home))
         except HoneError:
             return

@@ -15,13 +15,13 @@ from typing import Any
 from hone.config.parts import Part
 from hone.config.sections import RunConfig
 from hone.environment import Home
-from hone.models.locate import BaseModel, locate
+from hone.models.locate import BaseModel, locate_base_model
 from hone.objectives import OBJECTIVES
 from hone.parts.options import learning
 from hone.pretraining import scratch
 from hone.progress import OnProgress, ignore
 from hone.store.artifact import Artifact, Product
-from hone.tracking.reader import SCHEME, find
+from hone.tracking.reader import SCHEME, get_version
 
 Slot = Callable[[], AbstractContextManager[None]]
 
@@ -52,7 +52,7 @@ class Job:
         if model.scratch:
             path = self.path("base") / scratch.FOLDER
             return BaseModel(f"{model.scratch.architecture} from scratch", path, "", model.licence or "unknown")
-        return locate(
+        return locate_base_model(
             model.base,
             model.revision,
             model.licence,
@@ -88,8 +88,8 @@ class Stage:
     needs_base: bool = False
     applies: Callable[[RunConfig], bool] = lambda _: True
     files: tuple[str, ...] = ()
-    outside: Callable[[Job], dict[str, str]] = lambda _: {}
-    stale: Callable[[Artifact], str] = lambda _: ""
+    external_digests: Callable[[Job], dict[str, str]] = lambda _: {}
+    stale_reason: Callable[[Artifact], str] = lambda _: ""
     resumable: bool = False
 
 
@@ -98,7 +98,7 @@ def pin_base(config: RunConfig, home: Home) -> RunConfig:
     base = config.model.base
     if not base.startswith(SCHEME):
         return config
-    model = config.model.model_copy(update={"base": find(home.tracking_uri, base).uri})
+    model = config.model.model_copy(update={"base": get_version(home.tracking_uri, base).uri})
     return config.model_copy(update={"model": model})
 
 
@@ -107,22 +107,22 @@ def build_part(table: Mapping[str, Any], part: Part) -> Any:
     return table[part.kind](**part.options())
 
 
-def module_of(table: Mapping[str, Any], part: Part) -> str:
+def get_module(table: Mapping[str, Any], part: Part) -> str:
     """The module that the part's class is defined in."""
     return str(table[part.kind].__module__)
 
 
-def libraries_of(table: Mapping[str, Any], part: Part) -> list[str]:
+def list_libraries(table: Mapping[str, Any], part: Part) -> list[str]:
     """The distributions that the part says its output depends on."""
     return list(getattr(table[part.kind], "libraries", ()))
 
 
-def data_options(config: RunConfig) -> dict[str, Any]:
+def list_data_options(config: RunConfig) -> dict[str, Any]:
     """The objective's options that decide the rows: without those that only say how rows are learned from."""
     options = config.objective.model_dump()
     return {name: value for name, value in options.items() if name not in learning(OBJECTIVES[config.objective.kind])}
 
 
-def base_digest(job: Job) -> dict[str, str]:
+def compute_base_digest(job: Job) -> dict[str, str]:
     """The digest of the base model's files."""
-    return {"base model": job.base().digest(job.home.store.memo.digest)}
+    return {"base model": job.base().compute_digest(job.home.store.memo.digest)}

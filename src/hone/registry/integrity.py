@@ -12,13 +12,13 @@ from pathlib import Path
 from hone.environment import home
 from hone.errors import ModelError
 from hone.registry.served import sums
-from hone.tracking.reader import Version, place
+from hone.tracking.reader import Version, version_directory
 
 TAG = "hone.files_sha256"
-SHOWN = 5
+MAX_LISTED = 5
 
 
-def check(tracking_uri: str, version: Version, *, reuse: bool = False) -> Path:
+def check_files(tracking_uri: str, version: Version, *, reuse: bool = False) -> Path:
     """The local directory of the version's logged model (MLmodel lies in it), proved file by file: 1 GB/s or so.
 
     Files that MLflow keeps elsewhere are fetched into the data folder, anew each time; with `reuse` a copy that was
@@ -34,15 +34,16 @@ def check(tracking_uri: str, version: Version, *, reuse: bool = False) -> Path:
             fix="Register it again: `hone run CONF` with its configuration makes a version that has one.",
         )
     downloads = home().downloads
-    found = place(tracking_uri, version, downloads, anew=not reuse)
+    found = version_directory(tracking_uri, version, downloads, anew=not reuse)
     wrong = _faults(found, registered)
     if wrong and reuse and found.is_relative_to(downloads):
-        found = place(tracking_uri, version, downloads, anew=True)
+        found = version_directory(tracking_uri, version, downloads, anew=True)
         wrong = _faults(found, registered)
     if wrong:
-        more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+        more = [f"and {len(wrong) - MAX_LISTED} more"] if len(wrong) > MAX_LISTED else []
         raise ModelError(
-            "its files are not those that were registered\n" + "\n".join(f"  {line}" for line in wrong[:SHOWN] + more),
+            "its files are not those that were registered\n"
+            + "\n".join(f"  {line}" for line in wrong[:MAX_LISTED] + more),
             where=f"{version.uri} ({found})",
             fix="Do not use it: find out who changed it, then register it again, or go back to another version.",
         )
@@ -51,9 +52,9 @@ def check(tracking_uri: str, version: Version, *, reuse: bool = False) -> Path:
 
 def _faults(found: Path, registered: str) -> list[str]:
     kept = _drop_bytecode(found)
-    if (found / sums.SUMS).is_file() and sums.digest(found / sums.SUMS) != registered:
-        return [f"{sums.SUMS} was changed: its digest is not the version's tag {TAG}", *sums.faults(found)]
-    return kept + sums.faults(found)
+    if (found / sums.SUMS).is_file() and sums.file_digest(found / sums.SUMS) != registered:
+        return [f"{sums.SUMS} was changed: its digest is not the version's tag {TAG}", *sums.find_faults(found)]
+    return kept + sums.find_faults(found)
 
 
 def _drop_bytecode(found: Path) -> list[str]:

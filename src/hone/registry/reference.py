@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.objectives.base import Objective
-from hone.registry.row_text import languages, text_of, words_of
+from hone.registry.row_text import detect_languages, input_text, split_words
 from hone.store.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 STATISTICS, FOLDER = "statistics.json", "drift"
 REFERENCE, HASHES = "reference.parquet", "row_hashes.npy"
 ROWS, SEED = 1000, 17  # of each sample
-CLIP = 2000  # characters of a text that are kept to be compared
+MAX_TEXT_CHARACTERS = 2000  # characters of a text that are kept to be compared
 INGESTED, HELD_OUT = "ingested", "held out"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _INPUT = "input."  # before an input's name, for it may be called text
-COMMON = 50  # words and labels that statistics.json names
+MAX_LISTED = 50  # words and labels that statistics.json names
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Memory:
+class ReferenceFiles:
     """What was written: files by the folder they are logged in, and the rows' digest and count, tags of the version."""
 
     files: Mapping[Path, str]
@@ -74,7 +74,7 @@ class Memory:
 
 
 @dataclass
-class _Pass:
+class _IngestedScan:
     """What one pass over the ingested rows gathers."""
 
     hashes: list[int] = field(default_factory=list)
@@ -83,20 +83,20 @@ class _Pass:
     held_out: list[pa.Table] = field(default_factory=list)
 
 
-def write(out: Path, artifacts: Mapping[str, Artifact], objective: Objective) -> Memory:
+def write_reference(out: Path, artifacts: Mapping[str, Artifact], objective: Objective) -> ReferenceFiles:
     """Write the three files of a version made from these artifacts (ingest, validate) into `out`."""
-    found = _gather(artifacts, objective)
+    found = _scan_ingested(artifacts, objective)
     hashes = np.sort(np.array(found.hashes, np.uint64))
     samples = {INGESTED: _asked(found.drawn, objective), HELD_OUT: _asked(found.held_out, objective)}
-    table = _table(samples, objective)
-    statistics = _statistics(artifacts, table, objective, found.blank)
+    table = _build_table(samples, objective)
+    statistics = _compute_statistics(artifacts, table, objective, found.blank)
     (out / STATISTICS).write_text(json.dumps(statistics, ensure_ascii=False, indent=1), "utf8")
     np.save(out / HASHES, hashes, allow_pickle=False)
     import pyarrow.parquet as pq
 
     pq.write_table(table, out / REFERENCE, compression="zstd")
     tags = {"hone.rows_digest": rows_digest(hashes), "hone.rows_count": str(len(hashes))}
-    return Memory({out / STATISTICS: "", out / REFERENCE: FOLDER, out / HASHES: FOLDER}, tags)
+    return ReferenceFiles({out / STATISTICS: "", out / REFERENCE: FOLDER, out / HASHES: FOLDER}, tags)
 
 
 def row_hashes(rows: pa.Table, columns: Sequence[str]) -> list[int]:
@@ -113,7 +113,7 @@ def rows_digest(hashes: np.ndarray) -> str:
     return hashlib.sha256(np.sort(hashes).astype("<u8").tobytes()).hexdigest()
 
 
-def read(folder: Path) -> tuple[Sample, Sample, list[dict[str, str | None]]]:
+def read_reference(folder: Path) -> tuple[Sample, Sample, list[dict[str, str | None]]]:
     """The sample of ingested rows and that of held-out ones, and what a model would be asked with for the latter."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -132,7 +132,7 @@ def _sample(part: pa.Table, missing: Mapping[str, tuple[int, int]]) -> Sample:
     return Sample(part["text"].to_pylist(), part["length"].to_pylist(), part["language"].to_pylist(), missing)
 
 
-def _gather(artifacts: Mapping[str, Artifact], objective: Objective) -> _Pass:
+def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _IngestedScan:
     """One pass over the ingested rows, some thousands at once."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -143,7 +143,7 @@ def _gather(artifacts: Mapping[str, Artifact], objective: Objective) -> _Pass:
     drawn = np.sort(draw.permutation(total)[:ROWS])
     names = pq.read_table(artifacts["validate"].path / "test.parquet", columns=["id"])["id"].to_pylist()
     kept = pa.array([names[at] for at in np.sort(draw.permutation(len(names))[:ROWS])], pa.string())
-    found, start = _Pass(), 0
+    found, start = _IngestedScan(), 0
     for batch in file.iter_batches(columns=["id", *objective.columns]):
         rows = pa.Table.from_batches([batch])
         found.hashes += row_hashes(rows, objective.columns)
@@ -165,26 +165,26 @@ def _asked(parts: Sequence[pa.Table], objective: Objective) -> list[dict[str, st
     return [rows[at] for at in np.random.default_rng(SEED).permutation(len(rows))]
 
 
-def _table(samples: Mapping[str, Sequence[Mapping[str, str]]], objective: Objective) -> pa.Table:
+def _build_table(samples: Mapping[str, Sequence[Mapping[str, str]]], objective: Objective) -> pa.Table:
     """Both samples: role, inputs (of held-out rows, whole), text (clipped), length (in characters), language."""
     import pyarrow as pa
 
     rows = [(role, row) for role, of in samples.items() for row in of]
-    texts = [text_of(objective, row) for _, row in rows]
+    texts = [input_text(objective, row) for _, row in rows]
     inputs = {
         name: pa.array([row.get(name) if role == HELD_OUT else None for role, row in rows], pa.string())
         for name in objective.inputs
     }
     own = {
         "role": pa.array([role for role, _ in rows], pa.string()),
-        "text": pa.array([text[:CLIP] for text in texts], pa.string()),
+        "text": pa.array([text[:MAX_TEXT_CHARACTERS] for text in texts], pa.string()),
         "length": pa.array(list(map(len, texts)), pa.int64()),
-        "language": pa.array(languages(texts), pa.string()),
+        "language": pa.array(detect_languages(texts), pa.string()),
     }
     return pa.table({_INPUT + name: values for name, values in inputs.items()} | own)
 
 
-def _statistics(
+def _compute_statistics(
     artifacts: Mapping[str, Artifact], table: pa.Table, objective: Objective, blank: Mapping[str, int]
 ) -> dict[str, Any]:
     import pyarrow.compute as pc
@@ -194,7 +194,7 @@ def _statistics(
     rows = table.filter(pc.equal(table["role"], INGESTED))
     lengths = rows["length"].to_numpy()
     texts = rows["text"].to_pylist()
-    words = Counter(word for text in texts for word in set(words_of(text)))
+    words = Counter(word for text in texts for word in set(split_words(text)))
     renamed = ingest.manifest()["recipe"]["config"].get("ingest", {}).get("columns", {})
     return {
         "rows": facts["rows"],
@@ -204,29 +204,29 @@ def _statistics(
             "quantiles": {str(q): float(np.quantile(lengths, q)) for q in QUANTILES} if len(texts) else {},
         },
         "languages": dict(Counter(rows["language"].to_pylist()).most_common()),
-        "words": {"different": len(words), "rows with": dict(words.most_common(COMMON))},
+        "words": {"different": len(words), "rows with": dict(words.most_common(MAX_LISTED))},
         "missing": {
             name: {
-                "rows": blank.get(name, 0) + _refused(facts["reasons"], renamed.get(name, name)),
+                "rows": blank.get(name, 0) + _count_refused(facts["reasons"], renamed.get(name, name)),
                 "of": facts["read"],
             }
             for name in objective.inputs
         },
-        "labels": _labels(artifacts["validate"].path / "train.parquet", objective.label),
+        "labels": _label_shares(artifacts["validate"].path / "train.parquet", objective.label),
         "libraries": {name: version(name) for name in ("py3langid",)},
     }
 
 
-def _refused(reasons: Mapping[str, int], column: str) -> int:
+def _count_refused(reasons: Mapping[str, int], column: str) -> int:
     """The rows that ingest refused for having no value in `column`, the source's name for it."""
     return sum(reasons.get(reason, 0) for reason in (f"{column} is null", f"there is no {column}"))
 
 
-def _labels(train: Path, label: str) -> dict[str, float]:
+def _label_shares(train: Path, label: str) -> dict[str, float]:
     """The shares of the most frequent labels of the training rows; empty where the objective has none."""
     import pyarrow.parquet as pq
 
     if not label:
         return {}
     found = pq.read_table(train, columns=[label])[label].to_pylist()
-    return {str(name): count / len(found) for name, count in Counter(found).most_common(COMMON)}
+    return {str(name): count / len(found) for name, count in Counter(found).most_common(MAX_LISTED)}

@@ -12,22 +12,24 @@ from hone.objectives.base import Objective
 LANGUAGE_SAMPLE = 500  # characters that the language is told from: py3langid reads some 300,000 a second
 
 
-def text_of(objective: Objective, row: Mapping[str, str | None]) -> str:
+def input_text(objective: Objective, row: Mapping[str, str | None]) -> str:
     """What a model is asked with as a person reads it: the row's `inputs` one below the other, '' for none."""
     return "\n".join(
         piece for name in objective.inputs for piece in _pieces(objective, name, row.get(name) or "") if piece
     )
 
 
-def languages(texts: Iterable[str]) -> list[str]:
+def detect_languages(texts: Iterable[str]) -> list[str]:
     """The language of each text (ISO 639-1), by py3langid; '' where there are no letters to tell it from."""
     return [
-        str(_identifier().classify(text[:LANGUAGE_SAMPLE])[0]) if any(map(str.isalpha, text[:LANGUAGE_SAMPLE])) else ""
+        str(_load_identifier().classify(text[:LANGUAGE_SAMPLE])[0])
+        if any(map(str.isalpha, text[:LANGUAGE_SAMPLE]))
+        else ""
         for text in texts
     ]
 
 
-def words_of(text: str) -> Sequence[str]:
+def split_words(text: str) -> Sequence[str]:
     """The words of a text, without case and punctuation; each character of a script that has no spaces."""
     return fold_to_words(text).split()
 
@@ -42,7 +44,7 @@ def _pieces(objective: Objective, name: str, value: str) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _identifier() -> Any:
+def _load_identifier() -> Any:
     """py3langid's model, read once in each process: it takes half a second."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 

@@ -42,25 +42,25 @@ def code_digests(modules: Iterable[str], files: Iterable[str] = ()) -> dict[str,
     (`__init__.py`) are not followed, so that a new part leaves the keys of runs that do not use it alone.
     `files` are further files of the package (templates), taken by their bytes.
     """
-    found = {_shown(path): _read(path)[0] for path in _used(modules)}
+    found = {_key_path(path): _parse(path)[0] for path in _list_files(modules)}
     for name in files:
-        found[_shown(PACKAGE / name)] = hashlib.sha256((PACKAGE / name).read_bytes()).hexdigest()
+        found[_key_path(PACKAGE / name)] = hashlib.sha256((PACKAGE / name).read_bytes()).hexdigest()
     return dict(sorted(found.items()))
 
 
-def sources(modules: Iterable[str]) -> dict[str, str]:
+def read_sources(modules: Iterable[str]) -> dict[str, str]:
     """The source of the modules named and of all they import, by package and path (`hone/curation/near.py`)."""
-    return {_in_package(path): path.read_text("utf8") for path in sorted(_used(modules))}
+    return {_in_package(path): path.read_text("utf8") for path in sorted(_list_files(modules))}
 
 
-def versions(distributions: Iterable[str]) -> dict[str, str]:
+def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
     """The installed versions of `distributions`, and Python's; 'absent' for one that is not installed."""
     return {"python": f"{sys.version_info.major}.{sys.version_info.minor}"} | {
         name: _version(name) for name in sorted(set(distributions))
     }
 
 
-def reasons(recipe: Recipe, before: Recipe | None) -> list[str]:
+def list_reasons(recipe: Recipe, before: Recipe | None) -> list[str]:
     """Why `recipe` is another than `before`, a line each, in the user's terms; never empty."""
     if before is None:
         return ["no earlier result"]
@@ -85,18 +85,18 @@ def _code_reasons(recipe: Recipe, before: Recipe) -> list[str]:
     ]
 
 
-def nearest(recipe: Recipe, manifests: Iterable[Mapping[str, Any]], name: str) -> Recipe | None:
+def find_nearest(recipe: Recipe, manifests: Iterable[Mapping[str, Any]], name: str) -> Recipe | None:
     """The recipe to compare with: the newest that was made under `name`, else the most alike."""
     recipes = [(manifest["name"], Recipe(**manifest["recipe"])) for manifest in manifests]
     for made_by, before in recipes:
         if made_by == name:
             return before
-    return min((r for _, r in recipes), key=lambda r: len(reasons(recipe, r)), default=None)
+    return min((r for _, r in recipes), key=lambda r: len(list_reasons(recipe, r)), default=None)
 
 
 def _changes(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """The leaves in which two trees of plain values differ: (dotted path, before, after), None where absent."""
-    before, after = _named(before), _named(after)
+    before, after = _by_kind(before), _by_kind(after)
     if isinstance(before, dict) and isinstance(after, dict):
         for key in dict.fromkeys([*before, *after]):
             yield from _changes(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
@@ -104,7 +104,7 @@ def _changes(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any
         yield path, before, after
 
 
-def _named(value: Any) -> Any:
+def _by_kind(value: Any) -> Any:
     """A list of parts as a mapping by their kind, so that a change is told by name and not by position."""
     if isinstance(value, list) and value and all(isinstance(item, dict) and "kind" in item for item in value):
         kinds = [item["kind"] for item in value]
@@ -131,20 +131,20 @@ def _module_file(module: str) -> Path | None:
     None for any other, and for packages, whose `__init__.py` holds nothing but a table.
     """
     top, *inside = module.split(".")
-    home = _homes().get(top)
+    home = _package_homes().get(top)
     if home is None or home.suffix == ".py":
         return home
     path = home.joinpath(*inside).with_suffix(".py")
     return path if inside and path.is_file() else None
 
 
-def _homes() -> dict[str, Path]:
+def _package_homes() -> dict[str, Path]:
     return {"hone": PACKAGE, **homes()}
 
 
 def _in_package(path: Path) -> str:
     """A module's path with its package's name in front: `hone/curation/near.py`."""
-    for name, home in _homes().items():
+    for name, home in _package_homes().items():
         if path == home:
             return path.name
         if path.is_relative_to(home):
@@ -152,7 +152,7 @@ def _in_package(path: Path) -> str:
     raise ValueError(f"{path} is in no package that brings parts")
 
 
-def _used(modules: Iterable[str]) -> set[Path]:
+def _list_files(modules: Iterable[str]) -> set[Path]:
     """The files of the modules and of all they import."""
     found: set[Path] = set()
     waiting = list(modules)
@@ -160,16 +160,16 @@ def _used(modules: Iterable[str]) -> set[Path]:
         path = _module_file(waiting.pop())
         if path is not None and path not in found:
             found.add(path)
-            waiting.extend(_read(path)[1])
+            waiting.extend(_parse(path)[1])
     return found
 
 
-def _shown(path: Path) -> str:
+def _key_path(path: Path) -> str:
     return f"src/{_in_package(path)}" if path.is_relative_to(PACKAGE) else _in_package(path)
 
 
 @lru_cache(maxsize=256)
-def _read(path: Path) -> tuple[str, tuple[str, ...]]:
+def _parse(path: Path) -> tuple[str, tuple[str, ...]]:
     """The digest of a module's syntax tree, and the names of the modules that it may import."""
     tree = ast.parse(path.read_bytes())
     imports = tuple(_imports(tree))

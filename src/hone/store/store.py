@@ -47,9 +47,9 @@ class Store:
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The committed artifact of `key`; None where there is none, or where files of it are missing."""
-        return None if self.damage(stage, key) else self._read(self.directory(stage, key))
+        return None if self.describe_damage(stage, key) else self._read(self.directory(stage, key))
 
-    def damage(self, stage: str, key: str) -> str:
+    def describe_damage(self, stage: str, key: str) -> str:
         """What is wrong with the artifact of `key`, '' if nothing is: absence, missing or resized files."""
         home = self.directory(stage, key)
         if not (home / MANIFEST).is_file():
@@ -62,14 +62,14 @@ class Store:
                 return f"{file} has {file.stat().st_size} bytes, {entry['bytes']} were written"
         return ""
 
-    def manifests(self, stage: str) -> list[dict[str, Any]]:
+    def list_manifests(self, stage: str) -> list[dict[str, Any]]:
         """The manifests of a stage's artifacts, newest first."""
         files = sorted(self.root.glob(f"{stage}/*/{MANIFEST}"), key=lambda f: f.stat().st_mtime, reverse=True)
         return [json.loads(file.read_text("utf8")) for file in files]
 
     def verify(self, artifact: Artifact) -> list[str]:
         """What the bytes of an artifact, read again, do not agree with; empty where all is well."""
-        faults = [self.damage(artifact.stage, artifact.key)]
+        faults = [self.describe_damage(artifact.stage, artifact.key)]
         if not faults[0]:
             faults = [
                 f"{artifact.path / name}: its bytes are not those that were written"
@@ -86,19 +86,19 @@ class Store:
         name: str = "",
         config: str = "",
         resumable: bool = False,
-        still_true: Callable[[Artifact], bool] = lambda _: True,
+        is_current: Callable[[Artifact], bool] = lambda _: True,
         on_wait: Callable[[], None] = lambda: None,
     ) -> tuple[Artifact, bool]:
         """The artifact of `recipe`, and whether it was there; else `make(directory)` makes it.
 
         Of two callers with one recipe the second waits for the first (`on_wait` is called) and takes its result.
         With `resumable` a work directory left by an interrupted `make` is handed to the next. What is found and not
-        `still_true`, for it tells of something elsewhere, is made again.
+        `is_current`, for it tells of something elsewhere, is made again.
         Raises StoreError where the disk is full or cannot be written.
         """
         with self._disk_faults(recipe.stage), self.lock(recipe.stage, recipe.key, on_wait):
             found = self.find(recipe.stage, recipe.key)
-            if found and still_true(found):
+            if found and is_current(found):
                 return found, True
             work = self.work_directory(recipe.stage, recipe.key)
             if work.exists() and not resumable:

@@ -28,7 +28,7 @@ _MANAGED = ("databricks", "databricks-uc", "uc")
 _FIX = "Start it, or name another with MLFLOW_TRACKING_URI; unset, a SQLite store under HONE_HOME is used."
 
 
-def check(tracking_uri: str, *, timeout: float = 5.0) -> None:
+def check_tracking_uri(tracking_uri: str, *, timeout: float = 5.0) -> None:
     """Raise ServiceError where no MLflow server answers at `tracking_uri` within `timeout` seconds.
 
     A database is not opened: SQLite needs no server. Raises ConfigError for a URI that MLflow keeps no
@@ -36,7 +36,7 @@ def check(tracking_uri: str, *, timeout: float = 5.0) -> None:
     """
     scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
     if scheme in _HTTP:
-        _get(f"{tracking_uri.rstrip('/')}/health", tracking_uri, timeout)
+        _check_server(f"{tracking_uri.rstrip('/')}/health", tracking_uri, timeout)
     elif scheme not in _DATABASES and scheme not in _MANAGED and tracking_uri not in _MANAGED:
         raise ConfigError(
             "is no place where MLflow keeps records",
@@ -52,7 +52,7 @@ def has_version(tracking_uri: str, model: str, version: str) -> bool:
     """
     path = sqlite_path(tracking_uri)
     if path is not None:
-        return path.is_file() and _version_row(path, model, version)
+        return path.is_file() and _sqlite_has_version(path, model, version)
     if urlsplit(tracking_uri).scheme not in _HTTP:
         return True
     asked = urllib.parse.urlencode({"name": model, "version": version})
@@ -65,7 +65,7 @@ def has_version(tracking_uri: str, model: str, version: str) -> bool:
         return True
 
 
-def prepare(tracking_uri: str) -> None:
+def create_sqlite_store(tracking_uri: str) -> None:
     """Make the tables of a SQLite store that is not there yet; any other is left alone.
 
     MLflow runs 68 migrations on a new database, 9 s on a disk where each is synced and 4 s in memory. So the
@@ -94,16 +94,16 @@ def sqlite_path(tracking_uri: str) -> Path | None:
 
 def connect(tracking_uri: str) -> MlflowClient:
     """A client of the service that leaves the process's own tracking URI as it is; raises ServiceError."""
-    check(tracking_uri)
-    prepare(tracking_uri)
+    check_tracking_uri(tracking_uri)
+    create_sqlite_store(tracking_uri)
     from mlflow import MlflowClient
 
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         return MlflowClient(tracking_uri, registry_uri=tracking_uri)
 
 
 @contextmanager
-def answering(tracking_uri: str) -> Iterator[None]:
+def translate_errors(tracking_uri: str) -> Iterator[None]:
     """Within the block, a service that does not answer raises ServiceError, one that refuses us ConfigError."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
@@ -111,18 +111,18 @@ def answering(tracking_uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException) as fault:
-        if _refused(fault):
+        if _is_refused(fault):
             raise ConfigError(
                 "MLflow refused the credentials it was given, or there were none",
                 where=tracking_uri,
                 fix="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
             ) from fault
-        if not _unanswered(fault):
+        if not _is_unanswered(fault):
             raise
-        raise ServiceError(f"MLflow did not answer ({_brief(fault)})", where=tracking_uri, fix=_FIX) from fault
+        raise ServiceError(f"MLflow did not answer ({_describe_cause(fault)})", where=tracking_uri, fix=_FIX) from fault
 
 
-def every(ask: Callable[..., PagedList[Any]]) -> list[Any]:
+def list_all(ask: Callable[..., PagedList[Any]]) -> list[Any]:
     """All that a listing call of the client gives, page by page."""
     found: list[Any] = []
     token: str | None = None
@@ -134,7 +134,7 @@ def every(ask: Callable[..., PagedList[Any]]) -> list[Any]:
 
 
 @contextmanager
-def as_default(tracking_uri: str) -> Iterator[None]:
+def default_tracking_uri(tracking_uri: str) -> Iterator[None]:
     """Within the block `tracking_uri` is also the process's own, for calls of MLflow that look there (3.17).
 
     A database's create_model_version is one: it looks up models:/ID with a client of the process's URI.
@@ -155,7 +155,7 @@ def as_default(tracking_uri: str) -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = environment
 
 
-def experiment_id(client: MlflowClient, name: str, artifact_root: str = "") -> str:
+def get_or_create_experiment(client: MlflowClient, name: str, artifact_root: str = "") -> str:
     """The id of the experiment `name`, made if it is not there. Raises ConfigError where it was deleted.
 
     Its files lie under `artifact_root`. With none given a server chooses, and a SQLite store has them in `artifacts/`
@@ -183,7 +183,7 @@ def experiment_id(client: MlflowClient, name: str, artifact_root: str = "") -> s
     return str(found.experiment_id)
 
 
-def _version_row(path: Path, model: str, version: str) -> bool:
+def _sqlite_has_version(path: Path, model: str, version: str) -> bool:
     query = "select current_stage from model_versions where name=? and version=?"
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
@@ -193,7 +193,7 @@ def _version_row(path: Path, model: str, version: str) -> bool:
     return row is not None and row[0] != "Deleted_Internal"  # the mark MLflow leaves on a version that was deleted
 
 
-def _get(url: str, tracking_uri: str, timeout: float) -> None:
+def _check_server(url: str, tracking_uri: str, timeout: float) -> None:
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             answer.read(1)
@@ -230,7 +230,7 @@ def _causes(fault: BaseException | None) -> Iterator[BaseException]:
         fault = fault.__cause__ or fault.__context__
 
 
-def _unanswered(fault: BaseException) -> bool:
+def _is_unanswered(fault: BaseException) -> bool:
     """Whether a failed call may pass later: no connection, no answer in time, a locked or absent database."""
     import requests
 
@@ -239,11 +239,11 @@ def _unanswered(fault: BaseException) -> bool:
     return unavailable or any(isinstance(cause, silent) for cause in _causes(fault))
 
 
-def _refused(fault: BaseException) -> bool:
+def _is_refused(fault: BaseException) -> bool:
     return getattr(fault, "error_code", "") in ("PERMISSION_DENIED", "UNAUTHENTICATED")
 
 
-def _brief(fault: BaseException) -> str:
+def _describe_cause(fault: BaseException) -> str:
     """The innermost cause on one line."""
     *_, last = _causes(fault)
     return " ".join(str(last).split())[:300] or type(last).__name__

@@ -10,29 +10,29 @@ import yaml
 
 from hone.errors import ModelError
 from hone.tracking.aliases import CHAMPION
-from hone.tracking.client import answering, connect
-from hone.tracking.reader import SCHEME, Version, find
+from hone.tracking.client import connect, translate_errors
+from hone.tracking.reader import SCHEME, Version, get_version
 
 
-def current(tracking_uri: str, model: str) -> Version | None:
+def find_current_version(tracking_uri: str, model: str) -> Version | None:
     """The champion of `model`, the newest version where there is none, None where there is no version at all.
 
     Raises ServiceError where MLflow does not answer.
     """
     client = connect(tracking_uri)
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         ready = [found for found in client.search_model_versions(f"name='{model}'") if found.status == "READY"]
         if not ready:
             return None
         pointed = client.get_registered_model(model).aliases.get(CHAMPION)
         number = pointed or max(int(found.version) for found in ready)
-    return find(tracking_uri, f"{SCHEME}{model}/{number}")
+    return get_version(tracking_uri, f"{SCHEME}{model}/{number}")
 
 
-def versions_with(tracking_uri: str, model: str, tag: str, value: str) -> list[str]:
+def list_versions_with_tag(tracking_uri: str, model: str, tag: str, value: str) -> list[str]:
     """The numbers of the versions of `model` whose tag has this value, oldest first."""
     client = connect(tracking_uri)
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         found = client.search_model_versions(f"name='{model}' and tags.`{tag}`='{value}'")
     return sorted((str(version.version) for version in found), key=int)
 
@@ -40,14 +40,14 @@ def versions_with(tracking_uri: str, model: str, tag: str, value: str) -> list[s
 def run_link(tracking_uri: str, run_id: str) -> str:
     """Where a person finds an MLflow run: its page where there is a server, else its id and the store."""
     client = connect(tracking_uri)
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         experiment = client.get_run(run_id).info.experiment_id
     if tracking_uri.startswith("http"):
         return f"{tracking_uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
     return f"MLflow run {run_id} of experiment {experiment}"
 
 
-def fetch(tracking_uri: str, version: Version, path: str, into: Path) -> Path:
+def fetch_run_file(tracking_uri: str, version: Version, path: str, into: Path) -> Path:
     """The file or folder `path` of the run that made the version, fetched into the directory `into`.
 
     Raises ModelError where the run has none, or is not known: it was deleted, or the version is not one of Hone's.
@@ -59,7 +59,7 @@ def fetch(tracking_uri: str, version: Version, path: str, into: Path) -> Path:
             "no run made it: it is not one of Hone's versions", where=version.uri, fix="Name another version."
         )
     client = connect(tracking_uri)
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         try:
             return Path(client.download_artifacts(version.run_id, path, str(into)))
         except (MlflowException, OSError) as fault:
@@ -72,8 +72,8 @@ def fetch(tracking_uri: str, version: Version, path: str, into: Path) -> Path:
             ) from fault
 
 
-def config_of(tracking_uri: str, version: Version) -> dict[str, Any]:
+def load_version_config(tracking_uri: str, version: Version) -> dict[str, Any]:
     """The configuration that the version was made with, as a tree of plain values; raises as `fetch` does."""
     with tempfile.TemporaryDirectory() as scratch:
-        text = fetch(tracking_uri, version, "config.yaml", Path(scratch)).read_text("utf8")
+        text = fetch_run_file(tracking_uri, version, "config.yaml", Path(scratch)).read_text("utf8")
     return dict(yaml.safe_load(text))

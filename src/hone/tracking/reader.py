@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from hone.errors import ConfigError, ModelError, ServiceError
 from hone.store.digests import digest_of
-from hone.tracking.client import answering, connect, sqlite_path
+from hone.tracking.client import connect, sqlite_path, translate_errors
 
 SCHEME = "models:/"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[1-9]\d*))")
@@ -49,7 +49,7 @@ class Version:
         return f"{SCHEME}{self.name}/{self.version}"
 
 
-def find(tracking_uri: str, uri: str) -> Version:
+def get_version(tracking_uri: str, uri: str) -> Version:
     """The version that `models:/NAME@ALIAS` or `models:/NAME/NUMBER` names in the store at `tracking_uri`.
 
     Raises ModelError where there is none, or the URI is of another form; ServiceError where MLflow does not answer.
@@ -59,11 +59,13 @@ def find(tracking_uri: str, uri: str) -> Version:
         raise ModelError("names no model version", where=uri, fix="Write models:/NAME@ALIAS or models:/NAME/NUMBER.")
     with _registry(tracking_uri) as registry:
         name = parts["name"]
-        number = parts["version"] or registry.aliased(name, parts["alias"])
+        number = parts["version"] or registry.alias_version(name, parts["alias"])
         found = registry.version(name, number) if number else None
         if found is None or number is None:
             raise ModelError(
-                "there is no such model version in MLflow", where=f"{uri} in {tracking_uri}", fix=registry.known(name)
+                "there is no such model version in MLflow",
+                where=f"{uri} in {tracking_uri}",
+                fix=registry.describe_alternatives(name),
             )
         if found["status"] != "READY":
             raise ModelError(f"is {found['status']}", where=uri, fix="Register it again.")
@@ -71,24 +73,24 @@ def find(tracking_uri: str, uri: str) -> Version:
     return Version(name, number, str(found["run_id"] or ""), location, found["tags"])
 
 
-def lineage(tracking_uri: str, uri: str) -> list[Version]:
+def list_lineage(tracking_uri: str, uri: str) -> list[Version]:
     """The version `uri` and those that it was tuned from, the last one first; what was deleted ends the chain."""
     chain: list[Version] = []
     while uri.startswith(SCHEME) and uri not in {version.uri for version in chain}:
         try:
-            chain.append(find(tracking_uri, uri))
+            chain.append(get_version(tracking_uri, uri))
         except ModelError:
             break
         uri = chain[-1].tags.get("hone.base_model", "")
     return chain
 
 
-def directory(tracking_uri: str, version: Version, downloads: Path) -> Path:
+def model_directory(tracking_uri: str, version: Version, downloads: Path) -> Path:
     """The directory of the version's transformers model: where MLflow keeps it, or fetched once into `downloads`.
 
     Raises ModelError where there is none in it.
     """
-    found = place(tracking_uri, version, downloads)
+    found = version_directory(tracking_uri, version, downloads)
     for inside in _INSIDE:
         for config in ("config.json", "adapter_config.json"):
             if (found / inside / config).is_file():
@@ -100,16 +102,16 @@ def directory(tracking_uri: str, version: Version, downloads: Path) -> Path:
     )
 
 
-def place(tracking_uri: str, version: Version, downloads: Path, *, anew: bool = False) -> Path:
+def version_directory(tracking_uri: str, version: Version, downloads: Path, *, anew: bool = False) -> Path:
     """The version's directory on this machine: where MLflow keeps it, or a copy fetched into `downloads`.
 
     A copy that is there is taken, unless it is wanted `anew`. Raises ModelError where the files are gone or cannot be
     fetched.
     """
-    return _local(version.location) or _fetched(tracking_uri, version, downloads, anew)
+    return _local_directory(version.location) or _fetch_directory(tracking_uri, version, downloads, anew)
 
 
-def _local(location: str) -> Path | None:
+def _local_directory(location: str) -> Path | None:
     """The directory on this machine; None where the files are elsewhere."""
     parts = urlsplit(location)
     if parts.scheme not in ("", "file"):
@@ -120,7 +122,7 @@ def _local(location: str) -> Path | None:
     return path
 
 
-def _fetched(tracking_uri: str, version: Version, downloads: Path, anew: bool) -> Path:
+def _fetch_directory(tracking_uri: str, version: Version, downloads: Path, anew: bool) -> Path:
     place = downloads / f"{version.name}-{version.version}-{digest_of([tracking_uri, version.location])[:12]}"
     if place.is_dir() and not anew:
         return place
@@ -130,7 +132,7 @@ def _fetched(tracking_uri: str, version: Version, downloads: Path, anew: bool) -
     downloads.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=downloads, prefix=".fetching-") as scratch:
         try:
-            with answering(tracking_uri):
+            with translate_errors(tracking_uri):
                 made = Path(download_artifacts(version.location, dst_path=scratch, tracking_uri=tracking_uri))
         except (MlflowException, ImportError) as fault:
             raise ModelError(
@@ -151,19 +153,19 @@ def _fetched(tracking_uri: str, version: Version, downloads: Path, anew: bool) -
 class _Registry(Protocol):
     """What is asked of a store."""
 
-    def aliased(self, name: str, alias: str) -> str | None:
+    def alias_version(self, name: str, alias: str) -> str | None:
         """The number of the version that an alias points to."""
 
     def version(self, name: str, number: str) -> dict[str, Any] | None:
         """`source`, `run_id`, `status` and `tags` of a version."""
 
-    def logged_model(self, model_id: str) -> str:
+    def logged_model_location(self, model_id: str) -> str:
         """Where a logged model lies."""
 
-    def run(self, run_id: str) -> str:
+    def run_location(self, run_id: str) -> str:
         """Where a run's artifacts lie."""
 
-    def known(self, name: str) -> str:
+    def describe_alternatives(self, name: str) -> str:
         """What there is in place of what was not found."""
 
 
@@ -179,17 +181,17 @@ def _registry(tracking_uri: str) -> Iterator[_Registry]:
         yield _Server(tracking_uri)
     else:
         client = connect(tracking_uri)
-        with answering(tracking_uri):
+        with translate_errors(tracking_uri):
             yield _Client(client)
 
 
 def _location(registry: _Registry, source: str) -> str:
     """The directory that a version's `source` means."""
     if source.startswith(SCHEME):
-        return registry.logged_model(source.removeprefix(SCHEME))
+        return registry.logged_model_location(source.removeprefix(SCHEME))
     if source.startswith("runs:/"):
         run_id, _, inside = source.removeprefix("runs:/").partition("/")
-        return f"{registry.run(run_id).rstrip('/')}/{inside}"
+        return f"{registry.run_location(run_id).rstrip('/')}/{inside}"
     return source
 
 
@@ -202,7 +204,7 @@ class _Tables:
     def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         return self.database.execute(query, values).fetchall()
 
-    def aliased(self, name: str, alias: str) -> str | None:
+    def alias_version(self, name: str, alias: str) -> str | None:
         found = self._rows("select version from registered_model_aliases where name=? and alias=?", name, alias)
         return str(found[0][0]) if found else None
 
@@ -212,14 +214,14 @@ class _Tables:
         tags = self._rows("select key, value from model_version_tags where name=? and version=?", name, number)
         return dict(zip(("source", "run_id", "status"), found[0], strict=True), tags=dict(tags)) if found else None
 
-    def logged_model(self, model_id: str) -> str:
+    def logged_model_location(self, model_id: str) -> str:
         found = self._rows("select artifact_location from logged_models where model_id=?", model_id)
         return str(found[0][0]) if found else ""
 
-    def run(self, run_id: str) -> str:
+    def run_location(self, run_id: str) -> str:
         return str(self._rows("select artifact_uri from runs where run_uuid=?", run_id)[0][0])
 
-    def known(self, name: str) -> str:
+    def describe_alternatives(self, name: str) -> str:
         query = "select version from model_versions where name=? and current_stage!=? order by version"
         numbers = [str(number) for (number,) in self._rows(query, name, "Deleted_Internal")]
         aliases = self._rows("select alias, version from registered_model_aliases where name=?", name)
@@ -253,7 +255,7 @@ class _Server:
             reason = getattr(fault, "reason", fault)
             raise ServiceError(f"MLflow did not answer ({reason})", where=self.uri, fix="Start it.") from fault
 
-    def aliased(self, name: str, alias: str) -> str | None:
+    def alias_version(self, name: str, alias: str) -> str | None:
         found = self._ask("registered-models/alias", name=name, alias=alias)
         return str(found["model_version"]["version"]) if found else None
 
@@ -264,15 +266,15 @@ class _Server:
         told: dict[str, Any] = {"run_id": "", "status": "READY"} | found["model_version"]
         return told | {"tags": {tag["key"]: tag.get("value", "") for tag in told.get("tags", [])}}
 
-    def logged_model(self, model_id: str) -> str:
+    def logged_model_location(self, model_id: str) -> str:
         found = self._ask(f"logged-models/{model_id}")
         return str(found["model"]["info"]["artifact_uri"]) if found else ""
 
-    def run(self, run_id: str) -> str:
+    def run_location(self, run_id: str) -> str:
         found = self._ask("runs/get", run_id=run_id)
         return str(found["run"]["info"]["artifact_uri"]) if found else ""
 
-    def known(self, name: str) -> str:
+    def describe_alternatives(self, name: str) -> str:
         found = self._ask("registered-models/get", name=name)
         if not found:
             return f"No version of {name} is registered there."
@@ -286,7 +288,7 @@ class _Client:
 
     client: Any
 
-    def aliased(self, name: str, alias: str) -> str | None:
+    def alias_version(self, name: str, alias: str) -> str | None:
         found = self._or_none("get_model_version_by_alias", name, alias, field="version")
         return str(found) if found else None
 
@@ -295,13 +297,13 @@ class _Client:
         found = {field: self._or_none("get_model_version", name, number, field=field) for field in fields}
         return found if found["source"] else None
 
-    def logged_model(self, model_id: str) -> str:
+    def logged_model_location(self, model_id: str) -> str:
         return str(self.client.get_logged_model(model_id).artifact_location)
 
-    def run(self, run_id: str) -> str:
+    def run_location(self, run_id: str) -> str:
         return str(self.client.get_run(run_id).info.artifact_uri)
 
-    def known(self, name: str) -> str:
+    def describe_alternatives(self, name: str) -> str:
         found = self.client.search_model_versions(f"name='{name}'")
         return f"There are {len(found)} versions of {name}."
 

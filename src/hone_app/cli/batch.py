@@ -21,7 +21,7 @@ EPILOG = """examples:
 """
 
 
-def add(commands: Any) -> None:
+def add_commands(commands: Any) -> None:
     """Put `predict` among the commands."""
     text = "a registered model's answers to every row of a file or a query, as Parquet"
     sub = commands.add_parser(
@@ -45,9 +45,9 @@ def add(commands: Any) -> None:
 def predict(arguments: argparse.Namespace) -> int:
     """Run the flow, and say where the output is."""
     from hone.environment import home
-    from hone_app.cli.view import terminal
+    from hone_app.cli.view import make_console
 
-    request, data, console = _request(arguments), home(), terminal()
+    request, data, console = _request(arguments), home(), make_console()
     account = _run(request, data, console)
     unanswered = f", {account['unanswered']:,} of them without a prediction" if account["unanswered"] else ""
     for name, value in (
@@ -92,9 +92,9 @@ def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
 
 def _run(request: Request, data: Home, console: Console) -> dict[str, Any]:
     """Run the flow."""
-    from hone_app.cli.view import watching
+    from hone_app.cli.view import show_progress
 
-    with watching(["read", "predict", "write"], console):
+    with show_progress(["read", "predict", "write"], console):
         with orchestrated(data):
             from flows.batch_predict import batch_predict
         account: dict[str, Any] = batch_predict(**{name: getattr(request, name) for name in type(request).model_fields})

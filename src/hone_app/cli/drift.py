@@ -8,7 +8,7 @@ from pathlib import Path
 from hone_app.cli.orchestration import orchestrated
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The commands of drift."""
     text = "compare recent inputs with the rows that the model's champion was made from"
     sub = commands.add_parser("monitor", help=text, description=text)
@@ -22,10 +22,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def monitor(arguments: argparse.Namespace) -> int:
     """Check once and print what was found; 0 whether it is drift or not."""
-    from hone.config.parts import SourcePart
     from pydantic import TypeAdapter
 
     from hone.config.file import load
+    from hone.config.parts import SourcePart
     from hone.environment import home
     from hone.errors import ConfigError
 

@@ -17,13 +17,13 @@ from hone.environment import DEFAULTS, Home, home
 from hone.errors import HoneError
 from hone_app.cli import batch, drift, promotion, service
 from hone_app.cli.orchestration import orchestrated
-from hone_app.service.up import join
+from hone_app.service.up import join_service
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from hone.config.sections import RunConfig
-    from hone.pipeline.plan import Outlook
+    from hone.pipeline.plan import StagePlan
 
 INTERRUPTED = 130
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore", FutureWarning)
     try:
         if arguments.command not in (service.start, service.stop):
-            join(home())
+            join_service(home())
         status: int = arguments.command(arguments)
     except HoneError as fault:
         print(f"hone: {fault}", file=sys.stderr)  # noqa: T201
@@ -65,10 +65,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
         sub.set_defaults(command=command)
     commands.add_parser("schema", help="the JSON schema of the configuration").set_defaults(command=_schema)
-    service.add(commands)
-    promotion.add(commands)
-    drift.add(commands)
-    batch.add(commands)
+    service.add_commands(commands)
+    promotion.add_commands(commands)
+    drift.add_commands(commands)
+    batch.add_commands(commands)
     return parser
 
 
@@ -84,30 +84,30 @@ def _load(arguments: argparse.Namespace) -> RunConfig:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from hone.pipeline.plan import plan
-    from hone_app.cli.view import terminal
+    from hone.pipeline.plan import plan_run
+    from hone_app.cli.view import make_console
 
-    config, data, console = _load(arguments), home(), terminal()
-    outlooks = plan(config, data)
+    config, data, console = _load(arguments), home(), make_console()
+    outlooks = plan_run(config, data)
     if all(look.artifact for look in outlooks):
         console.print(f"{config.name}: every stage is up to date, nothing to do.", style="bold")
         return _finish(console, outlooks, data)
-    _line(config, data, console)
-    return _finish(console, plan(config, data), data)
+    _run_flow(config, data, console)
+    return _finish(console, plan_run(config, data), data)
 
 
-def _line(config: RunConfig, data: Home, console: Console) -> None:
+def _run_flow(config: RunConfig, data: Home, console: Console) -> None:
     """Run the flow."""
     from hone.pipeline.run import run_ahead
-    from hone.pipeline.stages import stages_of
-    from hone.tracking.client import prepare
-    from hone_app.cli.view import watching
+    from hone.pipeline.stages import list_stages
+    from hone.tracking.client import create_sqlite_store
+    from hone_app.cli.view import show_progress
 
-    with watching(stages_of(config), console):
+    with show_progress(list_stages(config), console):
         with orchestrated(data) as starting:
             # A new MLflow store takes seconds to make: meanwhile the Prefect server starts and the first rows are read.
             # Not a daemon: what it has begun it ends, however soon the run does.
-            threading.Thread(target=_prepare_quietly, args=(prepare, data)).start()
+            threading.Thread(target=_prepare_quietly, args=(create_sqlite_store, data)).start()
             from flows.finetune import finetune
 
             # The first start in a data folder makes a database, half a minute's work on one core.
@@ -121,43 +121,43 @@ def _prepare_quietly(prepare: Callable[[str], None], data: Home) -> None:
         prepare(data.tracking_uri)
 
 
-def _finish(console: Console, outlooks: Sequence[Outlook], data: Home) -> int:
-    from hone_app.cli.view import summary
+def _finish(console: Console, outlooks: Sequence[StagePlan], data: Home) -> int:
+    from hone_app.cli.view import print_summary
 
     found = {look.stage: look.artifact for look in outlooks if look.artifact}
-    summary(console, found["evaluate"], found["register"], "hone up")
+    print_summary(console, found["evaluate"], found["register"], "hone up")
     return 0
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from hone.pipeline.plan import plan
-    from hone_app.cli.view import outlook, terminal
+    from hone.pipeline.plan import plan_run
+    from hone_app.cli.view import make_console, print_plan
 
-    outlook(terminal(), plan(_load(arguments), home()))
+    print_plan(make_console(), plan_run(_load(arguments), home()))
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from hone.errors import StoreError
-    from hone.pipeline.plan import plan
+    from hone.pipeline.plan import plan_run
 
     data = home()
-    found = [look.artifact for look in plan(_load(arguments), data) if look.artifact]
+    found = [look.artifact for look in plan_run(_load(arguments), data) if look.artifact]
     faults = [fault for artifact in found for fault in data.store.verify(artifact)]
     if faults:
         raise StoreError("\n".join(faults), fix="Delete these directories: the next run makes them again.")
-    _say(f"{len(found)} artifacts, every byte as it was written")
+    _print(f"{len(found)} artifacts, every byte as it was written")
     return 0
 
 
 def _schema(_: argparse.Namespace) -> int:
     from hone.config.sections import RunConfig
 
-    _say(json.dumps(RunConfig.model_json_schema(), indent=2))
+    _print(json.dumps(RunConfig.model_json_schema(), indent=2))
     return 0
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201
 
 

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from hone.promotion.journal import Journal
 
 
-def add(commands: Any) -> None:
+def add_commands(commands: Any) -> None:
     """Put the commands into the parser of `hone`."""
     promote = _command(commands, "promote", _promote, "compare a version with the champion; make it the champion")
     promote.add_argument("--version", default="", metavar="V", help="its number; the alias candidate's by default")
     promote.add_argument("--policy", choices=("manual", "auto", "shadow"), help="in place of the configuration's")
     promote.add_argument("--golden", default="", metavar="FILE", help="a golden set, in place of the configuration's")
     promote.add_argument("--yes", action="store_true", help="approve it, once the gates have passed")
-    _by_whom(promote)
+    _add_who_and_why(promote)
     rollback = _command(commands, "rollback", _rollback, "make the former champion the champion again")
-    _by_whom(rollback, why=True)
+    _add_who_and_why(rollback, why=True)
     _command(commands, "history", _history, "who moved the champion, when, from where to where, and why")
 
 
@@ -36,7 +36,7 @@ def _command(commands: Any, name: str, command: Any, text: str) -> argparse.Argu
     return sub
 
 
-def _by_whom(sub: argparse.ArgumentParser, why: bool = False) -> None:
+def _add_who_and_why(sub: argparse.ArgumentParser, why: bool = False) -> None:
     sub.add_argument("--why", required=why, default="", metavar="TEXT", help="the reason, for the journal")
     sub.add_argument("--who", default="", metavar="NAME", help="who decides; your user name by default")
 
@@ -52,9 +52,9 @@ def _journal(model: str) -> Journal:
 
 def _promote(arguments: argparse.Namespace) -> int:
     from hone.promotion import promote
-    from hone_app.cli.view import terminal
+    from hone_app.cli.view import make_console
 
-    console, journal, who = terminal(), _journal(arguments.model), arguments.who or promote.user()
+    console, journal, who = make_console(), _journal(arguments.model), arguments.who or promote.user()
     decision = promote.decide(
         journal,
         arguments.version,
@@ -63,7 +63,7 @@ def _promote(arguments: argparse.Namespace) -> int:
         golden=arguments.golden,
     )
     page = promote.record(journal, decision)
-    _show(console, decision)
+    _print_gates(console, decision)
     console.print(f"{page} in MLflow run {decision.run_id}", style="dim")
     if decision.policy == "shadow":
         promote.shadow(journal, decision, who)
@@ -73,7 +73,7 @@ def _promote(arguments: argparse.Namespace) -> int:
         return 0
     why = arguments.why
     if decision.passed and decision.policy == "manual" and not arguments.yes:
-        approved, why = _asked(decision, why)
+        approved, why = _ask_approval(decision, why)
         if not approved:
             promote.turn_down(journal, decision, who, why or "rejected")
             raise PromotionRefused(f"rejected by {who}", where=f"{decision.model} version {decision.version}")
@@ -84,7 +84,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _asked(decision: Decision, why: str) -> tuple[bool, str]:
+def _ask_approval(decision: Decision, why: str) -> tuple[bool, str]:
     """Whether the person at the terminal approves, and why."""
     if not sys.stdin.isatty():
         raise ConfigError(
@@ -96,7 +96,7 @@ def _asked(decision: Decision, why: str) -> tuple[bool, str]:
     return answer in ("y", "yes"), why or input("Why? ").strip()
 
 
-def _show(console: Console, decision: Decision) -> None:
+def _print_gates(console: Console, decision: Decision) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -114,12 +114,12 @@ def _show(console: Console, decision: Decision) -> None:
 
 def _rollback(arguments: argparse.Namespace) -> int:
     from hone.promotion import promote
-    from hone_app.cli.view import terminal
+    from hone_app.cli.view import make_console
 
     who = arguments.who or promote.user()
     moved = promote.rollback(_journal(arguments.model), who=who, why=arguments.why, downloads=home().downloads).entry
     said = f"version {moved.to_version} is the champion again, version {moved.from_version} the former one."
-    terminal().print(f"{arguments.model} {said}", style="bold green")
+    make_console().print(f"{arguments.model} {said}", style="bold green")
     return 0
 
 
@@ -128,9 +128,9 @@ def _history(arguments: argparse.Namespace) -> int:
     from rich.text import Text
 
     from hone.promotion.journal import faults
-    from hone_app.cli.view import terminal
+    from hone_app.cli.view import make_console
 
-    console, records = terminal(), _journal(arguments.model).records()
+    console, records = make_console(), _journal(arguments.model).records()
     if not records:
         console.print(f"{arguments.model} never had a champion that Hone knows of.")
     width = len(str(len(records)))

@@ -12,7 +12,7 @@ from hone.errors import ConfigError
 DATABASES = ("prefect_database", "mlflow_database")
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Put both commands into the parser."""
     text = "start Prefect's and MLflow's servers and a worker, or say where they run"
     more = f"{text[0].upper()}{text[1:]}. What is not given here is as it was the last time."
@@ -34,25 +34,25 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def start(arguments: argparse.Namespace) -> int:
     """Bring the service up."""
-    from hone_app.service.up import up
+    from hone_app.service.up import start_service
 
     wanted = {name: getattr(arguments, name) for name in ("host", "auth", *DATABASES)}
     for name in DATABASES:
         wanted[name] = wanted[name] if wanted[name] is not None else os.environ.get(f"HONE_{name.upper()}")
     given = {name: value for name, value in wanted.items() if value is not None}
-    up(home(), given, place(), arguments.gpu_slots, _say)
+    start_service(home(), given, find_project(), arguments.gpu_slots, _print)
     return 0
 
 
 def stop(_: argparse.Namespace) -> int:
     """End the service."""
-    from hone_app.service.up import down
+    from hone_app.service.up import stop_service
 
-    down(home(), _say)
+    stop_service(home(), _print)
     return 0
 
 
-def place() -> Path:
+def find_project() -> Path:
     """The folder whose conf/ and deployments/ are used: the working directory, else the one that Hone lies in."""
     for folder in (Path.cwd(), Path(__file__).parents[3]):
         if (folder / "deployments/prefect.yaml").is_file():
@@ -62,5 +62,5 @@ def place() -> Path:
     )
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201

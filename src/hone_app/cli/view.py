@@ -23,7 +23,7 @@ MARKS = {"": " ", "started": "▶", "waiting": "…", "hit": "=", "done": "✓",
 COLOURS = {"started": "cyan", "waiting": "yellow", "hit": "blue", "done": "green", "failed": "red"}
 
 
-def terminal() -> Console:
+def make_console() -> Console:
     """Standard output, on which brackets are no markup: names, reasons and paths are the user's own."""
     return Console(markup=False)
 
@@ -39,7 +39,7 @@ class Line:
     reasons: Sequence[str] = ()
     artifact: Artifact | None = None
 
-    def hear(self, event: str, detail: object, now: float) -> None:
+    def update(self, event: str, detail: object, now: float) -> None:
         """Take in what happened to the stage."""
         if isinstance(detail, Progress):
             self.progress = detail
@@ -56,9 +56,9 @@ class Line:
     def text(self, now: float) -> str:
         """The stage in a few words: how far, how fast, how long still; or what came out."""
         if self.event == "hit":
-            return f"up to date{_counted(self.artifact)}"
+            return f"up to date{_describe_rows(self.artifact)}"
         if self.event == "done":
-            return f"{self.seconds:.1f} s{_counted(self.artifact)}"
+            return f"{self.seconds:.1f} s{_describe_rows(self.artifact)}"
         if self.event == "waiting":
             return "another run is making it; waiting for its result"
         if self.event == "failed":
@@ -102,21 +102,21 @@ class Board:
 
 
 @contextmanager
-def watching(stages: Sequence[str], console: Console) -> Iterator[None]:
+def show_progress(stages: Sequence[str], console: Console) -> Iterator[None]:
     """Show how the stages go on while the block runs: live on a terminal, in plain lines elsewhere."""
     board = Board({stage: Line() for stage in stages})
     if console.is_terminal:
         # rich redraws in a thread of its own, four times a second.
-        with Live(console=console, get_renderable=board.render, refresh_per_second=4), listening(_hear(board)):
+        with Live(console=console, get_renderable=board.render, refresh_per_second=4), listening(_update_board(board)):
             yield
     else:
         with listening(_print_plainly(board, console)):
             yield
 
 
-def _hear(board: Board) -> Listener:
+def _update_board(board: Board) -> Listener:
     def hear(stage: str, event: str, detail: object) -> None:
-        board.lines[stage].hear(event, detail, time.monotonic())
+        board.lines[stage].update(event, detail, time.monotonic())
 
     return hear
 
@@ -127,7 +127,7 @@ def _print_plainly(board: Board, console: Console) -> Listener:
     def hear(stage: str, event: str, detail: object) -> None:
         line, now = board.lines[stage], time.monotonic()
         before = line.event
-        line.hear(event, detail, now)
+        line.update(event, detail, now)
         if event == "progress" and now - printed["at"] < PLAIN_SECONDS:
             return
         if event != "progress" and line.event == before:
@@ -138,7 +138,7 @@ def _print_plainly(board: Board, console: Console) -> Listener:
     return hear
 
 
-def outlook(console: Console, outlooks: Sequence[Any]) -> None:
+def print_plan(console: Console, outlooks: Sequence[Any]) -> None:
     """Print what each stage would do: hit, or miss with its reasons."""
     grid = Table.grid(padding=(0, 2))
     for look in outlooks:
@@ -150,7 +150,7 @@ def outlook(console: Console, outlooks: Sequence[Any]) -> None:
     console.print(grid)
 
 
-def summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str) -> None:
+def print_summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str) -> None:
     """Print the model against the baselines, the version, and where the report and the UIs are."""
     metrics = json.loads((evaluated.path / "metrics.json").read_text("utf8"))
     version = registered.facts()
@@ -192,7 +192,7 @@ def _interval(figure: Mapping[str, float], share: bool, sign: str = "") -> str:
     return f"{value:{sign}.1f}% [{low:.1f}, {high:.1f}]"
 
 
-def _counted(artifact: Artifact | None) -> str:
+def _describe_rows(artifact: Artifact | None) -> str:
     return f" · {artifact.rows:,} rows" if artifact else ""
 
 

@@ -29,7 +29,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 from hone.errors import HoneError
-from hone_app.deploy.automations import automate
+from hone_app.deploy.automations import apply_automations
 from hone_app.deploy.notifications import VARIABLE
 
 POOL = "hone"
@@ -43,18 +43,18 @@ def main() -> int:
     parser.add_argument("--gpu-slots", type=int, help="how many trainings may run at once")
     slots = parser.parse_args().gpu_slots
     with get_client(sync_client=True) as client:
-        make_pool(client, Path.cwd())
-        make_slots(client, slots)
-        deploy()
+        apply_pool(client, Path.cwd())
+        apply_slots(client, slots)
+        apply_deployments()
         try:
-            automate(client, FOLDER / "automations", os.environ.get(VARIABLE, ""))
+            apply_automations(client, FOLDER / "automations", os.environ.get(VARIABLE, ""))
         except HoneError as fault:
             raise SystemExit(str(fault)) from None
         print(", ".join(entry["name"] for entry in yaml.safe_load(FILE.read_text("utf8"))["deployments"]))  # noqa: T201
     return 0
 
 
-def make_pool(client: SyncPrefectClient, directory: Path) -> None:
+def apply_pool(client: SyncPrefectClient, directory: Path) -> None:
     """The process work pool, whose runs start in `directory`, where conf/ is. What a person set else is kept.
 
     A pool of another type, such as kubernetes, is left as it is.
@@ -73,7 +73,7 @@ def make_pool(client: SyncPrefectClient, directory: Path) -> None:
         client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
 
 
-def make_slots(client: SyncPrefectClient, given: int | None) -> None:
+def apply_slots(client: SyncPrefectClient, given: int | None) -> None:
     """The limit that `train` takes a slot of."""
     try:
         client.read_global_concurrency_limit_by_name("gpu")
@@ -85,7 +85,7 @@ def make_slots(client: SyncPrefectClient, given: int | None) -> None:
         client.update_global_concurrency_limit("gpu", GlobalConcurrencyLimitUpdate(limit=given))
 
 
-def deploy() -> None:
+def apply_deployments() -> None:
     """All deployments of the file; raises SystemExit with what Prefect said where one is refused."""
     command = [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)

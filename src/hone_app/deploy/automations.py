@@ -17,24 +17,24 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.events.schemas.automations import AutomationCore
 
-from hone_app.deploy.notifications import BLOCK, block_id
+from hone_app.deploy.notifications import BLOCK, get_block_id
 
 
-def automate(client: SyncPrefectClient, folder: Path, notify: str) -> list[str]:
+def apply_automations(client: SyncPrefectClient, folder: Path, notify: str) -> list[str]:
     """Apply every automation of the folder's files; the names of those that are there now."""
-    block = block_id(client, notify) if notify else None
+    block = get_block_id(client, notify) if notify else None
     applied = []
     for file in sorted(folder.glob("*.yaml")):
-        for entry in _listed(yaml.safe_load(file.read_text("utf8"))):
+        for entry in _list_entries(yaml.safe_load(file.read_text("utf8"))):
             if block is None and _notifies(entry):
                 _remove(client, entry["name"])
                 continue
-            _apply(client, AutomationCore.model_validate(_resolved(client, entry, file, block)))
+            _apply(client, AutomationCore.model_validate(_resolve_names(client, entry, file, block)))
             applied.append(str(entry["name"]))
     return applied
 
 
-def _listed(tree: Any) -> list[dict[str, Any]]:
+def _list_entries(tree: Any) -> list[dict[str, Any]]:
     found = tree.get("automations", [tree]) if isinstance(tree, dict) else tree
     return list(found)
 
@@ -58,22 +58,22 @@ def _remove(client: SyncPrefectClient, name: str) -> None:
         client.delete_automation(automation.id)
 
 
-def _resolved(client: SyncPrefectClient, entry: Any, file: Path, block: UUID | None) -> Any:
+def _resolve_names(client: SyncPrefectClient, entry: Any, file: Path, block: UUID | None) -> Any:
     """The entry with ids in place of names."""
     if isinstance(entry, list):
-        return [_resolved(client, item, file, block) for item in entry]
+        return [_resolve_names(client, item, file, block) for item in entry]
     if not isinstance(entry, dict):
         return entry
-    found = {name: _resolved(client, value, file, block) for name, value in entry.items()}
+    found = {name: _resolve_names(client, value, file, block) for name, value in entry.items()}
     if isinstance(found.get("deployment"), str):
-        found["deployment_id"] = str(_deployment(client, found.pop("deployment"), file))
+        found["deployment_id"] = str(_get_deployment_id(client, found.pop("deployment"), file))
     if found.get("block") == BLOCK:
         found["block_document_id"] = str(block)
         del found["block"]
     return found
 
 
-def _deployment(client: SyncPrefectClient, name: str, file: Path) -> UUID:
+def _get_deployment_id(client: SyncPrefectClient, name: str, file: Path) -> UUID:
     wanted = DeploymentFilter(name=DeploymentFilterName(any_=[name]))
     known = client.read_deployments(deployment_filter=wanted)
     if len(known) != 1:

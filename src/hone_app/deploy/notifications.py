@@ -18,10 +18,10 @@ VARIABLE = "HONE_NOTIFY_URL"
 BLOCK = "hone-notify"
 
 
-def block_id(client: SyncPrefectClient, url: str) -> UUID:
+def get_block_id(client: SyncPrefectClient, url: str) -> UUID:
     """The id of the notification block: the one that TYPE/NAME names, or `hone-notify`, which then holds the URL."""
     if "://" in url:
-        return _saved(url)
+        return _save_block(url)
     kind, slash, name = url.partition("/")
     try:
         found = client.read_block_document_by_name(name, kind, include_secrets=False) if slash else None
@@ -36,7 +36,7 @@ def block_id(client: SyncPrefectClient, url: str) -> UUID:
     return found.id
 
 
-def _saved(url: str) -> UUID:
+def _save_block(url: str) -> UUID:
     from apprise import Apprise
 
     if not Apprise().add(url):  # its own log line would show the URL

@@ -36,7 +36,7 @@ class Credentials:
         }
 
 
-def credentials(folder: Path) -> Credentials:
+def load_credentials(folder: Path) -> Credentials:
     """Those kept in `folder`; what is not there yet is made."""
     path = folder / "secrets.json"
     kept = json.loads(path.read_text("utf8")) if path.is_file() else {}

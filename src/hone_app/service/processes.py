@@ -36,7 +36,7 @@ class Process:
             return False
 
 
-def start(
+def start_process(
     command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path, mark: str
 ) -> tuple[Process, subprocess.Popen[bytes]]:
     """Start `command` in a session of its own, its words appended to `log`."""
@@ -54,28 +54,28 @@ def start(
     return Process(child.pid, psutil.Process(child.pid).create_time()), child
 
 
-def marked(mark: str) -> list[psutil.Process]:
+def list_marked(mark: str) -> list[psutil.Process]:
     """The processes of this user that carry `mark`, the oldest first."""
-    found = [process for process in psutil.process_iter() if process.pid != os.getpid() and _mark(process) == mark]
+    found = [process for process in psutil.process_iter() if process.pid != os.getpid() and _read_mark(process) == mark]
     return sorted(found, key=lambda process: process.pid)
 
 
-def end(mark: str, last: Process | None = None, grace: float = GRACE_SECONDS) -> int:
+def end_marked(mark: str, last: Process | None = None, grace: float = GRACE_SECONDS) -> int:
     """End all that carry `mark`, each asked before it is killed; how many there were.
 
     Parents are asked before their children, whom they end as they see fit; `last`, a worker, after all others, for it
     would kill its runs before they have said that they crash.
     """
-    count, spared = len(marked(mark)), {last.pid} if last and last.alive else set()
-    while left := marked(mark):
+    count, spared = len(list_marked(mark)), {last.pid} if last and last.alive else set()
+    while left := list_marked(mark):
         pids = {process.pid for process in left} - spared
-        _ask([process for process in left if process.pid in pids and _parent(process) not in pids], grace)
+        _end_all([process for process in left if process.pid in pids and _parent(process) not in pids], grace)
         if not pids:
             spared = set()
     return count
 
 
-def _ask(processes: Iterable[psutil.Process], grace: float) -> None:
+def _end_all(processes: Iterable[psutil.Process], grace: float) -> None:
     asked = list(processes)
     for process in asked:
         _signal(process, "terminate")
@@ -90,7 +90,7 @@ def _signal(process: psutil.Process, how: str) -> None:
         getattr(process, how)()
 
 
-def _mark(process: psutil.Process) -> str:
+def _read_mark(process: psutil.Process) -> str:
     try:
         return str(process.environ().get(MARK, ""))
     except (psutil.Error, OSError):

@@ -15,7 +15,7 @@ from typing import Any
 
 from hone.errors import ConfigError
 from hone.tracking.aliases import CHAMPION
-from hone.tracking.client import answering, connect, every
+from hone.tracking.client import connect, list_all, translate_errors
 
 NAME = "hone-watch-registry"
 EVENTS = ("model_version_alias.created", "model_version_alias.deleted")
@@ -32,8 +32,8 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> None:
 
     client = connect(tracking_uri)
     try:
-        with answering(tracking_uri):
-            known = [webhook for webhook in every(client.list_webhooks) if webhook.name == NAME]
+        with translate_errors(tracking_uri):
+            known = [webhook for webhook in list_all(client.list_webhooks) if webhook.name == NAME]
     except MlflowException as fault:
         raise ConfigError(
             f"MLflow cannot list its webhooks ({fault})",
@@ -43,7 +43,7 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> None:
         ) from fault
     given: dict[str, Any] = {"url": url, "secret": secret, "events": list(EVENTS)}
     try:
-        with answering(tracking_uri):
+        with translate_errors(tracking_uri):
             if known:
                 client.update_webhook(known[0].webhook_id, **given)
             else:
@@ -57,7 +57,7 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> None:
         ) from fault
 
 
-def signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
+def is_signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
     """Whether MLflow signed this delivery with `secret`, in the last five minutes."""
     identity, timestamp = headers.get("x-mlflow-delivery-id", ""), headers.get("x-mlflow-timestamp", "")
     content = b".".join((identity.encode(), timestamp.encode(), body))
@@ -66,7 +66,7 @@ def signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
     return known and timestamp.isdigit() and abs(time.time() - int(timestamp)) <= FRESH_SECONDS
 
 
-def moved(body: bytes) -> str:
+def find_moved_model(body: bytes) -> str:
     """The model whose champion was set or deleted; '' for a delivery about anything else."""
     told = json.loads(body)
     about = told["data"] if f"{told['entity']}.{told['action']}" in EVENTS else {}

@@ -25,6 +25,6 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def stages_of(config: RunConfig) -> list[str]:
+def list_stages(config: RunConfig) -> list[str]:
     """The stages that a run of `config` has, in order."""
     return [name for name, stage in STAGES.items() if stage.applies(config)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, base_digest, build_part, module_of
+from hone.pipeline.stage import Job, Stage, build_part, compute_base_digest, get_module
 from hone.store.artifact import Product
 
 
@@ -33,11 +33,11 @@ EVALUATE = Stage(
     ),
     code=lambda c: [
         "hone.evaluation.judging.evaluate",
-        module_of(OBJECTIVES, c.objective),
-        module_of(METHODS, c.method),
+        get_module(OBJECTIVES, c.objective),
+        get_module(METHODS, c.method),
     ],
     libraries=lambda _: ["numpy", "scikit-learn", "torch", "transformers"],
     inputs=("train", "tokenize", "validate"),
     needs_base=True,
-    outside=base_digest,
+    external_digests=compute_base_digest,
 )

@@ -8,7 +8,7 @@ from hone.config.sections import RunConfig
 from hone.objectives import OBJECTIVES
 from hone.parts.moments import dated, end_of
 from hone.parts.options import locations
-from hone.pipeline.stage import Job, Stage, build_part, data_options, libraries_of, module_of
+from hone.pipeline.stage import Job, Stage, build_part, get_module, list_data_options, list_libraries
 from hone.sources import SOURCES
 from hone.sources.source import Source
 from hone.store.artifact import Product
@@ -22,7 +22,7 @@ def _config(config: RunConfig) -> dict[str, Any]:
     options["source"] = {
         name: value for name, value in options["source"].items() if name not in locations(SOURCES[section.source.kind])
     }
-    return {"ingest": options, "objective": data_options(config)}
+    return {"ingest": options, "objective": list_data_options(config)}
 
 
 def _source(config: RunConfig) -> Source:
@@ -58,7 +58,7 @@ def _make(job: Job) -> Product:
 INGEST = Stage(
     make=_make,
     config=_config,
-    code=lambda c: ["hone.sources.ingest", module_of(SOURCES, c.ingest.source), module_of(OBJECTIVES, c.objective)],
-    libraries=lambda c: ["pyarrow", *libraries_of(SOURCES, c.ingest.source)],
-    outside=_fingerprint,
+    code=lambda c: ["hone.sources.ingest", get_module(SOURCES, c.ingest.source), get_module(OBJECTIVES, c.objective)],
+    libraries=lambda c: ["pyarrow", *list_libraries(SOURCES, c.ingest.source)],
+    external_digests=_fingerprint,
 )

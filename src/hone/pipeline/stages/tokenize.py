@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hone.errors import ConfigError
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, base_digest, build_part, data_options, module_of
+from hone.pipeline.stage import Job, Stage, build_part, compute_base_digest, get_module, list_data_options
 from hone.store.artifact import Product
 from hone.store.digests import file_digest
 
@@ -14,7 +14,7 @@ def _outside(job: Job) -> dict[str, str]:
     for file in files:
         if not file.is_file():
             raise ConfigError("there is no such file", where=f"objective, {file}", fix="Correct its path.")
-    return base_digest(job) | {str(file): file_digest(file) for file in files}
+    return compute_base_digest(job) | {str(file): file_digest(file) for file in files}
 
 
 def _make(job: Job) -> Product:
@@ -35,10 +35,10 @@ def _make(job: Job) -> Product:
 
 TOKENIZE = Stage(
     make=_make,
-    config=lambda c: {"tokenization": c.tokenization.model_dump(), "objective": data_options(c)},
-    code=lambda c: ["hone.tokenization.tokenize", module_of(OBJECTIVES, c.objective)],
+    config=lambda c: {"tokenization": c.tokenization.model_dump(), "objective": list_data_options(c)},
+    code=lambda c: ["hone.tokenization.tokenize", get_module(OBJECTIVES, c.objective)],
     libraries=lambda _: ["pyarrow", "tokenizers", "transformers"],
     inputs=("validate",),
     needs_base=True,
-    outside=_outside,
+    external_digests=_outside,
 )

@@ -31,14 +31,14 @@ class Served(PythonModel):  # type: ignore[misc]
         home, settings = Path(context.artifacts["model"]), context.model_config
         root = home.parents[1]
         self.package = next((root / "code").glob("served_*")).name
-        wrong = self._module("hone.registry.served.sums").faults(root)
+        wrong = self._module("hone.registry.served.sums").find_faults(root)
         if wrong:
             raise ValueError(f"{root} is not the model that was registered: {', '.join(wrong)}")
         self.about = json.loads((home / "objective.json").read_text("utf8"))
         device = settings["device"]
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._module("hone.models.own_code").allow(self.about.get("code", ""))
+        self._module("hone.models.own_code").allow_code(self.about.get("code", ""))
         self.model = self._model(home, settings).eval().to(device)
         tokenizer = self._module("hone.objectives.shared.tokenizer").load_tokenizer(home)
         self.objective = self._module("objective").Objective(**self.about["options"])
@@ -52,7 +52,7 @@ class Served(PythonModel):  # type: ignore[misc]
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """A DataFrame with the objective's outputs; with the parameter `all_scores` also all else that it tells."""
-        rows = rows_of(model_input, list(self.objective.inputs))
+        rows = frame_to_rows(model_input, list(self.objective.inputs))
         answers = self.reader.answer(self.model, rows, self.about["targets"], int(self.about["max_length"]))
         told = None if (params or {}).get("all_scores") else list(self.objective.outputs)
         return pd.DataFrame(answers, columns=told)
@@ -65,7 +65,7 @@ class Served(PythonModel):  # type: ignore[misc]
         own_code = self._module("hone.models.own_code")
         known = {"local_files_only": True, "trust_remote_code": own_code.may_run(home)}
         config = transformers.AutoConfig.from_pretrained(home, **known)
-        architecture = own_code.architecture(home, config)
+        architecture = own_code.get_architecture(home, config)
         options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
         if not (home / "adapter_config.json").is_file():
             return architecture.from_pretrained(home, config=config, **options)
@@ -85,7 +85,7 @@ class Served(PythonModel):  # type: ignore[misc]
                 sys.pycache_prefix = before
 
 
-def rows_of(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]]:
+def frame_to_rows(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]]:
     """The rows, each with the `inputs`; a list of texts arrives as column 0.
 
     Raises ValueError where a column is not there, and for a value that is no text.
@@ -110,7 +110,7 @@ def locate_base(base: dict[str, Any], given: str) -> Path:
 
     Raises ValueError where it is not there, or where its weights are not the very bytes of then.
     """
-    path = Path(given) if given else _known_place(base)
+    path = Path(given) if given else _find_base(base)
     for name, digest in base["files"].items():
         file = path / name
         if not file.is_file():
@@ -123,7 +123,7 @@ def locate_base(base: dict[str, Any], given: str) -> Path:
 _ADVICE = "Name the right directory: load_model(uri, model_config={'base': DIRECTORY})."
 
 
-def _known_place(base: dict[str, Any]) -> Path:
+def _find_base(base: dict[str, Any]) -> Path:
     name = str(base["id"])
     if name.startswith("package:"):
         package, _, inside = name.removeprefix("package:").partition("/")

@@ -15,15 +15,15 @@ LEFT_BY_USE = ("registered_model_meta",)
 BYTECODE = "__pycache__"
 
 
-def write(place: Path, known: Mapping[str, str]) -> str:
+def write_sums(place: Path, known: Mapping[str, str]) -> str:
     """Write the sums of all files below `place`; the SHA-256 of what was written. `known` are digests by file name."""
-    digests = {name: known.get(name) or digest(place / name) for name in files(place)}
+    digests = {name: known.get(name) or file_digest(place / name) for name in list_files(place)}
     text = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(digests.items()))
     (place / SUMS).write_text(text, "utf8")
-    return digest(place / SUMS)
+    return file_digest(place / SUMS)
 
 
-def faults(place: Path) -> list[str]:
+def find_faults(place: Path) -> list[str]:
     """What below `place` is not as it was registered, each with the file's name; empty where all is."""
     if not (place / SUMS).is_file():
         return [f"{SUMS} is gone"]
@@ -31,20 +31,20 @@ def faults(place: Path) -> list[str]:
     for line in (place / SUMS).read_text("utf8", errors="replace").splitlines():
         sha256, _, name = line.partition("  ")
         wanted[name] = sha256
-    there = files(place)
+    there = list_files(place)
     found = [f"{name} is gone" for name in wanted if name not in there]
     found += [f"{name} was added" for name in there if name not in wanted]
-    found += [f"{name} was changed" for name in there if name in wanted and digest(place / name) != wanted[name]]
+    found += [f"{name} was changed" for name in there if name in wanted and file_digest(place / name) != wanted[name]]
     return sorted(found)
 
 
-def files(place: Path) -> list[str]:
+def list_files(place: Path) -> list[str]:
     """The files below `place` that count, by their paths there: not the sums, nor what use leaves beside them."""
     every = (file.relative_to(place) for file in sorted(place.rglob("*")) if not file.is_dir())
     return [str(file) for file in every if str(file) not in (SUMS, *LEFT_BY_USE) and BYTECODE not in file.parts]
 
 
-def digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
     """SHA-256 of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
