@@ -32,8 +32,8 @@ def resolve_config(config: RunConfig | str) -> RunConfig:
     if config.endswith((".yaml", ".yml")):
         return load(Path(config))
     if config not in list_names():
-        there = ", ".join(list_names()) or "none"
-        raise ConfigError("is not the name of a file in conf/", where=config, fix=f"There are: {there}.")
+        available = ", ".join(list_names()) or "none"
+        raise ConfigError("is not the name of a file in conf/", where=config, fix=f"There are: {available}.")
     return load(FOLDER / f"{config}.yaml")
 
 

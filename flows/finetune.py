@@ -36,8 +36,8 @@ def _run_line(config: RunConfig) -> Artifact:
     rows = ingest(config)
     splits = curate(config, rows)
     base = make_base(config, splits) if config.model.scratch else None
-    sound = validate(config, splits, base)
-    tokens = tokenize(config, sound, base)
+    validated = validate(config, splits, base)
+    tokens = tokenize(config, validated, base)
     model = train(config, tokens, base)
-    scores = evaluate(config, model, tokens, sound, base)
-    return register(config, rows, splits, sound, tokens, model, scores, base)
+    evaluation = evaluate(config, model, tokens, validated, base)
+    return register(config, rows, splits, validated, tokens, model, evaluation, base)

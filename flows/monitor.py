@@ -15,8 +15,8 @@ ATTENTION = ("drift", "too few rows", "no drift")
 
 
 def _run_name() -> str:
-    given = flow_run.parameters
-    return f"monitor {given.get('model') or config_name(given.get('config') or 'champions')}"
+    parameters = flow_run.parameters
+    return f"monitor {parameters.get('model') or config_name(parameters.get('config') or 'champions')}"
 
 
 @flow(name="monitor", flow_run_name=_run_name, persist_result=False)
@@ -28,18 +28,18 @@ def monitor(config: Choice | None = None, model: str = "", inputs: SourcePart | 
     inputs lie, else those of the section monitoring. Ends as `No drift`, `Drift`, `Too few rows` or `Nothing to
     monitor`; of several champions as the one that wants attention most.
     """
-    given = resolve_config(config) if config else None
-    name = model or (given.registration.model or given.name if given else "")
+    resolved = resolve_config(config) if config else None
+    name = model or (resolved.registration.model or resolved.name if resolved else "")
     names = [name] if name else list_monitored_models()
-    states = [check_model(one, given, inputs, return_state=True) for one in names]
-    for one, state in zip(names, states, strict=True):
+    states = [check_model(model_name, resolved, inputs, return_state=True) for model_name in names]
+    for model_name, state in zip(names, states, strict=True):
         if state.is_completed():
-            announce_drift(state.result(), config if isinstance(config, str) and config else one)
-    found = [state.result() for state in states]
-    decisions = {checked.verdict.decision for checked in found}
-    decision = next((one for one in ATTENTION if one in decisions), "nothing to monitor")
+            announce_drift(state.result(), config if isinstance(config, str) and config else model_name)
+    results = [state.result() for state in states]
+    decisions = {checked.verdict.decision for checked in results}
+    decision = next((model_name for model_name in ATTENTION if model_name in decisions), "nothing to monitor")
     message = (
-        "\n".join(map(_describe, found))
+        "\n".join(map(_describe, results))
         or "no champion's own configuration says where recent inputs are (monitoring.inputs)"
     )
     return Completed(name=decision.capitalize(), message=message)
@@ -47,6 +47,6 @@ def monitor(config: Choice | None = None, model: str = "", inputs: SourcePart | 
 
 def _describe(checked: CheckResult) -> str:
     version, verdict = checked.version, checked.verdict
-    why = f" by {', '.join(verdict.drifted)}, episode {checked.episode.number}" if verdict.drifted else ""
+    reason = f" by {', '.join(verdict.drifted)}, episode {checked.episode.number}" if verdict.drifted else ""
     counts = f"{verdict.recent:,} rows against {verdict.reference:,}"
-    return f"{version.name} version {version.version}: {verdict.decision}{why} ({counts}); {checked.link}"
+    return f"{version.name} version {version.version}: {verdict.decision}{reason} ({counts}); {checked.link}"

@@ -21,10 +21,10 @@ from tasks.retrain import Outcome, StartedBy, check_new_rows, find_trigger, publ
 
 
 def _run_name() -> str:
-    given = flow_run.parameters
-    when = f", as of {given['as_of']}" if given.get("as_of") else ""
-    until = f" until {given['until']}" if given.get("until") else ""
-    return f"retrain {config_name(given['config'])}: {find_trigger(given.get('started_by', 'person'))}{when}{until}"
+    parameters = flow_run.parameters
+    moment = f", as of {parameters['as_of']}" if parameters.get("as_of") else ""
+    until = f" until {parameters['until']}" if parameters.get("until") else ""
+    return f"retrain {config_name(parameters['config'])}: {find_trigger(parameters.get('started_by', 'person'))}{moment}{until}"
 
 
 @flow(name="retrain", flow_run_name=_run_name, persist_result=False)
@@ -48,10 +48,10 @@ def retrain(
     for day in dates(as_of, until, step):
         dated = at(chosen_config, day) if day else chosen_config
         rows = ingest(dated)
-        seen = check_new_rows(dated, rows, min_new_rows, day is not None, before)
-        version = finetune(dated).facts()["version"] if seen.decision == "train" else ""
-        before = rows if seen.decision != "too few new rows" else before
-        outcomes.append((str(day or ""), seen, version))
+        check = check_new_rows(dated, rows, min_new_rows, day is not None, before)
+        version = finetune(dated).facts()["version"] if check.decision == "train" else ""
+        before = rows if check.decision != "too few new rows" else before
+        outcomes.append((str(day or ""), check, version))
     publish_outcomes(chosen_config.name, find_trigger(started_by), outcomes)
     return _final_state(chosen_config.name, outcomes)
 
@@ -60,5 +60,5 @@ def _final_state(name: str, outcomes: list[Outcome]) -> State[None]:
     versions = [version for _, _, version in outcomes if version]
     if versions:
         return Completed(message=f"{name} version {', '.join(versions)}: {outcomes[-1][1].why}")
-    waits = any(seen.decision == "too few new rows" for _, seen, _ in outcomes)
-    return Completed(name="Waiting for rows" if waits else "Nothing new", message=outcomes[-1][1].why)
+    is_waiting = any(check.decision == "too few new rows" for _, check, _ in outcomes)
+    return Completed(name="Waiting for rows" if is_waiting else "Nothing new", message=outcomes[-1][1].why)

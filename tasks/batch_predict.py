@@ -19,9 +19,9 @@ from tasks.runtime.retries import RETRIES, is_not_permanent
 
 
 @task(name="settle", task_run_name="settle {wanted.model}", cache_policy=NO_CACHE, **RETRIES)
-def resolve_request(wanted: Request) -> Batch:
+def resolve_request(request_: Request) -> Batch:
     """The version that is meant, its files proved, and the source's rows as they are now."""
-    return request.settle(wanted, home())
+    return request.settle(request_, home())
 
 
 @task(name="look", task_run_name="look for the output", cache_policy=NO_CACHE)
@@ -40,12 +40,12 @@ def predict_shard(batch: Batch, shard: Shard) -> Artifact:
     """A shard's answers, by the model that this process has loaded once."""
     if shard.number == 0:
         tell("predict", "started", [])
-    made: Artifact = _predict_shard(batch, shard).result()
+    answers_artifact: Artifact = _predict_shard(batch, shard).result()
     done = shard.first + shard.rows
     tell("predict", "progress", Progress(done, shard.total))
     if done == shard.total:
         tell("predict", "done")
-    return made
+    return answers_artifact
 
 
 @task(
@@ -56,8 +56,8 @@ def predict_shard(batch: Batch, shard: Shard) -> Artifact:
     **{**RETRIES, "retry_condition_fn": is_not_permanent},
 )
 def _predict_shard(batch: Batch, shard: Shard) -> State[Artifact]:
-    made, hit = answers.answer(batch, shard, home())
-    return Completed(name="Cached" if hit else "Completed", data=made)
+    artifact, hit = answers.answer(batch, shard, home())
+    return Completed(name="Cached" if hit else "Completed", data=artifact)
 
 
 @task(name="commit", task_run_name="commit {batch.name}", cache_policy=NO_CACHE)
@@ -82,4 +82,4 @@ def record_run(batch: Batch, account: Account) -> None:
 
 def _slug(name: str) -> str:
     """The name as Prefect takes a key: lower-case letters, digits and dashes."""
-    return "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in name.lower())
+    return "".join(character if character.isascii() and character.isalnum() else "-" for character in name.lower())

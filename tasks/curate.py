@@ -13,8 +13,8 @@ from tasks.stage import get_artifact, run_stage, stage_task
 @stage_task("curate")
 def curate(config: RunConfig, ingest: Artifact) -> State[Artifact]:
     """Train, validation and test rows; the funnel goes to the UI as a table."""
-    done = run_stage("curate", {"config": config, "ingest": ingest})
-    facts = get_artifact(done).facts()
+    state = run_stage("curate", {"config": config, "ingest": ingest})
+    facts = get_artifact(state).facts()
     table = [
         {"step": step["step"], "reason": reason, "rows dropped": count, "rows left": step["after"]}
         for step in facts["funnel"]
@@ -24,4 +24,4 @@ def curate(config: RunConfig, ingest: Artifact) -> State[Artifact]:
         {"step": "split", "reason": name, "rows dropped": 0, "rows left": n} for name, n in facts["splits"].items()
     ]
     create_table_artifact(table, key=f"funnel-{config.name}", description=f"What became of {ingest.rows:,} rows")
-    return done
+    return state

@@ -16,8 +16,8 @@ def evaluate(
 ) -> State[Artifact]:
     """Metrics with intervals, beside the baselines'; they go to the UI as a table."""
     inputs = {"config": config, "train": train, "tokenize": tokenize, "validate": validate, "base": base}
-    done = run_stage("evaluate", inputs)
-    facts = get_artifact(done).facts()
+    state = run_stage("evaluate", inputs)
+    facts = get_artifact(state).facts()
     systems = {"model": facts["metrics"], **facts["baselines"]}
     table = [
         {"system": system} | {name: f"{value:.4f}" for name, value in metrics.items()}
@@ -25,4 +25,4 @@ def evaluate(
     ]
     description = f"{facts['rows']:,} test rows"
     create_table_artifact(table, key=f"metrics-{config.name}", description=description)
-    return done
+    return state

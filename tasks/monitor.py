@@ -38,13 +38,13 @@ class CheckResult:
 @task(name="monitored", persist_result=False, **RETRIES)
 def list_monitored_models() -> list[str]:
     """The models whose champion's own configuration says where recent inputs are."""
-    uri, found = home().tracking_uri, []
+    uri, models = home().tracking_uri, []
     for model in models_with_champion(uri):
         with suppress(ModelError):  # a champion that Hone did not make
             version = find_current_version(uri, model)
             if version and (load_version_config(uri, version).get("monitoring") or {}).get("inputs"):
-                found.append(model)
-    return found
+                models.append(model)
+    return models
 
 
 @task(name="check", task_run_name="check {model}", persist_result=False, **RETRIES)
@@ -63,12 +63,12 @@ def check_model(model: str, config: RunConfig | None, inputs: Part | None) -> Ch
         fix = "Set monitoring.inputs in the configuration, or give inputs."
         raise ConfigError("says not where recent inputs are", where=f"model {model}", fix=fix)
     verdict = monitor.check(version, config, source, data)
-    now = episode(version.tags, verdict.decision)
-    page = report.page(version, verdict, now.number)
+    current_episode = episode(version.tags, verdict.decision)
+    page = report.page(version, verdict, current_episode.number)
     tags = {"hone.flow_run_id": str(flow_run.id or "")}
     run_id = report.log(data.tracking_uri, data.artifact_root, version, verdict, page, tags)
     _publish(version.name, verdict, page)
-    return CheckResult(version, verdict, now, run_link(data.tracking_uri, run_id))
+    return CheckResult(version, verdict, current_episode, run_link(data.tracking_uri, run_id))
 
 
 @task(name="announce", task_run_name="announce {checked.version.name}", persist_result=False)

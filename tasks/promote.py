@@ -31,8 +31,8 @@ def _compare_versions(model: str, version: str, policy: str, golden: str) -> Dec
     journal = _open_journal(model)
     decision = promote.decide(journal, version, downloads=home().downloads, policy=policy, golden=golden)
     page = promote.record(journal, decision)
-    shown = markdown(decision, f"{_decision_link(decision)}, `{page}` among the artifacts of run `{decision.run_id}`")
-    create_markdown_artifact(shown, key=artifact_key(model), description=decision.reason)
+    summary = markdown(decision, f"{_decision_link(decision)}, `{page}` among the artifacts of run `{decision.run_id}`")
+    create_markdown_artifact(summary, key=artifact_key(model), description=decision.reason)
     return decision
 
 
@@ -106,11 +106,11 @@ def reconcile_model(model: str, enforce: bool) -> list[str]:
     """Bring journal and alias of a model together and tell of what nobody was told yet; what was found, in words."""
     added = reconcile.reconcile(_open_journal(model), downloads=home().downloads, enforce=enforce)
     emit_moves(model)
-    found = [_describe_move(kept.entry) for kept in added]
-    if found:
-        shown = "\n".join([f"# {model}", *(f"- {line}" for line in found)])
-        create_markdown_artifact(shown, key=artifact_key(model, "watch"), description=f"{model}: the champion moved")
-    return found
+    moves = [_describe_move(record.entry) for record in added]
+    if moves:
+        page = "\n".join([f"# {model}", *(f"- {line}" for line in moves)])
+        create_markdown_artifact(page, key=artifact_key(model, "watch"), description=f"{model}: the champion moved")
+    return moves
 
 
 def emit_moves(model: str) -> None:
@@ -119,8 +119,8 @@ def emit_moves(model: str) -> None:
     Should two do it at once, both send events of one id.
     """
     journal = _open_journal(model)
-    for kept in reconcile.unannounced(journal):
-        entry = kept.entry
+    for record in reconcile.unannounced(journal):
+        entry = record.entry
         for event in EVENTS_BY_ACTION.get(entry.action, DEFAULT_EVENTS):
             emit_model_event(
                 event,
@@ -136,7 +136,7 @@ def emit_moves(model: str) -> None:
                 from_version=entry.from_version,
                 to_version=entry.to_version,
             )
-        journal.announced(kept)
+        journal.announced(record)
 
 
 def artifact_key(model: str, prefix: str = "promotion") -> str:
@@ -144,9 +144,9 @@ def artifact_key(model: str, prefix: str = "promotion") -> str:
     return f"{prefix}-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
 
 
-def _call_cached(cached: Any, *given: Any) -> Any:
+def _call_cached(task: Any, *arguments: Any) -> Any:
     # The data folder is known when the flow runs, not when its module is imported.
-    return cached.with_options(result_storage=home().root / "promotions")(*given)
+    return task.with_options(result_storage=home().root / "promotions")(*arguments)
 
 
 def _open_journal(model: str) -> Any:

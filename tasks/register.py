@@ -26,12 +26,12 @@ def register(
     """The registered version; links to it and to the report go to the UI."""
     stages = (ingest, curate, validate, tokenize, train, evaluate)
     inputs = {"config": config, "base": base} | {artifact.stage: artifact for artifact in stages}
-    done = run_stage("register", inputs)
-    version = get_artifact(done)
+    state = run_stage("register", inputs)
+    version = get_artifact(state)
     facts, report = version.facts(), version.path / "report.html"
     create_link_artifact(report.as_uri(), "Report", key=f"report-{config.name}", description="The run's report")
     create_markdown_artifact(_summary(facts, report), key=f"version-{config.name}", description="The model version")
-    return done
+    return state
 
 
 def _summary(facts: dict[str, str], report: Path) -> str:

@@ -37,12 +37,12 @@ def publish_outcomes(name: str, started_by: StartedBy, outcomes: Sequence[Outcom
     lines = [f"# Retrain {name}", f"Started by: **{started_by}**", ""]
     lines += ["| as of | rows | new | decision | why | version |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {day or 'now'} | {seen.rows:,} | {seen.new:,} | {seen.decision} | {seen.why} | {version or '-'} |"
-        for day, seen, version in outcomes
+        f"| {day or 'now'} | {check.rows:,} | {check.new:,} | {check.decision} | {check.why} | {version or '-'} |"
+        for day, check, version in outcomes
     ]
     create_markdown_artifact("\n".join(lines), key=f"retrain-{name}", description=f"Retrain {name}: {started_by}")
 
 
-def find_trigger(given: StartedBy) -> StartedBy:
+def find_trigger(started_by: StartedBy) -> StartedBy:
     """What started this run: what it was told; a run that Prefect made for a schedule tells so by its tag."""
-    return "schedule" if given == "person" and "auto-scheduled" in flow_run.tags else given
+    return "schedule" if started_by == "person" and "auto-scheduled" in flow_run.tags else started_by

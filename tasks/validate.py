@@ -16,7 +16,7 @@ from tasks.stage import get_artifact, run_stage, stage_task
 def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) -> State[Artifact]:
     """The same splits, less what was quarantined; the expectations go to the UI as a table."""
     try:
-        done = run_stage("validate", {"config": config, "curate": curate, "base": base})
+        state = run_stage("validate", {"config": config, "curate": curate, "base": base})
     except ValidationFailed as fault:
         emit_model_event(
             "hone.validation.stopped",
@@ -25,17 +25,20 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
             why=_summarize_fault(fault.what),
         )
         raise
-    valid = get_artifact(done)
-    facts = valid.facts()
+    artifact = get_artifact(state)
+    facts = artifact.facts()
     table = [
         {name: str(result.get(name, "")) for name in ("split", "expectation", "column", "success", "observed")}
         for result in facts["expectations"]
     ]
     create_table_artifact(table, key=f"expectations-{config.name}", description="Expectations of the rows")
     create_link_artifact(
-        (valid.path / facts["data_docs"]).as_uri(), "Data Docs", key=f"data-docs-{config.name}", description="Data Docs"
+        (artifact.path / facts["data_docs"]).as_uri(),
+        "Data Docs",
+        key=f"data-docs-{config.name}",
+        description="Data Docs",
     )
-    return done
+    return state
 
 
 def _summarize_fault(what: str) -> str:

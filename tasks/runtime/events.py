@@ -30,7 +30,7 @@ def emit_model_event(
     link: str = "",
     figures: Mapping[str, Any] | None = None,
     key: str = "",
-    **more: Any,
+    **extra: Any,
 ) -> None:
     """Emit `event` about `model`: one sentence each on what happened and why, and where to look.
 
@@ -38,12 +38,12 @@ def emit_model_event(
     is stored by Prefect and sent to people. Events of one `key` have one id, and Prefect takes an id once. `more` is
     for automations.
     """
-    known: dict[str, Any] = {"id": uuid5(NAMESPACE_URL, f"{event}/{key}")} if key else {}
+    identity: dict[str, Any] = {"id": uuid5(NAMESPACE_URL, f"{event}/{key}")} if key else {}
     emit_event(
         event=event,
         resource={"prefect.resource.id": f"hone.model.{model}", "prefect.resource.name": model},
-        payload={"what": what, "why": why, "link": link or _this_run_url(), "figures": dict(figures or {})} | more,
-        **known,
+        payload={"what": what, "why": why, "link": link or _this_run_url(), "figures": dict(figures or {})} | extra,
+        **identity,
     )
 
 

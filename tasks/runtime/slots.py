@@ -66,7 +66,7 @@ def gpu_slot() -> Iterator[None]:
 
 def _wait_for_slot(client: SyncPrefectClient, logger: Logger) -> UUID | None:
     """The lease of a slot, as soon as one is free; None where there is no limit and none is to be made."""
-    told = False
+    reported = False
     while True:
         granted = _request_slot(client)
         if granted == []:
@@ -76,10 +76,10 @@ def _wait_for_slot(client: SyncPrefectClient, logger: Logger) -> UUID | None:
         elif granted:
             return granted[0]
         else:
-            if not told:
+            if not reported:
                 logger.info("Waits for a GPU slot: all are taken (prefect gcl inspect %s).", LIMIT)
                 tell("train", "progress", Progress(0, 0, note="waits for a GPU slot"))
-            told = True
+            reported = True
             time.sleep(ASK_SECONDS)
 
 

@@ -66,12 +66,12 @@ def locate_base_model(
     if base.startswith("package:"):
         path, revision = _package_directory(base), _package_version(base)
     elif base.startswith(reader.SCHEME):
-        found = reader.get_version(tracking_uri, base)
+        version = reader.get_version(tracking_uri, base)
         path, base, revision, run = (
-            reader.model_directory(tracking_uri, found, downloads),
-            *(found.uri, found.version, found.run_id),
+            reader.model_directory(tracking_uri, version, downloads),
+            *(version.uri, version.version, version.run_id),
         )
-        licence = licence or found.tags.get("hone.base_licence", "")
+        licence = licence or version.tags.get("hone.base_licence", "")
     elif Path(base).expanduser().is_dir():
         path = Path(base).expanduser().resolve()
     else:
@@ -97,13 +97,13 @@ def _check_weights(path: Path) -> None:
         )
 
 
-def _check_trust(path: Path, known_as: str, ignore_code: bool, trust_code: str) -> str:
+def _check_trust(path: Path, identity: str, ignore_code: bool, trust_code: str) -> str:
     """`known_as` where the model has code of its own and that is trusted: it may run now; '' where none is to run.
 
     Raises ModelError where there is code that is neither trusted nor ignored, or none where some is trusted.
     """
     code, tokenizer = own_code.list_classes(path), own_code.list_tokenizer_classes(path)
-    if trust_code != known_as or tokenizer:
+    if trust_code != identity or tokenizer:
         own_code.forbid_code(own_code.compute_digest(path))
     if ignore_code or not (code or tokenizer or trust_code):
         return ""
@@ -112,30 +112,30 @@ def _check_trust(path: Path, known_as: str, ignore_code: bool, trust_code: str) 
             f"brings code of its own ({', '.join([*code, *tokenizer])}), and nobody said that it may run",
             where=str(path),
             fix="If transformers has a class of its own for it, model.ignore_code=true takes that one. Else read its"
-            f" code, and if you trust it set model.trust_code={known_as}",
+            f" code, and if you trust it set model.trust_code={identity}",
         )
     if tokenizer or not code:
         what = f"its tokenizer brings code of its own ({tokenizer[0]})" if tokenizer else "brings no code of its own"
         fix = "Code of a tokenizer is never run: save a fast one." if tokenizer else "Leave out model.trust_code."
         raise ModelError(f"is trusted to run code, but {what}", where=str(path), fix=fix)
     own_code.check_complete(path)
-    if trust_code != known_as:
+    if trust_code != identity:
         raise ModelError(
-            f"brings code of its own, which is {known_as} and not the trusted {trust_code}: it is not run",
+            f"brings code of its own, which is {identity} and not the trusted {trust_code}: it is not run",
             where=str(path),
             fix="Read it, and if you trust it set model.trust_code to what it is; of a hub id also model.revision.",
         )
     own_code.allow_code(own_code.compute_digest(path))
-    return known_as
+    return identity
 
 
 def _adapter_error(path: Path) -> ModelError:
     adapter = json.loads((path / "adapter_config.json").read_text("utf8"))
-    below = adapter.get("base_model_name_or_path") or "its base model"
+    base = adapter.get("base_model_name_or_path") or "its base model"
     fix = "Register it merged (method.merged: true) and name that version."
     if adapter.get("peft_type") in ("PROMPT_TUNING", "PREFIX_TUNING"):
-        fix = f"Its kind ({adapter['peft_type']}) cannot be merged: begin from {below}."
-    return ModelError(f"is an adapter for {below}, and no whole model", where=str(path), fix=fix)
+        fix = f"Its kind ({adapter['peft_type']}) cannot be merged: begin from {base}."
+    return ModelError(f"is an adapter for {base}, and no whole model", where=str(path), fix=fix)
 
 
 def _package_directory(base: str) -> Path:
@@ -165,19 +165,22 @@ def _package_version(base: str) -> str:
         return f"{distribution} {version(distribution)}"
 
 
-def _hub_snapshot(base: str, revision: str, code: bool) -> tuple[Path, str]:
+def _hub_snapshot(base: str, revision: str, with_code: bool) -> tuple[Path, str]:
     """A snapshot of a hub model in the local cache and its commit, downloaded if need be; with its `code` if wanted."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": [*FILES, *(["*.py"] if code else [])]}
+    selection: dict[str, Any] = {
+        "revision": revision or None,
+        "allow_patterns": [*FILES, *(["*.py"] if with_code else [])],
+    }
     try:
         try:
-            path = snapshot_download(base, local_files_only=True, **wanted)
-            if code and own_code.list_classes(Path(path)) and not own_code.list_files(Path(path)):
-                path = snapshot_download(base, **wanted)
+            path = snapshot_download(base, local_files_only=True, **selection)
+            if with_code and own_code.list_classes(Path(path)) and not own_code.list_files(Path(path)):
+                path = snapshot_download(base, **selection)
         except LocalEntryNotFoundError:
-            path = snapshot_download(base, **wanted)
+            path = snapshot_download(base, **selection)
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as fault:
         raise ModelError(
             f"no such base model here, and none could be fetched ({type(fault).__name__})",

@@ -78,12 +78,14 @@ def get_architecture(model: Path, config: PretrainedConfig) -> type[PreTrainedMo
     import transformers
 
     name = (config.architectures or ["no architecture"])[0]
-    own = [ref for ref in list_classes(model) if ref.rpartition(".")[2] == name] if may_run(model) else []
-    if own:
+    own_classes = [ref for ref in list_classes(model) if ref.rpartition(".")[2] == name] if may_run(model) else []
+    if own_classes:
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-        found: type[PreTrainedModel] = get_class_from_dynamic_module(own[0], str(model), local_files_only=True)
-        return found
+        model_class: type[PreTrainedModel] = get_class_from_dynamic_module(
+            own_classes[0], str(model), local_files_only=True
+        )
+        return model_class
     return getattr(transformers, name)  # type: ignore[no-any-return]
 
 
@@ -97,20 +99,20 @@ def copy_code(base: Path, model: Path) -> None:
     if may_run(base):
         settings["auto_map"] = _read_auto_map(base, "config.json")
         for file in list_files(base):
-            to = model / file.relative_to(base)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, to)
+            target = model / file.relative_to(base)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
     config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf8")
 
 
 def check_complete(model: Path) -> None:
     """Raise ModelError where code that config.json names is not in the model's own directory."""
-    absent = [
+    missing = [
         ref for ref in list_classes(model) if "--" in ref or not (model / f"{ref.partition('.')[0]}.py").is_file()
     ]
-    if absent:
+    if missing:
         raise ModelError(
-            f"names code that does not lie in its own files ({', '.join(absent)}), which is never run",
+            f"names code that does not lie in its own files ({', '.join(missing)}), which is never run",
             where=str(model / "config.json"),
             fix="Copy the model with its code into one directory, look at both, and trust that.",
         )
@@ -123,5 +125,5 @@ def _flatten(values: Iterable[Any]) -> list[str]:
 
 def _read_auto_map(model: Path, file: str) -> dict[str, Any]:
     path = model / file
-    found = (json.loads(path.read_text("utf8")).get("auto_map") or {}) if path.is_file() else {}
-    return found if isinstance(found, dict) else {"": found}
+    auto_map = (json.loads(path.read_text("utf8")).get("auto_map") or {}) if path.is_file() else {}
+    return auto_map if isinstance(auto_map, dict) else {"": auto_map}

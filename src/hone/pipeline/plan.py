@@ -24,22 +24,24 @@ class StagePlan:
 
 def plan_run(config: RunConfig, home: Home) -> list[StagePlan]:
     """What each stage would do now. One that waits for another runs unless that comes out with the same rows."""
-    found: dict[str, Artifact] = {}
-    outlooks: list[StagePlan] = []
+    artifacts: dict[str, Artifact] = {}
+    stage_plans: list[StagePlan] = []
     for name in list_stages(config):
         stage = STAGES[name]
-        needed = [*stage.inputs, *(["base"] if stage.needs_base and config.model.scratch else [])]
-        missing = [upstream for upstream in needed if upstream not in found]
+        required = [*stage.inputs, *(["base"] if stage.needs_base and config.model.scratch else [])]
+        missing = [upstream for upstream in required if upstream not in artifacts]
         if missing:
-            outlooks.append(StagePlan(name, None, (f"waits for {' and '.join(missing)}",)))
+            stage_plans.append(StagePlan(name, None, (f"waits for {' and '.join(missing)}",)))
             continue
-        made_of = build_recipe(name, Job(config, found, home))
-        artifact = home.store.find(name, made_of.key)
-        stale = stage.stale_reason(artifact) if artifact else ""
-        if artifact and not stale:
-            found[name] = artifact
-            outlooks.append(StagePlan(name, artifact))
+        recipe = build_recipe(name, Job(config, artifacts, home))
+        artifact = home.store.find(name, recipe.key)
+        stale_reason = stage.stale_reason(artifact) if artifact else ""
+        if artifact and not stale_reason:
+            artifacts[name] = artifact
+            stage_plans.append(StagePlan(name, artifact))
         else:
-            before = find_nearest(made_of, home.store.list_manifests(name), config.name)
-            outlooks.append(StagePlan(name, None, (stale,) if stale else tuple(list_reasons(made_of, before))))
-    return outlooks
+            previous = find_nearest(recipe, home.store.list_manifests(name), config.name)
+            stage_plans.append(
+                StagePlan(name, None, (stale_reason,) if stale_reason else tuple(list_reasons(recipe, previous)))
+            )
+    return stage_plans

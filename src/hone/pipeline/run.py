@@ -37,42 +37,42 @@ def run_stage(stage: str, job: Job) -> Artifact:
 
 def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
     """The artifact of `stage` as `run` returns it, and whether it was there."""
-    definition, made_of = STAGES[stage], build_recipe(stage, job)
+    definition, recipe = STAGES[stage], build_recipe(stage, job)
 
     def make(out: Path) -> Product:
         def on_progress(progress: Progress) -> None:
             tell(stage, "progress", progress)
             job.on_progress(progress)
 
-        known = store.find(stage, made_of.key)
-        why = list_reasons(made_of, find_nearest(made_of, store.list_manifests(stage), job.config.name))
-        tell(stage, "started", [definition.stale_reason(known)] if known else why)
-        return definition.make(replace(job, out=out, key=made_of.key, on_progress=on_progress))
+        stale_artifact = store.find(stage, recipe.key)
+        reasons = list_reasons(recipe, find_nearest(recipe, store.list_manifests(stage), job.config.name))
+        tell(stage, "started", [definition.stale_reason(stale_artifact)] if stale_artifact else reasons)
+        return definition.make(replace(job, out=out, key=recipe.key, on_progress=on_progress))
 
     store = job.home.store
     artifact, hit = store.obtain(
-        made_of,
+        recipe,
         make,
         name=job.config.name,
         config=dump(job.config),
         resumable=definition.resumable,
-        is_current=lambda found: not definition.stale_reason(found),
+        is_current=lambda artifact: not definition.stale_reason(artifact),
         on_wait=lambda: tell(stage, "waiting"),
     )
     tell(stage, "hit" if hit else "done", artifact)
     return artifact, hit
 
 
-def run_ahead(config: RunConfig, home: Home, may_go_on: Callable[[], bool]) -> None:
+def run_ahead(config: RunConfig, home: Home, may_continue: Callable[[], bool]) -> None:
     """Make the artifacts of the first stages, those that tell no server, for as long as `may_go_on` says so.
 
     Whoever runs these stages next finds the artifacts there; or meets the fault again, which ends this early.
     """
-    found: dict[str, Artifact] = {}
+    artifacts: dict[str, Artifact] = {}
     for name in list_stages(config):
-        if name == "train" or not may_go_on():
+        if name == "train" or not may_continue():
             return
         try:
-            found[name] = run_stage(name, Job(config, found, home))
+            artifacts[name] = run_stage(name, Job(config, artifacts, home))
         except HoneError:
             return

@@ -26,43 +26,43 @@ def check_files(tracking_uri: str, version: Version, *, reuse: bool = False) -> 
     it is made again from the proved sources. Raises ModelError that names each file which is not as it was
     registered, and for a version that has no sums.
     """
-    registered = version.tags.get(TAG, "")
-    if not registered:
+    expected_digest = version.tags.get(TAG, "")
+    if not expected_digest:
         raise ModelError(
             f"has no tag {TAG}: it was registered before files were proved, or not by Hone",
             where=version.uri,
             fix="Register it again: `hone run CONF` with its configuration makes a version that has one.",
         )
     downloads = home().downloads
-    found = version_directory(tracking_uri, version, downloads, anew=not reuse)
-    wrong = _faults(found, registered)
-    if wrong and reuse and found.is_relative_to(downloads):
-        found = version_directory(tracking_uri, version, downloads, anew=True)
-        wrong = _faults(found, registered)
-    if wrong:
-        more = [f"and {len(wrong) - MAX_LISTED} more"] if len(wrong) > MAX_LISTED else []
+    directory = version_directory(tracking_uri, version, downloads, refetch=not reuse)
+    faults = _faults(directory, expected_digest)
+    if faults and reuse and directory.is_relative_to(downloads):
+        directory = version_directory(tracking_uri, version, downloads, refetch=True)
+        faults = _faults(directory, expected_digest)
+    if faults:
+        remainder = [f"and {len(faults) - MAX_LISTED} more"] if len(faults) > MAX_LISTED else []
         raise ModelError(
             "its files are not those that were registered\n"
-            + "\n".join(f"  {line}" for line in wrong[:MAX_LISTED] + more),
-            where=f"{version.uri} ({found})",
+            + "\n".join(f"  {line}" for line in faults[:MAX_LISTED] + remainder),
+            where=f"{version.uri} ({directory})",
             fix="Do not use it: find out who changed it, then register it again, or go back to another version.",
         )
-    return found
+    return directory
 
 
-def _faults(found: Path, registered: str) -> list[str]:
-    kept = _drop_bytecode(found)
-    if (found / sums.SUMS).is_file() and sums.file_digest(found / sums.SUMS) != registered:
-        return [f"{sums.SUMS} was changed: its digest is not the version's tag {TAG}", *sums.find_faults(found)]
-    return kept + sums.find_faults(found)
+def _faults(directory: Path, expected_digest: str) -> list[str]:
+    undeletable = _drop_bytecode(directory)
+    if (directory / sums.SUMS).is_file() and sums.file_digest(directory / sums.SUMS) != expected_digest:
+        return [f"{sums.SUMS} was changed: its digest is not the version's tag {TAG}", *sums.find_faults(directory)]
+    return undeletable + sums.find_faults(directory)
 
 
-def _drop_bytecode(found: Path) -> list[str]:
+def _drop_bytecode(directory: Path) -> list[str]:
     """Remove what Python would run in place of the sources; what cannot be removed is a fault."""
-    kept = []
-    for folder in sorted(found.rglob(sums.BYTECODE)):
+    undeletable = []
+    for folder in sorted(directory.rglob(sums.BYTECODE)):
         try:
             shutil.rmtree(folder)
         except OSError as fault:
-            kept.append(f"{folder.relative_to(found)} was added, and cannot be removed ({fault.strerror})")
-    return kept
+            undeletable.append(f"{folder.relative_to(directory)} was added, and cannot be removed ({fault.strerror})")
+    return undeletable

@@ -53,15 +53,15 @@ class Sample:
     embeddings: np.ndarray | None = None
     predictions: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
-    def take(self, at: Sequence[int]) -> Sample:
+    def take(self, positions: Sequence[int]) -> Sample:
         """The rows at these positions; what was missing is that of all rows still."""
         return Sample(
-            [self.texts[i] for i in at],
-            [self.lengths[i] for i in at],
-            [self.languages[i] for i in at],
+            [self.texts[i] for i in positions],
+            [self.lengths[i] for i in positions],
+            [self.languages[i] for i in positions],
             self.missing,
-            None if self.embeddings is None else self.embeddings[list(at)],
-            {name: [values[i] for i in at] for name, values in self.predictions.items()},
+            None if self.embeddings is None else self.embeddings[list(positions)],
+            {name: [values[i] for i in positions] for name, values in self.predictions.items()},
         )
 
 
@@ -85,11 +85,11 @@ class _IngestedScan:
 
 def write_reference(out: Path, artifacts: Mapping[str, Artifact], objective: Objective) -> ReferenceFiles:
     """Write the three files of a version made from these artifacts (ingest, validate) into `out`."""
-    found = _scan_ingested(artifacts, objective)
-    hashes = np.sort(np.array(found.hashes, np.uint64))
-    samples = {INGESTED: _asked(found.drawn, objective), HELD_OUT: _asked(found.held_out, objective)}
+    scan = _scan_ingested(artifacts, objective)
+    hashes = np.sort(np.array(scan.hashes, np.uint64))
+    samples = {INGESTED: _asked(scan.drawn, objective), HELD_OUT: _asked(scan.held_out, objective)}
     table = _build_table(samples, objective)
-    statistics = _compute_statistics(artifacts, table, objective, found.blank)
+    statistics = _compute_statistics(artifacts, table, objective, scan.blank)
     (out / STATISTICS).write_text(json.dumps(statistics, ensure_ascii=False, indent=1), "utf8")
     np.save(out / HASHES, hashes, allow_pickle=False)
     import pyarrow.parquet as pq
@@ -120,16 +120,16 @@ def read_reference(folder: Path) -> tuple[Sample, Sample, list[dict[str, str | N
 
     table = pq.read_table(folder / REFERENCE)
     counts = json.loads((folder / STATISTICS).read_text("utf8"))["missing"]
-    missing = {name: (int(of["rows"]), int(of["of"])) for name, of in counts.items()}
-    parts = {role: table.filter(pc.equal(table["role"], role)) for role in (INGESTED, HELD_OUT)}
-    ingested, held_out = (_sample(part, missing) for part in parts.values())
+    missing = {name: (int(count["rows"]), int(count["of"])) for name, count in counts.items()}
+    rows_by_role = {role: table.filter(pc.equal(table["role"], role)) for role in (INGESTED, HELD_OUT)}
+    ingested, held_out = (_sample(rows, missing) for rows in rows_by_role.values())
     inputs = {name: name.removeprefix(_INPUT) for name in table.column_names if name.startswith(_INPUT)}
-    asked = parts[HELD_OUT].select(list(inputs)).rename_columns(list(inputs.values()))
-    return ingested, held_out, asked.to_pylist()
+    questions = rows_by_role[HELD_OUT].select(list(inputs)).rename_columns(list(inputs.values()))
+    return ingested, held_out, questions.to_pylist()
 
 
-def _sample(part: pa.Table, missing: Mapping[str, tuple[int, int]]) -> Sample:
-    return Sample(part["text"].to_pylist(), part["length"].to_pylist(), part["language"].to_pylist(), missing)
+def _sample(rows: pa.Table, missing: Mapping[str, tuple[int, int]]) -> Sample:
+    return Sample(rows["text"].to_pylist(), rows["length"].to_pylist(), rows["language"].to_pylist(), missing)
 
 
 def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _IngestedScan:
@@ -139,22 +139,26 @@ def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(artifacts["ingest"].path / "rows.parquet")
-    total, draw = file.metadata.num_rows, np.random.default_rng(SEED)
-    drawn = np.sort(draw.permutation(total)[:ROWS])
-    names = pq.read_table(artifacts["validate"].path / "test.parquet", columns=["id"])["id"].to_pylist()
-    kept = pa.array([names[at] for at in np.sort(draw.permutation(len(names))[:ROWS])], pa.string())
-    found, start = _IngestedScan(), 0
+    total, generator = file.metadata.num_rows, np.random.default_rng(SEED)
+    sampled_positions = np.sort(generator.permutation(total)[:ROWS])
+    held_out_ids = pq.read_table(artifacts["validate"].path / "test.parquet", columns=["id"])["id"].to_pylist()
+    sampled_ids = pa.array(
+        [held_out_ids[position] for position in np.sort(generator.permutation(len(held_out_ids))[:ROWS])], pa.string()
+    )
+    scan, start = _IngestedScan(), 0
     for batch in file.iter_batches(columns=["id", *objective.columns]):
         rows = pa.Table.from_batches([batch])
-        found.hashes += row_hashes(rows, objective.columns)
+        scan.hashes += row_hashes(rows, objective.columns)
         for name in set(objective.inputs) & set(objective.columns):
             blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(rows[name])), 0)
-            found.blank[name] += pc.sum(blank).as_py() or 0
-        here = drawn[(drawn >= start) & (drawn < start + len(rows))] - start
-        found.drawn.append(rows.take(pa.array(here)))
-        found.held_out.append(rows.filter(pc.is_in(rows["id"], value_set=kept)))
+            scan.blank[name] += pc.sum(blank).as_py() or 0
+        positions_in_batch = (
+            sampled_positions[(sampled_positions >= start) & (sampled_positions < start + len(rows))] - start
+        )
+        scan.drawn.append(rows.take(pa.array(positions_in_batch)))
+        scan.held_out.append(rows.filter(pc.is_in(rows["id"], value_set=sampled_ids)))
         start += len(rows)
-    return found
+    return scan
 
 
 def _asked(parts: Sequence[pa.Table], objective: Objective) -> list[dict[str, str]]:
@@ -162,26 +166,26 @@ def _asked(parts: Sequence[pa.Table], objective: Objective) -> list[dict[str, st
     import pyarrow as pa
 
     rows = objective.asked(pa.concat_tables(parts)) if parts else []
-    return [rows[at] for at in np.random.default_rng(SEED).permutation(len(rows))]
+    return [rows[position] for position in np.random.default_rng(SEED).permutation(len(rows))]
 
 
 def _build_table(samples: Mapping[str, Sequence[Mapping[str, str]]], objective: Objective) -> pa.Table:
     """Both samples: role, inputs (of held-out rows, whole), text (clipped), length (in characters), language."""
     import pyarrow as pa
 
-    rows = [(role, row) for role, of in samples.items() for row in of]
+    rows = [(role, row) for role, sample in samples.items() for row in sample]
     texts = [input_text(objective, row) for _, row in rows]
     inputs = {
         name: pa.array([row.get(name) if role == HELD_OUT else None for role, row in rows], pa.string())
         for name in objective.inputs
     }
-    own = {
+    columns = {
         "role": pa.array([role for role, _ in rows], pa.string()),
         "text": pa.array([text[:MAX_TEXT_CHARACTERS] for text in texts], pa.string()),
         "length": pa.array(list(map(len, texts)), pa.int64()),
         "language": pa.array(detect_languages(texts), pa.string()),
     }
-    return pa.table({_INPUT + name: values for name, values in inputs.items()} | own)
+    return pa.table({_INPUT + name: values for name, values in inputs.items()} | columns)
 
 
 def _compute_statistics(
@@ -228,5 +232,5 @@ def _label_shares(train: Path, label: str) -> dict[str, float]:
 
     if not label:
         return {}
-    found = pq.read_table(train, columns=[label])[label].to_pylist()
-    return {str(name): count / len(found) for name, count in Counter(found).most_common(MAX_LISTED)}
+    labels = pq.read_table(train, columns=[label])[label].to_pylist()
+    return {str(name): count / len(labels) for name, count in Counter(labels).most_common(MAX_LISTED)}

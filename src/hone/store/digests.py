@@ -36,16 +36,16 @@ class DigestMemo:
     def digest(self, file: Path) -> str:
         """SHA-256 of `file`, from memory where size, mtime and inode are what they were."""
         stat = file.stat()
-        seen = (str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        identity = (str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
         with self._table() as table:
             row = table.execute(
-                "select digest from digests where path=? and size=? and mtime=? and inode=?", seen
+                "select digest from digests where path=? and size=? and mtime=? and inode=?", identity
             ).fetchone()
             if row:
                 return str(row[0])
             digest = file_digest(file)
             if time.time_ns() - stat.st_mtime_ns > 2_000_000_000:
-                table.execute("insert or replace into digests values (?,?,?,?,?)", (*seen, digest))
+                table.execute("insert or replace into digests values (?,?,?,?,?)", (*identity, digest))
         return digest
 
     @contextmanager

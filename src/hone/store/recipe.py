@@ -42,10 +42,10 @@ def code_digests(modules: Iterable[str], files: Iterable[str] = ()) -> dict[str,
     (`__init__.py`) are not followed, so that a new part leaves the keys of runs that do not use it alone.
     `files` are further files of the package (templates), taken by their bytes.
     """
-    found = {_key_path(path): _parse(path)[0] for path in _list_files(modules)}
+    digests = {_key_path(path): _parse(path)[0] for path in _list_files(modules)}
     for name in files:
-        found[_key_path(PACKAGE / name)] = hashlib.sha256((PACKAGE / name).read_bytes()).hexdigest()
-    return dict(sorted(found.items()))
+        digests[_key_path(PACKAGE / name)] = hashlib.sha256((PACKAGE / name).read_bytes()).hexdigest()
+    return dict(sorted(digests.items()))
 
 
 def read_sources(modules: Iterable[str]) -> dict[str, str]:
@@ -60,25 +60,25 @@ def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
     }
 
 
-def list_reasons(recipe: Recipe, before: Recipe | None) -> list[str]:
+def list_reasons(recipe: Recipe, previous: Recipe | None) -> list[str]:
     """Why `recipe` is another than `before`, a line each, in the user's terms; never empty."""
-    if before is None:
+    if previous is None:
         return ["no earlier result"]
     config = json.loads(json.dumps(recipe.config))  # as a manifest keeps it: without tuples
-    lines = [f"{path} {_brief(old)} -> {_brief(new)}" for path, old, new in _changes(before.config, config)]
-    lines += [f"input {name} changed" for name, _, _ in _changes(before.inputs, recipe.inputs)]
-    lines += _code_reasons(recipe, before)
-    lines += [f"{name} {old} -> {new}" for name, old, new in _changes(before.versions, recipe.versions)]
+    lines = [f"{path} {_brief(old)} -> {_brief(new)}" for path, old, new in _changes(previous.config, config)]
+    lines += [f"input {name} changed" for name, _, _ in _changes(previous.inputs, recipe.inputs)]
+    lines += _code_reasons(recipe, previous)
+    lines += [f"{name} {old} -> {new}" for name, old, new in _changes(previous.versions, recipe.versions)]
     return lines or ["its directory in the store is gone or damaged"]
 
 
-def _code_reasons(recipe: Recipe, before: Recipe) -> list[str]:
+def _code_reasons(recipe: Recipe, previous: Recipe) -> list[str]:
     """A line for each module that changed; one line for all where most of them lie elsewhere than before."""
-    changes = list(_changes(before.code, recipe.code))
-    gone = [path for path, _, new in changes if new is None]
-    if len(gone) > len(before.code) / 2:
+    changes = list(_changes(previous.code, recipe.code))
+    removed = [path for path, _, new in changes if new is None]
+    if len(removed) > len(previous.code) / 2:
         return [
-            f"the code of {recipe.stage} was moved: {len(gone)} of its {len(before.code)} modules lie elsewhere now"
+            f"the code of {recipe.stage} was moved: {len(removed)} of its {len(previous.code)} modules lie elsewhere now"
         ]
     return [
         f"{path} {'changed' if old and new else 'is new' if new else 'is no longer used'}" for path, old, new in changes
@@ -88,9 +88,9 @@ def _code_reasons(recipe: Recipe, before: Recipe) -> list[str]:
 def find_nearest(recipe: Recipe, manifests: Iterable[Mapping[str, Any]], name: str) -> Recipe | None:
     """The recipe to compare with: the newest that was made under `name`, else the most alike."""
     recipes = [(manifest["name"], Recipe(**manifest["recipe"])) for manifest in manifests]
-    for made_by, before in recipes:
-        if made_by == name:
-            return before
+    for run_name, previous in recipes:
+        if run_name == name:
+            return previous
     return min((r for _, r in recipes), key=lambda r: len(list_reasons(recipe, r)), default=None)
 
 
@@ -154,14 +154,14 @@ def _in_package(path: Path) -> str:
 
 def _list_files(modules: Iterable[str]) -> set[Path]:
     """The files of the modules and of all they import."""
-    found: set[Path] = set()
-    waiting = list(modules)
-    while waiting:
-        path = _module_file(waiting.pop())
-        if path is not None and path not in found:
-            found.add(path)
-            waiting.extend(_parse(path)[1])
-    return found
+    paths: set[Path] = set()
+    pending = list(modules)
+    while pending:
+        path = _module_file(pending.pop())
+        if path is not None and path not in paths:
+            paths.add(path)
+            pending.extend(_parse(path)[1])
+    return paths
 
 
 def _key_path(path: Path) -> str:
@@ -187,9 +187,9 @@ def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.Asyn
 
 def _imports(tree: ast.AST) -> Iterator[str]:
     """Names that `tree` imports, both a and a.b for `from a import b`; not those for type checkers alone."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
         if isinstance(node, ast.Import):
@@ -197,4 +197,4 @@ def _imports(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        waiting.extend(ast.iter_child_nodes(node))
+        pending.extend(ast.iter_child_nodes(node))

@@ -97,18 +97,18 @@ class Store:
         Raises StoreError where the disk is full or cannot be written.
         """
         with self._disk_faults(recipe.stage), self.lock(recipe.stage, recipe.key, on_wait):
-            found = self.find(recipe.stage, recipe.key)
-            if found and is_current(found):
-                return found, True
+            artifact = self.find(recipe.stage, recipe.key)
+            if artifact and is_current(artifact):
+                return artifact, True
             work = self.work_directory(recipe.stage, recipe.key)
             if work.exists() and not resumable:
                 shutil.rmtree(work)
             work.mkdir(parents=True, exist_ok=True)
-            began = time.monotonic()
+            started_at = time.monotonic()
             try:
                 product = make(work)
-                about = {"name": name, "seconds": round(time.monotonic() - began, 3)}
-                return self._commit(recipe, work, product, about, config), False
+                timing = {"name": name, "seconds": round(time.monotonic() - started_at, 3)}
+                return self._commit(recipe, work, product, timing, config), False
             finally:
                 if not resumable:  # what was committed is no longer there
                     shutil.rmtree(work, ignore_errors=True)
@@ -126,7 +126,7 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _commit(self, recipe: Recipe, work: Path, product: Product, about: dict[str, Any], config: str) -> Artifact:
+    def _commit(self, recipe: Recipe, work: Path, product: Product, timing: dict[str, Any], config: str) -> Artifact:
         (work / CONFIG).write_text(config, "utf8")
         files = {
             str(file.relative_to(work)): {"bytes": file.stat().st_size, "sha256": file_digest(file)}
@@ -143,7 +143,7 @@ class Store:
         manifest = {
             "stage": recipe.stage,
             "key": recipe.key,
-            **about,
+            **timing,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "digest": digest_of(content),
             "rows": product.rows,

@@ -55,9 +55,9 @@ def has_version(tracking_uri: str, model: str, version: str) -> bool:
         return path.is_file() and _sqlite_has_version(path, model, version)
     if urlsplit(tracking_uri).scheme not in _HTTP:
         return True
-    asked = urllib.parse.urlencode({"name": model, "version": version})
+    query = urllib.parse.urlencode({"name": model, "version": version})
     try:
-        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/api/2.0/mlflow/model-versions/get?{asked}", timeout=2):
+        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/api/2.0/mlflow/model-versions/get?{query}", timeout=2):
             return True
     except urllib.error.HTTPError as fault:
         return fault.code != 404
@@ -80,9 +80,9 @@ def create_sqlite_store(tracking_uri: str) -> None:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else path.parent) as scratch:
-        made = Path(scratch) / path.name
-        SqlAlchemyStore(f"sqlite:///{made}", _artifact_root(path)).engine.dispose()
-        _link_into_place(made, path)
+        database = Path(scratch) / path.name
+        SqlAlchemyStore(f"sqlite:///{database}", _artifact_root(path)).engine.dispose()
+        _link_into_place(database, path)
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:
@@ -122,15 +122,15 @@ def translate_errors(tracking_uri: str) -> Iterator[None]:
         raise ServiceError(f"MLflow did not answer ({_describe_cause(fault)})", where=tracking_uri, fix=_FIX) from fault
 
 
-def list_all(ask: Callable[..., PagedList[Any]]) -> list[Any]:
+def list_all(fetch_page: Callable[..., PagedList[Any]]) -> list[Any]:
     """All that a listing call of the client gives, page by page."""
-    found: list[Any] = []
+    items: list[Any] = []
     token: str | None = None
     while token is None or token:
-        page = ask(page_token=token)
-        found += page
+        page = fetch_page(page_token=token)
+        items += page
         token = page.token or ""
-    return found
+    return items
 
 
 @contextmanager
@@ -145,12 +145,12 @@ def default_tracking_uri(tracking_uri: str) -> Iterator[None]:
         yield
         return
     environment = os.environ.get("MLFLOW_TRACKING_URI")
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    previous_uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     mlflow.set_tracking_uri(tracking_uri)
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(previous_uri)
         if environment is not None:
             os.environ["MLFLOW_TRACKING_URI"] = environment
 
@@ -163,24 +163,24 @@ def get_or_create_experiment(client: MlflowClient, name: str, artifact_root: str
     """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         path = sqlite_path(client.tracking_uri)
         root = artifact_root or (_artifact_root(path) if path else "")
-        home = f"{root}/{urllib.parse.quote(name, safe='')}" if root else None
+        location = f"{root}/{urllib.parse.quote(name, safe='')}" if root else None
         try:
-            return str(client.create_experiment(name, artifact_location=home))
+            return str(client.create_experiment(name, artifact_location=location))
         except MlflowException as fault:
             if fault.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage == "deleted":
+            experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage == "deleted":
         raise ConfigError(
             "this MLflow experiment was deleted",
             where=f"registration.experiment {name}",
             fix="Restore it (mlflow experiments restore -x ID), or choose another name.",
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def _sqlite_has_version(path: Path, model: str, version: str) -> bool:
@@ -212,16 +212,16 @@ def _artifact_root(database: Path) -> str:
     return (database.parent / "artifacts").as_uri()
 
 
-def _link_into_place(made: Path, path: Path) -> None:
+def _link_into_place(database: Path, path: Path) -> None:
     """Put the finished file at `path` in one step; one that came there meanwhile is kept."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.copyfile(made, beside)
+    copy = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.copyfile(database, copy)
     try:
-        os.link(beside, path)
+        os.link(copy, path)
     except FileExistsError:
         pass
     finally:
-        beside.unlink()
+        copy.unlink()
 
 
 def _causes(fault: BaseException | None) -> Iterator[BaseException]:

@@ -21,11 +21,13 @@ def find_current_version(tracking_uri: str, model: str) -> Version | None:
     """
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
-        ready = [found for found in client.search_model_versions(f"name='{model}'") if found.status == "READY"]
-        if not ready:
+        ready_versions = [
+            version for version in client.search_model_versions(f"name='{model}'") if version.status == "READY"
+        ]
+        if not ready_versions:
             return None
-        pointed = client.get_registered_model(model).aliases.get(CHAMPION)
-        number = pointed or max(int(found.version) for found in ready)
+        champion = client.get_registered_model(model).aliases.get(CHAMPION)
+        number = champion or max(int(version.version) for version in ready_versions)
     return get_version(tracking_uri, f"{SCHEME}{model}/{number}")
 
 
@@ -33,8 +35,8 @@ def list_versions_with_tag(tracking_uri: str, model: str, tag: str, value: str) 
     """The numbers of the versions of `model` whose tag has this value, oldest first."""
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
-        found = client.search_model_versions(f"name='{model}' and tags.`{tag}`='{value}'")
-    return sorted((str(version.version) for version in found), key=int)
+        versions = client.search_model_versions(f"name='{model}' and tags.`{tag}`='{value}'")
+    return sorted((str(version.version) for version in versions), key=int)
 
 
 def run_link(tracking_uri: str, run_id: str) -> str:
@@ -47,7 +49,7 @@ def run_link(tracking_uri: str, run_id: str) -> str:
     return f"MLflow run {run_id} of experiment {experiment}"
 
 
-def fetch_run_file(tracking_uri: str, version: Version, path: str, into: Path) -> Path:
+def fetch_run_file(tracking_uri: str, version: Version, path: str, directory: Path) -> Path:
     """The file or folder `path` of the run that made the version, fetched into the directory `into`.
 
     Raises ModelError where the run has none, or is not known: it was deleted, or the version is not one of Hone's.
@@ -61,7 +63,7 @@ def fetch_run_file(tracking_uri: str, version: Version, path: str, into: Path) -
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
         try:
-            return Path(client.download_artifacts(version.run_id, path, str(into)))
+            return Path(client.download_artifacts(version.run_id, path, str(directory)))
         except (MlflowException, OSError) as fault:
             if getattr(fault, "error_code", "") not in ("", "RESOURCE_DOES_NOT_EXIST", "INTERNAL_ERROR"):
                 raise

@@ -60,17 +60,17 @@ def get_version(tracking_uri: str, uri: str) -> Version:
     with _registry(tracking_uri) as registry:
         name = parts["name"]
         number = parts["version"] or registry.alias_version(name, parts["alias"])
-        found = registry.version(name, number) if number else None
-        if found is None or number is None:
+        fields = registry.version(name, number) if number else None
+        if fields is None or number is None:
             raise ModelError(
                 "there is no such model version in MLflow",
                 where=f"{uri} in {tracking_uri}",
                 fix=registry.describe_alternatives(name),
             )
-        if found["status"] != "READY":
-            raise ModelError(f"is {found['status']}", where=uri, fix="Register it again.")
-        location = _location(registry, str(found["source"]))
-    return Version(name, number, str(found["run_id"] or ""), location, found["tags"])
+        if fields["status"] != "READY":
+            raise ModelError(f"is {fields['status']}", where=uri, fix="Register it again.")
+        location = _location(registry, str(fields["source"]))
+    return Version(name, number, str(fields["run_id"] or ""), location, fields["tags"])
 
 
 def list_lineage(tracking_uri: str, uri: str) -> list[Version]:
@@ -90,25 +90,25 @@ def model_directory(tracking_uri: str, version: Version, downloads: Path) -> Pat
 
     Raises ModelError where there is none in it.
     """
-    found = version_directory(tracking_uri, version, downloads)
-    for inside in _INSIDE:
+    directory = version_directory(tracking_uri, version, downloads)
+    for subfolder in _INSIDE:
         for config in ("config.json", "adapter_config.json"):
-            if (found / inside / config).is_file():
-                return found / inside
+            if (directory / subfolder / config).is_file():
+                return directory / subfolder
     raise ModelError(
         "holds no transformers model",
-        where=f"{version.uri} ({found})",
+        where=f"{version.uri} ({directory})",
         fix="Name a version that Hone or mlflow.transformers registered.",
     )
 
 
-def version_directory(tracking_uri: str, version: Version, downloads: Path, *, anew: bool = False) -> Path:
+def version_directory(tracking_uri: str, version: Version, downloads: Path, *, refetch: bool = False) -> Path:
     """The version's directory on this machine: where MLflow keeps it, or a copy fetched into `downloads`.
 
     A copy that is there is taken, unless it is wanted `anew`. Raises ModelError where the files are gone or cannot be
     fetched.
     """
-    return _local_directory(version.location) or _fetch_directory(tracking_uri, version, downloads, anew)
+    return _local_directory(version.location) or _fetch_directory(tracking_uri, version, downloads, refetch)
 
 
 def _local_directory(location: str) -> Path | None:
@@ -122,10 +122,10 @@ def _local_directory(location: str) -> Path | None:
     return path
 
 
-def _fetch_directory(tracking_uri: str, version: Version, downloads: Path, anew: bool) -> Path:
-    place = downloads / f"{version.name}-{version.version}-{digest_of([tracking_uri, version.location])[:12]}"
-    if place.is_dir() and not anew:
-        return place
+def _fetch_directory(tracking_uri: str, version: Version, downloads: Path, refetch: bool) -> Path:
+    directory = downloads / f"{version.name}-{version.version}-{digest_of([tracking_uri, version.location])[:12]}"
+    if directory.is_dir() and not refetch:
+        return directory
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
@@ -133,7 +133,7 @@ def _fetch_directory(tracking_uri: str, version: Version, downloads: Path, anew:
     with tempfile.TemporaryDirectory(dir=downloads, prefix=".fetching-") as scratch:
         try:
             with translate_errors(tracking_uri):
-                made = Path(download_artifacts(version.location, dst_path=scratch, tracking_uri=tracking_uri))
+                downloaded = Path(download_artifacts(version.location, dst_path=scratch, tracking_uri=tracking_uri))
         except (MlflowException, ImportError) as fault:
             raise ModelError(
                 f"its files cannot be fetched ({fault})",
@@ -141,13 +141,13 @@ def _fetch_directory(tracking_uri: str, version: Version, downloads: Path, anew:
                 fix="An S3 or other store wants its own package and credentials here, as MLflow's documentation says.",
             ) from fault
         with suppress(FileNotFoundError):  # whoever has files of the former copy open keeps them
-            place.rename(Path(scratch) / "former")
+            directory.rename(Path(scratch) / "former")
         try:
-            made.rename(place)
+            downloaded.rename(directory)
         except OSError:
-            if not place.is_dir():  # another process was first
-                shutil.copytree(made, place)
-    return place
+            if not directory.is_dir():  # another process was first
+                shutil.copytree(downloaded, directory)
+    return directory
 
 
 class _Registry(Protocol):
@@ -190,8 +190,8 @@ def _location(registry: _Registry, source: str) -> str:
     if source.startswith(SCHEME):
         return registry.logged_model_location(source.removeprefix(SCHEME))
     if source.startswith("runs:/"):
-        run_id, _, inside = source.removeprefix("runs:/").partition("/")
-        return f"{registry.run_location(run_id).rstrip('/')}/{inside}"
+        run_id, _, subfolder = source.removeprefix("runs:/").partition("/")
+        return f"{registry.run_location(run_id).rstrip('/')}/{subfolder}"
     return source
 
 
@@ -205,18 +205,18 @@ class _Tables:
         return self.database.execute(query, values).fetchall()
 
     def alias_version(self, name: str, alias: str) -> str | None:
-        found = self._rows("select version from registered_model_aliases where name=? and alias=?", name, alias)
-        return str(found[0][0]) if found else None
+        rows = self._rows("select version from registered_model_aliases where name=? and alias=?", name, alias)
+        return str(rows[0][0]) if rows else None
 
     def version(self, name: str, number: str) -> dict[str, Any] | None:
         query = "select source, run_id, status from model_versions where name=? and version=? and current_stage!=?"
-        found = self._rows(query, name, number, "Deleted_Internal")
+        rows = self._rows(query, name, number, "Deleted_Internal")
         tags = self._rows("select key, value from model_version_tags where name=? and version=?", name, number)
-        return dict(zip(("source", "run_id", "status"), found[0], strict=True), tags=dict(tags)) if found else None
+        return dict(zip(("source", "run_id", "status"), rows[0], strict=True), tags=dict(tags)) if rows else None
 
     def logged_model_location(self, model_id: str) -> str:
-        found = self._rows("select artifact_location from logged_models where model_id=?", model_id)
-        return str(found[0][0]) if found else ""
+        rows = self._rows("select artifact_location from logged_models where model_id=?", model_id)
+        return str(rows[0][0]) if rows else ""
 
     def run_location(self, run_id: str) -> str:
         return str(self._rows("select artifact_uri from runs where run_uuid=?", run_id)[0][0])
@@ -227,8 +227,8 @@ class _Tables:
         aliases = self._rows("select alias, version from registered_model_aliases where name=?", name)
         if not numbers:
             return f"No version of {name} is registered there."
-        pointed = ", ".join(f"@{alias} (version {number})" for alias, number in aliases)
-        return f"There are version {', '.join(numbers)}" + (f", {pointed}." if pointed else ".")
+        alias_list = ", ".join(f"@{alias} (version {number})" for alias, number in aliases)
+        return f"There are version {', '.join(numbers)}" + (f", {alias_list}." if alias_list else ".")
 
 
 @dataclass(frozen=True)
@@ -242,8 +242,8 @@ class _Server:
         url = f"{self.uri.rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
         try:
             with urllib.request.urlopen(urllib.request.Request(url, headers=_credentials()), timeout=10) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
+                response: dict[str, Any] = json.load(answer)
+                return response
         except urllib.error.HTTPError as fault:
             if fault.code in (400, 404):
                 return None
@@ -256,29 +256,29 @@ class _Server:
             raise ServiceError(f"MLflow did not answer ({reason})", where=self.uri, fix="Start it.") from fault
 
     def alias_version(self, name: str, alias: str) -> str | None:
-        found = self._ask("registered-models/alias", name=name, alias=alias)
-        return str(found["model_version"]["version"]) if found else None
+        response = self._ask("registered-models/alias", name=name, alias=alias)
+        return str(response["model_version"]["version"]) if response else None
 
     def version(self, name: str, number: str) -> dict[str, Any] | None:
-        found = self._ask("model-versions/get", name=name, version=number)
-        if not found:
+        response = self._ask("model-versions/get", name=name, version=number)
+        if not response:
             return None
-        told: dict[str, Any] = {"run_id": "", "status": "READY"} | found["model_version"]
-        return told | {"tags": {tag["key"]: tag.get("value", "") for tag in told.get("tags", [])}}
+        fields: dict[str, Any] = {"run_id": "", "status": "READY"} | response["model_version"]
+        return fields | {"tags": {tag["key"]: tag.get("value", "") for tag in fields.get("tags", [])}}
 
     def logged_model_location(self, model_id: str) -> str:
-        found = self._ask(f"logged-models/{model_id}")
-        return str(found["model"]["info"]["artifact_uri"]) if found else ""
+        response = self._ask(f"logged-models/{model_id}")
+        return str(response["model"]["info"]["artifact_uri"]) if response else ""
 
     def run_location(self, run_id: str) -> str:
-        found = self._ask("runs/get", run_id=run_id)
-        return str(found["run"]["info"]["artifact_uri"]) if found else ""
+        response = self._ask("runs/get", run_id=run_id)
+        return str(response["run"]["info"]["artifact_uri"]) if response else ""
 
     def describe_alternatives(self, name: str) -> str:
-        found = self._ask("registered-models/get", name=name)
-        if not found:
+        response = self._ask("registered-models/get", name=name)
+        if not response:
             return f"No version of {name} is registered there."
-        aliases = [f"@{entry['alias']}" for entry in found["registered_model"].get("aliases", [])]
+        aliases = [f"@{entry['alias']}" for entry in response["registered_model"].get("aliases", [])]
         return f"Its aliases are {', '.join(aliases)}." if aliases else "It has no alias: name a version's number."
 
 
@@ -289,13 +289,13 @@ class _Client:
     client: Any
 
     def alias_version(self, name: str, alias: str) -> str | None:
-        found = self._or_none("get_model_version_by_alias", name, alias, field="version")
-        return str(found) if found else None
+        number = self._or_none("get_model_version_by_alias", name, alias, field="version")
+        return str(number) if number else None
 
     def version(self, name: str, number: str) -> dict[str, Any] | None:
         fields = ("source", "run_id", "status", "tags")
-        found = {field: self._or_none("get_model_version", name, number, field=field) for field in fields}
-        return found if found["source"] else None
+        values = {field: self._or_none("get_model_version", name, number, field=field) for field in fields}
+        return values if values["source"] else None
 
     def logged_model_location(self, model_id: str) -> str:
         return str(self.client.get_logged_model(model_id).artifact_location)
@@ -304,8 +304,8 @@ class _Client:
         return str(self.client.get_run(run_id).info.artifact_uri)
 
     def describe_alternatives(self, name: str) -> str:
-        found = self.client.search_model_versions(f"name='{name}'")
-        return f"There are {len(found)} versions of {name}."
+        versions = self.client.search_model_versions(f"name='{name}'")
+        return f"There are {len(versions)} versions of {name}."
 
     def _or_none(self, call: str, *values: str, field: str) -> Any:
         from mlflow.exceptions import MlflowException

@@ -81,13 +81,13 @@ def _request(arguments: argparse.Namespace) -> Request:
         raise ConfigError("cannot be run\n" + "\n".join(lines), where="hone predict", fix="See --help.") from None
 
 
-def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
+def _pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
     from hone.errors import ConfigError
 
-    for pair in given:
+    for pair in pairs:
         if "=" not in pair[1:]:
             raise ConfigError("is not of the form NAME=VALUE", where=f"{option} {pair}")
-    return {name: value for name, _, value in (pair.partition("=") for pair in given)}
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def _run(request: Request, data: Home, console: Console) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def monitor(arguments: argparse.Namespace) -> int:
     with orchestrated(data):
         from flows.monitor import monitor as flow
 
-    given = [str(Path(path).absolute()) if "://" not in path else path for path in arguments.inputs]
-    inputs = TypeAdapter(SourcePart).validate_python({"kind": "files", "paths": given}) if given else None
+    paths = [str(Path(path).absolute()) if "://" not in path else path for path in arguments.inputs]
+    inputs = TypeAdapter(SourcePart).validate_python({"kind": "files", "paths": paths}) if paths else None
     state = flow(config, inputs=inputs, return_state=True)
     state.result()
     print(state.message)  # noqa: T201

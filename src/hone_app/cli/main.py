@@ -88,10 +88,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from hone_app.cli.view import make_console
 
     config, data, console = _load(arguments), home(), make_console()
-    outlooks = plan_run(config, data)
-    if all(look.artifact for look in outlooks):
+    stage_plans = plan_run(config, data)
+    if all(stage_plan.artifact for stage_plan in stage_plans):
         console.print(f"{config.name}: every stage is up to date, nothing to do.", style="bold")
-        return _finish(console, outlooks, data)
+        return _finish(console, stage_plans, data)
     _run_flow(config, data, console)
     return _finish(console, plan_run(config, data), data)
 
@@ -121,11 +121,11 @@ def _prepare_quietly(prepare: Callable[[str], None], data: Home) -> None:
         prepare(data.tracking_uri)
 
 
-def _finish(console: Console, outlooks: Sequence[StagePlan], data: Home) -> int:
+def _finish(console: Console, stage_plans: Sequence[StagePlan], data: Home) -> int:
     from hone_app.cli.view import print_summary
 
-    found = {look.stage: look.artifact for look in outlooks if look.artifact}
-    print_summary(console, found["evaluate"], found["register"], "hone up")
+    artifacts = {stage_plan.stage: stage_plan.artifact for stage_plan in stage_plans if stage_plan.artifact}
+    print_summary(console, artifacts["evaluate"], artifacts["register"], "hone up")
     return 0
 
 
@@ -142,11 +142,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     from hone.pipeline.plan import plan_run
 
     data = home()
-    found = [look.artifact for look in plan_run(_load(arguments), data) if look.artifact]
-    faults = [fault for artifact in found for fault in data.store.verify(artifact)]
+    artifacts = [stage_plan.artifact for stage_plan in plan_run(_load(arguments), data) if stage_plan.artifact]
+    faults = [fault for artifact in artifacts for fault in data.store.verify(artifact)]
     if faults:
         raise StoreError("\n".join(faults), fix="Delete these directories: the next run makes them again.")
-    _print(f"{len(found)} artifacts, every byte as it was written")
+    _print(f"{len(artifacts)} artifacts, every byte as it was written")
     return 0
 
 

@@ -78,9 +78,9 @@ def _promote(arguments: argparse.Namespace) -> int:
             promote.turn_down(journal, decision, who, why or "rejected")
             raise PromotionRefused(f"rejected by {who}", where=f"{decision.model} version {decision.version}")
     with console.status("testing how it is served, and moving the alias"):
-        moved = promote.carry_out(journal, decision, who=who, why=why, downloads=home().downloads).entry
-    former = f", version {moved.from_version} the former one" if moved.from_version else ""
-    console.print(f"{decision.model} version {moved.to_version} is the champion{former}.", style="bold green")
+        entry = promote.carry_out(journal, decision, who=who, why=why, downloads=home().downloads).entry
+    previous = f", version {entry.from_version} the former one" if entry.from_version else ""
+    console.print(f"{decision.model} version {entry.to_version} is the champion{previous}.", style="bold green")
     return 0
 
 
@@ -118,8 +118,8 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
     who = arguments.who or promote.user()
     moved = promote.rollback(_journal(arguments.model), who=who, why=arguments.why, downloads=home().downloads).entry
-    said = f"version {moved.to_version} is the champion again, version {moved.from_version} the former one."
-    make_console().print(f"{arguments.model} {said}", style="bold green")
+    outcome = f"version {moved.to_version} is the champion again, version {moved.from_version} the former one."
+    make_console().print(f"{arguments.model} {outcome}", style="bold green")
     return 0
 
 
@@ -134,18 +134,18 @@ def _history(arguments: argparse.Namespace) -> int:
     if not records:
         console.print(f"{arguments.model} never had a champion that Hone knows of.")
     width = len(str(len(records)))
-    for kept in records:
-        entry = kept.entry
-        unfinished = " (unfinished)" if kept.state == "begun" else ""
+    for record in records:
+        entry = record.entry
+        unfinished = " (unfinished)" if record.state == "begun" else ""
         versions = f"{entry.from_version or '–'} to {entry.to_version or '–'}"
-        head = (f"{entry.number:{width}}  ", (entry.action + unfinished, "bold"), f"  {versions}  {entry.who}")
-        console.print(Text.assemble(*head, (f"  {entry.at[:19].replace('T', ' ')} UTC", "dim")))
+        heading = (f"{entry.number:{width}}  ", (entry.action + unfinished, "bold"), f"  {versions}  {entry.who}")
+        console.print(Text.assemble(*heading, (f"  {entry.at[:19].replace('T', ' ')} UTC", "dim")))
         if entry.why:
             console.print(Padding(Text(entry.why), (0, 0, 0, width + 2), expand=False))
-    broken = faults(records)
-    if broken:
+    chain_faults = faults(records)
+    if chain_faults:
         raise StoreError(
-            "the journal's chain is broken:\n  " + "\n  ".join(broken),
+            "the journal's chain is broken:\n  " + "\n  ".join(chain_faults),
             where=f"{arguments.model} journal",
             fix="Someone changed or deleted runs of that MLflow experiment; restore them from a backup.",
         )

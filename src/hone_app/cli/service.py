@@ -36,11 +36,11 @@ def start(arguments: argparse.Namespace) -> int:
     """Bring the service up."""
     from hone_app.service.up import start_service
 
-    wanted = {name: getattr(arguments, name) for name in ("host", "auth", *DATABASES)}
+    options = {name: getattr(arguments, name) for name in ("host", "auth", *DATABASES)}
     for name in DATABASES:
-        wanted[name] = wanted[name] if wanted[name] is not None else os.environ.get(f"HONE_{name.upper()}")
-    given = {name: value for name, value in wanted.items() if value is not None}
-    start_service(home(), given, find_project(), arguments.gpu_slots, _print)
+        options[name] = options[name] if options[name] is not None else os.environ.get(f"HONE_{name.upper()}")
+    settings = {name: value for name, value in options.items() if value is not None}
+    start_service(home(), settings, find_project(), arguments.gpu_slots, _print)
     return 0
 
 

@@ -115,38 +115,38 @@ def show_progress(stages: Sequence[str], console: Console) -> Iterator[None]:
 
 
 def _update_board(board: Board) -> Listener:
-    def hear(stage: str, event: str, detail: object) -> None:
+    def on_event(stage: str, event: str, detail: object) -> None:
         board.lines[stage].update(event, detail, time.monotonic())
 
-    return hear
+    return on_event
 
 
 def _print_plainly(board: Board, console: Console) -> Listener:
     printed = {"at": time.monotonic()}
 
-    def hear(stage: str, event: str, detail: object) -> None:
+    def on_event(stage: str, event: str, detail: object) -> None:
         line, now = board.lines[stage], time.monotonic()
-        before = line.event
+        previous_event = line.event
         line.update(event, detail, now)
         if event == "progress" and now - printed["at"] < PLAIN_SECONDS:
             return
-        if event != "progress" and line.event == before:
+        if event != "progress" and line.event == previous_event:
             return
         printed["at"] = now
         console.print(f"{stage:<9} {line.text(now)}".rstrip(), highlight=False, soft_wrap=True)
 
-    return hear
+    return on_event
 
 
-def print_plan(console: Console, outlooks: Sequence[Any]) -> None:
+def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
     """Print what each stage would do: hit, or miss with its reasons."""
     grid = Table.grid(padding=(0, 2))
-    for look in outlooks:
-        word, colour = ("hit", "blue") if look.artifact else ("miss", "yellow")
-        if look.reasons and look.reasons[0].startswith("waits for"):
+    for stage_plan in stage_plans:
+        word, colour = ("hit", "blue") if stage_plan.artifact else ("miss", "yellow")
+        if stage_plan.reasons and stage_plan.reasons[0].startswith("waits for"):
             word, colour = "unsure", "bright_black"
-        what = str(look.artifact.path) if look.artifact else "\n".join(look.reasons)
-        grid.add_row(look.stage, Text(word, colour), Text(what, overflow="fold"))
+        detail = str(stage_plan.artifact.path) if stage_plan.artifact else "\n".join(stage_plan.reasons)
+        grid.add_row(stage_plan.stage, Text(word, colour), Text(detail, overflow="fold"))
     console.print(grid)
 
 
@@ -175,12 +175,12 @@ def _table(metrics: Mapping[str, Any]) -> Table:
     for name in (*names, "model is better by", "p"):
         table.add_column(name, justify="right", no_wrap=True)
     for system, figures in systems.items():
-        duel = metrics["comparisons"].get(system)
-        better = ["", ""]
-        if duel:
-            gained = _interval(duel | {"value": duel["difference"]}, share[duel["metric"]], "+")
-            better = [gained.replace("%", ""), f"{duel['p']:.3f}"]
-        table.add_row(system, *(_interval(figures[name], share[name]) for name in names), *better)
+        comparison = metrics["comparisons"].get(system)
+        comparison_cells = ["", ""]
+        if comparison:
+            interval = _interval(comparison | {"value": comparison["difference"]}, share[comparison["metric"]], "+")
+            comparison_cells = [interval.replace("%", ""), f"{comparison['p']:.3f}"]
+        table.add_row(system, *(_interval(figures[name], share[name]) for name in names), *comparison_cells)
     return table
 
 

@@ -67,30 +67,30 @@ def apply_pool(client: SyncPrefectClient, directory: Path) -> None:
     if pool.type != "process":
         return
     template = pool.base_job_template
-    place = template["variables"]["properties"]["working_dir"]
-    if place.get("default") != str(directory):
-        place["default"] = str(directory)
+    working_directory = template["variables"]["properties"]["working_dir"]
+    if working_directory.get("default") != str(directory):
+        working_directory["default"] = str(directory)
         client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
 
 
-def apply_slots(client: SyncPrefectClient, given: int | None) -> None:
+def apply_slots(client: SyncPrefectClient, requested: int | None) -> None:
     """The limit that `train` takes a slot of."""
     try:
         client.read_global_concurrency_limit_by_name("gpu")
     except ObjectNotFound:
-        count = given or int(os.environ.get("HONE_GPU_SLOTS", "1"))
+        count = requested or int(os.environ.get("HONE_GPU_SLOTS", "1"))
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="gpu", limit=count))
         return
-    if given:
-        client.update_global_concurrency_limit("gpu", GlobalConcurrencyLimitUpdate(limit=given))
+    if requested:
+        client.update_global_concurrency_limit("gpu", GlobalConcurrencyLimitUpdate(limit=requested))
 
 
 def apply_deployments() -> None:
     """All deployments of the file; raises SystemExit with what Prefect said where one is refused."""
     command = [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(result.stdout + result.stderr)
 
 
 if __name__ == "__main__":

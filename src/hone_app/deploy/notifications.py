@@ -24,16 +24,16 @@ def get_block_id(client: SyncPrefectClient, url: str) -> UUID:
         return _save_block(url)
     kind, slash, name = url.partition("/")
     try:
-        found = client.read_block_document_by_name(name, kind, include_secrets=False) if slash else None
+        block = client.read_block_document_by_name(name, kind, include_secrets=False) if slash else None
     except ObjectNotFound:
-        found = None
-    if found is None:
+        block = None
+    if block is None:
         raise ConfigError(
             f"{url} is neither a URL nor the TYPE/NAME of a block",
             where=VARIABLE,
             fix="`prefect block ls` names the blocks that exist, https://github.com/caronc/apprise/wiki the URLs.",
         )
-    return found.id
+    return block.id
 
 
 def _save_block(url: str) -> UUID:
@@ -44,6 +44,6 @@ def _save_block(url: str) -> UUID:
         fix = "https://github.com/caronc/apprise/wiki says how the URL of each service is written."
         raise ConfigError(f"apprise knows no such URL, {scheme}://...", where=VARIABLE, fix=fix)
     # Prefect has no type of block for any URL of apprise's; this one hands over what it is given.
-    saved = SlackWebhook(url=url, notify_type="info").save(BLOCK, overwrite=True)
-    assert isinstance(saved, UUID)
-    return saved
+    block_id = SlackWebhook(url=url, notify_type="info").save(BLOCK, overwrite=True)
+    assert isinstance(block_id, UUID)
+    return block_id

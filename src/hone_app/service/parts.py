@@ -64,8 +64,8 @@ class Settings:
 
     def passwords(self) -> tuple[str, ...]:
         """The databases' passwords, as they may stand in a log."""
-        found = [urllib.parse.urlsplit(url).password for url in (self.prefect_database, self.mlflow_database)]
-        return tuple(form for word in found if word for form in (word, urllib.parse.unquote(word)))
+        passwords = [urllib.parse.urlsplit(url).password for url in (self.prefect_database, self.mlflow_database)]
+        return tuple(form for password in passwords if password for form in (password, urllib.parse.unquote(password)))
 
 
 def build_prefect(home: Home, settings: Settings) -> Server:
@@ -110,12 +110,12 @@ def build_mlflow(home: Home, settings: Settings) -> Server:
     return Server("mlflow", command, "/health", home.logs, environment, settings.passwords())
 
 
-def _basic_auth(home: Home, database: str, known: Credentials) -> dict[str, str]:
+def _basic_auth(home: Home, database: str, passwords: Credentials) -> dict[str, str]:
     settings = {
         "default_permission": "READ",
         # The file is no format string to us, but its reader takes % for one.
         "database_uri": database.replace("%", "%%"),
-        "admin_username": known.client()["MLFLOW_TRACKING_USERNAME"],
+        "admin_username": passwords.client()["MLFLOW_TRACKING_USERNAME"],
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
         # A password is hashed anew for each request, unless it was right within these seconds.
         "auth_cache_ttl_seconds": "60",
@@ -124,8 +124,8 @@ def _basic_auth(home: Home, database: str, known: Credentials) -> dict[str, str]
     write_private(path, "\n".join(("[mlflow]", *(f"{name} = {value}" for name, value in settings.items()), "")))
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(path),
-        "MLFLOW_AUTH_ADMIN_PASSWORD": known.mlflow,
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": known.mlflow_forms,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": passwords.mlflow,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": passwords.mlflow_forms,
     }
 
 
@@ -143,8 +143,8 @@ def build_worker(home: Home, client: dict[str, str]) -> Server:
 def build_webhook(home: Home, client: dict[str, str]) -> Server:
     """What MLflow's registry webhook posts to: on loopback, for both are on this machine, and on any port."""
     command = (sys.executable, "-P", "-m", "hone_app.service.webhook", "--ready", str(webhook_ready_file(home)))
-    known = load_credentials(home.service).mlflow_webhook
-    return Server("webhook", command, "", home.logs, {"HONE_WEBHOOK_SECRET": known} | client)
+    secret = load_credentials(home.service).mlflow_webhook
+    return Server("webhook", command, "", home.logs, {"HONE_WEBHOOK_SECRET": secret} | client)
 
 
 def webhook_ready_file(home: Home) -> Path:
@@ -154,12 +154,12 @@ def webhook_ready_file(home: Home) -> Path:
 
 def client_environment(settings: Settings, home: Home, url: Callable[[str], str]) -> dict[str, str]:
     """The environment in which Prefect's and MLflow's clients find the servers and are let in."""
-    places = {
+    addresses = {
         "PREFECT_HOME": str(home.prefect),
         "PREFECT_API_URL": f"{url('prefect')}/api",
         "MLFLOW_TRACKING_URI": url("mlflow"),
     }
-    return places | (load_credentials(home.service).client() if settings.auth else {})
+    return addresses | (load_credentials(home.service).client() if settings.auth else {})
 
 
 def _is_loopback(host: str) -> bool:

@@ -51,17 +51,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Subscribe and serve until the process is asked to end."""
-    given = build_parser().parse_args()
+    options = build_parser().parse_args()
     try:
-        listening = socket.create_server((given.host, given.port))
-        url = given.url or f"http://{given.host}:{listening.getsockname()[1]}"
-        word = read_secret()
-        subscribe(home().tracking_uri, url, word)
+        listener = socket.create_server((options.host, options.port))
+        url = options.url or f"http://{options.host}:{listener.getsockname()[1]}"
+        secret = read_secret()
+        subscribe(home().tracking_uri, url, secret)
     except (HoneError, OSError) as fault:
         sys.exit(str(fault))
-    if given.ready:
-        given.ready.write_text(url, "utf8")
-    uvicorn.Server(uvicorn.Config(build_application(word, start_watch), log_level="warning")).run([listening])
+    if options.ready:
+        options.ready.write_text(url, "utf8")
+    uvicorn.Server(uvicorn.Config(build_application(secret, start_watch), log_level="warning")).run([listener])
     return 0
 
 
@@ -82,7 +82,7 @@ def build_application(secret: str, start: Start) -> Starlette:
     tries again, where a server did not answer.
     """
 
-    async def hear(request: Request) -> Response:
+    async def receive(request: Request) -> Response:
         body = b""
         async for chunk in request.stream():
             body += chunk
@@ -101,7 +101,7 @@ def build_application(secret: str, start: Start) -> Starlette:
     async def health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    return Starlette(routes=[Route("/", hear, methods=["POST"]), Route("/health", health)])
+    return Starlette(routes=[Route("/", receive, methods=["POST"]), Route("/health", health)])
 
 
 async def start_watch(model: str, delivery: str) -> str:

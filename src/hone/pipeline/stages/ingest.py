@@ -17,8 +17,8 @@ from hone.store.artifact import Product
 def _config(config: RunConfig) -> dict[str, Any]:
     section = config.ingest
     # The moment decides which rows are taken where they say when they came; else what the source holds decides.
-    timed = {"time": section.time, "as_of": section.as_of.isoformat()} if section.as_of and section.time else {}
-    options = section.model_dump(exclude={"time", "as_of"}) | timed
+    time_options = {"time": section.time, "as_of": section.as_of.isoformat()} if section.as_of and section.time else {}
+    options = section.model_dump(exclude={"time", "as_of"}) | time_options
     options["source"] = {
         name: value for name, value in options["source"].items() if name not in locations(SOURCES[section.source.kind])
     }

@@ -39,8 +39,8 @@ def _make(job: Job) -> Product:
 
 
 def _data_docs_link(job: Job) -> dict[str, str]:
-    checked = job.inputs["validate"]
-    return {"Data Docs": (checked.path / checked.facts()["data_docs"]).as_uri()}
+    validated = job.inputs["validate"]
+    return {"Data Docs": (validated.path / validated.facts()["data_docs"]).as_uri()}
 
 
 def _missing_version(artifact: Artifact) -> str:
@@ -56,10 +56,10 @@ def _git_commit() -> dict[str, str]:
     """The commit of the repository that the run was started in, `-dirty` where files were changed since."""
     git = ("git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     try:
-        done = subprocess.run(git, capture_output=True, text=True, check=True)
+        result = subprocess.run(git, capture_output=True, text=True, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return {}
-    return {"hone.git_commit": done.stdout.strip()}
+    return {"hone.git_commit": result.stdout.strip()}
 
 
 REGISTER = Stage(

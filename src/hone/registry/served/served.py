@@ -31,9 +31,9 @@ class Served(PythonModel):  # type: ignore[misc]
         home, settings = Path(context.artifacts["model"]), context.model_config
         root = home.parents[1]
         self.package = next((root / "code").glob("served_*")).name
-        wrong = self._module("hone.registry.served.sums").find_faults(root)
-        if wrong:
-            raise ValueError(f"{root} is not the model that was registered: {', '.join(wrong)}")
+        faults = self._module("hone.registry.served.sums").find_faults(root)
+        if faults:
+            raise ValueError(f"{root} is not the model that was registered: {', '.join(faults)}")
         self.about = json.loads((home / "objective.json").read_text("utf8"))
         device = settings["device"]
         if device == "auto":
@@ -54,8 +54,8 @@ class Served(PythonModel):  # type: ignore[misc]
         """A DataFrame with the objective's outputs; with the parameter `all_scores` also all else that it tells."""
         rows = frame_to_rows(model_input, list(self.objective.inputs))
         answers = self.reader.answer(self.model, rows, self.about["targets"], int(self.about["max_length"]))
-        told = None if (params or {}).get("all_scores") else list(self.objective.outputs)
-        return pd.DataFrame(answers, columns=told)
+        columns = None if (params or {}).get("all_scores") else list(self.objective.outputs)
+        return pd.DataFrame(answers, columns=columns)
 
     def _model(self, home: Path, settings: dict[str, Any]) -> Any:
         """The model in float32: its own weights, or those of its base with the adapter in or beside them."""
@@ -63,8 +63,8 @@ class Served(PythonModel):  # type: ignore[misc]
         import transformers
 
         own_code = self._module("hone.models.own_code")
-        known = {"local_files_only": True, "trust_remote_code": own_code.may_run(home)}
-        config = transformers.AutoConfig.from_pretrained(home, **known)
+        loading = {"local_files_only": True, "trust_remote_code": own_code.may_run(home)}
+        config = transformers.AutoConfig.from_pretrained(home, **loading)
         architecture = own_code.get_architecture(home, config)
         options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
         if not (home / "adapter_config.json").is_file():
@@ -76,13 +76,13 @@ class Served(PythonModel):  # type: ignore[misc]
 
     def _module(self, name: str) -> Any:
         """A module of the copied package, of its source: bytecode beside it is neither read nor written."""
-        before = sys.pycache_prefix
-        with TemporaryDirectory() as elsewhere:
-            sys.pycache_prefix = elsewhere
+        previous_prefix = sys.pycache_prefix
+        with TemporaryDirectory() as empty:
+            sys.pycache_prefix = empty
             try:
                 return import_module(f"{self.package}.{name}")
             finally:
-                sys.pycache_prefix = before
+                sys.pycache_prefix = previous_prefix
 
 
 def frame_to_rows(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]]:
@@ -94,10 +94,12 @@ def frame_to_rows(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]
         frame = frame.set_axis(inputs, axis=1)
     missing = [name for name in inputs if name not in frame.columns]
     if missing:
-        there = ", ".join(map(repr, frame.columns))
-        alone = "a list of texts, or " if len(inputs) == 1 else ""
-        wanted = " and ".join(map(repr, inputs))
-        raise ValueError(f"there is no column {missing[0]!r} but {there}: send {alone}a frame with the column {wanted}")
+        present = ", ".join(map(repr, frame.columns))
+        text_list = "a list of texts, or " if len(inputs) == 1 else ""
+        required = " and ".join(map(repr, inputs))
+        raise ValueError(
+            f"there is no column {missing[0]!r} but {present}: send {text_list}a frame with the column {required}"
+        )
     for name in inputs:
         for index, value in enumerate(frame[name]):
             if not isinstance(value, str):
@@ -105,12 +107,12 @@ def frame_to_rows(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]
     return [dict(zip(inputs, row, strict=True)) for row in frame[inputs].itertuples(index=False)]
 
 
-def locate_base(base: dict[str, Any], given: str) -> Path:
+def locate_base(base: dict[str, Any], directory: str) -> Path:
     """The directory of the base model: `given`, the package, the directory or the hub's snapshot it was tuned from.
 
     Raises ValueError where it is not there, or where its weights are not the very bytes of then.
     """
-    path = Path(given) if given else _find_base(base)
+    path = Path(directory) if directory else _find_base(base)
     for name, digest in base["files"].items():
         file = path / name
         if not file.is_file():
@@ -140,11 +142,11 @@ def _find_base(base: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    wanted: dict[str, Any] = {"revision": base["revision"], "allow_patterns": list(base["files"])}
+    snapshot: dict[str, Any] = {"revision": base["revision"], "allow_patterns": list(base["files"])}
     try:
-        return Path(str(snapshot_download(name, local_files_only=True, **wanted)))
+        return Path(str(snapshot_download(name, local_files_only=True, **snapshot)))
     except LocalEntryNotFoundError:
-        return Path(str(snapshot_download(name, **wanted)))
+        return Path(str(snapshot_download(name, **snapshot)))
 
 
 def _sha256(file: Path) -> str:

@@ -15,33 +15,37 @@ LEFT_BY_USE = ("registered_model_meta",)
 BYTECODE = "__pycache__"
 
 
-def write_sums(place: Path, known: Mapping[str, str]) -> str:
+def write_sums(directory: Path, known_digests: Mapping[str, str]) -> str:
     """Write the sums of all files below `place`; the SHA-256 of what was written. `known` are digests by file name."""
-    digests = {name: known.get(name) or file_digest(place / name) for name in list_files(place)}
+    digests = {name: known_digests.get(name) or file_digest(directory / name) for name in list_files(directory)}
     text = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(digests.items()))
-    (place / SUMS).write_text(text, "utf8")
-    return file_digest(place / SUMS)
+    (directory / SUMS).write_text(text, "utf8")
+    return file_digest(directory / SUMS)
 
 
-def find_faults(place: Path) -> list[str]:
+def find_faults(directory: Path) -> list[str]:
     """What below `place` is not as it was registered, each with the file's name; empty where all is."""
-    if not (place / SUMS).is_file():
+    if not (directory / SUMS).is_file():
         return [f"{SUMS} is gone"]
-    wanted: dict[str, str] = {}
-    for line in (place / SUMS).read_text("utf8", errors="replace").splitlines():
+    expected: dict[str, str] = {}
+    for line in (directory / SUMS).read_text("utf8", errors="replace").splitlines():
         sha256, _, name = line.partition("  ")
-        wanted[name] = sha256
-    there = list_files(place)
-    found = [f"{name} is gone" for name in wanted if name not in there]
-    found += [f"{name} was added" for name in there if name not in wanted]
-    found += [f"{name} was changed" for name in there if name in wanted and file_digest(place / name) != wanted[name]]
-    return sorted(found)
+        expected[name] = sha256
+    present = list_files(directory)
+    faults = [f"{name} is gone" for name in expected if name not in present]
+    faults += [f"{name} was added" for name in present if name not in expected]
+    faults += [
+        f"{name} was changed"
+        for name in present
+        if name in expected and file_digest(directory / name) != expected[name]
+    ]
+    return sorted(faults)
 
 
-def list_files(place: Path) -> list[str]:
+def list_files(directory: Path) -> list[str]:
     """The files below `place` that count, by their paths there: not the sums, nor what use leaves beside them."""
-    every = (file.relative_to(place) for file in sorted(place.rglob("*")) if not file.is_dir())
-    return [str(file) for file in every if str(file) not in (SUMS, *LEFT_BY_USE) and BYTECODE not in file.parts]
+    paths = (file.relative_to(directory) for file in sorted(directory.rglob("*")) if not file.is_dir())
+    return [str(file) for file in paths if str(file) not in (SUMS, *LEFT_BY_USE) and BYTECODE not in file.parts]
 
 
 def file_digest(file: Path) -> str:
