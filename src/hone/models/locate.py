@@ -1,4 +1,4 @@
-"""Base models: from what the config says (`model.base`) to a directory on this machine."""
+"""Locates base models: from `model.base` of the configuration to a directory on this machine."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from hone.parts.variables import expand
 from hone.store.digests import digest_of
 from hone.tracking import reader
 
-# What decides a model and its tokenizer. Weights in safetensors alone: pickled ones can run code when loaded.
+# The files that make up a model and its tokenizer. Only safetensors weights: pickled ones can run code when loaded.
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 FILES = (*WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja", "README.md")
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model on this machine. `revision` is the hub's commit, or the package's version; '' for a directory.
+    """A base model on this machine. `revision` is the hub's commit or the package's version; '' for a directory.
 
-    Of a version in MLflow `base` is models:/NAME/NUMBER, `revision` the number, `run` the run that trained it. `code`
-    is NAME@REVISION where code of its own is trusted and runs.
+    For a version in MLflow, `base` is models:/NAME/NUMBER, `revision` the number and `run` the run that trained it.
+    `code` is NAME@REVISION if the model's own code is trusted and runs, else ''.
     """
 
     base: str
@@ -37,7 +37,7 @@ class BaseModel:
     code: str = ""
 
     def compute_digest(self, file_digest: Callable[[Path], str]) -> str:
-        """SHA-256 over its files' digests, which `digest(file)` gives: not the README's, but that of code that runs."""
+        """SHA-256 over the digests (by `file_digest`) of its files, without README.md and with code that runs."""
         files = sorted({f for pattern in FILES for f in self.path.glob(pattern) if f.name != "README.md"})
         code = own_code.list_files(self.path) if self.code else []
         return digest_of({str(file.relative_to(self.path)): file_digest(file) for file in (*files, *code)})
@@ -55,12 +55,15 @@ def locate_base_model(
 ) -> BaseModel:
     """The base model that `base` names: package:NAME/PATH, models:/NAME@ALIAS, a directory, or a hub id.
 
-    `${VAR}` and `${VAR:-default}` in it are replaced. What is not on this machine is fetched, a version of MLflow at
-    `tracking_uri` into `downloads`. Raises DataError where such a variable is not set, ModelError where there is no
-    such model, where its weights are not in safetensors, and where it has code of its own. That is not run, unless
-    `trust_code` is its name and revision: NAME@COMMIT of a hub id at that `revision`, NAME@DIGEST of any other. It may
-    then run in this process, in this model and in what is trained of it; with `ignore_code` transformers' own class for
-    such models is taken.
+    `${VAR}` and `${VAR:-default}` in it are expanded. Models that are not on this machine are downloaded; an MLflow
+    version at `tracking_uri` goes into `downloads`.
+
+    A model that contains code of its own is refused unless `trust_code` is its name and revision: NAME@COMMIT for a
+    hub id at that `revision`, NAME@DIGEST for any other. The code may then run in this process, for this model and
+    for models trained from it. With `ignore_code`, transformers' own class is used and the code does not run.
+
+    Raises DataError if a variable is not set; ModelError if there is no such model, if its weights are not in
+    safetensors, or if its code is neither trusted nor ignored.
     """
     base, run, pinned = expand(base), "", ""
     if base.startswith("package:"):
@@ -83,24 +86,24 @@ def locate_base_model(
 
 
 def _check_weights(path: Path) -> None:
-    """Raise ModelError where the directory is no model with weights in safetensors."""
+    """Raise ModelError if the directory is not a model with safetensors weights."""
     if (path / "adapter_config.json").is_file():
         raise _adapter_error(path)
     if not (path / "config.json").is_file():
-        raise ModelError("holds no config.json", where=str(path), fix="Name a directory that save_pretrained wrote.")
+        raise ModelError("contains no config.json", where=str(path), fix="Name a directory that save_pretrained wrote.")
     if not any(file for pattern in WEIGHTS for file in path.glob(pattern)):
         pickled = sorted(file.name for file in path.glob("*.bin"))
         raise ModelError(
-            f"holds no weights in safetensors{f', but pickled ones: {pickled[0]}' if pickled else ''}",
+            f"contains no weights in safetensors{f', but pickled ones: {pickled[0]}' if pickled else ''}",
             where=str(path),
-            fix="Convert it where you trust it: AutoModel.from_pretrained(...).save_pretrained(...) does.",
+            fix="If you trust it, convert it: AutoModel.from_pretrained(...).save_pretrained(...).",
         )
 
 
 def _check_trust(path: Path, identity: str, ignore_code: bool, trust_code: str) -> str:
-    """`known_as` where the model has code of its own and that is trusted: it may run now; '' where none is to run.
+    """Return `identity` and allow the model's own code if it is trusted; return '' if no code is to run.
 
-    Raises ModelError where there is code that is neither trusted nor ignored, or none where some is trusted.
+    Raises ModelError for code that is neither trusted nor ignored, and if code is trusted but the model has none.
     """
     code, tokenizer = own_code.list_classes(path), own_code.list_tokenizer_classes(path)
     if trust_code != identity or tokenizer:
@@ -109,21 +112,21 @@ def _check_trust(path: Path, identity: str, ignore_code: bool, trust_code: str) 
         return ""
     if not trust_code:
         raise ModelError(
-            f"brings code of its own ({', '.join([*code, *tokenizer])}), and nobody said that it may run",
+            f"contains code of its own ({', '.join([*code, *tokenizer])}), which is not trusted",
             where=str(path),
-            fix="If transformers has a class of its own for it, model.ignore_code=true takes that one. Else read its"
+            fix="If transformers has a class for this model, set model.ignore_code=true to use it. Otherwise read the"
             f" code, and if you trust it set model.trust_code={identity}",
         )
     if tokenizer or not code:
-        what = f"its tokenizer brings code of its own ({tokenizer[0]})" if tokenizer else "brings no code of its own"
-        fix = "Code of a tokenizer is never run: save a fast one." if tokenizer else "Leave out model.trust_code."
+        what = f"its tokenizer has code of its own ({tokenizer[0]})" if tokenizer else "contains no code of its own"
+        fix = "Tokenizer code never runs: save a fast tokenizer." if tokenizer else "Remove model.trust_code."
         raise ModelError(f"is trusted to run code, but {what}", where=str(path), fix=fix)
     own_code.check_complete(path)
     if trust_code != identity:
         raise ModelError(
-            f"brings code of its own, which is {identity} and not the trusted {trust_code}: it is not run",
+            f"contains code {identity}, but {trust_code} is trusted: it is not run",
             where=str(path),
-            fix="Read it, and if you trust it set model.trust_code to what it is; of a hub id also model.revision.",
+            fix="Read it. If you trust it, set model.trust_code to its identity, and model.revision for a hub id.",
         )
     own_code.allow_code(own_code.compute_digest(path))
     return identity
@@ -134,8 +137,8 @@ def _adapter_error(path: Path) -> ModelError:
     base = adapter.get("base_model_name_or_path") or "its base model"
     fix = "Register it merged (method.merged: true) and name that version."
     if adapter.get("peft_type") in ("PROMPT_TUNING", "PREFIX_TUNING"):
-        fix = f"Its kind ({adapter['peft_type']}) cannot be merged: begin from {base}."
-    return ModelError(f"is an adapter for {base}, and no whole model", where=str(path), fix=fix)
+        fix = f"Its kind ({adapter['peft_type']}) cannot be merged: start from {base}."
+    return ModelError(f"is an adapter for {base}, not a complete model", where=str(path), fix=fix)
 
 
 def _package_directory(base: str) -> Path:
@@ -149,7 +152,7 @@ def _package_directory(base: str) -> Path:
         )
     path = Path(spec.submodule_search_locations[0]) / inside
     if not path.is_dir():
-        raise ModelError(f"the package {package} has no folder {inside}", where=base, fix="Mend model.base.")
+        raise ModelError(f"the package {package} has no folder {inside}", where=base, fix="Fix model.base.")
     return path
 
 
@@ -160,13 +163,13 @@ def _package_version(base: str) -> str:
     package = base.removeprefix("package:").partition("/")[0]
     try:
         return f"{package.replace('_', '-')} {version(package)}"
-    except PackageNotFoundError:  # the distribution has another name: looking through all of them takes a second
+    except PackageNotFoundError:  # the distribution has another name: only now, since scanning all takes a second
         distribution = packages_distributions().get(package, [package])[0]
         return f"{distribution} {version(distribution)}"
 
 
 def _hub_snapshot(base: str, revision: str, with_code: bool) -> tuple[Path, str]:
-    """A snapshot of a hub model in the local cache and its commit, downloaded if need be; with its `code` if wanted."""
+    """The local snapshot of a hub model and its commit, downloaded if necessary; `with_code` includes Python files."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -183,7 +186,7 @@ def _hub_snapshot(base: str, revision: str, with_code: bool) -> tuple[Path, str]
             path = snapshot_download(base, **selection)
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as fault:
         raise ModelError(
-            f"no such base model here, and none could be fetched ({type(fault).__name__})",
+            f"is not on this machine and could not be downloaded ({type(fault).__name__})",
             where=f"model.base {base}" + (f" at {revision}" if revision else ""),
             fix="Check the id and the network, or name a local directory or package:NAME/PATH.",
         ) from fault
@@ -191,7 +194,7 @@ def _hub_snapshot(base: str, revision: str, with_code: bool) -> tuple[Path, str]
 
 
 def _read_licence(path: Path) -> str:
-    """The licence that the model card's front matter names; 'unknown' where it does not."""
+    """The licence from the model card's front matter, else from config.json, else 'unknown'."""
     card = path / "README.md"
     if card.is_file():
         head = card.read_text("utf8", errors="replace").split("---")[1:2]

@@ -1,8 +1,8 @@
-"""Code that a model brings along in its own files, as config.json's `auto_map` names it: whether it may run, and runs.
+"""Code in a model's own files, which config.json's `auto_map` names: whether it may run, and how it is loaded.
 
-It runs where its digest is among those that were allowed in this process, and nowhere else. Allowed is what the
-configuration trusts by name and revision (`hone.models.locate.locate`), and what a registered model was tested with. A
-model's loaders ask here, and so do those of what was trained of it, which has the same files beside its weights.
+Such code runs only if its digest was allowed in this process: code that the configuration trusts by name and revision
+(`hone.models.locate.locate_base_model`), and code that a registered model was tested with. Every loader of a base
+model, or of a model trained from it (which has a copy of the files beside its weights), checks here.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ _ALLOWED: set[str] = set()
 
 
 def allow_code(code: str) -> None:
-    """Let code of this digest run in this process; '' stands for none."""
+    """Allow code with this digest to run in this process; '' is ignored."""
     _ALLOWED.update(filter(None, [code]))
 
 
 def forbid_code(code: str) -> None:
-    """Let it no longer run."""
+    """Withdraw the permission of code with this digest."""
     _ALLOWED.discard(code)
 
 
 def may_run(model: Path) -> bool:
-    """Whether the model in this directory has code of its own that was allowed."""
+    """Whether the model in this directory has code of its own that is allowed."""
     return bool(_ALLOWED) and compute_digest(model) in _ALLOWED
 
 
 def allowed_digest(model: Path) -> str:
-    """The digest of a model's code that may run, '' where none may: what another process is told to `allow`."""
+    """The digest of a model's allowed code, '' if there is none: what another process passes to `allow_code`."""
     return compute_digest(model) if may_run(model) else ""
 
 
 def list_classes(model: Path) -> list[str]:
-    """The classes that config.json would have loaded from the model's own code: `modeling_own.OwnModel`."""
+    """The classes of the model's own code that config.json names, such as `modeling_own.OwnModel`."""
     return _flatten(ref for kind, ref in _read_auto_map(model, "config.json").items() if kind != TOKENIZER)
 
 
 def list_tokenizer_classes(model: Path) -> list[str]:
-    """The same of its tokenizer: such code never runs."""
+    """The classes of the model's own code for its tokenizer: such code never runs."""
     inside = _read_auto_map(model, "config.json").get(TOKENIZER)
     return _flatten([inside, *_read_auto_map(model, "tokenizer_config.json").values()])
 
@@ -60,7 +60,7 @@ def list_files(model: Path) -> list[Path]:
 
 
 def compute_digest(model: Path) -> str:
-    """SHA-256 of the classes that config.json names and of all Python files beside it; '' where it names none."""
+    """SHA-256 of the classes that config.json names and of all Python files beside it; '' if it names none."""
     if not list_classes(model):
         return ""
     sums = [
@@ -71,9 +71,9 @@ def compute_digest(model: Path) -> str:
 
 
 def get_architecture(model: Path, config: PretrainedConfig) -> type[PreTrainedModel]:
-    """The class that a model's configuration names: one of its own, where that may run, or one of transformers'.
+    """The class that a model's configuration names: from its own code if that may run, else from transformers.
 
-    Raises AttributeError where there is no such class.
+    Raises AttributeError if there is no such class.
     """
     import transformers
 
@@ -90,7 +90,7 @@ def get_architecture(model: Path, config: PretrainedConfig) -> type[PreTrainedMo
 
 
 def copy_code(base: Path, model: Path) -> None:
-    """Put the code of `base`, where it may run, beside what was saved in `model`, in place of what was there of it."""
+    """Replace the code in `model` with the code of `base` if that may run, else remove it."""
     config = model / "config.json"
     settings: dict[str, Any] = json.loads(config.read_text("utf8"))
     settings.pop("auto_map", None)
@@ -106,15 +106,15 @@ def copy_code(base: Path, model: Path) -> None:
 
 
 def check_complete(model: Path) -> None:
-    """Raise ModelError where code that config.json names is not in the model's own directory."""
+    """Raise ModelError if code that config.json names is not in the model's own directory."""
     missing = [
         ref for ref in list_classes(model) if "--" in ref or not (model / f"{ref.partition('.')[0]}.py").is_file()
     ]
     if missing:
         raise ModelError(
-            f"names code that does not lie in its own files ({', '.join(missing)}), which is never run",
+            f"names code that is not among its own files ({', '.join(missing)}): such code never runs",
             where=str(model / "config.json"),
-            fix="Copy the model with its code into one directory, look at both, and trust that.",
+            fix="Copy the model and its code into one directory, read the code, and trust that directory.",
         )
 
 

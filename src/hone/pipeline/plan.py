@@ -1,4 +1,4 @@
-"""What a run would do now: for each stage its artifact, or the reasons for which it would be made."""
+"""The plan of a run: for each stage its artifact, or the reasons why it would run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hone.store.recipe import find_nearest, list_reasons
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What a stage would do now: a hit with its artifact, or a miss with the reasons for it."""
+    """What a stage would do now: a hit with its artifact, or a miss with its reasons."""
 
     stage: str
     artifact: Artifact | None
@@ -23,7 +23,10 @@ class StagePlan:
 
 
 def plan_run(config: RunConfig, home: Home) -> list[StagePlan]:
-    """What each stage would do now. One that waits for another runs unless that comes out with the same rows."""
+    """What each stage would do now, in order.
+
+    A stage whose inputs are not made yet is pending: it runs unless the inputs turn out to be the same as before.
+    """
     artifacts: dict[str, Artifact] = {}
     stage_plans: list[StagePlan] = []
     for name in list_stages(config):

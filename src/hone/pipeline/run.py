@@ -1,4 +1,4 @@
-"""The line: each stage's artifact, found in the store or made."""
+"""Runs stages: finds each stage's artifact in the store or makes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hone.store.recipe import Recipe, code_digests, find_nearest, installed_vers
 
 
 def build_recipe(stage: str, job: Job) -> Recipe:
-    """All that decides what `stage` will give for `job`, whose inputs are there."""
+    """The recipe of `stage` for `job`, whose inputs have been made."""
     definition, config = STAGES[stage], job.config
     return Recipe(
         stage,
@@ -30,13 +30,13 @@ def build_recipe(stage: str, job: Job) -> Recipe:
 
 
 def run_stage(stage: str, job: Job) -> Artifact:
-    """The artifact of `stage`: from the store if it is there, else made now. Listeners are informed of its progress."""
+    """The artifact of `stage`, from the store or made now. Progress is reported to the listener (`hone.progress`)."""
     artifact, _ = obtain_artifact(stage, job)
     return artifact
 
 
 def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
-    """The artifact of `stage` as `run` returns it, and whether it was there."""
+    """The artifact of `stage` as `run_stage` returns it, and whether it was in the store."""
     definition, recipe = STAGES[stage], build_recipe(stage, job)
 
     def make(out: Path) -> Product:
@@ -64,9 +64,10 @@ def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
 
 
 def run_ahead(config: RunConfig, home: Home, may_continue: Callable[[], bool]) -> None:
-    """Make the artifacts of the first stages, those that tell no server, for as long as `may_go_on` says so.
+    """Make the artifacts of the stages before `train`, which need no server, while `may_continue()` is true.
 
-    Whoever runs these stages next finds the artifacts there; or meets the fault again, which ends this early.
+    The run that follows finds these artifacts in the store. An error ends this function silently: the run meets it
+    again and reports it.
     """
     artifacts: dict[str, Artifact] = {}
     for name in list_stages(config):

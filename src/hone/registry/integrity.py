@@ -1,7 +1,7 @@
-"""Whether a model version's files are those that were registered.
+"""Verifies that a model version's files are the ones that were registered.
 
-At registration SHA256SUMS is written over every file of the logged model, and its own digest becomes the tag
-`hone.files_sha256`. So a byte that changed, a file that is gone or was added, and rewritten sums are all seen.
+Registration writes SHA256SUMS over every file of the logged model and stores the digest of SHA256SUMS in the tag
+`hone.files_sha256`. This detects changed bytes, missing and added files, and a rewritten SHA256SUMS.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ MAX_LISTED = 5
 
 
 def check_files(tracking_uri: str, version: Version, *, reuse: bool = False) -> Path:
-    """The local directory of the version's logged model (MLmodel lies in it), proved file by file: 1 GB/s or so.
+    """Return the local directory of the version's logged model (the one with MLmodel) after verifying every file.
 
-    Files that MLflow keeps elsewhere are fetched into the data folder, anew each time; with `reuse` a copy that was
-    fetched before and is whole will do, for those who use that very copy. Bytecode that Python left in it is removed:
-    it is made again from the proved sources. Raises ModelError that names each file which is not as it was
-    registered, and for a version that has no sums.
+    Speed: about 1 GB/s. Files that MLflow stores remotely are downloaded into the data folder on every call; with
+    `reuse`, an intact earlier download is accepted (for callers that then use that copy). Python bytecode in the
+    directory is removed, so that Python recompiles it from the verified sources. Raises ModelError with the name of
+    each file that differs, and for a version without SHA256SUMS.
     """
     expected_digest = version.tags.get(TAG, "")
     if not expected_digest:
         raise ModelError(
-            f"has no tag {TAG}: it was registered before files were proved, or not by Hone",
+            f"has no tag {TAG}: it was registered by an early version of Hone, or not by Hone",
             where=version.uri,
-            fix="Register it again: `hone run CONF` with its configuration makes a version that has one.",
+            fix="Register it again: `hone run CONF` with its configuration creates a version with the tag.",
         )
     downloads = home().downloads
     directory = version_directory(tracking_uri, version, downloads, refetch=not reuse)
@@ -45,7 +45,7 @@ def check_files(tracking_uri: str, version: Version, *, reuse: bool = False) -> 
             "its files are not those that were registered\n"
             + "\n".join(f"  {line}" for line in faults[:MAX_LISTED] + remainder),
             where=f"{version.uri} ({directory})",
-            fix="Do not use it: find out who changed it, then register it again, or go back to another version.",
+            fix="Do not use it. Find out who changed it, then register it again or use another version.",
         )
     return directory
 
@@ -58,7 +58,7 @@ def _faults(directory: Path, expected_digest: str) -> list[str]:
 
 
 def _drop_bytecode(directory: Path) -> list[str]:
-    """Remove what Python would run in place of the sources; what cannot be removed is a fault."""
+    """Remove bytecode, which Python would run in place of the verified sources; return a fault for each failure."""
     undeletable = []
     for folder in sorted(directory.rglob(sums.BYTECODE)):
         try:

@@ -1,11 +1,10 @@
-"""What a version remembers of the rows it was made from: written when it is registered, read by checks and retraining.
+"""Reference data of a version's rows: written at registration, read by drift checks and retraining.
 
     statistics.json           counts, lengths, languages, words, missing values, labels: for people, and for `missing`
-    drift/reference.parquet   a fixed random sample of the rows as they were ingested, and one of the held-out rows
-    drift/row_hashes.npy      a hash of each row that was ingested, sorted: which rows of a source are new
+    drift/reference.parquet   a fixed random sample of the ingested rows, and one of the held-out rows
+    drift/row_hashes.npy      sorted hashes of all ingested rows: they show which rows of a source are new
 
-Recent inputs come as they are: nobody has cleaned them, or dropped those that repeat. So the samples hold rows as
-ingested, before curation.
+The samples hold rows as ingested, before curation, because recent inputs are not cleaned or deduplicated either.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ if TYPE_CHECKING:
 
 STATISTICS, FOLDER = "statistics.json", "drift"
 REFERENCE, HASHES = "reference.parquet", "row_hashes.npy"
-ROWS, SEED = 1000, 17  # of each sample
-MAX_TEXT_CHARACTERS = 2000  # characters of a text that are kept to be compared
+ROWS, SEED = 1000, 17  # size of each sample
+MAX_TEXT_CHARACTERS = 2000  # longer texts are cut: the comparison needs no more, and the file stays small
 INGESTED, HELD_OUT = "ingested", "held out"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_INPUT = "input."  # before an input's name, for it may be called text
-MAX_LISTED = 50  # words and labels that statistics.json names
+_INPUT = "input."  # column prefix: an input may be called `text`, which is a column of the sample itself
+MAX_LISTED = 50  # number of words and labels listed in statistics.json
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows as the tests see them, one entry each.
+    """Rows in the form that the drift tests use, one entry per row.
 
-    `lengths` are in characters; `missing` holds for each input (rows that lack it, rows) of all there were;
-    `predictions` what the model says of the rows, by the name of its output: names, or numbers.
+    `lengths` are in characters. `missing` maps each input to (rows without it, all rows), counted before sampling.
+    `predictions` maps the name of an output to the model's value for each row: a name or a number.
     """
 
     texts: Sequence[str]
@@ -54,7 +53,7 @@ class Sample:
     predictions: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def take(self, positions: Sequence[int]) -> Sample:
-        """The rows at these positions; what was missing is that of all rows still."""
+        """The rows at these positions; `missing` still counts all rows."""
         return Sample(
             [self.texts[i] for i in positions],
             [self.lengths[i] for i in positions],
@@ -67,7 +66,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class ReferenceFiles:
-    """What was written: files by the folder they are logged in, and the rows' digest and count, tags of the version."""
+    """The written files with the folder each is logged in, and the version's tags: digest and number of rows."""
 
     files: Mapping[Path, str]
     tags: Mapping[str, str]
@@ -75,7 +74,7 @@ class ReferenceFiles:
 
 @dataclass
 class _IngestedScan:
-    """What one pass over the ingested rows gathers."""
+    """Result of one pass over the ingested rows: `blank` counts empty values by input."""
 
     hashes: list[int] = field(default_factory=list)
     blank: Counter[str] = field(default_factory=Counter)
@@ -84,7 +83,7 @@ class _IngestedScan:
 
 
 def write_reference(out: Path, artifacts: Mapping[str, Artifact], objective: Objective) -> ReferenceFiles:
-    """Write the three files of a version made from these artifacts (ingest, validate) into `out`."""
+    """Write the three reference files for a version made from these artifacts (ingest, validate) into `out`."""
     scan = _scan_ingested(artifacts, objective)
     hashes = np.sort(np.array(scan.hashes, np.uint64))
     samples = {INGESTED: _asked(scan.drawn, objective), HELD_OUT: _asked(scan.held_out, objective)}
@@ -100,7 +99,7 @@ def write_reference(out: Path, artifacts: Mapping[str, Artifact], objective: Obj
 
 
 def row_hashes(rows: pa.Table, columns: Sequence[str]) -> list[int]:
-    """64 bits of BLAKE2b over each row's values in `columns`; of a million rows two are taken for one once in 4e7."""
+    """64 bits of BLAKE2b over each row's values in `columns`: in a million rows, a collision has probability 3e-8."""
     values = zip(*(rows[name].to_pylist() for name in columns), strict=True)
     return [
         int.from_bytes(hashlib.blake2b(json.dumps(row, ensure_ascii=False).encode(), digest_size=8).digest(), "little")
@@ -109,12 +108,12 @@ def row_hashes(rows: pa.Table, columns: Sequence[str]) -> list[int]:
 
 
 def rows_digest(hashes: np.ndarray) -> str:
-    """SHA-256 over the sorted hashes: of the rows' content, whatever their order and the files they came in."""
+    """SHA-256 over the sorted hashes: depends on the rows' content alone, not on their order or files."""
     return hashlib.sha256(np.sort(hashes).astype("<u8").tobytes()).hexdigest()
 
 
 def read_reference(folder: Path) -> tuple[Sample, Sample, list[dict[str, str | None]]]:
-    """The sample of ingested rows and that of held-out ones, and what a model would be asked with for the latter."""
+    """The sample of ingested rows, the sample of held-out rows, and the model inputs of the held-out rows."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -133,7 +132,7 @@ def _sample(rows: pa.Table, missing: Mapping[str, tuple[int, int]]) -> Sample:
 
 
 def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _IngestedScan:
-    """One pass over the ingested rows, some thousands at once."""
+    """Scan the ingested rows once, in batches: tables of millions of rows do not fit into memory."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -162,7 +161,7 @@ def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _
 
 
 def _asked(parts: Sequence[pa.Table], objective: Objective) -> list[dict[str, str]]:
-    """The rows as a model would be asked with them, in random order."""
+    """The rows as model inputs, in random order."""
     import pyarrow as pa
 
     rows = objective.asked(pa.concat_tables(parts)) if parts else []
@@ -222,12 +221,12 @@ def _compute_statistics(
 
 
 def _count_refused(reasons: Mapping[str, int], column: str) -> int:
-    """The rows that ingest refused for having no value in `column`, the source's name for it."""
+    """Number of rows that ingest refused for a missing value in `column` (the source's name of it)."""
     return sum(reasons.get(reason, 0) for reason in (f"{column} is null", f"there is no {column}"))
 
 
 def _label_shares(train: Path, label: str) -> dict[str, float]:
-    """The shares of the most frequent labels of the training rows; empty where the objective has none."""
+    """Shares of the most frequent labels in the training rows; empty for an objective without labels."""
     import pyarrow.parquet as pq
 
     if not label:

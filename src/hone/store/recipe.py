@@ -1,4 +1,4 @@
-"""What decides a stage's output: digests of code, versions of libraries, and the reasons for a cache miss."""
+"""Recipe, everything that decides a stage's output: configuration, inputs, code, libraries; and reasons for a miss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a stage's output; `key` is its digest."""
+    """Everything that decides a stage's output; `key` is its digest."""
 
     stage: str
     config: dict[str, Any]
@@ -36,11 +36,11 @@ class Recipe:
 
 
 def code_digests(modules: Iterable[str], files: Iterable[str] = ()) -> dict[str, str]:
-    """Digests of the hone modules named and of all they import, by path (`src/hone/curation/dedup/near.py`).
+    """Digests of the named hone modules and all modules they import, by path (`src/hone/curation/dedup/near.py`).
 
-    Comments, docstrings and layout do not count: the digest is over the syntax tree. Tables of parts
-    (`__init__.py`) are not followed, so that a new part leaves the keys of runs that do not use it alone.
-    `files` are further files of the package (templates), taken by their bytes.
+    The digest covers the syntax tree, so comments, docstrings and formatting do not matter. Tables of parts
+    (`__init__.py`) are not followed, so that a new part does not change the keys of runs that do not use it.
+    `files` are further files of the package (templates), digested by their bytes.
     """
     digests = {_key_path(path): _parse(path)[0] for path in _list_files(modules)}
     for name in files:
@@ -49,22 +49,22 @@ def code_digests(modules: Iterable[str], files: Iterable[str] = ()) -> dict[str,
 
 
 def read_sources(modules: Iterable[str]) -> dict[str, str]:
-    """The source of the modules named and of all they import, by package and path (`hone/curation/near.py`)."""
+    """The source of the named modules and all modules they import, by package and path (`hone/curation/near.py`)."""
     return {_in_package(path): path.read_text("utf8") for path in sorted(_list_files(modules))}
 
 
 def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
-    """The installed versions of `distributions`, and Python's; 'absent' for one that is not installed."""
+    """The installed versions of `distributions`, and Python's; 'absent' if one is not installed."""
     return {"python": f"{sys.version_info.major}.{sys.version_info.minor}"} | {
         name: _version(name) for name in sorted(set(distributions))
     }
 
 
 def list_reasons(recipe: Recipe, previous: Recipe | None) -> list[str]:
-    """Why `recipe` is another than `before`, a line each, in the user's terms; never empty."""
+    """The differences between `recipe` and `previous`, one line each, in the user's terms; never empty."""
     if previous is None:
         return ["no earlier result"]
-    config = json.loads(json.dumps(recipe.config))  # as a manifest keeps it: without tuples
+    config = json.loads(json.dumps(recipe.config))  # as in a manifest: tuples become lists
     lines = [f"{path} {_brief(old)} -> {_brief(new)}" for path, old, new in _changes(previous.config, config)]
     lines += [f"input {name} changed" for name, _, _ in _changes(previous.inputs, recipe.inputs)]
     lines += _code_reasons(recipe, previous)
@@ -73,12 +73,12 @@ def list_reasons(recipe: Recipe, previous: Recipe | None) -> list[str]:
 
 
 def _code_reasons(recipe: Recipe, previous: Recipe) -> list[str]:
-    """A line for each module that changed; one line for all where most of them lie elsewhere than before."""
+    """A line for each changed module; a single line if more than half of them moved, or the list would be useless."""
     changes = list(_changes(previous.code, recipe.code))
     removed = [path for path, _, new in changes if new is None]
     if len(removed) > len(previous.code) / 2:
         return [
-            f"the code of {recipe.stage} was moved: {len(removed)} of its {len(previous.code)} modules lie elsewhere now"
+            f"the code of {recipe.stage} was moved: {len(removed)} of its {len(previous.code)} modules have new paths"
         ]
     return [
         f"{path} {'changed' if old and new else 'is new' if new else 'is no longer used'}" for path, old, new in changes
@@ -86,7 +86,7 @@ def _code_reasons(recipe: Recipe, previous: Recipe) -> list[str]:
 
 
 def find_nearest(recipe: Recipe, manifests: Iterable[Mapping[str, Any]], name: str) -> Recipe | None:
-    """The recipe to compare with: the newest that was made under `name`, else the most alike."""
+    """The recipe to compare with: the newest with the run name `name`, else the one with the fewest differences."""
     recipes = [(manifest["name"], Recipe(**manifest["recipe"])) for manifest in manifests]
     for run_name, previous in recipes:
         if run_name == name:
@@ -95,7 +95,7 @@ def find_nearest(recipe: Recipe, manifests: Iterable[Mapping[str, Any]], name: s
 
 
 def _changes(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The leaves in which two trees of plain values differ: (dotted path, before, after), None where absent."""
+    """The leaves in which two trees of plain values differ: (dotted path, before, after), None if absent."""
     before, after = _by_kind(before), _by_kind(after)
     if isinstance(before, dict) and isinstance(after, dict):
         for key in dict.fromkeys([*before, *after]):
@@ -105,7 +105,7 @@ def _changes(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any
 
 
 def _by_kind(value: Any) -> Any:
-    """A list of parts as a mapping by their kind, so that a change is told by name and not by position."""
+    """A list of parts as a mapping by kind, so that a change is reported by name, not by position."""
     if isinstance(value, list) and value and all(isinstance(item, dict) and "kind" in item for item in value):
         kinds = [item["kind"] for item in value]
         if len(set(kinds)) == len(kinds):
@@ -126,9 +126,9 @@ def _version(name: str) -> str:
 
 
 def _module_file(module: str) -> Path | None:
-    """The source of a module of hone, or of a package that brings parts.
+    """The source file of a module of hone or of a plugin package.
 
-    None for any other, and for packages, whose `__init__.py` holds nothing but a table.
+    None for any other module, and for packages: their `__init__.py` contains nothing but a table.
     """
     top, *inside = module.split(".")
     home = _package_homes().get(top)
@@ -143,17 +143,17 @@ def _package_homes() -> dict[str, Path]:
 
 
 def _in_package(path: Path) -> str:
-    """A module's path with its package's name in front: `hone/curation/near.py`."""
+    """A module's path that begins with its package's name: `hone/curation/near.py`."""
     for name, home in _package_homes().items():
         if path == home:
             return path.name
         if path.is_relative_to(home):
             return f"{name}/{path.relative_to(home)}"
-    raise ValueError(f"{path} is in no package that brings parts")
+    raise ValueError(f"{path} is neither in hone nor in a plugin package")
 
 
 def _list_files(modules: Iterable[str]) -> set[Path]:
-    """The files of the modules and of all they import."""
+    """The files of the modules and of all modules they import, directly or not."""
     paths: set[Path] = set()
     pending = list(modules)
     while pending:
@@ -170,7 +170,7 @@ def _key_path(path: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _parse(path: Path) -> tuple[str, tuple[str, ...]]:
-    """The digest of a module's syntax tree, and the names of the modules that it may import."""
+    """The digest of a module's syntax tree without docstrings, and the names of the modules that it may import."""
     tree = ast.parse(path.read_bytes())
     imports = tuple(_imports(tree))
     for node in ast.walk(tree):
@@ -186,7 +186,7 @@ def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.Asyn
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
-    """Names that `tree` imports, both a and a.b for `from a import b`; not those for type checkers alone."""
+    """Names that `tree` imports, both a and a.b for `from a import b`; imports under TYPE_CHECKING are left out."""
     pending: list[ast.AST] = [tree]
     while pending:
         node = pending.pop()

@@ -1,4 +1,4 @@
-"""The MLflow service: is it there, is it ready, and what is said when it is not."""
+"""The connection to MLflow: reachability, the SQLite store, and translation of its errors."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ _FIX = "Start it, or name another with MLFLOW_TRACKING_URI; unset, a SQLite stor
 
 
 def check_tracking_uri(tracking_uri: str, *, timeout: float = 5.0) -> None:
-    """Raise ServiceError where no MLflow server answers at `tracking_uri` within `timeout` seconds.
+    """Raise ServiceError if no MLflow server answers at `tracking_uri` within `timeout` seconds.
 
-    A database is not opened: SQLite needs no server. Raises ConfigError for a URI that MLflow keeps no
-    records under, a plain directory among them. Imports nothing heavy.
+    Databases are not opened: SQLite needs no server. Raises ConfigError for a URI that MLflow does not support, such
+    as a plain directory. Imports no large package.
     """
     scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
     if scheme in _HTTP:
         _check_server(f"{tracking_uri.rstrip('/')}/health", tracking_uri, timeout)
     elif scheme not in _DATABASES and scheme not in _MANAGED and tracking_uri not in _MANAGED:
         raise ConfigError(
-            "is no place where MLflow keeps records",
+            "MLflow does not support this kind of URI",
             where=f"MLflow tracking URI {tracking_uri!r}",
             fix="Use http(s)://HOST:PORT, sqlite:////ABSOLUTE/PATH.db or postgresql://...",
         )
 
 
 def has_version(tracking_uri: str, model: str, version: str) -> bool:
-    """Whether the registry still has this model version; True where that cannot be told at once.
+    """Whether the registry still has this model version; True if that cannot be found out quickly.
 
-    Imports nothing heavy: a SQLite store is read, a server is asked and given two seconds, other databases are not.
+    Imports no large package. A SQLite store is read directly, a server has two seconds to answer, other databases are
+    not queried.
     """
     path = sqlite_path(tracking_uri)
     if path is not None:
@@ -66,10 +67,10 @@ def has_version(tracking_uri: str, model: str, version: str) -> bool:
 
 
 def create_sqlite_store(tracking_uri: str) -> None:
-    """Make the tables of a SQLite store that is not there yet; any other is left alone.
+    """Create a SQLite store that does not exist yet; do nothing for any other tracking URI.
 
-    MLflow runs 68 migrations on a new database, 9 s on a disk where each is synced and 4 s in memory. So the
-    file is made in memory and linked into place when it is whole; of two at once the first wins.
+    MLflow runs 68 migrations on a new database: 9 s on a disk that syncs each of them, 4 s in memory. The file is
+    therefore created in memory and linked into place when complete; if two processes do this, the first one wins.
     """
     path = sqlite_path(tracking_uri)
     if path is None or path.exists():
@@ -86,14 +87,14 @@ def create_sqlite_store(tracking_uri: str) -> None:
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:
-    """The file of a SQLite store; None for any other."""
+    """The file of a SQLite store; None for any other tracking URI."""
     if not tracking_uri.startswith("sqlite:///"):
         return None
     return Path(urllib.parse.unquote(tracking_uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
 
 
 def connect(tracking_uri: str) -> MlflowClient:
-    """A client of the service that leaves the process's own tracking URI as it is; raises ServiceError."""
+    """A client for `tracking_uri` that leaves the process's default URI alone. Raises ServiceError."""
     check_tracking_uri(tracking_uri)
     create_sqlite_store(tracking_uri)
     from mlflow import MlflowClient
@@ -104,7 +105,7 @@ def connect(tracking_uri: str) -> MlflowClient:
 
 @contextmanager
 def translate_errors(tracking_uri: str) -> Iterator[None]:
-    """Within the block, a service that does not answer raises ServiceError, one that refuses us ConfigError."""
+    """Within the block, raise ServiceError if MLflow does not answer and ConfigError if it refuses the credentials."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
 
@@ -113,7 +114,7 @@ def translate_errors(tracking_uri: str) -> Iterator[None]:
     except (MlflowException, RequestException) as fault:
         if _is_refused(fault):
             raise ConfigError(
-                "MLflow refused the credentials it was given, or there were none",
+                "MLflow refused the credentials, or none are set",
                 where=tracking_uri,
                 fix="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
             ) from fault
@@ -123,7 +124,7 @@ def translate_errors(tracking_uri: str) -> Iterator[None]:
 
 
 def list_all(fetch_page: Callable[..., PagedList[Any]]) -> list[Any]:
-    """All that a listing call of the client gives, page by page."""
+    """All items of a paged listing call of the client."""
     items: list[Any] = []
     token: str | None = None
     while token is None or token:
@@ -135,9 +136,9 @@ def list_all(fetch_page: Callable[..., PagedList[Any]]) -> list[Any]:
 
 @contextmanager
 def default_tracking_uri(tracking_uri: str) -> Iterator[None]:
-    """Within the block `tracking_uri` is also the process's own, for calls of MLflow that look there (3.17).
+    """Within the block, make `tracking_uri` the process's default URI, for MLflow calls that use it (3.17).
 
-    A database's create_model_version is one: it looks up models:/ID with a client of the process's URI.
+    Example: create_model_version on a database looks up models:/ID with a client of the default URI.
     """
     import mlflow
 
@@ -156,10 +157,10 @@ def default_tracking_uri(tracking_uri: str) -> Iterator[None]:
 
 
 def get_or_create_experiment(client: MlflowClient, name: str, artifact_root: str = "") -> str:
-    """The id of the experiment `name`, made if it is not there. Raises ConfigError where it was deleted.
+    """The id of the experiment `name`, created if missing. Raises ConfigError if it was deleted.
 
-    Its files lie under `artifact_root`. With none given a server chooses, and a SQLite store has them in `artifacts/`
-    beside it: MLflow's own choice is the working directory.
+    Its files go below `artifact_root`. If that is empty, a server chooses the place, and a SQLite store uses
+    `artifacts/` beside it (MLflow's default would be the working directory).
     """
     from mlflow.exceptions import MlflowException
 
@@ -190,7 +191,7 @@ def _sqlite_has_version(path: Path, model: str, version: str) -> bool:
             row = database.execute(query, (model, version)).fetchone()
     except sqlite3.Error:
         return True
-    return row is not None and row[0] != "Deleted_Internal"  # the mark MLflow leaves on a version that was deleted
+    return row is not None and row[0] != "Deleted_Internal"  # MLflow's mark of a deleted version
 
 
 def _check_server(url: str, tracking_uri: str, timeout: float) -> None:
@@ -198,13 +199,13 @@ def _check_server(url: str, tracking_uri: str, timeout: float) -> None:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             answer.read(1)
     except urllib.error.HTTPError as fault:
-        # Some proxies hide /health: any answer below 500 says that someone is there.
+        # Some proxies hide /health: any status below 500 shows that a server is running.
         if fault.code >= 500:
             raise ServiceError(f"MLflow answered {fault.code} to /health", where=tracking_uri, fix=_FIX) from fault
     except (urllib.error.URLError, TimeoutError, OSError) as fault:
         reason = getattr(fault, "reason", fault)
         if "CERTIFICATE_VERIFY_FAILED" in str(reason):
-            return  # MLflow has certificate settings of its own
+            return  # MLflow's client has its own certificate settings and may accept the server
         raise ServiceError(f"MLflow did not answer ({reason})", where=tracking_uri, fix=_FIX) from fault
 
 
@@ -213,7 +214,7 @@ def _artifact_root(database: Path) -> str:
 
 
 def _link_into_place(database: Path, path: Path) -> None:
-    """Put the finished file at `path` in one step; one that came there meanwhile is kept."""
+    """Put the finished file at `path` atomically; keep a file that another process has put there meanwhile."""
     copy = path.with_name(f".{path.name}.{os.getpid()}")
     shutil.copyfile(database, copy)
     try:
@@ -231,7 +232,7 @@ def _causes(fault: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_unanswered(fault: BaseException) -> bool:
-    """Whether a failed call may pass later: no connection, no answer in time, a locked or absent database."""
+    """Whether a failed call may succeed later: no connection, a timeout, a locked or missing database."""
     import requests
 
     silent = (ConnectionError, TimeoutError, requests.ConnectionError, requests.Timeout)

@@ -1,4 +1,4 @@
-"""Looked up in MLflow: the version that stands for a model now, and the files of the run that it came from."""
+"""Look-ups in MLflow: a model's current version, the files of the run that made it, and links to runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ from hone.tracking.reader import SCHEME, Version, get_version
 
 
 def find_current_version(tracking_uri: str, model: str) -> Version | None:
-    """The champion of `model`, the newest version where there is none, None where there is no version at all.
-
-    Raises ServiceError where MLflow does not answer.
-    """
+    """The champion of `model`, else its newest version, else None. Raises ServiceError if MLflow does not answer."""
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
         ready_versions = [
@@ -32,7 +29,7 @@ def find_current_version(tracking_uri: str, model: str) -> Version | None:
 
 
 def list_versions_with_tag(tracking_uri: str, model: str, tag: str, value: str) -> list[str]:
-    """The numbers of the versions of `model` whose tag has this value, oldest first."""
+    """The version numbers of `model` whose `tag` has this value, oldest first."""
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
         versions = client.search_model_versions(f"name='{model}' and tags.`{tag}`='{value}'")
@@ -40,7 +37,7 @@ def list_versions_with_tag(tracking_uri: str, model: str, tag: str, value: str) 
 
 
 def run_link(tracking_uri: str, run_id: str) -> str:
-    """Where a person finds an MLflow run: its page where there is a server, else its id and the store."""
+    """How to find an MLflow run: the URL of its page if there is a server, else the ids of run and experiment."""
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
         experiment = client.get_run(run_id).info.experiment_id
@@ -50,16 +47,14 @@ def run_link(tracking_uri: str, run_id: str) -> str:
 
 
 def fetch_run_file(tracking_uri: str, version: Version, path: str, directory: Path) -> Path:
-    """The file or folder `path` of the run that made the version, fetched into the directory `into`.
+    """Download the file or folder `path` of the run that made the version into `directory`; return its local path.
 
-    Raises ModelError where the run has none, or is not known: it was deleted, or the version is not one of Hone's.
+    Raises ModelError if the run has no such file, was deleted, or if the version was not made by Hone.
     """
     from mlflow.exceptions import MlflowException
 
     if not version.run_id:
-        raise ModelError(
-            "no run made it: it is not one of Hone's versions", where=version.uri, fix="Name another version."
-        )
+        raise ModelError("has no run: it was not registered by Hone", where=version.uri, fix="Name another version.")
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
         try:
@@ -70,12 +65,12 @@ def fetch_run_file(tracking_uri: str, version: Version, path: str, directory: Pa
             raise ModelError(
                 f"its run {version.run_id} has no {path}",
                 where=version.uri,
-                fix="Register it again: `hone run CONF` brings what was registered up to date.",
+                fix="Register it again: `hone run CONF` uploads missing files of a registered version.",
             ) from fault
 
 
 def load_version_config(tracking_uri: str, version: Version) -> dict[str, Any]:
-    """The configuration that the version was made with, as a tree of plain values; raises as `fetch` does."""
+    """The configuration that the version was made with, as plain values. Raises like `fetch_run_file`."""
     with tempfile.TemporaryDirectory() as scratch:
         text = fetch_run_file(tracking_uri, version, "config.yaml", Path(scratch)).read_text("utf8")
     return dict(yaml.safe_load(text))

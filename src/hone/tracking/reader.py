@@ -1,7 +1,7 @@
-"""Model versions that MLflow has: found by alias or number, their files, and the versions that they were tuned from.
+"""Reads model versions from MLflow: by alias or number, with their files and the versions they were tuned from.
 
-Imports nothing heavy for a SQLite store or a server, so that `hone plan` stays fast; MLflow is imported to fetch files
-from elsewhere, and for other databases.
+A SQLite store and a server are read without importing MLflow, so that `hone plan` stays fast. MLflow is imported for
+remote files and for other databases.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from hone.tracking.client import connect, sqlite_path, translate_errors
 
 SCHEME = "models:/"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[1-9]\d*))")
-# Where a version's directory holds a transformers model: as Hone registers it, as mlflow.transformers does, or itself.
+# Where the transformers model is in a version's directory: Hone's layout, mlflow.transformers' layout, the directory.
 _INSIDE = ("artifacts/model", "model", ".")
 
 
 @dataclass(frozen=True)
 class Version:
-    """A model version: where it came from, and its directory as MLflow names it."""
+    """A model version: the run that made it, its tags, and the location of its files as MLflow stores it."""
 
     name: str
     version: str
@@ -45,18 +45,19 @@ class Version:
 
     @property
     def uri(self) -> str:
-        """`models:/NAME/NUMBER`, which always means this version."""
+        """`models:/NAME/NUMBER`, which always refers to this version."""
         return f"{SCHEME}{self.name}/{self.version}"
 
 
 def get_version(tracking_uri: str, uri: str) -> Version:
-    """The version that `models:/NAME@ALIAS` or `models:/NAME/NUMBER` names in the store at `tracking_uri`.
+    """The version that `models:/NAME@ALIAS` or `models:/NAME/NUMBER` refers to in the store at `tracking_uri`.
 
-    Raises ModelError where there is none, or the URI is of another form; ServiceError where MLflow does not answer.
+    Raises ModelError if there is none or the URI has another form, ServiceError if MLflow does not answer.
     """
     parts = _URI.fullmatch(uri)
     if parts is None:
-        raise ModelError("names no model version", where=uri, fix="Write models:/NAME@ALIAS or models:/NAME/NUMBER.")
+        fix = "Write models:/NAME@ALIAS or models:/NAME/NUMBER."
+        raise ModelError("does not name a model version", where=uri, fix=fix)
     with _registry(tracking_uri) as registry:
         name = parts["name"]
         number = parts["version"] or registry.alias_version(name, parts["alias"])
@@ -74,7 +75,7 @@ def get_version(tracking_uri: str, uri: str) -> Version:
 
 
 def list_lineage(tracking_uri: str, uri: str) -> list[Version]:
-    """The version `uri` and those that it was tuned from, the last one first; what was deleted ends the chain."""
+    """The version `uri` and the versions it was tuned from, newest first; a deleted version ends the list."""
     chain: list[Version] = []
     while uri.startswith(SCHEME) and uri not in {version.uri for version in chain}:
         try:
@@ -86,9 +87,9 @@ def list_lineage(tracking_uri: str, uri: str) -> list[Version]:
 
 
 def model_directory(tracking_uri: str, version: Version, downloads: Path) -> Path:
-    """The directory of the version's transformers model: where MLflow keeps it, or fetched once into `downloads`.
+    """The directory of the version's transformers model: in MLflow's store, or downloaded once into `downloads`.
 
-    Raises ModelError where there is none in it.
+    Raises ModelError if the version contains no transformers model.
     """
     directory = version_directory(tracking_uri, version, downloads)
     for subfolder in _INSIDE:
@@ -96,23 +97,23 @@ def model_directory(tracking_uri: str, version: Version, downloads: Path) -> Pat
             if (directory / subfolder / config).is_file():
                 return directory / subfolder
     raise ModelError(
-        "holds no transformers model",
+        "contains no transformers model",
         where=f"{version.uri} ({directory})",
         fix="Name a version that Hone or mlflow.transformers registered.",
     )
 
 
 def version_directory(tracking_uri: str, version: Version, downloads: Path, *, refetch: bool = False) -> Path:
-    """The version's directory on this machine: where MLflow keeps it, or a copy fetched into `downloads`.
+    """The version's directory on this machine: in MLflow's store, or a download in `downloads`.
 
-    A copy that is there is taken, unless it is wanted `anew`. Raises ModelError where the files are gone or cannot be
-    fetched.
+    An earlier download is used again, unless `refetch`. Raises ModelError if the files are gone or cannot be
+    downloaded.
     """
     return _local_directory(version.location) or _fetch_directory(tracking_uri, version, downloads, refetch)
 
 
 def _local_directory(location: str) -> Path | None:
-    """The directory on this machine; None where the files are elsewhere."""
+    """The directory on this machine; None for a remote location."""
     parts = urlsplit(location)
     if parts.scheme not in ("", "file"):
         return None
@@ -138,35 +139,35 @@ def _fetch_directory(tracking_uri: str, version: Version, downloads: Path, refet
             raise ModelError(
                 f"its files cannot be fetched ({fault})",
                 where=f"{version.uri} ({version.location})",
-                fix="An S3 or other store wants its own package and credentials here, as MLflow's documentation says.",
+                fix="Install the store's package (boto3 for S3) and set its credentials: see MLflow's documentation.",
             ) from fault
-        with suppress(FileNotFoundError):  # whoever has files of the former copy open keeps them
+        with suppress(FileNotFoundError):  # processes that have files of the earlier copy open can still read them
             directory.rename(Path(scratch) / "former")
         try:
             downloaded.rename(directory)
         except OSError:
-            if not directory.is_dir():  # another process was first
+            if not directory.is_dir():  # otherwise another process was first
                 shutil.copytree(downloaded, directory)
     return directory
 
 
 class _Registry(Protocol):
-    """What is asked of a store."""
+    """The queries that each kind of store answers."""
 
     def alias_version(self, name: str, alias: str) -> str | None:
-        """The number of the version that an alias points to."""
+        """The number of the version that an alias points to; None if there is no such alias."""
 
     def version(self, name: str, number: str) -> dict[str, Any] | None:
-        """`source`, `run_id`, `status` and `tags` of a version."""
+        """`source`, `run_id`, `status` and `tags` of a version; None if there is no such version."""
 
     def logged_model_location(self, model_id: str) -> str:
-        """Where a logged model lies."""
+        """The location of a logged model's files."""
 
     def run_location(self, run_id: str) -> str:
-        """Where a run's artifacts lie."""
+        """The location of a run's artifacts."""
 
     def describe_alternatives(self, name: str) -> str:
-        """What there is in place of what was not found."""
+        """A sentence that lists the existing versions or aliases, for error messages."""
 
 
 @contextmanager
@@ -186,7 +187,7 @@ def _registry(tracking_uri: str) -> Iterator[_Registry]:
 
 
 def _location(registry: _Registry, source: str) -> str:
-    """The directory that a version's `source` means."""
+    """The location of the files that a version's `source` refers to."""
     if source.startswith(SCHEME):
         return registry.logged_model_location(source.removeprefix(SCHEME))
     if source.startswith("runs:/"):
@@ -197,7 +198,7 @@ def _location(registry: _Registry, source: str) -> str:
 
 @dataclass(frozen=True)
 class _Tables:
-    """The tables of a SQLite store, read."""
+    """Reads the tables of a SQLite store."""
 
     database: sqlite3.Connection
 
@@ -233,12 +234,12 @@ class _Tables:
 
 @dataclass(frozen=True)
 class _Server:
-    """An MLflow server, asked over HTTP."""
+    """Reads from an MLflow server over HTTP."""
 
     uri: str
 
     def _ask(self, path: str, **query: str) -> dict[str, Any] | None:
-        """An answer of MLflow's REST API; None for what is not there."""
+        """A response of MLflow's REST API; None if the object does not exist."""
         url = f"{self.uri.rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
         try:
             with urllib.request.urlopen(urllib.request.Request(url, headers=_credentials()), timeout=10) as answer:
@@ -249,7 +250,7 @@ class _Server:
                 return None
             if fault.code in (401, 403):
                 fix = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
-                raise ConfigError("MLflow refused the credentials it was given", where=self.uri, fix=fix) from fault
+                raise ConfigError("MLflow refused the credentials", where=self.uri, fix=fix) from fault
             raise ServiceError(f"MLflow answered {fault.code}", where=self.uri, fix="Look at its log.") from fault
         except OSError as fault:
             reason = getattr(fault, "reason", fault)
@@ -284,7 +285,7 @@ class _Server:
 
 @dataclass(frozen=True)
 class _Client:
-    """Another store, asked by MLflow's own client."""
+    """Reads from any other store with MLflow's client."""
 
     client: Any
 
@@ -319,7 +320,7 @@ class _Client:
 
 
 def _credentials() -> dict[str, str]:
-    """The header that MLflow's own client would send."""
+    """The authorization header that MLflow's client would send."""
     user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     if user:
         return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}

@@ -144,7 +144,7 @@ def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
     for stage_plan in stage_plans:
         word, colour = ("hit", "blue") if stage_plan.artifact else ("miss", "yellow")
         if stage_plan.reasons and stage_plan.reasons[0].startswith("waits for"):
-            word, colour = "unsure", "bright_black"
+            word, colour = "pending", "bright_black"
         detail = str(stage_plan.artifact.path) if stage_plan.artifact else "\n".join(stage_plan.reasons)
         grid.add_row(stage_plan.stage, Text(word, colour), Text(detail, overflow="fold"))
     console.print(grid)

@@ -92,7 +92,7 @@ def test_the_plan_names_hits_misses_and_what_waits(console: Console) -> None:
     assert lines == [
         ["ingest", "hit", "/store/curate/k"],
         ["curate", "miss", "a 1 -> 2"],
-        ["train", "unsure", "waits for x"],
+        ["train", "pending", "waits for x"],
     ]
 
 

@@ -187,7 +187,7 @@ def test_pickled_weights_are_named_with_what_to_do(model: Path) -> None:
 )
 def test_code_of_a_models_own_is_refused_unless_it_is_left_aside(model: Path, file: str, auto_map: object) -> None:
     (model / file).write_text(json.dumps({"model_type": "bert", "auto_map": auto_map}))
-    with pytest.raises(ModelError, match=r"code of its own \(\w+.OwnModel\), and nobody said.*\n.*ignore_code=true"):
+    with pytest.raises(ModelError, match=r"code of its own \(\w+.OwnModel\), which is not trusted.*\n.*ignore_code=true"):
         locate_base_model(str(model))
     assert locate_base_model(str(model), ignore_code=True).path == model
 
@@ -246,7 +246,7 @@ def test_code_of_a_hub_model_is_trusted_at_a_commit(own: Path, tmp_path: Path, m
     [
         ({"AutoModel": "acme/other--modeling_own.OwnModel"}, "does not lie in its own files"),
         ({"AutoModel": "modeling_absent.OwnModel"}, "does not lie in its own files"),
-        ({"AutoModel": "modeling_own.OwnModel", "AutoTokenizer": ["modeling_own.T", None]}, "tokenizer brings code"),
+        ({"AutoModel": "modeling_own.OwnModel", "AutoTokenizer": ["modeling_own.T", None]}, "tokenizer has code"),
         ({}, "brings no code of its own"),
     ],
 )
@@ -263,5 +263,5 @@ def test_trust_does_not_reach_further(own: Path, auto_map: dict[str, object], to
 def test_an_adapter_alone_is_no_base_model(model: Path, kind: str, told: str) -> None:
     adapter = {"peft_type": kind, "base_model_name_or_path": "some/base"}
     (model / "adapter_config.json").write_text(json.dumps(adapter))
-    with pytest.raises(ModelError, match=f"is an adapter for some/base, and no whole model\n.*{told}"):
+    with pytest.raises(ModelError, match=f"is an adapter for some/base, not a complete model\n.*{told}"):
         locate_base_model(str(model))

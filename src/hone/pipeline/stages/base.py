@@ -1,4 +1,4 @@
-"""base: a base model from scratch, where the configuration asks for one."""
+"""base: makes a base model from scratch if the configuration asks for one."""
 
 from __future__ import annotations
 

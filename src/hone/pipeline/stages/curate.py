@@ -1,4 +1,4 @@
-"""curate: the rows cleaned, deduplicated and split."""
+"""curate: cleans, deduplicates and splits the rows."""
 
 from __future__ import annotations
 

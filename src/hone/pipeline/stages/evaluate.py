@@ -1,4 +1,4 @@
-"""evaluate: the model and its rivals on the test split."""
+"""evaluate: compares the model and the baselines on the test split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ingest: the rows of the source, as the objective has them."""
+"""ingest: reads the rows of the source in the objective's columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hone.store.artifact import Product
 
 def _config(config: RunConfig) -> dict[str, Any]:
     section = config.ingest
-    # The moment decides which rows are taken where they say when they came; else what the source holds decides.
+    # `as_of` selects rows only if they have a time column; otherwise the source's fingerprint covers it.
     time_options = {"time": section.time, "as_of": section.as_of.isoformat()} if section.as_of and section.time else {}
     options = section.model_dump(exclude={"time", "as_of"}) | time_options
     options["source"] = {
@@ -26,7 +26,7 @@ def _config(config: RunConfig) -> dict[str, Any]:
 
 
 def _source(config: RunConfig) -> Source:
-    """The source of the rows, as of the configured date."""
+    """The configured source, as of the configured date."""
     part = config.ingest.source
     source: Source = SOURCES[part.kind](**dated(part.options(), config.ingest.as_of))
     return source

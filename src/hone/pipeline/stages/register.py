@@ -1,4 +1,4 @@
-"""register: one MLflow model version with its report, or the version that exists."""
+"""register: creates one MLflow model version with its report, or finds the existing one."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _missing_version(artifact: Artifact) -> str:
 
 
 def _git_commit() -> dict[str, str]:
-    """The commit of the repository that the run was started in, `-dirty` where files were changed since."""
+    """The tag with the commit of the repository that the run was started in, `-dirty` if files were changed since."""
     git = ("git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     try:
         result = subprocess.run(git, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""tokenize: the splits as tokens, with the account of what was cut."""
+"""tokenize: encodes the splits and records which rows were cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""train: the fine-tuned model, by a training process whose curves go to an MLflow run."""
+"""train: fine-tunes the model in a training process and logs its curves to an MLflow run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hone.store.artifact import Product
 
 
 def training_run(job: Job, key: str) -> dict[str, Any]:
-    """The arguments that open the MLflow run of the training with this key (`hone.tracking.run_log`)."""
+    """Arguments of `hone.tracking.run_log.training_run` for the training with this key."""
     config = job.config
     return {
         "tracking_uri": job.home.tracking_uri,

@@ -1,4 +1,4 @@
-"""validate: the splits held against expectations; bad data stops here."""
+"""validate: checks the splits against expectations; bad data stops the run here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def _config(config: RunConfig) -> dict[str, Any]:
 def _outside(job: Job) -> dict[str, str]:
     suite = job.config.validation.suite
     if suite and not Path(suite).is_file():
-        raise ConfigError("there is no such file", where=f"validation.suite {suite}", fix="Name a YAML file, or ''.")
+        fix = "Name a YAML file, or leave it empty."
+        raise ConfigError("there is no such file", where=f"validation.suite {suite}", fix=fix)
     return compute_base_digest(job) | ({"suite": file_digest(Path(suite))} if suite else {})
 
 

@@ -1,8 +1,8 @@
-"""The code that answers for a registered model. It lies in the logged model, as do the parts of hone that it uses.
+"""Serving code of a registered model. It is copied into the logged model with the modules of hone that it uses.
 
-MLflow runs this file when it loads the model. `model_config` holds what a person may set at load:
-`load_model(uri, model_config={"device": "cuda", "batch_size": 256, "base": DIR})`. What decides an answer is in
-objective.json beside the weights: the objective, its options and targets, and the name of the copied package.
+MLflow runs this file when it loads the model. `model_config` holds the settings that a caller may choose:
+`load_model(uri, model_config={"device": "cuda", "batch_size": 256, "base": DIR})`. Settings that change answers are
+in objective.json beside the weights: the objective, its options and its targets.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 
 class Served(PythonModel):  # type: ignore[misc]
-    """Rows with the objective's inputs in, one answer for each out."""
+    """A pyfunc model: takes rows with the objective's inputs, returns one answer per row."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load weights and tokenizer; raises ValueError where a file is not the one that was registered or tuned."""
+        """Load weights and tokenizer. Raises ValueError for a file that differs from the registered one."""
         import torch
 
         home, settings = Path(context.artifacts["model"]), context.model_config
@@ -51,14 +51,14 @@ class Served(PythonModel):  # type: ignore[misc]
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """A DataFrame with the objective's outputs; with the parameter `all_scores` also all else that it tells."""
+        """A DataFrame with the objective's outputs; with the parameter `all_scores`, with all its columns."""
         rows = frame_to_rows(model_input, list(self.objective.inputs))
         answers = self.reader.answer(self.model, rows, self.about["targets"], int(self.about["max_length"]))
         columns = None if (params or {}).get("all_scores") else list(self.objective.outputs)
         return pd.DataFrame(answers, columns=columns)
 
     def _model(self, home: Path, settings: dict[str, Any]) -> Any:
-        """The model in float32: its own weights, or those of its base with the adapter in or beside them."""
+        """The model in float32: its own weights, or the base model's weights with the adapter."""
         import torch
         import transformers
 
@@ -70,12 +70,12 @@ class Served(PythonModel):  # type: ignore[misc]
         if not (home / "adapter_config.json").is_file():
             return architecture.from_pretrained(home, config=config, **options)
         base = locate_base(json.loads((home / "base.json").read_text("utf8")), settings.get("base", ""))
-        # A base with another task's head gives that head up: the adapter brings its own.
+        # A base with another task's head loses that head: the adapter contains its own.
         model = architecture.from_pretrained(base, config=config, ignore_mismatched_sizes=True, **options)
         return self._module("hone.methods.adapters").served(model, home)
 
     def _module(self, name: str) -> Any:
-        """A module of the copied package, of its source: bytecode beside it is neither read nor written."""
+        """Import a module of the copied package from source: bytecode beside it is neither read nor written."""
         previous_prefix = sys.pycache_prefix
         with TemporaryDirectory() as empty:
             sys.pycache_prefix = empty
@@ -86,9 +86,9 @@ class Served(PythonModel):  # type: ignore[misc]
 
 
 def frame_to_rows(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]]:
-    """The rows, each with the `inputs`; a list of texts arrives as column 0.
+    """The frame's rows as dictionaries of the `inputs`; MLflow passes a list of texts as column 0.
 
-    Raises ValueError where a column is not there, and for a value that is no text.
+    Raises ValueError for a missing column and for a value that is not a string.
     """
     if len(inputs) == 1 and frame.columns.equals(pd.RangeIndex(1)):
         frame = frame.set_axis(inputs, axis=1)
@@ -108,9 +108,9 @@ def frame_to_rows(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]
 
 
 def locate_base(base: dict[str, Any], directory: str) -> Path:
-    """The directory of the base model: `given`, the package, the directory or the hub's snapshot it was tuned from.
+    """The directory of the base model: `directory` if given, else the package, directory or hub snapshot it came from.
 
-    Raises ValueError where it is not there, or where its weights are not the very bytes of then.
+    Raises ValueError if it is missing or if a weight file differs from the one used for fine-tuning.
     """
     path = Path(directory) if directory else _find_base(base)
     for name, digest in base["files"].items():
