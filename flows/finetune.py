@@ -1,4 +1,4 @@
-"""The line: raw text in, a registered model version out."""
+"""The fine-tuning flow: from raw text to a registered model version."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def _run_name() -> str:
 
 @flow(name="finetune", flow_run_name=_run_name, persist_result=False)
 def finetune(config: Choice) -> Artifact:
-    """Fine-tune a base model on curated rows, judge it against baselines, and register it as a candidate.
+    """Fine-tune a base model on curated rows, compare it with baselines, and register it as a candidate.
 
-    config: field by field, or a file of conf/ by its name.
+    Args:
+        config: The configuration, field by field, or the name of a file in conf/.
     """
     return _run_line(pin_config(resolve_config(config)))
 

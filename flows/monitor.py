@@ -1,4 +1,4 @@
-"""The monitor: is a model asked what it was trained for?"""
+"""The monitoring flow: compares recent inputs with the rows that a model was trained on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flows.choice import Choice, config_name, resolve_config
 from hone.config.parts import SourcePart
 from tasks.monitor import CheckResult, announce_drift, check_model, list_monitored_models
 
-ATTENTION = ("drift", "too few rows", "no drift")
+ATTENTION = ("drift", "too few rows", "no drift")  # the most urgent first
 
 
 def _run_name() -> str:
@@ -21,12 +21,16 @@ def _run_name() -> str:
 
 @flow(name="monitor", flow_run_name=_run_name, persist_result=False)
 def monitor(config: Choice | None = None, model: str = "", inputs: SourcePart | None = None) -> State[None]:
-    """Compare recent inputs with the rows that a model's champion was made from; drift emits one event an episode.
+    """Compare recent inputs with the rows that a model's champion was trained on; emit one event per episode of drift.
 
-    Give a configuration (the form, or a file's name in conf/), or a model's name: then its own configuration is taken.
-    With neither, each champion is checked whose own configuration has `monitoring.inputs`. `inputs` are where recent
-    inputs lie, else those of the section monitoring. Ends as `No drift`, `Drift`, `Too few rows` or `Nothing to
-    monitor`; of several champions as the one that wants attention most.
+    Give a configuration or a model's name. With neither, every champion whose configuration has `monitoring.inputs`
+    is checked. The run ends as `No drift`, `Drift`, `Too few rows` or `Nothing to monitor`; with several champions,
+    as the most urgent of these.
+
+    Args:
+        config: The configuration, field by field, or the name of a file in conf/.
+        model: Name of the registered model; its champion's own configuration is used if `config` is not given.
+        inputs: Source of recent inputs, in place of the configuration's `monitoring.inputs`.
     """
     resolved = resolve_config(config) if config else None
     name = model or (resolved.registration.model or resolved.name if resolved else "")
@@ -40,7 +44,7 @@ def monitor(config: Choice | None = None, model: str = "", inputs: SourcePart | 
     decision = next((model_name for model_name in ATTENTION if model_name in decisions), "nothing to monitor")
     message = (
         "\n".join(map(_describe, results))
-        or "no champion's own configuration says where recent inputs are (monitoring.inputs)"
+        or "no champion's configuration has a source of recent inputs (monitoring.inputs)"
     )
     return Completed(name=decision.capitalize(), message=message)
 

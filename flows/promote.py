@@ -1,4 +1,4 @@
-"""Promotion: a version against the champion, the gates, a person where the policy asks for one, and the move."""
+"""The promotion flow: comparison with the champion, gates, approval if the policy requires it, promotion."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tasks.promote import announce_candidate, compare_versions, promote_version,
 class Approval(RunInput):
     """Shall the version become the champion?"""
 
-    decision: Literal["approve", "reject"] = Field(description="Whether it becomes the champion.")
+    decision: Literal["approve", "reject"] = Field(description="Whether the version becomes the champion.")
     who: str = Field(min_length=1, description="Your name, for the journal.")
-    reason: str = Field("", description="Why, for the journal.")
+    reason: str = Field("", description="The reason, for the journal.")
 
 
 @flow(name="promote", flow_run_name="promote {model} {version}")
@@ -31,10 +31,15 @@ def promote(
     who: str = "",
     why: str = "",
 ) -> State:
-    """Make a version the champion, if the gates and the policy say so.
+    """Make a version the champion if the gates pass and the policy allows it.
 
-    model: the registered model. version: its number, the one with the alias candidate where empty. policy, golden: in
-    place of what the version's own configuration says. who, why: for the journal.
+    Args:
+        model: Name of the registered model.
+        version: Version number; empty for the version with the alias candidate.
+        policy: manual asks a person, auto does not, shadow only records; default from the version's configuration.
+        golden: Path of a golden set, in place of the one in the version's configuration.
+        who: Name of the person who promotes, for the journal.
+        why: Reason, for the journal.
     """
     decision = compare_versions(model, version, policy or "", golden)
     if decision.policy == "shadow":

@@ -1,4 +1,4 @@
-"""Retraining: the line again, where there is anything new to train on."""
+"""The retraining flow: fine-tunes again if there are new rows to train on."""
 
 from __future__ import annotations
 
@@ -24,23 +24,27 @@ def _run_name() -> str:
     parameters = flow_run.parameters
     moment = f", as of {parameters['as_of']}" if parameters.get("as_of") else ""
     until = f" until {parameters['until']}" if parameters.get("until") else ""
-    return f"retrain {config_name(parameters['config'])}: {find_trigger(parameters.get('started_by', 'person'))}{moment}{until}"
+    trigger = find_trigger(parameters.get("started_by", "person"))
+    return f"retrain {config_name(parameters['config'])}: {trigger}{moment}{until}"
 
 
 @flow(name="retrain", flow_run_name=_run_name, persist_result=False)
 def retrain(
     config: Choice,
-    min_new_rows: Annotated[int, Field(ge=0, description="Wait until so many rows are new by content.")] = 1,
-    as_of: Annotated[date | datetime | None, Field(description="Train on the rows as of then.")] = None,
-    until: Annotated[date | datetime | None, Field(description="The last of a range of dates from as_of.")] = None,
-    step: Annotated[Literal["day", "week"], Field(description="From one date of the range to the next.")] = "day",
+    min_new_rows: Annotated[int, Field(ge=0, description="Minimum number of new rows, by content.")] = 1,
+    as_of: Annotated[date | datetime | None, Field(description="Train on the rows as of this date.")] = None,
+    until: Annotated[date | datetime | None, Field(description="Last date of a range that begins at as_of.")] = None,
+    step: Annotated[Literal["day", "week"], Field(description="Interval between the dates of the range.")] = "day",
     started_by: Annotated[StartedBy, Field(description="What started this run.")] = "person",
 ) -> State[None]:
-    """Run the line if the source has rows that the champion (else the newest version) was not trained on.
+    """Fine-tune again if the source has rows that the champion (else the newest version) was not trained on.
 
-    `config` is the form, or the name of a file in conf/. With `as_of` the line runs on the rows as of then, unless a
-    version was trained on just these; with `until`, for each date of the range in order. Ends as `Nothing new`,
-    `Waiting for rows`, or Completed with the version.
+    With `as_of`, train on the rows as of that date unless a version was trained on exactly these; with `until` too,
+    do so for each date of the range in order. The run ends as `Nothing new`, `Waiting for rows`, or `Completed` with
+    the version.
+
+    Args:
+        config: The configuration, field by field, or the name of a file in conf/.
     """
     chosen_config = resolve_config(config)
     outcomes: list[Outcome] = []

@@ -1,4 +1,4 @@
-"""evaluate: is the model better than what there was without it?"""
+"""evaluate: compares the model with the baselines on the test split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.stage import get_artifact, run_stage, stage_task
 def evaluate(
     config: RunConfig, train: Artifact, tokenize: Artifact, validate: Artifact, base: Artifact | None = None
 ) -> State[Artifact]:
-    """Metrics with intervals, beside the baselines'; they go to the UI as a table."""
+    """Compute metrics with intervals for the model and the baselines. The UI shows them as a table."""
     inputs = {"config": config, "train": train, "tokenize": tokenize, "validate": validate, "base": base}
     state = run_stage("evaluate", inputs)
     facts = get_artifact(state).facts()

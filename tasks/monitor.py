@@ -1,4 +1,4 @@
-"""monitor: recent inputs against the rows a version was made from; what is found is shown, kept and announced."""
+"""monitor: compares recent inputs with a version's training rows; shows, logs and announces the result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tasks.runtime.retries import RETRIES
 
 @dataclass(frozen=True)
 class CheckResult:
-    """A version, what the check says of it, in which episode of drift, and where that is kept."""
+    """A version, the verdict of its drift check, the episode of drift, and a link to the MLflow run of the check."""
 
     version: Version
     verdict: Verdict
@@ -37,10 +37,10 @@ class CheckResult:
 
 @task(name="monitored", persist_result=False, **RETRIES)
 def list_monitored_models() -> list[str]:
-    """The models whose champion's own configuration says where recent inputs are."""
+    """The models whose champion's configuration has `monitoring.inputs`."""
     uri, models = home().tracking_uri, []
     for model in models_with_champion(uri):
-        with suppress(ModelError):  # a champion that Hone did not make
+        with suppress(ModelError):  # a champion that Hone did not register has no configuration
             version = find_current_version(uri, model)
             if version and (load_version_config(uri, version).get("monitoring") or {}).get("inputs"):
                 models.append(model)
@@ -49,9 +49,12 @@ def list_monitored_models() -> list[str]:
 
 @task(name="check", task_run_name="check {model}", persist_result=False, **RETRIES)
 def check_model(model: str, config: RunConfig | None, inputs: Part | None) -> CheckResult:
-    """Compare recent inputs with the memory of the model's standing version, and keep what comes of it in MLflow.
+    """Compare recent inputs with the reference of the model's current version, and log the verdict in MLflow.
 
-    Without a configuration it is the version's own; without inputs they are those of its section monitoring.
+    Args:
+        model: The registered model's name.
+        config: The configuration; the version's own if None.
+        inputs: The source of recent inputs; `monitoring.inputs` of the configuration if None.
     """
     data = home()
     version = find_current_version(data.tracking_uri, model)
@@ -60,8 +63,8 @@ def check_model(model: str, config: RunConfig | None, inputs: Part | None) -> Ch
     config = config or parse(load_version_config(data.tracking_uri, version), version.uri)
     source = inputs or config.monitoring.inputs
     if source is None:
-        fix = "Set monitoring.inputs in the configuration, or give inputs."
-        raise ConfigError("says not where recent inputs are", where=f"model {model}", fix=fix)
+        fix = "Set monitoring.inputs in the configuration, or pass `inputs`."
+        raise ConfigError("has no source of recent inputs", where=f"model {model}", fix=fix)
     verdict = monitor.check(version, config, source, data)
     current_episode = episode(version.tags, verdict.decision)
     page = report.page(version, verdict, current_episode.number)
@@ -73,17 +76,17 @@ def check_model(model: str, config: RunConfig | None, inputs: Part | None) -> Ch
 
 @task(name="announce", task_run_name="announce {checked.version.name}", persist_result=False)
 def announce_drift(checked: CheckResult, config: str) -> None:
-    """Emit `hone.drift.detected` where an episode begins, and remember its state: once, however many checks follow.
+    """Emit `hone.drift.detected` once per episode, when it begins, and save the state of the episode.
 
-    The event comes before the memory of it: what is interrupted in between is announced again, under the same id,
-    and Prefect takes an event of one id once.
+    The event is emitted before the state is saved: after an interruption in between, it is emitted again with the same
+    id, and Prefect stores an event id once.
     """
     version, verdict = checked.version, checked.verdict
     if checked.episode.begins:
         emit_model_event(
             "hone.drift.detected",
             version.name,
-            what=f"{version.name} version {version.version} is asked other things than it was trained for",
+            what=f"recent inputs of {version.name} version {version.version} differ from its training rows",
             why=", ".join(verdict.drifted),
             link=checked.link,
             figures={finding.name: finding.adjusted for finding in verdict.findings},
@@ -96,7 +99,7 @@ def announce_drift(checked: CheckResult, config: str) -> None:
 
 
 def _publish(model: str, verdict: Verdict, page: str) -> None:
-    """The table and the page in the Prefect UI, whose keys have lower-case letters, digits and dashes."""
+    """Create the table and the page in the Prefect UI; keys may have lower-case letters, digits and dashes."""
     key = re.sub(r"[^a-z0-9]+", "-", f"drift-{model}".lower()).strip("-")
     if verdict.findings:
         create_table_artifact(report.table(verdict), key=f"{key}-tests", description=f"Drift of {model}")

@@ -1,4 +1,4 @@
-"""Promotion as Prefect tasks: what is cached while a person decides, what the UI shows, and who is told."""
+"""Promotion as Prefect tasks: results cached while a person decides, UI artifacts, and events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULT_EVENTS = ("hone.champion.changed",)
 
 
 def _once_a_flow_run(context: TaskRunContext, inputs: dict[str, Any]) -> str:
-    """A flow that waits for a person runs again from its top: what is done already is not done again."""
+    """Cache key: a flow that waited for a person runs again from the top, and must not repeat finished tasks."""
     return f"{flow_run.id}-{context.task.name}"
 
 
@@ -37,7 +37,7 @@ def _compare_versions(model: str, version: str, policy: str, golden: str) -> Dec
 
 
 def compare_versions(model: str, version: str, policy: str, golden: str) -> Decision:
-    """The decision, made once in a flow run; its gates go to the UI."""
+    """Compare the version with the champion, once per flow run. The UI shows the gates."""
     decision: Decision = _call_cached(_compare_versions, model, version, policy, golden)
     return decision
 
@@ -47,7 +47,7 @@ def _announce_candidate(decision: Decision) -> str:
     emit_model_event(
         "hone.candidate.waiting",
         decision.model,
-        what=f"{decision.model} version {decision.version} waits for an approval",
+        what=f"{decision.model} version {decision.version} waits for approval",
         why=decision.reason,
         link=_decision_link(decision),
         figures=decision.figures(),
@@ -56,28 +56,25 @@ def _announce_candidate(decision: Decision) -> str:
 
 
 def announce_candidate(decision: Decision) -> str:
-    """Tell, once in a flow run, that a version waits for a person: the event hone.candidate.waiting.
-
-    What that person is shown above the form, in Markdown.
-    """
+    """Emit hone.candidate.waiting, once per flow run; return the Markdown text shown above the approval form."""
     return str(_call_cached(_announce_candidate, decision))
 
 
 @task(name="turn down", cache_policy=NO_CACHE)
 def record_refusal(decision: Decision, who: str, why: str) -> None:
-    """Journal that the version does not become the champion."""
+    """Write to the journal that the version does not become the champion."""
     promote.turn_down(_open_journal(decision.model), decision, who or promote.user(), why)
 
 
 @task(name="shadow", cache_policy=NO_CACHE)
 def record_shadow(decision: Decision, who: str) -> None:
-    """Journal what would have been done."""
+    """Write to the journal what the policies manual and auto would have done."""
     promote.shadow(_open_journal(decision.model), decision, who or promote.user())
 
 
 @task(name="carry out", cache_policy=NO_CACHE)
 def promote_version(decision: Decision, who: str, why: str) -> None:
-    """Make the version the champion. Never retried: whoever lost to another has to compare anew."""
+    """Make the version the champion. Never retried: if the champion has changed, the comparison is out of date."""
     journal = _open_journal(decision.model)
     try:
         promote.carry_out(journal, decision, who=who or promote.user(), why=why, downloads=home().downloads)
@@ -87,7 +84,7 @@ def promote_version(decision: Decision, who: str, why: str) -> None:
 
 @task(name="roll back", task_run_name="roll back {model}", cache_policy=NO_CACHE)
 def roll_back(model: str, who: str, why: str) -> str:
-    """Make the former champion the champion again; its version."""
+    """Make the previous champion the champion again; return its version."""
     try:
         moved = promote.rollback(_open_journal(model), who=who or promote.user(), why=why, downloads=home().downloads)
     finally:
@@ -97,13 +94,13 @@ def roll_back(model: str, who: str, why: str) -> str:
 
 @task(name="models", cache_policy=NO_CACHE)
 def list_models() -> list[str]:
-    """The registered models that have, or had, a champion."""
+    """The registered models that have or had a champion."""
     return reconcile.models_with_champion(home().tracking_uri)
 
 
 @task(name="watch", task_run_name="watch {model}", cache_policy=NO_CACHE)
 def reconcile_model(model: str, enforce: bool) -> list[str]:
-    """Bring journal and alias of a model together and tell of what nobody was told yet; what was found, in words."""
+    """Reconcile a model's journal with its alias, and emit events for new moves; return a sentence per move."""
     added = reconcile.reconcile(_open_journal(model), downloads=home().downloads, enforce=enforce)
     emit_moves(model)
     moves = [_describe_move(record.entry) for record in added]
@@ -114,9 +111,9 @@ def reconcile_model(model: str, enforce: bool) -> list[str]:
 
 
 def emit_moves(model: str) -> None:
-    """An event for each move of the champion that was not told of yet, those made on the command line among them.
+    """Emit an event for each move of the champion without one, including moves made on the command line.
 
-    Should two do it at once, both send events of one id.
+    Two processes that do this at the same time send events with the same id, which Prefect stores once.
     """
     journal = _open_journal(model)
     for record in reconcile.unannounced(journal):
@@ -140,13 +137,13 @@ def emit_moves(model: str) -> None:
 
 
 def artifact_key(model: str, prefix: str = "promotion") -> str:
-    """A key that Prefect takes: lower-case letters, digits and dashes."""
+    """A Prefect artifact key, which may have lower-case letters, digits and dashes."""
     return f"{prefix}-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
 
 
-def _call_cached(task: Any, *arguments: Any) -> Any:
-    # The data folder is known when the flow runs, not when its module is imported.
-    return task.with_options(result_storage=home().root / "promotions")(*arguments)
+def _call_cached(cached_task: Any, *arguments: Any) -> Any:
+    # Set here, not in the decorator: the data folder is known when the flow runs, not when its module is imported.
+    return cached_task.with_options(result_storage=home().root / "promotions")(*arguments)
 
 
 def _open_journal(model: str) -> Any:

@@ -1,4 +1,4 @@
-"""register: one MLflow model version, with all that is known of it."""
+"""register: creates one MLflow model version with its report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(
     evaluate: Artifact,
     base: Artifact | None = None,
 ) -> State[Artifact]:
-    """The registered version; links to it and to the report go to the UI."""
+    """Register the model version. The UI shows links to it and to the report."""
     stages = (ingest, curate, validate, tokenize, train, evaluate)
     inputs = {"config": config, "base": base} | {artifact.stage: artifact for artifact in stages}
     state = run_stage("register", inputs)
@@ -46,6 +46,6 @@ def _summary(facts: dict[str, str], report: Path) -> str:
 
 
 def _run_link(facts: dict[str, str]) -> str:
-    """A link to the run where MLflow is a server, else the store it lies in."""
+    """A link to the run's page if MLflow is a server, else the store that contains it."""
     uri, run = facts["tracking_uri"], f"#/experiments/{facts['experiment_id']}/runs/{facts['run_id']}"
     return f"[MLflow]({uri}/{run})" if uri.startswith("http") else f"`{uri}` (`hone up` serves it)"

@@ -1,4 +1,4 @@
-"""train: the model, in a process group of its own."""
+"""train: fine-tunes the model in a process group of its own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tasks.stage import run_stage, stage_task
 
 @stage_task("train", retries=2)
 def train(config: RunConfig, tokenize: Artifact, base: Artifact | None = None) -> State[Artifact]:
-    """The fine-tuned model. A retry goes on from the last complete checkpoint, in the same MLflow run.
+    """Fine-tune the model. A retry resumes from the last complete checkpoint, in the same MLflow run.
 
-    What is in the store, or made by another run at this moment, takes no GPU slot.
+    No GPU slot is taken if the model is in the store or another run is making it.
     """
     return run_stage("train", {"config": config, "tokenize": tokenize, "base": base}, slot=gpu_slot)

@@ -1,4 +1,4 @@
-"""validate: what must hold for the rows before anything is learned from them."""
+"""validate: checks the rows against expectations before anything is trained on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.stage import get_artifact, run_stage, stage_task
 
 @stage_task("validate")
 def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) -> State[Artifact]:
-    """The same splits, less what was quarantined; the expectations go to the UI as a table."""
+    """Validate the splits; return them without quarantined rows. The UI shows the expectations as a table."""
     try:
         state = run_stage("validate", {"config": config, "curate": curate, "base": base})
     except ValidationFailed as fault:
@@ -42,5 +42,5 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
 
 
 def _summarize_fault(what: str) -> str:
-    """What does not hold and by how much, without the example rows, which are indented below it."""
+    """The expectations that do not hold, without the example rows, which are indented by five spaces or more."""
     return "; ".join(line.strip() for line in what.splitlines() if not line.startswith(" " * 5))

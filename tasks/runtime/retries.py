@@ -1,4 +1,4 @@
-"""Which faults tasks try again after, and how long they wait before."""
+"""Which faults tasks are retried after, and with what delay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hone.errors import HoneError
 
 
 def is_transient(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Whether trying again may help: a server, the network, a lock. Never for data, configuration or a bad loss."""
+    """Whether a retry may help: a server, the network, a lock. Never for data, configuration or a bad loss."""
     fault = state.result(raise_on_failure=False)
     if isinstance(fault, HoneError):
         return fault.retryable
@@ -20,7 +20,7 @@ def is_transient(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
 
 
 def is_not_permanent(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Whether trying again may help where a model is asked: after all but what Hone knows to stay as it is."""
+    """Whether a retry may help a prediction: after any fault except one that Hone knows to be permanent."""
     fault = state.result(raise_on_failure=False)
     return not isinstance(fault, HoneError) or fault.retryable
 

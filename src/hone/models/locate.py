@@ -186,7 +186,7 @@ def _hub_snapshot(base: str, revision: str, with_code: bool) -> tuple[Path, str]
             path = snapshot_download(base, **selection)
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as fault:
         raise ModelError(
-            f"is not on this machine and could not be downloaded ({type(fault).__name__})",
+            f"no such base model on this machine, and it could not be downloaded ({type(fault).__name__})",
             where=f"model.base {base}" + (f" at {revision}" if revision else ""),
             fix="Check the id and the network, or name a local directory or package:NAME/PATH.",
         ) from fault

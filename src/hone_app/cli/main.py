@@ -29,10 +29,10 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status. Errors that Hone knows are printed without a traceback."""
+    """Run one command and return its exit status. Errors that Hone raises are printed without a traceback."""
     arguments = _parser().parse_args(argv)
     os.environ.update({name: value for name, value in DEFAULTS.items() if name not in os.environ})
-    if not sys.warnoptions:  # what will change in a library is for those who call it
+    if not sys.warnoptions:  # FutureWarnings of libraries are for Hone's developers, not its users
         warnings.simplefilter("ignore", FutureWarning)
     try:
         if arguments.command not in (service.start, service.stop):
@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"hone: {fault}", file=sys.stderr)  # noqa: T201
         return fault.exit_code
     except KeyboardInterrupt:
-        print("\nhone: interrupted; the same command goes on from here.", file=sys.stderr)  # noqa: T201
+        print("\nhone: interrupted; run the same command again to continue.", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
-    except BrokenPipeError:  # who read this has seen enough: `hone schema | head`
+    except BrokenPipeError:  # the reader has closed the pipe: `hone schema | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
@@ -56,15 +56,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text in (
-        ("run", _run, "raw text in, a registered model version out"),
-        ("plan", _plan, "what would run, what is cached, and why"),
-        ("verify", _verify, "read the bytes of the run's artifacts again and compare them with their digests"),
+        ("run", _run, "train and register a model version"),
+        ("plan", _plan, "show which stages would run, which are cached, and why"),
+        ("verify", _verify, "check the run's artifacts against their digests"),
     ):
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("config", type=Path, metavar="CONF", help="a YAML file, such as conf/demo.yaml")
-        sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        sub.add_argument("config", type=Path, metavar="CONF", help="configuration file, such as conf/demo.yaml")
+        sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="override of a field")
         sub.set_defaults(command=command)
-    commands.add_parser("schema", help="the JSON schema of the configuration").set_defaults(command=_schema)
+    text = "print the JSON schema of the configuration"
+    schema = commands.add_parser("schema", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    schema.set_defaults(command=_schema)
     service.add_commands(commands)
     promotion.add_commands(commands)
     drift.add_commands(commands)
@@ -78,7 +80,7 @@ def _load(arguments: argparse.Namespace) -> RunConfig:
 
     config = pin_base(load(arguments.config, arguments.overrides), home())
     if config.model.trust_code:
-        warning = f"hone: warning: the code of {config.model.trust_code} is run, as model.trust_code says."
+        warning = f"hone: warning: the code of {config.model.trust_code} runs, since model.trust_code names it."
         print(warning, file=sys.stderr)  # noqa: T201
     return config
 
@@ -97,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _run_flow(config: RunConfig, data: Home, console: Console) -> None:
-    """Run the flow."""
+    """Run the flow `finetune` and show its progress."""
     from hone.pipeline.run import run_ahead
     from hone.pipeline.stages import list_stages
     from hone.tracking.client import create_sqlite_store
@@ -105,18 +107,18 @@ def _run_flow(config: RunConfig, data: Home, console: Console) -> None:
 
     with show_progress(list_stages(config), console):
         with orchestrated(data) as starting:
-            # A new MLflow store takes seconds to make: meanwhile the Prefect server starts and the first rows are read.
-            # Not a daemon: what it has begun it ends, however soon the run does.
+            # Creating an MLflow store takes seconds: meanwhile the Prefect server starts and the first rows are read.
+            # Not a daemon thread: it completes the store even if the run ends earlier.
             threading.Thread(target=_prepare_quietly, args=(create_sqlite_store, data)).start()
             from flows.finetune import finetune
 
-            # The first start in a data folder makes a database, half a minute's work on one core.
+            # The first start in a data folder creates a database: half a minute of one core.
             run_ahead(config, data, starting)
         finetune(config)
 
 
 def _prepare_quietly(prepare: Callable[[str], None], data: Home) -> None:
-    # What is wrong with the place is told by the stage that cannot do without it.
+    # A fault here is reported by the stage that needs the store.
     with suppress(OSError):
         prepare(data.tracking_uri)
 
@@ -146,7 +148,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     faults = [fault for artifact in artifacts for fault in data.store.verify(artifact)]
     if faults:
         raise StoreError("\n".join(faults), fix="Delete these directories: the next run makes them again.")
-    _print(f"{len(artifacts)} artifacts, every byte as it was written")
+    _print(f"{len(artifacts)} artifacts, all digests match")
     return 0
 
 

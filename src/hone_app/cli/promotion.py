@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Any) -> None:
-    """Put the commands into the parser of `hone`."""
-    promote = _command(commands, "promote", _promote, "compare a version with the champion; make it the champion")
-    promote.add_argument("--version", default="", metavar="V", help="its number; the alias candidate's by default")
-    promote.add_argument("--policy", choices=("manual", "auto", "shadow"), help="in place of the configuration's")
-    promote.add_argument("--golden", default="", metavar="FILE", help="a golden set, in place of the configuration's")
-    promote.add_argument("--yes", action="store_true", help="approve it, once the gates have passed")
+    """Add the commands to the parser of `hone`."""
+    promote = _command(commands, "promote", _promote, "make a version the champion if it passes the gates")
+    promote.add_argument("--version", default="", metavar="V", help="version number (default: the alias candidate)")
+    promote.add_argument("--policy", choices=("manual", "auto", "shadow"), help="override promotion.policy")
+    promote.add_argument("--golden", default="", metavar="FILE", help="override promotion.golden, the golden set")
+    promote.add_argument("--yes", action="store_true", help="approve without a prompt if the gates pass")
     _add_who_and_why(promote)
-    rollback = _command(commands, "rollback", _rollback, "make the former champion the champion again")
+    rollback = _command(commands, "rollback", _rollback, "make the previous champion the champion again")
     _add_who_and_why(rollback, why=True)
-    _command(commands, "history", _history, "who moved the champion, when, from where to where, and why")
+    _command(commands, "history", _history, "show who moved the champion, when, and why")
 
 
 def _command(commands: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    sub.add_argument("model", metavar="MODEL", help="the registered model's name")
+    sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    sub.add_argument("model", metavar="MODEL", help="name of the registered model")
     sub.set_defaults(command=command)
     return sub
 
 
 def _add_who_and_why(sub: argparse.ArgumentParser, why: bool = False) -> None:
-    sub.add_argument("--why", required=why, default="", metavar="TEXT", help="the reason, for the journal")
-    sub.add_argument("--who", default="", metavar="NAME", help="who decides; your user name by default")
+    sub.add_argument("--why", required=why, default="", metavar="TEXT", help="reason, for the journal")
+    sub.add_argument("--who", default="", metavar="NAME", help="name, for the journal (default: your user name)")
 
 
 def _journal(model: str) -> Journal:
@@ -68,7 +68,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     if decision.policy == "shadow":
         promote.shadow(journal, decision, who)
         console.print(
-            f"Shadow: nothing moved; it {'would have' if decision.passed else 'would not'} become the champion."
+            f"Shadow: the champion is unchanged; the gates {'passed' if decision.passed else 'did not pass'}."
         )
         return 0
     why = arguments.why
@@ -77,7 +77,7 @@ def _promote(arguments: argparse.Namespace) -> int:
         if not approved:
             promote.turn_down(journal, decision, who, why or "rejected")
             raise PromotionRefused(f"rejected by {who}", where=f"{decision.model} version {decision.version}")
-    with console.status("testing how it is served, and moving the alias"):
+    with console.status("testing the served model and moving the alias"):
         entry = promote.carry_out(journal, decision, who=who, why=why, downloads=home().downloads).entry
     previous = f", version {entry.from_version} the former one" if entry.from_version else ""
     console.print(f"{decision.model} version {entry.to_version} is the champion{previous}.", style="bold green")
@@ -85,12 +85,12 @@ def _promote(arguments: argparse.Namespace) -> int:
 
 
 def _ask_approval(decision: Decision, why: str) -> tuple[bool, str]:
-    """Whether the person at the terminal approves, and why."""
+    """Whether the person at the terminal approves, and the reason."""
     if not sys.stdin.isatty():
         raise ConfigError(
-            "the policy is manual, and there is nobody to ask",
+            "the policy is manual, and standard input is not a terminal",
             where=f"hone promote {decision.model}",
-            fix="Say --yes to approve it, or --policy auto.",
+            fix="Use --yes to approve, or --policy auto.",
         )
     answer = input(f"Make version {decision.version} the champion? [y/N] ").strip().lower()
     return answer in ("y", "yes"), why or input("Why? ").strip()
@@ -104,7 +104,7 @@ def _print_gates(console: Console, decision: Decision) -> None:
 
     against = f"champion, version {decision.champion}" if decision.champion else "baselines: there is no champion"
     table = Table(title=f"{decision.model} version {decision.version} against the {against}", title_justify="left")
-    for column in ("gate", "rows", "found", "asked for", "passed", ""):
+    for column in ("gate", "rows", "measured", "required", "passed", ""):
         table.add_column(column)
     for gate in decision.gates:
         passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
@@ -132,7 +132,7 @@ def _history(arguments: argparse.Namespace) -> int:
 
     console, records = make_console(), _journal(arguments.model).records()
     if not records:
-        console.print(f"{arguments.model} never had a champion that Hone knows of.")
+        console.print(f"{arguments.model}: the journal is empty, no champion has been set.")
     width = len(str(len(records)))
     for record in records:
         entry = record.entry
@@ -147,6 +147,6 @@ def _history(arguments: argparse.Namespace) -> int:
         raise StoreError(
             "the journal's chain is broken:\n  " + "\n  ".join(chain_faults),
             where=f"{arguments.model} journal",
-            fix="Someone changed or deleted runs of that MLflow experiment; restore them from a backup.",
+            fix="Runs of its MLflow experiment were changed or deleted: restore them from a backup.",
         )
     return 0

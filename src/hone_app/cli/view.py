@@ -1,4 +1,4 @@
-"""What a run looks like in a terminal: a line for each stage while it goes on, a table when it is done."""
+"""The terminal view of a run: a line for each stage while it runs, a table when it is done."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from rich.text import Text
 from hone.progress import Listener, Progress, listening
 from hone.store.artifact import Artifact
 
-PLAIN_SECONDS = 10.0
+PLAIN_SECONDS = 10.0  # between progress lines where output is not a terminal, such as a log file
 MARKS = {"": " ", "started": "▶", "waiting": "…", "hit": "=", "done": "✓", "failed": "✗"}
 COLOURS = {"started": "cyan", "waiting": "yellow", "hit": "blue", "done": "green", "failed": "red"}
 
 
 def make_console() -> Console:
-    """Standard output, on which brackets are no markup: names, reasons and paths are the user's own."""
+    """Standard output without rich's markup: users' names, reasons and paths may contain brackets."""
     return Console(markup=False)
 
 
 @dataclass
 class Line:
-    """What is known of one stage."""
+    """The state of one stage."""
 
     event: str = ""
     since: float = 0.0
@@ -40,7 +40,7 @@ class Line:
     artifact: Artifact | None = None
 
     def update(self, event: str, detail: object, now: float) -> None:
-        """Take in what happened to the stage."""
+        """Apply an event (`hone.progress`) of the stage at time `now`, in seconds."""
         if isinstance(detail, Progress):
             self.progress = detail
             return
@@ -54,13 +54,13 @@ class Line:
             self.event = event
 
     def text(self, now: float) -> str:
-        """The stage in a few words: how far, how fast, how long still; or what came out."""
+        """One line about the stage: progress, rate and remaining time, or the result."""
         if self.event == "hit":
             return f"up to date{_describe_rows(self.artifact)}"
         if self.event == "done":
             return f"{self.seconds:.1f} s{_describe_rows(self.artifact)}"
         if self.event == "waiting":
-            return "another run is making it; waiting for its result"
+            return "waiting for another run that is making it"
         if self.event == "failed":
             return f"failed after {self.seconds:.1f} s"
         if self.event != "started":
@@ -103,7 +103,7 @@ class Board:
 
 @contextmanager
 def show_progress(stages: Sequence[str], console: Console) -> Iterator[None]:
-    """Show how the stages go on while the block runs: live on a terminal, in plain lines elsewhere."""
+    """Show the progress of the stages within the block: live on a terminal, else in plain lines."""
     board = Board({stage: Line() for stage in stages})
     if console.is_terminal:
         # rich redraws in a thread of its own, four times a second.
@@ -139,7 +139,7 @@ def _print_plainly(board: Board, console: Console) -> Listener:
 
 
 def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
-    """Print what each stage would do: hit, or miss with its reasons."""
+    """Print what each stage would do: hit, pending, or miss with its reasons."""
     grid = Table.grid(padding=(0, 2))
     for stage_plan in stage_plans:
         word, colour = ("hit", "blue") if stage_plan.artifact else ("miss", "yellow")
@@ -151,7 +151,7 @@ def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
 
 
 def print_summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str) -> None:
-    """Print the model against the baselines, the version, and where the report and the UIs are."""
+    """Print the metrics of model and baselines, the version, the report's path and the command that opens the UIs."""
     metrics = json.loads((evaluated.path / "metrics.json").read_text("utf8"))
     version = registered.facts()
     console.print(_table(metrics))
@@ -160,12 +160,12 @@ def print_summary(console: Console, evaluated: Artifact, registered: Artifact, u
         ("report", registered.path / "report.html"),
         ("open the UIs", ui),
     ):
-        # A path that is broken at the end of a line cannot be opened.
+        # Without wrapping: a path that is broken across lines cannot be opened.
         console.print(f"{name:<13} {value}", soft_wrap=True, highlight=False)
 
 
 def _table(metrics: Mapping[str, Any]) -> Table:
-    """The figures that all systems have, and by how much the model is better."""
+    """The metrics that all systems have, and by how much the model is better."""
     systems = metrics["systems"]
     names = [name for name in systems["model"] if all(name in figures for figures in systems.values())]
     share = {name: measure["share"] for name, measure in metrics["measures"].items()}

@@ -187,7 +187,9 @@ def test_pickled_weights_are_named_with_what_to_do(model: Path) -> None:
 )
 def test_code_of_a_models_own_is_refused_unless_it_is_left_aside(model: Path, file: str, auto_map: object) -> None:
     (model / file).write_text(json.dumps({"model_type": "bert", "auto_map": auto_map}))
-    with pytest.raises(ModelError, match=r"code of its own \(\w+.OwnModel\), which is not trusted.*\n.*ignore_code=true"):
+    with pytest.raises(
+        ModelError, match=r"code of its own \(\w+.OwnModel\), which is not trusted.*\n.*ignore_code=true"
+    ):
         locate_base_model(str(model))
     assert locate_base_model(str(model), ignore_code=True).path == model
 
@@ -210,10 +212,10 @@ def test_code_runs_where_it_is_trusted_by_name_and_digest_and_nowhere_else(own: 
     assert own_code.may_run(own)
     assert locate_base_model(str(own), ignore_code=True).code == ""
     assert not own_code.may_run(own)
-    with pytest.raises(ModelError, match="not the trusted"):
+    with pytest.raises(ModelError, match="is trusted: it is not run"):
         locate_base_model(str(own), trust_code=f"other@{own_code.compute_digest(own)}")
     (own / "modeling_own.py").write_text("class OwnModel: more = 1\n")
-    with pytest.raises(ModelError, match="not the trusted"):
+    with pytest.raises(ModelError, match="is trusted: it is not run"):
         locate_base_model(str(own), trust_code=trusted)
 
 
@@ -237,17 +239,17 @@ def test_code_of_a_hub_model_is_trusted_at_a_commit(own: Path, tmp_path: Path, m
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(commit)
     assert locate_base_model("acme/own", commit, trust_code=f"acme/own@{commit}").code == f"acme/own@{commit}"
-    with pytest.raises(ModelError, match=f"acme/own@{commit} and not the trusted acme/own@main"):
+    with pytest.raises(ModelError, match=f"acme/own@{commit}, but acme/own@main is trusted"):
         locate_base_model("acme/own", trust_code="acme/own@main")
 
 
 @pytest.mark.parametrize(
     ("auto_map", "told"),
     [
-        ({"AutoModel": "acme/other--modeling_own.OwnModel"}, "does not lie in its own files"),
-        ({"AutoModel": "modeling_absent.OwnModel"}, "does not lie in its own files"),
+        ({"AutoModel": "acme/other--modeling_own.OwnModel"}, "not among its own files"),
+        ({"AutoModel": "modeling_absent.OwnModel"}, "not among its own files"),
         ({"AutoModel": "modeling_own.OwnModel", "AutoTokenizer": ["modeling_own.T", None]}, "tokenizer has code"),
-        ({}, "brings no code of its own"),
+        ({}, "contains no code of its own"),
     ],
 )
 def test_trust_does_not_reach_further(own: Path, auto_map: dict[str, object], told: str) -> None:
@@ -258,7 +260,7 @@ def test_trust_does_not_reach_further(own: Path, auto_map: dict[str, object], to
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [("LORA", "Register it merged"), ("PROMPT_TUNING", "cannot be merged: begin from some/base")]
+    ("kind", "told"), [("LORA", "Register it merged"), ("PROMPT_TUNING", "cannot be merged: start from some/base")]
 )
 def test_an_adapter_alone_is_no_base_model(model: Path, kind: str, told: str) -> None:
     adapter = {"peft_type": kind, "base_model_name_or_path": "some/base"}

@@ -100,7 +100,7 @@ def test_sums_that_were_rewritten_to_fit_are_seen(registered: Registered) -> Non
 def test_a_version_without_sums_is_refused_and_told_how_to_get_them(registered: Registered) -> None:
     uri, version, _ = registered
     old = replace(version, tags={name: value for name, value in version.tags.items() if name != TAG})
-    with pytest.raises(ModelError, match=r"registered before files were proved[^\n]*\n.*hone run CONF"):
+    with pytest.raises(ModelError, match=r"registered by an early version[^\n]*\n.*hone run CONF"):
         check_files(uri, old)
 
 
