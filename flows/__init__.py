@@ -1,1 +1,1 @@
-"""Order and branching: what happens after what."""
+"""The flows: order, branching and approval."""

@@ -1,4 +1,4 @@
-"""Batch prediction: rows of a file or a query in, Parquet with a registered model's answers out."""
+"""Batch prediction: reads rows from a file or a query and writes Parquet with a registered model's answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from hone.batch.output import Account
 from hone.batch.request import Request
 from hone.batch.rows import shards
 from hone.config.parts import SourcePart
-from tasks.batch_predict import commit, look, note, predict, read, settle
+from tasks.batch_predict import (
+    commit_output,
+    find_finished,
+    predict_shard,
+    read_rows,
+    record_run,
+    resolve_request,
+)
 
 
 @flow(name="batch-predict", flow_run_name="batch-predict {model}", persist_result=False)
@@ -25,22 +32,22 @@ def batch_predict(
     unanswered: Literal["keep", "stop"] = "keep",
     prefix: str = "",
 ) -> Account:
-    """Have a registered model's answers to every row of a source, in order, in one Parquet file or a directory.
+    """Predict every row of a source with a registered model; write the rows in order to Parquet.
 
-    Shards are predicted one after the other, by a model that is loaded once. What an earlier run that was ended
-    half-way has done is not done again.
+    The model is loaded once and predicts shard after shard. Shards that an interrupted run has finished are not
+    predicted again.
 
     Args:
-        model: The registered model's name.
-        source: Where the rows come from.
-        output: OUT.parquet for one file, any other path for a directory of part files.
-        version: A version's number or an alias; the champion where empty.
-        columns: The source's names for what the model takes, where they differ.
-        shard_rows: Rows that are predicted, kept and tried again together.
-        unanswered: What a row that cannot be predicted does, stay without a prediction or stop the run.
-        prefix: Put before the names of the added columns, where the input has them too.
+        model: Name of the registered model.
+        source: Source of the rows.
+        output: OUT.parquet for one file; any other path for a directory of part files.
+        version: Version number or alias; empty for the champion.
+        columns: The source's names of the model's inputs, where they differ.
+        shard_rows: Number of rows that are predicted, stored and retried together.
+        unanswered: Rows that cannot be predicted; keep them without a prediction, or stop the run.
+        prefix: Prefix for the names of the added columns, if the input has columns with these names.
     """
-    batch = settle(
+    batch = resolve_request(
         Request(
             model=model,
             source=source,
@@ -52,9 +59,9 @@ def batch_predict(
             prefix=prefix,
         )
     )
-    account = look(batch)
+    account = find_finished(batch)
     if not account:
-        rows = read(batch)
-        account = commit(batch, rows, [predict(batch, shard) for shard in shards(rows)])
-    note(batch, account)
+        rows = read_rows(batch)
+        account = commit_output(batch, rows, [predict_shard(batch, shard) for shard in shards(rows)])
+    record_run(batch, account)
     return account

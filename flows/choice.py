@@ -1,4 +1,4 @@
-"""What a deployment's form asks for: a configuration field by field, or the name of one in conf/."""
+"""The `config` parameter of deployments: a configuration field by field, or the name of a file in conf/."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from hone.errors import ConfigError
 FOLDER = Path("conf")
 
 
-def names() -> list[str]:
-    """The configurations in conf/ of the working directory, by their files' names."""
+def list_names() -> list[str]:
+    """The names of the configurations in conf/ of the working directory."""
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
-def chosen(config: RunConfig | str) -> RunConfig:
-    """The configuration itself, or that of the file in conf/ with this name, or of the YAML file with this path.
+def resolve_config(config: RunConfig | str) -> RunConfig:
+    """The configuration itself, or the one in conf/ with this name, or the one in the YAML file at this path.
 
-    Raises ConfigError for a name that is not there, and as `hone.config.sections.load` does.
+    Raises ConfigError for an unknown name, and like `hone.config.file.load`.
     """
     if isinstance(config, RunConfig):
         return config
     if config.endswith((".yaml", ".yml")):
         return load(Path(config))
-    if config not in names():
-        there = ", ".join(names()) or "none"
-        raise ConfigError("is not the name of a file in conf/", where=config, fix=f"There are: {there}.")
+    if config not in list_names():
+        available = ", ".join(list_names()) or "none"
+        raise ConfigError("is not the name of a file in conf/", where=config, fix=f"There are: {available}.")
     return load(FOLDER / f"{config}.yaml")
 
 
-def name_of(config: Any) -> str:
-    """How a run is named before its configuration is read: a RunConfig, its tree of plain values, or a file's name."""
+def config_name(config: Any) -> str:
+    """The name for a run before its configuration is loaded; `config` is a RunConfig, its plain values, or a name."""
     if isinstance(config, RunConfig):
         return config.name
     return str(config["name"]) if isinstance(config, Mapping) else Path(str(config)).stem
 
 
 class _Form:
-    """The names as they were when the deployment was applied, or the form."""
+    """In the JSON schema: the names in conf/ at the time the deployment is applied, or the configuration's form."""
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         form, text = handler(core)["anyOf"]
-        return {"anyOf": [text | {"enum": names(), "title": "A file in conf/"}, form]} if names() else form
+        return {"anyOf": [text | {"enum": list_names(), "title": "A file in conf/"}, form]} if list_names() else form
 
 
 Choice = Annotated[RunConfig | str, _Form()]

@@ -1,11 +1,11 @@
-"""The line: raw text in, a registered model version out."""
+"""The fine-tuning flow: from raw text to a registered model version."""
 
 from __future__ import annotations
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.choice import Choice, chosen, name_of
+from flows.choice import Choice, config_name, resolve_config
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
 from tasks.base import make_base
@@ -13,31 +13,32 @@ from tasks.curate import curate
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest
 from tasks.register import register
-from tasks.stage import pin
+from tasks.stage import pin_config
 from tasks.tokenize import tokenize
 from tasks.train import train
 from tasks.validate import validate
 
 
 def _run_name() -> str:
-    return f"finetune {name_of(flow_run.parameters['config'])}"
+    return f"finetune {config_name(flow_run.parameters['config'])}"
 
 
 @flow(name="finetune", flow_run_name=_run_name, persist_result=False)
 def finetune(config: Choice) -> Artifact:
-    """Fine-tune a base model on curated rows, judge it against baselines, and register it as a candidate.
+    """Fine-tune a base model on curated rows, compare it with baselines, and register it as a candidate.
 
-    config: field by field, or a file of conf/ by its name.
+    Args:
+        config: The configuration, field by field, or the name of a file in conf/.
     """
-    return _line(pin(chosen(config)))
+    return _run_line(pin_config(resolve_config(config)))
 
 
-def _line(config: RunConfig) -> Artifact:
+def _run_line(config: RunConfig) -> Artifact:
     rows = ingest(config)
     splits = curate(config, rows)
     base = make_base(config, splits) if config.model.scratch else None
-    sound = validate(config, splits, base)
-    tokens = tokenize(config, sound, base)
+    validated = validate(config, splits, base)
+    tokens = tokenize(config, validated, base)
     model = train(config, tokens, base)
-    scores = evaluate(config, model, tokens, sound, base)
-    return register(config, rows, splits, sound, tokens, model, scores, base)
+    evaluation = evaluate(config, model, tokens, validated, base)
+    return register(config, rows, splits, validated, tokens, model, evaluation, base)

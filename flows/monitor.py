@@ -1,4 +1,4 @@
-"""The monitor: is a model asked what it was trained for?"""
+"""The monitoring flow: compares recent inputs with the rows that a model was trained on."""
 
 from __future__ import annotations
 
@@ -7,46 +7,55 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.choice import Choice, chosen, name_of
+from flows.choice import Choice, config_name, resolve_config
 from hone.config.parts import SourcePart
-from tasks.monitor import Checked, announce, check, monitored
+from tasks.monitor import (
+    CheckResult,
+    announce_drift,
+    check_model,
+    list_monitored_models,
+)
 
-ATTENTION = ("drift", "too few rows", "no drift")
+ATTENTION = ("drift", "too few rows", "no drift")  # the most urgent first
 
 
 def _run_name() -> str:
-    given = flow_run.parameters
-    return f"monitor {given.get('model') or name_of(given.get('config') or 'champions')}"
+    parameters = flow_run.parameters
+    return f"monitor {parameters.get('model') or config_name(parameters.get('config') or 'champions')}"
 
 
 @flow(name="monitor", flow_run_name=_run_name, persist_result=False)
 def monitor(config: Choice | None = None, model: str = "", inputs: SourcePart | None = None) -> State[None]:
-    """Compare recent inputs with the rows that a model's champion was made from; drift emits one event an episode.
+    """Compare recent inputs with the rows that a model's champion was trained on; emit one event per episode of drift.
 
-    Give a configuration (the form, or a file's name in conf/), or a model's name: then its own configuration is taken.
-    With neither, each champion is checked whose own configuration has `monitoring.inputs`. `inputs` are where recent
-    inputs lie, else those of the section monitoring. Ends as `No drift`, `Drift`, `Too few rows` or `Nothing to
-    monitor`; of several champions as the one that wants attention most.
+    Give a configuration or a model's name. With neither, every champion whose configuration has `monitoring.inputs`
+    is checked. The run ends as `No drift`, `Drift`, `Too few rows` or `Nothing to monitor`; with several champions,
+    as the most urgent of these.
+
+    Args:
+        config: The configuration, field by field, or the name of a file in conf/.
+        model: Name of the registered model; its champion's own configuration is used if `config` is not given.
+        inputs: Source of recent inputs, in place of the configuration's `monitoring.inputs`.
     """
-    given = chosen(config) if config else None
-    name = model or (given.registration.model or given.name if given else "")
-    names = [name] if name else monitored()
-    states = [check(one, given, inputs, return_state=True) for one in names]
-    for one, state in zip(names, states, strict=True):
+    resolved = resolve_config(config) if config else None
+    name = model or (resolved.registration.model or resolved.name if resolved else "")
+    names = [name] if name else list_monitored_models()
+    states = [check_model(model_name, resolved, inputs, return_state=True) for model_name in names]
+    for model_name, state in zip(names, states, strict=True):
         if state.is_completed():
-            announce(state.result(), config if isinstance(config, str) and config else one)
-    found = [state.result() for state in states]
-    decisions = {checked.verdict.decision for checked in found}
-    decision = next((one for one in ATTENTION if one in decisions), "nothing to monitor")
+            announce_drift(state.result(), config if isinstance(config, str) and config else model_name)
+    results = [state.result() for state in states]
+    decisions = {checked.verdict.decision for checked in results}
+    decision = next((model_name for model_name in ATTENTION if model_name in decisions), "nothing to monitor")
     message = (
-        "\n".join(map(_said, found))
-        or "no champion's own configuration says where recent inputs are (monitoring.inputs)"
+        "\n".join(map(_describe, results))
+        or "no champion's configuration has a source of recent inputs (monitoring.inputs)"
     )
     return Completed(name=decision.capitalize(), message=message)
 
 
-def _said(checked: Checked) -> str:
+def _describe(checked: CheckResult) -> str:
     version, verdict = checked.version, checked.verdict
-    why = f" by {', '.join(verdict.drifted)}, episode {checked.episode.number}" if verdict.drifted else ""
+    reason = f" by {', '.join(verdict.drifted)}, episode {checked.episode.number}" if verdict.drifted else ""
     counts = f"{verdict.recent:,} rows against {verdict.reference:,}"
-    return f"{version.name} version {version.version}: {verdict.decision}{why} ({counts}); {checked.link}"
+    return f"{version.name} version {version.version}: {verdict.decision}{reason} ({counts}); {checked.link}"

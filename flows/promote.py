@@ -1,4 +1,4 @@
-"""Promotion: a version against the champion, the gates, a person where the policy asks for one, and the move."""
+"""The promotion flow: comparison with the champion, gates, approval if the policy requires it, promotion."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from prefect.input import RunInput
 from prefect.states import Completed
 from pydantic import Field
 
-from tasks.promote import announce_candidate, carry_out, compare, shadow, turn_down
+from tasks.promote import announce_candidate, compare_versions, promote_version, record_refusal, record_shadow
 
 
 class Approval(RunInput):
     """Shall the version become the champion?"""
 
-    decision: Literal["approve", "reject"] = Field(description="Whether it becomes the champion.")
+    decision: Literal["approve", "reject"] = Field(description="Whether the version becomes the champion.")
     who: str = Field(min_length=1, description="Your name, for the journal.")
-    reason: str = Field("", description="Why, for the journal.")
+    reason: str = Field("", description="The reason, for the journal.")
 
 
 @flow(name="promote", flow_run_name="promote {model} {version}")
@@ -31,24 +31,29 @@ def promote(
     who: str = "",
     why: str = "",
 ) -> State:
-    """Make a version the champion, if the gates and the policy say so.
+    """Make a version the champion if the gates pass and the policy allows it.
 
-    model: the registered model. version: its number, the one with the alias candidate where empty. policy, golden: in
-    place of what the version's own configuration says. who, why: for the journal.
+    Args:
+        model: Name of the registered model.
+        version: Version number; empty for the version with the alias candidate.
+        policy: manual asks a person, auto does not, shadow only records; default from the version's configuration.
+        golden: Path of a golden set, in place of the one in the version's configuration.
+        who: Name of the person who promotes, for the journal.
+        why: Reason, for the journal.
     """
-    decision = compare(model, version, policy or "", golden)
+    decision = compare_versions(model, version, policy or "", golden)
     if decision.policy == "shadow":
-        shadow(decision, who)
+        record_shadow(decision, who)
         return Completed(name="Shadow", message=decision.reason)
     if not decision.passed:
-        turn_down(decision, who or "the gates", decision.reason)
+        record_refusal(decision, who or "the gates", decision.reason)
         return Completed(name="Refused", message=decision.reason)
     if decision.policy == "manual":
         form = Approval.with_initial_data(description=announce_candidate(decision))
         answer = suspend_flow_run(wait_for_input=form, timeout=decision.expires_seconds, key="approval")
         who, why = answer.who, answer.reason
         if answer.decision == "reject":
-            turn_down(decision, who, why or "rejected")
+            record_refusal(decision, who, why or "rejected")
             return Completed(name="Rejected", message=f"{who}: {why or 'rejected'}")
-    carry_out(decision, who, why)
+    promote_version(decision, who, why)
     return Completed(name="Promoted", message=f"{model} version {decision.version} is the champion")

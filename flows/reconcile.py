@@ -1,20 +1,21 @@
-"""Watching the registry: champions that were moved by hand, and moves that were not finished or not told of."""
+"""The flow that watches the registry: champions moved by hand, unfinished moves, and moves without an event."""
 
 from __future__ import annotations
 
 from prefect import flow
 
-from tasks.promote import models as models_with_champion
-from tasks.promote import watch
+from tasks.promote import list_models as models_with_champion
+from tasks.promote import reconcile_model
 
 
 @flow(name="reconcile", flow_run_name="watch the registry", persist_result=False)
 def reconcile(models: list[str] = [], enforce: bool = False) -> list[str]:  # noqa: B006 - Prefect copies parameters
-    """Journal, judge and announce what happened to champions without Hone.
+    """Record in the journal, evaluate and announce moves of champions that were made without Hone.
 
-    models: those to look at, all that have a champion where empty. enforce: put a champion that was moved by hand back,
-    also where the versions' own configuration does not ask for that.
+    Args:
+        models: Names of the models to check; empty for all models with a champion.
+        enforce: Undo moves that were made by hand, even if the configuration does not require it.
     """
     names = models or models_with_champion()
-    states = [watch(name, enforce, return_state=True) for name in names]
+    states = [reconcile_model(name, enforce, return_state=True) for name in names]
     return [line for state in states for line in state.result()]

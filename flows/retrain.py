@@ -1,4 +1,4 @@
-"""Retraining: the line again, where there is anything new to train on."""
+"""The retraining flow: fine-tunes again if there are new rows to train on."""
 
 from __future__ import annotations
 
@@ -11,54 +11,58 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.choice import Choice, chosen, name_of
+from flows.choice import Choice, config_name, resolve_config
 from flows.finetune import finetune
 from hone.drift.retraining import as_of as at
 from hone.drift.retraining import dates
 from hone.store.artifact import Artifact
 from tasks.ingest import ingest
-from tasks.retrain import Outcome, StartedBy, account, look, started
+from tasks.retrain import Outcome, StartedBy, check_new_rows, find_trigger, publish_outcomes
 
 
 def _run_name() -> str:
-    given = flow_run.parameters
-    when = f", as of {given['as_of']}" if given.get("as_of") else ""
-    until = f" until {given['until']}" if given.get("until") else ""
-    return f"retrain {name_of(given['config'])}: {started(given.get('started_by', 'person'))}{when}{until}"
+    parameters = flow_run.parameters
+    moment = f", as of {parameters['as_of']}" if parameters.get("as_of") else ""
+    until = f" until {parameters['until']}" if parameters.get("until") else ""
+    trigger = find_trigger(parameters.get("started_by", "person"))
+    return f"retrain {config_name(parameters['config'])}: {trigger}{moment}{until}"
 
 
 @flow(name="retrain", flow_run_name=_run_name, persist_result=False)
 def retrain(
     config: Choice,
-    min_new_rows: Annotated[int, Field(ge=0, description="Wait until so many rows are new by content.")] = 1,
-    as_of: Annotated[date | datetime | None, Field(description="Train on the rows as of then.")] = None,
-    until: Annotated[date | datetime | None, Field(description="The last of a range of dates from as_of.")] = None,
-    step: Annotated[Literal["day", "week"], Field(description="From one date of the range to the next.")] = "day",
+    min_new_rows: Annotated[int, Field(ge=0, description="Minimum number of new rows, by content.")] = 1,
+    as_of: Annotated[date | datetime | None, Field(description="Train on the rows as of this date.")] = None,
+    until: Annotated[date | datetime | None, Field(description="Last date of a range that begins at as_of.")] = None,
+    step: Annotated[Literal["day", "week"], Field(description="Interval between the dates of the range.")] = "day",
     started_by: Annotated[StartedBy, Field(description="What started this run.")] = "person",
 ) -> State[None]:
-    """Run the line if the source has rows that the champion (else the newest version) was not trained on.
+    """Fine-tune again if the source has rows that the champion (else the newest version) was not trained on.
 
-    `config` is the form, or the name of a file in conf/. With `as_of` the line runs on the rows as of then, unless a
-    version was trained on just these; with `until`, for each date of the range in order. Ends as `Nothing new`,
-    `Waiting for rows`, or Completed with the version.
+    With `as_of`, train on the rows as of that date unless a version was trained on exactly these; with `until` too,
+    do so for each date of the range in order. The run ends as `Nothing new`, `Waiting for rows`, or `Completed` with
+    the version.
+
+    Args:
+        config: The configuration, field by field, or the name of a file in conf/.
     """
-    chosen_config = chosen(config)
+    chosen_config = resolve_config(config)
     outcomes: list[Outcome] = []
     before: Artifact | None = None
     for day in dates(as_of, until, step):
         dated = at(chosen_config, day) if day else chosen_config
         rows = ingest(dated)
-        seen = look(dated, rows, min_new_rows, day is not None, before)
-        version = finetune(dated).facts()["version"] if seen.decision == "train" else ""
-        before = rows if seen.decision != "too few new rows" else before
-        outcomes.append((str(day or ""), seen, version))
-    account(chosen_config.name, started(started_by), outcomes)
-    return _ended(chosen_config.name, outcomes)
+        check = check_new_rows(dated, rows, min_new_rows, day is not None, before)
+        version = finetune(dated).facts()["version"] if check.decision == "train" else ""
+        before = rows if check.decision != "too few new rows" else before
+        outcomes.append((str(day or ""), check, version))
+    publish_outcomes(chosen_config.name, find_trigger(started_by), outcomes)
+    return _final_state(chosen_config.name, outcomes)
 
 
-def _ended(name: str, outcomes: list[Outcome]) -> State[None]:
+def _final_state(name: str, outcomes: list[Outcome]) -> State[None]:
     versions = [version for _, _, version in outcomes if version]
     if versions:
         return Completed(message=f"{name} version {', '.join(versions)}: {outcomes[-1][1].why}")
-    waits = any(seen.decision == "too few new rows" for _, seen, _ in outcomes)
-    return Completed(name="Waiting for rows" if waits else "Nothing new", message=outcomes[-1][1].why)
+    is_waiting = any(check.decision == "too few new rows" for _, check, _ in outcomes)
+    return Completed(name="Waiting for rows" if is_waiting else "Nothing new", message=outcomes[-1][1].why)

@@ -1,4 +1,4 @@
-"""Rollback: the former champion is the champion again."""
+"""The rollback flow: makes the previous champion the champion again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from tasks.promote import roll_back
 
 @flow(name="rollback", flow_run_name="rollback {model}")
 def rollback(model: str, who: str = "", why: str = "") -> State:
-    """Restore the former champion in one step; done twice it goes forward again.
+    """Make the previous champion the champion again; a second rollback reverses the first.
 
-    model: the registered model. who, why: for the journal.
+    Args:
+        model: Name of the registered model.
+        who: Name of the person who rolls back, for the journal.
+        why: Reason, for the journal.
     """
     version = roll_back(model, who, why)
     return Completed(name="Rolled back", message=f"{model} version {version} is the champion")

@@ -1,1 +1,1 @@
-"""The stages as Prefect tasks: retries, cache, run names and UI artifacts. The work is in `hone`."""
+"""The stages as Prefect tasks: retries, run names, GPU slots and UI artifacts. The work itself is in `hone`."""

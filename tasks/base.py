@@ -1,4 +1,4 @@
-"""base: a base model from scratch, where the configuration asks for one."""
+"""base: makes a base model from scratch if the configuration asks for one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
-from tasks.stage import perform, stage_task
+from tasks.stage import run_stage, stage_task
 
 
 @stage_task("base")
 def make_base(config: RunConfig, curate: Artifact) -> State[Artifact]:
-    """Random weights of the architecture, and a tokenizer trained on the curated text."""
-    return perform("base", {"config": config, "curate": curate})
+    """Create a model with random weights and train its tokenizer on the curated text."""
+    return run_stage("base", {"config": config, "curate": curate})

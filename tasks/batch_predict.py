@@ -1,4 +1,4 @@
-"""batch-predict: its steps as Prefect tasks. A shard's answers are cached in the store and tried again one by one."""
+"""batch-predict: its steps as Prefect tasks. Each shard's answers are cached in the store and retried separately."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from hone.batch.rows import Shard
 from hone.environment import home
 from hone.progress import Progress, tell
 from hone.store.artifact import Artifact
-from tasks.runtime.retries import RETRIES, unless_known
+from tasks.runtime.retries import RETRIES, is_not_permanent
 
 
-@task(name="settle", task_run_name="settle {wanted.model}", cache_policy=NO_CACHE, **RETRIES)
-def settle(wanted: Request) -> Batch:
-    """The version that is meant, its files proved, and the source's rows as they are now."""
-    return request.settle(wanted, home())
+@task(name="resolve", task_run_name="resolve {batch_request.model}", cache_policy=NO_CACHE, **RETRIES)
+def resolve_request(batch_request: Request) -> Batch:
+    """Resolve the model version, verify its files, and fix the state of the source's rows."""
+    return request.settle(batch_request, home())
 
 
-@task(name="look", task_run_name="look for the output", cache_policy=NO_CACHE)
-def look(batch: Batch) -> Account:
-    """The account of the output where it is there, else {}."""
+@task(name="find output", task_run_name="find output of {batch.name}", cache_policy=NO_CACHE)
+def find_finished(batch: Batch) -> Account:
+    """Return the account of an earlier run's output if it is complete, else {}."""
     return output.finished(batch, home())
 
 
 @task(name="read", task_run_name="read {batch.name}", cache_policy=NO_CACHE, **RETRIES)
-def read(batch: Batch) -> Artifact:
-    """The source's rows, in shards."""
+def read_rows(batch: Batch) -> Artifact:
+    """Read the source's rows and divide them into shards."""
     return rows.read(batch, home())
 
 
-def predict(batch: Batch, shard: Shard) -> Artifact:
-    """A shard's answers, by the model that this process has loaded once."""
+def predict_shard(batch: Batch, shard: Shard) -> Artifact:
+    """Predict one shard. The model is loaded once per process."""
     if shard.number == 0:
         tell("predict", "started", [])
-    made: Artifact = _predict(batch, shard).result()
+    answers_artifact: Artifact = _predict_shard(batch, shard).result()
     done = shard.first + shard.rows
     tell("predict", "progress", Progress(done, shard.total))
     if done == shard.total:
         tell("predict", "done")
-    return made
+    return answers_artifact
 
 
 @task(
@@ -53,33 +53,33 @@ def predict(batch: Batch, shard: Shard) -> Artifact:
     task_run_name="predict {batch.name} from row {shard.first}",
     cache_policy=NO_CACHE,
     persist_result=False,
-    **{**RETRIES, "retry_condition_fn": unless_known},
+    **{**RETRIES, "retry_condition_fn": is_not_permanent},
 )
-def _predict(batch: Batch, shard: Shard) -> State[Artifact]:
-    made, hit = answers.answer(batch, shard, home())
-    return Completed(name="Cached" if hit else "Completed", data=made)
+def _predict_shard(batch: Batch, shard: Shard) -> State[Artifact]:
+    artifact, hit = answers.answer(batch, shard, home())
+    return Completed(name="Cached" if hit else "Completed", data=artifact)
 
 
 @task(name="commit", task_run_name="commit {batch.name}", cache_policy=NO_CACHE)
-def commit(batch: Batch, given: Artifact, said: list[Artifact]) -> Account:
-    """The output, all at once; its account."""
-    return output.commit(batch, given, said, home())
+def commit_output(batch: Batch, row_shards: Artifact, predictions: list[Artifact]) -> Account:
+    """Write the whole output at once and return its account."""
+    return output.commit(batch, row_shards, predictions, home())
 
 
 @task(name="record", task_run_name="record {batch.name}", cache_policy=NO_CACHE, **RETRIES)
-def note(batch: Batch, account: Account) -> None:
-    """The run in MLflow, and a page in the Prefect UI."""
+def record_run(batch: Batch, account: Account) -> None:
+    """Record the run in MLflow and create a page in the Prefect UI."""
     run_id = record.record(batch, account, home())
     lines = (
         f"# {account['rows']:,} rows by {account['version']}",
         f"- output `{account['output']}`",
         f"- without a prediction {account['unanswered']:,} {account['reasons'] or ''}",
-        f"- {account['seconds']:.1f} s to load the model and ask it, {account['rows_per_second']:,.1f} rows/s",
+        f"- {account['seconds']:.1f} s for loading and prediction, {account['rows_per_second']:,.1f} rows/s",
         f"- MLflow run `{run_id}`",
     )
-    create_markdown_artifact("\n".join(lines), key=f"predictions-{_slug(batch.name)}", description="A batch prediction")
+    create_markdown_artifact("\n".join(lines), key=f"predictions-{_slug(batch.name)}", description="Batch prediction")
 
 
 def _slug(name: str) -> str:
-    """The name as Prefect takes a key: lower-case letters, digits and dashes."""
-    return "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in name.lower())
+    """The name as a Prefect artifact key, which may have lower-case letters, digits and dashes."""
+    return "".join(character if character.isascii() and character.isalnum() else "-" for character in name.lower())

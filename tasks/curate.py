@@ -1,4 +1,4 @@
-"""curate: what is kept of the rows, parted into splits."""
+"""curate: cleans, deduplicates and splits the rows."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
-from tasks.stage import artifact_of, perform, stage_task
+from tasks.stage import get_artifact, run_stage, stage_task
 
 
 @stage_task("curate")
 def curate(config: RunConfig, ingest: Artifact) -> State[Artifact]:
-    """Train, validation and test rows; the funnel goes to the UI as a table."""
-    done = perform("curate", {"config": config, "ingest": ingest})
-    facts = artifact_of(done).facts()
+    """Curate the rows into train, validation and test splits. The UI shows the funnel as a table."""
+    state = run_stage("curate", {"config": config, "ingest": ingest})
+    facts = get_artifact(state).facts()
     table = [
         {"step": step["step"], "reason": reason, "rows dropped": count, "rows left": step["after"]}
         for step in facts["funnel"]
@@ -23,5 +23,5 @@ def curate(config: RunConfig, ingest: Artifact) -> State[Artifact]:
     table += [
         {"step": "split", "reason": name, "rows dropped": 0, "rows left": n} for name, n in facts["splits"].items()
     ]
-    create_table_artifact(table, key=f"funnel-{config.name}", description=f"What became of {ingest.rows:,} rows")
-    return done
+    create_table_artifact(table, key=f"funnel-{config.name}", description=f"Rows kept of {ingest.rows:,}")
+    return state

@@ -1,4 +1,4 @@
-"""evaluate: is the model better than what there was without it?"""
+"""evaluate: compares the model with the baselines on the test split."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
-from tasks.stage import artifact_of, perform, stage_task
+from tasks.stage import get_artifact, run_stage, stage_task
 
 
 @stage_task("evaluate")
 def evaluate(
     config: RunConfig, train: Artifact, tokenize: Artifact, validate: Artifact, base: Artifact | None = None
 ) -> State[Artifact]:
-    """Metrics with intervals, beside the baselines'; they go to the UI as a table."""
+    """Compute metrics with intervals for the model and the baselines. The UI shows them as a table."""
     inputs = {"config": config, "train": train, "tokenize": tokenize, "validate": validate, "base": base}
-    done = perform("evaluate", inputs)
-    facts = artifact_of(done).facts()
+    state = run_stage("evaluate", inputs)
+    facts = get_artifact(state).facts()
     systems = {"model": facts["metrics"], **facts["baselines"]}
     table = [
         {"system": system} | {name: f"{value:.4f}" for name, value in metrics.items()}
@@ -25,4 +25,4 @@ def evaluate(
     ]
     description = f"{facts['rows']:,} test rows"
     create_table_artifact(table, key=f"metrics-{config.name}", description=description)
-    return done
+    return state

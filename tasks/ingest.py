@@ -1,4 +1,4 @@
-"""ingest: the source's rows."""
+"""ingest: reads the rows of the source."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
-from tasks.stage import perform, stage_task
+from tasks.stage import run_stage, stage_task
 
 
 @stage_task("ingest", retries=3, timeout_seconds=4 * 3600)
 def ingest(config: RunConfig) -> State[Artifact]:
-    """The rows of the configured source, and those refused."""
-    return perform("ingest", {"config": config})
+    """Read the rows of the configured source and record the refused ones."""
+    return run_stage("ingest", {"config": config})

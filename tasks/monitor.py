@@ -1,4 +1,4 @@
-"""monitor: recent inputs against the rows a version was made from; what is found is shown, kept and announced."""
+"""monitor: compares recent inputs with a version's training rows; shows, logs and announces the result."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from hone.drift.episodes import Episode, episode, remember
 from hone.environment import home
 from hone.errors import ConfigError, ModelError
 from hone.promotion.reconcile import models_with_champion
-from hone.tracking.links import config_of, current, run_link
+from hone.tracking.links import find_current_version, load_version_config, run_link
 from hone.tracking.reader import Version
-from tasks.runtime.events import tell
+from tasks.runtime.events import emit_model_event
 from tasks.runtime.retries import RETRIES
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A version, what the check says of it, in which episode of drift, and where that is kept."""
+class CheckResult:
+    """A version, the verdict of its drift check, the episode of drift, and a link to the MLflow run of the check."""
 
     version: Version
     verdict: Verdict
@@ -36,54 +36,57 @@ class Checked:
 
 
 @task(name="monitored", persist_result=False, **RETRIES)
-def monitored() -> list[str]:
-    """The models whose champion's own configuration says where recent inputs are."""
-    uri, found = home().tracking_uri, []
+def list_monitored_models() -> list[str]:
+    """The models whose champion's configuration has `monitoring.inputs`."""
+    uri, models = home().tracking_uri, []
     for model in models_with_champion(uri):
-        with suppress(ModelError):  # a champion that Hone did not make
-            version = current(uri, model)
-            if version and (config_of(uri, version).get("monitoring") or {}).get("inputs"):
-                found.append(model)
-    return found
+        with suppress(ModelError):  # a champion that Hone did not register has no configuration
+            version = find_current_version(uri, model)
+            if version and (load_version_config(uri, version).get("monitoring") or {}).get("inputs"):
+                models.append(model)
+    return models
 
 
 @task(name="check", task_run_name="check {model}", persist_result=False, **RETRIES)
-def check(model: str, config: RunConfig | None, inputs: Part | None) -> Checked:
-    """Compare recent inputs with the memory of the model's standing version, and keep what comes of it in MLflow.
+def check_model(model: str, config: RunConfig | None, inputs: Part | None) -> CheckResult:
+    """Compare recent inputs with the reference of the model's current version, and log the verdict in MLflow.
 
-    Without a configuration it is the version's own; without inputs they are those of its section monitoring.
+    Args:
+        model: The registered model's name.
+        config: The configuration; the version's own if None.
+        inputs: The source of recent inputs; `monitoring.inputs` of the configuration if None.
     """
     data = home()
-    version = current(data.tracking_uri, model)
+    version = find_current_version(data.tracking_uri, model)
     if version is None:
         raise ModelError("has no version", where=f"model {model}", fix="Register one: hone run CONF.")
-    config = config or parse(config_of(data.tracking_uri, version), version.uri)
+    config = config or parse(load_version_config(data.tracking_uri, version), version.uri)
     source = inputs or config.monitoring.inputs
     if source is None:
-        fix = "Set monitoring.inputs in the configuration, or give inputs."
-        raise ConfigError("says not where recent inputs are", where=f"model {model}", fix=fix)
+        fix = "Set monitoring.inputs in the configuration, or pass `inputs`."
+        raise ConfigError("has no source of recent inputs", where=f"model {model}", fix=fix)
     verdict = monitor.check(version, config, source, data)
-    now = episode(version.tags, verdict.decision)
-    page = report.page(version, verdict, now.number)
+    current_episode = episode(version.tags, verdict.decision)
+    page = report.page(version, verdict, current_episode.number)
     tags = {"hone.flow_run_id": str(flow_run.id or "")}
     run_id = report.log(data.tracking_uri, data.artifact_root, version, verdict, page, tags)
-    _show(version.name, verdict, page)
-    return Checked(version, verdict, now, run_link(data.tracking_uri, run_id))
+    _publish(version.name, verdict, page)
+    return CheckResult(version, verdict, current_episode, run_link(data.tracking_uri, run_id))
 
 
 @task(name="announce", task_run_name="announce {checked.version.name}", persist_result=False)
-def announce(checked: Checked, config: str) -> None:
-    """Emit `hone.drift.detected` where an episode begins, and remember its state: once, however many checks follow.
+def announce_drift(checked: CheckResult, config: str) -> None:
+    """Emit `hone.drift.detected` once per episode, when it begins, and save the state of the episode.
 
-    The event comes before the memory of it: what is interrupted in between is announced again, under the same id,
-    and Prefect takes an event of one id once.
+    The event is emitted before the state is saved: after an interruption in between, it is emitted again with the same
+    id, and Prefect stores an event id once.
     """
     version, verdict = checked.version, checked.verdict
     if checked.episode.begins:
-        tell(
+        emit_model_event(
             "hone.drift.detected",
             version.name,
-            what=f"{version.name} version {version.version} is asked other things than it was trained for",
+            what=f"recent inputs of {version.name} version {version.version} differ from its training rows",
             why=", ".join(verdict.drifted),
             link=checked.link,
             figures={finding.name: finding.adjusted for finding in verdict.findings},
@@ -95,8 +98,8 @@ def announce(checked: Checked, config: str) -> None:
     remember(home().tracking_uri, version, verdict.decision, checked.episode)
 
 
-def _show(model: str, verdict: Verdict, page: str) -> None:
-    """The table and the page in the Prefect UI, whose keys have lower-case letters, digits and dashes."""
+def _publish(model: str, verdict: Verdict, page: str) -> None:
+    """Create the table and the page in the Prefect UI; keys may have lower-case letters, digits and dashes."""
     key = re.sub(r"[^a-z0-9]+", "-", f"drift-{model}".lower()).strip("-")
     if verdict.findings:
         create_table_artifact(report.table(verdict), key=f"{key}-tests", description=f"Drift of {model}")

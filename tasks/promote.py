@@ -1,4 +1,4 @@
-"""Promotion as Prefect tasks: what is cached while a person decides, what the UI shows, and who is told."""
+"""Promotion as Prefect tasks: results cached while a person decides, UI artifacts, and events."""
 
 from __future__ import annotations
 
@@ -15,120 +15,117 @@ from hone.environment import home
 from hone.promotion import promote, reconcile
 from hone.promotion.decision import Decision, link, markdown
 from hone.promotion.journal import Entry
-from tasks.runtime.events import tell
+from tasks.runtime.events import emit_model_event
 
-EVENTS = {"rolled back": ("hone.rolled-back", "hone.champion.changed")}
-CHANGED = ("hone.champion.changed",)
+EVENTS_BY_ACTION = {"rolled back": ("hone.rolled-back", "hone.champion.changed")}
+DEFAULT_EVENTS = ("hone.champion.changed",)
 
 
 def _once_a_flow_run(context: TaskRunContext, inputs: dict[str, Any]) -> str:
-    """A flow that waits for a person runs again from its top: what is done already is not done again."""
+    """Cache key: a flow that waited for a person runs again from the top, and must not repeat finished tasks."""
     return f"{flow_run.id}-{context.task.name}"
 
 
 @task(name="compare", task_run_name="compare {model}", persist_result=True, cache_key_fn=_once_a_flow_run)
-def _compare(model: str, version: str, policy: str, golden: str) -> Decision:
-    journal = _journal(model)
+def _compare_versions(model: str, version: str, policy: str, golden: str) -> Decision:
+    journal = _open_journal(model)
     decision = promote.decide(journal, version, downloads=home().downloads, policy=policy, golden=golden)
     page = promote.record(journal, decision)
-    shown = markdown(decision, f"{_link(decision)}, `{page}` among the artifacts of run `{decision.run_id}`")
-    create_markdown_artifact(shown, key=artifact_key(model), description=decision.reason)
+    summary = markdown(decision, f"{_decision_link(decision)}, `{page}` among the artifacts of run `{decision.run_id}`")
+    create_markdown_artifact(summary, key=artifact_key(model), description=decision.reason)
     return decision
 
 
-def compare(model: str, version: str, policy: str, golden: str) -> Decision:
-    """The decision, made once in a flow run; its gates go to the UI."""
-    decision: Decision = _cached(_compare, model, version, policy, golden)
+def compare_versions(model: str, version: str, policy: str, golden: str) -> Decision:
+    """Compare the version with the champion, once per flow run. The UI shows the gates."""
+    decision: Decision = _call_cached(_compare_versions, model, version, policy, golden)
     return decision
 
 
 @task(name="announce candidate", persist_result=True, cache_key_fn=_once_a_flow_run)
 def _announce_candidate(decision: Decision) -> str:
-    tell(
+    emit_model_event(
         "hone.candidate.waiting",
         decision.model,
-        what=f"{decision.model} version {decision.version} waits for an approval",
+        what=f"{decision.model} version {decision.version} waits for approval",
         why=decision.reason,
-        link=_link(decision),
+        link=_decision_link(decision),
         figures=decision.figures(),
     )
-    return markdown(decision, _link(decision))
+    return markdown(decision, _decision_link(decision))
 
 
 def announce_candidate(decision: Decision) -> str:
-    """Tell, once in a flow run, that a version waits for a person: the event hone.candidate.waiting.
-
-    What that person is shown above the form, in Markdown.
-    """
-    return str(_cached(_announce_candidate, decision))
+    """Emit hone.candidate.waiting, once per flow run; return the Markdown text shown above the approval form."""
+    return str(_call_cached(_announce_candidate, decision))
 
 
 @task(name="turn down", cache_policy=NO_CACHE)
-def turn_down(decision: Decision, who: str, why: str) -> None:
-    """Journal that the version does not become the champion."""
-    promote.turn_down(_journal(decision.model), decision, who or promote.user(), why)
+def record_refusal(decision: Decision, who: str, why: str) -> None:
+    """Write to the journal that the version does not become the champion."""
+    promote.turn_down(_open_journal(decision.model), decision, who or promote.user(), why)
 
 
 @task(name="shadow", cache_policy=NO_CACHE)
-def shadow(decision: Decision, who: str) -> None:
-    """Journal what would have been done."""
-    promote.shadow(_journal(decision.model), decision, who or promote.user())
+def record_shadow(decision: Decision, who: str) -> None:
+    """Write to the journal what the policies manual and auto would have done."""
+    promote.shadow(_open_journal(decision.model), decision, who or promote.user())
 
 
 @task(name="carry out", cache_policy=NO_CACHE)
-def carry_out(decision: Decision, who: str, why: str) -> None:
-    """Make the version the champion. Never retried: whoever lost to another has to compare anew."""
-    journal = _journal(decision.model)
+def promote_version(decision: Decision, who: str, why: str) -> None:
+    """Make the version the champion. Never retried: if the champion has changed, the comparison is out of date."""
+    journal = _open_journal(decision.model)
     try:
         promote.carry_out(journal, decision, who=who or promote.user(), why=why, downloads=home().downloads)
     finally:
-        announce(decision.model)
+        emit_moves(decision.model)
 
 
 @task(name="roll back", task_run_name="roll back {model}", cache_policy=NO_CACHE)
 def roll_back(model: str, who: str, why: str) -> str:
-    """Make the former champion the champion again; its version."""
+    """Make the previous champion the champion again; return its version."""
     try:
-        moved = promote.rollback(_journal(model), who=who or promote.user(), why=why, downloads=home().downloads)
+        moved = promote.rollback(_open_journal(model), who=who or promote.user(), why=why, downloads=home().downloads)
     finally:
-        announce(model)
+        emit_moves(model)
     return moved.entry.to_version
 
 
 @task(name="models", cache_policy=NO_CACHE)
-def models() -> list[str]:
-    """The registered models that have, or had, a champion."""
+def list_models() -> list[str]:
+    """The registered models that have or had a champion."""
     return reconcile.models_with_champion(home().tracking_uri)
 
 
 @task(name="watch", task_run_name="watch {model}", cache_policy=NO_CACHE)
-def watch(model: str, enforce: bool) -> list[str]:
-    """Bring journal and alias of a model together and tell of what nobody was told yet; what was found, in words."""
-    added = reconcile.reconcile(_journal(model), downloads=home().downloads, enforce=enforce)
-    announce(model)
-    found = [_sentence(kept.entry) for kept in added]
-    if found:
-        shown = "\n".join([f"# {model}", *(f"- {line}" for line in found)])
-        create_markdown_artifact(shown, key=artifact_key(model, "watch"), description=f"{model}: the champion moved")
-    return found
+def reconcile_model(model: str, enforce: bool) -> list[str]:
+    """Reconcile a model's journal with its alias, and emit events for new moves; return a sentence per move."""
+    added = reconcile.reconcile(_open_journal(model), downloads=home().downloads, enforce=enforce)
+    emit_moves(model)
+    moves = [_describe_move(record.entry) for record in added]
+    if moves:
+        page = "\n".join([f"# {model}", *(f"- {line}" for line in moves)])
+        create_markdown_artifact(page, key=artifact_key(model, "watch"), description=f"{model}: the champion moved")
+    return moves
 
 
-def announce(model: str) -> None:
-    """An event for each move of the champion that was not told of yet, those made on the command line among them.
+def emit_moves(model: str) -> None:
+    """Emit an event for each move of the champion without one, including moves made on the command line.
 
-    Should two do it at once, both send events of one id.
+    Two processes that do this at the same time send events with the same id, which Prefect stores once.
     """
-    journal = _journal(model)
-    for kept in reconcile.unannounced(journal):
-        entry = kept.entry
-        for event in EVENTS.get(entry.action, CHANGED):
-            tell(
+    journal = _open_journal(model)
+    for record in reconcile.unannounced(journal):
+        entry = record.entry
+        for event in EVENTS_BY_ACTION.get(entry.action, DEFAULT_EVENTS):
+            emit_model_event(
                 event,
                 model,
                 key=f"{model}/{entry.number}/{entry.digest}",
-                what=_sentence(entry),
+                what=_describe_move(entry),
                 why=entry.why,
-                link=_place(model, entry.to_version),
+                link=_version_link(model, entry.to_version),
                 figures=dict(entry.figures),
                 action=entry.action,
                 number=entry.number,
@@ -136,33 +133,33 @@ def announce(model: str) -> None:
                 from_version=entry.from_version,
                 to_version=entry.to_version,
             )
-        journal.announced(kept)
+        journal.announced(record)
 
 
 def artifact_key(model: str, prefix: str = "promotion") -> str:
-    """A key that Prefect takes: lower-case letters, digits and dashes."""
+    """A Prefect artifact key, which may have lower-case letters, digits and dashes."""
     return f"{prefix}-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
 
 
-def _cached(cached: Any, *given: Any) -> Any:
-    # The data folder is known when the flow runs, not when its module is imported.
-    return cached.with_options(result_storage=home().root / "promotions")(*given)
+def _call_cached(cached_task: Any, *arguments: Any) -> Any:
+    # Set here, not in the decorator: the data folder is known when the flow runs, not when its module is imported.
+    return cached_task.with_options(result_storage=home().root / "promotions")(*arguments)
 
 
-def _journal(model: str) -> Any:
+def _open_journal(model: str) -> Any:
     return promote.open_journal(home().tracking_uri, model)
 
 
-def _sentence(entry: Entry) -> str:
+def _describe_move(entry: Entry) -> str:
     versions = f"version {entry.from_version or 'none'} to {entry.to_version or 'none'}"
     return f"champion {entry.action} from {versions} by {entry.who}: {entry.why}"
 
 
-def _link(decision: Decision) -> str:
+def _decision_link(decision: Decision) -> str:
     return link(home().tracking_uri, decision)
 
 
-def _place(model: str, version: str) -> str:
+def _version_link(model: str, version: str) -> str:
     uri = home().tracking_uri
     if uri.startswith("http"):
         return f"{uri.rstrip('/')}/#/models/{model}" + (f"/versions/{version}" if version else "")

@@ -1,4 +1,4 @@
-"""register: one MLflow model version, with all that is known of it."""
+"""register: creates one MLflow model version with its report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
-from tasks.stage import artifact_of, perform, stage_task
+from tasks.stage import get_artifact, run_stage, stage_task
 
 
 @stage_task("register", retries=3, timeout_seconds=3600)
@@ -23,15 +23,15 @@ def register(
     evaluate: Artifact,
     base: Artifact | None = None,
 ) -> State[Artifact]:
-    """The registered version; links to it and to the report go to the UI."""
+    """Register the model version. The UI shows links to it and to the report."""
     stages = (ingest, curate, validate, tokenize, train, evaluate)
     inputs = {"config": config, "base": base} | {artifact.stage: artifact for artifact in stages}
-    done = perform("register", inputs)
-    version = artifact_of(done)
+    state = run_stage("register", inputs)
+    version = get_artifact(state)
     facts, report = version.facts(), version.path / "report.html"
     create_link_artifact(report.as_uri(), "Report", key=f"report-{config.name}", description="The run's report")
     create_markdown_artifact(_summary(facts, report), key=f"version-{config.name}", description="The model version")
-    return done
+    return state
 
 
 def _summary(facts: dict[str, str], report: Path) -> str:
@@ -39,13 +39,13 @@ def _summary(facts: dict[str, str], report: Path) -> str:
         (
             f"# {facts['model']} version {facts['version']}",
             f"- alias `{facts['alias']}`",
-            f"- MLflow run `{facts['run_id']}` in {_shown(facts)}",
+            f"- MLflow run `{facts['run_id']}` in {_run_link(facts)}",
             f"- report [{report.name}]({report.as_uri()})",
         )
     )
 
 
-def _shown(facts: dict[str, str]) -> str:
-    """A link to the run where MLflow is a server, else the store it lies in."""
+def _run_link(facts: dict[str, str]) -> str:
+    """A link to the run's page if MLflow is a server, else the store that contains it."""
     uri, run = facts["tracking_uri"], f"#/experiments/{facts['experiment_id']}/runs/{facts['run_id']}"
     return f"[MLflow]({uri}/{run})" if uri.startswith("http") else f"`{uri}` (`hone up` serves it)"

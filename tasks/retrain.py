@@ -1,4 +1,4 @@
-"""retrain: is there anything new to train on, and what came of it."""
+"""retrain: checks for new rows and reports the outcome."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from hone.store.artifact import Artifact
 from tasks.runtime.retries import RETRIES
 
 StartedBy = Literal["person", "schedule", "drift", "new rows"]
-Outcome = tuple[str, Look, str]  # the date ('' for now), the look at the source, the version that came of it
+Outcome = tuple[str, Look, str]  # the date ('' for now), the result of the check for new rows, the new version or ''
 
 
 @task(name="look", task_run_name="look {config.name}", persist_result=False, **RETRIES)
-def look(config: RunConfig, rows: Artifact, min_new_rows: int, backfill: bool, before: Artifact | None) -> Look:
-    """Whether the rows are new enough to train on: against the champion's, in a backfill against the date before."""
+def check_new_rows(
+    config: RunConfig, rows: Artifact, min_new_rows: int, backfill: bool, before: Artifact | None
+) -> Look:
+    """Whether enough rows are new: compared with the champion's rows, in a backfill with the previous date's rows."""
     uri = home().tracking_uri
     if backfill:
         return retraining.look_back(config, rows, uri, min_new_rows, before)
@@ -30,17 +32,17 @@ def look(config: RunConfig, rows: Artifact, min_new_rows: int, backfill: bool, b
 
 
 @task(name="account", task_run_name="account {name}", persist_result=False)
-def account(name: str, started_by: StartedBy, outcomes: Sequence[Outcome]) -> None:
-    """Say in the Prefect UI why the run was started, and what came of it."""
+def publish_outcomes(name: str, started_by: StartedBy, outcomes: Sequence[Outcome]) -> None:
+    """Show in the Prefect UI what started the run, and the outcome for each date."""
     lines = [f"# Retrain {name}", f"Started by: **{started_by}**", ""]
     lines += ["| as of | rows | new | decision | why | version |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {day or 'now'} | {seen.rows:,} | {seen.new:,} | {seen.decision} | {seen.why} | {version or '-'} |"
-        for day, seen, version in outcomes
+        f"| {day or 'now'} | {check.rows:,} | {check.new:,} | {check.decision} | {check.why} | {version or '-'} |"
+        for day, check, version in outcomes
     ]
     create_markdown_artifact("\n".join(lines), key=f"retrain-{name}", description=f"Retrain {name}: {started_by}")
 
 
-def started(given: StartedBy) -> StartedBy:
-    """What started this run: what it was told; a run that Prefect made for a schedule tells so by its tag."""
-    return "schedule" if given == "person" and "auto-scheduled" in flow_run.tags else given
+def find_trigger(started_by: StartedBy) -> StartedBy:
+    """What started this run: the parameter, or "schedule" for a run that has Prefect's tag of scheduled runs."""
+    return "schedule" if started_by == "person" and "auto-scheduled" in flow_run.tags else started_by

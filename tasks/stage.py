@@ -1,7 +1,7 @@
-"""What the tasks of all stages share: how they are retried and named, and how the Prefect UI shows them.
+"""What the tasks of all stages share: retries, names, and how the Prefect UI shows them.
 
-Whether a stage's artifact is there is for the store alone to say: Prefect keeps no result of its own. A task whose
-artifact was found ends in the state `Cached`, one that made it in `Completed`.
+The store alone decides whether a stage has to run: Prefect caches no results. A task whose artifact was in the store
+ends in the state `Cached`, one that made it in `Completed`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from prefect.states import Completed
 
 from hone.config.sections import RunConfig
 from hone.environment import home
-from hone.pipeline.run import obtain
+from hone.pipeline.run import obtain_artifact
 from hone.pipeline.stage import Job, Slot, pin_base
 from hone.progress import Progress
 from hone.store.artifact import Artifact
 from tasks.runtime.retries import RETRIES
 from tasks.runtime.worker import end_with_worker
 
-PROGRESS_SECONDS = 2.0
+PROGRESS_SECONDS = 2.0  # each update is a request to the server
 
 P = ParamSpec("P")
 
@@ -38,9 +38,9 @@ P = ParamSpec("P")
 def stage_task(
     name: str, *, retries: int = 0, timeout_seconds: float | None = None
 ) -> Callable[[Callable[P, State[Artifact]]], Callable[P, Artifact]]:
-    """A stage as a Prefect task named `<name> <run's name>`, retried after faults that may pass.
+    """Turn a function into a Prefect task named `<name> <run's name>`, retried after transient faults.
 
-    The decorated function returns what `perform` does; calling it returns the artifact.
+    The decorated function returns the state from `run_stage`; calling the task returns the artifact.
     """
 
     def decorate(function: Callable[P, State[Artifact]]) -> Callable[P, Artifact]:
@@ -64,37 +64,37 @@ def stage_task(
     return decorate
 
 
-def pin(config: RunConfig) -> RunConfig:
-    """The configuration for one run: what may move while it goes on (a model's alias) stays where it is now."""
+def pin_config(config: RunConfig) -> RunConfig:
+    """The configuration for one run: a base model's alias, which may move, is replaced by its version number."""
     return pin_base(config, home())
 
 
-def perform(name: str, inputs: dict[str, Any], slot: Slot = nullcontext) -> State[Artifact]:
-    """Do stage `name` for a task's arguments: `config`, and the artifacts it uses by the names of their stages.
+def run_stage(name: str, inputs: dict[str, Any], slot: Slot = nullcontext) -> State[Artifact]:
+    """Run stage `name` with a task's arguments: `config`, and the input artifacts by stage name.
 
-    Returns the task's state, which holds the artifact. `slot` is held while its device is used.
+    Returns the task's state, which contains the artifact. `slot` is held while a training uses its device.
     """
     end_with_worker()
-    job = replace(_job(inputs), on_progress=_show_progress(name, inputs["config"].name), slot=slot)
-    artifact, hit = obtain(name, job)
+    job = replace(_build_job(inputs), on_progress=_show_progress(name, inputs["config"].name), slot=slot)
+    artifact, hit = obtain_artifact(name, job)
     return Completed(name="Cached" if hit else "Completed", data=artifact)
 
 
-def artifact_of(state: State[Artifact]) -> Artifact:
-    """The artifact in a state that `perform` returned."""
+def get_artifact(state: State[Artifact]) -> Artifact:
+    """The artifact in a state that `run_stage` returned."""
     data: Any = state.data
     artifact: Artifact = data
     return artifact
 
 
-def _job(inputs: dict[str, Any]) -> Job:
+def _build_job(inputs: dict[str, Any]) -> Job:
     artifacts = {name: value for name, value in inputs.items() if isinstance(value, Artifact)}
     tags = {"hone.flow_run_id": str(flow_run.id or "")}
     return Job(inputs["config"], artifacts, home(), tags=tags)
 
 
 def _show_progress(stage: str, run: str) -> Callable[[Progress], None]:
-    """A listener that keeps a progress artifact in the Prefect UI, renewed every two seconds at most."""
+    """A listener that updates a progress artifact in the Prefect UI, at most every PROGRESS_SECONDS."""
     shown: dict[str, Any] = {"id": None, "at": 0.0}
 
     def show(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""tokenize: text as tokens, in Arrow files."""
+"""tokenize: encodes the splits into Arrow files."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
-from tasks.stage import perform, stage_task
+from tasks.stage import run_stage, stage_task
 
 
 @stage_task("tokenize")
 def tokenize(config: RunConfig, validate: Artifact, base: Artifact | None = None) -> State[Artifact]:
-    """The splits as tokens, with an account of what was cut off."""
-    return perform("tokenize", {"config": config, "validate": validate, "base": base})
+    """Encode the splits and record what was truncated."""
+    return run_stage("tokenize", {"config": config, "validate": validate, "base": base})

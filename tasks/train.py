@@ -1,4 +1,4 @@
-"""train: the model, in a process group of its own."""
+"""train: fine-tunes the model in a process group of its own."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from prefect.client.schemas.objects import State
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
 from tasks.runtime.slots import gpu_slot
-from tasks.stage import perform, stage_task
+from tasks.stage import run_stage, stage_task
 
 
 @stage_task("train", retries=2)
 def train(config: RunConfig, tokenize: Artifact, base: Artifact | None = None) -> State[Artifact]:
-    """The fine-tuned model. A retry goes on from the last complete checkpoint, in the same MLflow run.
+    """Fine-tune the model. A retry resumes from the last complete checkpoint, in the same MLflow run.
 
-    What is in the store, or made by another run at this moment, takes no GPU slot.
+    No GPU slot is taken if the model is in the store or another run is making it.
     """
-    return perform("train", {"config": config, "tokenize": tokenize, "base": base}, slot=gpu_slot)
+    return run_stage("train", {"config": config, "tokenize": tokenize, "base": base}, slot=gpu_slot)

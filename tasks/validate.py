@@ -1,4 +1,4 @@
-"""validate: what must hold for the rows before anything is learned from them."""
+"""validate: checks the rows against expectations before anything is trained on them."""
 
 from __future__ import annotations
 
@@ -8,36 +8,39 @@ from prefect.client.schemas.objects import State
 from hone.config.sections import RunConfig
 from hone.errors import ValidationFailed
 from hone.store.artifact import Artifact
-from tasks.runtime.events import tell
-from tasks.stage import artifact_of, perform, stage_task
+from tasks.runtime.events import emit_model_event
+from tasks.stage import get_artifact, run_stage, stage_task
 
 
 @stage_task("validate")
 def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) -> State[Artifact]:
-    """The same splits, less what was quarantined; the expectations go to the UI as a table."""
+    """Validate the splits; return them without quarantined rows. The UI shows the expectations as a table."""
     try:
-        done = perform("validate", {"config": config, "curate": curate, "base": base})
+        state = run_stage("validate", {"config": config, "curate": curate, "base": base})
     except ValidationFailed as fault:
-        tell(
+        emit_model_event(
             "hone.validation.stopped",
             config.registration.model or config.name,
             what=f"{config.name} stopped: its rows did not pass validation",
-            why=_without_rows(fault.what),
+            why=_summarize_fault(fault.what),
         )
         raise
-    valid = artifact_of(done)
-    facts = valid.facts()
+    artifact = get_artifact(state)
+    facts = artifact.facts()
     table = [
         {name: str(result.get(name, "")) for name in ("split", "expectation", "column", "success", "observed")}
         for result in facts["expectations"]
     ]
     create_table_artifact(table, key=f"expectations-{config.name}", description="Expectations of the rows")
     create_link_artifact(
-        (valid.path / facts["data_docs"]).as_uri(), "Data Docs", key=f"data-docs-{config.name}", description="Data Docs"
+        (artifact.path / facts["data_docs"]).as_uri(),
+        "Data Docs",
+        key=f"data-docs-{config.name}",
+        description="Data Docs",
     )
-    return done
+    return state
 
 
-def _without_rows(what: str) -> str:
-    """What does not hold and by how much, without the example rows, which are indented below it."""
+def _summarize_fault(what: str) -> str:
+    """The expectations that do not hold, without the example rows, which are indented by five spaces or more."""
     return "; ".join(line.strip() for line in what.splitlines() if not line.startswith(" " * 5))

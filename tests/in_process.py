@@ -19,11 +19,11 @@ import pytest
 from hone.config.file import load
 from hone.config.sections import RunConfig
 from hone.environment import DEFAULTS, Home
-from hone.pipeline.run import run
+from hone.pipeline.run import run_stage
 from hone.pipeline.stage import Job, pin_base
-from hone.pipeline.stages import stages_of
+from hone.pipeline.stages import list_stages
 from hone.store.artifact import Artifact
-from hone.tracking.client import as_default, prepare
+from hone.tracking.client import create_sqlite_store, default_tracking_uri
 from hone.training import hardware, launch, loop
 
 
@@ -61,15 +61,15 @@ class Line:
         """The artifacts of all stages, by stage."""
         config = pin_base(config, self.home)
         found: dict[str, Artifact] = {}
-        for stage in stages_of(config):
-            found[stage] = run(stage, Job(config, found, self.home))
+        for stage in list_stages(config):
+            found[stage] = run_stage(stage, Job(config, found, self.home))
         return found
 
     def served(self, name: str) -> Served:
         """The registered model's newest candidate, as MLflow loads it where there is no hone."""
         import mlflow
 
-        with as_default(self.home.tracking_uri), without_hone():
+        with default_tracking_uri(self.home.tracking_uri), without_hone():
             return Served(mlflow.pyfunc.load_model(f"models:/{name}@candidate"))
 
 
@@ -81,7 +81,7 @@ def begin(place: Path, changes: pytest.MonkeyPatch) -> Line:
     changes.setattr(launch, "_attempt", _train_here)
     changes.setattr(hardware, "peak_flops", lambda *_: 1e12)  # measured, it takes longer than the training
     home = Home(place)
-    prepare(home.tracking_uri)
+    create_sqlite_store(home.tracking_uri)
     return Line(home)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from hone.config.file import parse
 from hone.environment import Home
-from hone.pipeline.run import run
+from hone.pipeline.run import run_stage
 from hone.pipeline.stage import Job
-from hone.pipeline.stages import stages_of
+from hone.pipeline.stages import list_stages
 from tests.small_line import topic_base, topic_rows
 
 MODEL = "topics"
@@ -55,8 +55,8 @@ def register(root: Path, tree: dict[str, Any]) -> str:
     """Run the line without Prefect; the number of the version that came of it."""
     parsed, home = parse(tree), Home(root / "hone")
     found: dict[str, Any] = {}
-    for stage in stages_of(parsed):
-        found[stage] = run(stage, Job(parsed, found, home))
+    for stage in list_stages(parsed):
+        found[stage] = run_stage(stage, Job(parsed, found, home))
     return str(found["register"].facts()["version"])
 
 

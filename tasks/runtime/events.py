@@ -1,4 +1,4 @@
-"""What Hone tells the world through Prefect's events, on which automations start deployments and notify people.
+"""The events that Hone emits through Prefect. Automations start deployments and notify people on them.
 
 | event | when |
 | --- | --- |
@@ -21,7 +21,7 @@ from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 
-def tell(
+def emit_model_event(
     event: str,
     model: str,
     *,
@@ -30,22 +30,22 @@ def tell(
     link: str = "",
     figures: Mapping[str, Any] | None = None,
     key: str = "",
-    **more: Any,
+    **extra: Any,
 ) -> None:
-    """Emit `event` about `model`: one sentence each on what happened and why, and where to look.
+    """Emit `event` about `model`: one sentence on what happened, one on why, and a link.
 
-    Where no link is given, it is the page of this run in the Prefect UI. None of it may hold rows or secrets: all of it
-    is stored by Prefect and sent to people. Events of one `key` have one id, and Prefect takes an id once. `more` is
+    The default link is this run's page in the Prefect UI. Pass no rows and no secrets: Prefect stores the event and
+    sends it to people. Events with the same `key` have the same id, and Prefect stores an id once. `extra` is payload
     for automations.
     """
-    known: dict[str, Any] = {"id": uuid5(NAMESPACE_URL, f"{event}/{key}")} if key else {}
+    identity: dict[str, Any] = {"id": uuid5(NAMESPACE_URL, f"{event}/{key}")} if key else {}
     emit_event(
         event=event,
         resource={"prefect.resource.id": f"hone.model.{model}", "prefect.resource.name": model},
-        payload={"what": what, "why": why, "link": link or _this_run(), "figures": dict(figures or {})} | more,
-        **known,
+        payload={"what": what, "why": why, "link": link or _this_run_url(), "figures": dict(figures or {})} | extra,
+        **identity,
     )
 
 
-def _this_run() -> str:
+def _this_run_url() -> str:
     return (url_for("flow-run", str(flow_run.id)) or "") if flow_run.id else ""

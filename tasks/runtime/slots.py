@@ -1,9 +1,8 @@
 """A slot of Prefect's global concurrency limit `gpu`, which a training holds while it runs.
 
-A slot is leased for a minute at a time. Three see to it that it comes back: this process, as the training ends, is
-cancelled or fails; a guard process beside it, where this process is killed; the end of the lease, where the whole
-machine is gone. Prefect's own `concurrency` knows the first and the last, and gives the slot away for good when its
-server was not there for one renewal.
+A slot is leased for a minute at a time. It is released by this process when the training ends, is cancelled or fails;
+by a guard process if this process is killed; by the end of the lease if the machine is gone. Prefect's own
+`concurrency` has the first and the last of these, and loses the slot for good if its server misses one renewal.
 """
 
 from __future__ import annotations
@@ -33,25 +32,25 @@ from hone.progress import Progress, tell
 from tasks.runtime import slot_guard
 
 LIMIT = "gpu"
-LEASE_SECONDS = 60.0  # the least that Prefect's server accepts
-RENEW_SECONDS = 15.0  # so a server that restarts is missed three times before the lease is over
-ASK_SECONDS = 2.0
-STOP_SECONDS = 5.0
+LEASE_SECONDS = 60.0  # the minimum that Prefect's server accepts
+RENEW_SECONDS = 15.0  # three renewals may fail, as during a restart of the server, before the lease ends
+ASK_SECONDS = 2.0  # between two requests for a slot while all are taken
+STOP_SECONDS = 5.0  # for the renewing thread, and then the guard, to end
 
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 
 @contextmanager
 def gpu_slot() -> Iterator[None]:
-    """Wait for a slot of the limit `gpu`; hold it within the block.
+    """Wait for a slot of the limit `gpu` and hold it within the block.
 
-    Where the limit does not exist, a run that a worker started makes it, with one slot; any other run has the machine
-    for itself and goes on without. Raises ServiceError where Prefect's server does not answer.
+    If the limit does not exist, a run that a worker started creates it with one slot; any other run continues without
+    a slot, since it has the machine to itself. Raises ServiceError if Prefect's server does not answer.
     """
     logger = get_run_logger()
     try:
         with get_client(sync_client=True) as client:
-            lease = _wait(client, logger)
+            lease = _wait_for_slot(client, logger)
     except httpx.HTTPError as fault:
         raise ServiceError(f"Prefect's server gave no GPU slot: {fault}", where=f"limit {LIMIT}") from fault
     if lease is None:
@@ -64,11 +63,11 @@ def gpu_slot() -> Iterator[None]:
         slot.give_back()
 
 
-def _wait(client: SyncPrefectClient, logger: Logger) -> UUID | None:
-    """The lease of a slot, as soon as one is free; None where there is no limit and none is to be made."""
-    told = False
+def _wait_for_slot(client: SyncPrefectClient, logger: Logger) -> UUID | None:
+    """The lease of a slot, as soon as one is free; None if there is no limit and this run creates none."""
+    reported = False
     while True:
-        granted = _ask(client)
+        granted = _request_slot(client)
         if granted == []:
             if not deployment.id:
                 return None
@@ -76,22 +75,22 @@ def _wait(client: SyncPrefectClient, logger: Logger) -> UUID | None:
         elif granted:
             return granted[0]
         else:
-            if not told:
-                logger.info("Waits for a GPU slot: all are taken (prefect gcl inspect %s).", LIMIT)
+            if not reported:
+                logger.info("Waiting for a GPU slot: all are taken (prefect gcl inspect %s).", LIMIT)
                 tell("train", "progress", Progress(0, 0, note="waits for a GPU slot"))
-            told = True
+            reported = True
             time.sleep(ASK_SECONDS)
 
 
-def _ask(client: SyncPrefectClient) -> list[UUID] | None:
-    """A list of the lease that was granted, an empty one where the limit does not exist; None where no slot is free."""
+def _request_slot(client: SyncPrefectClient) -> list[UUID] | None:
+    """A list with the granted lease, an empty list if the limit does not exist, None if no slot is free."""
     holder = ConcurrencyLeaseHolder(type="task_run", id=UUID(str(task_run.id))) if task_run.id else None
     try:
         answer = client.increment_concurrency_slots_with_lease(
             names=[LIMIT], slots=1, mode="concurrency", lease_duration=LEASE_SECONDS, holder=holder
         ).json()
     except httpx.HTTPStatusError as fault:
-        # 423: all are taken. 422: someone has set the limit to 0, so that no training begins.
+        # 423: all are taken. 422: the limit is 0, which someone set so that no training starts.
         if fault.response.status_code in (httpx.codes.LOCKED, httpx.codes.UNPROCESSABLE_ENTITY):
             return None
         raise
@@ -102,20 +101,20 @@ def _make_limit(client: SyncPrefectClient, logger: Logger) -> None:
     with suppress(ObjectAlreadyExists):
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=1))
         logger.warning(
-            "There was no limit %s, it was made: one training at a time. `prefect gcl update %s --limit 2` allows two.",
+            "Created the limit %s: one training at a time. `prefect gcl update %s --limit 2` allows two.",
             LIMIT,
             LIMIT,
         )
 
 
 class _Slot:
-    """A slot that is held: its lease is renewed by a thread, and a guard process knows it."""
+    """A held slot: a thread renews its lease, and a guard process releases it if this process is killed."""
 
     def __init__(self, lease: UUID, logger: Logger) -> None:
         self._logger = logger
         self._given_back = threading.Event()
         self._guard = subprocess.Popen(
-            # A session of its own: what is sent to this process's group does not end it.
+            # A session of its own: signals to this process's group do not end the guard.
             [sys.executable, "-P", str(Path(slot_guard.__file__))],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -130,7 +129,7 @@ class _Slot:
         self._thread.start()
 
     def give_back(self) -> None:
-        """Release the slot. What this cannot do, because the server is away, the guard tries for a minute."""
+        """Release the slot. If the server does not answer, the guard keeps trying for a minute."""
         self._given_back.set()
         self._thread.join(STOP_SECONDS)
         with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
@@ -151,17 +150,17 @@ class _Slot:
             self._guard.stdin.flush()  # type: ignore[union-attr]
 
     def _renew(self) -> None:
-        """Renew the lease until the slot is given back; one that has run out meanwhile is asked for anew."""
+        """Renew the lease until the slot is released; request a new lease if it has run out."""
         with get_client(sync_client=True) as client:
             while not self._given_back.wait(RENEW_SECONDS):
                 try:
                     self._renew_once(client)
                 except httpx.HTTPError as fault:
-                    self._logger.warning("The GPU slot could not be renewed, training goes on: %s", fault)
+                    self._logger.warning("The GPU slot could not be renewed, training continues: %s", fault)
 
     def _renew_once(self, client: SyncPrefectClient) -> None:
         if self._lease is None:
-            granted = _ask(client)
+            granted = _request_slot(client)
             if granted:
                 self._hold(granted[0])
             return
@@ -172,8 +171,8 @@ class _Slot:
                 raise
             self._lease = None
             self._logger.warning(
-                "Prefect's server was away for longer than %.0f s and gave the GPU slot away. Training goes on and "
-                "takes the next free slot; until then one training more than the limit %s allows may run.",
+                "Prefect's server was unreachable for more than %.0f s and released the GPU slot. Training continues "
+                "and takes the next free slot; until then one training more than the limit %s allows may run.",
                 LEASE_SECONDS,
                 LIMIT,
             )

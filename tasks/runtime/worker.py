@@ -1,4 +1,4 @@
-"""A flow's process and the worker that started it: the one does not outlive the other."""
+"""Ends a flow's process when the worker that started it has ended."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import threading
 import time
 from functools import cache
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 @cache
 def end_with_worker() -> None:
-    """From here on this process is asked to end as soon as the worker that started it has ended, however that came.
+    """Send SIGTERM to this process as soon as the worker that started it has ended for any reason.
 
-    Prefect would let it run on: no one could cancel it then, and a worker that comes back would not know of it. Asked
-    by SIGTERM, it ends its training, gives its GPU slot back and reports the run as crashed, for someone to retry.
+    Prefect would let the process run: nobody could cancel it, and a new worker would not know of it. On SIGTERM it
+    ends its training, releases its GPU slot and reports the run as crashed, so that it can be retried.
     """
     parent = os.getppid()
     if "PREFECT__FLOW_RUN_ID" not in os.environ or parent <= 1:
@@ -24,7 +24,7 @@ def end_with_worker() -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="worker", daemon=True).start()

@@ -163,7 +163,7 @@ def test_from_the_form_to_a_champion_and_back(page: Page, service: Service, pref
     assert champion(service) == "1"
     shoot(page, "promote-waits")
     page.get_by_role("button", name="Resume").first.click()
-    page.get_by_text("Whether it becomes the champion.").first.wait_for()
+    page.get_by_text("Whether the version becomes the champion.").first.wait_for()
     choose(page, field(page, "Decision"), "approve")
     write(page, "Who", "kim")
     write(page, "Reason", "looks right")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hone.errors import ServiceError
-from hone.tracking.client import answering, check, prepare
+from hone.tracking.client import check_tracking_uri, create_sqlite_store, translate_errors
 from hone.tracking.run_log import open_run
 
 ABOUT: dict[str, Any] = {"experiment": "hone", "name": "tiny", "key": "k", "params": {}, "tags": {}}
@@ -71,20 +71,20 @@ def test_a_server_that_says_nothing_is_given_up() -> None:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
         with pytest.raises(ServiceError, match="timed out"):
-            check(f"http://127.0.0.1:{mute.getsockname()[1]}", timeout=0.2)
+            check_tracking_uri(f"http://127.0.0.1:{mute.getsockname()[1]}", timeout=0.2)
 
 
 def test_a_broken_server_is_told_from_one_that_hides_its_health() -> None:
     with answering_with(503) as uri, pytest.raises(ServiceError, match="503"):
-        check(uri)
+        check_tracking_uri(uri)
     with answering_with(404) as uri:
-        check(uri)
+        check_tracking_uri(uri)
 
 
 def test_a_refusal_is_no_silence() -> None:
     from mlflow.exceptions import MlflowException
 
-    with pytest.raises(MlflowException), answering("sqlite:///x"):
+    with pytest.raises(MlflowException), translate_errors("sqlite:///x"):
         raise MlflowException("no such run", error_code=1001)
 
 
@@ -94,7 +94,7 @@ def test_training_goes_on_without_mlflow_and_its_curve_is_whole_when_it_is_back(
     from hone.tracking import run_log
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    prepare(uri)
+    create_sqlite_store(uri)
     run = open_run(uri, **ABOUT)
     failed, back = threading.Event(), threading.Event()
 
@@ -103,7 +103,7 @@ def test_training_goes_on_without_mlflow_and_its_curve_is_whole_when_it_is_back(
             failed.set()
             raise ServiceError("MLflow did not answer", where=uri)
 
-    monkeypatch.setattr(run_log, "check", absent)
+    monkeypatch.setattr(run_log, "check_tracking_uri", absent)
     monkeypatch.setattr(run_log, "FLUSH_SECONDS", 0.01)
     with caplog.at_level(logging.WARNING):
         run.hear({"type": "step", "step": 1, "loss": 1.0})
@@ -122,13 +122,13 @@ def test_a_server_that_dies_in_training_does_not_fail_it(
     from hone.tracking import run_log
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    prepare(uri)
+    create_sqlite_store(uri)
     run = open_run(uri, **ABOUT)
 
     def absent(_: str) -> None:
         raise ServiceError("MLflow did not answer", where=uri)
 
-    monkeypatch.setattr(run_log, "check", absent)
+    monkeypatch.setattr(run_log, "check_tracking_uri", absent)
     run.hear({"type": "step", "step": 1, "loss": 1.0})
     run.finish("FINISHED")
     assert "could not be ended" in caplog.text

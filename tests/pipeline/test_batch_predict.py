@@ -35,9 +35,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, base_model: Path, rows_csv: P
 
     `small` tells topics apart, `tagged` finds their words.
     """
-    from hone.pipeline.run import run
+    from hone.pipeline.run import run_stage
     from hone.pipeline.stage import Job
-    from hone.pipeline.stages import stages_of
+    from hone.pipeline.stages import list_stages
     from hone.tracking.client import connect
 
     folder = tmp_path_factory.mktemp("batch")
@@ -54,8 +54,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, base_model: Path, rows_csv: P
     ):
         config = parse(common | {"curation": {"steps": steps}, "training": learning} | tree)
         found: dict[str, Artifact] = {}
-        for stage in stages_of(config):
-            found[stage] = run(stage, Job(config, found, made))
+        for stage in list_stages(config):
+            found[stage] = run_stage(stage, Job(config, found, made))
         connect(made.tracking_uri).set_registered_model_alias(config.name, "champion", "1")
     return made
 
@@ -244,10 +244,10 @@ def test_another_objectives_outputs_are_all_there_and_no_row_is_lost(home: Home,
 
 
 def test_a_model_whose_file_was_changed_predicts_nothing(home: Home, tmp_path: Path) -> None:
-    from hone.registry.integrity import check
-    from hone.tracking.reader import find
+    from hone.registry.integrity import check_files
+    from hone.tracking.reader import get_version
 
-    place = check(home.tracking_uri, find(home.tracking_uri, "models:/small@champion"))
+    place = check_files(home.tracking_uri, get_version(home.tracking_uri, "models:/small@champion"))
     weights = place / "artifacts" / "model" / "model.safetensors"
     content = weights.read_bytes()
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": each} for each in sentences(4)])

@@ -182,7 +182,7 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
 
     from hone.drift.episodes import Episode
     from hone.tracking.reader import Version
-    from tasks.runtime.events import tell
+    from tasks.runtime.events import emit_model_event
 
     drifted, same = rows(house.folder, "drifted.csv", 200, 13, OTHER), rows(house.folder, "good.csv", 200, 14)
 
@@ -199,7 +199,9 @@ def test_three_checks_that_say_drift_start_one_retraining_and_a_new_episode_anot
     [run] = until(lambda: started("drift"), 120)
     # A check at the same time announces the same episode: an event with the same id, which is taken once.
     version = Version("small", "1", "", "", {})
-    tell("hone.drift.detected", "small", what="again", why="again", key=Episode(1).key(version), config="small")
+    emit_model_event(
+        "hone.drift.detected", "small", what="again", why="again", key=Episode(1).key(version), config="small"
+    )
     heard(1)
     assert len(started("drift")) == 1
     # It is told which configuration is meant, and says in its name what started it, once it runs.

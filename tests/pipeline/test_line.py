@@ -38,7 +38,7 @@ def manifest(environment: dict[str, str], stage: str) -> dict[str, Any]:
 
 
 def plan(hone: Hone, *words: object) -> dict[str, tuple[str, str]]:
-    """What the plan says of each stage: hit, miss or unsure, and the first of its reasons."""
+    """What the plan says of each stage: hit, miss or pending, and the first of its reasons."""
     lines = (re.split(r"\s{2,}", line.strip(), maxsplit=2) for line in hone("plan", *words).stdout.splitlines())
     return {parts[0]: (parts[1], parts[2]) for parts in lines if parts[0] in STAGES}
 
@@ -104,7 +104,7 @@ def test_a_miss_has_its_reason_and_equal_rows_stop_it(hone: Hone, conf: Path, en
     expected = plan(hone, conf, change)
     assert expected["curate"][0] == "miss"
     assert "min_chars" in expected["curate"][1]
-    assert expected["validate"][0] == "unsure"
+    assert expected["validate"][0] == "pending"
     again = hone("run", conf, change)
     lines = words_for_stages(again.stdout)
     assert "up to date" not in lines["curate"]

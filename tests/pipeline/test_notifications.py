@@ -29,15 +29,15 @@ PASSWORD = "password-of-the-tickets-database"
 # What other parts of Hone tell in the middle of a run.
 TELL = """
 from prefect import flow
-from tasks.runtime.events import tell
+from tasks.runtime.events import emit_model_event as emit
 
 @flow
 def told():
     link = "http://127.0.0.1:1/there"
-    tell("hone.drift.detected", "small", what="inputs of small have drifted", why="length: p 0.001", link=link)
-    tell("hone.candidate.waiting", "small", what="version 2 of small waits", why="policy manual", link=link)
-    tell("hone.champion.changed", "small", what="version 2 of small is champion", why="accuracy +0.02", link=link)
-    tell("hone.rolled-back", "small", what="version 1 of small is back", why="asked by kim", link=link)
+    emit("hone.drift.detected", "small", what="inputs of small have drifted", why="length: p 0.001", link=link)
+    emit("hone.candidate.waiting", "small", what="version 2 of small waits", why="policy manual", link=link)
+    emit("hone.champion.changed", "small", what="version 2 of small is champion", why="accuracy +0.02", link=link)
+    emit("hone.rolled-back", "small", what="version 1 of small is back", why="asked by kim", link=link)
 
 told()
 """
@@ -58,11 +58,11 @@ import sys
 from pathlib import Path
 from prefect.client.orchestration import get_client
 from hone.errors import HoneError
-from hone_app.deploy.automations import automate
+from hone_app.deploy.automations import apply_automations
 
 with get_client(sync_client=True) as client:
     try:
-        print(len(automate(client, Path(sys.argv[1]), sys.argv[2])), end="")
+        print(len(apply_automations(client, Path(sys.argv[1]), sys.argv[2])), end="")
     except HoneError as fault:
         print(fault)
 """

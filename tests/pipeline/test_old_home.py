@@ -19,12 +19,12 @@ from hone.batch.request import Request, settle
 from hone.config.file import parse
 from hone.drift import monitor
 from hone.environment import Home
-from hone.pipeline.plan import plan
+from hone.pipeline.plan import plan_run
 from hone.promotion import promote
 from hone.promotion.journal import Journal
-from hone.tracking.aliases import aliases_of
-from hone.tracking.links import config_of, current
-from hone.tracking.reader import find
+from hone.tracking.aliases import list_aliases
+from hone.tracking.links import find_current_version, load_version_config
+from hone.tracking.reader import get_version
 from tests.small_line import topic_rows
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "home-0.1.0.tar.xz"
@@ -52,7 +52,7 @@ def open_journal(home: Home) -> Journal:
 
 def config(home: Home, base: Path, csv: Path) -> dict[str, Any]:
     """The configuration of version 2, with the base model and the rows where they are now."""
-    tree = config_of(home.tracking_uri, find(home.tracking_uri, "models:/small/2"))
+    tree = load_version_config(home.tracking_uri, get_version(home.tracking_uri, "models:/small/2"))
     tree["model"]["base"] = str(base)
     tree["ingest"]["source"]["paths"] = [str(csv)]
     return tree
@@ -60,7 +60,7 @@ def config(home: Home, base: Path, csv: Path) -> dict[str, Any]:
 
 def test_the_plan_says_that_the_code_was_moved(home: Home, base_model: Path, tmp_path: Path) -> None:
     csv = topic_rows(tmp_path / "rows.csv", 200)
-    outlooks = {look.stage: look for look in plan(parse(config(home, base_model, csv)), home)}
+    outlooks = {look.stage: look for look in plan_run(parse(config(home, base_model, csv)), home)}
     assert outlooks["ingest"].artifact is None
     moved = [reason for reason in outlooks["ingest"].reasons if reason.startswith("the code of ingest was moved")]
     assert len(moved) == 1, outlooks["ingest"].reasons
@@ -70,7 +70,7 @@ def test_the_plan_says_that_the_code_was_moved(home: Home, base_model: Path, tmp
 
 def test_its_artifacts_are_whole(home: Home) -> None:
     for stage in ("ingest", "curate", "validate", "tokenize", "train", "evaluate", "register"):
-        [*manifests] = home.store.manifests(stage)
+        [*manifests] = home.store.list_manifests(stage)
         assert manifests
         for manifest in manifests:
             artifact = home.store.find(stage, manifest["key"])
@@ -86,15 +86,15 @@ def test_a_version_is_promoted_and_rolled_back(home: Home) -> None:
     assert accuracy.rows == "test"
     promote.record(journal, decision)
     promote.turn_down(journal, decision, "kim", "as good as the champion, not better")
-    assert aliases_of(journal.client, "small")["champion"] == "1"
+    assert list_aliases(journal.client, "small")["champion"] == "1"
     again = promote.decide(journal, "2", downloads=home.downloads, policy="shadow")
     assert again.policy == "shadow"
     start = promote.standing(journal)
     promote.move(journal, start, "2", action="promoted", who="kim", why="tried", figures={}, previous=start.champion)
-    assert aliases_of(journal.client, "small")["champion"] == "2"
+    assert list_aliases(journal.client, "small")["champion"] == "2"
     back = promote.rollback(journal, who="kim", why="wrong on Mondays", downloads=home.downloads)
     assert back.entry.to_version == "1"
-    assert aliases_of(journal.client, "small")["champion"] == "1"
+    assert list_aliases(journal.client, "small")["champion"] == "1"
     entries = [record.entry.action for record in journal.records()]
     assert entries == ["promoted", "refused", "promoted", "rolled back"]
 
@@ -110,7 +110,7 @@ def test_a_champion_answers_batch_prediction(home: Home, tmp_path: Path) -> None
 
 
 def test_a_champion_is_monitored(home: Home, base_model: Path, tmp_path: Path) -> None:
-    version = current(home.tracking_uri, "small")
+    version = find_current_version(home.tracking_uri, "small")
     assert version is not None
     assert version.version == "1"
     csv = topic_rows(tmp_path / "recent.csv", 150, seed=7)

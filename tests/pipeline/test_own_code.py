@@ -58,7 +58,7 @@ def test_trusted_code_is_run_and_goes_along_with_the_version(
     told = re.sub(r"\s+", " ", refused.stderr + refused.stdout)
     assert "modeling_own.OwnForSequenceClassification" in told
     trusted = re.findall(r"model\.trust_code=(\S+@[0-9a-f]{64})", told)[0]
-    assert trusted == f"{base}@{own_code.digest(base)}"
+    assert trusted == f"{base}@{own_code.compute_digest(base)}"
 
     done = hone("run", conf, f"model.trust_code={trusted}", HF_MODULES_CACHE=str(tmp_path / "modules"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -98,7 +98,7 @@ def test_trusted_code_is_run_and_goes_along_with_the_version(
 def test_an_adapter_brings_the_code_of_its_base(
     base: Path, hone: Hone, conf: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    trusted = f"model.trust_code={base}@{own_code.digest(base)}"
+    trusted = f"model.trust_code={base}@{own_code.compute_digest(base)}"
     done = hone("run", conf, trusted, "method={kind: lora, rank: 4, merged: false}")
     assert done.returncode == 0, done.stdout + done.stderr
     (base / "modeling_own.py").unlink()

@@ -15,7 +15,7 @@ import pytest
 from hone.promotion.champion import move, standing
 from hone.promotion.journal import Journal
 from hone.promotion.promote import open_journal
-from hone.tracking.aliases import aliases_of
+from hone.tracking.aliases import list_aliases
 from tests import preloaded
 from tests.polling import until
 from tests.services import ask
@@ -110,7 +110,7 @@ def crown(journal: Journal, version: str) -> None:
 
 
 def champion(journal: Journal) -> str:
-    return aliases_of(journal.client, MODEL)["champion"]
+    return list_aliases(journal.client, MODEL)["champion"]
 
 
 def last(journal: Journal) -> Any:
@@ -171,7 +171,7 @@ def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
     prefect.wait(run, "PAUSED")
     prefect.answer(run, decision="approve", who="ada", reason="better on every slice")
     assert prefect.wait(run, "COMPLETED")["name"] == "Promoted"
-    assert aliases_of(journal.client, MODEL) == {"candidate": "2", "champion": "2", "previous": "1"}
+    assert list_aliases(journal.client, MODEL) == {"candidate": "2", "champion": "2", "previous": "1"}
     assert (last(journal).action, last(journal).who) == ("promoted", "ada")
     changed = prefect.events("hone.champion.changed", 2)  # the one on the command line was not told of before
     payloads = {event["payload"]["number"]: event["payload"] for event in changed}
@@ -194,7 +194,7 @@ def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
     # Rolled back by its deployment.
     run = prefect.start("rollback/rollback", model=MODEL, who="bob", why="wrong on Mondays")
     prefect.wait(run, "COMPLETED")
-    assert aliases_of(journal.client, MODEL)["champion"] == "1"
+    assert list_aliases(journal.client, MODEL)["champion"] == "1"
     [event] = prefect.events("hone.rolled-back")
     assert "wrong on Mondays" in event["payload"]["why"]
 

@@ -142,7 +142,7 @@ def trainings(workers: Workers) -> set[Path]:
 def waits(workers: Workers) -> bool:
     """Whether a run says in its log that it waits for a slot."""
     return any(
-        "Waits for a GPU slot" in line.message
+        "Waiting for a GPU slot" in line.message
         for line in workers.client.read_logs(limit=200, sort=LogSort.TIMESTAMP_DESC)
     )
 

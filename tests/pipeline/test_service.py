@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from hone.environment import Home
-from hone_app.service.processes import marked
-from hone_app.service.up import PARTS, read
+from hone_app.service.processes import list_marked
+from hone_app.service.up import PARTS, read_record
 from tests.polling import until
 from tests.postgresql import QUOTED, SECRET, Cluster
 from tests.services import Service, ask, status
@@ -26,8 +26,8 @@ FINETUNE = {"flows": {"name": {"any_": ["finetune"]}}}
 
 def processes(service: Service) -> dict[str, list[psutil.Process]]:
     """The processes of each part that run now."""
-    record = read(Home(service.home))
-    return {part: marked(record.mark(part)) for part in PARTS}
+    record = read_record(Home(service.home))
+    return {part: list_marked(record.mark(part)) for part in PARTS}
 
 
 def move_by_hand(service: Service, model: str, passwords: dict[str, str]) -> None:

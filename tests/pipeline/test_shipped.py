@@ -32,8 +32,8 @@ from hone.objectives import OBJECTIVES
 from hone.promotion import smoke
 from hone.promotion.promote import decide, open_journal, ready
 from hone.store.artifact import Artifact
-from hone.tracking.client import as_default
-from hone.tracking.reader import find
+from hone.tracking.client import default_tracking_uri
+from hone.tracking.reader import get_version
 from tests import preloaded
 from tests.in_process import Line, begin
 from tests.tiny_bases import tiny, tiny_t5, tiny_talker
@@ -283,7 +283,7 @@ def judged(model: str, place: Home, server: smoke.Server, figures: Mapping[str, 
     """The version and its twin as candidate and champion: scored anew, served, and no better than the other."""
     journal = open_journal(place.tracking_uri, model)
     first = journal.client.get_model_version(model, "1")
-    with as_default(place.tracking_uri):  # MLflow looks for the model's files there
+    with default_tracking_uri(place.tracking_uri):  # MLflow looks for the model's files there
         twin = journal.client.create_model_version(
             model, first.source, first.run_id, first.tags, model_id=first.model_id
         )
@@ -306,7 +306,7 @@ def watched(model: str, config: RunConfig, made: Mapping[str, Artifact], place: 
     monitoring = Monitoring.model_validate({"min_rows": 20, "permutations": 199})
     inputs: Any = TypeAdapter(SourcePart).validate_python({"kind": "files", "paths": [str(folder / "asked.jsonl")]})
     asked = config.model_copy(update={"ingest": ingest, "monitoring": monitoring})
-    version = find(place.tracking_uri, f"models:/{model}/1")
+    version = get_version(place.tracking_uri, f"models:/{model}/1")
     verdict = monitor.check(version, asked, inputs, place)
     assert verdict.facts["rows"] == len(rows)
     few = min(verdict.reference, verdict.recent) < 20

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hone.models.locate import BaseModel, locate
+from hone.models.locate import BaseModel, locate_base_model
 from hone.store.artifact import Artifact
 from hone.store.store import Store
-from hone.tracking.client import prepare
+from hone.tracking.client import create_sqlite_store
 from tests.tiny_bases import tiny_bert
 from tests.untrained_line import WORDS, build_line
 
@@ -21,7 +21,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     """A BERT of two layers with random weights, and a tokenizer that knows a dozen words."""
     place = tiny_bert(tmp_path_factory.mktemp("base"), words=WORDS, hidden=32, positions=32, seed=1)
     (place / "README.md").write_text("---\nlicense: apache-2.0\n---\n", "utf8")
-    return locate(str(place))
+    return locate_base_model(str(place))
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory, base: BaseModel) -> Mappin
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite store with its tables made and nothing in them."""
     path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    prepare(f"sqlite:///{path}")
+    create_sqlite_store(f"sqlite:///{path}")
     return path
 
 

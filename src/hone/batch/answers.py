@@ -13,10 +13,10 @@ from hone.batch.rows import REASON, Shard
 from hone.environment import Home
 from hone.errors import DataError, ModelError
 from hone.process_environment import ALL_CORES, environment
-from hone.registry.integrity import check
+from hone.registry.integrity import check_files
 from hone.store.artifact import Artifact, Product
-from hone.store.recipe import Recipe, code_digests, versions
-from hone.tracking.reader import find
+from hone.store.recipe import Recipe, code_digests, installed_versions
+from hone.tracking.reader import get_version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ def recipe(batch: Batch, shard: Shard) -> Recipe:
     """What decides the answers: what is asked, the model's files, the code here and the libraries."""
     config = {"outputs": dict(batch.outputs), "unanswered": batch.request.unanswered}
     inputs = {"rows": shard.digest, "model": batch.proof}
-    return Recipe(STAGE, config, inputs, code_digests(["hone.batch.answers"]), versions(LIBRARIES))
+    return Recipe(STAGE, config, inputs, code_digests(["hone.batch.answers"]), installed_versions(LIBRARIES))
 
 
 def answer(batch: Batch, shard: Shard, home: Home) -> tuple[Artifact, bool]:
@@ -88,7 +88,7 @@ def served(tracking_uri: str, version: str) -> tuple[Ask, tuple[type[Exception],
     """
     from mlflow.pyfunc import load_model
 
-    place = check(tracking_uri, find(tracking_uri, version), reuse=True)
+    place = check_files(tracking_uri, get_version(tracking_uri, version), reuse=True)
     # 0 rows at once: as many as suit the device.
     model = load_model(str(place), model_config={"batch_size": 0})
     package = next((place / "code").glob("served_*")).name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hone.batch.output import Account
 from hone.batch.request import Batch
 from hone.environment import Home
-from hone.tracking.client import answering, connect, experiment_id
+from hone.tracking.client import connect, get_or_create_experiment, translate_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,8 +24,8 @@ def record(batch: Batch, account: Account, home: Home) -> str:
     Metrics: rows, unanswered, seconds, rows_per_second, shards. Params: version, output, files_sha256, data.
     """
     client = connect(home.tracking_uri)
-    with answering(home.tracking_uri):
-        experiment = experiment_id(client, f"{batch.name} predictions", home.artifact_root)
+    with translate_errors(home.tracking_uri):
+        experiment = get_or_create_experiment(client, f"{batch.name} predictions", home.artifact_root)
         found = client.search_runs([experiment], f"tags.`{KEY}` = '{batch.key}' and attributes.status = 'FINISHED'")
         return str(found[0].info.run_id) if found else _new(client, experiment, batch, account)
 

@@ -15,13 +15,13 @@ from hone.config.parts import Section, SourcePart
 from hone.environment import Home
 from hone.errors import ConfigError, ModelError
 from hone.parts.options import locations
-from hone.registry.integrity import TAG, check
+from hone.registry.integrity import TAG, check_files
 from hone.sources import SOURCES
 from hone.sources.source import Source
 from hone.store.digests import digest_of
-from hone.store.recipe import code_digests, versions
+from hone.store.recipe import code_digests, installed_versions
 from hone.tracking.aliases import CHAMPION
-from hone.tracking.reader import SCHEME, find
+from hone.tracking.reader import SCHEME, get_version
 
 LIBRARIES = ("pyarrow", "tokenizers", "torch", "transformers")
 CODE = ("hone.batch.rows", "hone.batch.answers", "hone.batch.output")
@@ -92,7 +92,7 @@ class Batch:
         asked = self.request.model_dump(exclude={"model", "version", "source"})
         asked |= {"output": str(Path(self.request.output).absolute())}
         what = [asked, self.source_options(), self.version, self.proof, self.data]
-        return digest_of([*what, code_digests(CODE), versions(LIBRARIES)])[:20]
+        return digest_of([*what, code_digests(CODE), installed_versions(LIBRARIES)])[:20]
 
     def source_options(self) -> dict[str, Any]:
         """The source's options, but for those that only say where its rows lie."""
@@ -110,8 +110,8 @@ def settle(request: Request, home: Home) -> Batch:
         raise ConfigError(
             "outputs are written to this machine's disks", where=f"output {request.output}", fix="Give it a path."
         )
-    version = find(home.tracking_uri, _uri(request))
-    place = check(home.tracking_uri, version, reuse=True)
+    version = get_version(home.tracking_uri, _uri(request))
+    place = check_files(home.tracking_uri, version, reuse=True)
     about = _about(place, version.uri)
     unknown = [name for name in request.columns if name not in about["inputs"]]
     if unknown:

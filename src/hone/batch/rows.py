@@ -19,7 +19,7 @@ from hone.sources.ingest import text_of
 from hone.sources.source import RawRow
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import digest_of
-from hone.store.recipe import Recipe, code_digests, versions
+from hone.store.recipe import Recipe, code_digests, installed_versions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,7 +59,7 @@ def recipe(batch: Batch) -> Recipe:
     config = {"source": batch.source_options(), "columns": batch.renamed, "added": list(batch.added)}
     config |= asked.model_dump(include={"shard_rows", "unanswered"}) | {"output": str(Path(asked.output).absolute())}
     inputs = {"data": batch.data}
-    return Recipe(STAGE, config, inputs, code_digests(["hone.batch.rows"]), versions(["pyarrow"]))
+    return Recipe(STAGE, config, inputs, code_digests(["hone.batch.rows"]), installed_versions(["pyarrow"]))
 
 
 def read(batch: Batch, home: Home) -> Artifact:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hone.registry.row_text import words_of
+from hone.registry.row_text import split_words
 
 LEAST_EXPECTED = 5.0  # rows that a cell of a chi-square test must be expected to have (Cochran, 1954)
 OTHER = "(other)"
@@ -87,7 +87,7 @@ def vocabulary(reference: Sequence[str], recent: Sequence[str], permutations: in
     from sklearn.feature_extraction.text import CountVectorizer
 
     sizes = len(reference), len(recent)
-    counter = CountVectorizer(binary=True, max_features=WORDS, analyzer=words_of, dtype=np.float64)
+    counter = CountVectorizer(binary=True, max_features=WORDS, analyzer=split_words, dtype=np.float64)
     try:
         rows = counter.fit_transform([*reference, *recent])
     except ValueError:  # no word in any row

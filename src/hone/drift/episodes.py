@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hone.drift.check import Decision
-from hone.tracking.client import answering, connect
+from hone.tracking.client import connect, translate_errors
 from hone.tracking.reader import Version
 
 STATE, EPISODE = "hone.drift.state", "hone.drift.episode"
@@ -42,6 +42,6 @@ def remember(tracking_uri: str, version: Version, decision: Decision, now: Episo
     if not (now.begins or now.ends):
         return
     client = connect(tracking_uri)
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         for tag, value in ((EPISODE, str(now.number)), (STATE, decision)):
             client.set_model_version_tag(version.name, version.version, tag, value)

@@ -16,17 +16,17 @@ from hone.drift.check import Settings, Verdict, judge
 from hone.drift.encoding import embed
 from hone.environment import Home
 from hone.errors import DataError, ModelError, ServiceError
-from hone.models.locate import locate
+from hone.models.locate import locate_base_model
 from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective
 from hone.parts.moments import dated
 from hone.registry import integrity, reference
 from hone.registry.reference import Sample
-from hone.registry.row_text import languages, text_of
+from hone.registry.row_text import detect_languages, input_text
 from hone.sources import SOURCES
 from hone.tracking import reader
-from hone.tracking.client import as_default
-from hone.tracking.links import fetch
+from hone.tracking.client import default_tracking_uri
+from hone.tracking.links import fetch_run_file
 from hone.tracking.reader import SCHEME, Version
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ def check(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verd
     wanted = config.monitoring
     objective = OBJECTIVES[config.objective.kind](**config.objective.options())
     with tempfile.TemporaryDirectory() as scratch:
-        fetch(home.tracking_uri, version, reference.STATISTICS, Path(scratch))
-        folder = fetch(home.tracking_uri, version, reference.FOLDER, Path(scratch))
+        fetch_run_file(home.tracking_uri, version, reference.STATISTICS, Path(scratch))
+        folder = fetch_run_file(home.tracking_uri, version, reference.FOLDER, Path(scratch))
         (folder / reference.STATISTICS).write_bytes((Path(scratch) / reference.STATISTICS).read_bytes())
-        then, held_out, asked = reference.read(folder)
+        then, held_out, asked = reference.read_reference(folder)
     source = SOURCES[inputs.kind](**dated(inputs.options(), None))
     found = recent.read(source, objective, config.ingest.columns, wanted.sample, wanted.seed)
     now = sample_of(found, objective)
@@ -80,9 +80,9 @@ def check(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verd
 
 def sample_of(found: recent.Recent, objective: Objective) -> Sample:
     """The recent rows as the tests see them, texts clipped as those of the reference are."""
-    texts = [text_of(objective, row) for row in found.rows]
-    clipped = [text[: reference.CLIP] for text in texts]
-    return Sample(clipped, list(map(len, texts)), languages(clipped), found.missing)
+    texts = [input_text(objective, row) for row in found.rows]
+    clipped = [text[: reference.MAX_TEXT_CHARACTERS] for text in texts]
+    return Sample(clipped, list(map(len, texts)), detect_languages(clipped), found.missing)
 
 
 def distinct(then: Sequence[str], now: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -102,7 +102,7 @@ def encoder_of(version: Version, config: RunConfig, home: Home) -> Encoder:
     base = version.tags.get("hone.base_model", "")
     if not config.model.scratch:
         try:
-            found = locate(
+            found = locate_base_model(
                 base,
                 version.tags.get("hone.base_revision", ""),
                 tracking_uri=home.tracking_uri,
@@ -113,7 +113,7 @@ def encoder_of(version: Version, config: RunConfig, home: Home) -> Encoder:
             pass
         else:
             return Encoder(found.path, f"the frozen base model {base}", base.startswith(SCHEME))
-    own = reader.directory(home.tracking_uri, version, home.downloads)
+    own = reader.model_directory(home.tracking_uri, version, home.downloads)
     return Encoder(own, f"version {version.version}'s own encoder", True)
 
 
@@ -159,8 +159,8 @@ def _predicted(
 def _load(version: Version, home: Home) -> Any:
     import mlflow
 
-    with as_default(home.tracking_uri):
-        return mlflow.pyfunc.load_model(str(integrity.check(home.tracking_uri, version, reuse=True)))
+    with default_tracking_uri(home.tracking_uri):
+        return mlflow.pyfunc.load_model(str(integrity.check_files(home.tracking_uri, version, reuse=True)))
 
 
 def _said(model: Any, rows: Sequence[recent.Row], objective: Objective, names: Sequence[str]) -> dict[str, list[Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hone.drift.check import Verdict
-from hone.tracking.client import answering, connect, experiment_id
+from hone.tracking.client import connect, get_or_create_experiment, translate_errors
 from hone.tracking.reader import Version
 
 _HEAD = "| test | figure | p | corrected p | drift | rows then, now | what changed |\n|---|---|---|---|---|---|---|"
@@ -56,8 +56,8 @@ def log(
     from mlflow.entities import Metric, RunTag
 
     client = connect(tracking_uri)
-    with answering(tracking_uri):
-        home = experiment_id(client, f"{version.name} monitoring", artifact_root)
+    with translate_errors(tracking_uri):
+        home = get_or_create_experiment(client, f"{version.name} monitoring", artifact_root)
         run = client.create_run(home, run_name=f"version {version.version}: {verdict.decision}")
         run_id, now = str(run.info.run_id), run.info.start_time
         figures = {f"{_name(f.name)}_{kind}": value for f in verdict.findings for kind, value in _figures(f)}

@@ -17,7 +17,7 @@ from hone.errors import ConfigError, ModelError
 from hone.objectives import OBJECTIVES
 from hone.registry.reference import FOLDER, HASHES, row_hashes, rows_digest
 from hone.store.artifact import Artifact
-from hone.tracking.links import current, fetch, versions_with
+from hone.tracking.links import fetch_run_file, find_current_version, list_versions_with_tag
 from hone.tracking.reader import Version
 
 Decision = Literal["train", "nothing new", "too few new rows"]
@@ -41,7 +41,7 @@ def look(config: RunConfig, rows: Artifact, tracking_uri: str, min_new_rows: int
     A row is new if its content is not among those rows, wherever it stands. Raises ServiceError.
     """
     hashes = hashes_of(config, rows)
-    version = current(tracking_uri, config.registration.model or config.name)
+    version = find_current_version(tracking_uri, config.registration.model or config.name)
     if version is None:
         return Look("train", "the model has no version yet", len(hashes), len(hashes))
     if version.tags.get("hone.rows_digest") == rows_digest(hashes):
@@ -60,7 +60,7 @@ def look_back(config: RunConfig, rows: Artifact, tracking_uri: str, min_new_rows
     """
     hashes = hashes_of(config, rows)
     model = config.registration.model or config.name
-    known = versions_with(tracking_uri, model, "hone.rows_digest", rows_digest(hashes))
+    known = list_versions_with_tag(tracking_uri, model, "hone.rows_digest", rows_digest(hashes))
     if known:
         return Look("nothing new", f"version {known[0]} was trained on just these rows", len(hashes), 0)
     if before is None:
@@ -123,7 +123,7 @@ def _judged(hashes: np.ndarray, before: np.ndarray, min_new_rows: int, whose: st
 def _hashes_of_version(version: Version, tracking_uri: str) -> np.ndarray | None:
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            found: np.ndarray = np.load(fetch(tracking_uri, version, f"{FOLDER}/{HASHES}", Path(scratch)))
+            found: np.ndarray = np.load(fetch_run_file(tracking_uri, version, f"{FOLDER}/{HASHES}", Path(scratch)))
         except ModelError:
             return None
     return found

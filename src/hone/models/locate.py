@@ -1,4 +1,4 @@
-"""Base models: from what the config says (`model.base`) to a directory on this machine."""
+"""Locates base models: from `model.base` of the configuration to a directory on this machine."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from hone.parts.variables import expand
 from hone.store.digests import digest_of
 from hone.tracking import reader
 
-# What decides a model and its tokenizer. Weights in safetensors alone: pickled ones can run code when loaded.
+# The files that make up a model and its tokenizer. Only safetensors weights: pickled ones can run code when loaded.
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 FILES = (*WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja", "README.md")
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model on this machine. `revision` is the hub's commit, or the package's version; '' for a directory.
+    """A base model on this machine. `revision` is the hub's commit or the package's version; '' for a directory.
 
-    Of a version in MLflow `base` is models:/NAME/NUMBER, `revision` the number, `run` the run that trained it. `code`
-    is NAME@REVISION where code of its own is trusted and runs.
+    For a version in MLflow, `base` is models:/NAME/NUMBER, `revision` the number and `run` the run that trained it.
+    `code` is NAME@REVISION if the model's own code is trusted and runs, else ''.
     """
 
     base: str
@@ -36,14 +36,14 @@ class BaseModel:
     run: str = ""
     code: str = ""
 
-    def digest(self, digest: Callable[[Path], str]) -> str:
-        """SHA-256 over its files' digests, which `digest(file)` gives: not the README's, but that of code that runs."""
+    def compute_digest(self, file_digest: Callable[[Path], str]) -> str:
+        """SHA-256 over the digests (by `file_digest`) of its files, without README.md and with code that runs."""
         files = sorted({f for pattern in FILES for f in self.path.glob(pattern) if f.name != "README.md"})
-        code = own_code.files(self.path) if self.code else []
-        return digest_of({str(file.relative_to(self.path)): digest(file) for file in (*files, *code)})
+        code = own_code.list_files(self.path) if self.code else []
+        return digest_of({str(file.relative_to(self.path)): file_digest(file) for file in (*files, *code)})
 
 
-def locate(
+def locate_base_model(
     base: str,
     revision: str = "",
     licence: str = "",
@@ -55,87 +55,90 @@ def locate(
 ) -> BaseModel:
     """The base model that `base` names: package:NAME/PATH, models:/NAME@ALIAS, a directory, or a hub id.
 
-    `${VAR}` and `${VAR:-default}` in it are replaced. What is not on this machine is fetched, a version of MLflow at
-    `tracking_uri` into `downloads`. Raises DataError where such a variable is not set, ModelError where there is no
-    such model, where its weights are not in safetensors, and where it has code of its own. That is not run, unless
-    `trust_code` is its name and revision: NAME@COMMIT of a hub id at that `revision`, NAME@DIGEST of any other. It may
-    then run in this process, in this model and in what is trained of it; with `ignore_code` transformers' own class for
-    such models is taken.
+    `${VAR}` and `${VAR:-default}` in it are expanded. Models that are not on this machine are downloaded; an MLflow
+    version at `tracking_uri` goes into `downloads`.
+
+    A model that contains code of its own is refused unless `trust_code` is its name and revision: NAME@COMMIT for a
+    hub id at that `revision`, NAME@DIGEST for any other. The code may then run in this process, for this model and
+    for models trained from it. With `ignore_code`, transformers' own class is used and the code does not run.
+
+    Raises DataError if a variable is not set; ModelError if there is no such model, if its weights are not in
+    safetensors, or if its code is neither trusted nor ignored.
     """
     base, run, pinned = expand(base), "", ""
     if base.startswith("package:"):
         path, revision = _package_directory(base), _package_version(base)
     elif base.startswith(reader.SCHEME):
-        found = reader.find(tracking_uri, base)
+        version = reader.get_version(tracking_uri, base)
         path, base, revision, run = (
-            reader.directory(tracking_uri, found, downloads),
-            *(found.uri, found.version, found.run_id),
+            reader.model_directory(tracking_uri, version, downloads),
+            *(version.uri, version.version, version.run_id),
         )
-        licence = licence or found.tags.get("hone.base_licence", "")
+        licence = licence or version.tags.get("hone.base_licence", "")
     elif Path(base).expanduser().is_dir():
         path = Path(base).expanduser().resolve()
     else:
         path, revision = _hub_snapshot(base, revision, bool(trust_code))
         pinned = revision
-    _check(path)
-    code = _trusted(path, f"{base}@{pinned or own_code.digest(path)}", ignore_code, expand(trust_code))
-    return BaseModel(base, path, revision, licence or _licence(path), run, code)
+    _check_weights(path)
+    code = _check_trust(path, f"{base}@{pinned or own_code.compute_digest(path)}", ignore_code, expand(trust_code))
+    return BaseModel(base, path, revision, licence or _read_licence(path), run, code)
 
 
-def _check(path: Path) -> None:
-    """Raise ModelError where the directory is no model with weights in safetensors."""
+def _check_weights(path: Path) -> None:
+    """Raise ModelError if the directory is not a model with safetensors weights."""
     if (path / "adapter_config.json").is_file():
-        raise _adapter_alone(path)
+        raise _adapter_error(path)
     if not (path / "config.json").is_file():
-        raise ModelError("holds no config.json", where=str(path), fix="Name a directory that save_pretrained wrote.")
+        raise ModelError("contains no config.json", where=str(path), fix="Name a directory that save_pretrained wrote.")
     if not any(file for pattern in WEIGHTS for file in path.glob(pattern)):
         pickled = sorted(file.name for file in path.glob("*.bin"))
         raise ModelError(
-            f"holds no weights in safetensors{f', but pickled ones: {pickled[0]}' if pickled else ''}",
+            f"contains no weights in safetensors{f', but pickled ones: {pickled[0]}' if pickled else ''}",
             where=str(path),
-            fix="Convert it where you trust it: AutoModel.from_pretrained(...).save_pretrained(...) does.",
+            fix="If you trust it, convert it: AutoModel.from_pretrained(...).save_pretrained(...).",
         )
 
 
-def _trusted(path: Path, known_as: str, ignore_code: bool, trust_code: str) -> str:
-    """`known_as` where the model has code of its own and that is trusted: it may run now; '' where none is to run.
+def _check_trust(path: Path, identity: str, ignore_code: bool, trust_code: str) -> str:
+    """Return `identity` and allow the model's own code if it is trusted; return '' if no code is to run.
 
-    Raises ModelError where there is code that is neither trusted nor ignored, or none where some is trusted.
+    Raises ModelError for code that is neither trusted nor ignored, and if code is trusted but the model has none.
     """
-    code, tokenizer = own_code.named(path), own_code.named_for_tokenizer(path)
-    if trust_code != known_as or tokenizer:
-        own_code.forbid(own_code.digest(path))
+    code, tokenizer = own_code.list_classes(path), own_code.list_tokenizer_classes(path)
+    if trust_code != identity or tokenizer:
+        own_code.forbid_code(own_code.compute_digest(path))
     if ignore_code or not (code or tokenizer or trust_code):
         return ""
     if not trust_code:
         raise ModelError(
-            f"brings code of its own ({', '.join([*code, *tokenizer])}), and nobody said that it may run",
+            f"contains code of its own ({', '.join([*code, *tokenizer])}), which is not trusted",
             where=str(path),
-            fix="If transformers has a class of its own for it, model.ignore_code=true takes that one. Else read its"
-            f" code, and if you trust it set model.trust_code={known_as}",
+            fix="If transformers has a class for this model, set model.ignore_code=true to use it. Otherwise read the"
+            f" code, and if you trust it set model.trust_code={identity}",
         )
     if tokenizer or not code:
-        what = f"its tokenizer brings code of its own ({tokenizer[0]})" if tokenizer else "brings no code of its own"
-        fix = "Code of a tokenizer is never run: save a fast one." if tokenizer else "Leave out model.trust_code."
+        what = f"its tokenizer has code of its own ({tokenizer[0]})" if tokenizer else "contains no code of its own"
+        fix = "Tokenizer code never runs: save a fast tokenizer." if tokenizer else "Remove model.trust_code."
         raise ModelError(f"is trusted to run code, but {what}", where=str(path), fix=fix)
     own_code.check_complete(path)
-    if trust_code != known_as:
+    if trust_code != identity:
         raise ModelError(
-            f"brings code of its own, which is {known_as} and not the trusted {trust_code}: it is not run",
+            f"contains code {identity}, but {trust_code} is trusted: it is not run",
             where=str(path),
-            fix="Read it, and if you trust it set model.trust_code to what it is; of a hub id also model.revision.",
+            fix="Read it. If you trust it, set model.trust_code to its identity, and model.revision for a hub id.",
         )
-    own_code.allow(own_code.digest(path))
-    return known_as
+    own_code.allow_code(own_code.compute_digest(path))
+    return identity
 
 
-def _adapter_alone(path: Path) -> ModelError:
+def _adapter_error(path: Path) -> ModelError:
     adapter = json.loads((path / "adapter_config.json").read_text("utf8"))
-    below = adapter.get("base_model_name_or_path") or "its base model"
+    base = adapter.get("base_model_name_or_path") or "its base model"
     fix = "Register it merged (method.merged: true) and name that version."
     if adapter.get("peft_type") in ("PROMPT_TUNING", "PREFIX_TUNING"):
-        fix = f"Its kind ({adapter['peft_type']}) cannot be merged: begin from {below}."
-    return ModelError(f"is an adapter for {below}, and no whole model", where=str(path), fix=fix)
+        fix = f"Its kind ({adapter['peft_type']}) cannot be merged: start from {base}."
+    return ModelError(f"is an adapter for {base}, not a complete model", where=str(path), fix=fix)
 
 
 def _package_directory(base: str) -> Path:
@@ -149,7 +152,7 @@ def _package_directory(base: str) -> Path:
         )
     path = Path(spec.submodule_search_locations[0]) / inside
     if not path.is_dir():
-        raise ModelError(f"the package {package} has no folder {inside}", where=base, fix="Mend model.base.")
+        raise ModelError(f"the package {package} has no folder {inside}", where=base, fix="Fix model.base.")
     return path
 
 
@@ -160,35 +163,38 @@ def _package_version(base: str) -> str:
     package = base.removeprefix("package:").partition("/")[0]
     try:
         return f"{package.replace('_', '-')} {version(package)}"
-    except PackageNotFoundError:  # the distribution has another name: looking through all of them takes a second
+    except PackageNotFoundError:  # the distribution has another name: only now, since scanning all takes a second
         distribution = packages_distributions().get(package, [package])[0]
         return f"{distribution} {version(distribution)}"
 
 
-def _hub_snapshot(base: str, revision: str, code: bool) -> tuple[Path, str]:
-    """A snapshot of a hub model in the local cache and its commit, downloaded if need be; with its `code` if wanted."""
+def _hub_snapshot(base: str, revision: str, with_code: bool) -> tuple[Path, str]:
+    """The local snapshot of a hub model and its commit, downloaded if necessary; `with_code` includes Python files."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": [*FILES, *(["*.py"] if code else [])]}
+    selection: dict[str, Any] = {
+        "revision": revision or None,
+        "allow_patterns": [*FILES, *(["*.py"] if with_code else [])],
+    }
     try:
         try:
-            path = snapshot_download(base, local_files_only=True, **wanted)
-            if code and own_code.named(Path(path)) and not own_code.files(Path(path)):
-                path = snapshot_download(base, **wanted)
+            path = snapshot_download(base, local_files_only=True, **selection)
+            if with_code and own_code.list_classes(Path(path)) and not own_code.list_files(Path(path)):
+                path = snapshot_download(base, **selection)
         except LocalEntryNotFoundError:
-            path = snapshot_download(base, **wanted)
+            path = snapshot_download(base, **selection)
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as fault:
         raise ModelError(
-            f"no such base model here, and none could be fetched ({type(fault).__name__})",
+            f"no such base model on this machine, and it could not be downloaded ({type(fault).__name__})",
             where=f"model.base {base}" + (f" at {revision}" if revision else ""),
             fix="Check the id and the network, or name a local directory or package:NAME/PATH.",
         ) from fault
     return Path(path), Path(path).name
 
 
-def _licence(path: Path) -> str:
-    """The licence that the model card's front matter names; 'unknown' where it does not."""
+def _read_licence(path: Path) -> str:
+    """The licence from the model card's front matter, else from config.json, else 'unknown'."""
     card = path / "README.md"
     if card.is_file():
         head = card.read_text("utf8", errors="replace").split("---")[1:2]

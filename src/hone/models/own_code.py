@@ -1,8 +1,8 @@
-"""Code that a model brings along in its own files, as config.json's `auto_map` names it: whether it may run, and runs.
+"""Code in a model's own files, which config.json's `auto_map` names: whether it may run, and how it is loaded.
 
-It runs where its digest is among those that were allowed in this process, and nowhere else. Allowed is what the
-configuration trusts by name and revision (`hone.models.locate.locate`), and what a registered model was tested with. A
-model's loaders ask here, and so do those of what was trained of it, which has the same files beside its weights.
+Such code runs only if its digest was allowed in this process: code that the configuration trusts by name and revision
+(`hone.models.locate.locate_base_model`), and code that a registered model was tested with. Every loader of a base
+model, or of a model trained from it (which has a copy of the files beside its weights), checks here.
 """
 
 from __future__ import annotations
@@ -23,102 +23,107 @@ TOKENIZER = "AutoTokenizer"
 _ALLOWED: set[str] = set()
 
 
-def allow(code: str) -> None:
-    """Let code of this digest run in this process; '' stands for none."""
+def allow_code(code: str) -> None:
+    """Allow code with this digest to run in this process; '' is ignored."""
     _ALLOWED.update(filter(None, [code]))
 
 
-def forbid(code: str) -> None:
-    """Let it no longer run."""
+def forbid_code(code: str) -> None:
+    """Withdraw the permission of code with this digest."""
     _ALLOWED.discard(code)
 
 
 def may_run(model: Path) -> bool:
-    """Whether the model in this directory has code of its own that was allowed."""
-    return bool(_ALLOWED) and digest(model) in _ALLOWED
+    """Whether the model in this directory has code of its own that is allowed."""
+    return bool(_ALLOWED) and compute_digest(model) in _ALLOWED
 
 
-def allowed(model: Path) -> str:
-    """The digest of a model's code that may run, '' where none may: what another process is told to `allow`."""
-    return digest(model) if may_run(model) else ""
+def allowed_digest(model: Path) -> str:
+    """The digest of a model's allowed code, '' if there is none: what another process passes to `allow_code`."""
+    return compute_digest(model) if may_run(model) else ""
 
 
-def named(model: Path) -> list[str]:
-    """The classes that config.json would have loaded from the model's own code: `modeling_own.OwnModel`."""
-    return _flat(ref for kind, ref in _auto_map(model, "config.json").items() if kind != TOKENIZER)
+def list_classes(model: Path) -> list[str]:
+    """The classes of the model's own code that config.json names, such as `modeling_own.OwnModel`."""
+    return _flatten(ref for kind, ref in _read_auto_map(model, "config.json").items() if kind != TOKENIZER)
 
 
-def named_for_tokenizer(model: Path) -> list[str]:
-    """The same of its tokenizer: such code never runs."""
-    inside = _auto_map(model, "config.json").get(TOKENIZER)
-    return _flat([inside, *_auto_map(model, "tokenizer_config.json").values()])
+def list_tokenizer_classes(model: Path) -> list[str]:
+    """The classes of the model's own code for its tokenizer: such code never runs."""
+    inside = _read_auto_map(model, "config.json").get(TOKENIZER)
+    return _flatten([inside, *_read_auto_map(model, "tokenizer_config.json").values()])
 
 
-def files(model: Path) -> list[Path]:
+def list_files(model: Path) -> list[Path]:
     """The Python files in a model's directory."""
     return sorted(file for file in model.rglob("*.py") if file.is_file())
 
 
-def digest(model: Path) -> str:
-    """SHA-256 of the classes that config.json names and of all Python files beside it; '' where it names none."""
-    if not named(model):
+def compute_digest(model: Path) -> str:
+    """SHA-256 of the classes that config.json names and of all Python files beside it; '' if it names none."""
+    if not list_classes(model):
         return ""
     sums = [
-        [file.relative_to(model).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()] for file in files(model)
+        [file.relative_to(model).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()]
+        for file in list_files(model)
     ]
-    return hashlib.sha256(json.dumps([named(model), sums]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([list_classes(model), sums]).encode()).hexdigest()
 
 
-def architecture(model: Path, config: PretrainedConfig) -> type[PreTrainedModel]:
-    """The class that a model's configuration names: one of its own, where that may run, or one of transformers'.
+def get_architecture(model: Path, config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The class that a model's configuration names: from its own code if that may run, else from transformers.
 
-    Raises AttributeError where there is no such class.
+    Raises AttributeError if there is no such class.
     """
     import transformers
 
     name = (config.architectures or ["no architecture"])[0]
-    own = [ref for ref in named(model) if ref.rpartition(".")[2] == name] if may_run(model) else []
-    if own:
+    own_classes = [ref for ref in list_classes(model) if ref.rpartition(".")[2] == name] if may_run(model) else []
+    if own_classes:
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-        found: type[PreTrainedModel] = get_class_from_dynamic_module(own[0], str(model), local_files_only=True)
-        return found
+        model_class: type[PreTrainedModel] = get_class_from_dynamic_module(
+            own_classes[0], str(model), local_files_only=True
+        )
+        return model_class
     return getattr(transformers, name)  # type: ignore[no-any-return]
 
 
-def copy(base: Path, model: Path) -> None:
-    """Put the code of `base`, where it may run, beside what was saved in `model`, in place of what was there of it."""
+def copy_code(base: Path, model: Path) -> None:
+    """Replace the code in `model` with the code of `base` if that may run, else remove it."""
     config = model / "config.json"
     settings: dict[str, Any] = json.loads(config.read_text("utf8"))
     settings.pop("auto_map", None)
-    for file in files(model):
+    for file in list_files(model):
         file.unlink()
     if may_run(base):
-        settings["auto_map"] = _auto_map(base, "config.json")
-        for file in files(base):
-            to = model / file.relative_to(base)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, to)
+        settings["auto_map"] = _read_auto_map(base, "config.json")
+        for file in list_files(base):
+            target = model / file.relative_to(base)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
     config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf8")
 
 
 def check_complete(model: Path) -> None:
-    """Raise ModelError where code that config.json names is not in the model's own directory."""
-    absent = [ref for ref in named(model) if "--" in ref or not (model / f"{ref.partition('.')[0]}.py").is_file()]
-    if absent:
+    """Raise ModelError if code that config.json names is not in the model's own directory."""
+    missing = [
+        ref for ref in list_classes(model) if "--" in ref or not (model / f"{ref.partition('.')[0]}.py").is_file()
+    ]
+    if missing:
         raise ModelError(
-            f"names code that does not lie in its own files ({', '.join(absent)}), which is never run",
+            f"names code that is not among its own files ({', '.join(missing)}): such code never runs",
             where=str(model / "config.json"),
-            fix="Copy the model with its code into one directory, look at both, and trust that.",
+            fix="Copy the model and its code into one directory, read the code, and trust that directory.",
         )
 
 
-def _flat(values: Iterable[Any]) -> list[str]:
+def _flatten(values: Iterable[Any]) -> list[str]:
     parts = [part for value in values for part in (value if isinstance(value, list) else [value]) if part]
     return list(dict.fromkeys(map(str, parts)))
 
 
-def _auto_map(model: Path, file: str) -> dict[str, Any]:
+def _read_auto_map(model: Path, file: str) -> dict[str, Any]:
     path = model / file
-    found = (json.loads(path.read_text("utf8")).get("auto_map") or {}) if path.is_file() else {}
-    return found if isinstance(found, dict) else {"": found}
+    auto_map = (json.loads(path.read_text("utf8")).get("auto_map") or {}) if path.is_file() else {}
+    return auto_map if isinstance(auto_map, dict) else {"": auto_map}

@@ -1,4 +1,4 @@
-"""What a run would do now: for each stage its artifact, or the reasons for which it would be made."""
+"""The plan of a run: for each stage its artifact, or the reasons why it would run."""
 
 from __future__ import annotations
 
@@ -6,40 +6,45 @@ from dataclasses import dataclass
 
 from hone.config.sections import RunConfig
 from hone.environment import Home
-from hone.pipeline.run import recipe
+from hone.pipeline.run import build_recipe
 from hone.pipeline.stage import Job
-from hone.pipeline.stages import STAGES, stages_of
+from hone.pipeline.stages import STAGES, list_stages
 from hone.store.artifact import Artifact
-from hone.store.recipe import nearest, reasons
+from hone.store.recipe import find_nearest, list_reasons
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What a stage would do now: a hit with its artifact, or a miss with the reasons for it."""
+class StagePlan:
+    """What a stage would do now: a hit with its artifact, or a miss with its reasons."""
 
     stage: str
     artifact: Artifact | None
     reasons: tuple[str, ...] = ()
 
 
-def plan(config: RunConfig, home: Home) -> list[Outlook]:
-    """What each stage would do now. One that waits for another runs unless that comes out with the same rows."""
-    found: dict[str, Artifact] = {}
-    outlooks: list[Outlook] = []
-    for name in stages_of(config):
+def plan_run(config: RunConfig, home: Home) -> list[StagePlan]:
+    """What each stage would do now, in order.
+
+    A stage whose inputs are not made yet is pending: it runs unless the inputs turn out to be the same as before.
+    """
+    artifacts: dict[str, Artifact] = {}
+    stage_plans: list[StagePlan] = []
+    for name in list_stages(config):
         stage = STAGES[name]
-        needed = [*stage.inputs, *(["base"] if stage.needs_base and config.model.scratch else [])]
-        missing = [upstream for upstream in needed if upstream not in found]
+        required = [*stage.inputs, *(["base"] if stage.needs_base and config.model.scratch else [])]
+        missing = [upstream for upstream in required if upstream not in artifacts]
         if missing:
-            outlooks.append(Outlook(name, None, (f"waits for {' and '.join(missing)}",)))
+            stage_plans.append(StagePlan(name, None, (f"waits for {' and '.join(missing)}",)))
             continue
-        made_of = recipe(name, Job(config, found, home))
-        artifact = home.store.find(name, made_of.key)
-        stale = stage.stale(artifact) if artifact else ""
-        if artifact and not stale:
-            found[name] = artifact
-            outlooks.append(Outlook(name, artifact))
+        recipe = build_recipe(name, Job(config, artifacts, home))
+        artifact = home.store.find(name, recipe.key)
+        stale_reason = stage.stale_reason(artifact) if artifact else ""
+        if artifact and not stale_reason:
+            artifacts[name] = artifact
+            stage_plans.append(StagePlan(name, artifact))
         else:
-            before = nearest(made_of, home.store.manifests(name), config.name)
-            outlooks.append(Outlook(name, None, (stale,) if stale else tuple(reasons(made_of, before))))
-    return outlooks
+            previous = find_nearest(recipe, home.store.list_manifests(name), config.name)
+            stage_plans.append(
+                StagePlan(name, None, (stale_reason,) if stale_reason else tuple(list_reasons(recipe, previous)))
+            )
+    return stage_plans

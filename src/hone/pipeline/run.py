@@ -1,4 +1,4 @@
-"""The line: each stage's artifact, found in the store or made."""
+"""Runs stages: finds each stage's artifact in the store or makes it."""
 
 from __future__ import annotations
 
@@ -11,68 +11,69 @@ from hone.config.sections import RunConfig
 from hone.environment import Home
 from hone.errors import HoneError
 from hone.pipeline.stage import Job
-from hone.pipeline.stages import STAGES, stages_of
+from hone.pipeline.stages import STAGES, list_stages
 from hone.progress import Progress, tell
 from hone.store.artifact import Artifact, Product
-from hone.store.recipe import Recipe, code_digests, nearest, reasons, versions
+from hone.store.recipe import Recipe, code_digests, find_nearest, installed_versions, list_reasons
 
 
-def recipe(stage: str, job: Job) -> Recipe:
-    """All that decides what `stage` will give for `job`, whose inputs are there."""
+def build_recipe(stage: str, job: Job) -> Recipe:
+    """The recipe of `stage` for `job`, whose inputs have been made."""
     definition, config = STAGES[stage], job.config
     return Recipe(
         stage,
         definition.config(config),
-        {name: job.inputs[name].digest for name in definition.inputs} | definition.outside(job),
+        {name: job.inputs[name].digest for name in definition.inputs} | definition.external_digests(job),
         code_digests(definition.code(config), definition.files),
-        versions(definition.libraries(config)),
+        installed_versions(definition.libraries(config)),
     )
 
 
-def run(stage: str, job: Job) -> Artifact:
-    """The artifact of `stage`: from the store if it is there, else made now. Listeners are informed of its progress."""
-    artifact, _ = obtain(stage, job)
+def run_stage(stage: str, job: Job) -> Artifact:
+    """The artifact of `stage`, from the store or made now. Progress is reported to the listener (`hone.progress`)."""
+    artifact, _ = obtain_artifact(stage, job)
     return artifact
 
 
-def obtain(stage: str, job: Job) -> tuple[Artifact, bool]:
-    """The artifact of `stage` as `run` returns it, and whether it was there."""
-    definition, made_of = STAGES[stage], recipe(stage, job)
+def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
+    """The artifact of `stage` as `run_stage` returns it, and whether it was in the store."""
+    definition, recipe = STAGES[stage], build_recipe(stage, job)
 
     def make(out: Path) -> Product:
         def on_progress(progress: Progress) -> None:
             tell(stage, "progress", progress)
             job.on_progress(progress)
 
-        known = store.find(stage, made_of.key)
-        why = reasons(made_of, nearest(made_of, store.manifests(stage), job.config.name))
-        tell(stage, "started", [definition.stale(known)] if known else why)
-        return definition.make(replace(job, out=out, key=made_of.key, on_progress=on_progress))
+        stale_artifact = store.find(stage, recipe.key)
+        reasons = list_reasons(recipe, find_nearest(recipe, store.list_manifests(stage), job.config.name))
+        tell(stage, "started", [definition.stale_reason(stale_artifact)] if stale_artifact else reasons)
+        return definition.make(replace(job, out=out, key=recipe.key, on_progress=on_progress))
 
     store = job.home.store
     artifact, hit = store.obtain(
-        made_of,
+        recipe,
         make,
         name=job.config.name,
         config=dump(job.config),
         resumable=definition.resumable,
-        still_true=lambda found: not definition.stale(found),
+        is_current=lambda artifact: not definition.stale_reason(artifact),
         on_wait=lambda: tell(stage, "waiting"),
     )
     tell(stage, "hit" if hit else "done", artifact)
     return artifact, hit
 
 
-def run_ahead(config: RunConfig, home: Home, may_go_on: Callable[[], bool]) -> None:
-    """Make the artifacts of the first stages, those that tell no server, for as long as `may_go_on` says so.
+def run_ahead(config: RunConfig, home: Home, may_continue: Callable[[], bool]) -> None:
+    """Make the artifacts of the stages before `train`, which need no server, while `may_continue()` is true.
 
-    Whoever runs these stages next finds the artifacts there; or meets the fault again, which ends this early.
+    The run that follows finds these artifacts in the store. An error ends this function silently: the run meets it
+    again and reports it.
     """
-    found: dict[str, Artifact] = {}
-    for name in stages_of(config):
-        if name == "train" or not may_go_on():
+    artifacts: dict[str, Artifact] = {}
+    for name in list_stages(config):
+        if name == "train" or not may_continue():
             return
         try:
-            found[name] = run(name, Job(config, found, home))
+            artifacts[name] = run_stage(name, Job(config, artifacts, home))
         except HoneError:
             return

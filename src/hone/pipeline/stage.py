@@ -1,7 +1,6 @@
-"""What a stage is: what decides its output, and how it is done; and one job of it.
+"""Stage, the definition of a stage: what decides its output and how to make it; and Job, one execution of it.
 
-A stage's file in `stages/` is the one place where its section of the configuration is taken apart: the functions
-that it calls take values.
+Only a stage's file in `stages/` reads its section of the configuration: the functions that it calls take values.
 """
 
 from __future__ import annotations
@@ -15,22 +14,22 @@ from typing import Any
 from hone.config.parts import Part
 from hone.config.sections import RunConfig
 from hone.environment import Home
-from hone.models.locate import BaseModel, locate
+from hone.models.locate import BaseModel, locate_base_model
 from hone.objectives import OBJECTIVES
 from hone.parts.options import learning
 from hone.pretraining import scratch
 from hone.progress import OnProgress, ignore
 from hone.store.artifact import Artifact, Product
-from hone.tracking.reader import SCHEME, find
+from hone.tracking.reader import SCHEME, get_version
 
 Slot = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One stage of one run: its configuration, the artifacts it uses by stage name, where it may write, its key.
+    """One stage of one run: configuration, input artifacts by stage name, output directory and key.
 
-    `slot` is entered while a training uses its device: who hands it in decides how many may at once.
+    `slot` is entered while a training uses its device; the caller limits with it how many train at once.
     """
 
     config: RunConfig
@@ -43,16 +42,16 @@ class Job:
     slot: Slot = nullcontext
 
     def path(self, stage: str) -> Path:
-        """The directory of the artifact of an earlier stage."""
+        """The directory of an earlier stage's artifact."""
         return self.inputs[stage].path
 
     def base(self) -> BaseModel:
-        """The base model, on this machine."""
+        """The base model on this machine, downloaded if necessary."""
         model = self.config.model
         if model.scratch:
             path = self.path("base") / scratch.FOLDER
             return BaseModel(f"{model.scratch.architecture} from scratch", path, "", model.licence or "unknown")
-        return locate(
+        return locate_base_model(
             model.base,
             model.revision,
             model.licence,
@@ -67,17 +66,17 @@ class Job:
 class Stage:
     """What decides a stage's output, and the function that makes it.
 
-    make        writes the output of a job into its directory `out`
-    config      the part of the configuration that decides the output
-    code        the modules that decide it; what they import is followed
-    libraries   the third-party distributions whose versions decide it
-    inputs      the stages whose artifacts it uses
-    needs_base  whether it also uses the base model, which is an artifact where the configuration makes it
-    applies     whether a run of the configuration has this stage
-    files       further files of the package that decide it (templates), relative to it
-    outside     digests, by name, of what lies outside the store and decides it
-    stale       why an artifact no longer says the truth about what lies outside the store; '' where it does
-    resumable   whether an interrupted job's directory is handed to the next one
+    make              writes the output of a job into its directory `out`
+    config            the part of the configuration that decides the output
+    code              the modules that decide the output; their imports are followed
+    libraries         the third-party distributions whose versions decide the output
+    inputs            the stages whose artifacts it uses
+    needs_base        whether it also uses the base model, an artifact if the configuration makes it from scratch
+    applies           whether a run with this configuration has the stage
+    files             further files of the package that decide the output (templates), relative to the package
+    external_digests  digests, by name, of inputs outside the store
+    stale_reason      why an artifact no longer matches what is outside the store; '' if it does
+    resumable         whether the work directory of an interrupted job is passed to the next one
     """
 
     make: Callable[[Job], Product]
@@ -88,41 +87,41 @@ class Stage:
     needs_base: bool = False
     applies: Callable[[RunConfig], bool] = lambda _: True
     files: tuple[str, ...] = ()
-    outside: Callable[[Job], dict[str, str]] = lambda _: {}
-    stale: Callable[[Artifact], str] = lambda _: ""
+    external_digests: Callable[[Job], dict[str, str]] = lambda _: {}
+    stale_reason: Callable[[Artifact], str] = lambda _: ""
     resumable: bool = False
 
 
 def pin_base(config: RunConfig, home: Home) -> RunConfig:
-    """The configuration with a model version's number in place of its alias, which may move while the line runs."""
+    """The configuration with the base model's alias replaced by its version number: aliases may move during a run."""
     base = config.model.base
     if not base.startswith(SCHEME):
         return config
-    model = config.model.model_copy(update={"base": find(home.tracking_uri, base).uri})
+    model = config.model.model_copy(update={"base": get_version(home.tracking_uri, base).uri})
     return config.model_copy(update={"model": model})
 
 
 def build_part(table: Mapping[str, Any], part: Part) -> Any:
-    """The source, step, objective or method that the configuration describes."""
+    """Build the source, step, objective or method that the configuration describes."""
     return table[part.kind](**part.options())
 
 
-def module_of(table: Mapping[str, Any], part: Part) -> str:
-    """The module that the part's class is defined in."""
+def get_module(table: Mapping[str, Any], part: Part) -> str:
+    """The name of the module that defines the part's class."""
     return str(table[part.kind].__module__)
 
 
-def libraries_of(table: Mapping[str, Any], part: Part) -> list[str]:
-    """The distributions that the part says its output depends on."""
+def list_libraries(table: Mapping[str, Any], part: Part) -> list[str]:
+    """The distributions that the part declares its output to depend on."""
     return list(getattr(table[part.kind], "libraries", ()))
 
 
-def data_options(config: RunConfig) -> dict[str, Any]:
-    """The objective's options that decide the rows: without those that only say how rows are learned from."""
+def list_data_options(config: RunConfig) -> dict[str, Any]:
+    """The objective's options that decide the rows, without the options that affect training alone."""
     options = config.objective.model_dump()
     return {name: value for name, value in options.items() if name not in learning(OBJECTIVES[config.objective.kind])}
 
 
-def base_digest(job: Job) -> dict[str, str]:
-    """The digest of the base model's files."""
-    return {"base model": job.base().digest(job.home.store.memo.digest)}
+def compute_base_digest(job: Job) -> dict[str, str]:
+    """The digest of the base model's files, by the name it has in reasons for a miss."""
+    return {"base model": job.base().compute_digest(job.home.store.memo.digest)}

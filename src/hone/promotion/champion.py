@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import ChampionMoved
 from hone.promotion.journal import Action, Claim, Journal, Record, moved_since
-from hone.tracking.aliases import CHAMPION, PREVIOUS, aliases_of
+from hone.tracking.aliases import CHAMPION, PREVIOUS, list_aliases
 
 if TYPE_CHECKING:
     pass
@@ -43,7 +43,7 @@ def standing(journal: Journal) -> Standing:
         with journal.claim() as claim:
             settle(journal, claim)
         records = journal.records()
-    aliases = aliases_of(journal.client, journal.model)
+    aliases = list_aliases(journal.client, journal.model)
     position = records[-1].entry.number if records else 0
     return Standing(aliases.get(CHAMPION, ""), aliases.get(PREVIOUS, ""), position)
 
@@ -69,7 +69,7 @@ def move(
     with journal.claim() as claim:
         settle(journal, claim)
         moved_since(journal.records(), start.position)
-        now = aliases_of(journal.client, journal.model).get(CHAMPION, "")
+        now = list_aliases(journal.client, journal.model).get(CHAMPION, "")
         if now != start.champion:
             raise ChampionMoved(
                 f"the champion is version {now or 'none'} now, and was {start.champion or 'none'} when this began:"
@@ -124,7 +124,7 @@ def note(
             to_version=to_version,
             why=why,
             figures=figures,
-            previous=aliases_of(journal.client, journal.model).get(PREVIOUS, ""),
+            previous=list_aliases(journal.client, journal.model).get(PREVIOUS, ""),
         )
         if by_hand:
             journal.publish(record)
@@ -148,7 +148,7 @@ def settle(journal: Journal, claim: Claim) -> list[Record]:
 
 def _redo(journal: Journal, record: Record, claim: Claim, between: Callable[[str], object] = lambda _: None) -> None:
     """Steps 2 to 4, those that are done not again."""
-    entry, aliases = record.entry, aliases_of(journal.client, journal.model)
+    entry, aliases = record.entry, list_aliases(journal.client, journal.model)
     if aliases.get(CHAMPION, "") == entry.from_version:
         claim.hold()
         _point(journal, CHAMPION, entry.to_version)

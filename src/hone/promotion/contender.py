@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from hone.errors import ModelError
 from hone.evaluation.judging import baselines, predict
 from hone.models import own_code
-from hone.models.locate import locate
+from hone.models.locate import locate_base_model
 from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective, Raw, Targets
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
-from hone.registry.integrity import check
+from hone.registry.integrity import check_files
 from hone.store.digests import file_digest
-from hone.tracking.reader import Version, directory
+from hone.tracking.reader import Version, model_directory
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,8 +77,8 @@ def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
     Raises ModelError where it was not registered by Hone, its files are not those that were registered, or it learned
     an objective that is not installed.
     """
-    check(tracking_uri, version, reuse=True)
-    place = directory(tracking_uri, version, downloads)
+    check_files(tracking_uri, version, reuse=True)
+    place = model_directory(tracking_uri, version, downloads)
     about = place / "objective.json"
     if not about.is_file():
         raise ModelError(
@@ -86,7 +86,7 @@ def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
         )
     told = json.loads(about.read_text("utf8"))
     objective = _objective(told, version)
-    own_code.allow(told.get("code", ""))  # it was trusted when the version was registered, and is the same
+    own_code.allow_code(told.get("code", ""))  # it was trusted when the version was registered, and is the same
     tokenizer = load_tokenizer(place)
     reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
     adapter = (place / "adapter_config.json").is_file()
@@ -174,4 +174,4 @@ def _base(place: Path, tracking_uri: str, downloads: Path) -> Path:
 
 def _located(record: dict[str, Any], tracking_uri: str, downloads: Path) -> Path:
     revision = "" if record["id"].startswith(("package:", "models:/")) else record["revision"]
-    return locate(record["id"], revision, tracking_uri=tracking_uri, downloads=downloads).path
+    return locate_base_model(record["id"], revision, tracking_uri=tracking_uri, downloads=downloads).path

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hone.errors import ChampionMoved, ServiceError
 from hone.store.digests import digest_of
-from hone.tracking.client import every, experiment_id
+from hone.tracking.client import get_or_create_experiment, list_all
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -123,7 +123,7 @@ class Journal:
         found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
             return []
-        runs = every(partial(self.client.search_runs, [found.experiment_id], max_results=1000))
+        runs = list_all(partial(self.client.search_runs, [found.experiment_id], max_results=1000))
         return sorted((_record(run) for run in runs if ENTRY in run.data.tags), key=lambda kept: kept.entry.number)
 
     @contextmanager
@@ -171,7 +171,7 @@ class Journal:
         )
         claim.hold()
         run = self.client.create_run(
-            experiment_id(self.client, self.experiment, self.artifact_root),
+            get_or_create_experiment(self.client, self.experiment, self.artifact_root),
             run_name=f"{entry.number:06} {action} {from_version or '–'} to {to_version or '–'}",
             tags={
                 ENTRY: json.dumps(asdict(entry), ensure_ascii=False),

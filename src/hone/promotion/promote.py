@@ -16,10 +16,10 @@ from hone.promotion.champion import Standing, move, note, standing
 from hone.promotion.decision import TAG, Decision, Judged, log_page, tell_mlflow
 from hone.promotion.journal import Journal, Record
 from hone.registry import integrity
-from hone.tracking.aliases import CANDIDATE, CHAMPION, aliases_of
-from hone.tracking.client import answering, connect
-from hone.tracking.links import config_of, fetch
-from hone.tracking.reader import SCHEME, Version, find
+from hone.tracking.aliases import CANDIDATE, CHAMPION, list_aliases
+from hone.tracking.client import connect, translate_errors
+from hone.tracking.links import fetch_run_file, load_version_config
+from hone.tracking.reader import SCHEME, Version, get_version
 
 if TYPE_CHECKING:
     from hone.config.sections import Promotion
@@ -41,7 +41,7 @@ def open_journal(tracking_uri: str, model: str, artifact_root: str = "") -> Jour
     from mlflow.exceptions import MlflowException
 
     client = connect(tracking_uri)
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         try:
             client.get_registered_model(model)
         except MlflowException as fault:
@@ -76,16 +76,16 @@ def decide(
 
     client, uri = journal.client, journal.client.tracking_uri
     start = start or standing(journal)
-    candidate = find(uri, f"{SCHEME}{journal.model}/{version or _candidate(journal)}")
+    candidate = get_version(uri, f"{SCHEME}{journal.model}/{version or _candidate(journal)}")
     if candidate.version == start.champion:
         raise PromotionError(f"version {candidate.version} is the champion", where=journal.model, fix="Name another.")
     settings, slices = settings_of(uri, candidate)
     changed = {name: value for name, value in (("policy", policy), ("golden", golden)) if value}
     settings = settings.model_copy(update=changed)
-    integrity.check(uri, candidate)
+    integrity.check_files(uri, candidate)
     contenders = {CANDIDATE: load(uri, candidate, downloads)}
     if start.champion:
-        against = find(uri, f"{SCHEME}{journal.model}/{start.champion}")
+        against = get_version(uri, f"{SCHEME}{journal.model}/{start.champion}")
         contenders[CHAMPION] = load(uri, against, downloads)
     sets, gates = _judge(uri, contenders, settings, slices)
     return Decision(
@@ -115,7 +115,7 @@ def settings_of(tracking_uri: str, version: Version) -> tuple[Promotion, Sequenc
     from hone.errors import ConfigError
 
     try:
-        tree = config_of(tracking_uri, version)
+        tree = load_version_config(tracking_uri, version)
     except ModelError:
         tree = {}
     try:
@@ -127,7 +127,7 @@ def settings_of(tracking_uri: str, version: Version) -> tuple[Promotion, Sequenc
 
 def record(journal: Journal, decision: Decision) -> str:
     """Log the decision's page to the version's run and tag the version; the page's path among the run's artifacts."""
-    with answering(journal.client.tracking_uri):
+    with translate_errors(journal.client.tracking_uri):
         tell_mlflow(journal.client, decision, "passed" if decision.passed else "refused")
         return log_page(journal.client, decision)
 
@@ -223,8 +223,8 @@ def ready(journal: Journal, version: str, downloads: Path, server: smoke.Server)
     from hone.promotion.contender import load
 
     uri = journal.client.tracking_uri
-    found = find(uri, f"{SCHEME}{journal.model}/{version}")
-    integrity.check(uri, found)
+    found = get_version(uri, f"{SCHEME}{journal.model}/{version}")
+    integrity.check_files(uri, found)
     contender = load(uri, found, downloads)
     server.check(found.uri, contender.answer)
     return contender
@@ -281,7 +281,7 @@ def _note(journal: Journal, decision: Decision, action: Any, who: str, why: str)
 
 
 def _candidate(journal: Journal) -> str:
-    found = aliases_of(journal.client, journal.model).get(CANDIDATE)
+    found = list_aliases(journal.client, journal.model).get(CANDIDATE)
     if found is None:
         raise ModelError(f"has no alias {CANDIDATE}", where=journal.model, fix="Name a version: --version V.")
     return found
@@ -355,6 +355,6 @@ def _baselines(tracking_uri: str, version: Version) -> dict[str, Any]:
     """The metrics.json of the version's run; raises ModelError where it has none."""
     with tempfile.TemporaryDirectory() as scratch:
         found: dict[str, Any] = json.loads(
-            fetch(tracking_uri, version, "metrics.json", Path(scratch)).read_text("utf8")
+            fetch_run_file(tracking_uri, version, "metrics.json", Path(scratch)).read_text("utf8")
         )
     return found

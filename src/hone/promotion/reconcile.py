@@ -15,9 +15,9 @@ from hone.promotion.decision import Decision
 from hone.promotion.journal import Journal, Record
 from hone.promotion.promote import confirm, decide, put_back, ready, record, settings_of
 from hone.registry import integrity
-from hone.tracking.aliases import CHAMPION, aliases_of
-from hone.tracking.client import answering, connect, every
-from hone.tracking.reader import SCHEME, find
+from hone.tracking.aliases import CHAMPION, list_aliases
+from hone.tracking.client import connect, list_all, translate_errors
+from hone.tracking.reader import SCHEME, get_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,10 +30,10 @@ UNCONFIRMED = 900.0  # seconds after which a move whose serving test nobody ende
 def models_with_champion(tracking_uri: str) -> list[str]:
     """The names of Hone's registered models that have a champion, or whose journal says so."""
     client = connect(tracking_uri)
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         return [
             one.name
-            for one in every(client.search_registered_models)
+            for one in list_all(client.search_registered_models)
             if Journal(client, one.name).records()
             or (CHAMPION in one.aliases and _registered_by_hone(client, one.name))
         ]
@@ -42,9 +42,9 @@ def models_with_champion(tracking_uri: str) -> list[str]:
 def moved_by_hand(tracking_uri: str, model: str) -> bool:
     """Whether the champion of a model of Hone's is another than the journal says: what `reconcile` would notice."""
     client = connect(tracking_uri)
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         records = Journal(client, model).records()
-        now = aliases_of(client, model).get(CHAMPION, "")
+        now = list_aliases(client, model).get(CHAMPION, "")
         return now != _journalled(records) and (bool(records) or _registered_by_hone(client, model))
 
 
@@ -59,7 +59,7 @@ def reconcile(journal: Journal, *, downloads: Path, enforce: bool = False) -> li
     start = standing(journal)
     _confirm_the_last(journal, downloads)
     known = _journalled(journal.records())
-    now = aliases_of(journal.client, journal.model).get(CHAMPION, "")
+    now = list_aliases(journal.client, journal.model).get(CHAMPION, "")
     if now != known:
         # Should it have been no hand, but a promotion that went on meanwhile, that has an entry of its own.
         with suppress(ChampionMoved):
@@ -84,7 +84,7 @@ def _confirm_the_last(journal: Journal, downloads: Path) -> None:
     if not moves or moves[-1].state != "moved" or moves[-1].seconds < UNCONFIRMED:
         return
     last = moves[-1]
-    if aliases_of(journal.client, journal.model).get(CHAMPION, "") != last.entry.to_version:
+    if list_aliases(journal.client, journal.model).get(CHAMPION, "") != last.entry.to_version:
         return
     with smoke.server(_uri(journal)) as server:
         try:
@@ -113,7 +113,9 @@ def _by_hand(journal: Journal, start: Standing, now: str, downloads: Path, enfor
         return
     if (
         enforce
-        or settings_of(_uri(journal), find(_uri(journal), f"{SCHEME}{journal.model}/{start.champion}"))[0].enforce
+        or settings_of(_uri(journal), get_version(_uri(journal), f"{SCHEME}{journal.model}/{start.champion}"))[
+            0
+        ].enforce
     ):
         put_back(
             journal,
@@ -140,7 +142,7 @@ def _exists(journal: Journal, version: str) -> bool:
     if not version:
         return False
     try:
-        find(_uri(journal), f"{SCHEME}{journal.model}/{version}")
+        get_version(_uri(journal), f"{SCHEME}{journal.model}/{version}")
     except ModelError:
         return False
     return True

@@ -12,7 +12,7 @@ from hone.curation.dedup.near import near_pairs
 from hone.errors import ConfigError
 from hone.objectives.base import Objective
 from hone.store.digests import file_digest
-from hone.tracking.links import fetch
+from hone.tracking.links import fetch_run_file
 from hone.tracking.reader import Version
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def split_of(tracking_uri: str, version: Version, split: str) -> tuple[pa.Table,
     import pyarrow.parquet as pq
 
     with tempfile.TemporaryDirectory() as scratch:
-        file = fetch(tracking_uri, version, f"splits/{split}.parquet", Path(scratch))
+        file = fetch_run_file(tracking_uri, version, f"splits/{split}.parquet", Path(scratch))
         return pq.read_table(file, memory_map=False), file_digest(file)
 
 

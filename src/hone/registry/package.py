@@ -32,7 +32,7 @@ from hone.parts.plugins import kind_of
 from hone.registry.served import sums
 from hone.store.artifact import Artifact
 from hone.store.digests import digest_of, file_digest
-from hone.store.recipe import sources
+from hone.store.recipe import read_sources
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -68,7 +68,7 @@ class Form:
         objective = type(self.objective)
         modules = [objective.__module__, *USED_BY_SERVED, *(["hone.methods.adapters"] if self.adapter else [])]
         entry = f"from {objective.__module__} import {objective.__name__} as Objective\n"
-        return {ENTRY: entry, **sources(modules)}
+        return {ENTRY: entry, **read_sources(modules)}
 
     @property
     def package(self) -> str:
@@ -77,7 +77,7 @@ class Form:
 
     def about(self) -> dict[str, Any]:
         """What decides an answer besides the weights: objective.json."""
-        code = own_code.digest(self.train.path / "model")
+        code = own_code.compute_digest(self.train.path / "model")
         return {
             "package": self.package,
             "kind": kind_of(OBJECTIVES, self.objective),
@@ -132,7 +132,7 @@ def package(
     linked = _gather(home, form, base, card)
     refuse_pickles(place)
     _point_to(described, home, place)
-    return sums.write(place, {str((home / name).relative_to(place)): digest for name, digest in linked.items()})
+    return sums.write_sums(place, {str((home / name).relative_to(place)): digest for name, digest in linked.items()})
 
 
 @contextmanager

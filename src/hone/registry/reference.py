@@ -1,11 +1,10 @@
-"""What a version remembers of the rows it was made from: written when it is registered, read by checks and retraining.
+"""Reference data of a version's rows: written at registration, read by drift checks and retraining.
 
     statistics.json           counts, lengths, languages, words, missing values, labels: for people, and for `missing`
-    drift/reference.parquet   a fixed random sample of the rows as they were ingested, and one of the held-out rows
-    drift/row_hashes.npy      a hash of each row that was ingested, sorted: which rows of a source are new
+    drift/reference.parquet   a fixed random sample of the ingested rows, and one of the held-out rows
+    drift/row_hashes.npy      sorted hashes of all ingested rows: they show which rows of a source are new
 
-Recent inputs come as they are: nobody has cleaned them, or dropped those that repeat. So the samples hold rows as
-ingested, before curation.
+The samples hold rows as ingested, before curation, because recent inputs are not cleaned or deduplicated either.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.objectives.base import Objective
-from hone.registry.row_text import languages, text_of, words_of
+from hone.registry.row_text import detect_languages, input_text, split_words
 from hone.store.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -30,20 +29,20 @@ if TYPE_CHECKING:
 
 STATISTICS, FOLDER = "statistics.json", "drift"
 REFERENCE, HASHES = "reference.parquet", "row_hashes.npy"
-ROWS, SEED = 1000, 17  # of each sample
-CLIP = 2000  # characters of a text that are kept to be compared
+ROWS, SEED = 1000, 17  # size of each sample
+MAX_TEXT_CHARACTERS = 2000  # longer texts are cut: the comparison needs no more, and the file stays small
 INGESTED, HELD_OUT = "ingested", "held out"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_INPUT = "input."  # before an input's name, for it may be called text
-COMMON = 50  # words and labels that statistics.json names
+_INPUT = "input."  # column prefix: an input may be called `text`, which is a column of the sample itself
+MAX_LISTED = 50  # number of words and labels listed in statistics.json
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows as the tests see them, one entry each.
+    """Rows in the form that the drift tests use, one entry per row.
 
-    `lengths` are in characters; `missing` holds for each input (rows that lack it, rows) of all there were;
-    `predictions` what the model says of the rows, by the name of its output: names, or numbers.
+    `lengths` are in characters. `missing` maps each input to (rows without it, all rows), counted before sampling.
+    `predictions` maps the name of an output to the model's value for each row: a name or a number.
     """
 
     texts: Sequence[str]
@@ -53,29 +52,29 @@ class Sample:
     embeddings: np.ndarray | None = None
     predictions: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
-    def take(self, at: Sequence[int]) -> Sample:
-        """The rows at these positions; what was missing is that of all rows still."""
+    def take(self, positions: Sequence[int]) -> Sample:
+        """The rows at these positions; `missing` still counts all rows."""
         return Sample(
-            [self.texts[i] for i in at],
-            [self.lengths[i] for i in at],
-            [self.languages[i] for i in at],
+            [self.texts[i] for i in positions],
+            [self.lengths[i] for i in positions],
+            [self.languages[i] for i in positions],
             self.missing,
-            None if self.embeddings is None else self.embeddings[list(at)],
-            {name: [values[i] for i in at] for name, values in self.predictions.items()},
+            None if self.embeddings is None else self.embeddings[list(positions)],
+            {name: [values[i] for i in positions] for name, values in self.predictions.items()},
         )
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What was written: files by the folder they are logged in, and the rows' digest and count, tags of the version."""
+class ReferenceFiles:
+    """The written files with the folder each is logged in, and the version's tags: digest and number of rows."""
 
     files: Mapping[Path, str]
     tags: Mapping[str, str]
 
 
 @dataclass
-class _Pass:
-    """What one pass over the ingested rows gathers."""
+class _IngestedScan:
+    """Result of one pass over the ingested rows: `blank` counts empty values by input."""
 
     hashes: list[int] = field(default_factory=list)
     blank: Counter[str] = field(default_factory=Counter)
@@ -83,24 +82,24 @@ class _Pass:
     held_out: list[pa.Table] = field(default_factory=list)
 
 
-def write(out: Path, artifacts: Mapping[str, Artifact], objective: Objective) -> Memory:
-    """Write the three files of a version made from these artifacts (ingest, validate) into `out`."""
-    found = _gather(artifacts, objective)
-    hashes = np.sort(np.array(found.hashes, np.uint64))
-    samples = {INGESTED: _asked(found.drawn, objective), HELD_OUT: _asked(found.held_out, objective)}
-    table = _table(samples, objective)
-    statistics = _statistics(artifacts, table, objective, found.blank)
+def write_reference(out: Path, artifacts: Mapping[str, Artifact], objective: Objective) -> ReferenceFiles:
+    """Write the three reference files for a version made from these artifacts (ingest, validate) into `out`."""
+    scan = _scan_ingested(artifacts, objective)
+    hashes = np.sort(np.array(scan.hashes, np.uint64))
+    samples = {INGESTED: _asked(scan.drawn, objective), HELD_OUT: _asked(scan.held_out, objective)}
+    table = _build_table(samples, objective)
+    statistics = _compute_statistics(artifacts, table, objective, scan.blank)
     (out / STATISTICS).write_text(json.dumps(statistics, ensure_ascii=False, indent=1), "utf8")
     np.save(out / HASHES, hashes, allow_pickle=False)
     import pyarrow.parquet as pq
 
     pq.write_table(table, out / REFERENCE, compression="zstd")
     tags = {"hone.rows_digest": rows_digest(hashes), "hone.rows_count": str(len(hashes))}
-    return Memory({out / STATISTICS: "", out / REFERENCE: FOLDER, out / HASHES: FOLDER}, tags)
+    return ReferenceFiles({out / STATISTICS: "", out / REFERENCE: FOLDER, out / HASHES: FOLDER}, tags)
 
 
 def row_hashes(rows: pa.Table, columns: Sequence[str]) -> list[int]:
-    """64 bits of BLAKE2b over each row's values in `columns`; of a million rows two are taken for one once in 4e7."""
+    """64 bits of BLAKE2b over each row's values in `columns`: in a million rows, a collision has probability 3e-8."""
     values = zip(*(rows[name].to_pylist() for name in columns), strict=True)
     return [
         int.from_bytes(hashlib.blake2b(json.dumps(row, ensure_ascii=False).encode(), digest_size=8).digest(), "little")
@@ -109,82 +108,86 @@ def row_hashes(rows: pa.Table, columns: Sequence[str]) -> list[int]:
 
 
 def rows_digest(hashes: np.ndarray) -> str:
-    """SHA-256 over the sorted hashes: of the rows' content, whatever their order and the files they came in."""
+    """SHA-256 over the sorted hashes: depends on the rows' content alone, not on their order or files."""
     return hashlib.sha256(np.sort(hashes).astype("<u8").tobytes()).hexdigest()
 
 
-def read(folder: Path) -> tuple[Sample, Sample, list[dict[str, str | None]]]:
-    """The sample of ingested rows and that of held-out ones, and what a model would be asked with for the latter."""
+def read_reference(folder: Path) -> tuple[Sample, Sample, list[dict[str, str | None]]]:
+    """The sample of ingested rows, the sample of held-out rows, and the model inputs of the held-out rows."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     table = pq.read_table(folder / REFERENCE)
     counts = json.loads((folder / STATISTICS).read_text("utf8"))["missing"]
-    missing = {name: (int(of["rows"]), int(of["of"])) for name, of in counts.items()}
-    parts = {role: table.filter(pc.equal(table["role"], role)) for role in (INGESTED, HELD_OUT)}
-    ingested, held_out = (_sample(part, missing) for part in parts.values())
+    missing = {name: (int(count["rows"]), int(count["of"])) for name, count in counts.items()}
+    rows_by_role = {role: table.filter(pc.equal(table["role"], role)) for role in (INGESTED, HELD_OUT)}
+    ingested, held_out = (_sample(rows, missing) for rows in rows_by_role.values())
     inputs = {name: name.removeprefix(_INPUT) for name in table.column_names if name.startswith(_INPUT)}
-    asked = parts[HELD_OUT].select(list(inputs)).rename_columns(list(inputs.values()))
-    return ingested, held_out, asked.to_pylist()
+    questions = rows_by_role[HELD_OUT].select(list(inputs)).rename_columns(list(inputs.values()))
+    return ingested, held_out, questions.to_pylist()
 
 
-def _sample(part: pa.Table, missing: Mapping[str, tuple[int, int]]) -> Sample:
-    return Sample(part["text"].to_pylist(), part["length"].to_pylist(), part["language"].to_pylist(), missing)
+def _sample(rows: pa.Table, missing: Mapping[str, tuple[int, int]]) -> Sample:
+    return Sample(rows["text"].to_pylist(), rows["length"].to_pylist(), rows["language"].to_pylist(), missing)
 
 
-def _gather(artifacts: Mapping[str, Artifact], objective: Objective) -> _Pass:
-    """One pass over the ingested rows, some thousands at once."""
+def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _IngestedScan:
+    """Scan the ingested rows once, in batches: tables of millions of rows do not fit into memory."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(artifacts["ingest"].path / "rows.parquet")
-    total, draw = file.metadata.num_rows, np.random.default_rng(SEED)
-    drawn = np.sort(draw.permutation(total)[:ROWS])
-    names = pq.read_table(artifacts["validate"].path / "test.parquet", columns=["id"])["id"].to_pylist()
-    kept = pa.array([names[at] for at in np.sort(draw.permutation(len(names))[:ROWS])], pa.string())
-    found, start = _Pass(), 0
+    total, generator = file.metadata.num_rows, np.random.default_rng(SEED)
+    sampled_positions = np.sort(generator.permutation(total)[:ROWS])
+    held_out_ids = pq.read_table(artifacts["validate"].path / "test.parquet", columns=["id"])["id"].to_pylist()
+    sampled_ids = pa.array(
+        [held_out_ids[position] for position in np.sort(generator.permutation(len(held_out_ids))[:ROWS])], pa.string()
+    )
+    scan, start = _IngestedScan(), 0
     for batch in file.iter_batches(columns=["id", *objective.columns]):
         rows = pa.Table.from_batches([batch])
-        found.hashes += row_hashes(rows, objective.columns)
+        scan.hashes += row_hashes(rows, objective.columns)
         for name in set(objective.inputs) & set(objective.columns):
             blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(rows[name])), 0)
-            found.blank[name] += pc.sum(blank).as_py() or 0
-        here = drawn[(drawn >= start) & (drawn < start + len(rows))] - start
-        found.drawn.append(rows.take(pa.array(here)))
-        found.held_out.append(rows.filter(pc.is_in(rows["id"], value_set=kept)))
+            scan.blank[name] += pc.sum(blank).as_py() or 0
+        positions_in_batch = (
+            sampled_positions[(sampled_positions >= start) & (sampled_positions < start + len(rows))] - start
+        )
+        scan.drawn.append(rows.take(pa.array(positions_in_batch)))
+        scan.held_out.append(rows.filter(pc.is_in(rows["id"], value_set=sampled_ids)))
         start += len(rows)
-    return found
+    return scan
 
 
 def _asked(parts: Sequence[pa.Table], objective: Objective) -> list[dict[str, str]]:
-    """The rows as a model would be asked with them, in random order."""
+    """The rows as model inputs, in random order."""
     import pyarrow as pa
 
     rows = objective.asked(pa.concat_tables(parts)) if parts else []
-    return [rows[at] for at in np.random.default_rng(SEED).permutation(len(rows))]
+    return [rows[position] for position in np.random.default_rng(SEED).permutation(len(rows))]
 
 
-def _table(samples: Mapping[str, Sequence[Mapping[str, str]]], objective: Objective) -> pa.Table:
+def _build_table(samples: Mapping[str, Sequence[Mapping[str, str]]], objective: Objective) -> pa.Table:
     """Both samples: role, inputs (of held-out rows, whole), text (clipped), length (in characters), language."""
     import pyarrow as pa
 
-    rows = [(role, row) for role, of in samples.items() for row in of]
-    texts = [text_of(objective, row) for _, row in rows]
+    rows = [(role, row) for role, sample in samples.items() for row in sample]
+    texts = [input_text(objective, row) for _, row in rows]
     inputs = {
         name: pa.array([row.get(name) if role == HELD_OUT else None for role, row in rows], pa.string())
         for name in objective.inputs
     }
-    own = {
+    columns = {
         "role": pa.array([role for role, _ in rows], pa.string()),
-        "text": pa.array([text[:CLIP] for text in texts], pa.string()),
+        "text": pa.array([text[:MAX_TEXT_CHARACTERS] for text in texts], pa.string()),
         "length": pa.array(list(map(len, texts)), pa.int64()),
-        "language": pa.array(languages(texts), pa.string()),
+        "language": pa.array(detect_languages(texts), pa.string()),
     }
-    return pa.table({_INPUT + name: values for name, values in inputs.items()} | own)
+    return pa.table({_INPUT + name: values for name, values in inputs.items()} | columns)
 
 
-def _statistics(
+def _compute_statistics(
     artifacts: Mapping[str, Artifact], table: pa.Table, objective: Objective, blank: Mapping[str, int]
 ) -> dict[str, Any]:
     import pyarrow.compute as pc
@@ -194,7 +197,7 @@ def _statistics(
     rows = table.filter(pc.equal(table["role"], INGESTED))
     lengths = rows["length"].to_numpy()
     texts = rows["text"].to_pylist()
-    words = Counter(word for text in texts for word in set(words_of(text)))
+    words = Counter(word for text in texts for word in set(split_words(text)))
     renamed = ingest.manifest()["recipe"]["config"].get("ingest", {}).get("columns", {})
     return {
         "rows": facts["rows"],
@@ -204,29 +207,29 @@ def _statistics(
             "quantiles": {str(q): float(np.quantile(lengths, q)) for q in QUANTILES} if len(texts) else {},
         },
         "languages": dict(Counter(rows["language"].to_pylist()).most_common()),
-        "words": {"different": len(words), "rows with": dict(words.most_common(COMMON))},
+        "words": {"different": len(words), "rows with": dict(words.most_common(MAX_LISTED))},
         "missing": {
             name: {
-                "rows": blank.get(name, 0) + _refused(facts["reasons"], renamed.get(name, name)),
+                "rows": blank.get(name, 0) + _count_refused(facts["reasons"], renamed.get(name, name)),
                 "of": facts["read"],
             }
             for name in objective.inputs
         },
-        "labels": _labels(artifacts["validate"].path / "train.parquet", objective.label),
+        "labels": _label_shares(artifacts["validate"].path / "train.parquet", objective.label),
         "libraries": {name: version(name) for name in ("py3langid",)},
     }
 
 
-def _refused(reasons: Mapping[str, int], column: str) -> int:
-    """The rows that ingest refused for having no value in `column`, the source's name for it."""
+def _count_refused(reasons: Mapping[str, int], column: str) -> int:
+    """Number of rows that ingest refused for a missing value in `column` (the source's name of it)."""
     return sum(reasons.get(reason, 0) for reason in (f"{column} is null", f"there is no {column}"))
 
 
-def _labels(train: Path, label: str) -> dict[str, float]:
-    """The shares of the most frequent labels of the training rows; empty where the objective has none."""
+def _label_shares(train: Path, label: str) -> dict[str, float]:
+    """Shares of the most frequent labels in the training rows; empty for an objective without labels."""
     import pyarrow.parquet as pq
 
     if not label:
         return {}
-    found = pq.read_table(train, columns=[label])[label].to_pylist()
-    return {str(name): count / len(found) for name, count in Counter(found).most_common(COMMON)}
+    labels = pq.read_table(train, columns=[label])[label].to_pylist()
+    return {str(name): count / len(labels) for name, count in Counter(labels).most_common(MAX_LISTED)}

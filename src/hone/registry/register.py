@@ -25,7 +25,7 @@ from hone.registry.package import Form, package
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import digest_of, file_digest
 from hone.tokenization.tokenize import TARGETS
-from hone.tracking.client import answering, as_default, connect
+from hone.tracking.client import connect, default_tracking_uri, translate_errors
 from hone.tracking.reader import SCHEME
 from hone.tracking.run_log import backfill
 
@@ -66,7 +66,7 @@ def version_tags(artifacts: Mapping[str, Artifact], form: Form, base: BaseModel,
         "hone.code_digest": digest_of(code),
         "hone.base_model": base.base,
         "hone.base_revision": base.revision,
-        "hone.base_digest": base.digest(file_digest),
+        "hone.base_digest": base.compute_digest(file_digest),
         "hone.base_licence": base.licence,
         "hone.model_digest": artifacts["train"].digest,
         **{f"hone.{name}": digest for name, digest in form.targets.items() if name.endswith("_sha256")},
@@ -100,14 +100,14 @@ def register(
     section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
     targets = json.loads((artifacts["evaluate"].path / TARGETS).read_text("utf8"))
     form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]))
-    memory = reference.write(out, artifacts, objective)
+    memory = reference.write_reference(out, artifacts, objective)
     known = version_tags(artifacts, form, base, config) | {name: str(value) for name, value in tags.items()}
     known |= memory.tags
     wanted = Candidate(artifacts, form, base, model_name, alias, config, known)
     (out / "report.html").write_text(report, "utf8")
     client = connect(tracking_uri)
     steps = _counted(on_progress)
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         next(steps)
         _ensure_model(client, model_name)
         run = client.get_run(run_id)
@@ -287,7 +287,7 @@ def _card(wanted: Candidate, example: Mapping[str, str]) -> str:
 
 
 def _new_version(client: MlflowClient, logged: LoggedModel, wanted: Candidate) -> ModelVersion:
-    with as_default(client.tracking_uri):
+    with default_tracking_uri(client.tracking_uri):
         version = client.create_model_version(
             wanted.model_name,
             source=f"models:/{logged.model_id}",

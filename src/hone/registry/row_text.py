@@ -1,4 +1,4 @@
-"""What a row's text is, in what language, and of which words."""
+"""The text of a row, its language and its words."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ from typing import Any
 from hone.curation.dedup.folding import fold_to_words
 from hone.objectives.base import Objective
 
-LANGUAGE_SAMPLE = 500  # characters that the language is told from: py3langid reads some 300,000 a second
+LANGUAGE_SAMPLE = 500  # characters used for language detection: py3langid reads about 300,000 per second
 
 
-def text_of(objective: Objective, row: Mapping[str, str | None]) -> str:
-    """What a model is asked with as a person reads it: the row's `inputs` one below the other, '' for none."""
+def input_text(objective: Objective, row: Mapping[str, str | None]) -> str:
+    """The model input as readable text: the row's `inputs` joined by newlines, '' if there are none."""
     return "\n".join(
         piece for name in objective.inputs for piece in _pieces(objective, name, row.get(name) or "") if piece
     )
 
 
-def languages(texts: Iterable[str]) -> list[str]:
-    """The language of each text (ISO 639-1), by py3langid; '' where there are no letters to tell it from."""
+def detect_languages(texts: Iterable[str]) -> list[str]:
+    """The language of each text (ISO 639-1) by py3langid; '' for a text without letters."""
     return [
-        str(_identifier().classify(text[:LANGUAGE_SAMPLE])[0]) if any(map(str.isalpha, text[:LANGUAGE_SAMPLE])) else ""
+        str(_load_identifier().classify(text[:LANGUAGE_SAMPLE])[0])
+        if any(map(str.isalpha, text[:LANGUAGE_SAMPLE]))
+        else ""
         for text in texts
     ]
 
 
-def words_of(text: str) -> Sequence[str]:
-    """The words of a text, without case and punctuation; each character of a script that has no spaces."""
+def split_words(text: str) -> Sequence[str]:
+    """The words of a text without case and punctuation; single characters in scripts without spaces."""
     return fold_to_words(text).split()
 
 
@@ -37,13 +39,13 @@ def _pieces(objective: Objective, name: str, value: str) -> list[str]:
         return [value]
     try:
         return objective.pieces(name, value)
-    except ValueError:  # not of the form that the objective learns from: what there is, as it stands
+    except ValueError:  # recent inputs may not have the form of training rows: use the value as it is
         return [value]
 
 
 @lru_cache(maxsize=1)
-def _identifier() -> Any:
-    """py3langid's model, read once in each process: it takes half a second."""
+def _load_identifier() -> Any:
+    """py3langid's model, cached per process: loading takes half a second."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE)

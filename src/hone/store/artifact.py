@@ -1,4 +1,4 @@
-"""The handle of a stage's committed result, and the product that a stage hands to the store."""
+"""Artifact, the handle of a stage's committed result, and Product, what a stage function returns to the store."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hone.store.layout import MANIFEST
 
 @dataclass(frozen=True)
 class Artifact:
-    """The handle of a committed result: what travels between tasks instead of data.
+    """The handle of a committed result, passed between tasks instead of data.
 
-    `digest` is over the bytes of its data files, whichever way they came about; `rows` counts its rows.
+    `digest` is computed from the bytes of its data files alone; `rows` is the number of rows.
     """
 
     stage: str
@@ -25,26 +25,26 @@ class Artifact:
 
     @property
     def path(self) -> Path:
-        """The directory that holds it."""
+        """The artifact's directory."""
         return Path(self.uri)
 
     def manifest(self) -> dict[str, Any]:
-        """Its manifest: recipe, files with sizes and digests, and `facts`, the stage's own account."""
+        """The manifest: recipe, files with sizes and digests, and `facts`."""
         manifest: dict[str, Any] = json.loads((self.path / MANIFEST).read_text("utf8"))
         return manifest
 
     def facts(self) -> dict[str, Any]:
-        """The stage's own account of what it did."""
+        """What the stage recorded about its work: counts, metrics, names of files."""
         facts: dict[str, Any] = self.manifest()["facts"]
         return facts
 
 
 @dataclass(frozen=True)
 class Product:
-    """What a stage function says of the files it wrote into its output directory.
+    """Description of the files that a stage function wrote into its output directory.
 
-    `content` are file name patterns, relative to the directory: the files whose bytes are the result and
-    decide whether later stages run again. Reports, logs and timings are left out.
+    `content` are file name patterns relative to the directory: the files whose bytes are the result and decide
+    whether later stages run again. Reports, logs and timings do not belong to it.
     """
 
     rows: int

@@ -1,4 +1,4 @@
-"""SHA-256 digests of plain values and of files, and the memory that keeps unchanged files from being read again."""
+"""SHA-256 digests of plain values and of files, with a cache so that unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ def file_digest(path: Path) -> str:
 
 
 class DigestMemo:
-    """Digests of files, remembered by (path, size, mtime, inode) so that unchanged files are not read again.
+    """File digests, cached by (path, size, mtime, inode) so that unchanged files are not read again.
 
-    A file changed within the last two seconds is read but not remembered: a second change inside
-    the clock's grain would go unseen (git calls this racy).
+    A file modified within the last two seconds is read but not cached: a second change within the clock's
+    resolution would go unnoticed (git calls such files racy).
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def digest(self, file: Path) -> str:
-        """SHA-256 of `file`, from memory where size, mtime and inode are what they were."""
+        """SHA-256 of `file`, from the cache if path, size, mtime and inode are unchanged."""
         stat = file.stat()
-        seen = (str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        identity = (str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
         with self._table() as table:
             row = table.execute(
-                "select digest from digests where path=? and size=? and mtime=? and inode=?", seen
+                "select digest from digests where path=? and size=? and mtime=? and inode=?", identity
             ).fetchone()
             if row:
                 return str(row[0])
             digest = file_digest(file)
             if time.time_ns() - stat.st_mtime_ns > 2_000_000_000:
-                table.execute("insert or replace into digests values (?,?,?,?,?)", (*seen, digest))
+                table.execute("insert or replace into digests values (?,?,?,?,?)", (*identity, digest))
         return digest
 
     @contextmanager

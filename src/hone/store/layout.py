@@ -1,4 +1,4 @@
-"""The file names that the stages' artifacts have in common."""
+"""File names that the artifacts of all stages share."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The store: what a stage made, under the key of what it was made from.
+"""The artifact store: each stage's result under the key of its recipe.
 
     store/<stage>/<key>/     manifest.json, config.yaml, the data
-    store/work/<stage>-<key> what a stage is writing now; train's also holds its checkpoints
-    store/locks/             one lock for each key; the kernel frees it when its holder dies
+    store/work/<stage>-<key> the output of a running stage; for train also its checkpoints
+    store/locks/             one lock per key; the kernel releases it when its holder dies
 
-A stage writes into its work directory, the manifest comes last, and a rename commits it: what lies under
-`store/<stage>/<key>` is whole, or was damaged by hand, which is seen and made again.
+A stage writes into its work directory, the manifest last, and a rename commits it. A directory `store/<stage>/<key>`
+is therefore complete unless it was damaged by hand, which is detected: the stage then runs again.
 """
 
 from __future__ import annotations
@@ -38,41 +38,41 @@ class Store:
         self.memo = DigestMemo(root / "digests.sqlite")
 
     def directory(self, stage: str, key: str) -> Path:
-        """Where the artifact of `key` lies, or would lie."""
+        """The directory of the artifact with this key, whether it exists or not."""
         return self.root / stage / key
 
     def work_directory(self, stage: str, key: str) -> Path:
-        """Where `key` is being made; it outlives a killed `train`, and holds its checkpoints."""
+        """The directory that the stage writes into; it outlives a killed `train` and contains its checkpoints."""
         return self.root / "work" / f"{stage}-{key}"
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The committed artifact of `key`; None where there is none, or where files of it are missing."""
-        return None if self.damage(stage, key) else self._read(self.directory(stage, key))
+        """The committed artifact with this key; None if there is none or if files are missing."""
+        return None if self.describe_damage(stage, key) else self._read(self.directory(stage, key))
 
-    def damage(self, stage: str, key: str) -> str:
-        """What is wrong with the artifact of `key`, '' if nothing is: absence, missing or resized files."""
+    def describe_damage(self, stage: str, key: str) -> str:
+        """What is wrong with the artifact (absent, a missing or resized file); '' if nothing is."""
         home = self.directory(stage, key)
         if not (home / MANIFEST).is_file():
-            return f"{home} is not there"
+            return f"{home} does not exist"
         for name, entry in json.loads((home / MANIFEST).read_text("utf8"))["files"].items():
             file = home / name
             if not file.is_file():
-                return f"{file} is gone"
+                return f"{file} is missing"
             if file.stat().st_size != entry["bytes"]:
                 return f"{file} has {file.stat().st_size} bytes, {entry['bytes']} were written"
         return ""
 
-    def manifests(self, stage: str) -> list[dict[str, Any]]:
+    def list_manifests(self, stage: str) -> list[dict[str, Any]]:
         """The manifests of a stage's artifacts, newest first."""
         files = sorted(self.root.glob(f"{stage}/*/{MANIFEST}"), key=lambda f: f.stat().st_mtime, reverse=True)
         return [json.loads(file.read_text("utf8")) for file in files]
 
     def verify(self, artifact: Artifact) -> list[str]:
-        """What the bytes of an artifact, read again, do not agree with; empty where all is well."""
-        faults = [self.damage(artifact.stage, artifact.key)]
+        """Read an artifact's files again and compare their digests; a line for each fault, empty if there is none."""
+        faults = [self.describe_damage(artifact.stage, artifact.key)]
         if not faults[0]:
             faults = [
-                f"{artifact.path / name}: its bytes are not those that were written"
+                f"{artifact.path / name}: its bytes differ from those that were written"
                 for name, entry in artifact.manifest()["files"].items()
                 if file_digest(artifact.path / name) != entry["sha256"]
             ]
@@ -86,36 +86,36 @@ class Store:
         name: str = "",
         config: str = "",
         resumable: bool = False,
-        still_true: Callable[[Artifact], bool] = lambda _: True,
+        is_current: Callable[[Artifact], bool] = lambda _: True,
         on_wait: Callable[[], None] = lambda: None,
     ) -> tuple[Artifact, bool]:
-        """The artifact of `recipe`, and whether it was there; else `make(directory)` makes it.
+        """Return the artifact of `recipe` and whether it existed; if not, make it with `make(directory)`.
 
-        Of two callers with one recipe the second waits for the first (`on_wait` is called) and takes its result.
-        With `resumable` a work directory left by an interrupted `make` is handed to the next. What is found and not
-        `still_true`, for it tells of something elsewhere, is made again.
-        Raises StoreError where the disk is full or cannot be written.
+        If two callers have the same recipe, the second waits for the first (`on_wait` is called) and uses its result.
+        With `resumable`, the work directory of an interrupted `make` is passed to the next one. An artifact that
+        refers to something outside the store and is no longer current (`is_current`) is made again.
+        Raises StoreError if the disk is full or not writable.
         """
         with self._disk_faults(recipe.stage), self.lock(recipe.stage, recipe.key, on_wait):
-            found = self.find(recipe.stage, recipe.key)
-            if found and still_true(found):
-                return found, True
+            artifact = self.find(recipe.stage, recipe.key)
+            if artifact and is_current(artifact):
+                return artifact, True
             work = self.work_directory(recipe.stage, recipe.key)
             if work.exists() and not resumable:
                 shutil.rmtree(work)
             work.mkdir(parents=True, exist_ok=True)
-            began = time.monotonic()
+            started_at = time.monotonic()
             try:
                 product = make(work)
-                about = {"name": name, "seconds": round(time.monotonic() - began, 3)}
-                return self._commit(recipe, work, product, about, config), False
+                timing = {"name": name, "seconds": round(time.monotonic() - started_at, 3)}
+                return self._commit(recipe, work, product, timing, config), False
             finally:
-                if not resumable:  # what was committed is no longer there
+                if not resumable:  # a committed directory has been renamed and is not here any more
                     shutil.rmtree(work, ignore_errors=True)
 
     @contextmanager
     def lock(self, stage: str, key: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Hold `key` for this process alone; `on_wait` is called if another has it."""
+        """Hold the lock of `key` within the block; `on_wait` is called if another process has it."""
         path = self.root / "locks" / f"{stage}-{key}"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
@@ -126,7 +126,7 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _commit(self, recipe: Recipe, work: Path, product: Product, about: dict[str, Any], config: str) -> Artifact:
+    def _commit(self, recipe: Recipe, work: Path, product: Product, timing: dict[str, Any], config: str) -> Artifact:
         (work / CONFIG).write_text(config, "utf8")
         files = {
             str(file.relative_to(work)): {"bytes": file.stat().st_size, "sha256": file_digest(file)}
@@ -139,11 +139,11 @@ class Store:
             if any(fnmatch.fnmatch(name, pattern) for pattern in product.content)
         }
         if not content:
-            raise StoreError(f"{recipe.stage} wrote nothing that matches {product.content}", where=str(work))
+            raise StoreError(f"{recipe.stage} wrote no file that matches {product.content}", where=str(work))
         manifest = {
             "stage": recipe.stage,
             "key": recipe.key,
-            **about,
+            **timing,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "digest": digest_of(content),
             "rows": product.rows,
@@ -175,6 +175,6 @@ class Store:
             raise StoreError(
                 f"{stage} could not be written: {fault.strerror}",
                 where=str(fault.filename or self.root),
-                fix="Free or extend the disk, or point HONE_HOME at another one, and run again: "
-                "what was finished is kept, nothing half-written was.",
+                fix="Free disk space or set HONE_HOME to another disk, and run again: "
+                "finished stages are kept, the unfinished one starts over.",
             ) from fault

@@ -10,6 +10,6 @@ if TYPE_CHECKING:
 CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"
 
 
-def aliases_of(client: MlflowClient, model: str) -> dict[str, str]:
-    """The version of each alias of a registered model; raises MLflow's own error where there is no such model."""
+def list_aliases(client: MlflowClient, model: str) -> dict[str, str]:
+    """The version of each alias of a registered model. Raises MlflowException if there is no such model."""
     return {alias: str(version) for alias, version in client.get_registered_model(model).aliases.items()}

@@ -1,4 +1,4 @@
-"""The MLflow service: is it there, is it ready, and what is said when it is not."""
+"""The connection to MLflow: reachability, the SQLite store, and translation of its errors."""
 
 from __future__ import annotations
 
@@ -27,36 +27,37 @@ _MANAGED = ("databricks", "databricks-uc", "uc")
 _FIX = "Start it, or name another with MLFLOW_TRACKING_URI; unset, a SQLite store under HONE_HOME is used."
 
 
-def check(tracking_uri: str, *, timeout: float = 5.0) -> None:
-    """Raise ServiceError where no MLflow server answers at `tracking_uri` within `timeout` seconds.
+def check_tracking_uri(tracking_uri: str, *, timeout: float = 5.0) -> None:
+    """Raise ServiceError if no MLflow server answers at `tracking_uri` within `timeout` seconds.
 
-    A database is not opened: SQLite needs no server. Raises ConfigError for a URI that MLflow keeps no
-    records under, a plain directory among them. Imports nothing heavy.
+    Databases are not opened: SQLite needs no server. Raises ConfigError for a URI that MLflow does not support, such
+    as a plain directory. Imports no large package.
     """
     scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
     if scheme in _HTTP:
-        _get(f"{tracking_uri.rstrip('/')}/health", tracking_uri, timeout)
+        _check_server(f"{tracking_uri.rstrip('/')}/health", tracking_uri, timeout)
     elif scheme not in _DATABASES and scheme not in _MANAGED and tracking_uri not in _MANAGED:
         raise ConfigError(
-            "is no place where MLflow keeps records",
+            "MLflow does not support this kind of URI",
             where=f"MLflow tracking URI {tracking_uri!r}",
             fix="Use http(s)://HOST:PORT, sqlite:////ABSOLUTE/PATH.db or postgresql://...",
         )
 
 
 def has_version(tracking_uri: str, model: str, version: str) -> bool:
-    """Whether the registry still has this model version; True where that cannot be told at once.
+    """Whether the registry still has this model version; True if that cannot be found out quickly.
 
-    Imports nothing heavy: a SQLite store is read, a server is asked and given two seconds, other databases are not.
+    Imports no large package. A SQLite store is read directly, a server has two seconds to answer, other databases are
+    not queried.
     """
     path = sqlite_path(tracking_uri)
     if path is not None:
-        return path.is_file() and _version_row(path, model, version)
+        return path.is_file() and _sqlite_has_version(path, model, version)
     if urlsplit(tracking_uri).scheme not in _HTTP:
         return True
-    asked = urllib.parse.urlencode({"name": model, "version": version})
+    query = urllib.parse.urlencode({"name": model, "version": version})
     try:
-        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/api/2.0/mlflow/model-versions/get?{asked}", timeout=2):
+        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/api/2.0/mlflow/model-versions/get?{query}", timeout=2):
             return True
     except urllib.error.HTTPError as fault:
         return fault.code != 404
@@ -64,11 +65,11 @@ def has_version(tracking_uri: str, model: str, version: str) -> bool:
         return True
 
 
-def prepare(tracking_uri: str) -> None:
-    """Make the tables of a SQLite store that is not there yet; any other is left alone. Of two at once the first wins.
+def create_sqlite_store(tracking_uri: str) -> None:
+    """Create a SQLite store that does not exist yet; do nothing for any other tracking URI.
 
-    The tables come from the schema that Hone has of them where that is the installed MLflow's, else from its
-    migrations.
+    The tables come from the schema that ships with Hone if it is the installed MLflow's, otherwise from its
+    migrations. Of two processes the first one wins.
     """
     path = sqlite_path(tracking_uri)
     if path is None or path.exists():
@@ -87,58 +88,58 @@ def prepare(tracking_uri: str) -> None:
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:
-    """The file of a SQLite store; None for any other."""
+    """The file of a SQLite store; None for any other tracking URI."""
     if not tracking_uri.startswith("sqlite:///"):
         return None
     return Path(urllib.parse.unquote(tracking_uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
 
 
 def connect(tracking_uri: str) -> MlflowClient:
-    """A client of the service that leaves the process's own tracking URI as it is; raises ServiceError."""
-    check(tracking_uri)
-    prepare(tracking_uri)
+    """A client for `tracking_uri` that leaves the process's default URI alone. Raises ServiceError."""
+    check_tracking_uri(tracking_uri)
+    create_sqlite_store(tracking_uri)
     from mlflow import MlflowClient
 
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         return MlflowClient(tracking_uri, registry_uri=tracking_uri)
 
 
 @contextmanager
-def answering(tracking_uri: str) -> Iterator[None]:
-    """Within the block, a service that does not answer raises ServiceError, one that refuses us ConfigError."""
+def translate_errors(tracking_uri: str) -> Iterator[None]:
+    """Within the block, raise ServiceError if MLflow does not answer and ConfigError if it refuses the credentials."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
 
     try:
         yield
     except (MlflowException, RequestException) as fault:
-        if _refused(fault):
+        if _is_refused(fault):
             raise ConfigError(
-                "MLflow refused the credentials it was given, or there were none",
+                "MLflow refused the credentials, or none are set",
                 where=tracking_uri,
                 fix="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
             ) from fault
-        if not _unanswered(fault):
+        if not _is_unanswered(fault):
             raise
-        raise ServiceError(f"MLflow did not answer ({_brief(fault)})", where=tracking_uri, fix=_FIX) from fault
+        raise ServiceError(f"MLflow did not answer ({_describe_cause(fault)})", where=tracking_uri, fix=_FIX) from fault
 
 
-def every(ask: Callable[..., PagedList[Any]]) -> list[Any]:
-    """All that a listing call of the client gives, page by page."""
-    found: list[Any] = []
+def list_all(fetch_page: Callable[..., PagedList[Any]]) -> list[Any]:
+    """All items of a paged listing call of the client."""
+    items: list[Any] = []
     token: str | None = None
     while token is None or token:
-        page = ask(page_token=token)
-        found += page
+        page = fetch_page(page_token=token)
+        items += page
         token = page.token or ""
-    return found
+    return items
 
 
 @contextmanager
-def as_default(tracking_uri: str) -> Iterator[None]:
-    """Within the block `tracking_uri` is also the process's own, for calls of MLflow that look there (3.17).
+def default_tracking_uri(tracking_uri: str) -> Iterator[None]:
+    """Within the block, make `tracking_uri` the process's default URI, for MLflow calls that use it (3.17).
 
-    A database's create_model_version is one: it looks up models:/ID with a client of the process's URI.
+    Example: create_model_version on a database looks up models:/ID with a client of the default URI.
     """
     import mlflow
 
@@ -146,66 +147,66 @@ def as_default(tracking_uri: str) -> Iterator[None]:
         yield
         return
     environment = os.environ.get("MLFLOW_TRACKING_URI")
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    previous_uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     mlflow.set_tracking_uri(tracking_uri)
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(previous_uri)
         if environment is not None:
             os.environ["MLFLOW_TRACKING_URI"] = environment
 
 
-def experiment_id(client: MlflowClient, name: str, artifact_root: str = "") -> str:
-    """The id of the experiment `name`, made if it is not there. Raises ConfigError where it was deleted.
+def get_or_create_experiment(client: MlflowClient, name: str, artifact_root: str = "") -> str:
+    """The id of the experiment `name`, created if missing. Raises ConfigError if it was deleted.
 
-    Its files lie under `artifact_root`. With none given a server chooses, and a SQLite store has them in `artifacts/`
-    beside it: MLflow's own choice is the working directory.
+    Its files go below `artifact_root`. If that is empty, a server chooses the place, and a SQLite store uses
+    `artifacts/` beside it (MLflow's default would be the working directory).
     """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         path = sqlite_path(client.tracking_uri)
         root = artifact_root or (_artifact_root(path) if path else "")
-        home = f"{root}/{urllib.parse.quote(name, safe='')}" if root else None
+        location = f"{root}/{urllib.parse.quote(name, safe='')}" if root else None
         try:
-            return str(client.create_experiment(name, artifact_location=home))
+            return str(client.create_experiment(name, artifact_location=location))
         except MlflowException as fault:
             if fault.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage == "deleted":
+            experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage == "deleted":
         raise ConfigError(
             "this MLflow experiment was deleted",
             where=f"registration.experiment {name}",
             fix="Restore it (mlflow experiments restore -x ID), or choose another name.",
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
-def _version_row(path: Path, model: str, version: str) -> bool:
+def _sqlite_has_version(path: Path, model: str, version: str) -> bool:
     query = "select current_stage from model_versions where name=? and version=?"
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             row = database.execute(query, (model, version)).fetchone()
     except sqlite3.Error:
         return True
-    return row is not None and row[0] != "Deleted_Internal"  # the mark MLflow leaves on a version that was deleted
+    return row is not None and row[0] != "Deleted_Internal"  # MLflow's mark of a deleted version
 
 
-def _get(url: str, tracking_uri: str, timeout: float) -> None:
+def _check_server(url: str, tracking_uri: str, timeout: float) -> None:
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             answer.read(1)
     except urllib.error.HTTPError as fault:
-        # Some proxies hide /health: any answer below 500 says that someone is there.
+        # Some proxies hide /health: any status below 500 shows that a server is running.
         if fault.code >= 500:
             raise ServiceError(f"MLflow answered {fault.code} to /health", where=tracking_uri, fix=_FIX) from fault
     except (urllib.error.URLError, TimeoutError, OSError) as fault:
         reason = getattr(fault, "reason", fault)
         if "CERTIFICATE_VERIFY_FAILED" in str(reason):
-            return  # MLflow has certificate settings of its own
+            return  # MLflow's client has its own certificate settings and may accept the server
         raise ServiceError(f"MLflow did not answer ({reason})", where=tracking_uri, fix=_FIX) from fault
 
 
@@ -219,8 +220,8 @@ def _causes(fault: BaseException | None) -> Iterator[BaseException]:
         fault = fault.__cause__ or fault.__context__
 
 
-def _unanswered(fault: BaseException) -> bool:
-    """Whether a failed call may pass later: no connection, no answer in time, a locked or absent database."""
+def _is_unanswered(fault: BaseException) -> bool:
+    """Whether a failed call may succeed later: no connection, a timeout, a locked or missing database."""
     import requests
 
     silent = (ConnectionError, TimeoutError, requests.ConnectionError, requests.Timeout)
@@ -228,11 +229,11 @@ def _unanswered(fault: BaseException) -> bool:
     return unavailable or any(isinstance(cause, silent) for cause in _causes(fault))
 
 
-def _refused(fault: BaseException) -> bool:
+def _is_refused(fault: BaseException) -> bool:
     return getattr(fault, "error_code", "") in ("PERMISSION_DENIED", "UNAUTHENTICATED")
 
 
-def _brief(fault: BaseException) -> str:
+def _describe_cause(fault: BaseException) -> str:
     """The innermost cause on one line."""
     *_, last = _causes(fault)
     return " ".join(str(last).split())[:300] or type(last).__name__

@@ -1,4 +1,4 @@
-"""Looked up in MLflow: the version that stands for a model now, and the files of the run that it came from."""
+"""Look-ups in MLflow: a model's current version, the files of the run that made it, and links to runs."""
 
 from __future__ import annotations
 
@@ -10,70 +10,67 @@ import yaml
 
 from hone.errors import ModelError
 from hone.tracking.aliases import CHAMPION
-from hone.tracking.client import answering, connect
-from hone.tracking.reader import SCHEME, Version, find
+from hone.tracking.client import connect, translate_errors
+from hone.tracking.reader import SCHEME, Version, get_version
 
 
-def current(tracking_uri: str, model: str) -> Version | None:
-    """The champion of `model`, the newest version where there is none, None where there is no version at all.
-
-    Raises ServiceError where MLflow does not answer.
-    """
+def find_current_version(tracking_uri: str, model: str) -> Version | None:
+    """The champion of `model`, else its newest version, else None. Raises ServiceError if MLflow does not answer."""
     client = connect(tracking_uri)
-    with answering(tracking_uri):
-        ready = [found for found in client.search_model_versions(f"name='{model}'") if found.status == "READY"]
-        if not ready:
+    with translate_errors(tracking_uri):
+        ready_versions = [
+            version for version in client.search_model_versions(f"name='{model}'") if version.status == "READY"
+        ]
+        if not ready_versions:
             return None
-        pointed = client.get_registered_model(model).aliases.get(CHAMPION)
-        number = pointed or max(int(found.version) for found in ready)
-    return find(tracking_uri, f"{SCHEME}{model}/{number}")
+        champion = client.get_registered_model(model).aliases.get(CHAMPION)
+        number = champion or max(int(version.version) for version in ready_versions)
+    return get_version(tracking_uri, f"{SCHEME}{model}/{number}")
 
 
-def versions_with(tracking_uri: str, model: str, tag: str, value: str) -> list[str]:
-    """The numbers of the versions of `model` whose tag has this value, oldest first."""
+def list_versions_with_tag(tracking_uri: str, model: str, tag: str, value: str) -> list[str]:
+    """The version numbers of `model` whose `tag` has this value, oldest first."""
     client = connect(tracking_uri)
-    with answering(tracking_uri):
-        found = client.search_model_versions(f"name='{model}' and tags.`{tag}`='{value}'")
-    return sorted((str(version.version) for version in found), key=int)
+    with translate_errors(tracking_uri):
+        versions = client.search_model_versions(f"name='{model}' and tags.`{tag}`='{value}'")
+    return sorted((str(version.version) for version in versions), key=int)
 
 
 def run_link(tracking_uri: str, run_id: str) -> str:
-    """Where a person finds an MLflow run: its page where there is a server, else its id and the store."""
+    """How to find an MLflow run: the URL of its page if there is a server, else the ids of run and experiment."""
     client = connect(tracking_uri)
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         experiment = client.get_run(run_id).info.experiment_id
     if tracking_uri.startswith("http"):
         return f"{tracking_uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
     return f"MLflow run {run_id} of experiment {experiment}"
 
 
-def fetch(tracking_uri: str, version: Version, path: str, into: Path) -> Path:
-    """The file or folder `path` of the run that made the version, fetched into the directory `into`.
+def fetch_run_file(tracking_uri: str, version: Version, path: str, directory: Path) -> Path:
+    """Download the file or folder `path` of the run that made the version into `directory`; return its local path.
 
-    Raises ModelError where the run has none, or is not known: it was deleted, or the version is not one of Hone's.
+    Raises ModelError if the run has no such file, was deleted, or if the version was not made by Hone.
     """
     from mlflow.exceptions import MlflowException
 
     if not version.run_id:
-        raise ModelError(
-            "no run made it: it is not one of Hone's versions", where=version.uri, fix="Name another version."
-        )
+        raise ModelError("has no run: it was not registered by Hone", where=version.uri, fix="Name another version.")
     client = connect(tracking_uri)
-    with answering(tracking_uri):
+    with translate_errors(tracking_uri):
         try:
-            return Path(client.download_artifacts(version.run_id, path, str(into)))
+            return Path(client.download_artifacts(version.run_id, path, str(directory)))
         except (MlflowException, OSError) as fault:
             if getattr(fault, "error_code", "") not in ("", "RESOURCE_DOES_NOT_EXIST", "INTERNAL_ERROR"):
                 raise
             raise ModelError(
                 f"its run {version.run_id} has no {path}",
                 where=version.uri,
-                fix="Register it again: `hone run CONF` brings what was registered up to date.",
+                fix="Register it again: `hone run CONF` uploads missing files of a registered version.",
             ) from fault
 
 
-def config_of(tracking_uri: str, version: Version) -> dict[str, Any]:
-    """The configuration that the version was made with, as a tree of plain values; raises as `fetch` does."""
+def load_version_config(tracking_uri: str, version: Version) -> dict[str, Any]:
+    """The configuration that the version was made with, as plain values. Raises like `fetch_run_file`."""
     with tempfile.TemporaryDirectory() as scratch:
-        text = fetch(tracking_uri, version, "config.yaml", Path(scratch)).read_text("utf8")
+        text = fetch_run_file(tracking_uri, version, "config.yaml", Path(scratch)).read_text("utf8")
     return dict(yaml.safe_load(text))

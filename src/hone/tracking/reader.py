@@ -1,7 +1,7 @@
-"""Model versions that MLflow has: found by alias or number, their files, and the versions that they were tuned from.
+"""Reads model versions from MLflow: by alias or number, with their files and the versions they were tuned from.
 
-Imports nothing heavy for a SQLite store or a server, so that `hone plan` stays fast; MLflow is imported to fetch files
-from elsewhere, and for other databases.
+A SQLite store and a server are read without importing MLflow, so that `hone plan` stays fast. MLflow is imported for
+remote files and for other databases.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from urllib.parse import urlsplit
 
 from hone.errors import ConfigError, ModelError, ServiceError
 from hone.store.digests import digest_of
-from hone.tracking.client import answering, connect, sqlite_path
+from hone.tracking.client import connect, sqlite_path, translate_errors
 
 SCHEME = "models:/"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[1-9]\d*))")
-# Where a version's directory holds a transformers model: as Hone registers it, as mlflow.transformers does, or itself.
+# Where the transformers model is in a version's directory: Hone's layout, mlflow.transformers' layout, the directory.
 _INSIDE = ("artifacts/model", "model", ".")
 
 
 @dataclass(frozen=True)
 class Version:
-    """A model version: where it came from, and its directory as MLflow names it."""
+    """A model version: the run that made it, its tags, and the location of its files as MLflow stores it."""
 
     name: str
     version: str
@@ -45,72 +45,75 @@ class Version:
 
     @property
     def uri(self) -> str:
-        """`models:/NAME/NUMBER`, which always means this version."""
+        """`models:/NAME/NUMBER`, which always refers to this version."""
         return f"{SCHEME}{self.name}/{self.version}"
 
 
-def find(tracking_uri: str, uri: str) -> Version:
-    """The version that `models:/NAME@ALIAS` or `models:/NAME/NUMBER` names in the store at `tracking_uri`.
+def get_version(tracking_uri: str, uri: str) -> Version:
+    """The version that `models:/NAME@ALIAS` or `models:/NAME/NUMBER` refers to in the store at `tracking_uri`.
 
-    Raises ModelError where there is none, or the URI is of another form; ServiceError where MLflow does not answer.
+    Raises ModelError if there is none or the URI has another form, ServiceError if MLflow does not answer.
     """
     parts = _URI.fullmatch(uri)
     if parts is None:
-        raise ModelError("names no model version", where=uri, fix="Write models:/NAME@ALIAS or models:/NAME/NUMBER.")
+        fix = "Write models:/NAME@ALIAS or models:/NAME/NUMBER."
+        raise ModelError("does not name a model version", where=uri, fix=fix)
     with _registry(tracking_uri) as registry:
         name = parts["name"]
-        number = parts["version"] or registry.aliased(name, parts["alias"])
-        found = registry.version(name, number) if number else None
-        if found is None or number is None:
+        number = parts["version"] or registry.alias_version(name, parts["alias"])
+        fields = registry.version(name, number) if number else None
+        if fields is None or number is None:
             raise ModelError(
-                "there is no such model version in MLflow", where=f"{uri} in {tracking_uri}", fix=registry.known(name)
+                "there is no such model version in MLflow",
+                where=f"{uri} in {tracking_uri}",
+                fix=registry.describe_alternatives(name),
             )
-        if found["status"] != "READY":
-            raise ModelError(f"is {found['status']}", where=uri, fix="Register it again.")
-        location = _location(registry, str(found["source"]))
-    return Version(name, number, str(found["run_id"] or ""), location, found["tags"])
+        if fields["status"] != "READY":
+            raise ModelError(f"is {fields['status']}", where=uri, fix="Register it again.")
+        location = _location(registry, str(fields["source"]))
+    return Version(name, number, str(fields["run_id"] or ""), location, fields["tags"])
 
 
-def lineage(tracking_uri: str, uri: str) -> list[Version]:
-    """The version `uri` and those that it was tuned from, the last one first; what was deleted ends the chain."""
+def list_lineage(tracking_uri: str, uri: str) -> list[Version]:
+    """The version `uri` and the versions it was tuned from, newest first; a deleted version ends the list."""
     chain: list[Version] = []
     while uri.startswith(SCHEME) and uri not in {version.uri for version in chain}:
         try:
-            chain.append(find(tracking_uri, uri))
+            chain.append(get_version(tracking_uri, uri))
         except ModelError:
             break
         uri = chain[-1].tags.get("hone.base_model", "")
     return chain
 
 
-def directory(tracking_uri: str, version: Version, downloads: Path) -> Path:
-    """The directory of the version's transformers model: where MLflow keeps it, or fetched once into `downloads`.
+def model_directory(tracking_uri: str, version: Version, downloads: Path) -> Path:
+    """The directory of the version's transformers model: in MLflow's store, or downloaded once into `downloads`.
 
-    Raises ModelError where there is none in it.
+    Raises ModelError if the version contains no transformers model.
     """
-    found = place(tracking_uri, version, downloads)
-    for inside in _INSIDE:
+    directory = version_directory(tracking_uri, version, downloads)
+    for subfolder in _INSIDE:
         for config in ("config.json", "adapter_config.json"):
-            if (found / inside / config).is_file():
-                return found / inside
+            if (directory / subfolder / config).is_file():
+                return directory / subfolder
     raise ModelError(
-        "holds no transformers model",
-        where=f"{version.uri} ({found})",
+        "contains no transformers model",
+        where=f"{version.uri} ({directory})",
         fix="Name a version that Hone or mlflow.transformers registered.",
     )
 
 
-def place(tracking_uri: str, version: Version, downloads: Path, *, anew: bool = False) -> Path:
-    """The version's directory on this machine: where MLflow keeps it, or a copy fetched into `downloads`.
+def version_directory(tracking_uri: str, version: Version, downloads: Path, *, refetch: bool = False) -> Path:
+    """The version's directory on this machine: in MLflow's store, or a download in `downloads`.
 
-    A copy that is there is taken, unless it is wanted `anew`. Raises ModelError where the files are gone or cannot be
-    fetched.
+    An earlier download is used again, unless `refetch`. Raises ModelError if the files are gone or cannot be
+    downloaded.
     """
-    return _local(version.location) or _fetched(tracking_uri, version, downloads, anew)
+    return _local_directory(version.location) or _fetch_directory(tracking_uri, version, downloads, refetch)
 
 
-def _local(location: str) -> Path | None:
-    """The directory on this machine; None where the files are elsewhere."""
+def _local_directory(location: str) -> Path | None:
+    """The directory on this machine; None for a remote location."""
     parts = urlsplit(location)
     if parts.scheme not in ("", "file"):
         return None
@@ -120,51 +123,51 @@ def _local(location: str) -> Path | None:
     return path
 
 
-def _fetched(tracking_uri: str, version: Version, downloads: Path, anew: bool) -> Path:
-    place = downloads / f"{version.name}-{version.version}-{digest_of([tracking_uri, version.location])[:12]}"
-    if place.is_dir() and not anew:
-        return place
+def _fetch_directory(tracking_uri: str, version: Version, downloads: Path, refetch: bool) -> Path:
+    directory = downloads / f"{version.name}-{version.version}-{digest_of([tracking_uri, version.location])[:12]}"
+    if directory.is_dir() and not refetch:
+        return directory
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     downloads.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=downloads, prefix=".fetching-") as scratch:
         try:
-            with answering(tracking_uri):
-                made = Path(download_artifacts(version.location, dst_path=scratch, tracking_uri=tracking_uri))
+            with translate_errors(tracking_uri):
+                downloaded = Path(download_artifacts(version.location, dst_path=scratch, tracking_uri=tracking_uri))
         except (MlflowException, ImportError) as fault:
             raise ModelError(
                 f"its files cannot be fetched ({fault})",
                 where=f"{version.uri} ({version.location})",
-                fix="An S3 or other store wants its own package and credentials here, as MLflow's documentation says.",
+                fix="Install the store's package (boto3 for S3) and set its credentials: see MLflow's documentation.",
             ) from fault
-        with suppress(FileNotFoundError):  # whoever has files of the former copy open keeps them
-            place.rename(Path(scratch) / "former")
+        with suppress(FileNotFoundError):  # processes that have files of the earlier copy open can still read them
+            directory.rename(Path(scratch) / "former")
         try:
-            made.rename(place)
+            downloaded.rename(directory)
         except OSError:
-            if not place.is_dir():  # another process was first
-                shutil.copytree(made, place)
-    return place
+            if not directory.is_dir():  # otherwise another process was first
+                shutil.copytree(downloaded, directory)
+    return directory
 
 
 class _Registry(Protocol):
-    """What is asked of a store."""
+    """The queries that each kind of store answers."""
 
-    def aliased(self, name: str, alias: str) -> str | None:
-        """The number of the version that an alias points to."""
+    def alias_version(self, name: str, alias: str) -> str | None:
+        """The number of the version that an alias points to; None if there is no such alias."""
 
     def version(self, name: str, number: str) -> dict[str, Any] | None:
-        """`source`, `run_id`, `status` and `tags` of a version."""
+        """`source`, `run_id`, `status` and `tags` of a version; None if there is no such version."""
 
-    def logged_model(self, model_id: str) -> str:
-        """Where a logged model lies."""
+    def logged_model_location(self, model_id: str) -> str:
+        """The location of a logged model's files."""
 
-    def run(self, run_id: str) -> str:
-        """Where a run's artifacts lie."""
+    def run_location(self, run_id: str) -> str:
+        """The location of a run's artifacts."""
 
-    def known(self, name: str) -> str:
-        """What there is in place of what was not found."""
+    def describe_alternatives(self, name: str) -> str:
+        """A sentence that lists the existing versions or aliases, for error messages."""
 
 
 @contextmanager
@@ -179,131 +182,131 @@ def _registry(tracking_uri: str) -> Iterator[_Registry]:
         yield _Server(tracking_uri)
     else:
         client = connect(tracking_uri)
-        with answering(tracking_uri):
+        with translate_errors(tracking_uri):
             yield _Client(client)
 
 
 def _location(registry: _Registry, source: str) -> str:
-    """The directory that a version's `source` means."""
+    """The location of the files that a version's `source` refers to."""
     if source.startswith(SCHEME):
-        return registry.logged_model(source.removeprefix(SCHEME))
+        return registry.logged_model_location(source.removeprefix(SCHEME))
     if source.startswith("runs:/"):
-        run_id, _, inside = source.removeprefix("runs:/").partition("/")
-        return f"{registry.run(run_id).rstrip('/')}/{inside}"
+        run_id, _, subfolder = source.removeprefix("runs:/").partition("/")
+        return f"{registry.run_location(run_id).rstrip('/')}/{subfolder}"
     return source
 
 
 @dataclass(frozen=True)
 class _Tables:
-    """The tables of a SQLite store, read."""
+    """Reads the tables of a SQLite store."""
 
     database: sqlite3.Connection
 
     def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         return self.database.execute(query, values).fetchall()
 
-    def aliased(self, name: str, alias: str) -> str | None:
-        found = self._rows("select version from registered_model_aliases where name=? and alias=?", name, alias)
-        return str(found[0][0]) if found else None
+    def alias_version(self, name: str, alias: str) -> str | None:
+        rows = self._rows("select version from registered_model_aliases where name=? and alias=?", name, alias)
+        return str(rows[0][0]) if rows else None
 
     def version(self, name: str, number: str) -> dict[str, Any] | None:
         query = "select source, run_id, status from model_versions where name=? and version=? and current_stage!=?"
-        found = self._rows(query, name, number, "Deleted_Internal")
+        rows = self._rows(query, name, number, "Deleted_Internal")
         tags = self._rows("select key, value from model_version_tags where name=? and version=?", name, number)
-        return dict(zip(("source", "run_id", "status"), found[0], strict=True), tags=dict(tags)) if found else None
+        return dict(zip(("source", "run_id", "status"), rows[0], strict=True), tags=dict(tags)) if rows else None
 
-    def logged_model(self, model_id: str) -> str:
-        found = self._rows("select artifact_location from logged_models where model_id=?", model_id)
-        return str(found[0][0]) if found else ""
+    def logged_model_location(self, model_id: str) -> str:
+        rows = self._rows("select artifact_location from logged_models where model_id=?", model_id)
+        return str(rows[0][0]) if rows else ""
 
-    def run(self, run_id: str) -> str:
+    def run_location(self, run_id: str) -> str:
         return str(self._rows("select artifact_uri from runs where run_uuid=?", run_id)[0][0])
 
-    def known(self, name: str) -> str:
+    def describe_alternatives(self, name: str) -> str:
         query = "select version from model_versions where name=? and current_stage!=? order by version"
         numbers = [str(number) for (number,) in self._rows(query, name, "Deleted_Internal")]
         aliases = self._rows("select alias, version from registered_model_aliases where name=?", name)
         if not numbers:
             return f"No version of {name} is registered there."
-        pointed = ", ".join(f"@{alias} (version {number})" for alias, number in aliases)
-        return f"There are version {', '.join(numbers)}" + (f", {pointed}." if pointed else ".")
+        alias_list = ", ".join(f"@{alias} (version {number})" for alias, number in aliases)
+        return f"There are version {', '.join(numbers)}" + (f", {alias_list}." if alias_list else ".")
 
 
 @dataclass(frozen=True)
 class _Server:
-    """An MLflow server, asked over HTTP."""
+    """Reads from an MLflow server over HTTP."""
 
     uri: str
 
     def _ask(self, path: str, **query: str) -> dict[str, Any] | None:
-        """An answer of MLflow's REST API; None for what is not there."""
+        """A response of MLflow's REST API; None if the object does not exist."""
         url = f"{self.uri.rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
         try:
             with urllib.request.urlopen(urllib.request.Request(url, headers=_credentials()), timeout=10) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
+                response: dict[str, Any] = json.load(answer)
+                return response
         except urllib.error.HTTPError as fault:
             if fault.code in (400, 404):
                 return None
             if fault.code in (401, 403):
                 fix = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
-                raise ConfigError("MLflow refused the credentials it was given", where=self.uri, fix=fix) from fault
+                raise ConfigError("MLflow refused the credentials", where=self.uri, fix=fix) from fault
             raise ServiceError(f"MLflow answered {fault.code}", where=self.uri, fix="Look at its log.") from fault
         except OSError as fault:
             reason = getattr(fault, "reason", fault)
             raise ServiceError(f"MLflow did not answer ({reason})", where=self.uri, fix="Start it.") from fault
 
-    def aliased(self, name: str, alias: str) -> str | None:
-        found = self._ask("registered-models/alias", name=name, alias=alias)
-        return str(found["model_version"]["version"]) if found else None
+    def alias_version(self, name: str, alias: str) -> str | None:
+        response = self._ask("registered-models/alias", name=name, alias=alias)
+        return str(response["model_version"]["version"]) if response else None
 
     def version(self, name: str, number: str) -> dict[str, Any] | None:
-        found = self._ask("model-versions/get", name=name, version=number)
-        if not found:
+        response = self._ask("model-versions/get", name=name, version=number)
+        if not response:
             return None
-        told: dict[str, Any] = {"run_id": "", "status": "READY"} | found["model_version"]
-        return told | {"tags": {tag["key"]: tag.get("value", "") for tag in told.get("tags", [])}}
+        fields: dict[str, Any] = {"run_id": "", "status": "READY"} | response["model_version"]
+        return fields | {"tags": {tag["key"]: tag.get("value", "") for tag in fields.get("tags", [])}}
 
-    def logged_model(self, model_id: str) -> str:
-        found = self._ask(f"logged-models/{model_id}")
-        return str(found["model"]["info"]["artifact_uri"]) if found else ""
+    def logged_model_location(self, model_id: str) -> str:
+        response = self._ask(f"logged-models/{model_id}")
+        return str(response["model"]["info"]["artifact_uri"]) if response else ""
 
-    def run(self, run_id: str) -> str:
-        found = self._ask("runs/get", run_id=run_id)
-        return str(found["run"]["info"]["artifact_uri"]) if found else ""
+    def run_location(self, run_id: str) -> str:
+        response = self._ask("runs/get", run_id=run_id)
+        return str(response["run"]["info"]["artifact_uri"]) if response else ""
 
-    def known(self, name: str) -> str:
-        found = self._ask("registered-models/get", name=name)
-        if not found:
+    def describe_alternatives(self, name: str) -> str:
+        response = self._ask("registered-models/get", name=name)
+        if not response:
             return f"No version of {name} is registered there."
-        aliases = [f"@{entry['alias']}" for entry in found["registered_model"].get("aliases", [])]
+        aliases = [f"@{entry['alias']}" for entry in response["registered_model"].get("aliases", [])]
         return f"Its aliases are {', '.join(aliases)}." if aliases else "It has no alias: name a version's number."
 
 
 @dataclass(frozen=True)
 class _Client:
-    """Another store, asked by MLflow's own client."""
+    """Reads from any other store with MLflow's client."""
 
     client: Any
 
-    def aliased(self, name: str, alias: str) -> str | None:
-        found = self._or_none("get_model_version_by_alias", name, alias, field="version")
-        return str(found) if found else None
+    def alias_version(self, name: str, alias: str) -> str | None:
+        number = self._or_none("get_model_version_by_alias", name, alias, field="version")
+        return str(number) if number else None
 
     def version(self, name: str, number: str) -> dict[str, Any] | None:
         fields = ("source", "run_id", "status", "tags")
-        found = {field: self._or_none("get_model_version", name, number, field=field) for field in fields}
-        return found if found["source"] else None
+        values = {field: self._or_none("get_model_version", name, number, field=field) for field in fields}
+        return values if values["source"] else None
 
-    def logged_model(self, model_id: str) -> str:
+    def logged_model_location(self, model_id: str) -> str:
         return str(self.client.get_logged_model(model_id).artifact_location)
 
-    def run(self, run_id: str) -> str:
+    def run_location(self, run_id: str) -> str:
         return str(self.client.get_run(run_id).info.artifact_uri)
 
-    def known(self, name: str) -> str:
-        found = self.client.search_model_versions(f"name='{name}'")
-        return f"There are {len(found)} versions of {name}."
+    def describe_alternatives(self, name: str) -> str:
+        versions = self.client.search_model_versions(f"name='{name}'")
+        return f"There are {len(versions)} versions of {name}."
 
     def _or_none(self, call: str, *values: str, field: str) -> Any:
         from mlflow.exceptions import MlflowException
@@ -317,7 +320,7 @@ class _Client:
 
 
 def _credentials() -> dict[str, str]:
-    """The header that MLflow's own client would send."""
+    """The authorization header that MLflow's client would send."""
     user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     if user:
         return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}

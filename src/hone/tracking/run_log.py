@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hone.errors import ServiceError
-from hone.tracking.client import answering, check, connect, experiment_id
+from hone.tracking.client import check_tracking_uri, connect, get_or_create_experiment, translate_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -153,8 +153,8 @@ class RunLog:
     @contextmanager
     def _answering(self) -> Iterator[None]:
         """As `answering`, but a server that is gone is seen in milliseconds, before MLflow's minutes of retries."""
-        check(self._client.tracking_uri)
-        with answering(self._client.tracking_uri):
+        check_tracking_uri(self._client.tracking_uri)
+        with translate_errors(self._client.tracking_uri):
             yield
 
 
@@ -189,8 +189,8 @@ def open_run(
     files under `artifact_root`, where one is given. Raises ServiceError.
     """
     client = connect(tracking_uri)
-    with answering(tracking_uri):
-        home = experiment_id(client, experiment, artifact_root)
+    with translate_errors(tracking_uri):
+        home = get_or_create_experiment(client, experiment, artifact_root)
         run = find_run(client, home, key)
         if run is None:
             run = client.create_run(home, run_name=name, tags={TRAIN_KEY: key})

@@ -57,7 +57,12 @@ def train(
     if not (out / "training.json").is_file():
         spec = {"tokens": tokens, "out": out, "base": base}
         paths = {name: str(path.resolve()) for name, path in spec.items()}
-        parts = {"objective": objective, "method": method, "settings": dict(settings), "code": own_code.allowed(base)}
+        parts = {
+            "objective": objective,
+            "method": method,
+            "settings": dict(settings),
+            "code": own_code.allowed_digest(base),
+        }
         (out / "spec.json").write_text(json.dumps(paths | parts, indent=1), "utf8")
         while not _attempt(out, on_event):
             pass

@@ -39,7 +39,7 @@ def save(session: Session, stopped: str) -> None:
         config.save_pretrained(directory)
     else:
         merged.save_pretrained(directory)
-    own_code.copy(session.base, directory)
+    own_code.copy_code(session.base, directory)
     tokenizer = load_tokenizer(session.base)
     session.objective.equip(tokenizer, session.targets)
     tokenizer.init_kwargs.pop("auto_map", None)

@@ -126,7 +126,7 @@ def build(spec: Mapping[str, Any]) -> Session:
     """The training that `spec` (launch.py writes it) describes, resumed where an earlier attempt left a checkpoint."""
     settings = Settings(**spec["settings"])
     out, base, tokens = (Path(spec[name]) for name in ("out", "base", "tokens"))
-    own_code.allow(spec.get("code", ""))
+    own_code.allow_code(spec.get("code", ""))
     objective, method = _part(OBJECTIVES, spec["objective"]), _part(METHODS, spec["method"])
     train, valid = _rows(tokens, settings)
     device = hardware.choose_device(settings.device)

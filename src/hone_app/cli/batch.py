@@ -21,38 +21,44 @@ EPILOG = """examples:
 """
 
 
-def add(commands: Any) -> None:
-    """Put `predict` among the commands."""
-    text = "a registered model's answers to every row of a file or a query, as Parquet"
+def add_commands(commands: Any) -> None:
+    """Add `predict` to the commands."""
+    text = "predict every row of a file or a query with a registered model"
     sub = commands.add_parser(
-        "predict", help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        "predict",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}, and write Parquet.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    sub.add_argument("model", metavar="MODEL", help="the registered model's name")
-    sub.add_argument(
-        "--input", nargs="+", required=True, metavar="IN", help="files, globs or URLs; or a database's URL"
-    )
-    sub.add_argument("--query", default="", help="the SELECT to ask the database")
+    sub.add_argument("model", metavar="MODEL", help="name of the registered model")
+    sub.add_argument("--input", nargs="+", required=True, metavar="IN", help="files, globs or URLs; or a database URL")
+    sub.add_argument("--query", default="", help="SELECT statement for the database")
     sub.add_argument("--output", required=True, metavar="OUT", help="OUT.parquet, or a directory for part files")
-    sub.add_argument("--version", default="", help="a version's number or an alias (champion)")
-    sub.add_argument("--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="the input's names: text=body")
-    sub.add_argument("--source", nargs="+", default=[], metavar="OPTION=VALUE", help="the source's: encoding=latin-1")
-    sub.add_argument("--shard-rows", default="10000", help="rows that are kept and tried again together (10000)")
-    sub.add_argument("--unanswered", default="keep", help="rows without a prediction: keep them (default) or stop")
-    sub.add_argument("--prefix", default="", help="goes before the added columns' names")
+    sub.add_argument("--version", default="", help="version number or alias (default: champion)")
+    sub.add_argument(
+        "--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="column names of the input: text=body"
+    )
+    sub.add_argument(
+        "--source", nargs="+", default=[], metavar="OPTION=VALUE", help="options of the source: encoding=latin-1"
+    )
+    sub.add_argument("--shard-rows", default="10000", help="rows that are stored and retried together (default: 10000)")
+    sub.add_argument("--unanswered", default="keep", help="rows that cannot be predicted: keep (default) or stop")
+    sub.add_argument("--prefix", default="", help="prefix for the names of the added columns")
     sub.set_defaults(command=predict)
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Run the flow, and say where the output is."""
+    """Run the flow and print the path of the output."""
     from hone.environment import home
-    from hone_app.cli.view import terminal
+    from hone_app.cli.view import make_console
 
-    request, data, console = _request(arguments), home(), terminal()
+    request, data, console = _request(arguments), home(), make_console()
     account = _run(request, data, console)
     unanswered = f", {account['unanswered']:,} of them without a prediction" if account["unanswered"] else ""
     for name, value in (
         ("predicted", f"{account['rows']:,} rows by {account['version']}{unanswered}"),
-        ("loading, asking", f"{account['seconds']:.1f} s, {account['rows_per_second']:,.1f} rows/s"),
+        ("time", f"{account['seconds']:.1f} s, {account['rows_per_second']:,.1f} rows/s"),
         ("output", request.output),
     ):
         console.print(f"{name:<15} {value}", soft_wrap=True, highlight=False)
@@ -78,23 +84,23 @@ def _request(arguments: argparse.Namespace) -> Request:
         return Request.model_validate(tree)
     except ValidationError as fault:
         lines = [f"  {'.'.join(map(str, error['loc']))}: {error['msg']}" for error in fault.errors()]
-        raise ConfigError("cannot be run\n" + "\n".join(lines), where="hone predict", fix="See --help.") from None
+        raise ConfigError("invalid options\n" + "\n".join(lines), where="hone predict", fix="See --help.") from None
 
 
-def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
+def _pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
     from hone.errors import ConfigError
 
-    for pair in given:
+    for pair in pairs:
         if "=" not in pair[1:]:
-            raise ConfigError("is not of the form NAME=VALUE", where=f"{option} {pair}")
-    return {name: value for name, _, value in (pair.partition("=") for pair in given)}
+            raise ConfigError("does not have the form NAME=VALUE", where=f"{option} {pair}")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def _run(request: Request, data: Home, console: Console) -> dict[str, Any]:
-    """Run the flow."""
-    from hone_app.cli.view import watching
+    """Run the flow `batch-predict` and show its progress."""
+    from hone_app.cli.view import show_progress
 
-    with watching(["read", "predict", "write"], console):
+    with show_progress(["read", "predict", "write"], console):
         with orchestrated(data):
             from flows.batch_predict import batch_predict
         account: dict[str, Any] = batch_predict(**{name: getattr(request, name) for name in type(request).model_fields})

@@ -1,4 +1,4 @@
-"""`hone monitor`: recent inputs against the rows that a model was made from."""
+"""`hone monitor`: compares recent inputs with the rows that a model was trained on."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 from hone_app.cli.orchestration import orchestrated
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The commands of drift."""
-    text = "compare recent inputs with the rows that the model's champion was made from"
-    sub = commands.add_parser("monitor", help=text, description=text)
-    sub.add_argument("config", type=Path, metavar="CONF", help="a YAML file, such as conf/demo.yaml")
-    sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `monitor` to the commands."""
+    text = "compare recent inputs with the champion's training rows"
+    sub = commands.add_parser("monitor", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    sub.add_argument("config", type=Path, metavar="CONF", help="configuration file, such as conf/demo.yaml")
+    sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="override of a field")
     sub.add_argument(
-        "--inputs", action="append", default=[], metavar="PATH", help="a file or glob; else what monitoring.inputs says"
+        "--inputs", action="append", default=[], metavar="PATH", help="file or glob (default: monitoring.inputs)"
     )
     sub.set_defaults(command=monitor)
 
 
 def monitor(arguments: argparse.Namespace) -> int:
-    """Check once and print what was found; 0 whether it is drift or not."""
+    """Check once and print the verdict; the exit status is 0 with and without drift."""
     from pydantic import TypeAdapter
 
     from hone.config.file import load
@@ -31,13 +31,13 @@ def monitor(arguments: argparse.Namespace) -> int:
 
     config, data = load(arguments.config, arguments.overrides), home()
     if not arguments.inputs and config.monitoring.inputs is None:
-        fix = "Give --inputs PATH, or set monitoring.inputs in the configuration."
-        raise ConfigError("says not where recent inputs are", where=str(arguments.config), fix=fix)
+        fix = "Use --inputs PATH, or set monitoring.inputs in the configuration."
+        raise ConfigError("has no source of recent inputs", where=str(arguments.config), fix=fix)
     with orchestrated(data):
         from flows.monitor import monitor as flow
 
-    given = [str(Path(path).absolute()) if "://" not in path else path for path in arguments.inputs]
-    inputs = TypeAdapter(SourcePart).validate_python({"kind": "files", "paths": given}) if given else None
+    paths = [str(Path(path).absolute()) if "://" not in path else path for path in arguments.inputs]
+    inputs = TypeAdapter(SourcePart).validate_python({"kind": "files", "paths": paths}) if paths else None
     state = flow(config, inputs=inputs, return_state=True)
     state.result()
     print(state.message)  # noqa: T201

@@ -17,34 +17,34 @@ from hone.environment import DEFAULTS, Home, home
 from hone.errors import HoneError
 from hone_app.cli import batch, drift, promotion, service
 from hone_app.cli.orchestration import orchestrated
-from hone_app.service.up import join
+from hone_app.service.up import join_service
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from hone.config.sections import RunConfig
-    from hone.pipeline.plan import Outlook
+    from hone.pipeline.plan import StagePlan
 
 INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status. Errors that Hone knows are printed without a traceback."""
+    """Run one command and return its exit status. Errors that Hone raises are printed without a traceback."""
     arguments = _parser().parse_args(argv)
     os.environ.update({name: value for name, value in DEFAULTS.items() if name not in os.environ})
-    if not sys.warnoptions:  # what will change in a library is for those who call it
+    if not sys.warnoptions:  # FutureWarnings of libraries are for Hone's developers, not its users
         warnings.simplefilter("ignore", FutureWarning)
     try:
         if arguments.command not in (service.start, service.stop):
-            join(home())
+            join_service(home())
         status: int = arguments.command(arguments)
     except HoneError as fault:
         print(f"hone: {fault}", file=sys.stderr)  # noqa: T201
         return fault.exit_code
     except KeyboardInterrupt:
-        print("\nhone: interrupted; the same command goes on from here.", file=sys.stderr)  # noqa: T201
+        print("\nhone: interrupted; run the same command again to continue.", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
-    except BrokenPipeError:  # who read this has seen enough: `hone schema | head`
+    except BrokenPipeError:  # the reader has closed the pipe: `hone schema | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
@@ -56,19 +56,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text in (
-        ("run", _run, "raw text in, a registered model version out"),
-        ("plan", _plan, "what would run, what is cached, and why"),
-        ("verify", _verify, "read the bytes of the run's artifacts again and compare them with their digests"),
+        ("run", _run, "train and register a model version"),
+        ("plan", _plan, "show which stages would run, which are cached, and why"),
+        ("verify", _verify, "check the run's artifacts against their digests"),
     ):
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("config", type=Path, metavar="CONF", help="a YAML file, such as conf/demo.yaml")
-        sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        sub.add_argument("config", type=Path, metavar="CONF", help="configuration file, such as conf/demo.yaml")
+        sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="override of a field")
         sub.set_defaults(command=command)
-    commands.add_parser("schema", help="the JSON schema of the configuration").set_defaults(command=_schema)
-    service.add(commands)
-    promotion.add(commands)
-    drift.add(commands)
-    batch.add(commands)
+    text = "print the JSON schema of the configuration"
+    schema = commands.add_parser("schema", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    schema.set_defaults(command=_schema)
+    service.add_commands(commands)
+    promotion.add_commands(commands)
+    drift.add_commands(commands)
+    batch.add_commands(commands)
     return parser
 
 
@@ -78,36 +80,36 @@ def _load(arguments: argparse.Namespace) -> RunConfig:
 
     config = pin_base(load(arguments.config, arguments.overrides), home())
     if config.model.trust_code:
-        warning = f"hone: warning: the code of {config.model.trust_code} is run, as model.trust_code says."
+        warning = f"hone: warning: the code of {config.model.trust_code} runs, since model.trust_code names it."
         print(warning, file=sys.stderr)  # noqa: T201
     return config
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from hone.pipeline.plan import plan
-    from hone_app.cli.view import terminal
+    from hone.pipeline.plan import plan_run
+    from hone_app.cli.view import make_console
 
-    config, data, console = _load(arguments), home(), terminal()
-    outlooks = plan(config, data)
-    if all(look.artifact for look in outlooks):
+    config, data, console = _load(arguments), home(), make_console()
+    stage_plans = plan_run(config, data)
+    if all(stage_plan.artifact for stage_plan in stage_plans):
         console.print(f"{config.name}: every stage is up to date, nothing to do.", style="bold")
-        return _finish(console, outlooks, data)
-    _line(config, data, console)
-    return _finish(console, plan(config, data), data)
+        return _finish(console, stage_plans, data)
+    _run_flow(config, data, console)
+    return _finish(console, plan_run(config, data), data)
 
 
-def _line(config: RunConfig, data: Home, console: Console) -> None:
-    """Run the flow."""
+def _run_flow(config: RunConfig, data: Home, console: Console) -> None:
+    """Run the flow `finetune` and show its progress."""
     from hone.pipeline.run import run_ahead
-    from hone.pipeline.stages import stages_of
-    from hone.tracking.client import prepare
-    from hone_app.cli.view import watching
+    from hone.pipeline.stages import list_stages
+    from hone.tracking.client import create_sqlite_store
+    from hone_app.cli.view import show_progress
 
-    with watching(stages_of(config), console):
+    with show_progress(list_stages(config), console):
         with orchestrated(data) as starting:
-            # A new MLflow store takes seconds to make: meanwhile the Prefect server starts and the first rows are read.
-            # Not a daemon: what it has begun it ends, however soon the run does.
-            threading.Thread(target=_prepare_quietly, args=(prepare, data)).start()
+            # Creating an MLflow store takes seconds: meanwhile the Prefect server starts and the first rows are read.
+            # Not a daemon thread: it completes the store even if the run ends earlier.
+            threading.Thread(target=_prepare_quietly, args=(create_sqlite_store, data)).start()
             from flows.finetune import finetune
 
             # The server takes seconds to import and start.
@@ -116,48 +118,48 @@ def _line(config: RunConfig, data: Home, console: Console) -> None:
 
 
 def _prepare_quietly(prepare: Callable[[str], None], data: Home) -> None:
-    # What is wrong with the place is told by the stage that cannot do without it.
+    # A fault here is reported by the stage that needs the store.
     with suppress(OSError):
         prepare(data.tracking_uri)
 
 
-def _finish(console: Console, outlooks: Sequence[Outlook], data: Home) -> int:
-    from hone_app.cli.view import summary
+def _finish(console: Console, stage_plans: Sequence[StagePlan], data: Home) -> int:
+    from hone_app.cli.view import print_summary
 
-    found = {look.stage: look.artifact for look in outlooks if look.artifact}
-    summary(console, found["evaluate"], found["register"], "hone up")
+    artifacts = {stage_plan.stage: stage_plan.artifact for stage_plan in stage_plans if stage_plan.artifact}
+    print_summary(console, artifacts["evaluate"], artifacts["register"], "hone up")
     return 0
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from hone.pipeline.plan import plan
-    from hone_app.cli.view import outlook, terminal
+    from hone.pipeline.plan import plan_run
+    from hone_app.cli.view import make_console, print_plan
 
-    outlook(terminal(), plan(_load(arguments), home()))
+    print_plan(make_console(), plan_run(_load(arguments), home()))
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from hone.errors import StoreError
-    from hone.pipeline.plan import plan
+    from hone.pipeline.plan import plan_run
 
     data = home()
-    found = [look.artifact for look in plan(_load(arguments), data) if look.artifact]
-    faults = [fault for artifact in found for fault in data.store.verify(artifact)]
+    artifacts = [stage_plan.artifact for stage_plan in plan_run(_load(arguments), data) if stage_plan.artifact]
+    faults = [fault for artifact in artifacts for fault in data.store.verify(artifact)]
     if faults:
         raise StoreError("\n".join(faults), fix="Delete these directories: the next run makes them again.")
-    _say(f"{len(found)} artifacts, every byte as it was written")
+    _print(f"{len(artifacts)} artifacts, all digests match")
     return 0
 
 
 def _schema(_: argparse.Namespace) -> int:
     from hone.config.sections import RunConfig
 
-    _say(json.dumps(RunConfig.model_json_schema(), indent=2))
+    _print(json.dumps(RunConfig.model_json_schema(), indent=2))
     return 0
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from hone.environment import Home
-from hone.tracking.client import check
+from hone.tracking.client import check_tracking_uri
 from hone_app.service import servers
 from hone_app.service.up import check_stores
 
@@ -25,7 +25,7 @@ def orchestrated(data: Home) -> Iterator[Callable[[], bool]]:
     os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] = "hone"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     check_stores(data)
-    check(data.tracking_uri)
+    check_tracking_uri(data.tracking_uri)
     url = servers.configured_prefect()
     if url:
         os.environ["PREFECT_API_URL"] = url

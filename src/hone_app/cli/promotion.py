@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from hone.promotion.journal import Journal
 
 
-def add(commands: Any) -> None:
-    """Put the commands into the parser of `hone`."""
-    promote = _command(commands, "promote", _promote, "compare a version with the champion; make it the champion")
-    promote.add_argument("--version", default="", metavar="V", help="its number; the alias candidate's by default")
-    promote.add_argument("--policy", choices=("manual", "auto", "shadow"), help="in place of the configuration's")
-    promote.add_argument("--golden", default="", metavar="FILE", help="a golden set, in place of the configuration's")
-    promote.add_argument("--yes", action="store_true", help="approve it, once the gates have passed")
-    _by_whom(promote)
-    rollback = _command(commands, "rollback", _rollback, "make the former champion the champion again")
-    _by_whom(rollback, why=True)
-    _command(commands, "history", _history, "who moved the champion, when, from where to where, and why")
+def add_commands(commands: Any) -> None:
+    """Add the commands to the parser of `hone`."""
+    promote = _command(commands, "promote", _promote, "make a version the champion if it passes the gates")
+    promote.add_argument("--version", default="", metavar="V", help="version number (default: the alias candidate)")
+    promote.add_argument("--policy", choices=("manual", "auto", "shadow"), help="override promotion.policy")
+    promote.add_argument("--golden", default="", metavar="FILE", help="override promotion.golden, the golden set")
+    promote.add_argument("--yes", action="store_true", help="approve without a prompt if the gates pass")
+    _add_who_and_why(promote)
+    rollback = _command(commands, "rollback", _rollback, "make the previous champion the champion again")
+    _add_who_and_why(rollback, why=True)
+    _command(commands, "history", _history, "show who moved the champion, when, and why")
 
 
 def _command(commands: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    sub.add_argument("model", metavar="MODEL", help="the registered model's name")
+    sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    sub.add_argument("model", metavar="MODEL", help="name of the registered model")
     sub.set_defaults(command=command)
     return sub
 
 
-def _by_whom(sub: argparse.ArgumentParser, why: bool = False) -> None:
-    sub.add_argument("--why", required=why, default="", metavar="TEXT", help="the reason, for the journal")
-    sub.add_argument("--who", default="", metavar="NAME", help="who decides; your user name by default")
+def _add_who_and_why(sub: argparse.ArgumentParser, why: bool = False) -> None:
+    sub.add_argument("--why", required=why, default="", metavar="TEXT", help="reason, for the journal")
+    sub.add_argument("--who", default="", metavar="NAME", help="name, for the journal (default: your user name)")
 
 
 def _journal(model: str) -> Journal:
@@ -52,9 +52,9 @@ def _journal(model: str) -> Journal:
 
 def _promote(arguments: argparse.Namespace) -> int:
     from hone.promotion import promote
-    from hone_app.cli.view import terminal
+    from hone_app.cli.view import make_console
 
-    console, journal, who = terminal(), _journal(arguments.model), arguments.who or promote.user()
+    console, journal, who = make_console(), _journal(arguments.model), arguments.who or promote.user()
     decision = promote.decide(
         journal,
         arguments.version,
@@ -63,40 +63,40 @@ def _promote(arguments: argparse.Namespace) -> int:
         golden=arguments.golden,
     )
     page = promote.record(journal, decision)
-    _show(console, decision)
+    _print_gates(console, decision)
     console.print(f"{page} in MLflow run {decision.run_id}", style="dim")
     if decision.policy == "shadow":
         promote.shadow(journal, decision, who)
         console.print(
-            f"Shadow: nothing moved; it {'would have' if decision.passed else 'would not'} become the champion."
+            f"Shadow: the champion is unchanged; the gates {'passed' if decision.passed else 'did not pass'}."
         )
         return 0
     why = arguments.why
     if decision.passed and decision.policy == "manual" and not arguments.yes:
-        approved, why = _asked(decision, why)
+        approved, why = _ask_approval(decision, why)
         if not approved:
             promote.turn_down(journal, decision, who, why or "rejected")
             raise PromotionRefused(f"rejected by {who}", where=f"{decision.model} version {decision.version}")
-    with console.status("testing how it is served, and moving the alias"):
-        moved = promote.carry_out(journal, decision, who=who, why=why, downloads=home().downloads).entry
-    former = f", version {moved.from_version} the former one" if moved.from_version else ""
-    console.print(f"{decision.model} version {moved.to_version} is the champion{former}.", style="bold green")
+    with console.status("testing the served model and moving the alias"):
+        entry = promote.carry_out(journal, decision, who=who, why=why, downloads=home().downloads).entry
+    previous = f", version {entry.from_version} the former one" if entry.from_version else ""
+    console.print(f"{decision.model} version {entry.to_version} is the champion{previous}.", style="bold green")
     return 0
 
 
-def _asked(decision: Decision, why: str) -> tuple[bool, str]:
-    """Whether the person at the terminal approves, and why."""
+def _ask_approval(decision: Decision, why: str) -> tuple[bool, str]:
+    """Whether the person at the terminal approves, and the reason."""
     if not sys.stdin.isatty():
         raise ConfigError(
-            "the policy is manual, and there is nobody to ask",
+            "the policy is manual, and standard input is not a terminal",
             where=f"hone promote {decision.model}",
-            fix="Say --yes to approve it, or --policy auto.",
+            fix="Use --yes to approve, or --policy auto.",
         )
     answer = input(f"Make version {decision.version} the champion? [y/N] ").strip().lower()
     return answer in ("y", "yes"), why or input("Why? ").strip()
 
 
-def _show(console: Console, decision: Decision) -> None:
+def _print_gates(console: Console, decision: Decision) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -104,7 +104,7 @@ def _show(console: Console, decision: Decision) -> None:
 
     against = f"champion, version {decision.champion}" if decision.champion else "baselines: there is no champion"
     table = Table(title=f"{decision.model} version {decision.version} against the {against}", title_justify="left")
-    for column in ("gate", "rows", "found", "asked for", "passed", ""):
+    for column in ("gate", "rows", "measured", "required", "passed", ""):
         table.add_column(column)
     for gate in decision.gates:
         passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
@@ -114,12 +114,12 @@ def _show(console: Console, decision: Decision) -> None:
 
 def _rollback(arguments: argparse.Namespace) -> int:
     from hone.promotion import promote
-    from hone_app.cli.view import terminal
+    from hone_app.cli.view import make_console
 
     who = arguments.who or promote.user()
     moved = promote.rollback(_journal(arguments.model), who=who, why=arguments.why, downloads=home().downloads).entry
-    said = f"version {moved.to_version} is the champion again, version {moved.from_version} the former one."
-    terminal().print(f"{arguments.model} {said}", style="bold green")
+    outcome = f"version {moved.to_version} is the champion again, version {moved.from_version} the former one."
+    make_console().print(f"{arguments.model} {outcome}", style="bold green")
     return 0
 
 
@@ -128,25 +128,25 @@ def _history(arguments: argparse.Namespace) -> int:
     from rich.text import Text
 
     from hone.promotion.journal import faults
-    from hone_app.cli.view import terminal
+    from hone_app.cli.view import make_console
 
-    console, records = terminal(), _journal(arguments.model).records()
+    console, records = make_console(), _journal(arguments.model).records()
     if not records:
-        console.print(f"{arguments.model} never had a champion that Hone knows of.")
+        console.print(f"{arguments.model}: the journal is empty, no champion has been set.")
     width = len(str(len(records)))
-    for kept in records:
-        entry = kept.entry
-        unfinished = " (unfinished)" if kept.state == "begun" else ""
+    for record in records:
+        entry = record.entry
+        unfinished = " (unfinished)" if record.state == "begun" else ""
         versions = f"{entry.from_version or '–'} to {entry.to_version or '–'}"
-        head = (f"{entry.number:{width}}  ", (entry.action + unfinished, "bold"), f"  {versions}  {entry.who}")
-        console.print(Text.assemble(*head, (f"  {entry.at[:19].replace('T', ' ')} UTC", "dim")))
+        heading = (f"{entry.number:{width}}  ", (entry.action + unfinished, "bold"), f"  {versions}  {entry.who}")
+        console.print(Text.assemble(*heading, (f"  {entry.at[:19].replace('T', ' ')} UTC", "dim")))
         if entry.why:
             console.print(Padding(Text(entry.why), (0, 0, 0, width + 2), expand=False))
-    broken = faults(records)
-    if broken:
+    chain_faults = faults(records)
+    if chain_faults:
         raise StoreError(
-            "the journal's chain is broken:\n  " + "\n  ".join(broken),
+            "the journal's chain is broken:\n  " + "\n  ".join(chain_faults),
             where=f"{arguments.model} journal",
-            fix="Someone changed or deleted runs of that MLflow experiment; restore them from a backup.",
+            fix="Runs of its MLflow experiment were changed or deleted: restore them from a backup.",
         )
     return 0

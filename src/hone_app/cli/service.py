@@ -1,4 +1,4 @@
-"""`hone up` and `hone down`: the service of this data folder."""
+"""`hone up` and `hone down`: start and stop the service of this data folder."""
 
 from __future__ import annotations
 
@@ -12,55 +12,58 @@ from hone.errors import ConfigError
 DATABASES = ("prefect_database", "mlflow_database")
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Put both commands into the parser."""
-    text = "start Prefect's and MLflow's servers and a worker, or say where they run"
-    more = f"{text[0].upper()}{text[1:]}. What is not given here is as it was the last time."
-    up = commands.add_parser("up", help=text, description=more)
-    up.add_argument("--host", help="the address to listen on (127.0.0.1)")
-    up.add_argument("--auth", action=argparse.BooleanOptionalAction, help="ask for passwords, made at random once")
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add both commands to the parser."""
+    text = "start the servers of Prefect and MLflow and a worker, or show their URLs"
+    description = f"{text[0].upper()}{text[1:]}. Options that are not given keep their previous values."
+    up = commands.add_parser("up", help=text, description=description)
+    up.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    up.add_argument("--auth", action=argparse.BooleanOptionalAction, help="require passwords, generated once")
     for name in DATABASES:
         library = name.split("_")[0].capitalize().replace("Mlflow", "MLflow")
         up.add_argument(
             f"--{name.replace('_', '-')}",
             metavar="URL",
-            help=f"a postgresql:// URL for {library}'s records, or '' for SQLite [HONE_{name.upper()}]",
+            help=f"postgresql:// URL for {library}, or '' for SQLite [HONE_{name.upper()}]",
         )
-    up.add_argument("--gpu-slots", type=int, metavar="N", help="how many trainings may run at once [HONE_GPU_SLOTS, 1]")
+    up.add_argument(
+        "--gpu-slots", type=int, metavar="N", help="maximum number of trainings at once [HONE_GPU_SLOTS, 1]"
+    )
     up.set_defaults(command=start)
-    text = "end what `hone up` started"
-    commands.add_parser("down", help=text, description=text).set_defaults(command=stop)
+    text = "stop everything that `hone up` started"
+    down = commands.add_parser("down", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    down.set_defaults(command=stop)
 
 
 def start(arguments: argparse.Namespace) -> int:
-    """Bring the service up."""
-    from hone_app.service.up import up
+    """Start the service."""
+    from hone_app.service.up import start_service
 
-    wanted = {name: getattr(arguments, name) for name in ("host", "auth", *DATABASES)}
+    options = {name: getattr(arguments, name) for name in ("host", "auth", *DATABASES)}
     for name in DATABASES:
-        wanted[name] = wanted[name] if wanted[name] is not None else os.environ.get(f"HONE_{name.upper()}")
-    given = {name: value for name, value in wanted.items() if value is not None}
-    up(home(), given, place(), arguments.gpu_slots, _say)
+        options[name] = options[name] if options[name] is not None else os.environ.get(f"HONE_{name.upper()}")
+    settings = {name: value for name, value in options.items() if value is not None}
+    start_service(home(), settings, find_project(), arguments.gpu_slots, _print)
     return 0
 
 
 def stop(_: argparse.Namespace) -> int:
-    """End the service."""
-    from hone_app.service.up import down
+    """Stop the service."""
+    from hone_app.service.up import stop_service
 
-    down(home(), _say)
+    stop_service(home(), _print)
     return 0
 
 
-def place() -> Path:
-    """The folder whose conf/ and deployments/ are used: the working directory, else the one that Hone lies in."""
+def find_project() -> Path:
+    """The folder whose conf/ and deployments/ are used: the working directory, else the one that contains Hone."""
     for folder in (Path.cwd(), Path(__file__).parents[3]):
         if (folder / "deployments/prefect.yaml").is_file():
             return folder
     raise ConfigError(
-        "there is no deployments/prefect.yaml", where=str(Path.cwd()), fix="Call `hone up` in the project's folder."
+        "there is no deployments/prefect.yaml", where=str(Path.cwd()), fix="Run `hone up` in the project's folder."
     )
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201

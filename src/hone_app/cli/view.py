@@ -1,4 +1,4 @@
-"""What a run looks like in a terminal: a line for each stage while it goes on, a table when it is done."""
+"""The terminal view of a run: a line for each stage while it runs, a table when it is done."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from rich.text import Text
 from hone.progress import Listener, Progress, listening
 from hone.store.artifact import Artifact
 
-PLAIN_SECONDS = 10.0
+PLAIN_SECONDS = 10.0  # between progress lines where output is not a terminal, such as a log file
 MARKS = {"": " ", "started": "▶", "waiting": "…", "hit": "=", "done": "✓", "failed": "✗"}
 COLOURS = {"started": "cyan", "waiting": "yellow", "hit": "blue", "done": "green", "failed": "red"}
 
 
-def terminal() -> Console:
-    """Standard output, on which brackets are no markup: names, reasons and paths are the user's own."""
+def make_console() -> Console:
+    """Standard output without rich's markup: users' names, reasons and paths may contain brackets."""
     return Console(markup=False)
 
 
 @dataclass
 class Line:
-    """What is known of one stage."""
+    """The state of one stage."""
 
     event: str = ""
     since: float = 0.0
@@ -39,8 +39,8 @@ class Line:
     reasons: Sequence[str] = ()
     artifact: Artifact | None = None
 
-    def hear(self, event: str, detail: object, now: float) -> None:
-        """Take in what happened to the stage."""
+    def update(self, event: str, detail: object, now: float) -> None:
+        """Apply an event (`hone.progress`) of the stage at time `now`, in seconds."""
         if isinstance(detail, Progress):
             self.progress = detail
             return
@@ -54,13 +54,13 @@ class Line:
             self.event = event
 
     def text(self, now: float) -> str:
-        """The stage in a few words: how far, how fast, how long still; or what came out."""
+        """One line about the stage: progress, rate and remaining time, or the result."""
         if self.event == "hit":
-            return f"up to date{_counted(self.artifact)}"
+            return f"up to date{_describe_rows(self.artifact)}"
         if self.event == "done":
-            return f"{self.seconds:.1f} s{_counted(self.artifact)}"
+            return f"{self.seconds:.1f} s{_describe_rows(self.artifact)}"
         if self.event == "waiting":
-            return "another run is making it; waiting for its result"
+            return "waiting for another run that is making it"
         if self.event == "failed":
             return f"failed after {self.seconds:.1f} s"
         if self.event != "started":
@@ -102,56 +102,56 @@ class Board:
 
 
 @contextmanager
-def watching(stages: Sequence[str], console: Console) -> Iterator[None]:
-    """Show how the stages go on while the block runs: live on a terminal, in plain lines elsewhere."""
+def show_progress(stages: Sequence[str], console: Console) -> Iterator[None]:
+    """Show the progress of the stages within the block: live on a terminal, else in plain lines."""
     board = Board({stage: Line() for stage in stages})
     if console.is_terminal:
         # rich redraws in a thread of its own, four times a second.
-        with Live(console=console, get_renderable=board.render, refresh_per_second=4), listening(_hear(board)):
+        with Live(console=console, get_renderable=board.render, refresh_per_second=4), listening(_update_board(board)):
             yield
     else:
         with listening(_print_plainly(board, console)):
             yield
 
 
-def _hear(board: Board) -> Listener:
-    def hear(stage: str, event: str, detail: object) -> None:
-        board.lines[stage].hear(event, detail, time.monotonic())
+def _update_board(board: Board) -> Listener:
+    def on_event(stage: str, event: str, detail: object) -> None:
+        board.lines[stage].update(event, detail, time.monotonic())
 
-    return hear
+    return on_event
 
 
 def _print_plainly(board: Board, console: Console) -> Listener:
     printed = {"at": time.monotonic()}
 
-    def hear(stage: str, event: str, detail: object) -> None:
+    def on_event(stage: str, event: str, detail: object) -> None:
         line, now = board.lines[stage], time.monotonic()
-        before = line.event
-        line.hear(event, detail, now)
+        previous_event = line.event
+        line.update(event, detail, now)
         if event == "progress" and now - printed["at"] < PLAIN_SECONDS:
             return
-        if event != "progress" and line.event == before:
+        if event != "progress" and line.event == previous_event:
             return
         printed["at"] = now
         console.print(f"{stage:<9} {line.text(now)}".rstrip(), highlight=False, soft_wrap=True)
 
-    return hear
+    return on_event
 
 
-def outlook(console: Console, outlooks: Sequence[Any]) -> None:
-    """Print what each stage would do: hit, or miss with its reasons."""
+def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
+    """Print what each stage would do: hit, pending, or miss with its reasons."""
     grid = Table.grid(padding=(0, 2))
-    for look in outlooks:
-        word, colour = ("hit", "blue") if look.artifact else ("miss", "yellow")
-        if look.reasons and look.reasons[0].startswith("waits for"):
-            word, colour = "unsure", "bright_black"
-        what = str(look.artifact.path) if look.artifact else "\n".join(look.reasons)
-        grid.add_row(look.stage, Text(word, colour), Text(what, overflow="fold"))
+    for stage_plan in stage_plans:
+        word, colour = ("hit", "blue") if stage_plan.artifact else ("miss", "yellow")
+        if stage_plan.reasons and stage_plan.reasons[0].startswith("waits for"):
+            word, colour = "pending", "bright_black"
+        detail = str(stage_plan.artifact.path) if stage_plan.artifact else "\n".join(stage_plan.reasons)
+        grid.add_row(stage_plan.stage, Text(word, colour), Text(detail, overflow="fold"))
     console.print(grid)
 
 
-def summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str) -> None:
-    """Print the model against the baselines, the version, and where the report and the UIs are."""
+def print_summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str) -> None:
+    """Print the metrics of model and baselines, the version, the report's path and the command that opens the UIs."""
     metrics = json.loads((evaluated.path / "metrics.json").read_text("utf8"))
     version = registered.facts()
     console.print(_table(metrics))
@@ -160,12 +160,12 @@ def summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str
         ("report", registered.path / "report.html"),
         ("open the UIs", ui),
     ):
-        # A path that is broken at the end of a line cannot be opened.
+        # Without wrapping: a path that is broken across lines cannot be opened.
         console.print(f"{name:<13} {value}", soft_wrap=True, highlight=False)
 
 
 def _table(metrics: Mapping[str, Any]) -> Table:
-    """The figures that all systems have, and by how much the model is better."""
+    """The metrics that all systems have, and by how much the model is better."""
     systems = metrics["systems"]
     names = [name for name in systems["model"] if all(name in figures for figures in systems.values())]
     share = {name: measure["share"] for name, measure in metrics["measures"].items()}
@@ -175,12 +175,12 @@ def _table(metrics: Mapping[str, Any]) -> Table:
     for name in (*names, "model is better by", "p"):
         table.add_column(name, justify="right", no_wrap=True)
     for system, figures in systems.items():
-        duel = metrics["comparisons"].get(system)
-        better = ["", ""]
-        if duel:
-            gained = _interval(duel | {"value": duel["difference"]}, share[duel["metric"]], "+")
-            better = [gained.replace("%", ""), f"{duel['p']:.3f}"]
-        table.add_row(system, *(_interval(figures[name], share[name]) for name in names), *better)
+        comparison = metrics["comparisons"].get(system)
+        comparison_cells = ["", ""]
+        if comparison:
+            interval = _interval(comparison | {"value": comparison["difference"]}, share[comparison["metric"]], "+")
+            comparison_cells = [interval.replace("%", ""), f"{comparison['p']:.3f}"]
+        table.add_row(system, *(_interval(figures[name], share[name]) for name in names), *comparison_cells)
     return table
 
 
@@ -192,7 +192,7 @@ def _interval(figure: Mapping[str, float], share: bool, sign: str = "") -> str:
     return f"{value:{sign}.1f}% [{low:.1f}, {high:.1f}]"
 
 
-def _counted(artifact: Artifact | None) -> str:
+def _describe_rows(artifact: Artifact | None) -> str:
     return f" · {artifact.rows:,} rows" if artifact else ""
 
 

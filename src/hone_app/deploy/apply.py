@@ -29,7 +29,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 from hone.errors import HoneError
-from hone_app.deploy.automations import automate
+from hone_app.deploy.automations import apply_automations
 from hone_app.deploy.notifications import VARIABLE
 
 POOL = "hone"
@@ -43,18 +43,18 @@ def main() -> int:
     parser.add_argument("--gpu-slots", type=int, help="how many trainings may run at once")
     slots = parser.parse_args().gpu_slots
     with get_client(sync_client=True) as client:
-        make_pool(client, Path.cwd())
-        make_slots(client, slots)
-        deploy()
+        apply_pool(client, Path.cwd())
+        apply_slots(client, slots)
+        apply_deployments()
         try:
-            automate(client, FOLDER / "automations", os.environ.get(VARIABLE, ""))
+            apply_automations(client, FOLDER / "automations", os.environ.get(VARIABLE, ""))
         except HoneError as fault:
             raise SystemExit(str(fault)) from None
         print(", ".join(entry["name"] for entry in yaml.safe_load(FILE.read_text("utf8"))["deployments"]))  # noqa: T201
     return 0
 
 
-def make_pool(client: SyncPrefectClient, directory: Path) -> None:
+def apply_pool(client: SyncPrefectClient, directory: Path) -> None:
     """The process work pool, whose runs start in `directory`, where conf/ is. What a person set else is kept.
 
     A pool of another type, such as kubernetes, is left as it is.
@@ -67,30 +67,30 @@ def make_pool(client: SyncPrefectClient, directory: Path) -> None:
     if pool.type != "process":
         return
     template = pool.base_job_template
-    place = template["variables"]["properties"]["working_dir"]
-    if place.get("default") != str(directory):
-        place["default"] = str(directory)
+    working_directory = template["variables"]["properties"]["working_dir"]
+    if working_directory.get("default") != str(directory):
+        working_directory["default"] = str(directory)
         client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
 
 
-def make_slots(client: SyncPrefectClient, given: int | None) -> None:
+def apply_slots(client: SyncPrefectClient, requested: int | None) -> None:
     """The limit that `train` takes a slot of."""
     try:
         client.read_global_concurrency_limit_by_name("gpu")
     except ObjectNotFound:
-        count = given or int(os.environ.get("HONE_GPU_SLOTS", "1"))
+        count = requested or int(os.environ.get("HONE_GPU_SLOTS", "1"))
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="gpu", limit=count))
         return
-    if given:
-        client.update_global_concurrency_limit("gpu", GlobalConcurrencyLimitUpdate(limit=given))
+    if requested:
+        client.update_global_concurrency_limit("gpu", GlobalConcurrencyLimitUpdate(limit=requested))
 
 
-def deploy() -> None:
+def apply_deployments() -> None:
     """All deployments of the file; raises SystemExit with what Prefect said where one is refused."""
     command = [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(result.stdout + result.stderr)
 
 
 if __name__ == "__main__":

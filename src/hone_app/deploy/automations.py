@@ -17,40 +17,40 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.events.schemas.automations import AutomationCore
 
-from hone_app.deploy.notifications import BLOCK, block_id
+from hone_app.deploy.notifications import BLOCK, get_block_id
 
 
-def automate(client: SyncPrefectClient, folder: Path, notify: str) -> list[str]:
+def apply_automations(client: SyncPrefectClient, folder: Path, notify: str) -> list[str]:
     """Apply every automation of the folder's files; the names of those that are there now."""
-    block = block_id(client, notify) if notify else None
+    block = get_block_id(client, notify) if notify else None
     applied = []
     for file in sorted(folder.glob("*.yaml")):
-        for entry in _listed(yaml.safe_load(file.read_text("utf8"))):
+        for entry in _list_entries(yaml.safe_load(file.read_text("utf8"))):
             if block is None and _notifies(entry):
                 _remove(client, entry["name"])
                 continue
-            _apply(client, AutomationCore.model_validate(_resolved(client, entry, file, block)))
+            _apply(client, AutomationCore.model_validate(_resolve_names(client, entry, file, block)))
             applied.append(str(entry["name"]))
     return applied
 
 
-def _listed(tree: Any) -> list[dict[str, Any]]:
-    found = tree.get("automations", [tree]) if isinstance(tree, dict) else tree
-    return list(found)
+def _list_entries(tree: Any) -> list[dict[str, Any]]:
+    entries = tree.get("automations", [tree]) if isinstance(tree, dict) else tree
+    return list(entries)
 
 
 def _notifies(entry: dict[str, Any]) -> bool:
     return any(action.get("block") == BLOCK for action in entry["actions"])
 
 
-def _apply(client: SyncPrefectClient, wanted: AutomationCore) -> None:
-    known = client.read_automations_by_name(wanted.name)
-    if not known:
-        client.create_automation(wanted)
-    for automation in known:
-        kept = wanted.model_copy(update={"enabled": automation.enabled})
-        if _content(automation) != _content(kept):
-            client.update_automation(automation.id, kept)
+def _apply(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    existing = client.read_automations_by_name(automation.name)
+    if not existing:
+        client.create_automation(automation)
+    for current in existing:
+        updated = automation.model_copy(update={"enabled": current.enabled})
+        if _content(current) != _content(updated):
+            client.update_automation(current.id, updated)
 
 
 def _remove(client: SyncPrefectClient, name: str) -> None:
@@ -58,29 +58,29 @@ def _remove(client: SyncPrefectClient, name: str) -> None:
         client.delete_automation(automation.id)
 
 
-def _resolved(client: SyncPrefectClient, entry: Any, file: Path, block: UUID | None) -> Any:
+def _resolve_names(client: SyncPrefectClient, entry: Any, file: Path, block: UUID | None) -> Any:
     """The entry with ids in place of names."""
     if isinstance(entry, list):
-        return [_resolved(client, item, file, block) for item in entry]
+        return [_resolve_names(client, item, file, block) for item in entry]
     if not isinstance(entry, dict):
         return entry
-    found = {name: _resolved(client, value, file, block) for name, value in entry.items()}
-    if isinstance(found.get("deployment"), str):
-        found["deployment_id"] = str(_deployment(client, found.pop("deployment"), file))
-    if found.get("block") == BLOCK:
-        found["block_document_id"] = str(block)
-        del found["block"]
-    return found
+    resolved = {name: _resolve_names(client, value, file, block) for name, value in entry.items()}
+    if isinstance(resolved.get("deployment"), str):
+        resolved["deployment_id"] = str(_get_deployment_id(client, resolved.pop("deployment"), file))
+    if resolved.get("block") == BLOCK:
+        resolved["block_document_id"] = str(block)
+        del resolved["block"]
+    return resolved
 
 
-def _deployment(client: SyncPrefectClient, name: str, file: Path) -> UUID:
-    wanted = DeploymentFilter(name=DeploymentFilterName(any_=[name]))
-    known = client.read_deployments(deployment_filter=wanted)
-    if len(known) != 1:
+def _get_deployment_id(client: SyncPrefectClient, name: str, file: Path) -> UUID:
+    by_name = DeploymentFilter(name=DeploymentFilterName(any_=[name]))
+    deployments = client.read_deployments(deployment_filter=by_name)
+    if len(deployments) != 1:
         raise SystemExit(
-            f"{file}: there are {len(known)} deployments called {name}; it has to name one that is applied"
+            f"{file}: there are {len(deployments)} deployments called {name}; it has to name one that is applied"
         )
-    return known[0].id
+    return deployments[0].id
 
 
 def _content(automation: AutomationCore) -> Any:

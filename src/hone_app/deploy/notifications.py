@@ -18,25 +18,25 @@ VARIABLE = "HONE_NOTIFY_URL"
 BLOCK = "hone-notify"
 
 
-def block_id(client: SyncPrefectClient, url: str) -> UUID:
+def get_block_id(client: SyncPrefectClient, url: str) -> UUID:
     """The id of the notification block: the one that TYPE/NAME names, or `hone-notify`, which then holds the URL."""
     if "://" in url:
-        return _saved(url)
+        return _save_block(url)
     kind, slash, name = url.partition("/")
     try:
-        found = client.read_block_document_by_name(name, kind, include_secrets=False) if slash else None
+        block = client.read_block_document_by_name(name, kind, include_secrets=False) if slash else None
     except ObjectNotFound:
-        found = None
-    if found is None:
+        block = None
+    if block is None:
         raise ConfigError(
             f"{url} is neither a URL nor the TYPE/NAME of a block",
             where=VARIABLE,
             fix="`prefect block ls` names the blocks that exist, https://github.com/caronc/apprise/wiki the URLs.",
         )
-    return found.id
+    return block.id
 
 
-def _saved(url: str) -> UUID:
+def _save_block(url: str) -> UUID:
     from apprise import Apprise
 
     if not Apprise().add(url):  # its own log line would show the URL
@@ -44,6 +44,6 @@ def _saved(url: str) -> UUID:
         fix = "https://github.com/caronc/apprise/wiki says how the URL of each service is written."
         raise ConfigError(f"apprise knows no such URL, {scheme}://...", where=VARIABLE, fix=fix)
     # Prefect has no type of block for any URL of apprise's; this one hands over what it is given.
-    saved = SlackWebhook(url=url, notify_type="info").save(BLOCK, overwrite=True)
-    assert isinstance(saved, UUID)
-    return saved
+    block_id = SlackWebhook(url=url, notify_type="info").save(BLOCK, overwrite=True)
+    assert isinstance(block_id, UUID)
+    return block_id

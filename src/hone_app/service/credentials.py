@@ -36,14 +36,14 @@ class Credentials:
         }
 
 
-def credentials(folder: Path) -> Credentials:
+def load_credentials(folder: Path) -> Credentials:
     """Those kept in `folder`; what is not there yet is made."""
     path = folder / "secrets.json"
-    kept = json.loads(path.read_text("utf8")) if path.is_file() else {}
-    known = Credentials(**{one.name: kept.get(one.name) or _random() for one in fields(Credentials)})
-    if asdict(known) != kept:
-        write_private(path, json.dumps(asdict(known), indent=2))
-    return known
+    stored = json.loads(path.read_text("utf8")) if path.is_file() else {}
+    credentials = Credentials(**{entry.name: stored.get(entry.name) or _random() for entry in fields(Credentials)})
+    if asdict(credentials) != stored:
+        write_private(path, json.dumps(asdict(credentials), indent=2))
+    return credentials
 
 
 def _random() -> str:
@@ -54,8 +54,8 @@ def _random() -> str:
 def write_private(path: Path, text: str) -> None:
     """Put `text` at `path` in one step, readable by this user alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf8") as out:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf8") as out:
         out.write(text)
-    beside.replace(path)
+    temporary.replace(path)

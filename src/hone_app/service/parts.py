@@ -15,7 +15,7 @@ from pathlib import Path
 from hone.environment import Home
 from hone.errors import ConfigError
 from hone_app.service import servers
-from hone_app.service.credentials import Credentials, credentials, write_private
+from hone_app.service.credentials import Credentials, load_credentials, write_private
 from hone_app.service.servers import Server
 
 LOOPBACK = "127.0.0.1"
@@ -35,18 +35,18 @@ class Settings:
     mlflow_database: str = ""
 
     @property
-    def near(self) -> str:
+    def local_host(self) -> str:
         """The host by which processes on this machine reach it."""
         return LOOPBACK if self.host == "0.0.0.0" else self.host
 
     @property
-    def shown(self) -> str:
+    def public_host(self) -> str:
         """The host by which people reach it."""
         return socket.gethostname() if self.host == "0.0.0.0" else self.host
 
     def check(self) -> None:
         """Raise ConfigError for settings that cannot be or should not be."""
-        if not self.auth and not _loopback(self.host):
+        if not self.auth and not _is_loopback(self.host):
             raise ConfigError(
                 "others could use the servers without a password",
                 where=f"--host {self.host}",
@@ -64,24 +64,24 @@ class Settings:
 
     def passwords(self) -> tuple[str, ...]:
         """The databases' passwords, as they may stand in a log."""
-        found = [urllib.parse.urlsplit(url).password for url in (self.prefect_database, self.mlflow_database)]
-        return tuple(form for word in found if word for form in (word, urllib.parse.unquote(word)))
+        passwords = [urllib.parse.urlsplit(url).password for url in (self.prefect_database, self.mlflow_database)]
+        return tuple(form for password in passwords if password for form in (password, urllib.parse.unquote(password)))
 
 
-def prefect(home: Home, settings: Settings) -> Server:
+def build_prefect(home: Home, settings: Settings) -> Server:
     """The Prefect server."""
-    server = servers.prefect_server(home, settings.host, settings.shown)
+    server = servers.prefect_server(home, settings.host, settings.public_host)
     environment = dict(server.environment)
     if settings.prefect_database:
         url = settings.prefect_database.replace("postgresql://", "postgresql+asyncpg://")
         environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
     if settings.auth:
-        auth = credentials(home.service).auth_string
+        auth = load_credentials(home.service).auth_string
         environment |= {"PREFECT_SERVER_API_AUTH_STRING": auth, "PREFECT_API_AUTH_STRING": auth}
     return Server("prefect", server.command, server.health, home.logs, environment, settings.passwords())
 
 
-def mlflow(home: Home, settings: Settings) -> Server:
+def build_mlflow(home: Home, settings: Settings) -> Server:
     """The MLflow server, on the store that runs without a server use too. Its files lie in the data folder."""
     root = home.root / "mlflow"
     store = settings.mlflow_database.replace("postgresql://", "postgresql+psycopg://")
@@ -98,24 +98,24 @@ def mlflow(home: Home, settings: Settings) -> Server:
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
         # Without one it takes a new key at each start, and cannot read what it kept.
-        KEY: os.environ.get(KEY) or credentials(home.service).mlflow_webhook_encryption,
+        KEY: os.environ.get(KEY) or load_credentials(home.service).mlflow_webhook_encryption,
     }
-    if not _loopback(settings.host):
-        names = ("localhost", LOOPBACK, settings.host, settings.shown)
+    if not _is_loopback(settings.host):
+        names = ("localhost", LOOPBACK, settings.host, settings.public_host)
         hosts = ",".join(form for name in dict.fromkeys(names) for form in (name, f"{name}:*"))
         environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = os.environ.get("MLFLOW_SERVER_ALLOWED_HOSTS") or hosts
     if settings.auth:
         command += ["--app-name", "basic-auth"]
-        environment |= _basic_auth(home, store or f"sqlite:///{root}/users.db", credentials(home.service))
+        environment |= _basic_auth(home, store or f"sqlite:///{root}/users.db", load_credentials(home.service))
     return Server("mlflow", command, "/health", home.logs, environment, settings.passwords())
 
 
-def _basic_auth(home: Home, database: str, known: Credentials) -> dict[str, str]:
+def _basic_auth(home: Home, database: str, passwords: Credentials) -> dict[str, str]:
     settings = {
         "default_permission": "READ",
         # The file is no format string to us, but its reader takes % for one.
         "database_uri": database.replace("%", "%%"),
-        "admin_username": known.client()["MLFLOW_TRACKING_USERNAME"],
+        "admin_username": passwords.client()["MLFLOW_TRACKING_USERNAME"],
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
         # A password is hashed anew for each request, unless it was right within these seconds.
         "auth_cache_ttl_seconds": "60",
@@ -124,12 +124,12 @@ def _basic_auth(home: Home, database: str, known: Credentials) -> dict[str, str]
     write_private(path, "\n".join(("[mlflow]", *(f"{name} = {value}" for name, value in settings.items()), "")))
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(path),
-        "MLFLOW_AUTH_ADMIN_PASSWORD": known.mlflow,
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": known.mlflow_forms,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": passwords.mlflow,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": passwords.mlflow_forms,
     }
 
 
-def worker(home: Home, client: dict[str, str]) -> Server:
+def build_worker(home: Home, client: dict[str, str]) -> Server:
     """The worker, whose runs are processes in the environment that it has itself."""
     command = (
         *(sys.executable, "-P", "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"),
@@ -140,29 +140,29 @@ def worker(home: Home, client: dict[str, str]) -> Server:
     return Server("worker", command, "", home.logs, environment)
 
 
-def webhook(home: Home, client: dict[str, str]) -> Server:
+def build_webhook(home: Home, client: dict[str, str]) -> Server:
     """What MLflow's registry webhook posts to: on loopback, for both are on this machine, and on any port."""
-    command = (sys.executable, "-P", "-m", "hone_app.service.webhook", "--ready", str(told(home)))
-    known = credentials(home.service).mlflow_webhook
-    return Server("webhook", command, "", home.logs, {"HONE_WEBHOOK_SECRET": known} | client)
+    command = (sys.executable, "-P", "-m", "hone_app.service.webhook", "--ready", str(webhook_ready_file(home)))
+    secret = load_credentials(home.service).mlflow_webhook
+    return Server("webhook", command, "", home.logs, {"HONE_WEBHOOK_SECRET": secret} | client)
 
 
-def told(home: Home) -> Path:
+def webhook_ready_file(home: Home) -> Path:
     """The file that the webhook's server writes when MLflow knows of it."""
     return home.service / "webhook"
 
 
 def client_environment(settings: Settings, home: Home, url: Callable[[str], str]) -> dict[str, str]:
     """The environment in which Prefect's and MLflow's clients find the servers and are let in."""
-    places = {
+    addresses = {
         "PREFECT_HOME": str(home.prefect),
         "PREFECT_API_URL": f"{url('prefect')}/api",
         "MLFLOW_TRACKING_URI": url("mlflow"),
     }
-    return places | (credentials(home.service).client() if settings.auth else {})
+    return addresses | (load_credentials(home.service).client() if settings.auth else {})
 
 
-def _loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:

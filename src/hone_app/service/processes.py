@@ -36,7 +36,7 @@ class Process:
             return False
 
 
-def start(
+def start_process(
     command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path, mark: str
 ) -> tuple[Process, subprocess.Popen[bytes]]:
     """Start `command` in a session of its own, its words appended to `log`."""
@@ -54,35 +54,37 @@ def start(
     return Process(child.pid, psutil.Process(child.pid).create_time()), child
 
 
-def marked(mark: str) -> list[psutil.Process]:
+def list_marked(mark: str) -> list[psutil.Process]:
     """The processes of this user that carry `mark`, the oldest first."""
-    found = [process for process in psutil.process_iter() if process.pid != os.getpid() and _mark(process) == mark]
-    return sorted(found, key=lambda process: process.pid)
+    processes = [
+        process for process in psutil.process_iter() if process.pid != os.getpid() and _read_mark(process) == mark
+    ]
+    return sorted(processes, key=lambda process: process.pid)
 
 
-def end(mark: str, last: Process | None = None, grace: float = GRACE_SECONDS) -> int:
+def end_marked(mark: str, last: Process | None = None, grace: float = GRACE_SECONDS) -> int:
     """End all that carry `mark`, each asked before it is killed; how many there were.
 
     Parents are asked before their children, whom they end as they see fit; `last`, a worker, after all others, for it
     would kill its runs before they have said that they crash.
     """
-    count, spared = len(marked(mark)), {last.pid} if last and last.alive else set()
-    while left := marked(mark):
-        pids = {process.pid for process in left} - spared
-        _ask([process for process in left if process.pid in pids and _parent(process) not in pids], grace)
+    count, spared_pids = len(list_marked(mark)), {last.pid} if last and last.alive else set()
+    while remaining := list_marked(mark):
+        pids = {process.pid for process in remaining} - spared_pids
+        _end_all([process for process in remaining if process.pid in pids and _parent(process) not in pids], grace)
         if not pids:
-            spared = set()
+            spared_pids = set()
     return count
 
 
-def _ask(processes: Iterable[psutil.Process], grace: float) -> None:
-    asked = list(processes)
-    for process in asked:
+def _end_all(processes: Iterable[psutil.Process], grace: float) -> None:
+    terminated = list(processes)
+    for process in terminated:
         _signal(process, "terminate")
-    _, left = psutil.wait_procs(asked, timeout=grace)
-    for process in left:
+    _, survivors = psutil.wait_procs(terminated, timeout=grace)
+    for process in survivors:
         _signal(process, "kill")
-    psutil.wait_procs(left, timeout=grace)
+    psutil.wait_procs(survivors, timeout=grace)
 
 
 def _signal(process: psutil.Process, how: str) -> None:
@@ -90,7 +92,7 @@ def _signal(process: psutil.Process, how: str) -> None:
         getattr(process, how)()
 
 
-def _mark(process: psutil.Process) -> str:
+def _read_mark(process: psutil.Process) -> str:
     try:
         return str(process.environ().get(MARK, ""))
     except (psutil.Error, OSError):

@@ -15,7 +15,7 @@ from typing import Any
 
 from hone.errors import ConfigError
 from hone.tracking.aliases import CHAMPION
-from hone.tracking.client import answering, connect, every
+from hone.tracking.client import connect, list_all, translate_errors
 
 NAME = "hone-watch-registry"
 EVENTS = ("model_version_alias.created", "model_version_alias.deleted")
@@ -32,8 +32,8 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> None:
 
     client = connect(tracking_uri)
     try:
-        with answering(tracking_uri):
-            known = [webhook for webhook in every(client.list_webhooks) if webhook.name == NAME]
+        with translate_errors(tracking_uri):
+            existing = [webhook for webhook in list_all(client.list_webhooks) if webhook.name == NAME]
     except MlflowException as fault:
         raise ConfigError(
             f"MLflow cannot list its webhooks ({fault})",
@@ -41,13 +41,13 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> None:
             fix="Give its server the MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY that they were made with, or empty its table "
             "`webhooks`.",
         ) from fault
-    given: dict[str, Any] = {"url": url, "secret": secret, "events": list(EVENTS)}
+    settings: dict[str, Any] = {"url": url, "secret": secret, "events": list(EVENTS)}
     try:
-        with answering(tracking_uri):
-            if known:
-                client.update_webhook(known[0].webhook_id, **given)
+        with translate_errors(tracking_uri):
+            if existing:
+                client.update_webhook(existing[0].webhook_id, **settings)
             else:
-                client.create_webhook(NAME, description="Starts watch-registry when an alias moves.", **given)
+                client.create_webhook(NAME, description="Starts watch-registry when an alias moves.", **settings)
     except MlflowException as fault:
         raise ConfigError(
             f"MLflow does not post there ({fault})",
@@ -57,17 +57,17 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> None:
         ) from fault
 
 
-def signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
+def is_signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
     """Whether MLflow signed this delivery with `secret`, in the last five minutes."""
-    identity, timestamp = headers.get("x-mlflow-delivery-id", ""), headers.get("x-mlflow-timestamp", "")
-    content = b".".join((identity.encode(), timestamp.encode(), body))
+    delivery, timestamp = headers.get("x-mlflow-delivery-id", ""), headers.get("x-mlflow-timestamp", "")
+    content = b".".join((delivery.encode(), timestamp.encode(), body))
     digest = base64.b64encode(hmac.new(secret.encode(), content, hashlib.sha256).digest()).decode()
-    known = hmac.compare_digest(f"v1,{digest}".encode(), headers.get("x-mlflow-signature", "").encode())
-    return known and timestamp.isdigit() and abs(time.time() - int(timestamp)) <= FRESH_SECONDS
+    is_authentic = hmac.compare_digest(f"v1,{digest}".encode(), headers.get("x-mlflow-signature", "").encode())
+    return is_authentic and timestamp.isdigit() and abs(time.time() - int(timestamp)) <= FRESH_SECONDS
 
 
-def moved(body: bytes) -> str:
+def find_moved_model(body: bytes) -> str:
     """The model whose champion was set or deleted; '' for a delivery about anything else."""
-    told = json.loads(body)
-    about = told["data"] if f"{told['entity']}.{told['action']}" in EVENTS else {}
-    return str(about["name"]) if about.get("alias") == CHAMPION else ""
+    event = json.loads(body)
+    data = event["data"] if f"{event['entity']}.{event['action']}" in EVENTS else {}
+    return str(data["name"]) if data.get("alias") == CHAMPION else ""

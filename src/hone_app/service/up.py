@@ -25,8 +25,18 @@ from typing import Any
 from hone.environment import DEFAULTS, Home
 from hone.errors import ConfigError, ServiceError
 from hone_app.service import processes, servers
-from hone_app.service.credentials import credentials, write_private
-from hone_app.service.parts import POOL, SERVERS, Settings, client_environment, mlflow, prefect, told, webhook, worker
+from hone_app.service.credentials import load_credentials, write_private
+from hone_app.service.parts import (
+    POOL,
+    SERVERS,
+    Settings,
+    build_mlflow,
+    build_prefect,
+    build_webhook,
+    build_worker,
+    client_environment,
+    webhook_ready_file,
+)
 from hone_app.service.processes import Process
 from hone_app.service.servers import Server
 
@@ -38,7 +48,7 @@ PARTS = ("worker", "webhook", "mlflow", "prefect")
 # What the user's environment says of other servers.
 FOREIGN = ("PREFECT_API_", "PREFECT_PROFILE", "PREFECT_HOME", "PREFECT_SERVER_API_", "MLFLOW_TRACKING_", "MLFLOW_AUTH_")
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -60,45 +70,45 @@ class Record:
 
     def url(self, part: str) -> str:
         """Where a process on this machine reaches the server."""
-        return f"http://{self.settings.near}:{self.ports[part]}"
+        return f"http://{self.settings.local_host}:{self.ports[part]}"
 
-    def shown(self, part: str) -> str:
+    def public_url(self, part: str) -> str:
         """Where people reach it."""
-        return f"http://{self.settings.shown}:{self.ports[part]}"
+        return f"http://{self.settings.public_host}:{self.ports[part]}"
 
 
-def read(home: Home) -> Record:
+def read_record(home: Home) -> Record:
     """The record of this data folder; a new one where nothing was ever started."""
     path = home.service / "record.json"
     if not path.is_file():
         return Record(os.urandom(8).hex())
-    known = json.loads(path.read_text("utf8"))
-    parts = {name: Process(**part) for name, part in known["parts"].items()}
-    return Record(known["name"], Settings(**known["settings"]), known["ports"], parts)
+    record = json.loads(path.read_text("utf8"))
+    parts = {name: Process(**part) for name, part in record["parts"].items()}
+    return Record(record["name"], Settings(**record["settings"]), record["ports"], parts)
 
 
-def join(home: Home) -> None:
+def join_service(home: Home) -> None:
     """Let this process and its children use the service, where it runs: URLs and credentials in its environment.
 
     What the environment names already stays. Waits while a `hone up` or `hone down` is at work.
     """
     if not (home.service / "record.json").is_file():
         return
-    with _alone(home):
-        record = read(home)
-    given = client_environment(record.settings, home, record.url) if all(map(record.alive, SERVERS)) else {}
+    with _exclusive(home):
+        record = read_record(home)
+    environment = client_environment(record.settings, home, record.url) if all(map(record.alive, SERVERS)) else {}
     for url in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
-        if url in given and not os.environ.get(url):
+        if url in environment and not os.environ.get(url):
             library = url.split("_")[0]
-            os.environ.update({name: value for name, value in given.items() if name.startswith(library)})
+            os.environ.update({name: value for name, value in environment.items() if name.startswith(library)})
 
 
 def check_stores(home: Home) -> None:
     """Raise ServiceError where the records of this data folder are kept in databases and nothing serves them now."""
-    settings = read(home).settings
+    settings = read_record(home).settings
     for url, database in (("PREFECT_API_URL", "prefect_database"), ("MLFLOW_TRACKING_URI", "mlflow_database")):
-        kept = os.environ.get(f"HONE_{database.upper()}") or getattr(settings, database)
-        if kept and not os.environ.get(url):
+        database_url = os.environ.get(f"HONE_{database.upper()}") or getattr(settings, database)
+        if database_url and not os.environ.get(url):
             raise ServiceError(
                 f"the service keeps its records in PostgreSQL ({database}) and does not run",
                 where=str(home.root),
@@ -106,58 +116,58 @@ def check_stores(home: Home) -> None:
             )
 
 
-def up(home: Home, wanted: Mapping[str, Any], place: Path, slots: int | None, say: Say) -> None:
+def start_service(home: Home, requested: Mapping[str, Any], project: Path, slots: int | None, report: Report) -> None:
     """Start what does not run yet, apply the deployments of `place`, and say where all of it is.
 
     `wanted` are the settings that were given; those that were not are as they were last time. Raises ConfigError where
     they differ from what runs, ServiceError where a part does not come up: then nothing is left of it.
     """
     started: list[str] = []
-    with _alone(home), ExitStack() as undo:
-        record = read(home)
-        settings = replace(record.settings, **wanted)
+    with _exclusive(home), ExitStack() as undo:
+        record = read_record(home)
+        settings = replace(record.settings, **requested)
         settings.check()
         if settings != record.settings and any(map(record.alive, PARTS)):
             raise ConfigError("runs with other settings", where="the service", fix="`hone down`, then `hone up`.")
         record = replace(record, settings=settings)
         undo.callback(lambda: [_end(record, part) for part in started])
         with _only_server(home, record):
-            record = _start_servers(home, record, place, started)
-        say(f"Prefect      {record.shown('prefect')}  {_how('prefect', started)}")
-        say(f"MLflow       {record.shown('mlflow')}  {_how('mlflow', started)}")
-        applied = _apply(home, record, place, slots)
-        record = _start_clients(home, record, place, started)
+            record = _start_servers(home, record, project, started)
+        report(f"Prefect      {record.public_url('prefect')}  {_status('prefect', started)}")
+        report(f"MLflow       {record.public_url('mlflow')}  {_status('mlflow', started)}")
+        applied = _apply(home, record, project, slots)
+        record = _start_clients(home, record, project, started)
         undo.pop_all()
-        say(f"worker       work pool {POOL}  {_how('worker', started)}")
-        say(f"webhook      from MLflow to watch-registry  {_how('webhook', started)}")
-        say(f"deployments  {applied}")
+        report(f"worker       work pool {POOL}  {_status('worker', started)}")
+        report(f"webhook      from MLflow to watch-registry  {_status('webhook', started)}")
+        report(f"deployments  {applied}")
         if settings.auth:
-            say(f"user admin, passwords in {home.service / 'secrets.json'}")
+            report(f"user admin, passwords in {home.service / 'secrets.json'}")
 
 
-def down(home: Home, say: Say) -> None:
+def stop_service(home: Home, report: Report) -> None:
     """End what `hone up` started and all that came of it: runs, trainings, servers. Says what was ended."""
     if not (home.service / "record.json").is_file():
-        say("nothing runs")
+        report("nothing runs")
         return
-    with _alone(home):
-        record = read(home)
+    with _exclusive(home):
+        record = read_record(home)
         ended = [part for part in PARTS if _end(record, part)]
-        _announce(home, "")
-        write(home, replace(record, parts={}))
-    say(f"ended: {', '.join(ended)}" if ended else "nothing runs")
+        _write_server_url(home, "")
+        write_record(home, replace(record, parts={}))
+    report(f"ended: {', '.join(ended)}" if ended else "nothing runs")
 
 
 def _end(record: Record, part: str) -> int:
-    return processes.end(record.mark(part), record.parts.get(part) if part == "worker" else None)
+    return processes.end_marked(record.mark(part), record.parts.get(part) if part == "worker" else None)
 
 
-def _how(part: str, started: list[str]) -> str:
+def _status(part: str, started: list[str]) -> str:
     return "started" if part in started else "runs"
 
 
 @contextmanager
-def _alone(home: Home) -> Iterator[None]:
+def _exclusive(home: Home) -> Iterator[None]:
     """Within the block no other process starts or ends the service of this data folder."""
     home.service.mkdir(parents=True, exist_ok=True)
     with (home.service / "lock").open("w") as lock:
@@ -182,7 +192,7 @@ def _only_server(home: Home, record: Record) -> Iterator[None]:
         yield
 
 
-def _start_servers(home: Home, record: Record, place: Path, started: list[str]) -> Record:
+def _start_servers(home: Home, record: Record, project: Path, started: list[str]) -> Record:
     dead = [part for part in SERVERS if not record.alive(part)]
     for _ in range(PORT_ATTEMPTS):
         ports = choose_ports(record, dead)
@@ -191,74 +201,77 @@ def _start_servers(home: Home, record: Record, place: Path, started: list[str]) 
                 _end(record, client)
         record = replace(record, ports=ports)
         try:
-            return _serve(home, record, dead, place, started)
+            return _serve(home, record, dead, project, started)
         except ServiceError as fault:
-            failed = fault
+            last_fault = fault
         for part in dead:
             _end(record, part)
         if all(servers.bindable(record.settings.host, ports[part]) for part in dead):
             break  # no other program came before us: it has another cause
-    raise failed
+    raise last_fault
 
 
-def _serve(home: Home, record: Record, dead: Sequence[str], place: Path, started: list[str]) -> Record:
+def _serve(home: Home, record: Record, dead: Sequence[str], project: Path, started: list[str]) -> Record:
     """Start the `dead` servers on their ports, and wait until all answer."""
-    from hone.tracking.client import prepare
+    from hone.tracking.client import create_sqlite_store
 
     waiting = []
-    for part, server in (("prefect", prefect(home, record.settings)), ("mlflow", mlflow(home, record.settings))):
+    for part, server in (
+        ("prefect", build_prefect(home, record.settings)),
+        ("mlflow", build_mlflow(home, record.settings)),
+    ):
         if part not in dead:
             servers.wait(server, record.url(part), None)
             continue
         if part == "mlflow" and not record.settings.mlflow_database:
-            prepare(f"sqlite:///{home.root}/mlflow/mlflow.db")
-        record, child = _start(home, record, server, place, started)
+            create_sqlite_store(f"sqlite:///{home.root}/mlflow/mlflow.db")
+        record, child = _start(home, record, server, project, started)
         waiting.append((server, child))
     for server, child in waiting:
         servers.wait(server, record.url(server.name), child)
-    _announce(home, record.url("prefect"))
+    _write_server_url(home, record.url("prefect"))
     return record
 
 
 def _start(
-    home: Home, record: Record, server: Server, place: Path, started: list[str]
+    home: Home, record: Record, server: Server, project: Path, started: list[str]
 ) -> tuple[Record, subprocess.Popen[bytes]]:
     """Start one part and record it."""
     if server.name != "worker":
         _end(record, server.name)  # what was left of it; a worker's runs go on
     port = str(record.ports.get(server.name, ""))
-    own = {name: value.replace("{port}", port) for name, value in server.environment.items()}
+    server_environment = {name: value.replace("{port}", port) for name, value in server.environment.items()}
     command = [word.replace("{port}", port) for word in server.command]
     started.append(server.name)
     mark = record.mark(server.name)
-    process, child = processes.start(command, _environment(home, own), server.log, place, mark)
+    process, child = processes.start_process(command, _environment(home, server_environment), server.log, project, mark)
     record = replace(record, parts={**record.parts, server.name: process})
-    write(home, record)
+    write_record(home, record)
     return record, child
 
 
-def _environment(home: Home, own: Mapping[str, str]) -> dict[str, str]:
+def _environment(home: Home, additions: Mapping[str, str]) -> dict[str, str]:
     """This process's environment, less what it says of other servers, with `own` and the programs of this Python."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     path = os.pathsep.join(filter(None, (str(Path(sys.executable).parent), os.environ.get("PATH"))))
-    return {**DEFAULTS, **kept, "PATH": path, "HONE_HOME": str(home.root), **own}
+    return {**DEFAULTS, **inherited, "PATH": path, "HONE_HOME": str(home.root), **additions}
 
 
-def _start_clients(home: Home, record: Record, place: Path, started: list[str]) -> Record:
+def _start_clients(home: Home, record: Record, project: Path, started: list[str]) -> Record:
     """Start the worker and the webhook where they do not run, and wait until both give a new sign of life."""
     client = client_environment(record.settings, home, record.url)
     waiting = []
-    for server, sign in (
-        (worker(home, client), partial(_heartbeat, home, record)),
-        (webhook(home, client), partial(_subscribed, home)),
+    for server, read_sign in (
+        (build_worker(home, client), partial(_heartbeat, home, record)),
+        (build_webhook(home, client), partial(_subscribed, home)),
     ):
         if not record.alive(server.name):
-            before = sign()
-            record, child = _start(home, record, server, place, started)
-            waiting.append((server, child, sign, before))
+            previous_sign = read_sign()
+            record, child = _start(home, record, server, project, started)
+            waiting.append((server, child, read_sign, previous_sign))
     deadline = time.monotonic() + WAIT_SECONDS
-    for server, child, sign, before in waiting:
-        while sign() == before:
+    for server, child, read_sign, previous_sign in waiting:
+        while read_sign() == previous_sign:
             if child.poll() is not None or time.monotonic() > deadline:
                 raise ServiceError(f"the {server.name} did not start:\n  {server.tail}", where=str(server.log))
             time.sleep(0.2)
@@ -267,7 +280,7 @@ def _start_clients(home: Home, record: Record, place: Path, started: list[str]) 
 
 def _subscribed(home: Home) -> str:
     """When MLflow was last told of the webhook's server; '' for never."""
-    path = told(home)
+    path = webhook_ready_file(home)
     return str(path.stat().st_mtime_ns) if path.is_file() else ""
 
 
@@ -277,35 +290,35 @@ def _heartbeat(home: Home, record: Record) -> str:
         f"{record.url('prefect')}/api/work_pools/{POOL}/workers/filter", b"{}", {"content-type": "application/json"}
     )
     if record.settings.auth:
-        auth = base64.b64encode(credentials(home.service).auth_string.encode()).decode()
+        auth = base64.b64encode(load_credentials(home.service).auth_string.encode()).decode()
         request.add_header("Authorization", f"Basic {auth}")
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
-            return max((str(known["last_heartbeat_time"]) for known in json.load(answer)), default="")
+            return max((str(worker["last_heartbeat_time"]) for worker in json.load(answer)), default="")
     except (urllib.error.URLError, TimeoutError):
         return ""
 
 
-def _apply(home: Home, record: Record, place: Path, slots: int | None) -> str:
+def _apply(home: Home, record: Record, project: Path, slots: int | None) -> str:
     """Make the work pool, the deployments, the GPU slots and the automations; the deployments' names."""
     server = Server("deployments", (), "", home.logs, hidden=record.settings.passwords())
-    words = ["--gpu-slots", str(slots)] if slots is not None else []
+    options = ["--gpu-slots", str(slots)] if slots is not None else []
     environment = _environment(home, client_environment(record.settings, home, record.url))
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "hone_app.deploy.apply", *words],
+    result = subprocess.run(
+        [sys.executable, "-P", "-m", "hone_app.deploy.apply", *options],
         env=environment,
-        cwd=place,
+        cwd=project,
         capture_output=True,
         text=True,
     )
     server.log.parent.mkdir(parents=True, exist_ok=True)
-    server.log.write_text(done.stdout + done.stderr, "utf8")
-    if done.returncode:
+    server.log.write_text(result.stdout + result.stderr, "utf8")
+    if result.returncode:
         raise ServiceError(f"the deployments were not applied:\n  {server.tail}", where=str(server.log))
-    return done.stdout.splitlines()[-1]
+    return result.stdout.splitlines()[-1]
 
 
-def _announce(home: Home, url: str) -> None:
+def _write_server_url(home: Home, url: str) -> None:
     """Tell runs that would start a Prefect server of their own that there is one; '' that it is gone."""
     path = home.servers / "prefect.json"
     if url:
@@ -314,7 +327,7 @@ def _announce(home: Home, url: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def write(home: Home, record: Record) -> None:
+def write_record(home: Home, record: Record) -> None:
     """Keep the record, for this user alone: a database's URL may hold a password."""
     write_private(home.service / "record.json", json.dumps(asdict(record), indent=2))
 
@@ -323,8 +336,8 @@ def choose_ports(record: Record, dead: Iterable[str]) -> dict[str, int]:
     """The ports of all servers: those of the `dead` are as they were, else the usual ones, else any that are free."""
     ports = dict(record.ports)
     for part in dead:
-        others = {port for other, port in ports.items() if other != part}
-        preferred = [port for port in (ports.get(part), SERVERS[part]) if port and port not in others]
+        taken = {port for other, port in ports.items() if other != part}
+        preferred = [port for port in (ports.get(part), SERVERS[part]) if port and port not in taken]
         free = (servers.bindable(record.settings.host, port) for port in (*preferred, 0))
         ports[part] = next(filter(None, free))
     return ports

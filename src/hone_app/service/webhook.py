@@ -28,10 +28,10 @@ from starlette.routing import Route
 from hone.environment import home
 from hone.errors import ConfigError, HoneError
 from hone.promotion.reconcile import moved_by_hand
-from hone_app.service.registry_webhook import moved, signed, subscribe
+from hone_app.service.registry_webhook import find_moved_model, is_signed, subscribe
 
 DEPLOYMENT = "reconcile/watch-registry"
-MOST_BYTES = 65_536
+MAX_BYTES = 65_536
 SECRET = "HONE_WEBHOOK_SECRET"
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 Start = Callable[[str, str], Awaitable[str]]
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description="Start watch-registry when MLflow says that a champion changed.")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
@@ -51,21 +51,21 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Subscribe and serve until the process is asked to end."""
-    given = parser().parse_args()
+    options = build_parser().parse_args()
     try:
-        listening = socket.create_server((given.host, given.port))
-        url = given.url or f"http://{given.host}:{listening.getsockname()[1]}"
-        word = secret()
-        subscribe(home().tracking_uri, url, word)
+        listener = socket.create_server((options.host, options.port))
+        url = options.url or f"http://{options.host}:{listener.getsockname()[1]}"
+        secret = read_secret()
+        subscribe(home().tracking_uri, url, secret)
     except (HoneError, OSError) as fault:
         sys.exit(str(fault))
-    if given.ready:
-        given.ready.write_text(url, "utf8")
-    uvicorn.Server(uvicorn.Config(application(word, start), log_level="warning")).run([listening])
+    if options.ready:
+        options.ready.write_text(url, "utf8")
+    uvicorn.Server(uvicorn.Config(build_application(secret, start_watch), log_level="warning")).run([listener])
     return 0
 
 
-def secret() -> str:
+def read_secret() -> str:
     """What MLflow signs with; ConfigError where there is none."""
     if not os.environ.get(SECRET):
         raise ConfigError(
@@ -74,7 +74,7 @@ def secret() -> str:
     return os.environ[SECRET]
 
 
-def application(secret: str, start: Start) -> Starlette:
+def build_application(secret: str, start: Start) -> Starlette:
     """The server: POST / is for MLflow, GET /health for those who wait for it.
 
     `start(model, delivery)` starts watch-registry and gives the run's id, '' where there is nothing to notice. Answers
@@ -82,15 +82,15 @@ def application(secret: str, start: Start) -> Starlette:
     tries again, where a server did not answer.
     """
 
-    async def hear(request: Request) -> Response:
+    async def receive(request: Request) -> Response:
         body = b""
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MOST_BYTES:
+            if len(body) > MAX_BYTES:
                 return PlainTextResponse("too long\n", 413)
-        if not signed(request.headers, body, secret):
+        if not is_signed(request.headers, body, secret):
             return PlainTextResponse("MLflow did not sign this with our secret in the last five minutes\n", 401)
-        model = moved(body)
+        model = find_moved_model(body)
         try:
             run = await start(model, request.headers["x-mlflow-delivery-id"]) if model else ""
         except (PrefectException, httpx.HTTPError, RuntimeError, HoneError) as fault:
@@ -101,10 +101,10 @@ def application(secret: str, start: Start) -> Starlette:
     async def health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    return Starlette(routes=[Route("/", hear, methods=["POST"]), Route("/health", health)])
+    return Starlette(routes=[Route("/", receive, methods=["POST"]), Route("/health", health)])
 
 
-async def start(model: str, delivery: str) -> str:
+async def start_watch(model: str, delivery: str) -> str:
     """Start watch-registry, once a delivery, where it was not Hone that moved the champion; the run's id, else ''."""
     if not await run_in_threadpool(moved_by_hand, home().tracking_uri, model):
         return ""

@@ -65,10 +65,10 @@ def test_missing_data_ends_with_3(conf: Path, capsys: pytest.CaptureFixture[str]
 def test_verify_finds_a_changed_byte(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from hone.config.file import load
     from hone.environment import home
-    from hone.pipeline.run import run
+    from hone.pipeline.run import run_stage
     from hone.pipeline.stage import Job
 
-    made = run("ingest", Job(load(conf), {}, home()))
+    made = run_stage("ingest", Job(load(conf), {}, home()))
     assert main(["verify", str(conf)]) == 0
     assert "1 artifacts" in capsys.readouterr().out
     rows = made.path / "rows.parquet"

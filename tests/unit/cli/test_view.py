@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hone.pipeline.plan import Outlook
+from hone.pipeline.plan import StagePlan
 from hone.progress import Progress, tell
 from hone.store.artifact import Artifact, Product
 from hone.store.recipe import Recipe
 from hone.store.store import Store
-from hone_app.cli.view import Board, Line, outlook, summary, terminal, watching
+from hone_app.cli.view import Board, Line, make_console, print_plan, print_summary, show_progress
 
 ARTIFACT = Artifact("curate", "k", "/store/curate/k", "d", 1800)
 
@@ -31,46 +31,46 @@ def printed(console: Console) -> str:
 
 def test_a_running_stage_shows_rate_time_left_and_loss() -> None:
     line = Line()
-    line.hear("started", ["no earlier result"], 100.0)
+    line.update("started", ["no earlier result"], 100.0)
     assert line.text(100.0) == "no earlier result"
-    line.hear("progress", Progress(50, 200, "steps", figures={"loss": 0.71}), 110.0)
+    line.update("progress", Progress(50, 200, "steps", figures={"loss": 0.71}), 110.0)
     assert line.text(110.0) == "50/200 steps · 5.0/s · 0:30 left · loss 0.71"
 
 
 def test_brackets_in_a_users_words_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    with watching(["ingest"], terminal()):
+    with show_progress(["ingest"], make_console()):
         tell("ingest", "started", ["ingest.source.paths ['[old]/rows.csv'] -> ['[/new]/rows.csv']"])
     assert "['[old]/rows.csv'] -> ['[/new]/rows.csv']" in capsys.readouterr().out
 
 
 def test_a_finished_stage_shows_its_time_and_rows() -> None:
     line = Line()
-    line.hear("started", [], 100.0)
-    line.hear("done", ARTIFACT, 112.5)
+    line.update("started", [], 100.0)
+    line.update("done", ARTIFACT, 112.5)
     assert line.text(200.0) == "12.5 s · 1,800 rows"
 
 
 def test_a_stage_that_was_there_says_so_even_if_prefect_says_it_again() -> None:
     line = Line()
-    line.hear("hit", ARTIFACT, 1.0)
-    line.hear("hit", ARTIFACT, 2.0)
+    line.update("hit", ARTIFACT, 1.0)
+    line.update("hit", ARTIFACT, 2.0)
     assert line.text(3.0) == "up to date · 1,800 rows"
 
 
 def test_a_terminal_gets_a_bar_for_what_runs() -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
     board = Board({"ingest": Line(), "curate": Line()})
-    board.lines["curate"].hear("started", [], 0.0)
-    board.lines["curate"].hear("progress", Progress(1, 2), 0.0)
+    board.lines["curate"].update("started", [], 0.0)
+    board.lines["curate"].update("progress", Progress(1, 2), 0.0)
     console.print(board.render())
     assert "━" in printed(console)
-    with watching(["ingest"], console):
+    with show_progress(["ingest"], console):
         tell("ingest", "hit", ARTIFACT)
     assert "up to date" in printed(console)
 
 
 def test_elsewhere_there_are_plain_lines_once_for_each_event(console: Console) -> None:
-    with watching(["ingest", "curate"], console):
+    with show_progress(["ingest", "curate"], console):
         tell("ingest", "hit", ARTIFACT)
         tell("ingest", "hit", ARTIFACT)
         tell("curate", "started", ["curation.min_chars 20 -> 40"])
@@ -83,16 +83,16 @@ def test_elsewhere_there_are_plain_lines_once_for_each_event(console: Console) -
 
 def test_the_plan_names_hits_misses_and_what_waits(console: Console) -> None:
     looks = [
-        Outlook("ingest", ARTIFACT),
-        Outlook("curate", None, ("a 1 -> 2",)),
-        Outlook("train", None, ("waits for x",)),
+        StagePlan("ingest", ARTIFACT),
+        StagePlan("curate", None, ("a 1 -> 2",)),
+        StagePlan("train", None, ("waits for x",)),
     ]
-    outlook(console, looks)
+    print_plan(console, looks)
     lines = [line.rstrip().split(maxsplit=2) for line in printed(console).splitlines()]
     assert lines == [
         ["ingest", "hit", "/store/curate/k"],
         ["curate", "miss", "a 1 -> 2"],
-        ["train", "unsure", "waits for x"],
+        ["train", "pending", "waits for x"],
     ]
 
 
@@ -112,7 +112,7 @@ def test_the_summary_sets_the_model_beside_the_baselines(console: Console, tmp_p
         return Product(1, ("*.json",), version)
 
     made, _ = Store(tmp_path).obtain(Recipe("evaluate", {}, {}, {}, {}), write)
-    summary(console, made, made, "hone up")
+    print_summary(console, made, made, "hone up")
     text = printed(console)
     for part in ("500 test rows [95% interval]", "70.0% [65.0, 75.0]", "+50.0 [40.0, 60.0]", "0.001"):
         assert part in text

@@ -14,7 +14,7 @@ import yaml
 
 from hone.environment import DEFAULTS, Home
 from hone_app.service import webhook
-from hone_app.service.parts import POOL, Settings, mlflow
+from hone_app.service.parts import POOL, Settings, build_mlflow
 
 ROOT = Path(__file__).parents[3]
 DEPLOYMENTS = ROOT / "deployments"
@@ -113,13 +113,13 @@ class TestCompose:
             assert "hone:${HONE_POSTGRESQL_PASSWORD:?}@postgresql" in url
 
     def test_mlflow_posts_to_the_webhook(self, services: dict[str, Any], tmp_path: Path) -> None:
-        given = webhook.parser().parse_args(services["webhook"]["command"][3:])
+        given = webhook.build_parser().parse_args(services["webhook"]["command"][3:])
         assert services["webhook"]["command"][:3] == ["python", "-m", "hone_app.service.webhook"]
         assert (given.host, given.url) == ("0.0.0.0", f"http://webhook:{given.port}")
         assert f":{given.port}/health" in services["webhook"]["healthcheck"]["test"][-1]
         # MLflow's server may post there, as the one of `hone up` may.
         allowed = {name for name in services["mlflow"]["environment"] if name.startswith("MLFLOW_WEBHOOK_")}
-        assert allowed == {name for name in mlflow(Home(tmp_path), Settings()).environment if "_WEBHOOK_" in name}
+        assert allowed == {name for name in build_mlflow(Home(tmp_path), Settings()).environment if "_WEBHOOK_" in name}
 
     @pytest.mark.slow
     def test_the_programs_know_the_options(self, services: dict[str, Any]) -> None:

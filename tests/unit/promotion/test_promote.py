@@ -14,7 +14,7 @@ from hone.promotion import promote, reconcile
 from hone.promotion.champion import Standing, move, standing
 from hone.promotion.decision import Decision
 from hone.promotion.journal import Journal, faults
-from hone.tracking.aliases import aliases_of
+from hone.tracking.aliases import list_aliases
 from tests.small_line import topic_rows
 from tests.tiny_versions import MODEL, Versions
 
@@ -42,7 +42,7 @@ def decided(journal: Journal, tmp_path: Path, version: str = "2", **more: Any) -
 
 
 def champion(journal: Journal) -> str:
-    return aliases_of(journal.client, MODEL).get("champion", "")
+    return list_aliases(journal.client, MODEL).get("champion", "")
 
 
 def actions(journal: Journal) -> list[str]:
@@ -154,9 +154,9 @@ def test_a_decision_is_void_once_another_was_promoted(journal: Journal, tmp_path
 @pytest.fixture
 def gone_after(versions: Versions) -> Iterator[Any]:
     """`gone_after(step)` takes the files of version 2 away when a move has come to that step; they come back."""
-    from hone.tracking.reader import find
+    from hone.tracking.reader import get_version
 
-    place = Path(find(versions.uri, f"models:/{MODEL}/2").location.removeprefix("file://"))
+    place = Path(get_version(versions.uri, f"models:/{MODEL}/2").location.removeprefix("file://"))
     hidden = place.with_name(place.name + "-hidden")
 
     def when(step: str) -> Any:
@@ -173,7 +173,7 @@ def test_a_version_that_does_not_answer_as_champion_is_put_back(
     decision = decided(journal, tmp_path)
     with pytest.raises(PromotionRefused, match="was put back"):
         promote.carry_out(journal, decision, who="bob", why="", downloads=tmp_path, between=gone_after("after"))
-    assert aliases_of(journal.client, MODEL) == {"candidate": "2", "champion": "1"}
+    assert list_aliases(journal.client, MODEL) == {"candidate": "2", "champion": "1"}
     assert actions(journal) == ["promoted", "promoted", "put back"]
     assert "failed the serving test" in journal.records()[-1].entry.why
     assert faults(journal.records()) == []
@@ -191,7 +191,7 @@ def test_a_move_by_hand_is_noticed_judged_and_left(journal: Journal, tmp_path: P
     assert (kept.entry.action, kept.entry.from_version, kept.entry.to_version) == ("moved by hand", "1", "2")
     assert "all gates passed" in kept.entry.why
     assert kept.entry.figures["test/candidate/accuracy"] > 0.9
-    assert aliases_of(journal.client, MODEL)["previous"] == "1"  # so that it can be rolled back
+    assert list_aliases(journal.client, MODEL)["previous"] == "1"  # so that it can be rolled back
     assert reconcile.reconcile(journal, downloads=tmp_path) == []
     assert journal.client.get_model_version(MODEL, "2").tags["hone.promotion.outcome"] == "passed"
 

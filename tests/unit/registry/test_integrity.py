@@ -15,12 +15,12 @@ import pytest
 
 from hone.errors import ModelError
 from hone.models.locate import BaseModel
-from hone.registry.integrity import TAG, check
+from hone.registry.integrity import TAG, check_files
 from hone.registry.served import sums
 from hone.store.artifact import Artifact
 from hone.tracking import reader
 from hone.tracking.client import connect
-from hone.tracking.reader import Version, find
+from hone.tracking.reader import Version, get_version
 from tests import preloaded
 from tests.registering import do_register, place_of
 
@@ -36,7 +36,7 @@ def registered(
     shutil.copyfile(empty_database, home / "mlflow.db")
     uri = f"sqlite:///{home}/mlflow.db"
     made = do_register(home / "out", artifacts, base, uri)
-    return uri, find(uri, "models:/tiny/1"), place_of(made)
+    return uri, get_version(uri, "models:/tiny/1"), place_of(made)
 
 
 def flip(file: Path) -> None:
@@ -62,16 +62,16 @@ def kept(place: Path) -> Iterator[None]:
 
 def test_one_byte_of_any_file_is_seen_and_the_file_named(registered: Registered) -> None:
     uri, version, place = registered
-    assert check(uri, version) == place
-    every = sums.files(place)
+    assert check_files(uri, version) == place
+    every = sums.list_files(place)
     assert {"MLmodel", "served.py", "artifacts/model/model.safetensors", "artifacts/model/objective.json"} <= set(every)
     assert any(name.endswith("objectives/text_classification.py") for name in every)
     for name in every:
         with kept(place):
             flip(place / name)
             with pytest.raises(ModelError, match=f"  {name} was changed"):
-                check(uri, version)
-    check(uri, version)
+                check_files(uri, version)
+    check_files(uri, version)
 
 
 def test_what_is_missing_or_added_is_named(registered: Registered) -> None:
@@ -80,28 +80,28 @@ def test_what_is_missing_or_added_is_named(registered: Registered) -> None:
         (place / "artifacts/model/tokenizer.json").unlink()
         (place / "code" / "sitecustomize.py").write_text("print('here')")
         with pytest.raises(ModelError, match=r"tokenizer\.json is gone\n  code/sitecustomize\.py was added"):
-            check(uri, version)
+            check_files(uri, version)
 
 
 def test_sums_that_were_rewritten_to_fit_are_seen(registered: Registered) -> None:
     uri, version, place = registered
     with kept(place):
         flip(place / "artifacts/model/model.safetensors")
-        assert sums.write(place, {}) != version.tags[TAG]
-        assert sums.faults(place) == []
+        assert sums.write_sums(place, {}) != version.tags[TAG]
+        assert sums.find_faults(place) == []
         with pytest.raises(ModelError, match=f"SHA256SUMS was changed: its digest is not the version's tag {TAG}"):
-            check(uri, version)
+            check_files(uri, version)
     with kept(place):
         (place / sums.SUMS).unlink()
         with pytest.raises(ModelError, match="SHA256SUMS is gone"):
-            check(uri, version)
+            check_files(uri, version)
 
 
 def test_a_version_without_sums_is_refused_and_told_how_to_get_them(registered: Registered) -> None:
     uri, version, _ = registered
     old = replace(version, tags={name: value for name, value in version.tags.items() if name != TAG})
-    with pytest.raises(ModelError, match=r"registered before files were proved[^\n]*\n.*hone run CONF"):
-        check(uri, old)
+    with pytest.raises(ModelError, match=r"registered by an early version[^\n]*\n.*hone run CONF"):
+        check_files(uri, old)
 
 
 LOAD = """
@@ -127,7 +127,7 @@ def test_use_leaves_nothing_that_spoils_the_proof(registered: Registered) -> Non
     assert (place / "registered_model_meta").is_file()  # MLflow's own
     assert not list((place / "code").rglob(sums.BYTECODE))
     assert list(place.rglob(sums.BYTECODE))  # of served.py, which MLflow imports
-    check(uri, version)
+    check_files(uri, version)
     assert not list(place.rglob(sums.BYTECODE))
 
 
@@ -162,28 +162,28 @@ def test_files_elsewhere_are_fetched_anew_unless_a_whole_copy_will_do(
 
     monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download)
     far = replace(version, location="s3://bucket/model")
-    copy = check(uri, far)
+    copy = check_files(uri, far)
     assert copy.is_relative_to(tmp_path / "home" / "downloads")
-    assert check(uri, far, reuse=True) == copy
+    assert check_files(uri, far, reuse=True) == copy
     assert len(fetched) == 1
     flip(copy / "served.py")  # a damaged copy is no damaged model
-    assert check(uri, far, reuse=True) == copy
+    assert check_files(uri, far, reuse=True) == copy
     assert len(fetched) == 2
     flip(bucket / "served.py")
-    assert check(uri, far, reuse=True) == copy
+    assert check_files(uri, far, reuse=True) == copy
     with pytest.raises(ModelError, match=r"served\.py was changed"):
-        check(uri, far)
+        check_files(uri, far)
     assert len(fetched) == 3
 
 
 def test_files_that_cannot_be_fetched_are_said(registered: Registered, tmp_path: Path) -> None:
     uri, version, _ = registered
     with pytest.raises(ModelError, match=r"(?s)s3://bucket/model.*cannot be fetched"):
-        reader.place(uri, replace(version, location="s3://bucket/model"), tmp_path)
+        reader.version_directory(uri, replace(version, location="s3://bucket/model"), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_tag_is_the_digest_of_the_sums(registered: Registered) -> None:
     uri, _, place = registered
     tags = connect(uri).get_model_version("tiny", "1").tags
-    assert tags[TAG] == sums.digest(place / sums.SUMS)
+    assert tags[TAG] == sums.file_digest(place / sums.SUMS)

@@ -16,7 +16,7 @@ from hone.objectives.chat.objective import Chat
 from hone.objectives.embedding import Embedding
 from hone.objectives.text_classification import TextClassification
 from hone.registry import reference
-from hone.registry.row_text import languages, text_of, words_of
+from hone.registry.row_text import detect_languages, input_text, split_words
 from hone.sources.files import Files
 from hone.store.artifact import Artifact, Product
 from hone.store.recipe import Recipe
@@ -53,13 +53,13 @@ def line(tmp_path: Path) -> dict[str, Artifact]:
 def test_the_memory_has_rows_as_they_came_in_and_the_held_out_ones_whole(
     line: dict[str, Artifact], tmp_path: Path
 ) -> None:
-    memory = reference.write(tmp_path, line, TextClassification())
+    memory = reference.write_reference(tmp_path, line, TextClassification())
     assert {file.name: folder for file, folder in memory.files.items()} == {
         "statistics.json": "",
         "reference.parquet": "drift",
         "row_hashes.npy": "drift",
     }
-    ingested, held_out, asked = reference.read(tmp_path)
+    ingested, held_out, asked = reference.read_reference(tmp_path)
     assert (len(ingested.texts), len(held_out.texts)) == (1000, 200)
     assert set(ingested.texts) <= set(TEXTS)
     assert {row["text"] for row in asked} == set(TEXTS[900:1100])
@@ -75,7 +75,7 @@ def test_the_memory_has_rows_as_they_came_in_and_the_held_out_ones_whole(
     # The same rows give the same memory, on any machine.
     again = tmp_path / "again"
     again.mkdir()
-    reference.write(again, line, TextClassification())
+    reference.write_reference(again, line, TextClassification())
     assert (again / "reference.parquet").read_bytes() == (tmp_path / "reference.parquet").read_bytes()
 
 
@@ -116,8 +116,12 @@ def test_rows_to_learn_from_serve_as_recent_inputs_too(tmp_path: Path) -> None:
 
 def test_texts_are_read_as_the_objective_reads_them() -> None:
     talk = json.dumps([{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "Here."}])
-    assert "Where is it?" in text_of(Chat(), {"messages": talk})
-    assert "role" not in text_of(Chat(), {"messages": talk})
-    assert text_of(TextClassification(), {"text": None}) == ""
-    assert languages(["Wo ist meine Karte geblieben, bitte?", "where is my card, please?", "12 !?"]) == ["de", "en", ""]
-    assert words_of("Wo ist's, bitte?") == ["wo", "ist", "s", "bitte"]
+    assert "Where is it?" in input_text(Chat(), {"messages": talk})
+    assert "role" not in input_text(Chat(), {"messages": talk})
+    assert input_text(TextClassification(), {"text": None}) == ""
+    assert detect_languages(["Wo ist meine Karte geblieben, bitte?", "where is my card, please?", "12 !?"]) == [
+        "de",
+        "en",
+        "",
+    ]
+    assert split_words("Wo ist's, bitte?") == ["wo", "ist", "s", "bitte"]

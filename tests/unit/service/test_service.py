@@ -21,11 +21,26 @@ from hone.environment import Home
 from hone.errors import ConfigError, ServiceError
 from hone_app.service import processes, servers
 from hone_app.service import up as service
-from hone_app.service.credentials import credentials
-from hone_app.service.parts import Settings, client_environment, mlflow, prefect, webhook, worker
+from hone_app.service.credentials import load_credentials
+from hone_app.service.parts import (
+    Settings,
+    build_mlflow,
+    build_prefect,
+    build_webhook,
+    build_worker,
+    client_environment,
+)
 from hone_app.service.processes import Process
 from hone_app.service.servers import Server
-from hone_app.service.up import Record, check_stores, choose_ports, down, join, up, write
+from hone_app.service.up import (
+    Record,
+    check_stores,
+    choose_ports,
+    join_service,
+    start_service,
+    stop_service,
+    write_record,
+)
 
 # Starts a child that lives on when its parent is killed.
 PARENT = (
@@ -35,7 +50,7 @@ PARENT = (
 
 def begun(mark: str, log: Path) -> Process:
     """A process with a child, both carrying the mark."""
-    process, _ = processes.start([sys.executable, "-c", PARENT], os.environ, log, log.parent, mark)
+    process, _ = processes.start_process([sys.executable, "-c", PARENT], os.environ, log, log.parent, mark)
     while not log.read_text():
         pass
     return process
@@ -44,13 +59,13 @@ def begun(mark: str, log: Path) -> Process:
 def test_all_that_carries_the_mark_is_ended_and_nothing_else(tmp_path: Path) -> None:
     ours, theirs = begun("ours/worker", tmp_path / "a"), begun("theirs/worker", tmp_path / "b")
     try:
-        assert [len(processes.marked(mark)) for mark in ("ours/worker", "theirs/worker")] == [2, 2]
+        assert [len(processes.list_marked(mark)) for mark in ("ours/worker", "theirs/worker")] == [2, 2]
         psutil.Process(ours.pid).kill()  # its child is an orphan, and still ours
-        assert processes.end("ours/worker", ours) == 1
-        assert [len(processes.marked(mark)) for mark in ("ours/worker", "theirs/worker")] == [0, 2]
+        assert processes.end_marked("ours/worker", ours) == 1
+        assert [len(processes.list_marked(mark)) for mark in ("ours/worker", "theirs/worker")] == [0, 2]
     finally:
-        assert processes.end("theirs/worker", theirs) == 2
-        assert processes.marked("theirs/worker") == []
+        assert processes.end_marked("theirs/worker", theirs) == 2
+        assert processes.list_marked("theirs/worker") == []
 
 
 def test_the_worker_is_ended_after_its_runs(tmp_path: Path) -> None:
@@ -67,10 +82,10 @@ signal.signal(signal.SIGTERM, lambda *_: (run.kill(), sys.exit()))
 time.sleep(1000)
 """
     log = tmp_path / "log"
-    worker, _ = processes.start([sys.executable, "-c", script], os.environ, log, tmp_path, "w")
+    worker, _ = processes.start_process([sys.executable, "-c", script], os.environ, log, tmp_path, "w")
     while "started" not in log.read_text():
         pass
-    assert processes.end("w", worker) == 2
+    assert processes.end_marked("w", worker) == 2
     assert log.read_text().splitlines() == ["started", "run ended"]
 
 
@@ -79,9 +94,9 @@ def test_an_id_that_came_to_another_program_is_not_ended(tmp_path: Path) -> None
         reused = Process(innocent.pid, psutil.Process(innocent.pid).create_time() - 60)
         assert not reused.alive
         home = Home(tmp_path)
-        write(home, Record("of-old", ports={"prefect": 1, "mlflow": 2}, parts={"worker": reused}))
+        write_record(home, Record("of-old", ports={"prefect": 1, "mlflow": 2}, parts={"worker": reused}))
         said: list[str] = []
-        down(home, said.append)
+        stop_service(home, said.append)
         assert said == ["nothing runs"]
         assert innocent.poll() is None
         innocent.kill()
@@ -89,7 +104,7 @@ def test_an_id_that_came_to_another_program_is_not_ended(tmp_path: Path) -> None
 
 def test_where_nothing_was_started_nothing_is_ended(tmp_path: Path) -> None:
     said: list[str] = []
-    down(Home(tmp_path), said.append)
+    stop_service(Home(tmp_path), said.append)
     assert said == ["nothing runs"]
     assert not list(tmp_path.iterdir())
 
@@ -100,7 +115,7 @@ def test_a_run_with_a_server_of_its_own_is_not_given_a_second_one(tmp_path: Path
     with (home.servers / "prefect.users").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         with pytest.raises(ServiceError, match="has its own Prefect server"):
-            up(home, {}, tmp_path, None, print)
+            start_service(home, {}, tmp_path, None, print)
     assert not (home.root / "logs").exists()
 
 
@@ -143,8 +158,8 @@ def test_who_loses_the_race_for_a_port_takes_another(tmp_path: Path, monkeypatch
         return Server(name, command, "/", home.logs)
 
     monkeypatch.setattr(service, "choose_ports", choose_and_lose)
-    monkeypatch.setattr(service, "prefect", lambda *_: files("prefect"))
-    monkeypatch.setattr(service, "mlflow", lambda *_: files("mlflow"))
+    monkeypatch.setattr(service, "build_prefect", lambda *_: files("prefect"))
+    monkeypatch.setattr(service, "build_mlflow", lambda *_: files("mlflow"))
     # No database is made ready for an MLflow that keeps none here.
     begun = Record("race", settings=Settings(mlflow_database="postgresql://none"))
     home.servers.mkdir()
@@ -157,7 +172,7 @@ def test_who_loses_the_race_for_a_port_takes_another(tmp_path: Path, monkeypatch
         assert chosen[1]["mlflow"] == chosen[0]["mlflow"]
     finally:
         for part in ("prefect", "mlflow"):
-            processes.end(begun.mark(part))
+            processes.end_marked(begun.mark(part))
         others[0].close()
 
 
@@ -182,17 +197,17 @@ def test_loopback_and_passwords_are_let_through() -> None:
 
 
 def test_passwords_are_random_kept_and_for_this_user_alone(tmp_path: Path) -> None:
-    one, other = credentials(tmp_path / "a"), credentials(tmp_path / "b")
+    one, other = load_credentials(tmp_path / "a"), load_credentials(tmp_path / "b")
     assert len({one.prefect, one.mlflow, one.mlflow_forms, other.prefect}) == 4
-    assert credentials(tmp_path / "a") == one
+    assert load_credentials(tmp_path / "a") == one
     file = tmp_path / "a" / "secrets.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     # Those of an older Hone stay, and what it did not know is added.
     file.write_text(json.dumps({name: getattr(one, name) for name in ("prefect", "mlflow", "mlflow_forms")}))
-    now = credentials(tmp_path / "a")
+    now = load_credentials(tmp_path / "a")
     assert (now.prefect, now.mlflow, now.mlflow_forms) == (one.prefect, one.mlflow, one.mlflow_forms)
     assert now.mlflow_webhook not in ("", one.mlflow_webhook)
-    assert credentials(tmp_path / "a") == now
+    assert load_credentials(tmp_path / "a") == now
     Fernet(now.mlflow_webhook_encryption)  # raises for what is no key
 
 
@@ -202,11 +217,11 @@ def test_no_secret_stands_on_a_command_line(tmp_path: Path) -> None:
         prefect_database="postgresql://hone:geheim@db/prefect",
         mlflow_database="postgresql://hone:geheim@db/m",
     )
-    known = credentials(tmp_path / "service")
+    known = load_credentials(tmp_path / "service")
     home = Home(tmp_path)
     client = client_environment(settings, home, lambda part: part)
-    databases = [prefect(home, settings), mlflow(home, settings)]
-    for server in (*databases, worker(home, client), webhook(home, client)):
+    databases = [build_prefect(home, settings), build_mlflow(home, settings)]
+    for server in (*databases, build_worker(home, client), build_webhook(home, client)):
         line = " ".join(server.command)
         assert not [secret for secret in ("geheim", *asdict(known).values()) if secret in line]
     assert [server.hidden for server in databases] == [("geheim",) * 4] * 2
@@ -222,15 +237,15 @@ def test_processes_find_the_service_that_runs(tmp_path: Path, monkeypatch: pytes
     here = Process(me.pid, me.create_time())
     gone = Process(me.pid, me.create_time() - 1)
     record = Record("x", Settings(auth=True), {"prefect": 4200, "mlflow": 5000}, {"prefect": here, "mlflow": gone})
-    join(home)
-    write(home, record)
-    join(home)
+    join_service(home)
+    write_record(home, record)
+    join_service(home)
     assert "PREFECT_API_URL" not in os.environ
-    write(home, Record(record.name, record.settings, record.ports, {"prefect": here, "mlflow": here}))
+    write_record(home, Record(record.name, record.settings, record.ports, {"prefect": here, "mlflow": here}))
     os.environ["MLFLOW_TRACKING_URI"] = "http://mlflow.example"
-    join(home)
+    join_service(home)
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
-    assert os.environ["PREFECT_API_AUTH_STRING"] == credentials(home.service).auth_string
+    assert os.environ["PREFECT_API_AUTH_STRING"] == load_credentials(home.service).auth_string
     # Another server is not shown the passwords of this one.
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://mlflow.example"
     assert "MLFLOW_TRACKING_PASSWORD" not in os.environ

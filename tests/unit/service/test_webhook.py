@@ -31,7 +31,7 @@ def server(started: list[tuple[str, str]]) -> TestClient:
         started.append((model, delivery))
         return "" if model == "theirs" else "the run"
 
-    return TestClient(webhook.application(SECRET, start))
+    return TestClient(webhook.build_application(SECRET, start))
 
 
 def deliver(server: TestClient, *, secret: str = SECRET, age: float = 0, changed: bytes = b"", **data: Any) -> int:
@@ -65,7 +65,7 @@ def test_what_mlflow_did_not_sign_just_now_is_refused(server: TestClient, starte
     assert deliver(server, age=FRESH_SECONDS + 60, **about) == 401
     assert deliver(server, changed=b'{"entity": "model_version_alias"}', **about) == 401
     assert server.post("/", json=about).status_code == 401
-    assert server.post("/", content=b"x" * (webhook.MOST_BYTES + 1)).status_code == 413
+    assert server.post("/", content=b"x" * (webhook.MAX_BYTES + 1)).status_code == 413
     assert started == []
 
 
@@ -77,4 +77,4 @@ def test_mlflow_is_asked_to_try_again_where_a_server_does_not_answer(server: Tes
 def test_without_a_secret_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HONE_WEBHOOK_SECRET", raising=False)
     with pytest.raises(ConfigError, match="HONE_WEBHOOK_SECRET"):
-        webhook.secret()
+        webhook.read_secret()

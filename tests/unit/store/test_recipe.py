@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hone.store import recipe as recipes
-from hone.store.recipe import Recipe, code_digests, nearest, reasons, versions
+from hone.store.recipe import Recipe, code_digests, find_nearest, installed_versions, list_reasons
 
 RECIPE = Recipe(
     "curate",
@@ -30,12 +30,12 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(recipes, "PACKAGE", tmp_path)
-    recipes._read.cache_clear()
+    recipes._parse.cache_clear()
     return tmp_path
 
 
 def digests() -> dict[str, str]:
-    recipes._read.cache_clear()
+    recipes._parse.cache_clear()
     return code_digests(["hone.a"])
 
 
@@ -71,7 +71,7 @@ def test_the_real_stages_see_their_helpers() -> None:
 
 
 def test_versions_name_python_and_what_is_absent() -> None:
-    found = versions(["pydantic", "no-such-package"])
+    found = installed_versions(["pydantic", "no-such-package"])
     assert found["python"].startswith("3.")
     assert found["no-such-package"] == "absent"
 
@@ -90,29 +90,29 @@ def test_versions_name_python_and_what_is_absent() -> None:
 def test_every_miss_has_its_reason(change: dict[str, object], reason: str) -> None:
     changed = replace(RECIPE, **change)
     assert changed.key != RECIPE.key
-    assert reasons(changed, RECIPE) == [reason]
+    assert list_reasons(changed, RECIPE) == [reason]
 
 
 def test_a_step_more_is_told_by_its_name() -> None:
     more = replace(RECIPE, config={"curation": {"steps": [*RECIPE.config["curation"]["steps"], {"kind": "balance"}]}})
-    assert any("curation.steps.balance" in reason for reason in reasons(more, RECIPE))
+    assert any("curation.steps.balance" in reason for reason in list_reasons(more, RECIPE))
 
 
 def test_without_an_earlier_result_it_says_so() -> None:
-    assert reasons(RECIPE, None) == ["no earlier result"]
+    assert list_reasons(RECIPE, None) == ["no earlier result"]
 
 
 def test_the_same_recipe_means_that_the_result_is_gone() -> None:
-    assert "gone or damaged" in reasons(RECIPE, RECIPE)[0]
+    assert "gone or damaged" in list_reasons(RECIPE, RECIPE)[0]
 
 
 def test_a_tuple_is_what_a_manifest_keeps_as_a_list() -> None:
     """Options of parts are tuples; JSON has none, and the keys of the two are one."""
     kept, made = (replace(RECIPE, config={"method": {"modules": names}}) for names in (["q"], ("q",)))
     assert kept.key == made.key
-    assert "gone or damaged" in reasons(made, kept)[0]
+    assert "gone or damaged" in list_reasons(made, kept)[0]
     longer = replace(RECIPE, config={"method": {"modules": ("q",), "rank": 8}})
-    assert reasons(longer, kept) == ["method.rank nothing -> 8"]
+    assert list_reasons(longer, kept) == ["method.rank nothing -> 8"]
 
 
 def test_a_recipe_is_compared_with_the_last_one_of_its_name_else_with_the_most_alike() -> None:
@@ -121,6 +121,6 @@ def test_a_recipe_is_compared_with_the_last_one_of_its_name_else_with_the_most_a
 
     far = replace(RECIPE, inputs={"ingest": "q"}, versions={"rensa": "0.1"})
     near = replace(RECIPE, inputs={"ingest": "q"})
-    assert nearest(RECIPE, [manifest("mine", far), manifest("other", near)], "mine") == far
-    assert nearest(RECIPE, [manifest("a", far), manifest("b", near)], "mine") == near
-    assert nearest(RECIPE, [], "mine") is None
+    assert find_nearest(RECIPE, [manifest("mine", far), manifest("other", near)], "mine") == far
+    assert find_nearest(RECIPE, [manifest("a", far), manifest("b", near)], "mine") == near
+    assert find_nearest(RECIPE, [], "mine") is None

@@ -104,7 +104,7 @@ def test_verify_reads_the_bytes(store: Store) -> None:
 
 
 def test_a_product_without_content_is_refused(store: Store) -> None:
-    with pytest.raises(StoreError, match="wrote nothing"):
+    with pytest.raises(StoreError, match="wrote no file"):
         store.obtain(RECIPE, lambda out: Product(0, ("rows.parquet",)))
 
 

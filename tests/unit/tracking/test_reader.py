@@ -14,7 +14,7 @@ from hone.config.file import parse
 from hone.environment import Home
 from hone.errors import ModelError
 from hone.methods.lora import Lora
-from hone.models.locate import BaseModel, locate
+from hone.models.locate import BaseModel, locate_base_model
 from hone.pipeline.stage import pin_base
 from hone.store.artifact import Artifact
 from hone.store.digests import file_digest
@@ -31,8 +31,8 @@ def registered(tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifa
 def test_a_version_is_a_base_model_by_alias_and_by_number(
     registered: dict[str, Any], tracking_uri: str, artifacts: Mapping[str, Artifact], tmp_path: Path
 ) -> None:
-    by_alias = locate("models:/tiny@candidate", tracking_uri=tracking_uri, downloads=tmp_path / "none")
-    assert by_alias == locate("models:/tiny/1", tracking_uri=tracking_uri)
+    by_alias = locate_base_model("models:/tiny@candidate", tracking_uri=tracking_uri, downloads=tmp_path / "none")
+    assert by_alias == locate_base_model("models:/tiny/1", tracking_uri=tracking_uri)
     assert (by_alias.base, by_alias.revision, by_alias.run) == ("models:/tiny/1", "1", registered["run_id"])
     assert by_alias.licence == "apache-2.0"
     trained = artifacts["train"].path / "model" / "model.safetensors"
@@ -54,18 +54,18 @@ def test_what_is_not_there_is_told_with_what_is(
     uri: str, told: str, registered: dict[str, Any], tracking_uri: str
 ) -> None:
     with pytest.raises(ModelError, match=told):
-        locate(uri, tracking_uri=tracking_uri)
+        locate_base_model(uri, tracking_uri=tracking_uri)
 
 
 def test_a_deleted_version_is_not_found(registered: dict[str, Any], tracking_uri: str) -> None:
     connect(tracking_uri).delete_model_version("tiny", "1")
     with pytest.raises(ModelError, match="No version of tiny"):
-        locate("models:/tiny/1", tracking_uri=tracking_uri)
+        locate_base_model("models:/tiny/1", tracking_uri=tracking_uri)
 
 
 def test_without_a_store_that_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no MLflow store yet"):
-        locate("models:/tiny/1", tracking_uri=f"sqlite:///{tmp_path}/none.db")
+        locate_base_model("models:/tiny/1", tracking_uri=f"sqlite:///{tmp_path}/none.db")
 
 
 def test_an_adapter_alone_is_refused_and_told_what_to_do(
@@ -73,7 +73,7 @@ def test_an_adapter_alone_is_refused_and_told_what_to_do(
 ) -> None:
     do_register(tmp_path / "out", adapted, base, tracking_uri, Lora(merged=False))
     with pytest.raises(ModelError, match=r"is an adapter for .*\n.*method.merged: true"):
-        locate("models:/tiny@candidate", tracking_uri=tracking_uri)
+        locate_base_model("models:/tiny@candidate", tracking_uri=tracking_uri)
 
 
 def test_a_run_keeps_the_version_that_an_alias_meant(
@@ -96,13 +96,13 @@ def test_the_lineage_leads_back_and_an_adapter_on_our_own_base_answers(
     from hone.store.store import Store
     from tests.untrained_line import build_line
 
-    ours = locate("models:/tiny@candidate", tracking_uri=tracking_uri)
+    ours = locate_base_model("models:/tiny@candidate", tracking_uri=tracking_uri)
     line = build_line(Store(tmp_path / "store"), ours, Lora(rank=2))
     made = do_register(tmp_path / "second", line, ours, tracking_uri, Lora(merged=False), model_name="next")
     tags = connect(tracking_uri).get_model_version("next", made["version"]).tags
     assert tags["hone.base_model"] == "models:/tiny/1"
     assert (tags["hone.base_version"], tags["hone.parent_run"]) == ("1", registered["run_id"])
-    chain = reader.lineage(tracking_uri, made["model_uri"])
+    chain = reader.list_lineage(tracking_uri, made["model_uri"])
     assert [version.uri for version in chain] == ["models:/next/1", "models:/tiny/1"]
     assert chain[-1].tags["hone.base_model"] == base.base
     assert chain[-1].tags["hone.data_sources"] == "mail.csv"
@@ -111,8 +111,8 @@ def test_the_lineage_leads_back_and_an_adapter_on_our_own_base_answers(
 
 def test_looking_a_version_up_imports_nothing_heavy(registered: dict[str, Any], tracking_uri: str) -> None:
     code = (
-        "import sys; from hone.models.locate import locate; "
-        f"print(locate('models:/tiny@candidate', tracking_uri={tracking_uri!r}).base); "
+        "import sys; from hone.models.locate import locate_base_model; "
+        f"print(locate_base_model('models:/tiny@candidate', tracking_uri={tracking_uri!r}).base); "
         "print(sorted({'mlflow', 'torch', 'transformers', 'sqlalchemy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

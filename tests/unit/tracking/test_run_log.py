@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from hone.errors import ConfigError
-from hone.tracking.client import as_default, check, connect, experiment_id, prepare
+from hone.tracking.client import (
+    check_tracking_uri,
+    connect,
+    create_sqlite_store,
+    default_tracking_uri,
+    get_or_create_experiment,
+)
 from hone.tracking.run_log import RunLog, as_metrics, backfill, open_run, take, training_run
 
 
@@ -139,24 +145,24 @@ def test_batches_hold_whole_events() -> None:
 
 def test_files_lie_beside_the_database_or_where_they_are_told(tracking_uri: str, tmp_path: Path) -> None:
     client = connect(tracking_uri)
-    beside = client.get_experiment(experiment_id(client, "my runs"))
-    told = client.get_experiment(experiment_id(client, "told", str(tmp_path / "told")))
+    beside = client.get_experiment(get_or_create_experiment(client, "my runs"))
+    told = client.get_experiment(get_or_create_experiment(client, "told", str(tmp_path / "told")))
     assert beside.artifact_location == f"{(tmp_path / 'mlflow' / 'artifacts').as_uri()}/my%20runs"
     assert told.artifact_location.endswith(f"{tmp_path}/told/told")
 
 
 def test_a_deleted_experiment_is_named(tracking_uri: str) -> None:
     client = connect(tracking_uri)
-    client.delete_experiment(experiment_id(client, "gone"))
+    client.delete_experiment(get_or_create_experiment(client, "gone"))
     with pytest.raises(ConfigError, match="experiment gone: this MLflow experiment was deleted"):
         opened(tracking_uri, experiment="gone")
 
 
 def test_a_place_where_mlflow_keeps_no_records() -> None:
     with pytest.raises(ConfigError, match="sqlite:///"):
-        check("mlruns")
-    check("sqlite:////nowhere/mlflow.db")
-    check("databricks")
+        check_tracking_uri("mlruns")
+    check_tracking_uri("sqlite:////nowhere/mlflow.db")
+    check_tracking_uri("databricks")
 
 
 def test_preparing_twice_and_at_once_makes_one_store(tmp_path: Path, empty_database: Path) -> None:
@@ -169,7 +175,7 @@ def test_preparing_twice_and_at_once_makes_one_store(tmp_path: Path, empty_datab
     _link_into_place(empty_database, path)
     inode = path.stat().st_ino
     _link_into_place(empty_database, path)  # the loser of a race
-    prepare(f"sqlite:///{path}")
+    create_sqlite_store(f"sqlite:///{path}")
     assert path.stat().st_ino == inode
     assert [file.name for file in path.parent.iterdir()] == ["mlflow.db"]
     assert sqlite3.connect(path).execute("select name from experiments").fetchall() == [("Default",)]
@@ -181,7 +187,7 @@ def test_the_process_keeps_its_own_tracking_uri(tracking_uri: str, monkeypatch: 
     import mlflow
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere.example")
-    with as_default(tracking_uri):
+    with default_tracking_uri(tracking_uri):
         assert mlflow.get_tracking_uri() == tracking_uri
     assert os.environ["MLFLOW_TRACKING_URI"] == mlflow.get_tracking_uri() == "http://elsewhere.example"
     mlflow.set_tracking_uri(None)

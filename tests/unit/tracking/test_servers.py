@@ -118,17 +118,17 @@ def test_over_http_all_is_as_on_a_database(
         assert len(client.search_model_versions("name='tiny'")) == 1
         assert_answers_as_evaluated(made, adapted, clean=True)
         assert has_version(uri, "tiny", made["version"])
-        found = reader.find(uri, "models:/tiny@candidate")
+        found = reader.get_version(uri, "models:/tiny@candidate")
         assert (found.uri, found.run_id) == ("models:/tiny/1", made["run_id"])
-        assert found == reader.find(uri, "models:/tiny/1")
-        place = reader.directory(uri, found, tmp_path / "downloads")
+        assert found == reader.get_version(uri, "models:/tiny/1")
+        place = reader.model_directory(uri, found, tmp_path / "downloads")
         assert (place / "adapter_model.safetensors").is_file()
-        assert place == reader.directory(uri, found, tmp_path / "downloads")
+        assert place == reader.model_directory(uri, found, tmp_path / "downloads")
         for missing in ("models:/tiny/2", "models:/tiny@champion", "models:/other/1"):
             with pytest.raises(ModelError, match="no such model version"):
-                reader.find(uri, missing)
+                reader.get_version(uri, missing)
         client.delete_model_version("tiny", made["version"])
         assert not has_version(uri, "tiny", made["version"])
     assert has_version(uri, "tiny", made["version"])  # a server that is away has not lost it
     with pytest.raises(ServiceError, match="did not answer"):
-        reader.find(uri, "models:/tiny/1")
+        reader.get_version(uri, "models:/tiny/1")

@@ -60,7 +60,7 @@ def load_trained(path: Path, targets: Targets, device: torch.device) -> PreTrain
     try:
         known = {"local_files_only": True, "trust_remote_code": own_code.may_run(path)}
         config = transformers.AutoConfig.from_pretrained(path, **known)
-        architecture = own_code.architecture(path, config)
+        architecture = own_code.get_architecture(path, config)
         with _quiet():
             model, loading = architecture.from_pretrained(
                 path, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True

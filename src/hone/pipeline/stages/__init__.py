@@ -1,4 +1,4 @@
-"""The stages in order: one file for each, one line in the table."""
+"""The stages in order: one file and one line in the table for each."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def stages_of(config: RunConfig) -> list[str]:
-    """The stages that a run of `config` has, in order."""
+def list_stages(config: RunConfig) -> list[str]:
+    """The stages of a run with `config`, in order."""
     return [name for name, stage in STAGES.items() if stage.applies(config)]

@@ -1,9 +1,9 @@
-"""base: a base model from scratch, where the configuration asks for one."""
+"""base: makes a base model from scratch if the configuration asks for one."""
 
 from __future__ import annotations
 
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, build_part, data_options, module_of
+from hone.pipeline.stage import Job, Stage, build_part, get_module, list_data_options
 from hone.pretraining import scratch
 from hone.store.artifact import Product
 
@@ -20,8 +20,8 @@ def _make(job: Job) -> Product:
 
 BASE = Stage(
     make=_make,
-    config=lambda c: {"model": {"scratch": c.model.model_dump()["scratch"]}, "objective": data_options(c)},
-    code=lambda c: ["hone.pretraining.scratch", module_of(OBJECTIVES, c.objective)],
+    config=lambda c: {"model": {"scratch": c.model.model_dump()["scratch"]}, "objective": list_data_options(c)},
+    code=lambda c: ["hone.pretraining.scratch", get_module(OBJECTIVES, c.objective)],
     libraries=lambda _: ["numpy", "pyarrow", "tokenizers", "torch", "transformers"],
     inputs=("curate",),
     applies=lambda c: c.model.scratch is not None,

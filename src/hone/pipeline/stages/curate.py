@@ -1,10 +1,10 @@
-"""curate: the rows cleaned, deduplicated and split."""
+"""curate: cleans, deduplicates and splits the rows."""
 
 from __future__ import annotations
 
 from hone.curation import STEPS
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, build_part, data_options, libraries_of, module_of
+from hone.pipeline.stage import Job, Stage, build_part, get_module, list_data_options, list_libraries
 from hone.store.artifact import Product
 
 
@@ -27,15 +27,15 @@ def _make(job: Job) -> Product:
 
 CURATE = Stage(
     make=_make,
-    config=lambda c: {"curation": c.curation.model_dump(), "objective": data_options(c)},
+    config=lambda c: {"curation": c.curation.model_dump(), "objective": list_data_options(c)},
     code=lambda c: [
-        *("hone.curation.curate", module_of(OBJECTIVES, c.objective)),
-        *(module_of(STEPS, step) for step in c.curation.steps),
+        *("hone.curation.curate", get_module(OBJECTIVES, c.objective)),
+        *(get_module(STEPS, step) for step in c.curation.steps),
     ],
     libraries=lambda c: [
         "numpy",
         "pyarrow",
-        *(name for step in c.curation.steps for name in libraries_of(STEPS, step)),
+        *(name for step in c.curation.steps for name in list_libraries(STEPS, step)),
     ],
     inputs=("ingest",),
 )

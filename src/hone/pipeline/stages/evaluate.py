@@ -1,10 +1,10 @@
-"""evaluate: the model and its rivals on the test split."""
+"""evaluate: compares the model and the baselines on the test split."""
 
 from __future__ import annotations
 
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, base_digest, build_part, libraries_of, module_of
+from hone.pipeline.stage import Job, Stage, build_part, compute_base_digest, get_module, list_libraries
 from hone.store.artifact import Product
 
 
@@ -33,14 +33,14 @@ EVALUATE = Stage(
     ),
     code=lambda c: [
         "hone.evaluation.judging.evaluate",
-        module_of(OBJECTIVES, c.objective),
-        module_of(METHODS, c.method),
+        get_module(OBJECTIVES, c.objective),
+        get_module(METHODS, c.method),
     ],
     libraries=lambda c: [
         *("numpy", "pyarrow", "scikit-learn", "scipy", "torch", "transformers"),
-        *(libraries_of(OBJECTIVES, c.objective) + libraries_of(METHODS, c.method)),
+        *(list_libraries(OBJECTIVES, c.objective) + list_libraries(METHODS, c.method)),
     ],
     inputs=("train", "tokenize", "validate"),
     needs_base=True,
-    outside=base_digest,
+    external_digests=compute_base_digest,
 )

@@ -1,4 +1,4 @@
-"""ingest: the rows of the source, as the objective has them."""
+"""ingest: reads the rows of the source in the objective's columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hone.config.sections import RunConfig
 from hone.objectives import OBJECTIVES
 from hone.parts.moments import dated, end_of
 from hone.parts.options import locations
-from hone.pipeline.stage import Job, Stage, build_part, data_options, libraries_of, module_of
+from hone.pipeline.stage import Job, Stage, build_part, get_module, list_data_options, list_libraries
 from hone.sources import SOURCES
 from hone.sources.source import Source
 from hone.store.artifact import Product
@@ -16,17 +16,17 @@ from hone.store.artifact import Product
 
 def _config(config: RunConfig) -> dict[str, Any]:
     section = config.ingest
-    # The moment decides which rows are taken where they say when they came; else what the source holds decides.
-    timed = {"time": section.time, "as_of": section.as_of.isoformat()} if section.as_of and section.time else {}
-    options = section.model_dump(exclude={"time", "as_of"}) | timed
+    # `as_of` selects rows only if they have a time column; otherwise the source's fingerprint covers it.
+    time_options = {"time": section.time, "as_of": section.as_of.isoformat()} if section.as_of and section.time else {}
+    options = section.model_dump(exclude={"time", "as_of"}) | time_options
     options["source"] = {
         name: value for name, value in options["source"].items() if name not in locations(SOURCES[section.source.kind])
     }
-    return {"ingest": options, "objective": data_options(config)}
+    return {"ingest": options, "objective": list_data_options(config)}
 
 
 def _source(config: RunConfig) -> Source:
-    """The source of the rows, as of the configured date."""
+    """The configured source, as of the configured date."""
     part = config.ingest.source
     source: Source = SOURCES[part.kind](**dated(part.options(), config.ingest.as_of))
     return source
@@ -58,7 +58,7 @@ def _make(job: Job) -> Product:
 INGEST = Stage(
     make=_make,
     config=_config,
-    code=lambda c: ["hone.sources.ingest", module_of(SOURCES, c.ingest.source), module_of(OBJECTIVES, c.objective)],
-    libraries=lambda c: ["pyarrow", *libraries_of(SOURCES, c.ingest.source)],
-    outside=_fingerprint,
+    code=lambda c: ["hone.sources.ingest", get_module(SOURCES, c.ingest.source), get_module(OBJECTIVES, c.objective)],
+    libraries=lambda c: ["pyarrow", *list_libraries(SOURCES, c.ingest.source)],
+    external_digests=_fingerprint,
 )

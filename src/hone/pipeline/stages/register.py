@@ -1,4 +1,4 @@
-"""register: one MLflow model version with its report, or the version that exists."""
+"""register: creates one MLflow model version with its report, or finds the existing one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import subprocess
 from hone.config.file import dump
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, build_part, module_of
+from hone.pipeline.stage import Job, Stage, build_part, get_module
 from hone.pipeline.stages.train import training_run
 from hone.store.artifact import Artifact, Product
-from hone.tracking.reader import lineage
+from hone.tracking.reader import list_lineage
 
 
 def _make(job: Job) -> Product:
@@ -19,12 +19,12 @@ def _make(job: Job) -> Product:
     from hone.tracking import run_log
 
     config = job.config
-    ancestors = lineage(job.home.tracking_uri, config.model.base)
+    ancestors = list_lineage(job.home.tracking_uri, config.model.base)
     with run_log.training_run(**training_run(job, job.inputs["train"].key)) as run:
         return register(
             job.out,
             artifacts=job.inputs,
-            report=render(config.name, job.inputs, run.links() | _data_docs(job), ancestors),
+            report=render(config.name, job.inputs, run.links() | _data_docs_link(job), ancestors),
             base=job.base(),
             objective=build_part(OBJECTIVES, config.objective),
             method=build_part(METHODS, config.method),
@@ -38,12 +38,12 @@ def _make(job: Job) -> Product:
         )
 
 
-def _data_docs(job: Job) -> dict[str, str]:
-    checked = job.inputs["validate"]
-    return {"Data Docs": (checked.path / checked.facts()["data_docs"]).as_uri()}
+def _data_docs_link(job: Job) -> dict[str, str]:
+    validated = job.inputs["validate"]
+    return {"Data Docs": (validated.path / validated.facts()["data_docs"]).as_uri()}
 
 
-def _unregistered(artifact: Artifact) -> str:
+def _missing_version(artifact: Artifact) -> str:
     from hone.tracking.client import has_version
 
     facts = artifact.facts()
@@ -53,13 +53,13 @@ def _unregistered(artifact: Artifact) -> str:
 
 
 def _git_commit() -> dict[str, str]:
-    """The commit of the repository that the run was started in, `-dirty` where files were changed since."""
+    """The tag with the commit of the repository that the run was started in, `-dirty` if files were changed since."""
     git = ("git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     try:
-        done = subprocess.run(git, capture_output=True, text=True, check=True)
+        result = subprocess.run(git, capture_output=True, text=True, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return {}
-    return {"hone.git_commit": done.stdout.strip()}
+    return {"hone.git_commit": result.stdout.strip()}
 
 
 REGISTER = Stage(
@@ -70,7 +70,7 @@ REGISTER = Stage(
     ),
     code=lambda c: [
         *("hone.registry.register", "hone.evaluation.report.report", "hone.methods.adapters"),
-        module_of(OBJECTIVES, c.objective),
+        get_module(OBJECTIVES, c.objective),
     ],
     libraries=lambda _: ["mlflow", "py3langid"],
     inputs=("train", "evaluate"),
@@ -79,6 +79,6 @@ REGISTER = Stage(
         *(f"evaluation/report/{name}" for name in ("report.html", "report_parts.html", "report.css", "report.js")),
         *("registry/card.md", "registry/served/served.py"),
     ),
-    outside=lambda job: {"tracking server": job.home.tracking_uri},
-    stale=_unregistered,
+    external_digests=lambda job: {"tracking server": job.home.tracking_uri},
+    stale_reason=_missing_version,
 )

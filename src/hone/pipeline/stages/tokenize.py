@@ -1,10 +1,18 @@
-"""tokenize: the splits as tokens, with the account of what was cut."""
+"""tokenize: encodes the splits and records which rows were cut."""
 
 from __future__ import annotations
 
 from hone.errors import ConfigError
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, base_digest, build_part, data_options, libraries_of, module_of
+from hone.pipeline.stage import (
+    Job,
+    Stage,
+    build_part,
+    compute_base_digest,
+    get_module,
+    list_data_options,
+    list_libraries,
+)
 from hone.store.artifact import Product
 from hone.store.digests import file_digest
 
@@ -14,7 +22,7 @@ def _outside(job: Job) -> dict[str, str]:
     for file in files:
         if not file.is_file():
             raise ConfigError("there is no such file", where=f"objective, {file}", fix="Correct its path.")
-    return base_digest(job) | {str(file): file_digest(file) for file in files}
+    return compute_base_digest(job) | {str(file): file_digest(file) for file in files}
 
 
 def _make(job: Job) -> Product:
@@ -35,10 +43,10 @@ def _make(job: Job) -> Product:
 
 TOKENIZE = Stage(
     make=_make,
-    config=lambda c: {"tokenization": c.tokenization.model_dump(), "objective": data_options(c)},
-    code=lambda c: ["hone.tokenization.tokenize", module_of(OBJECTIVES, c.objective)],
-    libraries=lambda c: ["numpy", "pyarrow", "tokenizers", "transformers", *libraries_of(OBJECTIVES, c.objective)],
+    config=lambda c: {"tokenization": c.tokenization.model_dump(), "objective": list_data_options(c)},
+    code=lambda c: ["hone.tokenization.tokenize", get_module(OBJECTIVES, c.objective)],
+    libraries=lambda c: ["numpy", "pyarrow", "tokenizers", "transformers", *list_libraries(OBJECTIVES, c.objective)],
     inputs=("validate",),
     needs_base=True,
-    outside=_outside,
+    external_digests=_outside,
 )

@@ -1,4 +1,4 @@
-"""train: the fine-tuned model, by a training process whose curves go to an MLflow run."""
+"""train: fine-tunes the model in a training process and logs its curves to an MLflow run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, base_digest, libraries_of, module_of
+from hone.pipeline.stage import Job, Stage, compute_base_digest, get_module, list_libraries
 from hone.progress import Progress
 from hone.store.artifact import Product
 
 
 def training_run(job: Job, key: str) -> dict[str, Any]:
-    """The arguments that open the MLflow run of the training with this key (`hone.tracking.run_log`)."""
+    """Arguments of `hone.tracking.run_log.training_run` for the training with this key."""
     config = job.config
     return {
         "tracking_uri": job.home.tracking_uri,
@@ -22,7 +22,7 @@ def training_run(job: Job, key: str) -> dict[str, Any]:
         "experiment": config.registration.experiment,
         "name": config.name,
         "key": key,
-        "params": _flat(config.model_dump(mode="json", include={"model", "method", "training", "tokenization"})),
+        "params": _flatten(config.model_dump(mode="json", include={"model", "method", "training", "tokenization"})),
         "tags": dict(job.tags),
     }
 
@@ -54,10 +54,10 @@ def _make(job: Job) -> Product:
         return replace(product, facts=product.facts | {"mlflow": {"run_id": run.run_id}})
 
 
-def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+def _flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= _flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+        flat |= _flatten(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
     return flat
 
 
@@ -66,14 +66,14 @@ TRAIN = Stage(
     config=lambda c: c.model_dump(include={"objective", "method", "training"}),
     code=lambda c: [
         *("hone.training.launch", "hone.training.loop"),
-        *(module_of(OBJECTIVES, c.objective), module_of(METHODS, c.method)),
+        *(get_module(OBJECTIVES, c.objective), get_module(METHODS, c.method)),
     ],
     libraries=lambda c: [
         *("numpy", "pyarrow", "safetensors", "torch", "transformers"),
-        *(libraries_of(OBJECTIVES, c.objective) + libraries_of(METHODS, c.method)),
+        *(list_libraries(OBJECTIVES, c.objective) + list_libraries(METHODS, c.method)),
     ],
     inputs=("tokenize",),
     needs_base=True,
-    outside=base_digest,
+    external_digests=compute_base_digest,
     resumable=True,
 )

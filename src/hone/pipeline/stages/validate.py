@@ -1,4 +1,4 @@
-"""validate: the splits held against expectations; bad data stops here."""
+"""validate: checks the splits against expectations; bad data stops the run here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from hone.config.sections import RunConfig
 from hone.errors import ConfigError
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, base_digest, build_part, data_options, module_of
+from hone.pipeline.stage import Job, Stage, build_part, compute_base_digest, get_module, list_data_options
 from hone.store.artifact import Product
 from hone.store.digests import file_digest
 
@@ -16,7 +16,7 @@ from hone.store.digests import file_digest
 def _config(config: RunConfig) -> dict[str, Any]:
     return {
         "validation": config.validation.model_dump(exclude={"suite"}),
-        "objective": data_options(config),
+        "objective": list_data_options(config),
         "curation": {"split": {"near_duplicate": config.curation.split.near_duplicate}},
     }
 
@@ -24,8 +24,9 @@ def _config(config: RunConfig) -> dict[str, Any]:
 def _outside(job: Job) -> dict[str, str]:
     suite = job.config.validation.suite
     if suite and not Path(suite).is_file():
-        raise ConfigError("there is no such file", where=f"validation.suite {suite}", fix="Name a YAML file, or ''.")
-    return base_digest(job) | ({"suite": file_digest(Path(suite))} if suite else {})
+        fix = "Name a YAML file, or leave it empty."
+        raise ConfigError("there is no such file", where=f"validation.suite {suite}", fix=fix)
+    return compute_base_digest(job) | ({"suite": file_digest(Path(suite))} if suite else {})
 
 
 def _make(job: Job) -> Product:
@@ -46,9 +47,9 @@ def _make(job: Job) -> Product:
 VALIDATE = Stage(
     make=_make,
     config=_config,
-    code=lambda c: ["hone.validation.validate", module_of(OBJECTIVES, c.objective)],
+    code=lambda c: ["hone.validation.validate", get_module(OBJECTIVES, c.objective)],
     libraries=lambda _: ["great-expectations", "numpy", "pandas", "pyarrow", "tokenizers"],
     inputs=("curate",),
     needs_base=True,
-    outside=_outside,
+    external_digests=_outside,
 )

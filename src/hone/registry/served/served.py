@@ -1,8 +1,8 @@
-"""The code that answers for a registered model. It lies in the logged model, as do the parts of hone that it uses.
+"""Serving code of a registered model. It is copied into the logged model with the modules of hone that it uses.
 
-MLflow runs this file when it loads the model. `model_config` holds what a person may set at load:
-`load_model(uri, model_config={"device": "cuda", "batch_size": 256, "base": DIR})`. What decides an answer is in
-objective.json beside the weights: the objective, its options and targets, and the name of the copied package.
+MLflow runs this file when it loads the model. `model_config` holds the settings that a caller may choose:
+`load_model(uri, model_config={"device": "cuda", "batch_size": 256, "base": DIR})`. Settings that change answers are
+in objective.json beside the weights: the objective, its options and its targets.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 
 class Served(PythonModel):  # type: ignore[misc]
-    """Rows with the objective's inputs in, one answer for each out."""
+    """A pyfunc model: takes rows with the objective's inputs, returns one answer per row."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load weights and tokenizer; raises ValueError where a file is not the one that was registered or tuned."""
+        """Load weights and tokenizer. Raises ValueError for a file that differs from the registered one."""
         import torch
 
         home, settings = Path(context.artifacts["model"]), context.model_config
         root = home.parents[1]
         self.package = next((root / "code").glob("served_*")).name
-        wrong = self._module("hone.registry.served.sums").faults(root)
-        if wrong:
-            raise ValueError(f"{root} is not the model that was registered: {', '.join(wrong)}")
+        faults = self._module("hone.registry.served.sums").find_faults(root)
+        if faults:
+            raise ValueError(f"{root} is not the model that was registered: {', '.join(faults)}")
         self.about = json.loads((home / "objective.json").read_text("utf8"))
         device = settings["device"]
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._module("hone.models.own_code").allow(self.about.get("code", ""))
+        self._module("hone.models.own_code").allow_code(self.about.get("code", ""))
         self.model = self._model(home, settings).eval().to(device)
         tokenizer = self._module("hone.objectives.shared.tokenizer").load_tokenizer(home)
         self.objective = self._module("objective").Objective(**self.about["options"])
@@ -51,53 +51,55 @@ class Served(PythonModel):  # type: ignore[misc]
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """A DataFrame with the objective's outputs; with the parameter `all_scores` also all else that it tells."""
-        rows = rows_of(model_input, list(self.objective.inputs))
+        """A DataFrame with the objective's outputs; with the parameter `all_scores`, with all its columns."""
+        rows = frame_to_rows(model_input, list(self.objective.inputs))
         answers = self.reader.answer(self.model, rows, self.about["targets"], int(self.about["max_length"]))
-        told = None if (params or {}).get("all_scores") else list(self.objective.outputs)
-        return pd.DataFrame(answers, columns=told)
+        columns = None if (params or {}).get("all_scores") else list(self.objective.outputs)
+        return pd.DataFrame(answers, columns=columns)
 
     def _model(self, home: Path, settings: dict[str, Any]) -> Any:
-        """The model in float32: its own weights, or those of its base with the adapter in or beside them."""
+        """The model in float32: its own weights, or the base model's weights with the adapter."""
         import torch
         import transformers
 
         own_code = self._module("hone.models.own_code")
-        known = {"local_files_only": True, "trust_remote_code": own_code.may_run(home)}
-        config = transformers.AutoConfig.from_pretrained(home, **known)
-        architecture = own_code.architecture(home, config)
+        loading = {"local_files_only": True, "trust_remote_code": own_code.may_run(home)}
+        config = transformers.AutoConfig.from_pretrained(home, **loading)
+        architecture = own_code.get_architecture(home, config)
         options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
         if not (home / "adapter_config.json").is_file():
             return architecture.from_pretrained(home, config=config, **options)
         base = locate_base(json.loads((home / "base.json").read_text("utf8")), settings.get("base", ""))
-        # A base with another task's head gives that head up: the adapter brings its own.
+        # A base with another task's head loses that head: the adapter contains its own.
         model = architecture.from_pretrained(base, config=config, ignore_mismatched_sizes=True, **options)
         return self._module("hone.methods.adapters").served(model, home)
 
     def _module(self, name: str) -> Any:
-        """A module of the copied package, of its source: bytecode beside it is neither read nor written."""
-        before = sys.pycache_prefix
-        with TemporaryDirectory() as elsewhere:
-            sys.pycache_prefix = elsewhere
+        """Import a module of the copied package from source: bytecode beside it is neither read nor written."""
+        previous_prefix = sys.pycache_prefix
+        with TemporaryDirectory() as empty:
+            sys.pycache_prefix = empty
             try:
                 return import_module(f"{self.package}.{name}")
             finally:
-                sys.pycache_prefix = before
+                sys.pycache_prefix = previous_prefix
 
 
-def rows_of(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]]:
-    """The rows, each with the `inputs`; a list of texts arrives as column 0.
+def frame_to_rows(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]]:
+    """The frame's rows as dictionaries of the `inputs`; MLflow passes a list of texts as column 0.
 
-    Raises ValueError where a column is not there, and for a value that is no text.
+    Raises ValueError for a missing column and for a value that is not a string.
     """
     if len(inputs) == 1 and frame.columns.equals(pd.RangeIndex(1)):
         frame = frame.set_axis(inputs, axis=1)
     missing = [name for name in inputs if name not in frame.columns]
     if missing:
-        there = ", ".join(map(repr, frame.columns))
-        alone = "a list of texts, or " if len(inputs) == 1 else ""
-        wanted = " and ".join(map(repr, inputs))
-        raise ValueError(f"there is no column {missing[0]!r} but {there}: send {alone}a frame with the column {wanted}")
+        present = ", ".join(map(repr, frame.columns))
+        text_list = "a list of texts, or " if len(inputs) == 1 else ""
+        required = " and ".join(map(repr, inputs))
+        raise ValueError(
+            f"there is no column {missing[0]!r} but {present}: send {text_list}a frame with the column {required}"
+        )
     for name in inputs:
         for index, value in enumerate(frame[name]):
             if not isinstance(value, str):
@@ -105,12 +107,12 @@ def rows_of(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]]:
     return [dict(zip(inputs, row, strict=True)) for row in frame[inputs].itertuples(index=False)]
 
 
-def locate_base(base: dict[str, Any], given: str) -> Path:
-    """The directory of the base model: `given`, the package, the directory or the hub's snapshot it was tuned from.
+def locate_base(base: dict[str, Any], directory: str) -> Path:
+    """The directory of the base model: `directory` if given, else the package, directory or hub snapshot it came from.
 
-    Raises ValueError where it is not there, or where its weights are not the very bytes of then.
+    Raises ValueError if it is missing or if a weight file differs from the one used for fine-tuning.
     """
-    path = Path(given) if given else _known_place(base)
+    path = Path(directory) if directory else _find_base(base)
     for name, digest in base["files"].items():
         file = path / name
         if not file.is_file():
@@ -123,7 +125,7 @@ def locate_base(base: dict[str, Any], given: str) -> Path:
 _ADVICE = "Name the right directory: load_model(uri, model_config={'base': DIRECTORY})."
 
 
-def _known_place(base: dict[str, Any]) -> Path:
+def _find_base(base: dict[str, Any]) -> Path:
     name = str(base["id"])
     if name.startswith("package:"):
         package, _, inside = name.removeprefix("package:").partition("/")
@@ -140,11 +142,11 @@ def _known_place(base: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    wanted: dict[str, Any] = {"revision": base["revision"], "allow_patterns": list(base["files"])}
+    snapshot: dict[str, Any] = {"revision": base["revision"], "allow_patterns": list(base["files"])}
     try:
-        return Path(str(snapshot_download(name, local_files_only=True, **wanted)))
+        return Path(str(snapshot_download(name, local_files_only=True, **snapshot)))
     except LocalEntryNotFoundError:
-        return Path(str(snapshot_download(name, **wanted)))
+        return Path(str(snapshot_download(name, **snapshot)))
 
 
 def _sha256(file: Path) -> str:

@@ -1,6 +1,7 @@
-"""SHA256SUMS: the SHA-256 of every file of a registered model, as `sha256sum --check` reads it.
+"""SHA256SUMS: the SHA-256 of every file of a registered model, in the format of `sha256sum --check`.
 
-Lies in every registered model too, which proves its own files before it answers; so it needs nothing but Python.
+A copy of this module is in every registered model, which verifies its own files when it is loaded. It therefore
+imports the standard library only.
 """
 
 from __future__ import annotations
@@ -10,41 +11,48 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
-# What use leaves beside the files: MLflow notes there under which name they were loaded, Python its bytecode.
+# Loading a model creates these: MLflow writes the registered name, Python its bytecode.
 LEFT_BY_USE = ("registered_model_meta",)
 BYTECODE = "__pycache__"
 
 
-def write(place: Path, known: Mapping[str, str]) -> str:
-    """Write the sums of all files below `place`; the SHA-256 of what was written. `known` are digests by file name."""
-    digests = {name: known.get(name) or digest(place / name) for name in files(place)}
+def write_sums(directory: Path, known_digests: Mapping[str, str]) -> str:
+    """Write SHA256SUMS for all files below `directory` and return its own SHA-256.
+
+    `known_digests` maps paths in `directory` to digests that need not be computed again.
+    """
+    digests = {name: known_digests.get(name) or file_digest(directory / name) for name in list_files(directory)}
     text = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(digests.items()))
-    (place / SUMS).write_text(text, "utf8")
-    return digest(place / SUMS)
+    (directory / SUMS).write_text(text, "utf8")
+    return file_digest(directory / SUMS)
 
 
-def faults(place: Path) -> list[str]:
-    """What below `place` is not as it was registered, each with the file's name; empty where all is."""
-    if not (place / SUMS).is_file():
+def find_faults(directory: Path) -> list[str]:
+    """A line for each file below `directory` that differs from SHA256SUMS; empty if none does."""
+    if not (directory / SUMS).is_file():
         return [f"{SUMS} is gone"]
-    wanted: dict[str, str] = {}
-    for line in (place / SUMS).read_text("utf8", errors="replace").splitlines():
+    expected: dict[str, str] = {}
+    for line in (directory / SUMS).read_text("utf8", errors="replace").splitlines():
         sha256, _, name = line.partition("  ")
-        wanted[name] = sha256
-    there = files(place)
-    found = [f"{name} is gone" for name in wanted if name not in there]
-    found += [f"{name} was added" for name in there if name not in wanted]
-    found += [f"{name} was changed" for name in there if name in wanted and digest(place / name) != wanted[name]]
-    return sorted(found)
+        expected[name] = sha256
+    present = list_files(directory)
+    faults = [f"{name} is gone" for name in expected if name not in present]
+    faults += [f"{name} was added" for name in present if name not in expected]
+    faults += [
+        f"{name} was changed"
+        for name in present
+        if name in expected and file_digest(directory / name) != expected[name]
+    ]
+    return sorted(faults)
 
 
-def files(place: Path) -> list[str]:
-    """The files below `place` that count, by their paths there: not the sums, nor what use leaves beside them."""
-    every = (file.relative_to(place) for file in sorted(place.rglob("*")) if not file.is_dir())
-    return [str(file) for file in every if str(file) not in (SUMS, *LEFT_BY_USE) and BYTECODE not in file.parts]
+def list_files(directory: Path) -> list[str]:
+    """Relative paths of the files below `directory`, without SHA256SUMS and the files that loading creates."""
+    paths = (file.relative_to(directory) for file in sorted(directory.rglob("*")) if not file.is_dir())
+    return [str(file) for file in paths if str(file) not in (SUMS, *LEFT_BY_USE) and BYTECODE not in file.parts]
 
 
-def digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
     """SHA-256 of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
