@@ -208,6 +208,14 @@ def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[s
         assert done.returncode == 0, done.stderr
         runs = service.ask("/flow_runs/filter", FINETUNE | {"sort": "START_TIME_DESC", "limit": 2}, secrets["prefect"])
         assert [(run["name"], run["state_type"]) for run in runs] == [("finetune small", "COMPLETED")] * 2
+
+        # A version that was deleted in MLflow is a miss, which only those who know the password can see.
+        again = ("plan", "conf/small.yaml", "evaluation.resamples=150")
+        assert "no longer in MLflow" not in service.hone(*again).stdout
+        number = done.stdout.partition("small version ")[2].partition(",")[0]
+        delete = f"{service.mlflow_url}/api/2.0/mlflow/model-versions/delete"
+        ask(delete, {"name": "small", "version": number}, secrets["mlflow"], "DELETE")
+        assert f"version {number} of small is no longer in MLflow" in service.hone(*again).stdout
         for log in service.home.glob("logs/*.log"):
             assert not [word for word in (SECRET, QUOTED, *secrets.values()) if word in log.read_text()], log
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -42,27 +41,6 @@ def check_tracking_uri(tracking_uri: str, *, timeout: float = 5.0) -> None:
             where=f"MLflow tracking URI {tracking_uri!r}",
             fix="Use http(s)://HOST:PORT, sqlite:////ABSOLUTE/PATH.db or postgresql://...",
         )
-
-
-def has_version(tracking_uri: str, model: str, version: str) -> bool:
-    """Whether the registry still has this model version; True if that cannot be found out quickly.
-
-    Imports no large package. A SQLite store is read directly, a server has two seconds to answer, other databases are
-    not queried.
-    """
-    path = sqlite_path(tracking_uri)
-    if path is not None:
-        return path.is_file() and _sqlite_has_version(path, model, version)
-    if urlsplit(tracking_uri).scheme not in _HTTP:
-        return True
-    query = urllib.parse.urlencode({"name": model, "version": version})
-    try:
-        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/api/2.0/mlflow/model-versions/get?{query}", timeout=2):
-            return True
-    except urllib.error.HTTPError as fault:
-        return fault.code != 404
-    except OSError:
-        return True
 
 
 def create_sqlite_store(tracking_uri: str) -> None:
@@ -183,16 +161,6 @@ def get_or_create_experiment(client: MlflowClient, name: str, artifact_root: str
             fix="Restore it (mlflow experiments restore -x ID), or choose another name.",
         )
     return str(experiment.experiment_id)
-
-
-def _sqlite_has_version(path: Path, model: str, version: str) -> bool:
-    query = "select current_stage from model_versions where name=? and version=?"
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            row = database.execute(query, (model, version)).fetchone()
-    except sqlite3.Error:
-        return True
-    return row is not None and row[0] != "Deleted_Internal"  # MLflow's mark of a deleted version
 
 
 def _check_server(url: str, tracking_uri: str, timeout: float) -> None:

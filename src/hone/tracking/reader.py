@@ -74,6 +74,20 @@ def get_version(tracking_uri: str, uri: str) -> Version:
     return Version(name, number, str(fields["run_id"] or ""), location, fields["tags"])
 
 
+def has_version(tracking_uri: str, model: str, number: str) -> bool:
+    """Whether the registry has this model version; True if MLflow does not answer, which loses no version.
+
+    Raises ConfigError if MLflow refuses the credentials.
+    """
+    try:
+        with _registry(tracking_uri) as registry:
+            return registry.version(model, number) is not None
+    except ModelError:  # there is no store
+        return False
+    except (ServiceError, sqlite3.Error):
+        return True
+
+
 def list_lineage(tracking_uri: str, uri: str) -> list[Version]:
     """The version `uri` and the versions it was tuned from, newest first; a deleted version ends the list."""
     chain: list[Version] = []

@@ -15,7 +15,8 @@ from hone.errors import ConfigError
 from hone.methods.lora import Lora
 from hone.models.locate import BaseModel
 from hone.store.artifact import Artifact
-from hone.tracking.client import connect, has_version
+from hone.tracking.client import connect
+from hone.tracking.reader import has_version
 from hone.tracking.run_log import open_run
 from tests.registering import (
     assert_answers_as_evaluated,

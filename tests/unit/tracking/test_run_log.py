@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +169,13 @@ def test_a_place_where_mlflow_keeps_no_records() -> None:
 def test_preparing_twice_and_at_once_makes_one_store(tmp_path: Path, empty_database: Path) -> None:
     import sqlite3
 
-    from hone.tracking.client import _link_into_place
+    from hone.store.databases import create_file
 
     path = tmp_path / "new" / "mlflow.db"
     path.parent.mkdir()
-    _link_into_place(empty_database, path)
+    create_file(path, lambda file: shutil.copyfile(empty_database, file))
     inode = path.stat().st_ino
-    _link_into_place(empty_database, path)  # the loser of a race
+    create_file(path, lambda file: shutil.copyfile(empty_database, file))  # the loser of a race
     create_sqlite_store(f"sqlite:///{path}")
     assert path.stat().st_ino == inode
     assert [file.name for file in path.parent.iterdir()] == ["mlflow.db"]

@@ -10,7 +10,7 @@ from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, get_module
 from hone.pipeline.stages.train import training_run
 from hone.store.artifact import Artifact, Product
-from hone.tracking.reader import list_lineage
+from hone.tracking.reader import has_version, list_lineage
 
 
 def _make(job: Job) -> Product:
@@ -44,8 +44,6 @@ def _data_docs_link(job: Job) -> dict[str, str]:
 
 
 def _missing_version(artifact: Artifact) -> str:
-    from hone.tracking.client import has_version
-
     facts = artifact.facts()
     if has_version(facts["tracking_uri"], facts["model"], facts["version"]):
         return ""
