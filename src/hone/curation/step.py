@@ -22,16 +22,16 @@ class Fields(Protocol):
     def label(self) -> str:
         """The column with the class, '' for none."""
 
-    def texts(self, rows: pa.Table) -> list[str]:
+    def row_texts(self, rows: pa.Table) -> list[str]:
         """Each row as a person reads it."""
 
-    def pieces(self, column: str, value: str) -> list[str]:
+    def extract_texts(self, column: str, value: str) -> list[str]:
         """The texts in one value of a text column."""
 
-    def joined(self, column: str, value: str, pieces: list[str]) -> str:
+    def replace_texts(self, column: str, value: str, pieces: list[str]) -> str:
         """The value with its texts rewritten."""
 
-    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+    def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """The rewritten rows with what points into their texts pointing there again; '' or a reason to drop each."""
 
     def strata(self, rows: pa.Table) -> list[str]:

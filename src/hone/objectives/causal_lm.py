@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import ModelError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
-from hone.objectives.shared.continuation import continued, text_after
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.shared.continuation import continue_prompts, text_after
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.packing import best_fit_decreasing, check_kept_apart, packed, position_ids
-from hone.objectives.shared.padding import attention_mask, padded
-from hone.objectives.shared.plain_text import IGNORED, by_row, grouped, joined, owners, parts, token_losses
-from hone.objectives.shared.statistics import share
-from hone.objectives.shared.tokenizer import encodings, lists, texts_of
+from hone.objectives.shared.packing import best_fit_decreasing, check_documents_isolated, pack_documents, position_ids
+from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.plain_text import (
+    IGNORED,
+    concatenate_parts,
+    group_by_row,
+    row_indices,
+    split_batch,
+    sum_by_row,
+    token_losses,
+)
+from hone.objectives.shared.statistics import safe_ratio
+from hone.objectives.shared.tokenizer import encode_with_offsets, get_texts, to_list_array
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -41,13 +49,13 @@ class CausalLM(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"continuation": "string", "perplexity": "double"}
     pipeline: ClassVar[str] = "text-generation"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "perplexity": Measure("Perplexity per token", lower=True, share=False),
-        "bits_per_byte": Measure("Bits per byte", lower=True, share=False),
-        "loss": Measure("Loss per token", lower=True, share=False),
-        "old_perplexity": Measure("Perplexity of the old domain", lower=True, share=False),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "perplexity": Metric("Perplexity per token", lower_is_better=True, is_share=False),
+        "bits_per_byte": Metric("Bits per byte", lower_is_better=True, is_share=False),
+        "loss": Metric("Loss per token", lower_is_better=True, is_share=False),
+        "old_perplexity": Metric("Perplexity of the old domain", lower_is_better=True, is_share=False),
     }
-    untuned: ClassVar[bool] = True
+    works_untuned: ClassVar[bool] = True
 
     packing: bool = option(True, "Put several documents into one training row; they do not see each other.")
     long_documents: Literal["split", "truncate"] = option(
@@ -63,26 +71,31 @@ class CausalLM(Objective):
         64, "The most tokens that the served model goes on with.", learning=True, ge=1, le=4096
     )
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """Nothing: the head is the base model's own."""
         return {}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
         """`id`, `input_ids`, `closed` (1 where the last token is the end that was set), `bytes` and `lost`.
 
         A long document becomes several rows: each begins with the last token of the one before, so that every token
         but the document's first is a target once, whatever the length (rolling windows as in EleutherAI's
-        lm-evaluation-harness). `bytes` of UTF-8 stand in a document's first row. Without `answer` no end is set, and
+        lm-evaluation-harness). `bytes` of UTF-8 stand in a document's first row. Without `labelled` no end is set, and
         the last row has the `prompt` to go on from and the token `end` to stop at.
         Raises DataError for a text that is null, ModelError where the tokenizer has no end-of-text token.
         """
         import pyarrow as pa
 
-        end, texts = _end_of_text(tokenizer), texts_of(rows)
-        found = [encoding.ids for encoding in encodings(tokenizer, texts)]
-        if not answer:
+        end, texts = _end_of_text(tokenizer), get_texts(rows)
+        found = [encoding.ids for encoding in encode_with_offsets(tokenizer, texts)]
+        if not labelled:
             return _asked(rows, [ids or [_start_of_text(tokenizer)] for ids in found], end, max_length)
         whole = [ids if ids[-1:] == [end] else [*ids, end] for ids in found]
         pieces = [_pieces(ids, max_length) for ids in whole]
@@ -100,14 +113,14 @@ class CausalLM(Objective):
             }
         )
 
-    def packed(self, tokens: pa.Table, max_length: int) -> Iterator[pa.Table] | None:
+    def pack_rows(self, tokens: pa.Table, max_length: int) -> Iterator[pa.Table] | None:
         """The training rows packed into rows of at most `max_length` tokens; `documents` has the lengths of each."""
         import pyarrow.compute as pc
 
         if not self.packing:
             return None
         lengths = pc.list_value_length(tokens["input_ids"]).to_numpy()
-        return packed(tokens, best_fit_decreasing(lengths, max_length))
+        return pack_documents(tokens, best_fit_decreasing(lengths, max_length))
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids and labels [rows, longest], int64: each label is the token of its own place, -100 for none.
@@ -119,7 +132,7 @@ class CausalLM(Objective):
         import torch
 
         ids = rows["input_ids"]
-        batch = {"input_ids": padded(ids, pad_id), "labels": padded(ids, IGNORED)}
+        batch = {"input_ids": pad_rows(ids, pad_id), "labels": pad_rows(ids, IGNORED)}
         batch["labels"][:, 0] = IGNORED
         if any(len(documents) > 1 for documents in rows.get("documents", ())):
             batch["position_ids"] = position_ids(rows["documents"], batch["labels"].shape[1])
@@ -131,54 +144,56 @@ class CausalLM(Objective):
                     batch["text_labels"][row, len(tokens) - 1] = IGNORED
         if "prompt" in rows:
             turned = [[*reversed(prompt), pad_id][: max(1, len(prompt))] for prompt in rows["prompt"]]
-            batch["prompt_ids"] = padded(turned, pad_id).flip(1)
+            batch["prompt_ids"] = pad_rows(turned, pad_id).flip(1)
             shown = attention_mask(turned) * torch.tensor([[int(len(prompt) > 0)] for prompt in rows["prompt"]])
             batch["prompt_mask"] = shown.flip(1)
             batch["end"] = torch.tensor([int(end) for end in rows["end"]])
         return batch
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The decoder in float32 with its own head; raises ModelError where a weight is not there."""
         return load_with_head("AutoModelForCausalLM", base, whole=True)
 
-    def check(self, model: Any, where: str) -> None:
+    def check_model(self, model: Any, where: str) -> None:
         """Raise ModelError where packed documents would see into each other."""
         if self.packing:
-            check_kept_apart(model, where)
+            check_documents_isolated(model, where)
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed negative log-likelihood, float32, and its number of tokens, the ends of documents among them."""
         labels = _next(batch["labels"])
         return token_losses(_logits(model, batch), labels).sum(), int((labels != IGNORED).sum())
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """By encoded row `nll` and `tokens` of its text, `scores`, the mean log-likelihood of a token, and more.
 
         The end that was set does not count: a base model that has never seen one would look worse than it reads.
         Where there is a prompt, also that and the ids that follow it, `continued`.
         """
         names = ("input_ids", "text_labels" if "text_labels" in batch else "labels")
-        found = joined(_likelihood(model, part, names[1]) for part in parts(model, batch, names))
-        return found | (continued(model, batch, self.max_new_tokens) if "prompt_ids" in batch else {})
+        found = concatenate_parts(_likelihood(model, part, names[1]) for part in split_batch(model, batch, names))
+        return found | (continue_prompts(model, batch, self.max_new_tokens) if "prompt_ids" in batch else {})
 
-    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
+    def decode_generated(self, raw: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
         """With `continuation`, the text after the prompt, where something was generated."""
         if "continued" not in raw:
             return raw
         pairs = zip(raw["prompt"], raw["continued"], strict=True)
         return {**raw, "continuation": [text_after(tokenizer, prompt, ids) for prompt, ids in pairs]}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+    def compute_outcome(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
         """Statistics are, by document, nll, tokens and bytes: three of the new domain, then three of the old."""
         import numpy as np
 
-        owner = owners(tokens)
-        own = by_row(owner, [raw["nll"], raw["tokens"], tokens["bytes"].to_numpy()])
+        owner = row_indices(tokens)
+        own = sum_by_row(owner, [raw["nll"], raw["tokens"], tokens["bytes"].to_numpy()])
         loss = own[:, 0] / np.maximum(own[:, 1], 1)
         old = np.array([self._is_old(name) for name in tokens["id"].unique().to_pylist()], bool)
         return Outcome(
             statistics=np.concatenate([own * ~old[:, None], own * old[:, None]], axis=1),
-            answers=[f"perplexity {exp(min(one, 700)):.4g}" for one in loss.tolist()],
+            predictions=[f"perplexity {exp(min(one, 700)):.4g}" for one in loss.tolist()],
             references=[f"{int(count)} tokens" for count in own[:, 1].tolist()],
             errors=loss,
         )
@@ -187,25 +202,27 @@ class CausalLM(Objective):
         """Whether a row, by its id (its source, a colon, its place there), is of the old domain."""
         return any(fnmatchcase(name, f"{pattern}:*") for pattern in self.old_domain)
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`perplexity`, `bits_per_byte` and `loss` of the new domain, or of the old where there is no other text."""
         import numpy as np
 
         new, old = np.split(sums, 2)
         nll, tokens, size = np.where(new[1] > 0, new, old)
-        loss = share(nll, tokens)
-        figures = {"perplexity": np.exp(loss), "bits_per_byte": share(nll, size) / np.log(2), "loss": loss}
+        loss = safe_ratio(nll, tokens)
+        figures = {"perplexity": np.exp(loss), "bits_per_byte": safe_ratio(nll, size) / np.log(2), "loss": loss}
         if old[1].any():
-            figures["old_perplexity"] = np.exp(share(old[0], old[1]))
+            figures["old_perplexity"] = np.exp(safe_ratio(old[0], old[1]))
         return figures
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+    def build_answers(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
         """The text's `continuation`, greedy, its own `perplexity` (1 for a text of one token), and its `tokens`."""
-        owner = owners(tokens)
-        texts = grouped(owner, raw.get("continuation", [""] * len(tokens)))
+        owner = row_indices(tokens)
+        texts = group_by_row(owner, raw.get("continuation", [""] * len(tokens)))
         return [
             {"continuation": "".join(text), "perplexity": exp(min(nll / max(count, 1), 700)), "tokens": int(count)}
-            for text, (nll, count) in zip(texts, by_row(owner, [raw["nll"], raw["tokens"]]).tolist(), strict=True)
+            for text, (nll, count) in zip(texts, sum_by_row(owner, [raw["nll"], raw["tokens"]]).tolist(), strict=True)
         ]
 
 
@@ -235,7 +252,7 @@ def _rows(rows: pa.Table, pieces: Sequence[Sequence[list[int]]]) -> dict[str, An
     import pyarrow as pa
 
     of = pa.array([row for row, some in enumerate(pieces) for _ in some], pa.int64())
-    return {"id": rows["id"].cast(pa.string()).take(of), "input_ids": lists(list(chain.from_iterable(pieces)))}
+    return {"id": rows["id"].cast(pa.string()).take(of), "input_ids": to_list_array(list(chain.from_iterable(pieces)))}
 
 
 def _in_first(values: Sequence[int], pieces: Sequence[Sequence[Any]], kind: pa.DataType) -> pa.Array:
@@ -257,7 +274,7 @@ def _asked(rows: pa.Table, encoded: Sequence[list[int]], end: int, max_length: i
         for prompt in (*[[] for _ in some[1:]], ids[-max_length:])
     ]
     fixed = {name: pa.array([value] * len(prompts), pa.int32()) for name, value in (("end", end), ("lost", 0))}
-    return pa.table({**_rows(rows, pieces), "prompt": lists(prompts), **fixed})
+    return pa.table({**_rows(rows, pieces), "prompt": to_list_array(prompts), **fixed})
 
 
 def _truncated(
@@ -271,7 +288,7 @@ def _truncated(
     lost = [max(0, length - max_length) for length in lengths]
     left = list(sizes)
     cut = [row for row, tokens in enumerate(lost) if tokens]
-    for row, encoding in zip(cut, encodings(tokenizer, [texts[row] for row in cut]), strict=True):
+    for row, encoding in zip(cut, encode_with_offsets(tokenizer, [texts[row] for row in cut]), strict=True):
         left[row] = len(texts[row][: encoding.offsets[max_length - 1][1]].encode())
     return left, lost
 

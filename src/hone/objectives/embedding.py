@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared import retrieval
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.tokenizer import encode_texts
 from hone.parts.options import option
 
@@ -35,18 +35,18 @@ class Embedding(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "double[]"}
     pipeline: ClassVar[str] = "feature-extraction"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "ndcg_at_10": Measure("NDCG@10"),
-        "recall_at_1": Measure("Recall@1"),
-        "recall_at_5": Measure("Recall@5"),
-        "recall_at_10": Measure("Recall@10"),
-        "mrr": Measure("Mean reciprocal rank"),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "ndcg_at_10": Metric("NDCG@10"),
+        "recall_at_1": Metric("Recall@1"),
+        "recall_at_5": Metric("Recall@5"),
+        "recall_at_10": Metric("Recall@10"),
+        "mrr": Metric("Mean reciprocal rank"),
     }
-    untuned: ClassVar[bool] = True
+    works_untuned: ClassVar[bool] = True
 
     scale: float = option(20.0, "Cosines are multiplied by it: the inverse of a temperature.", learning=True, gt=0)
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row with `negatives`: a list, or the text in `negative`, or none.
 
         Raises ValueError where an anchor is its own positive, or a positive its own negative.
@@ -61,47 +61,52 @@ class Embedding(Objective):
                 raise ValueError(reason)
         return {**values, "negatives": negatives}
 
-    def texts(self, rows: pa.Table) -> list[str]:
+    def row_texts(self, rows: pa.Table) -> list[str]:
         """Anchor and positive, one below the other."""
         columns = [[text or "" for text in rows[name].to_pylist()] for name in ("anchor", "positive")]
         return ["\n".join(both) for both in zip(*columns, strict=True)]
 
-    def pieces(self, column: str, value: str) -> list[str]:
+    def extract_texts(self, column: str, value: str) -> list[str]:
         """The negatives, or the text itself."""
         return _negatives(value) if column == "negatives" else [value]
 
-    def joined(self, column: str, value: str, pieces: list[str]) -> str:
+    def replace_texts(self, column: str, value: str, pieces: list[str]) -> str:
         """The negatives as JSON, or the text."""
         return json.dumps(pieces, ensure_ascii=False) if column == "negatives" else pieces[0]
 
-    def asked(self, rows: pa.Table) -> list[dict[str, str]]:
+    def inference_inputs(self, rows: pa.Table) -> list[dict[str, str]]:
         """Callers send any text: here the anchors."""
         return [{"text": text} for text in rows["anchor"].to_pylist()]
 
-    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+    def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """A row whose anchor and positive, or positive and negative, became the same is dropped."""
         return after, [_fault(*row) for row in _read(after)]
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """Nothing: there is no head."""
         return {}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
         """`id`, `input_ids` (all texts of a row, one after the other), `lengths` (list<int32>, of each), `lost`.
 
-        The order is anchor, positive, negatives; without `answer` the one text. Each has at most `max_length` tokens;
+        The order is anchor, positive, negatives; without `labelled` the one text. Each has at most `max_length` tokens;
         `longest` (int32) is the longest one's length before the cut. Raises DataError for a text that is null.
         """
         import pyarrow as pa
 
-        wanted = ("anchor", "positive") if answer else ("text",)
+        wanted = ("anchor", "positive") if labelled else ("text",)
         for name in wanted:
             if rows[name].null_count:
                 at = rows["id"].filter(rows[name].is_null())[0].as_py()
                 raise DataError(f"a row has no {name}", where=f"row {at}", fix="Drop such rows.")
-        given = [[a, p, *n] for a, p, n in _read(rows)] if answer else [[text] for text in rows["text"].to_pylist()]
+        given = [[a, p, *n] for a, p, n in _read(rows)] if labelled else [[text] for text in rows["text"].to_pylist()]
         found, cut = encode_texts(tokenizer, [text for texts in given for text in texts], max_length)
         starts, at = found.offsets.to_pylist(), _starts([len(texts) for texts in given])
         lengths = [[b - a for a, b in pairwise(starts[i : j + 1])] for i, j in pairwise(at)]
@@ -129,17 +134,17 @@ class Embedding(Objective):
         anchors, positives = ([row[part] for row in parted if len(row) > part] for part in (0, 1))
         candidates = positives + [text for row in parted for text in row[2:]]
         texts = anchors + candidates
-        batch = {"input_ids": padded(texts, pad_id), "attention_mask": attention_mask(texts)}
+        batch = {"input_ids": pad_rows(texts, pad_id), "attention_mask": attention_mask(texts)}
         if positives:
             own = zip(anchors, positives, strict=True)
             batch["same"] = torch.tensor([[one in pair for one in candidates] for pair in own])
         return batch
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32, without a head; raises ModelError where its files do not hold all of it."""
         return load_with_head("AutoModel", base, whole=True)
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of finding each anchor's positive among all candidates of the batch, and its rows.
 
         By cosine times `scale`: Henderson et al., arXiv 1705.00652; sentence-transformers'
@@ -156,7 +161,7 @@ class Embedding(Objective):
         repeated[right, right] = False
         return cross_entropy(scores.masked_fill(repeated, -torch.inf), right, reduction="sum"), rows
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """`scores`: the embeddings of anchor and positive, float32 [rows, 2, width]; [rows, 1, width] of lone texts."""
         import numpy as np
 
@@ -166,30 +171,38 @@ class Embedding(Objective):
         rows = len(batch["same"])
         return {"scores": np.stack([embedded[:rows], embedded[rows : 2 * rows]], axis=1)}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+    def compute_outcome(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
         """Statistics are those of `retrieval.statistics`: each anchor's search for its positive among all positives."""
         import numpy as np
 
-        places = retrieval.distinct(_positives(tokens))
-        ranks = np.asarray(raw["ranks"]) if "ranks" in raw else retrieval.ranks(np.asarray(raw["scores"]), places)
+        places = retrieval.distinct_indices(_positives(tokens))
+        ranks = (
+            np.asarray(raw["ranks"]) if "ranks" in raw else retrieval.compute_ranks(np.asarray(raw["scores"]), places)
+        )
         return Outcome(
-            statistics=retrieval.statistics(ranks),
-            answers=[f"found at {rank:.10g}" for rank in ranks.tolist()],
+            statistics=retrieval.rank_statistics(ranks),
+            predictions=[f"found at {rank:.10g}" for rank in ranks.tolist()],
             references=["found at 1"] * len(ranks),
             errors=1 - 1 / ranks,
         )
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """See `retrieval.figures`."""
-        return retrieval.figures(sums)
+        return retrieval.compute_metrics(sums)
 
-    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+    def baseline_predictions(
+        self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
+    ) -> dict[str, Predictions]:
         """`bm25`: by the words that anchor and candidate share."""
-        places = retrieval.distinct(_positives(test))
+        places = retrieval.distinct_indices(_positives(test))
         ranks = retrieval.bm25_ranks(rows["anchor"].to_pylist(), rows["positive"].to_pylist(), places)
         return {"bm25": {"ranks": ranks, "scores": ranks[:, None]}}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+    def build_answers(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
         """The `embedding` of each text, a list of floats of length 1: cosines are dot products."""
         return [{"embedding": scores[0].tolist()} for scores in raw["scores"]]
 

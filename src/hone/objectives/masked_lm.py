@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ModelError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.plain_text import (
     IGNORED,
-    grouped,
-    joined,
-    owners,
-    parts,
-    seeded,
+    concatenate_parts,
+    group_by_row,
+    row_generator,
+    row_indices,
+    split_batch,
     token_losses,
-    tokens_found,
+    token_outcome,
 )
-from hone.objectives.shared.statistics import share
-from hone.objectives.shared.tokenizer import encodings, lists, texts_of
+from hone.objectives.shared.statistics import safe_ratio
+from hone.objectives.shared.tokenizer import encode_with_offsets, get_texts, to_list_array
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -47,26 +47,31 @@ class MaskedLM(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"text": "string", "score": "double"}
     pipeline: ClassVar[str] = "fill-mask"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "masked_accuracy": Measure("Accuracy on masked tokens"),
-        "pseudo_perplexity": Measure("Pseudo-perplexity of masked tokens", lower=True, share=False),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "masked_accuracy": Metric("Accuracy on masked tokens"),
+        "pseudo_perplexity": Metric("Pseudo-perplexity of masked tokens", lower_is_better=True, is_share=False),
     }
-    untuned: ClassVar[bool] = True
+    works_untuned: ClassVar[bool] = True
 
     masked: float = option(0.15, "The share of a row's tokens that are to be found.", learning=True, gt=0, lt=1)
     whole_words: bool = option(True, "Choose whole words; otherwise each token by itself.")
     top: int = option(5, "How many fill-ins the served model tells of each mask.", learning=True, ge=1, le=100)
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """Nothing: the head is the base model's own."""
         return {}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
         """`id`, `input_ids`, `words` (each token's word, -1 for special ones), `mask_id`, `vocabulary`, `lost` (0).
 
-        A text that is too long becomes several rows, each between special tokens of its own. Without `answer` there
+        A text that is too long becomes several rows, each between special tokens of its own. Without `labelled` there
         are no `words`: what is masked stands in the text. Raises DataError for a text that is null, ModelError where
         the tokenizer has no mask token.
         """
@@ -76,12 +81,15 @@ class MaskedLM(Objective):
             raise ModelError(
                 "its tokenizer has no mask token", where=tokenizer.name_or_path, fix="Choose an encoder such as BERT."
             )
-        found = [[one, *one.overflowing] for one in encodings(tokenizer, texts_of(rows), max_length)]
+        found = [[one, *one.overflowing] for one in encode_with_offsets(tokenizer, get_texts(rows), max_length)]
         pieces = [piece for one in found for piece in one]
         of = pa.array([row for row, one in enumerate(found) for _ in one], pa.int64())
-        columns = {"id": rows["id"].cast(pa.string()).take(of), "input_ids": lists([piece.ids for piece in pieces])}
-        if answer:
-            columns["words"] = lists([self._words(piece, tokenizer) for piece in pieces])
+        columns = {
+            "id": rows["id"].cast(pa.string()).take(of),
+            "input_ids": to_list_array([piece.ids for piece in pieces]),
+        }
+        if labelled:
+            columns["words"] = to_list_array([self._words(piece, tokenizer) for piece in pieces])
         fixed = {"mask_id": tokenizer.mask_token_id, "vocabulary": len(tokenizer), "lost": 0}
         return pa.table(columns | {name: pa.array([value] * len(of), pa.int32()) for name, value in fixed.items()})
 
@@ -103,18 +111,18 @@ class MaskedLM(Objective):
         batch = {"attention_mask": attention_mask(rows["input_ids"])}
         if "words" not in rows:
             mask_id = torch.tensor([int(one) for one in rows["mask_id"]])
-            return batch | {"input_ids": padded(rows["input_ids"], pad_id), "mask_id": mask_id}
+            return batch | {"input_ids": pad_rows(rows["input_ids"], pad_id), "mask_id": mask_id}
         columns = zip(rows["input_ids"], rows["words"], rows["mask_id"], rows["vocabulary"], strict=True)
         found = [self._mask(ids, words, mask, size, training) for ids, words, mask, size in columns]
         ids, labels = zip(*found, strict=True)
-        return batch | {"input_ids": padded(ids, pad_id), "labels": padded(labels, IGNORED)}
+        return batch | {"input_ids": pad_rows(ids, pad_id), "labels": pad_rows(labels, IGNORED)}
 
     def _mask(self, ids: Any, words: Any, mask_id: int, vocabulary: int, training: bool) -> tuple[Any, Any]:
         """A row's ids with masks, and its labels."""
         import numpy as np
 
         ids, words = np.array(ids, np.int64), np.asarray(words)
-        random = seeded(ids, training)
+        random = row_generator(ids, training)
         chosen = np.isin(words, _choose(words, self.masked, random)) & (words >= 0)
         labels = np.where(chosen, ids, IGNORED)
         at = np.flatnonzero(chosen)
@@ -124,16 +132,16 @@ class MaskedLM(Objective):
         ids[replaced] = random.integers(vocabulary, size=len(replaced))
         return ids, labels
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The encoder in float32 with its own head, or a new one where its files have none."""
         return load_with_head("AutoModelForMaskedLM", base)
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed negative log-likelihood of the tokens to be found, float32, and their number."""
         labels = batch["labels"]
         return token_losses(_logits(model, batch), labels).sum(), int((labels != IGNORED).sum())
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """By encoded row `nll`, `right` and `tokens` of those to be found, `scores`, the mean log-likelihood of one.
 
         Of a row that came with masks `fills` and `chances`, the likeliest ids and their probabilities by mask.
@@ -141,34 +149,38 @@ class MaskedLM(Objective):
         if "mask_id" in batch:
             return _filled(model, batch, self.top)
         names = ("input_ids", "attention_mask", "labels")
-        return joined(_found(model, part) for part in parts(model, batch, names))
+        return concatenate_parts(_found(model, part) for part in split_batch(model, batch, names))
 
-    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
+    def decode_generated(self, raw: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
         """With the fill-ins as text, where masks were filled, and `mask`, how the tokenizer writes one."""
         if "fills" not in raw:
             return raw
         fills = [[[tokenizer.decode([one]).strip() for one in mask] for mask in row] for row in raw["fills"]]
         return {**raw, "fills": fills, "mask": [tokenizer.mask_token] * len(fills)}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+    def compute_outcome(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
         """Statistics are, by row, right, tokens and nll."""
-        return tokens_found(tokens, raw, "masked tokens")
+        return token_outcome(tokens, raw, "masked tokens")
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`masked_accuracy` and `pseudo_perplexity`."""
         import numpy as np
 
         right, tokens, nll = sums
-        return {"masked_accuracy": share(right, tokens), "pseudo_perplexity": np.exp(share(nll, tokens))}
+        return {"masked_accuracy": safe_ratio(right, tokens), "pseudo_perplexity": np.exp(safe_ratio(nll, tokens))}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+    def build_answers(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
         """The `text` with each mask filled by what is likeliest there, and `score`, the product of their probabilities.
 
         With `fills`, for each mask the likeliest words and their probabilities. 1 is the score of a text with no mask.
         """
-        owner, answers = owners(tokens), []
+        owner, answers = row_indices(tokens), []
         nothing: list[Any] = [[] for _ in owner]  # what is only judged is not filled
-        columns = [grouped(owner, raw.get(name, nothing)) for name in ("fills", "chances", "mask")]
+        columns = [group_by_row(owner, raw.get(name, nothing)) for name in ("fills", "chances", "mask")]
         for row, fills, chances, masks in zip(rows, *columns, strict=True):
             each = [
                 [{"word": word, "score": float(chance)} for word, chance in zip(*pair, strict=True)]
@@ -216,7 +228,7 @@ def _found(model: Any, batch: Batch) -> dict[str, Tensor]:
 
 def _filled(model: Any, batch: Batch, top: int) -> dict[str, Any]:
     found: dict[str, list[Any]] = {"scores": [], "fills": [], "chances": []}
-    for part in parts(model, batch, ("input_ids", "attention_mask", "mask_id")):
+    for part in split_batch(model, batch, ("input_ids", "attention_mask", "mask_id")):
         masks = part["input_ids"] == part["mask_id"][:, None]
         for logits, here in zip(_logits(model, part), masks, strict=True):
             best = logits[here].float().softmax(-1).topk(min(top, logits.shape[-1]), dim=-1)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.heads import load_with_head, text_logits
-from hone.objectives.shared.label_forms import is_given, names_in
-from hone.objectives.shared.padding import attention_mask, padded
-from hone.objectives.shared.statistics import by_group, share
+from hone.objectives.shared.label_forms import has_label, parse_label_names
+from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
 from hone.objectives.shared.tokenizer import encode_rows
 from hone.parts.options import option
 
@@ -42,13 +42,13 @@ class MultiLabelClassification(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"labels": "string[]", "scores": "double[]"}
     pipeline: ClassVar[str] = "text-classification"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "micro_f1": Measure("Micro-F1"),
-        "macro_f1": Measure("Macro-F1"),
-        "subset_accuracy": Measure("Subset accuracy"),
-        "hamming_loss": Measure("Hamming loss", lower=True),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "micro_f1": Metric("Micro-F1"),
+        "macro_f1": Metric("Macro-F1"),
+        "subset_accuracy": Metric("Subset accuracy"),
+        "hamming_loss": Metric("Hamming loss", lower_is_better=True),
     }
-    tunes: ClassVar[bool] = True
+    tunes_targets: ClassVar[bool] = True
 
     separator: str = option("", "What stands between labels written as one text, such as ; in joy;love.")
     label_columns: tuple[str, ...] = option(
@@ -69,17 +69,17 @@ class MultiLabelClassification(Objective):
         0.5, "The probability for all labels where fixed, and for those too rare to tune.", learning=True, gt=0, lt=1
     )
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row with `labels` a sorted list of names, from a list, its text, or columns of 0 and 1.
 
         Raises ValueError for labels in no such form. None at all is [] or an empty text; null is not known: refused.
         """
         if self.label_columns:
-            found = [name for name in self.label_columns if is_given(values, name)]
+            found = [name for name in self.label_columns if has_label(values, name)]
         elif values.get("labels") is None:
             return values
         else:
-            found = names_in(values["labels"], self.separator)
+            found = parse_label_names(values["labels"], self.separator)
         return {**values, "labels": sorted({name for name in found if not self.labels or name in self.labels})}
 
     def strata(self, rows: pa.Table) -> list[str]:
@@ -88,7 +88,7 @@ class MultiLabelClassification(Objective):
         sizes = Counter(name for names in sets for name in names)
         return [min(names, key=lambda name: (sizes[name], name), default="") for names in sets]
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """`{"labels": [names, sorted], "shares": [of the training rows]}`; raises DataError where none has a label."""
         sizes = Counter(name for names in _sets(train) for name in names)
         if not sizes:
@@ -101,13 +101,18 @@ class MultiLabelClassification(Objective):
         return {"labels": labels, "shares": [sizes[name] / train.num_rows for name in labels]}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
         """`id`, `input_ids` (list<int32>), `labels` (list<int8>, 0 or 1 for each of the targets'), `lost` (int32).
 
         Raises DataError for a text that is null and for a label that the targets do not have.
         """
-        labels = {"labels": _marked(rows, targets["labels"])} if answer else {}
+        labels = {"labels": _marked(rows, targets["labels"])} if labelled else {}
         return encode_rows(rows, tokenizer, max_length, **labels)
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
@@ -115,12 +120,12 @@ class MultiLabelClassification(Objective):
         import numpy as np
         import torch
 
-        batch = {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
+        batch = {"input_ids": pad_rows(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
         if "labels" in rows:
             batch["labels"] = torch.from_numpy(np.stack([np.asarray(row, np.float32) for row in rows["labels"]]))
         return batch
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32 with a head of one output for each label, as transformers' multi-label models.
 
         Where positives are balanced, `positive_weight` [labels] beside it holds rows without a label for each with it.
@@ -134,7 +139,7 @@ class MultiLabelClassification(Objective):
             model.register_buffer("positive_weight", (1 - shares) / shares, persistent=False)
         return model
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed binary cross entropy of each row and label, float32, and how many of these there are."""
         from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
@@ -142,11 +147,11 @@ class MultiLabelClassification(Objective):
         weight = model.positive_weight if self.positive_weight == "balanced" else None
         return cross_entropy(text_logits(model, batch), labels, pos_weight=weight, reduction="sum"), labels.numel()
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """`scores`: the probability of each label [rows, labels], float32."""
         return {"scores": text_logits(model, batch).sigmoid().detach().cpu().numpy()}
 
-    def tune(self, tokens: pa.Table, raw: Raw, targets: Targets) -> Targets:
+    def tune_targets(self, tokens: pa.Table, raw: Predictions, targets: Targets) -> Targets:
         """The targets with `thresholds`, for each label the one of the best F1 on `tokens` (`best_threshold`)."""
         import numpy as np
 
@@ -156,7 +161,9 @@ class MultiLabelClassification(Objective):
         found = [best_threshold(marked[:, i], scores[:, i], self.threshold) for i in range(marked.shape[1])]
         return {**targets, "thresholds": found}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+    def compute_outcome(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
         """Statistics are, for each label: rightly given, there, given; then whether all are right, and 1."""
         import numpy as np
 
@@ -166,33 +173,35 @@ class MultiLabelClassification(Objective):
         whole = np.stack([~wrong.any(1), np.ones(len(wrong), bool)], axis=1)
         return Outcome(
             statistics=np.concatenate([there & said, there, said, whole], axis=1, dtype=np.float64),
-            answers=_told(said, targets["labels"]),
+            predictions=_told(said, targets["labels"]),
             references=_told(there, targets["labels"]),
             errors=(wrong * (1 + np.abs(scores - there))).sum(1),
         )
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`micro_f1` over all labels of all rows; `macro_f1`, the mean F1 of the labels that are there or were given;
         `subset_accuracy`, the share of rows with all labels right; `hamming_loss`, the share of wrong labels."""
         import numpy as np
 
         right, there, given = np.split(sums[:-2], 3)
-        f1 = share(2 * right, there + given)
+        f1 = safe_ratio(2 * right, there + given)
         known = np.isfinite(f1)
         return {
-            "micro_f1": share(2 * right.sum(0), there.sum(0) + given.sum(0)),
-            "macro_f1": share(np.where(known, f1, 0).sum(0), known.sum(0)),
-            "subset_accuracy": share(sums[-2], sums[-1]),
-            "hamming_loss": share((there + given - 2 * right).sum(0), len(right) * sums[-1]),
+            "micro_f1": safe_ratio(2 * right.sum(0), there.sum(0) + given.sum(0)),
+            "macro_f1": safe_ratio(np.where(known, f1, 0).sum(0), known.sum(0)),
+            "subset_accuracy": safe_ratio(sums[-2], sums[-1]),
+            "hamming_loss": safe_ratio((there + given - 2 * right).sum(0), len(right) * sums[-1]),
         }
 
-    def groups(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
+    def compute_group_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
         """By label `precision`, `recall`, `f1` and `support`, its rows."""
         import numpy as np
 
-        return by_group(targets["labels"], *np.split(sums[:-2], 3))
+        return metrics_by_group(targets["labels"], *np.split(sums[:-2], 3))
 
-    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+    def baseline_predictions(
+        self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
+    ) -> dict[str, Predictions]:
         """`majority_of_each_label`: given where most training rows have it; `most_frequent_set`: their commonest."""
         import numpy as np
 
@@ -202,14 +211,18 @@ class MultiLabelClassification(Objective):
         shape = len(test), marked.shape[1]
         return {name: {"scores": np.broadcast_to(of.astype(np.float32), shape)} for name, of in said.items()}
 
-    def vote(self, weights: np.ndarray, at: np.ndarray, train: pa.Table, targets: Targets) -> Raw:
+    def neighbour_predictions(
+        self, weights: np.ndarray, at: np.ndarray, train: pa.Table, targets: Targets
+    ) -> Predictions:
         """The share of the weights that is each label's."""
         import numpy as np
 
         scores = np.einsum("rk,rkl->rl", weights, _matrix(train)[at].astype(np.float64))
         return {"scores": (scores / weights.sum(1, keepdims=True)).astype(np.float32)}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+    def build_answers(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
         """The `labels` given, likeliest first, their probabilities `scores`, and `all_scores`, those of all labels."""
         import numpy as np
 

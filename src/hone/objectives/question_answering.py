@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from hone.errors import DataError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared import squad
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.padding import attention_mask, padded
-from hone.objectives.shared.statistics import share
-from hone.objectives.shared.windows import Frame, Window, windows
+from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.statistics import safe_ratio
+from hone.objectives.shared.windows import Frame, Window, split_into_windows
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ class QuestionAnswering(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("question", "context")
     outputs: ClassVar[Mapping[str, str]] = {"answer": "string", "score": "double", "start": "long", "end": "long"}
     pipeline: ClassVar[str] = "question-answering"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "f1": Measure("F1"),
-        "exact_match": Measure("Exact match"),
-        "has_answer_f1": Measure("F1, questions with an answer"),
-        "has_answer_exact_match": Measure("Exact match, questions with an answer"),
-        "no_answer_accuracy": Measure("Accuracy, questions without an answer"),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "f1": Metric("F1"),
+        "exact_match": Metric("Exact match"),
+        "has_answer_f1": Metric("F1, questions with an answer"),
+        "has_answer_exact_match": Metric("Exact match, questions with an answer"),
+        "no_answer_accuracy": Metric("Accuracy, questions without an answer"),
     }
     needs_rows: ClassVar[bool] = True
 
@@ -73,7 +73,7 @@ class QuestionAnswering(Objective):
         learning=True,
     )
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """`answers` as {text: [...], answer_start: [...]}: given so, or as a list of {text, answer_start}, or in JSON.
 
         Raises ValueError where an answer does not stand where it is said to.
@@ -88,22 +88,22 @@ class QuestionAnswering(Objective):
         answers = {"text": [text for text, _ in given], "answer_start": [start for _, start in given]}
         return {**values, "answers": answers}
 
-    def texts(self, rows: pa.Table) -> list[str]:
+    def row_texts(self, rows: pa.Table) -> list[str]:
         """Each question, and its context below."""
         both = zip(rows["question"].to_pylist(), rows["context"].to_pylist(), strict=True)
         return [f"{question or ''}\n{context or ''}" for question, context in both]
 
-    def pieces(self, column: str, value: str) -> list[str]:
+    def extract_texts(self, column: str, value: str) -> list[str]:
         """The texts of answers; questions and contexts are plain."""
         return list(json.loads(value)["text"]) if column == "answers" and value else [value]
 
-    def joined(self, column: str, value: str, pieces: list[str]) -> str:
+    def replace_texts(self, column: str, value: str, pieces: list[str]) -> str:
         """The answers with their texts rewritten; `mend` says where they stand now."""
         if column != "answers" or not value:
             return pieces[0]
         return _told({**json.loads(value), "text": pieces})
 
-    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+    def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """Each answer is pointed to again: the n-th place where it stood is the n-th where it stands.
 
         A row is dropped whose answer does not stand in the new context as often as in the old one.
@@ -119,7 +119,7 @@ class QuestionAnswering(Objective):
         index = after.column_names.index("answers")
         return after.set_column(index, "answers", pa.array(answers, pa.string())), reasons
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """`no_answer`: whether training rows have questions without an answer; DataError where all of them are."""
         answered = [bool(json.loads(value or "{}").get("text")) for value in train["answers"].to_pylist()]
         if not any(answered):
@@ -131,25 +131,30 @@ class QuestionAnswering(Objective):
         return {"no_answer": not all(answered)}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
         """A row for each window of a context, each with the whole question; `lost` counts what was cut off that.
 
         `types` (list<int32>): segments. `begin`: where the context's tokens begin; `starts`, `ends`: the characters of
-        the context that each stands for. `cls`: where it is said that there is no answer. With `answer`: `first` and
+        the context that each stands for. `cls`: where it is said that there is no answer. With `labelled`: `first` and
         `last`, where the first reference begins and ends, `cls` for both where it is not wholly in the window.
         """
         import pyarrow as pa
 
         pairs = list(zip(rows["question"].to_pylist(), rows["context"].to_pylist(), strict=True))
-        found = windows(tokenizer, pairs, max_length, self.stride)
-        frame, spans = Frame.of(tokenizer), _first_answers(rows) if answer else [None] * len(rows)
+        found = split_into_windows(tokenizer, pairs, max_length, self.stride)
+        frame, spans = Frame.of(tokenizer), _first_answers(rows) if labelled else [None] * len(rows)
         encoded = [
             {"id": str(name), "lost": 0 if at else window.lost, **_encoded(window, span, frame, tokenizer.cls_token_id)}
             for name, of, span in zip(rows["id"].to_pylist(), found, spans, strict=True)
             for at, window in enumerate(of)
         ]
-        kept = [field for field in _schema() if answer or field.name not in ("first", "last")]
+        kept = [field for field in _schema() if labelled or field.name not in ("first", "last")]
         return pa.Table.from_pylist(encoded, pa.schema(kept))
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
@@ -160,8 +165,8 @@ class QuestionAnswering(Objective):
         import torch
 
         ids = rows["input_ids"]
-        batch = {"input_ids": padded(ids, pad_id), "attention_mask": attention_mask(ids)}
-        batch["token_type_ids"] = padded(rows["types"], 0)
+        batch = {"input_ids": pad_rows(ids, pad_id), "attention_mask": attention_mask(ids)}
+        batch["token_type_ids"] = pad_rows(rows["types"], 0)
         for name in ("begin", "cls", "first", "last"):
             if name in rows:
                 batch[name] = torch.tensor([int(value) for value in rows[name]])
@@ -170,14 +175,14 @@ class QuestionAnswering(Objective):
         batch["inside"] = ((places >= begin) & (places < begin + count)).long()
         return batch
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32 with a head that scores each token as an answer's first and last.
 
         Raises ModelError where the weights do not fit the architecture, or it has no such head.
         """
         return load_with_head("AutoModelForQuestionAnswering", base)
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy, float32, the mean of those of first and last token, and the number of windows."""
         from torch.nn.functional import cross_entropy
 
@@ -189,7 +194,7 @@ class QuestionAnswering(Objective):
         )
         return (first + last) / 2, len(batch["cls"])
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """Of each window the best span of at most `max_answer` tokens.
 
         `span` [rows, 2]: its first and last of the context's tokens, -1 where there are none. `best` and `null`: the
@@ -214,7 +219,9 @@ class QuestionAnswering(Objective):
         }
         return {name: tensor.detach().cpu().numpy() for name, tensor in found.items()}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+    def compute_outcome(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
         """Statistics are F1, exact match and 1; F1, exact match and 1 for questions with an answer; for those without
         one whether that was said, and 1.
         """
@@ -230,39 +237,45 @@ class QuestionAnswering(Objective):
             said = self._said(tokens, raw, targets, rows["context"].to_pylist())
             texts = [one.text for one in said]
             confidences = np.array([one.score for one in said], np.float64)
-        f1, exact = np.array([squad.scores(*pair) for pair in zip(texts, references, strict=True)]).reshape(-1, 2).T
+        f1, exact = (
+            np.array([squad.score_answer(*pair) for pair in zip(texts, references, strict=True)]).reshape(-1, 2).T
+        )
         has, one = np.array([bool(of) for of in references], np.float64), np.ones(len(references))
         parts = [f1, exact, one, f1 * has, exact * has, has, exact * (1 - has), 1 - has]
         sure = one if confidences is None else np.maximum(confidences, 1e-6)
         return Outcome(
             statistics=np.stack(parts, 1),
-            answers=[text or "no answer" for text in texts],
+            predictions=[text or "no answer" for text in texts],
             references=[" | ".join(dict.fromkeys(of)) or "no answer" for of in references],
             errors=np.where(exact == 1, 0.0, (2 - f1) * sure),
             confidences=confidences,
         )
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`f1` and `exact_match`; where training has questions without an answer, also for both kinds of them."""
         f1, exact, rows, has_f1, has_exact, has, none_right, none = sums
-        found = {"f1": share(f1, rows), "exact_match": share(exact, rows)}
+        found = {"f1": safe_ratio(f1, rows), "exact_match": safe_ratio(exact, rows)}
         if targets["no_answer"]:
-            found["has_answer_f1"] = share(has_f1, has)
-            found["has_answer_exact_match"] = share(has_exact, has)
-            found["no_answer_accuracy"] = share(none_right, none)
+            found["has_answer_f1"] = safe_ratio(has_f1, has)
+            found["has_answer_exact_match"] = safe_ratio(has_exact, has)
+            found["no_answer_accuracy"] = safe_ratio(none_right, none)
         return found
 
-    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+    def baseline_predictions(
+        self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
+    ) -> dict[str, Predictions]:
         """`overlap`: the context's sentence that has most of the question's words. `no_answer`: never an answer, where
         training has questions without one.
         """
         both = zip(rows["question"].to_pylist(), rows["context"].to_pylist(), strict=True)
-        found: dict[str, Raw] = {"overlap": {"texts": [_likeliest_sentence(*pair) for pair in both]}}
+        found: dict[str, Predictions] = {"overlap": {"texts": [_likeliest_sentence(*pair) for pair in both]}}
         if targets["no_answer"]:
             found["no_answer"] = {"texts": [""] * len(rows)}
         return found
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+    def build_answers(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
         """`answer`, a part of the context or '' for none, its probability `score`, its `start` and `end` in characters,
         -1 for none; and `no_answer`, the probability of that.
         """
@@ -272,7 +285,7 @@ class QuestionAnswering(Objective):
             for one in said
         ]
 
-    def _said(self, tokens: pa.Table, raw: Raw, targets: Targets, contexts: Sequence[str]) -> list[Said]:
+    def _said(self, tokens: pa.Table, raw: Predictions, targets: Targets, contexts: Sequence[str]) -> list[Said]:
         """The answer to each question: the best span of all its windows, or none.
 
         As BERT's run_squad.py: logits are compared over windows; none is the least of what the windows say of it.

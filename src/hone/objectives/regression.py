@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.heads import load_with_head, text_logits
-from hone.objectives.shared.padding import attention_mask, padded
-from hone.objectives.shared.statistics import share
+from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.statistics import safe_ratio
 from hone.objectives.shared.tokenizer import encode_rows
 from hone.parts.options import option
 
@@ -41,19 +41,19 @@ class Regression(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"value": "double"}
     pipeline: ClassVar[str] = "text-classification"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "r2": Measure("R²", share=False),
-        "pearson": Measure("Pearson correlation", share=False),
-        "spearman": Measure("Spearman correlation", share=False),
-        "mae": Measure("Mean absolute error", lower=True, share=False),
-        "rmse": Measure("Root mean squared error", lower=True, share=False),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "r2": Metric("R²", is_share=False),
+        "pearson": Metric("Pearson correlation", is_share=False),
+        "spearman": Metric("Spearman correlation", is_share=False),
+        "mae": Metric("Mean absolute error", lower_is_better=True, is_share=False),
+        "rmse": Metric("Root mean squared error", lower_is_better=True, is_share=False),
     }
 
     error: Literal["mse", "huber", "mae"] = option(
         "mse", "What the loss makes of an error: its square, huber's for few wild numbers, its size.", learning=True
     )
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row with `label` a finite number; raises ValueError where it is none."""
         given = values.get("label")
         return values if given is None else {**values, "label": _number(given)}
@@ -67,7 +67,7 @@ class Regression(Objective):
         bounds = np.quantile(numbers, np.linspace(0, 1, ranges + 1)[1:-1]) if ranges > 1 else np.zeros(0)
         return [str(place) for place in np.searchsorted(bounds, numbers)]
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """`{"mean", "deviation"}` of the training rows' numbers; raises DataError where all are the same."""
         numbers = _numbers(train)
         if not len(numbers) or numbers.min() == numbers.max():
@@ -79,7 +79,12 @@ class Regression(Objective):
         return {"mean": float(numbers.mean()), "deviation": float(numbers.std())}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
         """`id`, `input_ids` (list<int32>), `label` (double), `standard` (double, the standard one), `lost` (int32).
 
@@ -87,7 +92,7 @@ class Regression(Objective):
         """
         import pyarrow as pa
 
-        if not answer:
+        if not labelled:
             return encode_rows(rows, tokenizer, max_length)
         numbers = _numbers(rows)
         standard = (numbers - targets["mean"]) / targets["deviation"]
@@ -97,16 +102,16 @@ class Regression(Objective):
         """input_ids, attention_mask [rows, longest], int64; labels [rows], float32, standard; padded with `pad_id`."""
         import torch
 
-        batch = {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
+        batch = {"input_ids": pad_rows(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
         if "standard" in rows:
             batch["labels"] = torch.tensor([float(number) for number in rows["standard"]])
         return batch
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32 with a head of one output, as transformers' regression models."""
         return load_with_head("AutoModelForSequenceClassification", base, num_labels=1, problem_type="regression")
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed error of a batch, float32, and its number of rows."""
         from torch.nn import functional
 
@@ -118,11 +123,13 @@ class Regression(Objective):
         labels = batch["labels"]
         return losses[self.error](_said(model, batch), labels, reduction="sum"), len(labels)
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """`scores`: the standard number of each row [rows], float32."""
         return {"scores": _said(model, batch).detach().cpu().numpy()}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+    def compute_outcome(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
         """Statistics of standard numbers: n, and sums for errors, Pearson's correlation, and the same of their ranks.
 
         Ranks are those among all rows, ties averaged: Spearman's correlation of some of them is that of these ranks.
@@ -135,12 +142,12 @@ class Regression(Objective):
         pairs = [*_products(said, right), *_products(_ranks(said), _ranks(right))]
         return Outcome(
             statistics=np.stack([np.ones(len(right)), errors, errors**2, *pairs], axis=1),
-            answers=[f"{number:.4g}" for number in _original(said, targets)],
+            predictions=[f"{number:.4g}" for number in _original(said, targets)],
             references=[f"{number:.4g}" for number in numbers],
             errors=errors,
         )
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`r2`, 1 where every number is right and 0 for the rows' own mean; correlations; errors in the label's unit.
 
         Constant answers correlate with nothing: 0. Where the right numbers are all one, `r2` and these are nan.
@@ -148,29 +155,35 @@ class Regression(Objective):
         import numpy as np
 
         n, sizes, squares, *pairs = sums
-        around = pairs[3] - share(pairs[1] ** 2, n)
+        around = pairs[3] - safe_ratio(pairs[1] ** 2, n)
         known = around > _ROUNDING * pairs[3]
         return {
-            "r2": np.where(known, 1 - share(squares, np.where(known, around, 1)), np.nan),
+            "r2": np.where(known, 1 - safe_ratio(squares, np.where(known, around, 1)), np.nan),
             "pearson": _correlation(n, *pairs[:5]),
             "spearman": _correlation(n, *pairs[5:]),
-            "mae": targets["deviation"] * share(sizes, n),
-            "rmse": targets["deviation"] * np.sqrt(share(squares, n)),
+            "mae": targets["deviation"] * safe_ratio(sizes, n),
+            "rmse": targets["deviation"] * np.sqrt(safe_ratio(squares, n)),
         }
 
-    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+    def baseline_predictions(
+        self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
+    ) -> dict[str, Predictions]:
         """`mean`: that of the training rows, for every text."""
         import numpy as np
 
         return {"mean": {"scores": np.zeros(len(test), np.float32)}}
 
-    def vote(self, weights: np.ndarray, at: np.ndarray, train: pa.Table, targets: Targets) -> Raw:
+    def neighbour_predictions(
+        self, weights: np.ndarray, at: np.ndarray, train: pa.Table, targets: Targets
+    ) -> Predictions:
         """The weighted mean."""
         import numpy as np
 
         return {"scores": np.average(train["standard"].to_numpy()[at], axis=1, weights=weights).astype(np.float32)}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+    def build_answers(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
         """The `value`, in the label's unit."""
         import numpy as np
 

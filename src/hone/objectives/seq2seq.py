@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ConfigError, DataError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
-from hone.objectives.shared.generation import continued, settle
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.shared.generation import generate_ids, set_generation_config
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.overlap import ROUGE, bleu, bleu_counts, rouge
-from hone.objectives.shared.padding import attention_mask, padded
-from hone.objectives.shared.statistics import share
+from hone.objectives.shared.overlap import ROUGE, bleu_counts, bleu_from_counts, rouge_scores
+from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.statistics import safe_ratio
 from hone.objectives.shared.tokenizer import encode_texts
 from hone.parts.options import option
 
@@ -40,13 +40,13 @@ class Seq2Seq(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"text": "string"}
     pipeline: ClassVar[str] = "text2text-generation"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "rougeL": Measure("ROUGE-L"),
-        "rouge1": Measure("ROUGE-1"),
-        "rouge2": Measure("ROUGE-2"),
-        "bleu": Measure("BLEU (0 to 100)", share=False),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "rougeL": Metric("ROUGE-L"),
+        "rouge1": Metric("ROUGE-1"),
+        "rouge2": Metric("ROUGE-2"),
+        "bleu": Metric("BLEU (0 to 100)", is_share=False),
     }
-    untuned: ClassVar[bool] = True
+    works_untuned: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = True
 
     prefix: str = option("", "What is put before each source, such as 'summarize: ' for T5.")
@@ -55,7 +55,7 @@ class Seq2Seq(Objective):
     )
     num_beams: int = option(1, "Beams of the search for a text; 1 is greedy.", ge=1, le=64)
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """`text`, which may be called `source` and be a list of sentences, and `target`, perhaps a list of references.
 
         Raises ValueError where either is empty or no text.
@@ -77,30 +77,35 @@ class Seq2Seq(Objective):
                 raise ValueError(f"empty text: target[{n}]")
         return {**values, "text": source, "target": list(target) if len(target) > 1 else target[0]}
 
-    def texts(self, rows: pa.Table) -> list[str]:
+    def row_texts(self, rows: pa.Table) -> list[str]:
         """The source and all references, one below the other."""
         both = zip(*(rows[name].to_pylist() for name in self.columns), strict=True)
         return ["\n".join([source or "", *references_of(target or "")]) for source, target in both]
 
-    def pieces(self, column: str, value: str) -> list[str]:
+    def extract_texts(self, column: str, value: str) -> list[str]:
         """A source, or each of the references."""
         return references_of(value) if column == "target" else [value]
 
-    def joined(self, column: str, value: str, pieces: list[str]) -> str:
+    def replace_texts(self, column: str, value: str, pieces: list[str]) -> str:
         """The value with its texts rewritten."""
         return pieces[0] if len(pieces) == 1 else json.dumps(pieces, ensure_ascii=False)
 
-    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+    def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """A row is dropped where a reference has become empty."""
         whole = [all(one.strip() for one in references_of(value or "")) for value in after["target"].to_pylist()]
         return after, ["" if is_whole else "an emptied reference" for is_whole in whole]
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """Nothing: no row says what the head must be."""
         return {}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
         """`id`, `input_ids` of prefix and source, `labels` of the first reference (list<int32>), and tokens cut.
 
@@ -109,7 +114,7 @@ class Seq2Seq(Objective):
         """
         import pyarrow as pa
 
-        wanted = self.columns if answer else self.inputs
+        wanted = self.columns if labelled else self.inputs
         for name in wanted:
             if rows[name].null_count:
                 at = rows["id"].filter(rows[name].is_null())[0].as_py()
@@ -119,7 +124,7 @@ class Seq2Seq(Objective):
         sources = [self.prefix + text for text in rows["text"].to_pylist()]
         ids, lost = _cut(tokenizer, *encode_texts(tokenizer, sources, longest), max_length)
         columns = {"id": rows["id"].cast(pa.string()), "input_ids": ids}
-        if answer:
+        if labelled:
             first = [references_of(value)[0] for value in rows["target"].to_pylist()]
             labels, cut = _cut(tokenizer, *encode_texts(tokenizer, first, longest), self.max_target_length)
             columns |= {"labels": labels, "target_lost": cut}
@@ -127,10 +132,10 @@ class Seq2Seq(Objective):
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask [rows, source] and labels [rows, target], -100 after their end."""
-        batch = {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
-        return {**batch, "labels": padded(rows["labels"], MASKED)} if "labels" in rows else batch
+        batch = {"input_ids": pad_rows(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
+        return {**batch, "labels": pad_rows(rows["labels"], MASKED)} if "labels" in rows else batch
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The encoder-decoder with its own head, float32.
 
         Raises ModelError where the base is none, ConfigError where it has no `max_target_length` positions.
@@ -143,9 +148,9 @@ class Seq2Seq(Objective):
                 where="objective.max_target_length",
                 fix=f"Set it to {positions} or less.",
             )
-        return settle(model, beams=self.num_beams, most=self.max_target_length)
+        return set_generation_config(model, beams=self.num_beams, most=self.max_target_length)
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of the references' tokens, float32, and their number."""
         from torch.nn.functional import cross_entropy
 
@@ -153,13 +158,13 @@ class Seq2Seq(Objective):
         total = cross_entropy(_logits(model, batch).flatten(0, 1), labels.flatten(), reduction="sum")
         return total, int((labels != MASKED).sum())
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """`generated`: the token ids that the model makes up; with labels also `scores`, their mean loss by row."""
         from torch.nn.functional import cross_entropy
 
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         found: dict[str, Any] = {
-            "generated": continued(model, inputs, most=self.max_target_length, beams=self.num_beams)
+            "generated": generate_ids(model, inputs, most=self.max_target_length, beams=self.num_beams)
         }
         if "labels" in batch:
             labels = batch["labels"]
@@ -167,12 +172,14 @@ class Seq2Seq(Objective):
             found["scores"] = (each / (labels != MASKED).sum(1)).detach().cpu().numpy()
         return found
 
-    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
+    def decode_generated(self, raw: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
         """With `text`, what was made up."""
         said = [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in raw["generated"]]
         return {**raw, "text": said}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+    def compute_outcome(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
         """Statistics: one, ROUGE-1, 2 and L against the best reference, and sacreBLEU's counts against all of them.
 
         Error is what ROUGE-L lacks to 1.
@@ -182,26 +189,30 @@ class Seq2Seq(Objective):
         if rows is None:
             raise ValueError("the outcome takes the rows: ROUGE and BLEU are of words")
         references = [references_of(value) for value in rows["target"].to_pylist()]
-        scores = rouge(raw["text"], references)
+        scores = rouge_scores(raw["text"], references)
         counts = bleu_counts(raw["text"], references)
         return Outcome(
             statistics=np.concatenate([np.ones((len(scores), 1)), scores, counts], axis=1),
-            answers=raw["text"],
+            predictions=raw["text"],
             references=["\n".join(several) for several in references],
             errors=1 - scores[:, 2],
         )
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """Each of `measures`: means of ROUGE, and BLEU of all rows together."""
-        means = dict(zip(ROUGE, share(sums[1:4], sums[0]), strict=True))
-        return {name: bleu(sums[4:]) if name == "bleu" else means[name] for name in self.measures}
+        means = dict(zip(ROUGE, safe_ratio(sums[1:4], sums[0]), strict=True))
+        return {name: bleu_from_counts(sums[4:]) if name == "bleu" else means[name] for name in self.metrics}
 
-    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+    def baseline_predictions(
+        self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
+    ) -> dict[str, Predictions]:
         """`lead`: the first sentence of the source. `copy`: all of it."""
         sources = [text.strip() for text in rows["text"].to_pylist()]
         return {"lead": {"text": [_SENTENCE.split(text)[0] for text in sources]}, "copy": {"text": sources}}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+    def build_answers(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
         """The `text` that is made of each source."""
         return [{"text": text} for text in raw["text"]]
 

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ModelError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.plain_text import (
     IGNORED,
-    grouped,
-    joined,
-    owners,
-    parts,
-    seeded,
+    concatenate_parts,
+    group_by_row,
+    row_generator,
+    row_indices,
+    split_batch,
     token_losses,
-    tokens_found,
+    token_outcome,
 )
-from hone.objectives.shared.statistics import share
-from hone.objectives.shared.tokenizer import encodings, lists, texts_of
+from hone.objectives.shared.statistics import safe_ratio
+from hone.objectives.shared.tokenizer import encode_with_offsets, get_texts, to_list_array
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -49,23 +49,28 @@ class SpanCorruption(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"text": "string"}
     pipeline: ClassVar[str] = "text2text-generation"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "perplexity": Measure("Perplexity per token left out", lower=True, share=False),
-        "loss": Measure("Loss per token left out", lower=True, share=False),
-        "token_accuracy": Measure("Accuracy on tokens left out"),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "perplexity": Metric("Perplexity per token left out", lower_is_better=True, is_share=False),
+        "loss": Metric("Loss per token left out", lower_is_better=True, is_share=False),
+        "token_accuracy": Metric("Accuracy on tokens left out"),
     }
-    untuned: ClassVar[bool] = True
+    works_untuned: ClassVar[bool] = True
 
     noise: float = option(0.15, "The share of a row's tokens that are left out.", learning=True, gt=0, lt=1)
     span: float = option(3.0, "The mean length of what is left out in one place, in tokens.", learning=True, ge=1)
     max_new_tokens: int = option(64, "The most tokens that the served model fills in.", learning=True, ge=1, le=4096)
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """Nothing: the head is the base model's own."""
         return {}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
         """`id`, `input_ids` (the text, its end token last), `lost` (0), and in each row how sentinels are numbered.
 
@@ -77,16 +82,16 @@ class SpanCorruption(Objective):
 
         first, step, count = _sentinels(tokenizer)
         end, room = int(tokenizer.eos_token_id), max_length - 1
-        found = [one.ids for one in encodings(tokenizer, texts_of(rows), special=False)]
+        found = [one.ids for one in encode_with_offsets(tokenizer, get_texts(rows), special=False)]
         cut = [[ids[at : at + room] for at in range(0, max(1, len(ids)), room)] for ids in found]
         of = pa.array([row for row, pieces in enumerate(cut) for _ in pieces], pa.int64())
         fixed = {"sentinel": first, "step": step, "sentinels": count, "lost": 0}
         columns = {
             "id": rows["id"].cast(pa.string()).take(of),
-            "input_ids": lists([[*piece, end] for pieces in cut for piece in pieces]),
+            "input_ids": to_list_array([[*piece, end] for pieces in cut for piece in pieces]),
             **{name: pa.array([value] * len(of), pa.int32()) for name, value in fixed.items()},
         }
-        return pa.table(columns if answer else columns | {"end": pa.array([end] * len(of), pa.int32())})
+        return pa.table(columns if labelled else columns | {"end": pa.array([end] * len(of), pa.int32())})
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids with a sentinel for each span, attention_mask, labels (each span after its sentinel, an end).
@@ -95,15 +100,18 @@ class SpanCorruption(Objective):
         are drawn anew each time, by a seed from torch's generator; otherwise a row's content decides.
         """
         if "end" in rows:
-            return {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
+            return {
+                "input_ids": pad_rows(rows["input_ids"], pad_id),
+                "attention_mask": attention_mask(rows["input_ids"]),
+            }
         columns = zip(rows["input_ids"], rows["sentinel"], rows["step"], rows["sentinels"], strict=True)
         each = [self._corrupted(row, first, step, count, training) for row, first, step, count in columns]
         ids, labels, hidden = zip(*each, strict=True)
         return {
-            "input_ids": padded(ids, pad_id),
+            "input_ids": pad_rows(ids, pad_id),
             "attention_mask": attention_mask(ids),
-            "labels": padded(labels, IGNORED),
-            "hidden": padded(hidden, IGNORED),
+            "labels": pad_rows(labels, IGNORED),
+            "hidden": pad_rows(hidden, IGNORED),
         }
 
     def _corrupted(self, row: Any, sentinel: int, step: int, count: int, training: bool) -> tuple[Any, Any, Any]:
@@ -112,7 +120,7 @@ class SpanCorruption(Objective):
 
         ids = np.asarray(row, np.int64)
         text, end = ids[:-1], ids[-1:]
-        spans = noise_spans(len(text), self.noise, self.span, count, seeded(ids, training))
+        spans = noise_spans(len(text), self.noise, self.span, count, row_generator(ids, training))
         shown: list[Any] = []
         labels: list[Any] = []
         hidden: list[Any] = []
@@ -126,16 +134,16 @@ class SpanCorruption(Objective):
         shown, labels, hidden = [*shown, text[at:], end], [*labels, end], [*hidden, [IGNORED]]
         return np.concatenate(shown), np.concatenate(labels), np.concatenate(hidden)
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The encoder-decoder in float32 with its own head; raises ModelError where a weight is not there."""
         return load_with_head("AutoModelForSeq2SeqLM", base, whole=True)
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed negative log-likelihood of the labels, float32, and their number."""
         labels = batch["labels"]
         return token_losses(_logits(model, batch), labels).sum(), int((labels != IGNORED).sum())
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """By encoded row `nll`, `right` and `tokens` of what was left out, `scores`, the mean log-likelihood of one.
 
         Of a row that came with gaps `filled`, the ids that are generated for it.
@@ -143,34 +151,38 @@ class SpanCorruption(Objective):
         if "labels" not in batch:
             return _filled(model, batch, self.max_new_tokens)
         names = ("input_ids", "attention_mask", "labels", "hidden")
-        return joined(_found(model, part) for part in parts(model, batch, names))
+        return concatenate_parts(_found(model, part) for part in split_batch(model, batch, names))
 
-    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
+    def decode_generated(self, raw: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
         """With what was generated as `fills`: the text after each sentinel, by its number."""
         if "filled" not in raw:
             return raw
         return {**raw, "fills": [_by_sentinel(ids, tokenizer) for ids in raw["filled"]]}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+    def compute_outcome(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
         """Statistics are, by row, right, tokens and nll."""
-        return tokens_found(tokens, raw, "tokens left out")
+        return token_outcome(tokens, raw, "tokens left out")
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`perplexity`, `loss` and `token_accuracy`."""
         import numpy as np
 
         right, tokens, nll = sums
-        loss = share(nll, tokens)
-        return {"perplexity": np.exp(loss), "loss": loss, "token_accuracy": share(right, tokens)}
+        loss = safe_ratio(nll, tokens)
+        return {"perplexity": np.exp(loss), "loss": loss, "token_accuracy": safe_ratio(right, tokens)}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+    def build_answers(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
         """The `text` with its gaps <extra_id_0>, <extra_id_1>, ... filled, greedily, and `fills`, what with.
 
         A gap that the model says nothing of becomes nothing.
         """
         answers = []
         filled = raw.get("fills", [{} for _ in range(len(tokens))])  # what is only judged is not filled
-        for row, pieces in zip(rows, grouped(owners(tokens), filled), strict=True):
+        for row, pieces in zip(rows, group_by_row(row_indices(tokens), filled), strict=True):
             said = {number: text for piece in pieces for number, text in piece.items()}
             parted = _SENTINEL.split(row["text"])
             parted[1::2] = fills = [said.get(int(number), "") for number in parted[1::2]]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.heads import load_with_head, text_logits
-from hone.objectives.shared.padding import attention_mask, padded
-from hone.objectives.shared.statistics import by_group, share
+from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
 from hone.objectives.shared.tokenizer import encode_rows
 from hone.parts.options import option
 
@@ -34,13 +34,13 @@ class TextClassification(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"label": "string", "score": "double"}
     pipeline: ClassVar[str] = "text-classification"
-    measures: ClassVar[Mapping[str, Measure]] = {"accuracy": Measure("Accuracy"), "macro_f1": Measure("Macro-F1")}
+    metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": Metric("Accuracy"), "macro_f1": Metric("Macro-F1")}
 
     label_smoothing: float = option(
         0.0, "The share of the target that is spread over all labels.", learning=True, ge=0, lt=1
     )
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row itself. Raises ValueError where its label is a list: one label is learned for a text."""
         if isinstance(values.get("label"), (list, tuple)):
             raise ValueError(
@@ -48,7 +48,7 @@ class TextClassification(Objective):
             )
         return values
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """`{"labels": [names, sorted]}` of the training rows; raises DataError where there are fewer than two."""
         labels = sorted(train["label"].unique().drop_null().to_pylist())
         if len(labels) < 2:
@@ -61,32 +61,37 @@ class TextClassification(Objective):
         return {"labels": labels}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
         """`id`, `input_ids` (list<int32>), `label` (int64, its place in the targets), `lost` (int32, tokens cut off).
 
         Raises DataError for a text that is null and for a label that the targets do not have.
         """
-        label = {"label": _label_indices(rows, targets["labels"])} if answer else {}
+        label = {"label": _label_indices(rows, targets["labels"])} if labelled else {}
         return encode_rows(rows, tokenizer, max_length, **label)
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask [rows, longest] and labels [rows], all int64; padded on the right with `pad_id`."""
         import torch
 
-        batch = {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
+        batch = {"input_ids": pad_rows(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
         if "label" in rows:
             batch["labels"] = torch.tensor([int(label) for label in rows["label"]])
         return batch
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32 with a classification head of one output for each label.
 
         Raises ModelError where the weights do not fit the architecture, or it has no such head.
         """
         return load_with_head("AutoModelForSequenceClassification", base, labels=targets["labels"])
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of a batch, float32, and its number of rows."""
         from torch.nn.functional import cross_entropy
 
@@ -94,11 +99,13 @@ class TextClassification(Objective):
         total = cross_entropy(text_logits(model, batch), labels, reduction="sum", label_smoothing=self.label_smoothing)
         return total, len(labels)
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """`scores`: class probabilities [rows, labels], float32."""
         return {"scores": text_logits(model, batch).softmax(-1).detach().cpu().numpy()}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+    def compute_outcome(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
         """Statistics are, for each label: rightly predicted to be of it, of it, predicted to be of it."""
         import numpy as np
 
@@ -108,32 +115,34 @@ class TextClassification(Objective):
         sure = scores.max(1).astype(np.float64)
         return Outcome(
             statistics=np.concatenate([of[right] * (right == said)[:, None], of[right], of[said]], axis=1),
-            answers=labels[said].tolist(),
+            predictions=labels[said].tolist(),
             references=labels[right].tolist(),
             errors=np.where(right == said, 0.0, sure),
             confidences=sure,
             classes=np.stack([right, said]),
         )
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`accuracy`, and `macro_f1`: the mean F1 of the labels that are there or were predicted, as scikit-learn's."""
         import numpy as np
 
         right, support, predicted = np.split(sums, 3)
-        f1 = share(2 * right, support + predicted)
+        f1 = safe_ratio(2 * right, support + predicted)
         known = np.isfinite(f1)
         return {
-            "accuracy": share(right.sum(0), support.sum(0)),
-            "macro_f1": share(np.where(known, f1, 0).sum(0), known.sum(0)),
+            "accuracy": safe_ratio(right.sum(0), support.sum(0)),
+            "macro_f1": safe_ratio(np.where(known, f1, 0).sum(0), known.sum(0)),
         }
 
-    def groups(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
+    def compute_group_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
         """By label `precision`, `recall`, `f1` and `support`, its rows."""
         import numpy as np
 
-        return by_group(targets["labels"], *np.split(sums, 3))
+        return metrics_by_group(targets["labels"], *np.split(sums, 3))
 
-    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+    def baseline_predictions(
+        self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
+    ) -> dict[str, Predictions]:
         """`majority`: the labels' shares of the training rows, so that the most frequent one wins always."""
         import numpy as np
 
@@ -141,7 +150,9 @@ class TextClassification(Objective):
         shares = np.bincount(labels, minlength=len(targets["labels"])) / len(labels)
         return {"majority": {"scores": np.broadcast_to(shares.astype(np.float32), (len(test), len(shares)))}}
 
-    def vote(self, weights: np.ndarray, at: np.ndarray, train: pa.Table, targets: Targets) -> Raw:
+    def neighbour_predictions(
+        self, weights: np.ndarray, at: np.ndarray, train: pa.Table, targets: Targets
+    ) -> Predictions:
         """The labels' shares of the weights."""
         import numpy as np
 
@@ -150,7 +161,9 @@ class TextClassification(Objective):
         np.add.at(scores, (np.arange(len(at))[:, None], labels), weights)
         return {"scores": (scores / scores.sum(1, keepdims=True)).astype(np.float32)}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+    def build_answers(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
         """The likeliest `label`, its probability `score`, and `scores`, those of all labels."""
         found = []
         for scores in raw["scores"]:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared import tagging
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.padding import attention_mask, padded
-from hone.objectives.shared.statistics import by_group, share
+from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
 from hone.objectives.shared.tagging import Entity
-from hone.objectives.shared.tokenizer import encodings, lists, lost_tokens
+from hone.objectives.shared.tokenizer import count_lost_tokens, encode_with_offsets, to_list_array
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ class TokenClassification(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("tokens",)
     outputs: ClassVar[Mapping[str, str]] = {"entities": "string"}
     pipeline: ClassVar[str] = "token-classification"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "entity_f1": Measure("Entity F1"),
-        "precision": Measure("Entity precision"),
-        "recall": Measure("Entity recall"),
-        "token_accuracy": Measure("Token accuracy"),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "entity_f1": Metric("Entity F1"),
+        "precision": Metric("Entity precision"),
+        "recall": Metric("Entity recall"),
+        "token_accuracy": Metric("Token accuracy"),
     }
 
     words: Literal["punctuation", "spaces"] = option(
@@ -56,36 +56,36 @@ class TokenClassification(Objective):
         "each mark of punctuation is a word, or spaces alone part words.",
     )
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """`tokens` and `tags` as lists: given as lists, in JSON, parted by spaces, or as `text` with `spans`.
 
         Raises ValueError where they are not of one length and one scheme, and for spans that are not right.
         """
         if values.get("tokens") is not None and values.get("tags") is not None:
-            tokens, tags = (tagging.listed(values[name], name) for name in ("tokens", "tags"))
+            tokens, tags = (tagging.parse_list(values[name], name) for name in ("tokens", "tags"))
             tagging.check_words(tokens, tags)
             return {"tokens": tokens, "tags": tags}
         spans = values.get("spans", values.get("entities"))
         if "tokens" in values or values.get("text") is None or spans is None:
             return values
-        found = tagging.from_spans(values["text"], spans, self.words)
+        found = tagging.tag_spans(values["text"], spans, self.words)
         tagging.check_words(found["tokens"], found["tags"])
         return found
 
-    def texts(self, rows: pa.Table) -> list[str]:
+    def row_texts(self, rows: pa.Table) -> list[str]:
         """The words of each row with a space between."""
         return [" ".join(words) for words in _column(rows, "tokens")]
 
-    def pieces(self, column: str, value: str) -> list[str]:
+    def extract_texts(self, column: str, value: str) -> list[str]:
         """The words."""
         return list(json.loads(value or "[]"))
 
-    def joined(self, column: str, value: str, pieces: list[str]) -> str:
+    def replace_texts(self, column: str, value: str, pieces: list[str]) -> str:
         """As many words as before: one of which nothing was left stays as it was, for a tag belongs to it."""
         kept = [piece if piece.strip() else word for word, piece in zip(json.loads(value or "[]"), pieces, strict=True)]
         return json.dumps(kept, ensure_ascii=False)
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """`labels`, the tags of the training rows, sorted, and their `scheme`.
 
         Raises DataError where there is nothing to tell apart, and where tags with prefixes stand among others.
@@ -93,14 +93,14 @@ class TokenClassification(Objective):
         labels = sorted({tag for tags in _column(train, "tags") for tag in tags})
         where, check = "the training split, column tags", "Check the column that ingest.columns maps to tags."
         try:
-            scheme = tagging.scheme_of(labels)
+            scheme = tagging.find_scheme(labels)
         except ValueError as fault:
             raise DataError(str(fault), where=where, fix="All rows must have tags of one scheme.") from None
         if scheme == "words" and len(labels) == 1:
             raise DataError(
                 f"every word has the tag {labels[0]!r}; there is nothing to tell apart", where=where, fix=check
             )
-        if not tagging.types_of(labels, scheme):
+        if not tagging.list_types(labels, scheme):
             fix = f"{check} Curation may have dropped the rows with entities."
             raise DataError(
                 "no word is in an entity: every tag is O" if labels else "has no tags at all", where=where, fix=fix
@@ -108,31 +108,38 @@ class TokenClassification(Objective):
         return {"labels": labels, "scheme": scheme}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
         """The words joined by spaces, as tokens.
 
         `words` (list<int32>): where each word's first token stands, -1 for a word that has none or was cut off.
-        `content`: where the last word's tokens end. With `answer`: `labels` (list<int32>), each word's tag as its place
+        `content`: where the last word's tokens end. With `labelled`: `labels` (list<int32>), each word's tag as its place
         in the targets, -100 for one that no training row has; and `tags`, as they were given (JSON).
         """
         import pyarrow as pa
 
         parted = [_parted(value, self.words) for value in rows["tokens"].to_pylist()]
-        encoded = encodings(tokenizer, [text for text, _ in parted], max_length)
+        encoded = encode_with_offsets(tokenizer, [text for text, _ in parted], max_length)
         places = [_first_tokens(one, extents) for one, (_, extents) in zip(encoded, parted, strict=True)]
         columns = {
             "id": rows["id"].cast(pa.string()),
             # A text without a token is asked about all the same.
-            "input_ids": lists([one.ids or [tokenizer.pad_token_id] for one in encoded]),
-            "words": lists([words for words, _ in places]),
+            "input_ids": to_list_array([one.ids or [tokenizer.pad_token_id] for one in encoded]),
+            "words": to_list_array([words for words, _ in places]),
             "content": pa.array([end for _, end in places], pa.int32()),
         }
-        if answer:
+        if labelled:
             known = {label: at for at, label in enumerate(targets["labels"])}
-            columns["labels"] = lists([[known.get(tag, IGNORED) for tag in tags] for tags in _aligned(rows, places)])
+            columns["labels"] = to_list_array(
+                [[known.get(tag, IGNORED) for tag in tags] for tags in _aligned(rows, places)]
+            )
             columns["tags"] = rows["tags"].cast(pa.string())
-        return pa.table({**columns, "lost": pa.array([lost_tokens(one) for one in encoded], pa.int32())})
+        return pa.table({**columns, "lost": pa.array([count_lost_tokens(one) for one in encoded], pa.int32())})
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask, `words` [rows, most words], -2 where there is none; labels [rows, tokens]."""
@@ -140,8 +147,8 @@ class TokenClassification(Objective):
         import torch
 
         ids = rows["input_ids"]
-        batch = {"input_ids": padded(ids, pad_id), "attention_mask": attention_mask(ids)}
-        batch["words"] = padded(rows["words"], NO_WORD)
+        batch = {"input_ids": pad_rows(ids, pad_id), "attention_mask": attention_mask(ids)}
+        batch["words"] = pad_rows(rows["words"], NO_WORD)
         if "labels" in rows:
             labels = np.full(tuple(batch["input_ids"].shape), IGNORED, np.int64)
             for row, (words, tags) in enumerate(zip(rows["words"], rows["labels"], strict=True)):
@@ -150,14 +157,14 @@ class TokenClassification(Objective):
             batch["labels"] = torch.from_numpy(labels)
         return batch
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32 with a head of one output for each tag.
 
         Raises ModelError where the weights do not fit the architecture, or it has no such head.
         """
         return load_with_head("AutoModelForTokenClassification", base, labels=targets["labels"])
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of the words' first tokens, float32, and how many they are."""
         from torch.nn.functional import cross_entropy
 
@@ -165,7 +172,7 @@ class TokenClassification(Objective):
         total = cross_entropy(_logits(model, batch).transpose(1, 2), labels, ignore_index=IGNORED, reduction="sum")
         return total, int((labels != IGNORED).sum())
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """For each word its likeliest label's place `said`, -1 where it has no token, and probability `scores`."""
         words = batch["words"]
         at = words.clamp(min=0)
@@ -179,7 +186,9 @@ class TokenClassification(Objective):
             "said": [row[:count] for row, count in zip(labels, counts, strict=True)],
         }
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+    def compute_outcome(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
         """Statistics are, for each type: entities found, there, said; then words rightly tagged, and words.
 
         A word that was cut off has no tag: its entity is missed. The last type stands for those of no training row.
@@ -189,39 +198,41 @@ class TokenClassification(Objective):
         scheme = targets["scheme"]
         given = [json.loads(tags) for tags in tokens["tags"].to_pylist()]
         said = [_names(row, targets) for row in raw["said"]]
-        there, found = ([tagging.entities(tags, scheme) for tags in of] for of in (given, said))
+        there, found = ([tagging.find_entities(tags, scheme) for tags in of] for of in (given, said))
         words = np.array([[sum(map(eq, a, b)), len(a)] for a, b in zip(given, said, strict=True)], np.float64)
         texts = _column(rows, "tokens") if rows is not None else [None] * len(given)
         return Outcome(
             statistics=np.concatenate([_counts(there, found, targets), words.reshape(-1, 2)], axis=1),
-            answers=[_told(row, text) for row, text in zip(found, texts, strict=True)],
+            predictions=[_told(row, text) for row, text in zip(found, texts, strict=True)],
             references=[_told(row, text) for row, text in zip(there, texts, strict=True)],
             errors=np.array([float(len(set(a) ^ set(b))) for a, b in zip(there, found, strict=True)]),
         )
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """Micro-averaged over all entities, as seqeval's; `token_accuracy` over all words."""
         import numpy as np
 
         right, support, predicted = (part.sum(0) for part in np.split(sums[:-2], 3))
         return {
-            "entity_f1": share(2 * right, support + predicted),
-            "precision": share(right, predicted),
-            "recall": share(right, support),
-            "token_accuracy": share(sums[-2], sums[-1]),
+            "entity_f1": safe_ratio(2 * right, support + predicted),
+            "precision": safe_ratio(right, predicted),
+            "recall": safe_ratio(right, support),
+            "token_accuracy": safe_ratio(sums[-2], sums[-1]),
         }
 
-    def groups(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
+    def compute_group_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
         """By type `precision`, `recall`, `f1` and `support`, its entities."""
         import numpy as np
 
-        names = [*tagging.types_of(targets["labels"], targets["scheme"]), UNSEEN]
-        found = by_group(names, *np.split(sums[:-2], 3))
+        names = [*tagging.list_types(targets["labels"], targets["scheme"]), UNSEEN]
+        found = metrics_by_group(names, *np.split(sums[:-2], 3))
         if not found[UNSEEN]["support"][0]:
             del found[UNSEEN]
         return found
 
-    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+    def baseline_predictions(
+        self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
+    ) -> dict[str, Predictions]:
         """`most_frequent`: each word's most frequent tag in training; for a new word the most frequent tag of all."""
         import numpy as np
 
@@ -244,7 +255,9 @@ class TokenClassification(Objective):
             scores.append(sure)
         return {"most_frequent": {"said": said, "scores": scores}}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+    def build_answers(
+        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
         """`entities` in JSON: text, type, score (the mean of its words' probabilities), start and end in characters.
 
         These count in the plain text that was sent, or in the words joined by spaces where a list was. And `tags`: each
@@ -252,9 +265,11 @@ class TokenClassification(Objective):
         """
         answers = []
         for row, said, scores in zip(rows, raw["said"], raw["scores"], strict=True):
-            text, extents = tagging.read_words(row["tokens"], self.words)
+            text, extents = tagging.find_words(row["tokens"], self.words)
             tags = _names(said, targets)
-            entities = [_answer(entity, text, extents, scores) for entity in tagging.entities(tags, targets["scheme"])]
+            entities = [
+                _answer(entity, text, extents, scores) for entity in tagging.find_entities(tags, targets["scheme"])
+            ]
             each = [
                 {"word": text[start:end], "tag": tag, "score": float(score)}
                 for (start, end), tag, score in zip(extents, tags, scores, strict=True)
@@ -269,8 +284,8 @@ def _column(rows: pa.Table, name: str) -> list[Any]:
 
 def _parted(value: str, split: str) -> tuple[str, list[tuple[int, int]]]:
     """The words joined by spaces, and where each stands in that."""
-    text, extents = tagging.read_words(value, split)
-    return tagging.joined([text[start:end] for start, end in extents])
+    text, extents = tagging.find_words(value, split)
+    return tagging.join_words([text[start:end] for start, end in extents])
 
 
 def _aligned(rows: pa.Table, places: Sequence[tuple[list[int], int]]) -> Iterator[list[str]]:
@@ -321,7 +336,7 @@ def _counts(there: Sequence[list[Entity]], found: Sequence[list[Entity]], target
     """Entities rightly found, there, and said, of each type: float64 [rows, 3 * (types + 1)]."""
     import numpy as np
 
-    types = {name: at for at, name in enumerate(tagging.types_of(targets["labels"], targets["scheme"]))}
+    types = {name: at for at, name in enumerate(tagging.list_types(targets["labels"], targets["scheme"]))}
     counts = np.zeros((len(there), 3, len(types) + 1))
     for row, (right, said) in enumerate(zip(there, found, strict=True)):
         for place, some in enumerate((set(right) & set(said), right, said)):

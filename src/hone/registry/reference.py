@@ -161,7 +161,7 @@ def _asked(parts: Sequence[pa.Table], objective: Objective) -> list[dict[str, st
     """The rows as a model would be asked with them, in random order."""
     import pyarrow as pa
 
-    rows = objective.asked(pa.concat_tables(parts)) if parts else []
+    rows = objective.inference_inputs(pa.concat_tables(parts)) if parts else []
     return [rows[at] for at in np.random.default_rng(SEED).permutation(len(rows))]
 
 

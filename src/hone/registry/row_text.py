@@ -36,7 +36,7 @@ def _pieces(objective: Objective, name: str, value: str) -> list[str]:
     if name not in objective.text or not value:
         return [value]
     try:
-        return objective.pieces(name, value)
+        return objective.extract_texts(name, value)
     except ValueError:  # not of the form that the objective learns from: what there is, as it stands
         return [value]
 

@@ -110,7 +110,7 @@ def _gradients(session: Session, rows: np.ndarray) -> tuple[torch.Tensor, int]:
     total, targets = torch.zeros((), device=session.device), 0
     for batch in _micro_batches(session, session.train, rows):
         with _precision(session):
-            loss, count = session.objective.loss(session.forward, batch)
+            loss, count = session.objective.compute_loss(session.forward, batch)
         torch.autograd.backward(loss / len(rows))
         total, targets = total + loss.detach(), targets + count
     if not targets:
@@ -133,10 +133,10 @@ def evaluate(session: Session) -> dict[str, Any]:
     with torch.no_grad(), _precision(session):
         for batch in _micro_batches(session, session.valid, order):
             model = _Once(session.forward)
-            loss, count = session.objective.loss(model, batch)
+            loss, count = session.objective.compute_loss(model, batch)
             total, targets = total + loss.item(), targets + count
             if not session.objective.needs_rows:
-                for name, values in session.objective.read(model, batch).items():
+                for name, values in session.objective.predict_batch(model, batch).items():
                     said.setdefault(name, []).extend(values)
     if not targets:
         raise TrainingError("no validation row has a target: all labels are masked", where="valid.arrow")
@@ -144,8 +144,8 @@ def evaluate(session: Session) -> dict[str, Any]:
     _remember(session, total / targets)
     if not said:
         return entry
-    outcome = session.objective.outcome(session.valid.table(order), said, session.targets)
-    figures = session.objective.figures(outcome.statistics.sum(0)[:, None], session.targets)
+    outcome = session.objective.compute_outcome(session.valid.table(order), said, session.targets)
+    figures = session.objective.compute_metrics(outcome.statistics.sum(0)[:, None], session.targets)
     return entry | {f"valid_{name}": float(figure[0]) for name, figure in figures.items() if np.isfinite(figure[0])}
 
 

@@ -41,7 +41,7 @@ def beside(tokens: Path, out: Path, ask: Ask) -> TokenFile:
         return rows
     if not kept.is_file():
         kept.parent.mkdir(exist_ok=True)
-        _write(ask.objective.refer(_said(rows, ask)), kept)
+        _write(ask.objective.reference_columns(_said(rows, ask)), kept)
     return TokenFile(tokens, kept)
 
 
@@ -73,7 +73,7 @@ def _batch(rows: dict[str, list[Any]], ask: Ask) -> dict[str, Any]:
     batch = {name: tensor.to(device) for name, tensor in ask.objective.collate(rows, ask.pad_id).items()}
     bf16 = torch.autocast(device.type, dtype=torch.bfloat16) if ask.precision == "bf16" else contextlib.nullcontext()
     with torch.no_grad(), bf16:
-        return ask.objective.read(ask.model, batch)
+        return ask.objective.predict_batch(ask.model, batch)
 
 
 def _write(columns: dict[str, Any], path: Path) -> None:

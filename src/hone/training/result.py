@@ -41,7 +41,7 @@ def save(session: Session, stopped: str) -> None:
         merged.save_pretrained(directory)
     own_code.copy(session.base, directory)
     tokenizer = load_tokenizer(session.base)
-    session.objective.equip(tokenizer, session.targets)
+    session.objective.prepare_tokenizer(tokenizer, session.targets)
     tokenizer.init_kwargs.pop("auto_map", None)
     tokenizer.save_pretrained(directory)
     facts = session.facts() | {

@@ -136,13 +136,13 @@ def build(spec: Mapping[str, Any]) -> Session:
 
     randomness.seed(settings.seed)
     targets = json.loads((tokens / "targets.json").read_text("utf8"))
-    plain = objective.model(base, targets)
+    plain = objective.load_model(base, targets)
     pad_id = int(plain.config.pad_token_id or 0)
-    if objective.reference:
+    if objective.needs_reference_model:
         ask = reference.Ask(objective, plain.to(device), pad_id, micro_batch_size, precision)
         train, valid = (reference.beside(tokens / f"{split}.arrow", out, ask) for split in ("train", "valid"))
     model = method.prepare(plain)
-    objective.check(model, f"{type(method).__name__} on {base}")
+    objective.check_model(model, f"{type(method).__name__} on {base}")
     parameters, trainable = _count(model)
     widen = narrow(plain, _used(train, valid), pad_id) if _as_encoded(objective, train, pad_id) else _nothing
     model.to(device)

@@ -131,7 +131,7 @@ def test_whole_line(case: Case, family: str, tmp_path: Path, monkeypatch: pytest
         RESULTS[case.objective, family, LINE] = f"no: {fault.what}"
         return
     objective = case.build()
-    asked = objective.asked(pq.read_table(found["validate"].path / "test.parquet").slice(0, 2))
+    asked = objective.inference_inputs(pq.read_table(found["validate"].path / "test.parquet").slice(0, 2))
     answers = line.served(case.objective).predict(pd.DataFrame(asked))
     assert (len(answers), list(answers)) == (2, list(objective.outputs))
     RESULTS[case.objective, family, LINE] = "yes"
