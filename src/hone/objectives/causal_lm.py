@@ -50,10 +50,10 @@ class CausalLM(Objective):
     outputs: ClassVar[Mapping[str, str]] = {"continuation": "string", "perplexity": "double"}
     pipeline: ClassVar[str] = "text-generation"
     metrics: ClassVar[Mapping[str, Metric]] = {
-        "perplexity": Metric("Perplexity per token", lower_is_better=True, is_share=False),
-        "bits_per_byte": Metric("Bits per byte", lower_is_better=True, is_share=False),
-        "loss": Metric("Loss per token", lower_is_better=True, is_share=False),
-        "old_perplexity": Metric("Perplexity of the old domain", lower_is_better=True, is_share=False),
+        "perplexity": Metric("Perplexity per token", lower=True, share=False),
+        "bits_per_byte": Metric("Bits per byte", lower=True, share=False),
+        "loss": Metric("Loss per token", lower=True, share=False),
+        "old_perplexity": Metric("Perplexity of the old domain", lower=True, share=False),
     }
     works_untuned: ClassVar[bool] = True
 
@@ -174,21 +174,21 @@ class CausalLM(Objective):
         found = concatenate_parts(_likelihood(model, part, names[1]) for part in split_batch(model, batch, names))
         return found | (continue_prompts(model, batch, self.max_new_tokens) if "prompt_ids" in batch else {})
 
-    def decode_generated(self, raw: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
+    def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
         """With `continuation`, the text after the prompt, where something was generated."""
-        if "continued" not in raw:
-            return raw
-        pairs = zip(raw["prompt"], raw["continued"], strict=True)
-        return {**raw, "continuation": [text_after(tokenizer, prompt, ids) for prompt, ids in pairs]}
+        if "continued" not in predictions:
+            return predictions
+        pairs = zip(predictions["prompt"], predictions["continued"], strict=True)
+        return {**predictions, "continuation": [text_after(tokenizer, prompt, ids) for prompt, ids in pairs]}
 
     def compute_outcome(
-        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
         """Statistics are, by document, nll, tokens and bytes: three of the new domain, then three of the old."""
         import numpy as np
 
         owner = row_indices(tokens)
-        own = sum_by_row(owner, [raw["nll"], raw["tokens"], tokens["bytes"].to_numpy()])
+        own = sum_by_row(owner, [predictions["nll"], predictions["tokens"], tokens["bytes"].to_numpy()])
         loss = own[:, 0] / np.maximum(own[:, 1], 1)
         old = np.array([self._is_old(name) for name in tokens["id"].unique().to_pylist()], bool)
         return Outcome(
@@ -215,14 +215,16 @@ class CausalLM(Objective):
         return figures
 
     def build_answers(
-        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
         """The text's `continuation`, greedy, its own `perplexity` (1 for a text of one token), and its `tokens`."""
         owner = row_indices(tokens)
-        texts = group_by_row(owner, raw.get("continuation", [""] * len(tokens)))
+        texts = group_by_row(owner, predictions.get("continuation", [""] * len(tokens)))
         return [
             {"continuation": "".join(text), "perplexity": exp(min(nll / max(count, 1), 700)), "tokens": int(count)}
-            for text, (nll, count) in zip(texts, sum_by_row(owner, [raw["nll"], raw["tokens"]]).tolist(), strict=True)
+            for text, (nll, count) in zip(
+                texts, sum_by_row(owner, [predictions["nll"], predictions["tokens"]]).tolist(), strict=True
+            )
         ]
 
 

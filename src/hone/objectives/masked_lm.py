@@ -49,7 +49,7 @@ class MaskedLM(Objective):
     pipeline: ClassVar[str] = "fill-mask"
     metrics: ClassVar[Mapping[str, Metric]] = {
         "masked_accuracy": Metric("Accuracy on masked tokens"),
-        "pseudo_perplexity": Metric("Pseudo-perplexity of masked tokens", lower_is_better=True, is_share=False),
+        "pseudo_perplexity": Metric("Pseudo-perplexity of masked tokens", lower=True, share=False),
     }
     works_untuned: ClassVar[bool] = True
 
@@ -151,18 +151,18 @@ class MaskedLM(Objective):
         names = ("input_ids", "attention_mask", "labels")
         return concatenate_parts(_found(model, part) for part in split_batch(model, batch, names))
 
-    def decode_generated(self, raw: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
+    def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
         """With the fill-ins as text, where masks were filled, and `mask`, how the tokenizer writes one."""
-        if "fills" not in raw:
-            return raw
-        fills = [[[tokenizer.decode([one]).strip() for one in mask] for mask in row] for row in raw["fills"]]
-        return {**raw, "fills": fills, "mask": [tokenizer.mask_token] * len(fills)}
+        if "fills" not in predictions:
+            return predictions
+        fills = [[[tokenizer.decode([one]).strip() for one in mask] for mask in row] for row in predictions["fills"]]
+        return {**predictions, "fills": fills, "mask": [tokenizer.mask_token] * len(fills)}
 
     def compute_outcome(
-        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
         """Statistics are, by row, right, tokens and nll."""
-        return token_outcome(tokens, raw, "masked tokens")
+        return token_outcome(tokens, predictions, "masked tokens")
 
     def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`masked_accuracy` and `pseudo_perplexity`."""
@@ -172,7 +172,7 @@ class MaskedLM(Objective):
         return {"masked_accuracy": safe_ratio(right, tokens), "pseudo_perplexity": np.exp(safe_ratio(nll, tokens))}
 
     def build_answers(
-        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
         """The `text` with each mask filled by what is likeliest there, and `score`, the product of their probabilities.
 
@@ -180,7 +180,7 @@ class MaskedLM(Objective):
         """
         owner, answers = row_indices(tokens), []
         nothing: list[Any] = [[] for _ in owner]  # what is only judged is not filled
-        columns = [group_by_row(owner, raw.get(name, nothing)) for name in ("fills", "chances", "mask")]
+        columns = [group_by_row(owner, predictions.get(name, nothing)) for name in ("fills", "chances", "mask")]
         for row, fills, chances, masks in zip(rows, *columns, strict=True):
             each = [
                 [{"word": word, "score": float(chance)} for word, chance in zip(*pair, strict=True)]

@@ -97,11 +97,11 @@ class QuestionAnswering(Objective):
         """The texts of answers; questions and contexts are plain."""
         return list(json.loads(value)["text"]) if column == "answers" and value else [value]
 
-    def replace_texts(self, column: str, value: str, pieces: list[str]) -> str:
+    def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
         """The answers with their texts rewritten; `mend` says where they stand now."""
         if column != "answers" or not value:
-            return pieces[0]
-        return _told({**json.loads(value), "text": pieces})
+            return texts[0]
+        return _told({**json.loads(value), "text": texts})
 
     def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """Each answer is pointed to again: the n-th place where it stood is the n-th where it stands.
@@ -220,7 +220,7 @@ class QuestionAnswering(Objective):
         return {name: tensor.detach().cpu().numpy() for name, tensor in found.items()}
 
     def compute_outcome(
-        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
         """Statistics are F1, exact match and 1; F1, exact match and 1 for questions with an answer; for those without
         one whether that was said, and 1.
@@ -231,10 +231,10 @@ class QuestionAnswering(Objective):
             raise TypeError("what was answered is a part of the rows' contexts: give the rows")
         references = [list(json.loads(value)["text"]) for value in rows["answers"].to_pylist()]
         confidences = None
-        if "texts" in raw:
-            texts = list(raw["texts"])
+        if "texts" in predictions:
+            texts = list(predictions["texts"])
         else:
-            said = self._said(tokens, raw, targets, rows["context"].to_pylist())
+            said = self._said(tokens, predictions, targets, rows["context"].to_pylist())
             texts = [one.text for one in said]
             confidences = np.array([one.score for one in said], np.float64)
         f1, exact = (
@@ -274,37 +274,39 @@ class QuestionAnswering(Objective):
         return found
 
     def build_answers(
-        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
         """`answer`, a part of the context or '' for none, its probability `score`, its `start` and `end` in characters,
         -1 for none; and `no_answer`, the probability of that.
         """
-        said = self._said(tokens, raw, targets, [row["context"] for row in rows])
+        said = self._said(tokens, predictions, targets, [row["context"] for row in rows])
         return [
             {"answer": one.text, "score": one.score, "start": one.start, "end": one.end, "no_answer": one.none}
             for one in said
         ]
 
-    def _said(self, tokens: pa.Table, raw: Predictions, targets: Targets, contexts: Sequence[str]) -> list[Said]:
+    def _said(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, contexts: Sequence[str]
+    ) -> list[Said]:
         """The answer to each question: the best span of all its windows, or none.
 
         As BERT's run_squad.py: logits are compared over windows; none is the least of what the windows say of it.
         """
         import numpy as np
 
-        best, null = np.asarray(raw["best"], np.float64), np.asarray(raw["null"], np.float64)
+        best, null = np.asarray(predictions["best"], np.float64), np.asarray(predictions["null"], np.float64)
         said = []
         for context, at in zip(contexts, _rows_of(tokens), strict=True):
             window, blank = at[best[at].argmax()], at[null[at].argmin()]
-            none = float(raw["scores"][blank][1])
-            first, last = (int(place) for place in raw["span"][window])
+            none = float(predictions["scores"][blank][1])
+            first, last = (int(place) for place in predictions["span"][window])
             if first == NOWHERE or (targets["no_answer"] and null[blank] - best[window] > self.null_threshold):
                 said.append(Said("", NOWHERE, NOWHERE, none, none))
                 continue
             begin, end = tokens["starts"][int(window)][first].as_py(), tokens["ends"][int(window)][last].as_py()
             begin += len(context[begin:end]) - len(context[begin:end].lstrip())  # some tokens hold the space before
             end -= len(context[begin:end]) - len(context[begin:end].rstrip())
-            said.append(Said(context[begin:end], begin, end, float(raw["scores"][window][0]), none))
+            said.append(Said(context[begin:end], begin, end, float(predictions["scores"][window][0]), none))
         return said
 
 

@@ -50,8 +50,8 @@ class SpanCorruption(Objective):
     outputs: ClassVar[Mapping[str, str]] = {"text": "string"}
     pipeline: ClassVar[str] = "text2text-generation"
     metrics: ClassVar[Mapping[str, Metric]] = {
-        "perplexity": Metric("Perplexity per token left out", lower_is_better=True, is_share=False),
-        "loss": Metric("Loss per token left out", lower_is_better=True, is_share=False),
+        "perplexity": Metric("Perplexity per token left out", lower=True, share=False),
+        "loss": Metric("Loss per token left out", lower=True, share=False),
         "token_accuracy": Metric("Accuracy on tokens left out"),
     }
     works_untuned: ClassVar[bool] = True
@@ -153,17 +153,17 @@ class SpanCorruption(Objective):
         names = ("input_ids", "attention_mask", "labels", "hidden")
         return concatenate_parts(_found(model, part) for part in split_batch(model, batch, names))
 
-    def decode_generated(self, raw: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
+    def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
         """With what was generated as `fills`: the text after each sentinel, by its number."""
-        if "filled" not in raw:
-            return raw
-        return {**raw, "fills": [_by_sentinel(ids, tokenizer) for ids in raw["filled"]]}
+        if "filled" not in predictions:
+            return predictions
+        return {**predictions, "fills": [_by_sentinel(ids, tokenizer) for ids in predictions["filled"]]}
 
     def compute_outcome(
-        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
         """Statistics are, by row, right, tokens and nll."""
-        return token_outcome(tokens, raw, "tokens left out")
+        return token_outcome(tokens, predictions, "tokens left out")
 
     def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`perplexity`, `loss` and `token_accuracy`."""
@@ -174,14 +174,14 @@ class SpanCorruption(Objective):
         return {"perplexity": np.exp(loss), "loss": loss, "token_accuracy": safe_ratio(right, tokens)}
 
     def build_answers(
-        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
         """The `text` with its gaps <extra_id_0>, <extra_id_1>, ... filled, greedily, and `fills`, what with.
 
         A gap that the model says nothing of becomes nothing.
         """
         answers = []
-        filled = raw.get("fills", [{} for _ in range(len(tokens))])  # what is only judged is not filled
+        filled = predictions.get("fills", [{} for _ in range(len(tokens))])  # what is only judged is not filled
         for row, pieces in zip(rows, group_by_row(row_indices(tokens), filled), strict=True):
             said = {number: text for piece in pieces for number, text in piece.items()}
             parted = _SENTINEL.split(row["text"])

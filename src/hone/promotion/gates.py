@@ -64,7 +64,7 @@ class Match:
     @property
     def lower(self) -> bool:
         """Whether less of the main metric is better."""
-        return self.candidate.objective.metrics[self.candidate.objective.main_metric].lower_is_better
+        return self.candidate.objective.metrics[self.candidate.objective.main_metric].lower
 
 
 def play(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -> Match:

@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 
 from hone.errors import HoneError, NonFiniteLoss, OutOfMemory, StoreError, TrainingError
 from hone.training import checkpoints, choices, hardware, wire
-from hone.training.optimization import clip
-from hone.training.result import save
+from hone.training.optimization import clip_gradients
+from hone.training.result import save_result
 from hone.training.schedule import learning_rate
 from hone.training.session import Session, build
 
@@ -41,7 +41,7 @@ def run(spec: dict[str, Any], send: wire.Send) -> None:
     if session.state.step:
         send({"type": "resumed", "step": session.state.step})
     stopped = _train(session, send)
-    save(session, stopped)
+    save_result(session, stopped)
     send({"type": "done"})
 
 
@@ -92,7 +92,7 @@ def step(session: Session) -> dict[str, Any]:
         group["lr"] = rate
     total, targets = _gradients(session, rows)
     gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
-    norm = clip(gradients, len(rows) / targets, settings.max_grad_norm)
+    norm = clip_gradients(gradients, len(rows) / targets, settings.max_grad_norm)
     loss, grad_norm = torch.stack([total / targets, norm]).tolist()
     _refuse_non_finite(session, loss, grad_norm, rate)
     session.optimizer.step()
@@ -156,7 +156,7 @@ def _remember(session: Session, loss: float) -> None:
     if state.best_loss is None or loss < state.best_loss:
         state.best_loss, state.best_step, state.stale = loss, state.step, 0
         if session.settings.patience:
-            state.best_digest = checkpoints.save_best(session.checkpoints, state.step, session.weights())
+            state.best_digest = checkpoints.save_best_weights(session.checkpoints, state.step, session.weights())
     else:
         state.stale += 1
 
@@ -232,22 +232,22 @@ def _no_space(fault: OSError | SafetensorError) -> bool:
 def main(spec_file: str, events: str) -> int:
     """Train; the exit status is 0 where that went well. What went wrong is told as an event."""
     spec = json.loads(Path(spec_file).read_text("utf8"))
-    send = wire.sender(int(events))
+    send = wire.make_sender(int(events))
     try:
         run(spec, send)
     except HoneError as error:
-        send(wire.pack(error))
+        send(wire.error_to_event(error))
         return 1
     except (MemoryError, RuntimeError) as fault:
         if not hardware.out_of_memory(fault):
             raise
-        smaller = choices.halve(Path(spec["out"]))
+        smaller = choices.halve_micro_batch(Path(spec["out"]))
         send({"type": "out_of_memory", "micro_batch_size": smaller, "detail": str(fault)})
         return 1
     except (OSError, SafetensorError) as fault:
         if not _no_space(fault):
             raise
-        send(wire.pack(StoreError(f"training could not write: {fault}", where=spec["out"], fix=_FREE)))
+        send(wire.error_to_event(StoreError(f"training could not write: {fault}", where=spec["out"], fix=_FREE)))
         return 1
     return 0
 

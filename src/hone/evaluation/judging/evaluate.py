@@ -81,7 +81,7 @@ def evaluate(
     rows = _rows_of(test, splits / "test.parquet", slices, objective, dropped_ids(tokens, "test"))
     plain = json.loads((tokens / TARGETS).read_text("utf8"))
     valid = read_tokens(tokens / "valid.arrow") if objective.tunes_targets else test.slice(0, 0)
-    whole = method.whole if isinstance(method, AdapterMethod) else True
+    whole = method.can_merge if isinstance(method, AdapterMethod) else True
     passes = (1 + objective.has_neighbour_baseline) * (len(test) + len(valid))
     passes += (objective.works_untuned + (method.adapter and whole)) * len(test)
     advance = predict.advancing(passes + objective.has_neighbour_baseline * len(train), on_progress)
@@ -129,14 +129,14 @@ def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict
     details: dict[str, Any] = {}
     ours, main = trial.ours, trial.objective.main_metric
     if ours.confidences is not None:
-        measures["ece"] = Metric("Calibration error", lower_is_better=True)
+        measures["ece"] = Metric("Calibration error", lower=True)
         correct = ours.errors == 0
         systems[MODEL]["ece"] = metrics.ece_interval(ours.confidences, correct, draws, confidence, seed)
         details["calibration"] = metrics.calibration(ours.confidences, correct)
     if ours.classes is not None:
         right, said = ours.classes
         details["confusion"] = metrics.confusion(right, said, trial.targets["labels"], draws, confidence)
-    lower = measures[main].lower_is_better
+    lower = measures[main].lower
     return {
         "main_metric": main,
         "measures": {name: asdict(measure) for name, measure in measures.items()},
@@ -206,7 +206,7 @@ def _check_merge(
     """That the adapter beside its base says what the merged weights said; None where the method has no adapter."""
     if not isinstance(method, AdapterMethod):
         return None
-    adapted = predict.load_adapted(model / ADAPTER, base, targets, reader, method.on_base)
+    adapted = predict.load_adapted(model / ADAPTER, base, targets, reader, method.load_on_base)
     unmerged, _ = predict.read(adapted, test, reader, advance, "testing the adapter")
     return predict.check_merged(merged, unmerged, model / ADAPTER)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.errors import ModelError
-from hone.methods.adapters import served
+from hone.methods.adapters import load_for_serving
 from hone.models import own_code
 from hone.objectives.base import Predictions, Targets
 from hone.objectives.shared.reading import Reader
@@ -118,7 +118,11 @@ def read(model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: s
 
 
 def load_adapted(
-    adapter: Path, base: Path, targets: Targets, reader: Reader, put_on: Callable[[PreTrainedModel, Path], Any] = served
+    adapter: Path,
+    base: Path,
+    targets: Targets,
+    reader: Reader,
+    put_on: Callable[[PreTrainedModel, Path], Any] = load_for_serving,
 ) -> Any:
     """The base model with the adapter in the directory `adapter`, as it is served, or as `put_on` puts it there.
 

@@ -43,7 +43,7 @@ _NOT_ASKED = "(not asked)"
 
 @dataclass(frozen=True)
 class Chat(Objective):
-    """The assistant's turns in conversations, given all that was said before each."""
+    """Predict the assistant's turns in conversations, given everything before each turn."""
 
     columns: ClassVar[tuple[str, ...]] = ("messages",)
     text: ClassVar[tuple[str, ...]] = ("messages",)
@@ -51,8 +51,8 @@ class Chat(Objective):
     outputs: ClassVar[Mapping[str, str]] = {"answer": "string"}
     pipeline: ClassVar[str] = "text-generation"
     metrics: ClassVar[Mapping[str, Metric]] = {
-        "perplexity": Metric("Perplexity of the assistant's tokens", lower_is_better=True, is_share=False),
-        "loss": Metric("Loss (nats a token)", lower_is_better=True, is_share=False),
+        "perplexity": Metric("Perplexity of the assistant's tokens", lower=True, share=False),
+        "loss": Metric("Loss (nats a token)", lower=True, share=False),
         "token_accuracy": Metric("Token accuracy"),
         "exact_match": Metric("Exact match of the last answer"),
         "rougeL": Metric("ROUGE-L of the last answer"),
@@ -61,55 +61,57 @@ class Chat(Objective):
     drop_reason: ClassVar[str] = "no token of the assistant's is within max_length"
 
     template: str = option(
-        "", "The chat template: a .jinja file, chatml, or one of the tokenizer's by its name; its own where empty."
+        "", "Chat template: a .jinja file, chatml, or a name of one of the tokenizer's; empty uses the tokenizer's own."
     )
-    packing: bool = option(False, "Put several conversations into one training row; they do not see each other.")
-    generate: int = option(64, "Test rows, the first ones, whose last answer the model is asked for.", ge=0)
-    max_new_tokens: int = option(128, "The most tokens of an answer.", ge=1, le=32768)
+    packing: bool = option(False, "Pack several conversations into one training row, without attention between them.")
+    generate: int = option(
+        64, "Number of test rows, from the first, for which the last answer is generated and compared.", ge=0
+    )
+    max_new_tokens: int = option(128, "Maximum number of tokens of a generated answer.", ge=1, le=32768)
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`messages` in OpenAI's form, from any form that `chat_forms.from_row` knows."""
+        """`messages` in OpenAI's form, from any form that `conversation_from_row` supports."""
         return {"messages": conversation_from_row(values).value}
 
     def row_texts(self, rows: pa.Table) -> list[str]:
-        """Who says what, one below the other."""
+        """Roles and contents, one message after the other."""
         return [str(parse_conversation(value)) if value else "" for value in rows["messages"].to_pylist()]
 
     def extract_texts(self, column: str, value: str) -> list[str]:
         """The messages' contents, reasoning, and arguments of tool calls."""
-        found: list[str] = []
-        rewrite_texts(value, lambda text: found.append(text) or text)  # type: ignore[func-returns-value]
-        return found
+        texts: list[str] = []
+        rewrite_texts(value, lambda text: texts.append(text) or text)  # type: ignore[func-returns-value]
+        return texts
 
-    def replace_texts(self, column: str, value: str, pieces: list[str]) -> str:
-        """The messages with these texts."""
-        new = iter(pieces)
+    def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
+        """The messages with their texts replaced."""
+        new = iter(texts)
         return rewrite_texts(value, lambda _: next(new))
 
     def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
-        """A row is dropped where a message has nothing left to say."""
-        return after, ["" if _is_whole(value) else "an emptied message" for value in after["messages"].to_pylist()]
+        """Drop rows with a message that became empty."""
+        return after, ["" if _is_valid(value) else "an emptied message" for value in after["messages"].to_pylist()]
 
     def option_files(self) -> tuple[Path, ...]:
-        """The template's, where it is in a file."""
+        """The file of the chat template, if it is in one."""
         file = chat_template.template_file(self.template)
         return (file,) if file else ()
 
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
-        """Nothing: no row says what the head must be."""
+        """Empty: the head is the base model's own."""
         return {}
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase, targets: Targets) -> dict[str, Any]:
-        """Puts the chat template into the tokenizer; `template`, `template_sha256`, and `end`, the end-of-turn token.
+        """Set the tokenizer's chat template; adds `template`, `template_sha256` and `end`, the end-of-turn token.
 
-        Raises ModelError for a template that ends a turn with no token of its own: the model would never stop.
+        Raises ModelError for a template without a special token at the end of a turn: the model would never stop.
         """
         if "template" in targets:
             tokenizer.chat_template = targets["template"]
             return dict(targets)
         template = tokenizer.chat_template = chat_template.resolve_template(tokenizer, self.template)
         _, labels, _ = label_turns(tokenizer, [Conversation(_PROBE)])[0]
-        end = next(one for one in reversed(labels) if one != MASKED)
+        end = next(label for label in reversed(labels) if label != MASKED)
         return {**targets, "template": template, "template_sha256": chat_template.template_digest(template), "end": end}
 
     def encode(
@@ -120,11 +122,11 @@ class Chat(Objective):
         targets: Targets,
         labelled: bool = True,
     ) -> pa.Table:
-        """`id`, `input_ids`, `labels` (list<int32>, -100 but for the assistant's), `prompt`, `end`, `lost` (int32).
+        """`id`, `input_ids`, `labels` (list<int32>, -100 except for the assistant's), `prompt`, `end`, `lost` (int32).
 
-        `prompt` is the number of tokens before the last answer, 0 where that was cut. Rows with no label left are left
-        out. Without `labelled` the tokens are the prompt, its end where it is longer than `max_length`, and there are no
-        labels. Raises DataError for a row that is no conversation, ModelError where the tokenizer's template is not
+        `prompt` is the number of tokens before the last answer, 0 if that was cut off. Rows without any label left are
+        dropped. Without `labelled` the tokens are the prompt, of which the last `max_length` are kept, and there are no
+        labels. Raises DataError for a row that is not a conversation, ModelError if the tokenizer's template is not
         the one in `targets`.
         """
         chat_template.check_template(tokenizer, targets["template_sha256"])
@@ -132,7 +134,7 @@ class Chat(Objective):
             encoded = (encode_training_rows if labelled else encode_prompts)(rows, tokenizer, max_length)
         except ValueError as fault:
             raise DataError(
-                str(fault), where=find_bad_row(rows, tokenizer, labelled), fix="Mend or drop the row."
+                str(fault), where=find_bad_row(rows, tokenizer, labelled), fix="Fix or drop the row."
             ) from fault
         return entries_to_table(encoded, targets["end"], labelled)
 
@@ -146,10 +148,10 @@ class Chat(Objective):
         return pack_documents(tokens, best_fit_decreasing(lengths, max_length))
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
-        """input_ids, attention_mask [rows, tokens], `labels`, and `prompt` [rows]: 0 where nothing is asked for.
+        """input_ids, attention_mask [rows, tokens], `labels`, and `prompt` [rows]: 0 where nothing is generated.
 
-        Padded on the right. Asked for are the first `generate` rows by `position`, and all where there are no labels.
-        Packed rows have `position_ids` that start again with each conversation, and neither mask nor prompt.
+        Padded on the right. Answers are generated for the first `generate` rows by `position`, and for all rows if there
+        are no labels. Packed rows have `position_ids` that restart with each conversation, and no mask or prompt.
         """
         import torch
 
@@ -162,20 +164,22 @@ class Chat(Objective):
         prompt = torch.tensor([int(length) for length in rows["prompt"]])
         if "labels" in rows:
             batch["labels"] = pad_rows(rows["labels"], MASKED)
-            places = torch.tensor([int(at) for at in rows.get("position", [self.generate] * len(prompt))])
-            prompt = torch.where(places < self.generate, prompt, 0)
+            positions_in_split = torch.tensor(
+                [int(position) for position in rows.get("position", [self.generate] * len(prompt))]
+            )
+            prompt = torch.where(positions_in_split < self.generate, prompt, 0)
         return {**batch, "prompt": prompt, "end": torch.tensor([int(end) for end in rows["end"]])}
 
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
-        """The base model with its own language-modelling head, float32; its answers end at the template's end token.
+        """The base model with its own language-modelling head, float32; generation stops at the template's end token.
 
-        Raises ModelError where a weight is not there.
+        Raises ModelError if a weight is missing.
         """
         model = load_with_head("AutoModelForCausalLM", base, whole=True)
         return set_generation_config(model, ends=[targets["end"]], most=self.max_new_tokens)
 
     def check_model(self, model: Any, where: str) -> None:
-        """Raise ModelError where packed conversations would see into each other."""
+        """Raise ModelError if packed conversations would attend to each other."""
         if self.packing:
             check_documents_isolated(model, where)
 
@@ -187,90 +191,94 @@ class Chat(Objective):
         return cross_entropy(logits, labels, reduction="sum"), len(labels)
 
     def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
-        """`generated`: the token ids of the answer, None where none was asked for. With labels also these.
+        """`generated`: the token ids of the answer, None if none was generated. With labels also the following.
 
-        `nll`, `counted`, `right`: the sum of the assistant's tokens' losses, their number, and how many were the
-        likeliest; `scores`: the mean loss; `expected`: the token ids of the last answer.
+        `nll`, `counted`, `right`: the summed loss of the assistant's tokens, their number, and how many were the most
+        likely ones; `scores`: the mean loss; `expected`: the token ids of the last answer.
         """
-        found: dict[str, Any] = {"generated": self._generated(model, batch)}
+        outputs: dict[str, Any] = {"generated": self._generate(model, batch)}
         if "labels" in batch:
-            found |= _judged(model, batch)
-            found["expected"] = [last_labelled_turn(row) for row in batch["labels"].cpu().numpy()]
-        return found
+            outputs |= _label_statistics(model, batch)
+            outputs["expected"] = [last_labelled_turn(row) for row in batch["labels"].cpu().numpy()]
+        return outputs
 
-    def _generated(self, model: Any, batch: Batch) -> list[list[int] | None]:
-        """Greedy answers to the prompts, which are padded on the left for it."""
+    def _generate(self, model: Any, batch: Batch) -> list[list[int] | None]:
+        """Greedy answers to the prompts, which are padded on the left for generation."""
         lengths = batch["prompt"].tolist()
-        places = [row for row, length in enumerate(lengths) if length]
-        found: list[list[int] | None] = [None] * len(lengths)
-        if not places:
-            return found
-        prompts = [batch["input_ids"][row, : lengths[row]] for row in places]
-        most, inputs = self._room(model, _left_padded(prompts, int(model.config.pad_token_id or 0)))
-        answers = generate_ids(model, inputs, most=most, ends=sorted(set(batch["end"].tolist())))
-        for row, ids in zip(places, answers, strict=True):
-            found[row] = ids
-        return found
+        asked = [row for row, length in enumerate(lengths) if length]
+        generated: list[list[int] | None] = [None] * len(lengths)
+        if not asked:
+            return generated
+        prompts = [batch["input_ids"][row, : lengths[row]] for row in asked]
+        max_new_tokens, inputs = self._room(model, _left_padded(prompts, int(model.config.pad_token_id or 0)))
+        continuations = generate_ids(model, inputs, most=max_new_tokens, ends=sorted(set(batch["end"].tolist())))
+        for row, ids in zip(asked, continuations, strict=True):
+            generated[row] = ids
+        return generated
 
     def _room(self, model: Any, inputs: Batch) -> tuple[int, Batch]:
-        """The most new tokens, and the prompts' ends that leave room for them among the model's positions."""
+        """The maximum number of new tokens, and the prompts cut on the left so that both fit the model's positions."""
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
-        most = min(self.max_new_tokens, positions - 1)
-        return most, {name: tensor[:, -(positions - most) :] for name, tensor in inputs.items()}
+        max_new_tokens = min(self.max_new_tokens, positions - 1)
+        return max_new_tokens, {name: tensor[:, -(positions - max_new_tokens) :] for name, tensor in inputs.items()}
 
-    def decode_generated(self, raw: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
-        """With `said`, the answers as text, None where none was asked for, and `reference`, what was to be said."""
+    def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
+        """Adds `said`, the answers as text (None if not generated), and `reference`, the expected answers."""
 
         def text(ids: Any) -> str | None:
             return None if ids is None else str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
-        found = {**raw, "said": [text(ids) for ids in raw["generated"]]}
-        return found | {"reference": [text(ids) for ids in raw["expected"]]} if "expected" in raw else found
+        decoded = {**predictions, "said": [text(ids) for ids in predictions["generated"]]}
+        return (
+            decoded | {"reference": [text(ids) for ids in predictions["expected"]]}
+            if "expected" in predictions
+            else decoded
+        )
 
     def compute_outcome(
-        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
-        """Statistics: summed loss, tokens, right ones, and of those asked for: rows, exact matches, summed ROUGE-L.
+        """Statistics: summed loss, tokens, correct tokens; of generated answers rows, exact matches, summed ROUGE-L.
 
-        Error is the mean loss of a row's tokens.
+        The error is the mean loss of a row's tokens.
         """
         import numpy as np
 
-        nll, counted, right = (np.asarray(raw[name], np.float64) for name in ("nll", "counted", "right"))
-        said = raw.get("said", [None] * len(nll))
-        references = raw.get("reference", [""] * len(nll))
-        answered = np.zeros((len(nll), 3))
-        places = [row for row, text in enumerate(said) if text is not None]
-        if places:
-            exact = np.array([said[row] == references[row] for row in places], np.float64)
-            scores = rouge_scores([said[row] for row in places], [[references[row]] for row in places])[:, 2]
-            answered[places] = np.stack([np.ones(len(places)), exact, scores], axis=1)
+        nll, counted, right = (np.asarray(predictions[name], np.float64) for name in ("nll", "counted", "right"))
+        answers = predictions.get("said", [None] * len(nll))
+        references = predictions.get("reference", [""] * len(nll))
+        generated = np.zeros((len(nll), 3))
+        asked = [row for row, text in enumerate(answers) if text is not None]
+        if asked:
+            exact = np.array([answers[row] == references[row] for row in asked], np.float64)
+            scores = rouge_scores([answers[row] for row in asked], [[references[row]] for row in asked])[:, 2]
+            generated[asked] = np.stack([np.ones(len(asked)), exact, scores], axis=1)
         return Outcome(
-            statistics=np.concatenate([np.stack([nll, counted, right], axis=1), answered], axis=1),
-            predictions=[_NOT_ASKED if text is None else text for text in said],
+            statistics=np.concatenate([np.stack([nll, counted, right], axis=1), generated], axis=1),
+            predictions=[_NOT_ASKED if text is None else text for text in answers],
             references=references,
             errors=nll / counted,
         )
 
     def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """Each of `measures`; those of answers only where answers are asked for."""
+        """Each of `metrics`; those of answers only if answers are generated."""
         import numpy as np
 
         nll, counted, right, answered, exact, overlap = sums
         loss = safe_ratio(nll, counted)
-        found = {"perplexity": np.exp(loss), "loss": loss, "token_accuracy": safe_ratio(right, counted)}
+        metrics = {"perplexity": np.exp(loss), "loss": loss, "token_accuracy": safe_ratio(right, counted)}
         if not self.generate:
-            return found
-        return found | {"exact_match": safe_ratio(exact, answered), "rougeL": safe_ratio(overlap, answered)}
+            return metrics
+        return metrics | {"exact_match": safe_ratio(exact, answered), "rougeL": safe_ratio(overlap, answered)}
 
     def build_answers(
-        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
-        """The assistant's `answer` to each conversation; where it ends with the assistant's turn, to what is before."""
-        return [{"answer": text or ""} for text in raw["said"]]
+        """The assistant's `answer` to each conversation; turns of the assistant at its end are ignored."""
+        return [{"answer": text or ""} for text in predictions["said"]]
 
 
-def _is_whole(value: str) -> bool:
+def _is_valid(value: str) -> bool:
     try:
         parse_conversation(value)
     except ValueError:
@@ -293,25 +301,25 @@ def _left_padded(prompts: Sequence[Tensor], pad_id: int) -> Batch:
 def _labelled_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Logits [n, words], float32, of the n labelled tokens, these labels, and the row of each."""
     labels = batch["labels"][:, 1:]
-    # Without a cache: with one transformers does not look at where positions start again.
+    # use_cache=False: with a cache transformers ignores position ids that restart.
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
     logits = model(**inputs, use_cache=False).logits[:, :-1]
-    at = labels != MASKED
-    return logits[at].float(), labels[at], at.nonzero()[:, 0]
+    is_labelled = labels != MASKED
+    return logits[is_labelled].float(), labels[is_labelled], is_labelled.nonzero()[:, 0]
 
 
-def _judged(model: Any, batch: Batch) -> dict[str, Any]:
+def _label_statistics(model: Any, batch: Batch) -> dict[str, Any]:
     import torch
     from torch.nn.functional import cross_entropy
 
     logits, labels, rows = _labelled_logits(model, batch)
-    each = torch.stack(
+    statistics = torch.stack(
         [
             cross_entropy(logits, labels, reduction="none").double(),
             torch.ones_like(labels).double(),
             (logits.argmax(-1) == labels).double(),
         ]
     )
-    sums = torch.zeros((3, len(batch["labels"])), dtype=torch.float64, device=each.device)
-    nll, counted, right = sums.index_add_(1, rows, each.detach()).cpu().numpy()
+    sums = torch.zeros((3, len(batch["labels"])), dtype=torch.float64, device=statistics.device)
+    nll, counted, right = sums.index_add_(1, rows, statistics.detach()).cpu().numpy()
     return {"nll": nll, "counted": counted, "right": right, "scores": (nll / counted).astype("float32")}

@@ -25,14 +25,14 @@ class LogRatios:
     drift: np.ndarray
 
 
-def compute_log_ratios(tokens: pa.Table, raw: Predictions, lengths: np.ndarray) -> LogRatios | None:
+def compute_log_ratios(tokens: pa.Table, predictions: Predictions, lengths: np.ndarray) -> LogRatios | None:
     """The log ratios of a model's tokens to its reference's; None where one of the two is not known."""
     import numpy as np
 
-    if "log_probs" not in raw or "reference" not in tokens.column_names:
+    if "log_probs" not in predictions or "reference" not in tokens.column_names:
         return None
     sums, drift = np.zeros(lengths.shape), np.zeros(len(lengths))
-    each = zip(raw["log_probs"], tokens["reference"].to_pylist(), lengths.tolist(), strict=True)
+    each = zip(predictions["log_probs"], tokens["reference"].to_pylist(), lengths.tolist(), strict=True)
     for row, (ours, theirs, (chosen, rejected)) in enumerate(each):
         both = chosen + rejected
         ratio = np.asarray(ours[:both], np.float64) - np.asarray(theirs[:both], np.float64)

@@ -54,9 +54,9 @@ class Preference(Objective):
     metrics: ClassVar[Mapping[str, Metric]] = {
         "reward_accuracy": Metric("Reward accuracy"),
         "ranking_accuracy": Metric("Ranking accuracy"),
-        "margin": Metric("Reward margin", is_share=False),
-        "kl": Metric("KL to the base model, nats a token", lower_is_better=True, is_share=False),
-        "chosen_log_prob": Metric("Log-probability of a chosen token", is_share=False),
+        "margin": Metric("Reward margin", share=False),
+        "kl": Metric("KL to the base model, nats a token", lower=True, share=False),
+        "chosen_log_prob": Metric("Log-probability of a chosen token", share=False),
     }
     works_untuned: ClassVar[bool] = True
 
@@ -92,14 +92,14 @@ class Preference(Objective):
         text = parse_text(value)
         return [value.strip()] if isinstance(text, str) else [turn["content"] for turn in text]
 
-    def replace_texts(self, column: str, value: str, pieces: list[str]) -> str:
+    def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
         """The same messages, or the text between the same spaces: they part a prompt from its completion."""
         text = parse_text(value)
         if isinstance(text, str):
             core = value.strip()
             before, _, after = value.partition(core) if core else (value, "", "")
-            return before + pieces[0] + after
-        turns = [turn | {"content": piece} for turn, piece in zip(text, pieces, strict=True)]
+            return before + texts[0] + after
+        turns = [turn | {"content": piece} for turn, piece in zip(text, texts, strict=True)]
         return json.dumps(turns, ensure_ascii=False)
 
     def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
@@ -200,19 +200,19 @@ class Preference(Objective):
             found[row].append(other)
         return {"scores": scores, "log_probs": [np.concatenate(parts) for parts in found]}
 
-    def reference_columns(self, raw: Predictions) -> dict[str, Sequence[Any]]:
+    def reference_columns(self, predictions: Predictions) -> dict[str, Sequence[Any]]:
         """`reference`: the log-probabilities of each row's tokens, by the base model."""
-        return {"reference": raw["log_probs"]}
+        return {"reference": predictions["log_probs"]}
 
-    def decode_generated(self, raw: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
+    def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
         """`completion`: the answers as text."""
-        if "tokens" not in raw:
-            return raw
-        texts = tokenizer.batch_decode(raw["tokens"], skip_special_tokens=True)
-        return {**raw, "completion": [text.strip() for text in texts]}
+        if "tokens" not in predictions:
+            return predictions
+        texts = tokenizer.batch_decode(predictions["tokens"], skip_special_tokens=True)
+        return {**predictions, "completion": [text.strip() for text in texts]}
 
     def compute_outcome(
-        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: pa.Table | None = None
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
         """Statistics are those of `preference_figures.statistics`; errors, the margin by which the wrong one won.
 
@@ -222,14 +222,14 @@ class Preference(Objective):
         import numpy as np
 
         lengths = np.stack([tokens[name].to_numpy() for name in ("chosen", "rejected")], axis=1)
-        ratios = compute_log_ratios(tokens, raw, lengths)
-        scores = np.asarray(raw["scores"], np.float64)
+        ratios = compute_log_ratios(tokens, predictions, lengths)
+        scores = np.asarray(predictions["scores"], np.float64)
         rewards = self.beta * (ratios.sums if ratios and self.needs_reference_model else scores)
         margins = rewards[:, 0] - rewards[:, 1]
         right = win_rate(margins)
         sides = ("chosen", "rejected")
         return Outcome(
-            statistics=preference_statistics(lengths, scores, rewards, ratios, is_model="log_probs" in raw),
+            statistics=preference_statistics(lengths, scores, rewards, ratios, is_model="log_probs" in predictions),
             predictions=[
                 f"{sides[margin < 0] if margin else 'neither'}, by {abs(margin):.3g}" for margin in margins.tolist()
             ],
@@ -248,14 +248,14 @@ class Preference(Objective):
         return {"length": {"scores": length_scores(train, test)}}
 
     def build_answers(
-        self, tokens: pa.Table, raw: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
         """The greedy `completion` of each prompt and its `log_probability`, summed over its tokens.
 
         Both are null for rows that were read to be compared, for which nothing was generated.
         """
         nothing = [None] * len(rows)
-        said = zip(raw.get("completion", nothing), raw.get("log_probability", nothing), strict=True)
+        said = zip(predictions.get("completion", nothing), predictions.get("log_probability", nothing), strict=True)
         return [
             {"completion": text, "log_probability": None if number is None else float(number)} for text, number in said
         ]

@@ -51,15 +51,15 @@ def sum_by_row(owner: np.ndarray, statistics: Iterable[Any]) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def token_outcome(tokens: pa.Table, raw: Predictions, what: str) -> Outcome:
+def token_outcome(tokens: pa.Table, predictions: Predictions, what: str) -> Outcome:
     """How a system did that was to find tokens, `what` they are called: by row right, tokens and nll are summed."""
     import numpy as np
 
-    found = sum_by_row(row_indices(tokens), [raw["right"], raw["tokens"], raw["nll"]])
+    found = sum_by_row(row_indices(tokens), [predictions["right"], predictions["tokens"], predictions["nll"]])
     right, of = found[:, 0].astype(int).tolist(), found[:, 1].astype(int).tolist()
     return Outcome(
         statistics=found,
-        answers=[f"{n} found" for n in right],
+        predictions=[f"{n} found" for n in right],
         references=[f"{n} {what}" for n in of],
         errors=np.where(found[:, 0] == found[:, 1], 0.0, found[:, 2] / np.maximum(found[:, 1], 1)),
     )

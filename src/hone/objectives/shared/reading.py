@@ -81,5 +81,5 @@ class Reader:
         columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in self.objective.inputs}
         table = pa.table({"id": pa.array(map(str, range(len(rows))), pa.string()), **columns})
         tokens = self.objective.encode(table, self.tokenizer, max_length, targets, labelled=False)
-        raw, _ = self.predict(model, tokens)
-        return self.objective.build_answers(tokens, raw, targets, rows)
+        predictions, _ = self.predict(model, tokens)
+        return self.objective.build_answers(tokens, predictions, targets, rows)
