@@ -23,7 +23,7 @@ class Method(Protocol):
     def merge(self, model: Any) -> PreTrainedModel | None:
         """A plain transformers model that computes what the trained one does.
 
-        None where there is none: then the adapter is served on its base model, by `hone.methods.adapters.load_for_serving`.
+        None if there is none: then `hone.methods.adapters.load_for_serving` puts the adapter on its base model.
         """
 
 

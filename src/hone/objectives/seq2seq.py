@@ -1,4 +1,4 @@
-"""Sequence to sequence: produce a text from another (summary, translation) with encoder-decoders such as T5 and BART."""
+"""Sequence to sequence: a text from another (summary, translation), with encoder-decoders such as T5 and BART."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Seq2Seq(Objective):
         for name in required:
             if rows[name].null_count:
                 row_id = rows["id"].filter(rows[name].is_null())[0].as_py()
-                raise DataError(f"a row has no {name}", where=f"row {at}", fix="Drop such rows.")
+                raise DataError(f"a row has no {name}", where=f"row {row_id}", fix="Drop such rows.")
         # One limit for both: the limit is state of the tokenizer, which threads share.
         longest = max(max_length, self.max_target_length)
         sources = [self.prefix + text for text in rows["text"].to_pylist()]

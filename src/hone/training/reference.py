@@ -34,7 +34,7 @@ class ReferenceModel:
 
 
 def add_reference_columns(tokens: Path, out: Path, ask: ReferenceModel) -> TokenFile:
-    """The rows of the file `tokens` with the columns of `Objective.reference_columns`, kept in the work directory `out`."""
+    """The rows of the file `tokens` with the columns of `Objective.reference_columns`, which are kept in `out`."""
     kept = out / REFERENCE / tokens.name
     rows = TokenFile(tokens)
     if not len(rows):

@@ -150,8 +150,8 @@ class Chat(Objective):
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask [rows, tokens], `labels`, and `prompt` [rows]: 0 where nothing is generated.
 
-        Padded on the right. Answers are generated for the first `generate` rows by `position`, and for all rows if there
-        are no labels. Packed rows have `position_ids` that restart with each conversation, and no mask or prompt.
+        Padded on the right. Answers are generated for the first `generate` rows by `position`, or for all rows
+        without labels. Packed rows have `position_ids` that restart with each conversation, and no mask or prompt.
         """
         import torch
 
