@@ -64,7 +64,7 @@ def register(home: Home) -> Path:
 
     def make(out: Path) -> Product:
         torch.manual_seed(0)
-        objective.model(base.path, {"labels": LABELS}).save_pretrained(out / "model")
+        objective.load_model(base.path, {"labels": LABELS}).save_pretrained(out / "model")
         load_tokenizer(base.path).save_pretrained(out / "model")
         return Product(1, ("model/*",))
 

@@ -132,7 +132,7 @@ def peer(base: Path, tokens: Path, out: Path, method: str, given: dict[str, Any]
         report_to="none",
         disable_tqdm=True,
     )
-    work = flops.count(model).of(np.full(given["batch"], given["length"])) * given["steps"]
+    work = flops.count_flops(model).of(np.full(given["batch"], given["length"])) * given["steps"]
     Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[Clock()]).train()
     return _figures(given, times[1] - times[0], work, peak, hardware.peak_memory(device))
 

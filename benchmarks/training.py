@@ -121,7 +121,7 @@ def test(tokens: Path, model: Path, *_: Any) -> float:
     with torch.no_grad():
         for start in range(0, len(order), 64):
             batch = objective.collate(rows.rows(order[start : start + 64]), 0)
-            right += int((objective.read(loaded, batch)["scores"].argmax(1) == batch["labels"].numpy()).sum())
+            right += int((objective.predict_batch(loaded, batch)["scores"].argmax(1) == batch["labels"].numpy()).sum())
     return right / len(rows)
 
 
@@ -141,7 +141,7 @@ def _tokens(folder: Path, base: Path, limit: int) -> Path:
     folder.mkdir()
     objective, tokenizer = TextClassification(), load_tokenizer(base)
     splits = {"train": _read("train", limit), "valid": _read("train", 0).slice(0, 0), "test": _read("test", 0)}
-    targets = objective.targets(_read("train", 0))
+    targets = objective.build_targets(_read("train", 0))
     (folder / "targets.json").write_text(json.dumps(targets), "utf8")
     for split, rows in splits.items():
         encoded = objective.encode(rows, tokenizer, LONGEST, targets)

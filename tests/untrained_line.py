@@ -100,7 +100,7 @@ def _train(out: Path, base: BaseModel, method: Any) -> Product:
     from hone.objectives.text_classification import TextClassification
 
     torch.manual_seed(2)
-    model = method.prepare(TextClassification().model(base.path, {"labels": LABELS}))
+    model = method.prepare(TextClassification().load_model(base.path, {"labels": LABELS}))
     with torch.no_grad():
         for weight in model.parameters():
             if weight.requires_grad:
@@ -172,4 +172,6 @@ def scores_of(model: Path, base: Path, texts: list[str]) -> Any:
     tokens = objective.encode(rows, tokenizer, MAX_LENGTH, {"labels": LABELS})
     batch = objective.collate(tokens.to_pydict(), tokenizer.pad_token_id)
     with torch.inference_mode():
-        return objective.read(AutoModelForSequenceClassification.from_pretrained(model).eval(), batch)["scores"]
+        return objective.predict_batch(AutoModelForSequenceClassification.from_pretrained(model).eval(), batch)[
+            "scores"
+        ]

@@ -62,11 +62,11 @@ def test_documents_that_are_packed_have_the_loss_they_have_alone(
     case = BY_NAME[name]
     base, tokens = make(case, family, tmp_path)
     objective, targets = case.build(), json.loads((tokens / "targets.json").read_text("utf8"))
-    model = objective.model(base, targets).eval().to(device)
+    model = objective.load_model(base, targets).eval().to(device)
     assert model.config._attn_implementation == "sdpa"
     pad = int(model.config.pad_token_id or 0)
     test = read_tokens(tokens / "test.arrow")  # these are not packed
-    batches = objective.packed(test, 2 * LONGEST)
+    batches = objective.pack_rows(test, 2 * LONGEST)
     assert batches is not None
     packed = pa.concat_tables(batches).to_pydict()
     assert max(map(len, packed["documents"])) > 1
@@ -80,7 +80,7 @@ def test_documents_that_are_packed_have_the_loss_they_have_alone(
                 for start, end in zip([0, *row_ends], row_ends, strict=False):
                     mine = torch.full_like(batch["labels"], -100)
                     mine[row, start:end] = batch["labels"][row, start:end]
-                    total, count = objective.loss(model, {**batch, "labels": mine})
+                    total, count = objective.compute_loss(model, {**batch, "labels": mine})
                     found.append(total.item() / count)
         return found
 
@@ -110,6 +110,6 @@ def test_four_bits_are_trained_and_merged_as_what_they_stand_for(
     tokenizer, test = load_tokenizer(out / "model"), read_tokens(tokens / "test.arrow")
     reader = Reader(case.build(), tokenizer.pad_token_id, torch.device(device), tokenizer)
     merged = predict.load_trained(out / "model", targets, reader.device)
-    beside = predict.load_adapted(out / "adapter", base, targets, reader, METHODS["qlora"](**options).on_base)
+    beside = predict.load_adapted(out / "adapter", base, targets, reader, METHODS["qlora"](**options).load_on_base)
     ours, theirs = (predict.read(model, test, reader, lambda *_: None, "")[0] for model in (merged, beside))
     predict.check_merged(ours, theirs, out)

@@ -273,7 +273,7 @@ def test_a_shipped_configuration_gives_a_registered_version(
     assert "<html" in (made["register"].path / "report.html").read_text("utf8")[:500]
 
     objective = OBJECTIVES[config.objective.kind](**config.objective.options())
-    rows = objective.asked(pq.read_table(made["validate"].path / "test.parquet").slice(0, 2))
+    rows = objective.inference_inputs(pq.read_table(made["validate"].path / "test.parquet").slice(0, 2))
     registered[file.stem] = {"uri": version["model_uri"], "rows": rows, "outputs": list(objective.outputs)}
     judged(file.stem, place, server, facts["metrics"])
     watched(file.stem, config, made, place, tmp_path)
@@ -300,7 +300,7 @@ def judged(model: str, place: Home, server: smoke.Server, figures: Mapping[str, 
 def watched(model: str, config: RunConfig, made: Mapping[str, Artifact], place: Home, folder: Path) -> None:
     """The version's rows, come back as recent inputs: each test of theirs is done, where there are enough."""
     objective = OBJECTIVES[config.objective.kind](**config.objective.options())
-    rows = objective.asked(pq.read_table(made["validate"].path / "train.parquet"))
+    rows = objective.inference_inputs(pq.read_table(made["validate"].path / "train.parquet"))
     (folder / "asked.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf8")
     ingest = config.ingest.model_copy(update={"columns": {}})
     monitoring = Monitoring.model_validate({"min_rows": 20, "permutations": 199})

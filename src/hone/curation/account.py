@@ -89,7 +89,7 @@ class Account:
     def _examples(self, gone: pa.Table) -> list[dict[str, str]]:
         examples: list[dict[str, str]] = []
         shown: Counter[str] = Counter()
-        texts, reasons = self.fields.texts(gone), texts_of(gone, "reason")
+        texts, reasons = self.fields.row_texts(gone), texts_of(gone, "reason")
         for row, reason in enumerate(reasons):
             shown[reason] += 1
             if shown[reason] <= EXAMPLES:

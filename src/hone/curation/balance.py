@@ -51,7 +51,7 @@ class Balance:
         groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         for index, key in enumerate(zip(splits_of(rows), labels, strict=True)):
             groups[key].append(index)
-        ids, texts = rows.column("id").to_pylist(), fields.texts(rows)
+        ids, texts = rows.column("id").to_pylist(), fields.row_texts(rows)
         beyond: list[int] = []
         for group in groups.values():
             ranked = sorted(group, key=lambda i: (rank(self.seed, texts[i]), ids[i]))

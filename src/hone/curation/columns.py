@@ -34,16 +34,16 @@ def rewritten(
     before = rows
     for name in fields.text:
         values = texts_of(rows, name)
-        parts = [fields.pieces(name, value) for value in values]
+        parts = [fields.extract_texts(name, value) for value in values]
         outcomes = iter(change([piece for part in parts for piece in part]))
         changed = []
         for value, part in zip(values, parts, strict=True):
             taken = [next(outcomes) for _ in part]
             said += [note for _, note in taken]
             pieces = [text for text, _ in taken]
-            changed.append(fields.joined(name, value, pieces))
+            changed.append(fields.replace_texts(name, value, pieces))
         rows = with_texts(rows, name, changed)
-    rows, reasons = fields.mend(before, rows)
+    rows, reasons = fields.realign_annotations(before, rows)
     return rows, reasons, said
 
 

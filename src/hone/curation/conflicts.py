@@ -33,7 +33,7 @@ class LabelConflicts:
         """A reason for each row in conflict; its detail names the labels of its text and how many rows have each."""
         from hone.curation.step import Verdict
 
-        keys = list(zip(splits_of(rows), map(fold, fields.texts(rows)), strict=True))
+        keys = list(zip(splits_of(rows), map(fold, fields.row_texts(rows)), strict=True))
         labels = labels_of(rows, fields)
         found: dict[tuple[str, str], Counter[str]] = {}
         for key, label in zip(keys, labels, strict=True):

@@ -87,7 +87,7 @@ def _part(
     if not given or not {VALID, TEST} <= given:
         part = table.take(pa.array(open_rows, pa.int64()))  # an empty list alone has no type
         divided = divide(
-            fields.texts(part),
+            fields.row_texts(part),
             fields.strata(part),
             valid=0.0 if VALID in given else valid,
             test=0.0 if TEST in given else test,
@@ -104,7 +104,7 @@ def _part(
 
 
 def _decontamination(table: pa.Table, fields: Fields, threshold: float) -> Verdict:
-    found = contaminated(fields.texts(table), splits_of(table), threshold)
+    found = contaminated(fields.row_texts(table), splits_of(table), threshold)
     ids = texts_of(table, "id")
     reasons, details = [""] * table.num_rows, [""] * table.num_rows
     for row, (reason, other) in found.items():

@@ -37,7 +37,7 @@ class Duplicates:
         """A reason for each row that repeats an earlier one, which its detail names."""
         from hone.curation.step import Verdict
 
-        texts, kinds = fields.texts(rows), list(zip(splits_of(rows), labels_of(rows, fields), strict=True))
+        texts, kinds = fields.row_texts(rows), list(zip(splits_of(rows), labels_of(rows, fields), strict=True))
         first = _first_of_each(list(zip(kinds, map(fold, texts), strict=True)))
         reasons = ["" if row == index else "duplicate" for index, row in enumerate(first)]
         on_progress(Progress(rows.num_rows // 4, rows.num_rows))

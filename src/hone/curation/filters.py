@@ -58,7 +58,7 @@ class Filters:
         if self.languages:
             _check_languages(self.languages)
         worth = WORTH_LANGUAGES if self.languages else WORTH
-        outcomes = over_texts(self.judge, fields.texts(rows), on_progress, worth=worth)
+        outcomes = over_texts(self.judge, fields.row_texts(rows), on_progress, worth=worth)
         return Verdict(rows, [reason for reason, _ in outcomes], [detail for _, detail in outcomes])
 
     def judge(self, texts: list[str]) -> list[tuple[str, str]]:

@@ -12,30 +12,30 @@ if TYPE_CHECKING:
 
 
 class Fields(Protocol):
-    """The columns of rows that a step may look at, and how their texts are read and rewritten: objectives say it."""
+    """The part of `hone.objectives.base.Objective` that steps use; every member is documented there."""
 
     @property
     def text(self) -> tuple[str, ...]:
-        """The columns with text."""
+        """See `Objective.text`."""
 
     @property
     def label(self) -> str:
-        """The column with the class, '' for none."""
+        """See `Objective.label`."""
 
-    def texts(self, rows: pa.Table) -> list[str]:
-        """Each row as a person reads it."""
+    def row_texts(self, rows: pa.Table) -> list[str]:
+        """See `Objective.row_texts`."""
 
-    def pieces(self, column: str, value: str) -> list[str]:
-        """The texts in one value of a text column."""
+    def extract_texts(self, column: str, value: str) -> list[str]:
+        """See `Objective.extract_texts`."""
 
-    def joined(self, column: str, value: str, pieces: list[str]) -> str:
-        """The value with its texts rewritten."""
+    def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
+        """See `Objective.replace_texts`."""
 
-    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
-        """The rewritten rows with what points into their texts pointing there again; '' or a reason to drop each."""
+    def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+        """See `Objective.realign_annotations`."""
 
     def strata(self, rows: pa.Table) -> list[str]:
-        """The kind of each row, of which every split is to have its share."""
+        """See `Objective.strata`."""
 
 
 @dataclass(frozen=True)

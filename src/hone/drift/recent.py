@@ -71,11 +71,11 @@ def _asked(values: Mapping[str, Any], objective: Objective) -> dict[str, str | N
     import pyarrow as pa
 
     with suppress(ValueError):  # it lacks what is learned from: it has been asked all the same
-        values = {**values, **objective.shape(values)}
+        values = {**values, **objective.normalize_row(values)}
     found = {name: _text(values[name]) for name in objective.inputs if name in values}
     if not found and all(name in values for name in objective.columns):
         row = pa.table({name: pa.array([_text(values[name])], pa.string()) for name in objective.columns})
-        return dict(objective.asked(row)[0])
+        return dict(objective.inference_inputs(row)[0])
     return found
 
 

@@ -31,7 +31,7 @@ _WITH_NEW_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 _POSITIONS = ("position_embeddings", "wpe")
 
 
-def task_type(model: PreTrainedModel) -> str:
+def find_task_type(model: PreTrainedModel) -> str:
     """PEFT's name for the kind of `model`; raises ModelError for one that it has no name for."""
     name = type(model).__name__
     ends = [end for end in _TASK_TYPES if name.endswith(end)]
@@ -44,7 +44,7 @@ def task_type(model: PreTrainedModel) -> str:
     return _TASK_TYPES[max(ends, key=len)]
 
 
-def new_head(model: PreTrainedModel) -> list[str] | None:
+def find_new_head(model: PreTrainedModel) -> list[str] | None:
     """What is new or made anew for the task: the modules beside the base model, and its pooler; None where nothing is.
 
     A language model's head is its own, trained with it; of one for masked words encoders often lack all but the last
@@ -52,25 +52,27 @@ def new_head(model: PreTrainedModel) -> list[str] | None:
     """
     if type(model).__name__.endswith("ForMaskedLM"):
         return _before_last(model)
-    if task_type(model) not in _WITH_NEW_HEAD:
+    if find_task_type(model) not in _WITH_NEW_HEAD:
         return None
     body = model.base_model
-    beside = [
+    beside_body = [
         name for name, child in model.named_children() if child is not body and any(True for _ in child.parameters())
     ]
-    return beside + [name for name, _ in body.named_children() if name == "pooler"]
+    return beside_body + [name for name, _ in body.named_children() if name == "pooler"]
 
 
 def _before_last(model: PreTrainedModel) -> list[str] | None:
     """The layers of a model's head before its last."""
     body, last = model.base_model, model.get_output_embeddings()
-    beside = {id(module) for child in model.children() if child is not body for module in child.modules()}
-    layers = [(name, module) for name, module in model.named_modules() if id(module) in beside and module is not last]
+    beside_body = {id(module) for child in model.children() if child is not body for module in child.modules()}
+    layers = [
+        (name, module) for name, module in model.named_modules() if id(module) in beside_body and module is not last
+    ]
     found = [name for name, module in layers if not any(module.children()) and any(True for _ in module.parameters())]
     return found or None
 
 
-def target_modules(
+def select_target_modules(
     model: PreTrainedModel,
     wanted: Sequence[str],
     usual: Mapping[str, Any],
@@ -82,7 +84,7 @@ def target_modules(
     They are the first of these lists of which the model has every name, and none where it has not one whole list.
     Raises ModelError for a wanted name that no layer has, and for one whose weights are the word embedding's too.
     """
-    there = linear_layers(model)
+    there = list_linear_layers(model)
     missing = [name for name in wanted if not any(_ends(full, name) for full in there)]
     if missing:
         raise ModelError(
@@ -100,7 +102,7 @@ def target_modules(
     return []
 
 
-def linear_layers(model: PreTrainedModel, *, inner: bool = False) -> dict[str, nn.Module]:
+def list_linear_layers(model: PreTrainedModel, *, inner: bool = False) -> dict[str, nn.Module]:
     """The linear layers by name; with `inner` without those of a new head or a language model's."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
@@ -108,7 +110,7 @@ def linear_layers(model: PreTrainedModel, *, inner: bool = False) -> dict[str, n
     linear = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
     if not inner:
         return linear
-    apart, out = new_head(model) or [], model.get_output_embeddings()
+    apart, out = find_new_head(model) or [], model.get_output_embeddings()
     body = {id(module) for module in model.base_model.modules()}
     return {
         name: module
@@ -117,20 +119,20 @@ def linear_layers(model: PreTrainedModel, *, inner: bool = False) -> dict[str, n
     }
 
 
-def beside(model: PreTrainedModel, directory: Path) -> Any:
+def load_adapter(model: PreTrainedModel, directory: Path) -> Any:
     """A PeftModel of `model` with the adapter in `directory` beside its weights."""
     from peft import PeftModel
 
-    return aligned(PeftModel.from_pretrained(model, directory, torch_device="cpu"))
+    return align_outputs(PeftModel.from_pretrained(model, directory, torch_device="cpu"))
 
 
-def served(model: PreTrainedModel, directory: Path) -> Any:
+def load_for_serving(model: PreTrainedModel, directory: Path) -> Any:
     """`model` with the adapter in `directory`: in its weights where it can be, else beside them."""
-    adapted = beside(model, directory)
-    return adapted if adapted.active_peft_config.is_prompt_learning else merged(adapted)
+    adapted = load_adapter(model, directory)
+    return adapted if adapted.active_peft_config.is_prompt_learning else merge_adapter(adapted)
 
 
-def merged(model: Any) -> PreTrainedModel:
+def merge_adapter(model: Any) -> PreTrainedModel:
     """The base model with the adapter of the PeftModel in its weights, in place, and the trained head."""
     from peft.utils import ModulesToSaveWrapper
 
@@ -143,7 +145,7 @@ def merged(model: Any) -> PreTrainedModel:
     return plain
 
 
-def aligned(model: Any) -> Any:
+def align_outputs(model: Any) -> Any:
     """The PeftModel itself, made to say as much of a row as its base does, where virtual tokens stand before it.
 
     PEFT (0.21) hands such rows to the model as vectors: logits then begin with those of the virtual tokens, and a

@@ -26,7 +26,7 @@ class Freeze:
 
         What comes after are the pooler or last norm, and the head. Raises ModelError where there are fewer layers.
         """
-        name, stack = layer_stack(model)
+        name, stack = find_layer_stack(model)
         if self.layers > len(stack):
             raise ModelError(
                 f"method.layers is {self.layers}, and the model has {len(stack)} layers ({name})",
@@ -46,7 +46,7 @@ class Freeze:
         return plain
 
 
-def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+def find_layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """The name of the list that holds a transformer's layers, and the list; the decoder's where there are two.
 
     It is the longest ModuleList of modules of one class, the last of those equally long. Raises ModelError where

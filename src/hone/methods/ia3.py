@@ -28,7 +28,7 @@ class Ia3:
     """Vectors that scale keys, values and inner activations move, and the head: some ten thousand weights in all."""
 
     adapter: ClassVar[bool] = True
-    whole: ClassVar[bool] = True
+    can_merge: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("peft",)
 
     target_modules: tuple[str, ...] = option(
@@ -45,20 +45,20 @@ class Ia3:
 
         targets, inner = self._layers(model)
         config = IA3Config(
-            task_type=adapters.task_type(model),
+            task_type=adapters.find_task_type(model),
             target_modules=targets,
             feedforward_modules=inner,
-            modules_to_save=adapters.new_head(model),
+            modules_to_save=adapters.find_new_head(model),
         )
         return get_peft_model(model, config)
 
     def merge(self, model: Any) -> PreTrainedModel | None:
         """The base model with its weights scaled, in place, and the trained head."""
-        return adapters.merged(model)
+        return adapters.merge_adapter(model)
 
-    def on_base(self, model: PreTrainedModel, directory: Path) -> Any:
+    def load_on_base(self, model: PreTrainedModel, directory: Path) -> Any:
         """The base `model` with the adapter in `directory` beside its weights."""
-        return adapters.beside(model, directory)
+        return adapters.load_adapter(model, directory)
 
     def _layers(self, model: PreTrainedModel) -> tuple[list[str], list[str]]:
         """The layers that are scaled, and those of them whose input is."""
@@ -72,13 +72,13 @@ class Ia3:
                 fix="Name it there too.",
             )
         usual = constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
-        targets = adapters.target_modules(model, self.target_modules, usual, _OTHERS)
+        targets = adapters.select_target_modules(model, self.target_modules, usual, _OTHERS)
         if not targets:
             raise ModelError(
                 f"no layers are usual for the model type {model.config.model_type}",
                 where=type(model).__name__,
                 fix="Name them in method.target_modules; there are "
-                + ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in adapters.linear_layers(model))),
+                + ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in adapters.list_linear_layers(model))),
             )
         if self.target_modules:
             return targets, list(self.feedforward_modules)

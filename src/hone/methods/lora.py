@@ -39,13 +39,13 @@ class Lora:
         from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
 
         config = LoraConfig(
-            task_type=adapters.task_type(model),
+            task_type=adapters.find_task_type(model),
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=adapters.target_modules(model, self.target_modules, USUAL, _OTHERS)
-            or list(adapters.linear_layers(model, inner=True)),
-            modules_to_save=adapters.new_head(model),
+            target_modules=adapters.select_target_modules(model, self.target_modules, USUAL, _OTHERS)
+            or list(adapters.list_linear_layers(model, inner=True)),
+            modules_to_save=adapters.find_new_head(model),
             use_dora=self.dora,
             use_rslora=self.rslora,
         )
@@ -53,13 +53,13 @@ class Lora:
 
     def merge(self, model: Any) -> PreTrainedModel | None:
         """The base model with the adapters added into its weights, in place, and the trained head."""
-        return adapters.merged(model)
+        return adapters.merge_adapter(model)
 
     @property
-    def whole(self) -> bool:
+    def can_merge(self) -> bool:
         """True: the adapter is a change of the base model's weights."""
         return True
 
-    def on_base(self, model: PreTrainedModel, directory: Path) -> Any:
+    def load_on_base(self, model: PreTrainedModel, directory: Path) -> Any:
         """The base `model` with the adapter in `directory` beside its weights."""
-        return adapters.beside(model, directory)
+        return adapters.load_adapter(model, directory)

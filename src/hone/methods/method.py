@@ -23,7 +23,7 @@ class Method(Protocol):
     def merge(self, model: Any) -> PreTrainedModel | None:
         """A plain transformers model that computes what the trained one does.
 
-        None where there is none: then the adapter is served on its base model, by `hone.methods.adapters.served`.
+        None if there is none: then `hone.methods.adapters.load_for_serving` puts the adapter on its base model.
         """
 
 
@@ -32,12 +32,12 @@ class AdapterMethod(Method, Protocol):
     """A method that adds weights to those of the base model."""
 
     @property
-    def whole(self) -> bool:
+    def can_merge(self) -> bool:
         """Whether `merge` gives a model."""
 
     @property
     def merged(self) -> bool:
         """Whether that model is registered; else the adapter alone is."""
 
-    def on_base(self, model: PreTrainedModel, directory: Path) -> Any:
+    def load_on_base(self, model: PreTrainedModel, directory: Path) -> Any:
         """The base `model` with the adapter in `directory` beside its weights, as it was trained."""

@@ -20,7 +20,7 @@ class Prefix:
     """Keys and values before those of each layer move, and the head. It is served as an adapter on its base model."""
 
     adapter: ClassVar[bool] = True
-    whole: ClassVar[bool] = False
+    can_merge: ClassVar[bool] = False
     merged: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("peft",)
 
@@ -33,7 +33,7 @@ class Prefix:
         """
         from peft import PrefixTuningConfig, get_peft_model
 
-        task = adapters.task_type(model)
+        task = adapters.find_task_type(model)
         takes = "past_key_values" in inspect.signature(model.base_model.forward).parameters
         paired = model.config.is_encoder_decoder and task == "SEQ_CLS"
         if task == "FEATURE_EXTRACTION" or paired or not takes:
@@ -43,14 +43,14 @@ class Prefix:
                 fix="Choose the method lora or ia3.",
             )
         config = PrefixTuningConfig(
-            task_type=task, num_virtual_tokens=self.virtual_tokens, modules_to_save=adapters.new_head(model)
+            task_type=task, num_virtual_tokens=self.virtual_tokens, modules_to_save=adapters.find_new_head(model)
         )
-        return adapters.aligned(get_peft_model(model, config))
+        return adapters.align_outputs(get_peft_model(model, config))
 
     def merge(self, model: Any) -> PreTrainedModel | None:
         """None: the keys and values are no part of the model's weights."""
         return None
 
-    def on_base(self, model: PreTrainedModel, directory: Path) -> Any:
+    def load_on_base(self, model: PreTrainedModel, directory: Path) -> Any:
         """The base `model` with the keys and values in `directory`."""
-        return adapters.beside(model, directory)
+        return adapters.load_adapter(model, directory)

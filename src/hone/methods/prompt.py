@@ -19,7 +19,7 @@ class Prompt:
     """Vectors before the words of each row move, and the head. It is served as an adapter on its base model."""
 
     adapter: ClassVar[bool] = True
-    whole: ClassVar[bool] = False
+    can_merge: ClassVar[bool] = False
     merged: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("peft",)
 
@@ -32,7 +32,7 @@ class Prompt:
         """
         from peft import PromptTuningConfig, get_peft_model
 
-        task = adapters.task_type(model)
+        task = adapters.find_task_type(model)
         unfit = model.config.is_encoder_decoder or getattr(model.config, "summary_type", "") == "last"
         if task == "FEATURE_EXTRACTION" or (task == "SEQ_CLS" and unfit):
             raise ModelError(
@@ -44,14 +44,14 @@ class Prompt:
             task_type=task,
             num_virtual_tokens=self.virtual_tokens,
             prompt_tuning_init="SAMPLE_VOCAB",
-            modules_to_save=adapters.new_head(model),
+            modules_to_save=adapters.find_new_head(model),
         )
-        return adapters.aligned(get_peft_model(model, config))
+        return adapters.align_outputs(get_peft_model(model, config))
 
     def merge(self, model: Any) -> PreTrainedModel | None:
         """None: the vectors are no part of the model's weights."""
         return None
 
-    def on_base(self, model: PreTrainedModel, directory: Path) -> Any:
+    def load_on_base(self, model: PreTrainedModel, directory: Path) -> Any:
         """The base `model` with the vectors in `directory`."""
-        return adapters.beside(model, directory)
+        return adapters.load_adapter(model, directory)

@@ -54,19 +54,19 @@ class QLora(Lora):
         return super().merge(again)
 
     @property
-    def whole(self) -> bool:
+    def can_merge(self) -> bool:
         """Whether the weights of four bits are registered, or the adapter for those there were before."""
         return self.merged
 
-    def on_base(self, model: PreTrainedModel, directory: Path) -> Any:
+    def load_on_base(self, model: PreTrainedModel, directory: Path) -> Any:
         """The base `model` in NF4 with the adapter in `directory` beside its weights."""
-        return super().on_base(self._quantized(model), directory)
+        return super().load_on_base(self._quantized(model), directory)
 
     def _quantized(self, model: PreTrainedModel) -> PreTrainedModel:
         """The model with its inner linear layers in NF4, made on the CPU: the same bits whatever the device."""
         _check_bitsandbytes()
         kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
-        for name, layer in adapters.linear_layers(model, inner=True).items():
+        for name, layer in adapters.list_linear_layers(model, inner=True).items():
             if not kept & set(name.split(".")):
                 model.set_submodule(name, _four_bits(layer, self.double))
         model.is_loaded_in_4bit = True  # PEFT asks for it

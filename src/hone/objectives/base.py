@@ -1,6 +1,7 @@
-"""What every objective is: rows in, a head, a loss, and what the model says of rows it has not seen.
+"""The protocol of an objective: what a model learns from rows, how it is trained and how it is evaluated.
 
-Needs torch, transformers and pyarrow alone, and lies in every registered model: what answers there is what was tested.
+Imports torch, transformers and pyarrow alone. The module is copied into every registered model, so that the code that
+answers is the code that was evaluated.
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Batch = dict[str, "Tensor"]
+# What a model must know besides its weights, JSON-able: class names, thresholds, scaling.
 Targets = Mapping[str, Any]
-# What a model says of n encoded rows: named columns, each an array or a list with an entry for each row. `scores`
-# holds floats that are the same, to rounding, whenever the weights are.
-Raw = Mapping[str, Any]
+# What a system outputs for n encoded rows: named columns, each an array or a list with one entry per row. The column
+# `scores` holds floats that are equal, up to rounding, whenever the weights are.
+Predictions = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A figure: its title, whether less of it is better, and whether it is a share in 0..1, shown in percent."""
+class Metric:
+    """A metric's title, whether lower values are better, and whether it is a share in 0..1 (shown in percent).
+
+    The fields' names are keys in metrics.json.
+    """
 
     title: str
     lower: bool = False
@@ -37,14 +42,17 @@ class Measure:
 class Outcome:
     """How one system did on n rows.
 
-    `statistics` [rows, k], float64: their sums over any rows decide every figure of those rows (`Objective.figures`).
-    `answers` and `references`: what it said and what was right, as a person reads it. `errors` [rows]: 0 where it was
-    right, else the larger the worse. `confidences` [rows]: the probability it gave its answer, None for no such thing.
-    `classes` [2, rows]: the right class and the answered one where there are classes, else None.
+    statistics    [rows, k], float64: their sums over any subset of rows determine every metric of that subset
+                  (`Objective.compute_metrics`)
+    predictions   the system's output for each row, as text for people
+    references    the right output for each row, as text for people
+    errors        [rows]: 0 where the prediction is right; the larger, the worse
+    confidences   [rows]: the probability that the system gave its prediction; None if it has no probabilities
+    classes       [2, rows]: the right and the predicted class; None where there are no classes
     """
 
     statistics: np.ndarray
-    answers: Sequence[str]
+    predictions: Sequence[str]
     references: Sequence[str]
     errors: np.ndarray
     confidences: np.ndarray | None = None
@@ -53,20 +61,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Objective(ABC):
-    """A frozen dataclass of options (`hone.parts.options.option`) that says what is learned.
+    """A frozen dataclass whose fields are options (`hone.parts.options.option`); a subclass defines one objective.
 
-    columns      must be in the rows, all of them text; what was nested is JSON
-    text         those of them that hold text, which curation may rewrite (`pieces`)
-    label        the one that holds the class, '' for none
-    inputs       those that a served model is asked with
-    outputs      what it answers with, by name, in MLflow's words: string, double, long; `string[]` for a list of them
-    pipeline     the transformers pipeline that serves such models
-    measures     the figures, by name; the first is the one that is compared
-    untuned      whether the base model can, before it is tuned
-    needs_rows   whether `outcome` needs the rows' text, and not only their tokens
-    tunes        whether `tune` chooses something on the validation rows, once a model is trained
-    libraries    the distributions beside torch and transformers whose versions decide tokens, loss or figures
-    leaves_out   why `encode` may leave a row out of the encoded ones, '' where it never does
+    columns        names of the columns that rows must have; all hold text, nested values as JSON
+    text           those of the columns that hold text, which curation may rewrite (`extract_texts`)
+    label          the column that holds the class; '' if there is none
+    inputs         the columns that a caller of the served model sends
+    outputs        what the served model returns: names with MLflow types (string, double, long; `string[]` for a list)
+    pipeline       name of the transformers pipeline that serves such models
+    metrics        the metrics by name; the first is the main one, on which systems are compared
+    works_untuned  whether the base model can do the task before it is trained
+    needs_rows     whether `compute_outcome` needs the text of the rows, not only their tokens
+    tunes_targets  whether `tune_targets` chooses something on the validation rows after training
+    libraries      distributions beside torch and transformers whose versions decide tokens, loss or metrics
+    drop_reason    why `encode` may drop a row; '' if it never does
     """
 
     columns: ClassVar[tuple[str, ...]]
@@ -75,170 +83,184 @@ class Objective(ABC):
     inputs: ClassVar[tuple[str, ...]]
     outputs: ClassVar[Mapping[str, str]]
     pipeline: ClassVar[str]
-    measures: ClassVar[Mapping[str, Measure]]
-    untuned: ClassVar[bool] = False
+    metrics: ClassVar[Mapping[str, Metric]]
+    works_untuned: ClassVar[bool] = False
     needs_rows: ClassVar[bool] = False
-    tunes: ClassVar[bool] = False
+    tunes_targets: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ()
-    leaves_out: ClassVar[str] = ""
+    drop_reason: ClassVar[str] = ""
 
     @property
-    def neighbours(self) -> bool:
-        """Whether nearest neighbours by the base model's embeddings can do the same: whether it says how they vote."""
-        return type(self).vote is not Objective.vote
+    def has_neighbour_baseline(self) -> bool:
+        """Whether the model is compared with its nearest training rows: whether `neighbour_predictions` is defined."""
+        return type(self).neighbour_predictions is not Objective.neighbour_predictions
 
     @property
     def main_metric(self) -> str:
-        """The figure that is compared."""
-        return next(iter(self.measures))
+        """The name of the metric on which systems are compared."""
+        return next(iter(self.metrics))
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A source's row with the objective's columns: itself, where it has them as they are.
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Convert a source's row to the objective's columns; nested values are Python objects.
 
-        Other forms of the same thing (alpaca for messages, spans for tags) are brought into one here, nested values as
-        Python objects. Raises ValueError with what is wrong with a row, which is then refused.
+        The default returns the row as it is. Override it to accept other forms of the same data (alpaca for messages,
+        spans for tags). Raises ValueError with the reason if the row is invalid; the row is then refused.
         """
         return values
 
-    def texts(self, rows: pa.Table) -> list[str]:
-        """Each row as a person reads it: its text columns one below the other, '' for null."""
+    def row_texts(self, rows: pa.Table) -> list[str]:
+        """Each row as one text for people: its text columns, one per line; null becomes ''."""
         columns = [[text or "" for text in rows.column(name).to_pylist()] for name in self.text]
         return columns[0] if len(columns) == 1 else ["\n".join(texts) for texts in zip(*columns, strict=True)]
 
-    def pieces(self, column: str, value: str) -> list[str]:
-        """The texts in one value of a `text` column: itself, where it is plain."""
+    def extract_texts(self, column: str, value: str) -> list[str]:
+        """The texts in one value of a `text` column; the value itself if it is plain text."""
         return [value]
 
-    def joined(self, column: str, value: str, pieces: list[str]) -> str:
-        """The value with its texts rewritten."""
-        return pieces[0]
+    def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
+        """The value with the texts that `extract_texts` found in it replaced by `texts`."""
+        return texts[0]
 
-    def asked(self, rows: pa.Table) -> list[dict[str, str]]:
-        """The rows as a caller of the served model would send them, each with the `inputs`."""
-        found: list[dict[str, str]] = rows.select(list(self.inputs)).to_pylist()
-        return found
+    def inference_inputs(self, rows: pa.Table) -> list[dict[str, str]]:
+        """The rows as a caller of the served model would send them: a dictionary of the `inputs` for each row."""
+        inputs: list[dict[str, str]] = rows.select(list(self.inputs)).to_pylist()
+        return inputs
 
-    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
-        """The rows `after` their texts were rewritten, with what points into them pointing there again.
+    def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+        """Update annotations that point into texts (character offsets) after these texts were rewritten.
 
-        And for each row '', or a reason to drop it: what pointed into its text is no longer there.
+        Returns the rows `after` with updated annotations, and for each row '' or the reason to drop it: an annotated
+        part is no longer in its text.
         """
         return after, [""] * after.num_rows
 
     def strata(self, rows: pa.Table) -> list[str]:
-        """The kind of each row: a random split gives each kind its share of every part. '' for all where all are one.
+        """The stratum of each row: a random split gives every split its share of each. One '' for all: no strata.
 
-        A kind of one row is for training.
+        A stratum of a single row goes to the training split.
         """
         return [name or "" for name in rows[self.label].to_pylist()] if self.label else [""] * rows.num_rows
 
     @abstractmethod
-    def targets(self, train: pa.Table) -> dict[str, Any]:
-        """What the training rows say of the head, JSON-able: `{"labels": [sorted names]}`."""
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
+        """What the training rows determine about the head, JSON-able, such as `{"labels": [sorted names]}`."""
 
-    def files(self) -> tuple[Path, ...]:
-        """The files that its options name: what is in them decides the tokens."""
+    def option_files(self) -> tuple[Path, ...]:
+        """The files that options name; their content affects the tokens, so it is part of the cache key."""
         return ()
 
-    def equip(self, tokenizer: PreTrainedTokenizerBase, targets: Targets) -> dict[str, Any]:
-        """The targets with what this objective settles about the base's tokenizer, which it changes in place.
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase, targets: Targets) -> dict[str, Any]:
+        """Change the base model's tokenizer in place where the objective needs it; returns the extended targets.
 
-        Asked before rows are encoded, and again, with the targets that came of it, before the tokenizer is saved
-        beside the trained model. A target called `..._sha256` becomes a tag of the model version.
+        Called before rows are encoded, and again, with the targets it returned, before the tokenizer is saved beside
+        the trained model. A target named `..._sha256` becomes a tag of the model version.
         """
         return dict(targets)
 
     @abstractmethod
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
-        """Encoded rows: `id`, `input_ids` (list<int32>), `lost` (int32, tokens cut), and what the loss needs.
+        """Encode rows: `id`, `input_ids` (list<int32>), `lost` (int32, tokens cut off), and what the loss needs.
 
-        A row may become several. Without `answer` the rows have the `inputs` alone, and nothing is there to compare.
+        One row may become several. With `labelled=False` the rows have only the `inputs`, as in the served model.
         """
 
-    def packed(self, tokens: pa.Table, max_length: int) -> Iterator[pa.Table] | None:
-        """The encoded training rows, several in one of at most `max_length` tokens, batch by batch.
+    def pack_rows(self, tokens: pa.Table, max_length: int) -> Iterator[pa.Table] | None:
+        """Encoded training rows packed into rows of at most `max_length` tokens, in batches.
 
-        None where each is learned from by itself. `tokens` is mapped into memory, and not meant to be copied whole.
+        Returns None if rows are trained on one by one. `tokens` is memory-mapped: do not copy all of it.
         """
         return None
 
     @abstractmethod
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
-        """A padded batch of encoded rows, given by column: input_ids, attention_mask [rows, tokens], labels.
+        """A padded batch of encoded rows, which are given by column: input_ids, attention_mask [rows, tokens], labels.
 
-        Outside of training there is also the column `position`, each row's place among those that are read.
+        Outside of training `rows` also has the column `position`: each row's index among all rows that are read.
         """
 
     @abstractmethod
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in the directory `base`, float32, with this objective's head for `targets`.
 
-        `config.pad_token_id` is set: the id to collate with. A new head's weights are random: seed torch before.
+        `config.pad_token_id` is the id to collate with. A new head's weights are random: seed torch first.
         """
 
-    def check(self, model: Any, where: str) -> None:  # noqa: B027 - most objectives can take any
-        """Raise ModelError, about `where`, where the model as the method prepared it cannot be trained on such rows."""
+    def check_model(self, model: Any, where: str) -> None:  # noqa: B027 - most objectives can train any model
+        """Raise ModelError, about `where`, if the prepared model cannot be trained with this objective's rows."""
 
     @abstractmethod
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
-        """The summed loss of a batch, and how many targets (rows, or unmasked tokens) it is a sum over."""
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+        """The summed loss of a batch, and the number of terms in the sum (rows, or unmasked tokens)."""
 
     @abstractmethod
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
-        """What the model says of each row of a batch (`Raw`), on the CPU."""
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """The model's predictions for the rows of a batch (`Predictions`), on the CPU."""
 
     @property
-    def reference(self) -> bool:
-        """Whether the loss needs what the base model says of the rows, before it is trained (`refer`)."""
+    def needs_reference_model(self) -> bool:
+        """Whether the loss needs the predictions of the base model before training (`reference_columns`)."""
         return False
 
-    def refer(self, raw: Raw) -> dict[str, Sequence[Any]]:
-        """Columns, by name, that encoded rows are given when it is known what the base model says of them, `raw`.
+    def reference_columns(self, predictions: Predictions) -> dict[str, Sequence[Any]]:
+        """Columns to add to encoded rows, by name, from the base model's predictions for them.
 
-        Training rows get them where `reference`, test rows where `untuned`.
+        Training rows get them if `needs_reference_model`, test rows if `works_untuned`.
         """
         return {}
 
-    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
-        """What was read with generated token ids turned into text; itself, where nothing is generated."""
-        return raw
+    def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
+        """The predictions with generated token ids decoded to text; unchanged where nothing is generated."""
+        return predictions
 
-    def tune(self, tokens: pa.Table, raw: Raw, targets: Targets) -> Targets:
-        """The targets with what is chosen on the validation rows `tokens`, of which a system said `raw`: thresholds.
+    def tune_targets(self, tokens: pa.Table, predictions: Predictions, targets: Targets) -> Targets:
+        """The targets with what is chosen on the validation rows `tokens` and a system's predictions: thresholds.
 
-        Where `tunes`, every system that is compared has its own; the model's are served with it. `outcome` and
-        `answers` also work with targets that were not tuned.
+        If `tunes_targets`, every compared system has targets of its own; the model's are served with it.
+        `compute_outcome` and `build_answers` must also work with targets that were not tuned.
         """
         return targets
 
     @abstractmethod
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
-        """How a system that said `raw` of the encoded rows `tokens` did on the rows, in their order.
+    def compute_outcome(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
+        """How a system with these predictions for the encoded rows `tokens` did, row by row.
 
-        `rows` are given where `needs_rows`.
+        `rows`, whose order is that of the outcome, is given if `needs_rows`.
         """
 
     @abstractmethod
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """Each of `measures`, [n], by the n columns of `sums` [k, n]; nan where it is not defined."""
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """Each of `metrics` [n] from `sums` [k, n], n columns of summed statistics; nan where it is undefined."""
 
-    def groups(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
-        """The same for each class or type, with `support`: how many there are of it. Empty where there are none."""
+    def compute_group_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
+        """Metrics of each class or type, with its number of occurrences as `support`; empty if there are none."""
         return {}
 
-    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
-        """What simple systems, by name, say of the encoded rows `test`, whose texts are `rows`."""
+    def baseline_predictions(
+        self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
+    ) -> dict[str, Predictions]:
+        """Predictions of simple systems, by name, for the encoded rows `test`; `rows` has their texts."""
         return {}
 
-    def vote(self, weights: np.ndarray, at: np.ndarray, train: pa.Table, targets: Targets) -> Raw:
-        """What the nearest training rows say: those at positions `at` [rows, k], each with its weight.
+    def neighbour_predictions(
+        self, weights: np.ndarray, neighbours: np.ndarray, train: pa.Table, targets: Targets
+    ) -> Predictions:
+        """Predictions from each row's nearest training rows: their indices `neighbours` and `weights` [rows, k].
 
-        Objectives that leave it as it is are not compared with them.
+        Without an override there is no such baseline.
         """
         return {}
 
     @abstractmethod
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
-        """What a caller is told of each of `rows`: a dictionary with the `outputs`."""
+    def build_answers(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
+        """What the served model returns to the caller for each of `rows`: a dictionary with the `outputs`."""

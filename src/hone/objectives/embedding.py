@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared import retrieval
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.tokenizer import encode_texts
 from hone.parts.options import option
 
@@ -28,122 +28,138 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embedding(Objective):
-    """An embedding for a text, near to those of the texts that belong to it."""
+    """Embed a text close to the texts that belong to it."""
 
     columns: ClassVar[tuple[str, ...]] = ("anchor", "positive", "negatives")
     text: ClassVar[tuple[str, ...]] = ("anchor", "positive", "negatives")
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "double[]"}
     pipeline: ClassVar[str] = "feature-extraction"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "ndcg_at_10": Measure("NDCG@10"),
-        "recall_at_1": Measure("Recall@1"),
-        "recall_at_5": Measure("Recall@5"),
-        "recall_at_10": Measure("Recall@10"),
-        "mrr": Measure("Mean reciprocal rank"),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "ndcg_at_10": Metric("NDCG@10"),
+        "recall_at_1": Metric("Recall@1"),
+        "recall_at_5": Metric("Recall@5"),
+        "recall_at_10": Metric("Recall@10"),
+        "mrr": Metric("Mean reciprocal rank"),
     }
-    untuned: ClassVar[bool] = True
+    works_untuned: ClassVar[bool] = True
 
-    scale: float = option(20.0, "Cosines are multiplied by it: the inverse of a temperature.", learning=True, gt=0)
+    scale: float = option(
+        20.0, "Factor on cosine similarities in the loss: the inverse of a temperature.", learning=True, gt=0
+    )
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The row with `negatives`: a list, or the text in `negative`, or none.
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row with `negatives` as a list, from `negatives`, the text in `negative`, or neither.
 
-        Raises ValueError where an anchor is its own positive, or a positive its own negative.
+        Raises ValueError if anchor and positive are equal, or a positive is among its negatives.
         """
-        given = values.get("negatives", values.get("negative"))
-        negatives = [] if given in (None, "") else _negatives(given) if isinstance(given, str) else given
+        value = values.get("negatives", values.get("negative"))
+        negatives = [] if value in (None, "") else _parse_negatives(value) if isinstance(value, str) else value
         if not isinstance(negatives, list) or not all(isinstance(text, str) and text.strip() for text in negatives):
             raise ValueError("negatives is not a list of texts")
         if "anchor" in values and "positive" in values:
-            reason = _fault(values["anchor"], values["positive"], negatives)
+            reason = _find_fault(values["anchor"], values["positive"], negatives)
             if reason:
                 raise ValueError(reason)
         return {**values, "negatives": negatives}
 
-    def texts(self, rows: pa.Table) -> list[str]:
-        """Anchor and positive, one below the other."""
+    def row_texts(self, rows: pa.Table) -> list[str]:
+        """Anchor and positive, one per line."""
         columns = [[text or "" for text in rows[name].to_pylist()] for name in ("anchor", "positive")]
         return ["\n".join(both) for both in zip(*columns, strict=True)]
 
-    def pieces(self, column: str, value: str) -> list[str]:
+    def extract_texts(self, column: str, value: str) -> list[str]:
         """The negatives, or the text itself."""
-        return _negatives(value) if column == "negatives" else [value]
+        return _parse_negatives(value) if column == "negatives" else [value]
 
-    def joined(self, column: str, value: str, pieces: list[str]) -> str:
+    def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
         """The negatives as JSON, or the text."""
-        return json.dumps(pieces, ensure_ascii=False) if column == "negatives" else pieces[0]
+        return json.dumps(texts, ensure_ascii=False) if column == "negatives" else texts[0]
 
-    def asked(self, rows: pa.Table) -> list[dict[str, str]]:
-        """Callers send any text: here the anchors."""
+    def inference_inputs(self, rows: pa.Table) -> list[dict[str, str]]:
+        """The anchors: a caller sends any text."""
         return [{"text": text} for text in rows["anchor"].to_pylist()]
 
-    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
-        """A row whose anchor and positive, or positive and negative, became the same is dropped."""
-        return after, [_fault(*row) for row in _read(after)]
+    def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+        """Drop rows whose anchor and positive, or positive and a negative, became equal or empty."""
+        return after, [_find_fault(*row) for row in _read_triples(after)]
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
-        """Nothing: there is no head."""
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
+        """Empty: there is no head."""
         return {}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
-        """`id`, `input_ids` (all texts of a row, one after the other), `lengths` (list<int32>, of each), `lost`.
+        """`id`, `input_ids` (all texts of a row, concatenated), `lengths` (list<int32>, of each text), `lost`.
 
-        The order is anchor, positive, negatives; without `answer` the one text. Each has at most `max_length` tokens;
-        `longest` (int32) is the longest one's length before the cut. Raises DataError for a text that is null.
+        The order is anchor, positive, negatives; without `labelled` there is one text. Each has at most `max_length`
+        tokens; `longest` (int32) is the length of the longest one before truncation. Raises DataError for a null text.
         """
         import pyarrow as pa
 
-        wanted = ("anchor", "positive") if answer else ("text",)
-        for name in wanted:
+        required = ("anchor", "positive") if labelled else ("text",)
+        for name in required:
             if rows[name].null_count:
-                at = rows["id"].filter(rows[name].is_null())[0].as_py()
-                raise DataError(f"a row has no {name}", where=f"row {at}", fix="Drop such rows.")
-        given = [[a, p, *n] for a, p, n in _read(rows)] if answer else [[text] for text in rows["text"].to_pylist()]
-        found, cut = encode_texts(tokenizer, [text for texts in given for text in texts], max_length)
-        starts, at = found.offsets.to_pylist(), _starts([len(texts) for texts in given])
-        lengths = [[b - a for a, b in pairwise(starts[i : j + 1])] for i, j in pairwise(at)]
-        wholes = [[n + int(c) for n, c in zip(row, cut[i:], strict=False)] for row, i in zip(lengths, at, strict=False)]
-        offsets = pa.array([starts[i] for i in at], pa.int32())
+                row_id = rows["id"].filter(rows[name].is_null())[0].as_py()
+                raise DataError(f"a row has no {name}", where=f"row {row_id}", fix="Drop such rows.")
+        texts_by_row = (
+            [[a, p, *n] for a, p, n in _read_triples(rows)]
+            if labelled
+            else [[text] for text in rows["text"].to_pylist()]
+        )
+        ids, cut = encode_texts(tokenizer, [text for texts in texts_by_row for text in texts], max_length)
+        starts, first_text = ids.offsets.to_pylist(), _group_starts([len(texts) for texts in texts_by_row])
+        lengths = [[b - a for a, b in pairwise(starts[i : j + 1])] for i, j in pairwise(first_text)]
+        full_lengths = [
+            [n + int(c) for n, c in zip(row, cut[i:], strict=False)]
+            for row, i in zip(lengths, first_text, strict=False)
+        ]
+        offsets = pa.array([starts[i] for i in first_text], pa.int32())
         return pa.table(
             {
                 "id": rows["id"].cast(pa.string()),
-                "input_ids": pa.ListArray.from_arrays(offsets, found.values),
+                "input_ids": pa.ListArray.from_arrays(offsets, ids.values),
                 "lengths": pa.array(lengths, pa.list_(pa.int32())),
-                "longest": pa.array([max(row) for row in wholes], pa.int32()),
-                "lost": pa.array([int(cut[i:j].sum()) for i, j in pairwise(at)], pa.int32()),
+                "longest": pa.array([max(row) for row in full_lengths], pa.int32()),
+                "lost": pa.array([int(cut[i:j].sum()) for i, j in pairwise(first_text)], pa.int32()),
             }
         )
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """`input_ids` and `attention_mask` [texts, longest]: all anchors, then all positives, then all negatives.
 
-        `same` [rows, candidates], of pairs: which positives and negatives are the row's own positive, or its anchor,
-        word for word, and so no negatives to it.
+        `same` [rows, candidates], of pairs: which candidates have the tokens of the row's own positive or anchor, so
+        that they are no negatives for it.
         """
         import torch
 
-        parted = [_parts(ids, lengths) for ids, lengths in zip(rows["input_ids"], rows["lengths"], strict=True)]
-        anchors, positives = ([row[part] for row in parted if len(row) > part] for part in (0, 1))
-        candidates = positives + [text for row in parted for text in row[2:]]
+        texts_by_row = [
+            _split_ids(ids, lengths) for ids, lengths in zip(rows["input_ids"], rows["lengths"], strict=True)
+        ]
+        anchors, positives = ([row[part] for row in texts_by_row if len(row) > part] for part in (0, 1))
+        candidates = positives + [text for row in texts_by_row for text in row[2:]]
         texts = anchors + candidates
-        batch = {"input_ids": padded(texts, pad_id), "attention_mask": attention_mask(texts)}
+        batch = {"input_ids": pad_rows(texts, pad_id), "attention_mask": attention_mask(texts)}
         if positives:
-            own = zip(anchors, positives, strict=True)
-            batch["same"] = torch.tensor([[one in pair for one in candidates] for pair in own])
+            pairs = zip(anchors, positives, strict=True)
+            batch["same"] = torch.tensor([[text_ids in pair for text_ids in candidates] for pair in pairs])
         return batch
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
-        """The base model in float32, without a head; raises ModelError where its files do not hold all of it."""
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
+        """The base model in float32, without a head; raises ModelError if its files are incomplete."""
         return load_with_head("AutoModel", base, whole=True)
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
-        """The summed cross entropy of finding each anchor's positive among all candidates of the batch, and its rows.
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+        """The summed cross entropy of each anchor's positive among all candidates of the batch, and the rows.
 
-        By cosine times `scale`: Henderson et al., arXiv 1705.00652; sentence-transformers'
-        MultipleNegativesRankingLoss, but for repeated texts, which are not held against themselves.
+        Logits are cosines times `scale`: Henderson et al., arXiv 1705.00652; like sentence-transformers'
+        MultipleNegativesRankingLoss, except that repeated texts are not counted as negatives of themselves.
         """
         import torch
         from torch.nn.functional import cross_entropy
@@ -156,8 +172,8 @@ class Embedding(Objective):
         repeated[right, right] = False
         return cross_entropy(scores.masked_fill(repeated, -torch.inf), right, reduction="sum"), rows
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
-        """`scores`: the embeddings of anchor and positive, float32 [rows, 2, width]; [rows, 1, width] of lone texts."""
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """`scores`: the embeddings of anchor and positive, float32 [rows, 2, width]; [rows, 1, width] without pairs."""
         import numpy as np
 
         embedded = embeddings(model, batch).detach().cpu().numpy()
@@ -166,36 +182,46 @@ class Embedding(Objective):
         rows = len(batch["same"])
         return {"scores": np.stack([embedded[:rows], embedded[rows : 2 * rows]], axis=1)}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
-        """Statistics are those of `retrieval.statistics`: each anchor's search for its positive among all positives."""
+    def compute_outcome(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
+        """Statistics: `retrieval.rank_statistics` of each anchor's search for its positive among all positives."""
         import numpy as np
 
-        places = retrieval.distinct(_positives(tokens))
-        ranks = np.asarray(raw["ranks"]) if "ranks" in raw else retrieval.ranks(np.asarray(raw["scores"]), places)
+        places = retrieval.distinct_indices(_positive_ids(tokens))
+        ranks = (
+            np.asarray(predictions["ranks"])
+            if "ranks" in predictions
+            else retrieval.compute_ranks(np.asarray(predictions["scores"]), places)
+        )
         return Outcome(
-            statistics=retrieval.statistics(ranks),
-            answers=[f"found at {rank:.10g}" for rank in ranks.tolist()],
+            statistics=retrieval.rank_statistics(ranks),
+            predictions=[f"found at {rank:.10g}" for rank in ranks.tolist()],
             references=["found at 1"] * len(ranks),
             errors=1 - 1 / ranks,
         )
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """See `retrieval.figures`."""
-        return retrieval.figures(sums)
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """See `retrieval.compute_metrics`."""
+        return retrieval.compute_metrics(sums)
 
-    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
-        """`bm25`: by the words that anchor and candidate share."""
-        places = retrieval.distinct(_positives(test))
+    def baseline_predictions(
+        self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
+    ) -> dict[str, Predictions]:
+        """`bm25`: ranks by the words that anchor and candidate share."""
+        places = retrieval.distinct_indices(_positive_ids(test))
         ranks = retrieval.bm25_ranks(rows["anchor"].to_pylist(), rows["positive"].to_pylist(), places)
         return {"bm25": {"ranks": ranks, "scores": ranks[:, None]}}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+    def build_answers(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
         """The `embedding` of each text, a list of floats of length 1: cosines are dot products."""
-        return [{"embedding": scores[0].tolist()} for scores in raw["scores"]]
+        return [{"embedding": scores[0].tolist()} for scores in predictions["scores"]]
 
 
 def embeddings(model: Any, batch: Batch) -> Tensor:
-    """The mean of the last hidden state over a text's tokens, at length 1: float32 [texts, width].
+    """The mean of the last hidden state over a text's tokens, scaled to length 1: float32 [texts, width].
 
     Reimers and Gurevych, Sentence-BERT, arXiv 1908.10084.
     """
@@ -206,23 +232,23 @@ def embeddings(model: Any, batch: Batch) -> Tensor:
     return normalize((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=1)
 
 
-def _read(rows: pa.Table) -> list[tuple[str, str, list[str]]]:
+def _read_triples(rows: pa.Table) -> list[tuple[str, str, list[str]]]:
     """Anchor, positive and negatives of each row."""
     columns = ([value or "" for value in rows[name].to_pylist()] for name in ("anchor", "positive", "negatives"))
-    return [(anchor, positive, _negatives(value)) for anchor, positive, value in zip(*columns, strict=True)]
+    return [(anchor, positive, _parse_negatives(value)) for anchor, positive, value in zip(*columns, strict=True)]
 
 
-def _negatives(value: str) -> list[str]:
-    """The texts that a value holds as a JSON list, or the value itself: a source's own column of one negative."""
+def _parse_negatives(value: str) -> list[str]:
+    """The texts of a JSON list, or the value itself where a source has a column of one negative."""
     try:
-        found = json.loads(value)
+        parsed = json.loads(value)
     except ValueError:
-        found = value
-    return list(found) if isinstance(found, list) and all(isinstance(one, str) for one in found) else [value]
+        parsed = value
+    return list(parsed) if isinstance(parsed, list) and all(isinstance(text, str) for text in parsed) else [value]
 
 
-def _fault(anchor: Any, positive: Any, negatives: Sequence[str]) -> str:
-    """What keeps a row from being learned from, '' for nothing."""
+def _find_fault(anchor: Any, positive: Any, negatives: Sequence[str]) -> str:
+    """The reason a row cannot be used for training, '' for none."""
     if not str(anchor or "").strip() or not str(positive or "").strip():
         return "anchor or positive is empty"
     if any(not text.strip() for text in negatives):
@@ -232,21 +258,21 @@ def _fault(anchor: Any, positive: Any, negatives: Sequence[str]) -> str:
     return "positive and negative are the same" if positive in negatives else ""
 
 
-def _starts(counts: Sequence[int]) -> list[int]:
-    """Where each of the groups of so many begins, and where the last ends."""
-    found = [0]
+def _group_starts(counts: Sequence[int]) -> list[int]:
+    """The index at which each group of these sizes begins, and the end of the last."""
+    starts = [0]
     for count in counts:
-        found.append(found[-1] + count)
-    return found
+        starts.append(starts[-1] + count)
+    return starts
 
 
-def _parts(ids: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """A row's texts, each its ids."""
+def _split_ids(ids: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+    """The token ids of each of a row's texts."""
     whole = [int(token) for token in ids]
-    return [whole[start:end] for start, end in pairwise(_starts([int(length) for length in lengths]))]
+    return [whole[start:end] for start, end in pairwise(_group_starts([int(length) for length in lengths]))]
 
 
-def _positives(tokens: pa.Table) -> list[tuple[int, ...]]:
-    """Each row's positive as ids."""
-    each = zip(tokens["input_ids"].to_pylist(), tokens["lengths"].to_pylist(), strict=True)
-    return [tuple(ids[lengths[0] : lengths[0] + lengths[1]]) for ids, lengths in each]
+def _positive_ids(tokens: pa.Table) -> list[tuple[int, ...]]:
+    """The token ids of each row's positive."""
+    rows = zip(tokens["input_ids"].to_pylist(), tokens["lengths"].to_pylist(), strict=True)
+    return [tuple(ids[lengths[0] : lengths[0] + lengths[1]]) for ids, lengths in rows]

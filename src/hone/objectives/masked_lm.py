@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ModelError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.plain_text import (
     IGNORED,
-    grouped,
-    joined,
-    owners,
-    parts,
-    seeded,
+    concatenate_parts,
+    group_by_row,
+    row_generator,
+    row_indices,
+    split_batch,
     token_losses,
-    tokens_found,
+    token_outcome,
 )
-from hone.objectives.shared.statistics import share
-from hone.objectives.shared.tokenizer import encodings, lists, texts_of
+from hone.objectives.shared.statistics import safe_ratio
+from hone.objectives.shared.tokenizer import encode_with_offsets, get_texts, to_list_array
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -34,41 +34,48 @@ if TYPE_CHECKING:
 
     from hone.objectives.base import Batch
 
-# Of the tokens that are chosen in training so many are masked, and so many replaced by any token; the rest stay.
+# Shares of the chosen tokens that are masked and randomly replaced in training; the rest stay, as in BERT.
 _MASKED, _REPLACED = 0.8, 0.1
 
 
 @dataclass(frozen=True)
 class MaskedLM(Objective):
-    """The masked words of plain text."""
+    """Predict the masked words of plain text."""
 
     columns: ClassVar[tuple[str, ...]] = ("text",)
     text: ClassVar[tuple[str, ...]] = ("text",)
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"text": "string", "score": "double"}
     pipeline: ClassVar[str] = "fill-mask"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "masked_accuracy": Measure("Accuracy on masked tokens"),
-        "pseudo_perplexity": Measure("Pseudo-perplexity of masked tokens", lower=True, share=False),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "masked_accuracy": Metric("Accuracy on masked tokens"),
+        "pseudo_perplexity": Metric("Pseudo-perplexity of masked tokens", lower=True, share=False),
     }
-    untuned: ClassVar[bool] = True
+    works_untuned: ClassVar[bool] = True
 
-    masked: float = option(0.15, "The share of a row's tokens that are to be found.", learning=True, gt=0, lt=1)
-    whole_words: bool = option(True, "Choose whole words; otherwise each token by itself.")
-    top: int = option(5, "How many fill-ins the served model tells of each mask.", learning=True, ge=1, le=100)
+    masked: float = option(0.15, "Share of a row's tokens that are to be predicted.", learning=True, gt=0, lt=1)
+    whole_words: bool = option(True, "Choose whole words; otherwise single tokens.")
+    top: int = option(
+        5, "Number of candidates that the served model returns for each mask.", learning=True, ge=1, le=100
+    )
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
-        """Nothing: the head is the base model's own."""
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
+        """Empty: the head is the base model's own."""
         return {}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
         """`id`, `input_ids`, `words` (each token's word, -1 for special ones), `mask_id`, `vocabulary`, `lost` (0).
 
-        A text that is too long becomes several rows, each between special tokens of its own. Without `answer` there
-        are no `words`: what is masked stands in the text. Raises DataError for a text that is null, ModelError where
-        the tokenizer has no mask token.
+        A text that is too long becomes several rows, each between special tokens of its own. Without `labelled` there
+        are no `words`: the text contains the masks. Raises DataError for a null text, ModelError if the tokenizer has
+        no mask token.
         """
         import pyarrow as pa
 
@@ -76,116 +83,127 @@ class MaskedLM(Objective):
             raise ModelError(
                 "its tokenizer has no mask token", where=tokenizer.name_or_path, fix="Choose an encoder such as BERT."
             )
-        found = [[one, *one.overflowing] for one in encodings(tokenizer, texts_of(rows), max_length)]
-        pieces = [piece for one in found for piece in one]
-        of = pa.array([row for row, one in enumerate(found) for _ in one], pa.int64())
-        columns = {"id": rows["id"].cast(pa.string()).take(of), "input_ids": lists([piece.ids for piece in pieces])}
-        if answer:
-            columns["words"] = lists([self._words(piece, tokenizer) for piece in pieces])
+        pieces_by_row = [
+            [encoding, *encoding.overflowing]
+            for encoding in encode_with_offsets(tokenizer, get_texts(rows), max_length)
+        ]
+        pieces = [piece for encoding in pieces_by_row for piece in encoding]
+        owner = pa.array([row for row, encoding in enumerate(pieces_by_row) for _ in encoding], pa.int64())
+        columns = {
+            "id": rows["id"].cast(pa.string()).take(owner),
+            "input_ids": to_list_array([piece.ids for piece in pieces]),
+        }
+        if labelled:
+            columns["words"] = to_list_array([self._words(piece, tokenizer) for piece in pieces])
         fixed = {"mask_id": tokenizer.mask_token_id, "vocabulary": len(tokenizer), "lost": 0}
-        return pa.table(columns | {name: pa.array([value] * len(of), pa.int32()) for name, value in fixed.items()})
+        return pa.table(columns | {name: pa.array([value] * len(owner), pa.int32()) for name, value in fixed.items()})
 
     def _words(self, piece: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Each token's word; a token is a word of its own where the tokenizer does not part words."""
+        """Each token's word; every token is a word if the tokenizer does not split into words."""
         special = set(tokenizer.all_special_ids)
-        parted = self.whole_words and tokenizer.backend_tokenizer.pre_tokenizer is not None
-        words = piece.word_ids if parted else range(len(piece.ids))
-        return [-1 if one in special or word is None else word for one, word in zip(piece.ids, words, strict=True)]
+        by_word = self.whole_words and tokenizer.backend_tokenizer.pre_tokenizer is not None
+        words = piece.word_ids if by_word else range(len(piece.ids))
+        return [-1 if token in special or word is None else word for token, word in zip(piece.ids, words, strict=True)]
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
-        """input_ids with masks, attention_mask and labels (-100 for tokens that are not to be found), int64.
+        """input_ids with masks, attention_mask and labels (-100 for tokens that are not to be predicted), int64.
 
-        In training they are drawn anew each time, by a seed from torch's generator. Otherwise a row's content decides
-        which they are, and each of them is masked. Rows without `words` come as they are, with `mask_id` [rows].
+        In training the tokens are drawn anew each time, with a seed from torch's generator. Otherwise they are a
+        function of the row's content, and all of them are masked. Rows without `words` are unchanged, with `mask_id`
+        [rows].
         """
         import torch
 
         batch = {"attention_mask": attention_mask(rows["input_ids"])}
         if "words" not in rows:
-            mask_id = torch.tensor([int(one) for one in rows["mask_id"]])
-            return batch | {"input_ids": padded(rows["input_ids"], pad_id), "mask_id": mask_id}
+            mask_id = torch.tensor([int(token_id) for token_id in rows["mask_id"]])
+            return batch | {"input_ids": pad_rows(rows["input_ids"], pad_id), "mask_id": mask_id}
         columns = zip(rows["input_ids"], rows["words"], rows["mask_id"], rows["vocabulary"], strict=True)
-        found = [self._mask(ids, words, mask, size, training) for ids, words, mask, size in columns]
-        ids, labels = zip(*found, strict=True)
-        return batch | {"input_ids": padded(ids, pad_id), "labels": padded(labels, IGNORED)}
+        masked_rows = [self._mask(ids, words, mask, size, training) for ids, words, mask, size in columns]
+        ids, labels = zip(*masked_rows, strict=True)
+        return batch | {"input_ids": pad_rows(ids, pad_id), "labels": pad_rows(labels, IGNORED)}
 
     def _mask(self, ids: Any, words: Any, mask_id: int, vocabulary: int, training: bool) -> tuple[Any, Any]:
         """A row's ids with masks, and its labels."""
         import numpy as np
 
         ids, words = np.array(ids, np.int64), np.asarray(words)
-        random = seeded(ids, training)
+        random = row_generator(ids, training)
         chosen = np.isin(words, _choose(words, self.masked, random)) & (words >= 0)
         labels = np.where(chosen, ids, IGNORED)
-        at = np.flatnonzero(chosen)
-        draw = random.random(len(at)) if training else np.zeros(len(at))
-        ids[at[draw < _MASKED]] = mask_id
-        replaced = at[(draw >= _MASKED) & (draw < _MASKED + _REPLACED)]
+        positions = np.flatnonzero(chosen)
+        draw = random.random(len(positions)) if training else np.zeros(len(positions))
+        ids[positions[draw < _MASKED]] = mask_id
+        replaced = positions[(draw >= _MASKED) & (draw < _MASKED + _REPLACED)]
         ids[replaced] = random.integers(vocabulary, size=len(replaced))
         return ids, labels
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
-        """The encoder in float32 with its own head, or a new one where its files have none."""
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
+        """The encoder in float32 with its own head, or a new one if its files have none."""
         return load_with_head("AutoModelForMaskedLM", base)
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
-        """The summed negative log-likelihood of the tokens to be found, float32, and their number."""
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+        """The summed negative log-likelihood of the tokens to be predicted, float32, and their number."""
         labels = batch["labels"]
         return token_losses(_logits(model, batch), labels).sum(), int((labels != IGNORED).sum())
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
-        """By encoded row `nll`, `right` and `tokens` of those to be found, `scores`, the mean log-likelihood of one.
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """For each encoded row `nll`, `right` and `tokens` of the masked tokens, `scores` (mean log-likelihood).
 
-        Of a row that came with masks `fills` and `chances`, the likeliest ids and their probabilities by mask.
+        For a row that contains masks `fills` and `chances`, the most likely ids of each mask and their probabilities.
         """
         if "mask_id" in batch:
-            return _filled(model, batch, self.top)
+            return _fill_masks(model, batch, self.top)
         names = ("input_ids", "attention_mask", "labels")
-        return joined(_found(model, part) for part in parts(model, batch, names))
+        return concatenate_parts(_token_statistics(model, part) for part in split_batch(model, batch, names))
 
-    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
-        """With the fill-ins as text, where masks were filled, and `mask`, how the tokenizer writes one."""
-        if "fills" not in raw:
-            return raw
-        fills = [[[tokenizer.decode([one]).strip() for one in mask] for mask in row] for row in raw["fills"]]
-        return {**raw, "fills": fills, "mask": [tokenizer.mask_token] * len(fills)}
+    def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
+        """The predictions with `fills` as text, and `mask`, the tokenizer's mask token."""
+        if "fills" not in predictions:
+            return predictions
+        fills = [[[tokenizer.decode([one]).strip() for one in mask] for mask in row] for row in predictions["fills"]]
+        return {**predictions, "fills": fills, "mask": [tokenizer.mask_token] * len(fills)}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
-        """Statistics are, by row, right, tokens and nll."""
-        return tokens_found(tokens, raw, "masked tokens")
+    def compute_outcome(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
+        """Statistics of each row: right, tokens and nll."""
+        return token_outcome(tokens, predictions, "masked tokens")
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`masked_accuracy` and `pseudo_perplexity`."""
         import numpy as np
 
         right, tokens, nll = sums
-        return {"masked_accuracy": share(right, tokens), "pseudo_perplexity": np.exp(share(nll, tokens))}
+        return {"masked_accuracy": safe_ratio(right, tokens), "pseudo_perplexity": np.exp(safe_ratio(nll, tokens))}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
-        """The `text` with each mask filled by what is likeliest there, and `score`, the product of their probabilities.
+    def build_answers(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
+        """The `text` with each mask filled by its most likely word, and `score`, the product of their probabilities.
 
-        With `fills`, for each mask the likeliest words and their probabilities. 1 is the score of a text with no mask.
+        Also `fills`: for each mask the most likely words and their probabilities. The score without a mask is 1.
         """
-        owner, answers = owners(tokens), []
-        nothing: list[Any] = [[] for _ in owner]  # what is only judged is not filled
-        columns = [grouped(owner, raw.get(name, nothing)) for name in ("fills", "chances", "mask")]
+        owner, answers = row_indices(tokens), []
+        empty: list[Any] = [[] for _ in owner]  # absent in evaluation, where nothing is filled
+        columns = [group_by_row(owner, predictions.get(name, empty)) for name in ("fills", "chances", "mask")]
         for row, fills, chances, masks in zip(rows, *columns, strict=True):
-            each = [
-                [{"word": word, "score": float(chance)} for word, chance in zip(*pair, strict=True)]
+            candidates = [
+                [{"word": word, "score": float(chance)} for word, chance in zip(*candidate, strict=True)]
                 for words, scores in zip(fills, chances, strict=True)
-                for pair in zip(words, scores, strict=True)
+                for candidate in zip(words, scores, strict=True)
             ]
             text = row["text"]
-            for fill in each:
-                text = _put_in(text, masks[0], fill[0]["word"])
-            answers.append({"text": text, "score": prod(fill[0]["score"] for fill in each), "fills": each})
+            for fill in candidates:
+                text = _fill_first_mask(text, masks[0], fill[0]["word"])
+            answers.append({"text": text, "score": prod(fill[0]["score"] for fill in candidates), "fills": candidates})
         return answers
 
 
 def _choose(words: np.ndarray, masked: float, random: np.random.Generator) -> list[int]:
-    """Words in random order while they have the share `masked` of the tokens or less; one of them at the least.
+    """Choose random words until they have the share `masked` of the tokens; at least one word.
 
-    As BERT's create_pretraining_data: a word that would be too much is passed over.
+    As BERT's create_pretraining_data: a word that would exceed the share is skipped.
     """
     import numpy as np
 
@@ -207,26 +225,26 @@ def _logits(model: Any, batch: Batch) -> Tensor:
     return logits
 
 
-def _found(model: Any, batch: Batch) -> dict[str, Tensor]:
+def _token_statistics(model: Any, batch: Batch) -> dict[str, Tensor]:
     logits, labels = _logits(model, batch), batch["labels"]
     nll, tokens = token_losses(logits, labels).double().sum(1), (labels != IGNORED).sum(1)
     right = (logits.argmax(-1) == labels).sum(1)
     return {"nll": nll, "right": right, "tokens": tokens, "scores": -nll / tokens.clamp(min=1)}
 
 
-def _filled(model: Any, batch: Batch, top: int) -> dict[str, Any]:
-    found: dict[str, list[Any]] = {"scores": [], "fills": [], "chances": []}
-    for part in parts(model, batch, ("input_ids", "attention_mask", "mask_id")):
+def _fill_masks(model: Any, batch: Batch, top: int) -> dict[str, Any]:
+    outputs: dict[str, list[Any]] = {"scores": [], "fills": [], "chances": []}
+    for part in split_batch(model, batch, ("input_ids", "attention_mask", "mask_id")):
         masks = part["input_ids"] == part["mask_id"][:, None]
-        for logits, here in zip(_logits(model, part), masks, strict=True):
-            best = logits[here].float().softmax(-1).topk(min(top, logits.shape[-1]), dim=-1)
-            found["chances"].append(best.values.detach().cpu().numpy())
-            found["fills"].append(best.indices.cpu().tolist())
-            found["scores"].append(found["chances"][-1].ravel())
-    return found
+        for logits, is_mask in zip(_logits(model, part), masks, strict=True):
+            best = logits[is_mask].float().softmax(-1).topk(min(top, logits.shape[-1]), dim=-1)
+            outputs["chances"].append(best.values.detach().cpu().numpy())
+            outputs["fills"].append(best.indices.cpu().tolist())
+            outputs["scores"].append(outputs["chances"][-1].ravel())
+    return outputs
 
 
-def _put_in(text: str, mask: str, word: str) -> str:
-    """The text with its first mask filled; what begins with ## belongs to the word before it."""
+def _fill_first_mask(text: str, mask: str, word: str) -> str:
+    """The text with its first mask filled; a word that begins with ## is joined to the word before it."""
     before, _, after = text.partition(mask)
     return before.rstrip() + word.removeprefix("##") + after if word.startswith("##") else before + word + after

@@ -1,4 +1,4 @@
-"""One text from another: summaries, translations, answers; learned by encoder-decoders such as T5 and BART."""
+"""Sequence to sequence: a text from another (summary, translation), with encoder-decoders such as T5 and BART."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ConfigError, DataError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
-from hone.objectives.shared.generation import continued, settle
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.shared.generation import generate_ids, set_generation_config
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.overlap import ROUGE, bleu, bleu_counts, rouge
-from hone.objectives.shared.padding import attention_mask, padded
-from hone.objectives.shared.statistics import share
+from hone.objectives.shared.overlap import ROUGE, bleu_counts, bleu_from_counts, rouge_scores
+from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.statistics import safe_ratio
 from hone.objectives.shared.tokenizer import encode_texts
 from hone.parts.options import option
 
@@ -33,7 +33,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 @dataclass(frozen=True)
 class Seq2Seq(Objective):
-    """A target text for a source text."""
+    """Predict a target text for a source text."""
 
     columns: ClassVar[tuple[str, ...]] = ("text", "target")
     text: ClassVar[tuple[str, ...]] = ("text", "target")
@@ -41,30 +41,30 @@ class Seq2Seq(Objective):
     outputs: ClassVar[Mapping[str, str]] = {"text": "string"}
     pipeline: ClassVar[str] = "text2text-generation"
     libraries: ClassVar[tuple[str, ...]] = ("rouge-score", "sacrebleu")
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "rougeL": Measure("ROUGE-L"),
-        "rouge1": Measure("ROUGE-1"),
-        "rouge2": Measure("ROUGE-2"),
-        "bleu": Measure("BLEU (0 to 100)", share=False),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "rougeL": Metric("ROUGE-L"),
+        "rouge1": Metric("ROUGE-1"),
+        "rouge2": Metric("ROUGE-2"),
+        "bleu": Metric("BLEU (0 to 100)", share=False),
     }
-    untuned: ClassVar[bool] = True
+    works_untuned: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = True
 
-    prefix: str = option("", "What is put before each source, such as 'summarize: ' for T5.")
+    prefix: str = option("", "Text that is put before each source, such as 'summarize: ' for T5.")
     max_target_length: int = option(
-        64, "The most tokens of a target that is learned, and of a text that is made.", ge=2
+        64, "Maximum number of tokens of a target in training, and of a generated text.", ge=2
     )
-    num_beams: int = option(1, "Beams of the search for a text; 1 is greedy.", ge=1, le=64)
+    num_beams: int = option(1, "Number of beams when generating; 1 is greedy.", ge=1, le=64)
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`text`, which may be called `source` and be a list of sentences, and `target`, perhaps a list of references.
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`text`, which may be named `source` and be a list of sentences, and `target`, a text or a list of references.
 
-        Raises ValueError where either is empty or no text.
+        Raises ValueError if either is empty or not text.
         """
         name = "text" if "text" in values else "source"
         source, target = values.get(name), values.get("target")
         if source is None or target is None:
-            return values  # ingest says which column is not there
+            return values  # ingest reports the missing column
         if isinstance(source, (list, tuple)):
             source = " ".join(_text(part, f"{name}[{n}]").strip() for n, part in enumerate(source))
         if not _text(source, name).strip():
@@ -78,63 +78,73 @@ class Seq2Seq(Objective):
                 raise ValueError(f"empty text: target[{n}]")
         return {**values, "text": source, "target": list(target) if len(target) > 1 else target[0]}
 
-    def texts(self, rows: pa.Table) -> list[str]:
-        """The source and all references, one below the other."""
+    def row_texts(self, rows: pa.Table) -> list[str]:
+        """The source and all references, one per line."""
         both = zip(*(rows[name].to_pylist() for name in self.columns), strict=True)
         return ["\n".join([source or "", *references_of(target or "")]) for source, target in both]
 
-    def pieces(self, column: str, value: str) -> list[str]:
-        """A source, or each of the references."""
+    def extract_texts(self, column: str, value: str) -> list[str]:
+        """The source itself, or each of the references."""
         return references_of(value) if column == "target" else [value]
 
-    def joined(self, column: str, value: str, pieces: list[str]) -> str:
-        """The value with its texts rewritten."""
-        return pieces[0] if len(pieces) == 1 else json.dumps(pieces, ensure_ascii=False)
+    def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
+        """The value with its texts replaced: JSON for several references."""
+        return texts[0] if len(texts) == 1 else json.dumps(texts, ensure_ascii=False)
 
-    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
-        """A row is dropped where a reference has become empty."""
-        whole = [all(one.strip() for one in references_of(value or "")) for value in after["target"].to_pylist()]
-        return after, ["" if is_whole else "an emptied reference" for is_whole in whole]
+    def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+        """Drop rows with a reference that became empty."""
+        all_filled = [
+            all(reference.strip() for reference in references_of(value or "")) for value in after["target"].to_pylist()
+        ]
+        return after, ["" if filled else "an emptied reference" for filled in all_filled]
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
-        """Nothing: no row says what the head must be."""
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
+        """Empty: the head is the base model's own."""
         return {}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
-        """`id`, `input_ids` of prefix and source, `labels` of the first reference (list<int32>), and tokens cut.
+        """`id`, `input_ids` of prefix and source, `labels` of the first reference (list<int32>), and tokens cut off.
 
-        `lost` are those of the source beyond `max_length`, `target_lost` those of the reference beyond
-        `max_target_length` (int32). Raises DataError for a null.
+        `lost` counts tokens of the source beyond `max_length`, `target_lost` tokens of the reference beyond
+        `max_target_length` (int32). Raises DataError for a null text.
         """
         import pyarrow as pa
 
-        wanted = self.columns if answer else self.inputs
-        for name in wanted:
+        required = self.columns if labelled else self.inputs
+        for name in required:
             if rows[name].null_count:
-                at = rows["id"].filter(rows[name].is_null())[0].as_py()
-                raise DataError(f"a row has no {name}", where=f"row {at}", fix="Drop such rows.")
-        # One limit for both: the tokenizer keeps it, and threads share the tokenizer.
+                row_id = rows["id"].filter(rows[name].is_null())[0].as_py()
+                raise DataError(f"a row has no {name}", where=f"row {row_id}", fix="Drop such rows.")
+        # One limit for both: the limit is state of the tokenizer, which threads share.
         longest = max(max_length, self.max_target_length)
         sources = [self.prefix + text for text in rows["text"].to_pylist()]
         ids, lost = _cut(tokenizer, *encode_texts(tokenizer, sources, longest), max_length)
         columns = {"id": rows["id"].cast(pa.string()), "input_ids": ids}
-        if answer:
-            first = [references_of(value)[0] for value in rows["target"].to_pylist()]
-            labels, cut = _cut(tokenizer, *encode_texts(tokenizer, first, longest), self.max_target_length)
-            columns |= {"labels": labels, "target_lost": cut}
+        if labelled:
+            first_references = [references_of(value)[0] for value in rows["target"].to_pylist()]
+            labels, target_lost = _cut(
+                tokenizer, *encode_texts(tokenizer, first_references, longest), self.max_target_length
+            )
+            columns |= {"labels": labels, "target_lost": target_lost}
         return pa.table({**columns, "lost": lost})
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
-        """input_ids, attention_mask [rows, source] and labels [rows, target], -100 after their end."""
-        batch = {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
-        return {**batch, "labels": padded(rows["labels"], MASKED)} if "labels" in rows else batch
+        """input_ids, attention_mask [rows, source] and labels [rows, target], padded with -100."""
+        batch = {"input_ids": pad_rows(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
+        return {**batch, "labels": pad_rows(rows["labels"], MASKED)} if "labels" in rows else batch
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The encoder-decoder with its own head, float32.
 
-        Raises ModelError where the base is none, ConfigError where it has no `max_target_length` positions.
+        Raises ModelError if the base is not an encoder-decoder, ConfigError if it has fewer than `max_target_length`
+        positions.
         """
         model = load_with_head("AutoModelForSeq2SeqLM", base, whole=True)
         positions = getattr(model.config, "max_position_embeddings", None) or 10**9
@@ -144,9 +154,9 @@ class Seq2Seq(Objective):
                 where="objective.max_target_length",
                 fix=f"Set it to {positions} or less.",
             )
-        return settle(model, beams=self.num_beams, most=self.max_target_length)
+        return set_generation_config(model, beams=self.num_beams, most=self.max_target_length)
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of the references' tokens, float32, and their number."""
         from torch.nn.functional import cross_entropy
 
@@ -154,68 +164,74 @@ class Seq2Seq(Objective):
         total = cross_entropy(_logits(model, batch).flatten(0, 1), labels.flatten(), reduction="sum")
         return total, int((labels != MASKED).sum())
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
-        """`generated`: the token ids that the model makes up; with labels also `scores`, their mean loss by row."""
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """`generated`: the token ids that the model generates; with labels also `scores`, the mean loss of each row."""
         from torch.nn.functional import cross_entropy
 
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        found: dict[str, Any] = {
-            "generated": continued(model, inputs, most=self.max_target_length, beams=self.num_beams)
+        outputs: dict[str, Any] = {
+            "generated": generate_ids(model, inputs, most=self.max_target_length, beams=self.num_beams)
         }
         if "labels" in batch:
             labels = batch["labels"]
-            each = cross_entropy(_logits(model, batch).transpose(1, 2), labels, reduction="none").sum(1)
-            found["scores"] = (each / (labels != MASKED).sum(1)).detach().cpu().numpy()
-        return found
+            losses = cross_entropy(_logits(model, batch).transpose(1, 2), labels, reduction="none").sum(1)
+            outputs["scores"] = (losses / (labels != MASKED).sum(1)).detach().cpu().numpy()
+        return outputs
 
-    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
-        """With `text`, what was made up."""
-        said = [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in raw["generated"]]
-        return {**raw, "text": said}
+    def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
+        """Adds `text`, the generated text."""
+        texts = [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in predictions["generated"]]
+        return {**predictions, "text": texts}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+    def compute_outcome(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
         """Statistics: one, ROUGE-1, 2 and L against the best reference, and sacreBLEU's counts against all of them.
 
-        Error is what ROUGE-L lacks to 1.
+        The error is 1 minus ROUGE-L.
         """
         import numpy as np
 
         if rows is None:
-            raise ValueError("the outcome takes the rows: ROUGE and BLEU are of words")
+            raise ValueError("rows are required: ROUGE and BLEU compare words")
         references = [references_of(value) for value in rows["target"].to_pylist()]
-        scores = rouge(raw["text"], references)
-        counts = bleu_counts(raw["text"], references)
+        scores = rouge_scores(predictions["text"], references)
+        counts = bleu_counts(predictions["text"], references)
         return Outcome(
             statistics=np.concatenate([np.ones((len(scores), 1)), scores, counts], axis=1),
-            answers=raw["text"],
+            predictions=predictions["text"],
             references=["\n".join(several) for several in references],
             errors=1 - scores[:, 2],
         )
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """Each of `measures`: means of ROUGE, and BLEU of all rows together."""
-        means = dict(zip(ROUGE, share(sums[1:4], sums[0]), strict=True))
-        return {name: bleu(sums[4:]) if name == "bleu" else means[name] for name in self.measures}
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """Each of `metrics`: mean ROUGE scores, and corpus BLEU."""
+        means = dict(zip(ROUGE, safe_ratio(sums[1:4], sums[0]), strict=True))
+        return {name: bleu_from_counts(sums[4:]) if name == "bleu" else means[name] for name in self.metrics}
 
-    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+    def baseline_predictions(
+        self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
+    ) -> dict[str, Predictions]:
         """`lead`: the first sentence of the source. `copy`: all of it."""
         sources = [text.strip() for text in rows["text"].to_pylist()]
         return {"lead": {"text": [_SENTENCE.split(text)[0] for text in sources]}, "copy": {"text": sources}}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
-        """The `text` that is made of each source."""
-        return [{"text": text} for text in raw["text"]]
+    def build_answers(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
+        """The `text` generated for each source."""
+        return [{"text": text} for text in predictions["text"]]
 
 
 def references_of(target: str) -> list[str]:
-    """The references in a value of the column `target`: a JSON list of texts, or itself alone."""
+    """The references in a value of the column `target`: those of a JSON list of texts, or the value itself."""
     if target.startswith("["):
         try:
-            found = json.loads(target)
+            parsed = json.loads(target)
         except json.JSONDecodeError:
             return [target]
-        if isinstance(found, list) and found and all(isinstance(one, str) for one in found):
-            return found
+        if isinstance(parsed, list) and parsed and all(isinstance(text, str) for text in parsed):
+            return parsed
     return [target]
 
 
@@ -228,7 +244,7 @@ def _text(value: Any, at: str) -> str:
 def _cut(
     tokenizer: PreTrainedTokenizerBase, ids: pa.ListArray, lost: np.ndarray, most: int
 ) -> tuple[pa.ListArray, pa.Array]:
-    """Rows of at most `most` tokens, the special ones at their end kept, and how many were cut of each in all."""
+    """Rows of at most `most` tokens that keep the special tokens at their end, and the tokens cut off each in total."""
     import numpy as np
     import pyarrow as pa
 
@@ -244,8 +260,8 @@ def _cut(
 
 
 def _logits(model: Any, batch: Batch) -> Tensor:
-    """Logits [rows, target, words], float32: of each token of the labels, given those before it."""
-    given = model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
+    """Logits [rows, target, words], float32: of each token of the labels, given the tokens before it."""
+    decoder_input_ids = model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    logits: Tensor = model(**inputs, decoder_input_ids=given).logits
+    logits: Tensor = model(**inputs, decoder_input_ids=decoder_input_ids).logits
     return logits.float()

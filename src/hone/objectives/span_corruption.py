@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ModelError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.plain_text import (
     IGNORED,
-    grouped,
-    joined,
-    owners,
-    parts,
-    seeded,
+    concatenate_parts,
+    group_by_row,
+    row_generator,
+    row_indices,
+    split_batch,
     token_losses,
-    tokens_found,
+    token_outcome,
 )
-from hone.objectives.shared.statistics import share
-from hone.objectives.shared.tokenizer import encodings, lists, texts_of
+from hone.objectives.shared.statistics import safe_ratio
+from hone.objectives.shared.tokenizer import encode_with_offsets, get_texts, to_list_array
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -42,139 +42,157 @@ _SENTINEL = re.compile(r"<extra_id_(\d+)>")
 
 @dataclass(frozen=True)
 class SpanCorruption(Objective):
-    """The spans that were left out of plain text."""
+    """Predict the spans that were left out of plain text."""
 
     columns: ClassVar[tuple[str, ...]] = ("text",)
     text: ClassVar[tuple[str, ...]] = ("text",)
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"text": "string"}
     pipeline: ClassVar[str] = "text2text-generation"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "perplexity": Measure("Perplexity per token left out", lower=True, share=False),
-        "loss": Measure("Loss per token left out", lower=True, share=False),
-        "token_accuracy": Measure("Accuracy on tokens left out"),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "perplexity": Metric("Perplexity per token left out", lower=True, share=False),
+        "loss": Metric("Loss per token left out", lower=True, share=False),
+        "token_accuracy": Metric("Accuracy on tokens left out"),
     }
-    untuned: ClassVar[bool] = True
+    works_untuned: ClassVar[bool] = True
 
-    noise: float = option(0.15, "The share of a row's tokens that are left out.", learning=True, gt=0, lt=1)
-    span: float = option(3.0, "The mean length of what is left out in one place, in tokens.", learning=True, ge=1)
-    max_new_tokens: int = option(64, "The most tokens that the served model fills in.", learning=True, ge=1, le=4096)
+    noise: float = option(0.15, "Share of a row's tokens that are left out.", learning=True, gt=0, lt=1)
+    span: float = option(3.0, "Mean length of a span that is left out, in tokens.", learning=True, ge=1)
+    max_new_tokens: int = option(
+        64, "Maximum number of tokens that the served model fills in.", learning=True, ge=1, le=4096
+    )
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
-        """Nothing: the head is the base model's own."""
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
+        """Empty: the head is the base model's own."""
         return {}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
-        """`id`, `input_ids` (the text, its end token last), `lost` (0), and in each row how sentinels are numbered.
+        """`id`, `input_ids` (the text, its end token last), `lost` (0), and in each row the ids of the sentinels.
 
-        That is the id of the first, `sentinel`, the `step` to the next, and how many there are, `sentinels`. A text
-        that is too long becomes several rows. Raises DataError for a text that is null, ModelError where the tokenizer
-        has no sentinels <extra_id_0>, <extra_id_1>, ... or no end token.
+        These are the id of the first (`sentinel`), the `step` to the next, and their number (`sentinels`). A text that
+        is too long becomes several rows. Raises DataError for a null text, ModelError if the tokenizer has no
+        sentinels <extra_id_0>, <extra_id_1>, ... or no end token.
         """
         import pyarrow as pa
 
         first, step, count = _sentinels(tokenizer)
         end, room = int(tokenizer.eos_token_id), max_length - 1
-        found = [one.ids for one in encodings(tokenizer, texts_of(rows), special=False)]
-        cut = [[ids[at : at + room] for at in range(0, max(1, len(ids)), room)] for ids in found]
-        of = pa.array([row for row, pieces in enumerate(cut) for _ in pieces], pa.int64())
+        ids_by_row = [encoding.ids for encoding in encode_with_offsets(tokenizer, get_texts(rows), special=False)]
+        pieces_by_row = [
+            [ids[start : start + room] for start in range(0, max(1, len(ids)), room)] for ids in ids_by_row
+        ]
+        owner = pa.array([row for row, pieces in enumerate(pieces_by_row) for _ in pieces], pa.int64())
         fixed = {"sentinel": first, "step": step, "sentinels": count, "lost": 0}
         columns = {
-            "id": rows["id"].cast(pa.string()).take(of),
-            "input_ids": lists([[*piece, end] for pieces in cut for piece in pieces]),
-            **{name: pa.array([value] * len(of), pa.int32()) for name, value in fixed.items()},
+            "id": rows["id"].cast(pa.string()).take(owner),
+            "input_ids": to_list_array([[*piece, end] for pieces in pieces_by_row for piece in pieces]),
+            **{name: pa.array([value] * len(owner), pa.int32()) for name, value in fixed.items()},
         }
-        return pa.table(columns if answer else columns | {"end": pa.array([end] * len(of), pa.int32())})
+        return pa.table(columns if labelled else columns | {"end": pa.array([end] * len(owner), pa.int32())})
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids with a sentinel for each span, attention_mask, labels (each span after its sentinel, an end).
 
-        `hidden` are the labels of the text alone: sentinels and ends are learned, and not counted. In training spans
-        are drawn anew each time, by a seed from torch's generator; otherwise a row's content decides.
+        `hidden` are the labels of the text alone: sentinels and end are learned, but not counted. In training spans
+        are drawn anew each time, with a seed from torch's generator; otherwise they depend on the row's content.
         """
         if "end" in rows:
-            return {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
+            return {
+                "input_ids": pad_rows(rows["input_ids"], pad_id),
+                "attention_mask": attention_mask(rows["input_ids"]),
+            }
         columns = zip(rows["input_ids"], rows["sentinel"], rows["step"], rows["sentinels"], strict=True)
-        each = [self._corrupted(row, first, step, count, training) for row, first, step, count in columns]
-        ids, labels, hidden = zip(*each, strict=True)
+        corrupted = [self._corrupted(row, first, step, count, training) for row, first, step, count in columns]
+        ids, labels, hidden = zip(*corrupted, strict=True)
         return {
-            "input_ids": padded(ids, pad_id),
+            "input_ids": pad_rows(ids, pad_id),
             "attention_mask": attention_mask(ids),
-            "labels": padded(labels, IGNORED),
-            "hidden": padded(hidden, IGNORED),
+            "labels": pad_rows(labels, IGNORED),
+            "hidden": pad_rows(hidden, IGNORED),
         }
 
     def _corrupted(self, row: Any, sentinel: int, step: int, count: int, training: bool) -> tuple[Any, Any, Any]:
-        """What the encoder reads of a row, the labels, and those of them that count."""
+        """The encoder's input for a row, the labels, and the labels that count in metrics."""
         import numpy as np
 
         ids = np.asarray(row, np.int64)
         text, end = ids[:-1], ids[-1:]
-        spans = noise_spans(len(text), self.noise, self.span, count, seeded(ids, training))
+        spans = noise_spans(len(text), self.noise, self.span, count, row_generator(ids, training))
         shown: list[Any] = []
         labels: list[Any] = []
         hidden: list[Any] = []
-        at = 0
+        position = 0
         for number, (start, stop) in enumerate(spans):
             mark = np.array([sentinel + step * number])
-            shown += [text[at:start], mark]
+            shown += [text[position:start], mark]
             labels += [mark, text[start:stop]]
             hidden += [[IGNORED], text[start:stop]]
-            at = stop
-        shown, labels, hidden = [*shown, text[at:], end], [*labels, end], [*hidden, [IGNORED]]
+            position = stop
+        shown, labels, hidden = [*shown, text[position:], end], [*labels, end], [*hidden, [IGNORED]]
         return np.concatenate(shown), np.concatenate(labels), np.concatenate(hidden)
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
-        """The encoder-decoder in float32 with its own head; raises ModelError where a weight is not there."""
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
+        """The encoder-decoder in float32 with its own head; raises ModelError if a weight is missing."""
         return load_with_head("AutoModelForSeq2SeqLM", base, whole=True)
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed negative log-likelihood of the labels, float32, and their number."""
         labels = batch["labels"]
         return token_losses(_logits(model, batch), labels).sum(), int((labels != IGNORED).sum())
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
-        """By encoded row `nll`, `right` and `tokens` of what was left out, `scores`, the mean log-likelihood of one.
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """For each encoded row `nll`, `right` and `tokens` of the left-out tokens, `scores` (mean log-likelihood).
 
-        Of a row that came with gaps `filled`, the ids that are generated for it.
+        For a row that contains gaps `filled`, the generated ids.
         """
         if "labels" not in batch:
-            return _filled(model, batch, self.max_new_tokens)
+            return _generate_fills(model, batch, self.max_new_tokens)
         names = ("input_ids", "attention_mask", "labels", "hidden")
-        return joined(_found(model, part) for part in parts(model, batch, names))
+        return concatenate_parts(_token_statistics(model, part) for part in split_batch(model, batch, names))
 
-    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
-        """With what was generated as `fills`: the text after each sentinel, by its number."""
-        if "filled" not in raw:
-            return raw
-        return {**raw, "fills": [_by_sentinel(ids, tokenizer) for ids in raw["filled"]]}
+    def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
+        """Adds `fills`: the generated text after each sentinel, by its number."""
+        if "filled" not in predictions:
+            return predictions
+        return {**predictions, "fills": [_split_by_sentinel(ids, tokenizer) for ids in predictions["filled"]]}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
-        """Statistics are, by row, right, tokens and nll."""
-        return tokens_found(tokens, raw, "tokens left out")
+    def compute_outcome(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
+        """Statistics of each row: right, tokens and nll."""
+        return token_outcome(tokens, predictions, "tokens left out")
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`perplexity`, `loss` and `token_accuracy`."""
         import numpy as np
 
         right, tokens, nll = sums
-        loss = share(nll, tokens)
-        return {"perplexity": np.exp(loss), "loss": loss, "token_accuracy": share(right, tokens)}
+        loss = safe_ratio(nll, tokens)
+        return {"perplexity": np.exp(loss), "loss": loss, "token_accuracy": safe_ratio(right, tokens)}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
-        """The `text` with its gaps <extra_id_0>, <extra_id_1>, ... filled, greedily, and `fills`, what with.
+    def build_answers(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
+        """The `text` with its gaps <extra_id_0>, <extra_id_1>, ... filled greedily, and `fills`, the fillings.
 
-        A gap that the model says nothing of becomes nothing.
+        A gap for which the model generates nothing becomes empty.
         """
         answers = []
-        filled = raw.get("fills", [{} for _ in range(len(tokens))])  # what is only judged is not filled
-        for row, pieces in zip(rows, grouped(owners(tokens), filled), strict=True):
-            said = {number: text for piece in pieces for number, text in piece.items()}
-            parted = _SENTINEL.split(row["text"])
-            parted[1::2] = fills = [said.get(int(number), "") for number in parted[1::2]]
-            answers.append({"text": "".join(parted), "fills": fills})
+        filled = predictions.get(
+            "fills", [{} for _ in range(len(tokens))]
+        )  # absent in evaluation, where nothing is filled
+        for row, pieces in zip(rows, group_by_row(row_indices(tokens), filled), strict=True):
+            fill_by_number = {number: text for piece in pieces for number, text in piece.items()}
+            parts = _SENTINEL.split(row["text"])
+            parts[1::2] = fills = [fill_by_number.get(int(number), "") for number in parts[1::2]]
+            answers.append({"text": "".join(parts), "fills": fills})
         return answers
 
 
@@ -183,38 +201,40 @@ def noise_spans(
 ) -> list[tuple[int, int]]:
     """(start, stop) of the spans to leave out of `length` tokens, at most `most` of them, in order.
 
-    As random_spans_noise_mask in T5's code: both what stays and what goes is parted at random into pieces, and they
-    alternate. There the text's last token always goes, which for a short text means the same span each time; here
-    spans may lie anywhere. None where there are fewer than two tokens.
+    As random_spans_noise_mask in T5's code: kept and left-out tokens are split at random into pieces, which alternate.
+    There the last token is always left out, so a short text has the same span each time; here spans may be anywhere.
+    There are none for fewer than two tokens.
     """
     import numpy as np
 
     if length < 2:
         return []
-    gone = min(max(round(length * noise), 1), length - 1)
-    pieces = min(max(round(gone / span), 1), gone, length - gone, most)
-    # Before the first span and after the last there may be nothing; between two of them there is a token.
-    stay = _parted(length - gone + 2, pieces + 1, random) - np.eye(pieces + 1, dtype=np.int64)[[0, -1]].sum(0)
-    lengths = _parted(gone, pieces, random)
-    stops = np.cumsum(stay[:-1] + lengths)
+    noise_tokens = min(max(round(length * noise), 1), length - 1)
+    pieces = min(max(round(noise_tokens / span), 1), noise_tokens, length - noise_tokens, most)
+    # Kept pieces before the first and after the last span may be empty; those between spans have at least one token.
+    kept_lengths = _random_composition(length - noise_tokens + 2, pieces + 1, random) - np.eye(
+        pieces + 1, dtype=np.int64
+    )[[0, -1]].sum(0)
+    lengths = _random_composition(noise_tokens, pieces, random)
+    stops = np.cumsum(kept_lengths[:-1] + lengths)
     return list(zip((stops - lengths).tolist(), stops.tolist(), strict=True))
 
 
-def _parted(items: int, pieces: int, random: np.random.Generator) -> np.ndarray:
-    """Lengths of 1 or more that add up to `items`, each way of parting as likely as any other."""
+def _random_composition(items: int, pieces: int, random: np.random.Generator) -> np.ndarray:
+    """Lengths of at least 1 that add up to `items`, drawn uniformly from all such compositions."""
     import numpy as np
 
     cuts = np.sort(random.permutation(items - 1)[: pieces - 1]) + 1
-    found: np.ndarray = np.diff(np.concatenate([[0], cuts, [items]]))
-    return found
+    lengths: np.ndarray = np.diff(np.concatenate([[0], cuts, [items]]))
+    return lengths
 
 
 def _sentinels(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int, int]:
-    """The id of <extra_id_0>, the step from one to the next, and how many there are in steps of that."""
-    known = tokenizer.get_vocab()
+    """The id of <extra_id_0>, the step from one sentinel's id to the next, and the number of sentinels."""
+    vocabulary = tokenizer.get_vocab()
     ids: list[int] = []
-    while (name := f"<extra_id_{len(ids)}>") in known:
-        ids.append(known[name])
+    while (name := f"<extra_id_{len(ids)}>") in vocabulary:
+        ids.append(vocabulary[name])
     step = ids[1] - ids[0] if len(ids) > 1 else 1
     if not ids or tokenizer.eos_token_id is None or ids != [ids[0] + step * place for place in range(len(ids))]:
         raise ModelError(
@@ -232,31 +252,31 @@ def _logits(model: Any, batch: Batch) -> Tensor:
     return logits
 
 
-def _found(model: Any, batch: Batch) -> dict[str, Tensor]:
+def _token_statistics(model: Any, batch: Batch) -> dict[str, Tensor]:
     logits, hidden = _logits(model, batch), batch["hidden"]
     nll, tokens = token_losses(logits, hidden).double().sum(1), (hidden != IGNORED).sum(1)
     right = (logits.argmax(-1) == hidden).sum(1)
     return {"nll": nll, "right": right, "tokens": tokens, "scores": -nll / tokens.clamp(min=1)}
 
 
-def _filled(model: Any, batch: Batch, most: int) -> dict[str, Any]:
-    written = model.generate(
+def _generate_fills(model: Any, batch: Batch, most: int) -> dict[str, Any]:
+    generated = model.generate(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
         max_new_tokens=most,
         do_sample=False,
         num_beams=1,
     )
-    return {"filled": written.tolist(), "scores": [[0.0]] * len(written)}
+    return {"filled": generated.tolist(), "scores": [[0.0]] * len(generated)}
 
 
-def _by_sentinel(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """The text between each sentinel and the next, or the end."""
-    known = {tokenizer.convert_tokens_to_ids(f"<extra_id_{n}>"): n for n in range(_sentinels(tokenizer)[2])}
-    found: dict[int, list[int]] = {}
-    for one in ids:
-        if one in known:
-            current = found.setdefault(known[one], [])
-        elif found and one not in tokenizer.all_special_ids:
-            current.append(one)
-    return {number: tokenizer.decode(some).strip() for number, some in found.items()}
+def _split_by_sentinel(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """The text between each sentinel and the next, by the sentinel's number."""
+    number_by_id = {tokenizer.convert_tokens_to_ids(f"<extra_id_{n}>"): n for n in range(_sentinels(tokenizer)[2])}
+    ids_by_number: dict[int, list[int]] = {}
+    for token in ids:
+        if token in number_by_id:
+            current = ids_by_number.setdefault(number_by_id[token], [])
+        elif ids_by_number and token not in tokenizer.all_special_ids:
+            current.append(token)
+    return {number: tokenizer.decode(tokens).strip() for number, tokens in ids_by_number.items()}

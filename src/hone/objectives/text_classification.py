@@ -1,4 +1,4 @@
-"""One label for a text: sentiment, intent, topic."""
+"""Text classification: one label for a text, such as sentiment, intent or topic."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.heads import load_with_head, text_logits
-from hone.objectives.shared.padding import attention_mask, padded
-from hone.objectives.shared.statistics import by_group, share
+from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
 from hone.objectives.shared.tokenizer import encode_rows
 from hone.parts.options import option
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextClassification(Objective):
-    """One label for a text."""
+    """Predict one label for a text."""
 
     columns: ClassVar[tuple[str, ...]] = ("text", "label")
     text: ClassVar[tuple[str, ...]] = ("text",)
@@ -34,59 +34,64 @@ class TextClassification(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"label": "string", "score": "double"}
     pipeline: ClassVar[str] = "text-classification"
-    measures: ClassVar[Mapping[str, Measure]] = {"accuracy": Measure("Accuracy"), "macro_f1": Measure("Macro-F1")}
+    metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": Metric("Accuracy"), "macro_f1": Metric("Macro-F1")}
 
     label_smoothing: float = option(
-        0.0, "The share of the target that is spread over all labels.", learning=True, ge=0, lt=1
+        0.0, "Share of the target probability that is spread over all labels.", learning=True, ge=0, lt=1
     )
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The row itself. Raises ValueError where its label is a list: one label is learned for a text."""
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row itself; raises ValueError if its label is a list."""
         if isinstance(values.get("label"), (list, tuple)):
             raise ValueError(
-                "label is a list, and a text has one label here: multi-label-classification learns several"
+                "label is a list; this objective takes one label for a text (multi-label-classification takes several)"
             )
         return values
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
-        """`{"labels": [names, sorted]}` of the training rows; raises DataError where there are fewer than two."""
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
+        """`{"labels": [names, sorted]}` of the training rows; raises DataError for fewer than two."""
         labels = sorted(train["label"].unique().drop_null().to_pylist())
         if len(labels) < 2:
-            found = f"the one label {labels[0]}" if labels else "no label at all"
+            description = f"only the label {labels[0]}" if labels else "no label"
             raise DataError(
-                f"has {found}; telling texts apart takes two or more",
+                f"has {description}; classification needs two or more",
                 where="the training split, column label",
                 fix="Check the column that ingest.columns maps to label, and the curation steps that drop rows.",
             )
         return {"labels": labels}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
-        """`id`, `input_ids` (list<int32>), `label` (int64, its place in the targets), `lost` (int32, tokens cut off).
+        """`id`, `input_ids` (list<int32>), `label` (int64, index in the targets), `lost` (int32, tokens cut off).
 
-        Raises DataError for a text that is null and for a label that the targets do not have.
+        Raises DataError for a null text and for a label that is not in the targets.
         """
-        label = {"label": _label_indices(rows, targets["labels"])} if answer else {}
+        label = {"label": _label_indices(rows, targets["labels"])} if labelled else {}
         return encode_rows(rows, tokenizer, max_length, **label)
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask [rows, longest] and labels [rows], all int64; padded on the right with `pad_id`."""
         import torch
 
-        batch = {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
+        batch = {"input_ids": pad_rows(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
         if "label" in rows:
             batch["labels"] = torch.tensor([int(label) for label in rows["label"]])
         return batch
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32 with a classification head of one output for each label.
 
-        Raises ModelError where the weights do not fit the architecture, or it has no such head.
+        Raises ModelError if the weights do not fit the architecture or it has no such head.
         """
         return load_with_head("AutoModelForSequenceClassification", base, labels=targets["labels"])
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of a batch, float32, and its number of rows."""
         from torch.nn.functional import cross_entropy
 
@@ -94,70 +99,80 @@ class TextClassification(Objective):
         total = cross_entropy(text_logits(model, batch), labels, reduction="sum", label_smoothing=self.label_smoothing)
         return total, len(labels)
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """`scores`: class probabilities [rows, labels], float32."""
         return {"scores": text_logits(model, batch).softmax(-1).detach().cpu().numpy()}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
-        """Statistics are, for each label: rightly predicted to be of it, of it, predicted to be of it."""
+    def compute_outcome(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
+        """Statistics: for each label true positives, rows that have it, rows predicted to."""
         import numpy as np
 
-        labels, scores = np.array(targets["labels"], object), np.asarray(raw["scores"])
-        right, said = tokens["label"].to_numpy(), scores.argmax(1)
-        of = np.eye(len(labels))
-        sure = scores.max(1).astype(np.float64)
+        labels, scores = np.array(targets["labels"], object), np.asarray(predictions["scores"])
+        right, predicted = tokens["label"].to_numpy(), scores.argmax(1)
+        one_hot = np.eye(len(labels))
+        confidences = scores.max(1).astype(np.float64)
         return Outcome(
-            statistics=np.concatenate([of[right] * (right == said)[:, None], of[right], of[said]], axis=1),
-            answers=labels[said].tolist(),
+            statistics=np.concatenate(
+                [one_hot[right] * (right == predicted)[:, None], one_hot[right], one_hot[predicted]], axis=1
+            ),
+            predictions=labels[predicted].tolist(),
             references=labels[right].tolist(),
-            errors=np.where(right == said, 0.0, sure),
-            confidences=sure,
-            classes=np.stack([right, said]),
+            errors=np.where(right == predicted, 0.0, confidences),
+            confidences=confidences,
+            classes=np.stack([right, predicted]),
         )
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """`accuracy`, and `macro_f1`: the mean F1 of the labels that are there or were predicted, as scikit-learn's."""
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """`accuracy`, and `macro_f1`: the mean F1 of labels that occur or were predicted, like scikit-learn's."""
         import numpy as np
 
         right, support, predicted = np.split(sums, 3)
-        f1 = share(2 * right, support + predicted)
-        known = np.isfinite(f1)
+        f1 = safe_ratio(2 * right, support + predicted)
+        defined = np.isfinite(f1)
         return {
-            "accuracy": share(right.sum(0), support.sum(0)),
-            "macro_f1": share(np.where(known, f1, 0).sum(0), known.sum(0)),
+            "accuracy": safe_ratio(right.sum(0), support.sum(0)),
+            "macro_f1": safe_ratio(np.where(defined, f1, 0).sum(0), defined.sum(0)),
         }
 
-    def groups(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
-        """By label `precision`, `recall`, `f1` and `support`, its rows."""
+    def compute_group_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
+        """`precision`, `recall`, `f1` and `support` (rows) of each label."""
         import numpy as np
 
-        return by_group(targets["labels"], *np.split(sums, 3))
+        return metrics_by_group(targets["labels"], *np.split(sums, 3))
 
-    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
-        """`majority`: the labels' shares of the training rows, so that the most frequent one wins always."""
+    def baseline_predictions(
+        self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
+    ) -> dict[str, Predictions]:
+        """`majority`: the labels' shares of the training rows as scores; the most frequent label always wins."""
         import numpy as np
 
         labels = train["label"].to_numpy()
         shares = np.bincount(labels, minlength=len(targets["labels"])) / len(labels)
         return {"majority": {"scores": np.broadcast_to(shares.astype(np.float32), (len(test), len(shares)))}}
 
-    def vote(self, weights: np.ndarray, at: np.ndarray, train: pa.Table, targets: Targets) -> Raw:
-        """The labels' shares of the weights."""
+    def neighbour_predictions(
+        self, weights: np.ndarray, neighbours: np.ndarray, train: pa.Table, targets: Targets
+    ) -> Predictions:
+        """Each label's share of the neighbours' weights."""
         import numpy as np
 
-        labels = train["label"].to_numpy()[at]
-        scores = np.zeros((len(at), len(targets["labels"])))
-        np.add.at(scores, (np.arange(len(at))[:, None], labels), weights)
+        labels = train["label"].to_numpy()[neighbours]
+        scores = np.zeros((len(neighbours), len(targets["labels"])))
+        np.add.at(scores, (np.arange(len(neighbours))[:, None], labels), weights)
         return {"scores": (scores / scores.sum(1, keepdims=True)).astype(np.float32)}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
-        """The likeliest `label`, its probability `score`, and `scores`, those of all labels."""
-        found = []
-        for scores in raw["scores"]:
+    def build_answers(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
+        """The most likely `label`, its probability `score`, and `scores` of all labels."""
+        answers = []
+        for scores in predictions["scores"]:
             best = int(scores.argmax())
-            each = {label: float(score) for label, score in zip(targets["labels"], scores, strict=True)}
-            found.append({"label": targets["labels"][best], "score": float(scores[best]), "scores": each})
-        return found
+            score_by_label = {label: float(score) for label, score in zip(targets["labels"], scores, strict=True)}
+            answers.append({"label": targets["labels"][best], "score": float(scores[best]), "scores": score_by_label})
+        return answers
 
 
 def _label_indices(rows: pa.Table, labels: Sequence[str]) -> pa.ChunkedArray:

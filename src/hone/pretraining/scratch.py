@@ -74,7 +74,7 @@ def _texts(file: Any, objective: Objective, on_progress: OnProgress) -> Iterator
 
     done, total = 0, file.metadata.num_rows
     for batch in file.iter_batches(10_000):
-        yield objective.texts(pa.Table.from_batches([batch]))
+        yield objective.row_texts(pa.Table.from_batches([batch]))
         done += batch.num_rows
         on_progress(Progress(done, total, note="tokenizer"))
 

@@ -13,7 +13,7 @@ from hone.evaluation.judging import baselines, predict
 from hone.models import own_code
 from hone.models.locate import locate_base_model
 from hone.objectives import OBJECTIVES
-from hone.objectives.base import Objective, Raw, Targets
+from hone.objectives.base import Objective, Predictions, Targets
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.registry.integrity import check_files
@@ -47,9 +47,9 @@ class Contender:
         if self.base is None:
             return tokens
         said = baselines.untuned(self.base, tokens, self.reader, lambda *_: None, self.targets)
-        return baselines.beside(tokens, self.objective.refer(said))
+        return baselines.beside(tokens, self.objective.reference_columns(said))
 
-    def read(self, tokens: pa.Table, labels: Sequence[str]) -> Raw:
+    def read(self, tokens: pa.Table, labels: Sequence[str]) -> Predictions:
         """What it says of encoded rows, with a score of 0 for those of `labels` that it does not know."""
         raw, _ = predict.read(self.model, tokens, self.reader, lambda *_: None, "")
         own = self.targets.get("labels")
@@ -90,12 +90,12 @@ def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
     tokenizer = load_tokenizer(place)
     reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
     adapter = (place / "adapter_config.json").is_file()
-    base = _base(place, tracking_uri, downloads) if adapter or objective.reference else None
+    base = _base(place, tracking_uri, downloads) if adapter or objective.needs_reference_model else None
     if adapter and base:
         model = predict.load_adapted(place, base, told["targets"], reader)
     else:
         model = predict.load_trained(place, told["targets"], reader.device)
-    reference = base if objective.reference else None
+    reference = base if objective.needs_reference_model else None
     return Contender(version, objective, told["targets"], int(told["max_length"]), model, reader, reference)
 
 

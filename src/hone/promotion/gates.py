@@ -52,7 +52,7 @@ class Match:
 
     def figures(self, of: np.ndarray) -> dict[str, np.ndarray]:
         """The objective's figures of summed statistics [k, n]."""
-        return self.candidate.objective.figures(of, self.candidate.widened(self.labels))
+        return self.candidate.objective.compute_metrics(of, self.candidate.widened(self.labels))
 
     def main(self, name: str, at: np.ndarray | None = None) -> np.ndarray:
         """The main metric of one of both on every draw, of all rows or of those at `at`: [1 + resamples]."""
@@ -64,7 +64,7 @@ class Match:
     @property
     def lower(self) -> bool:
         """Whether less of the main metric is better."""
-        return self.candidate.objective.measures[self.candidate.objective.main_metric].lower
+        return self.candidate.objective.metrics[self.candidate.objective.main_metric].lower
 
 
 def play(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -> Match:
@@ -81,7 +81,7 @@ def play(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -
     for name, one in contenders.items():
         encoded = tokens[name].filter(pc.is_in(tokens[name]["id"], value_set=both))
         encoded = encoded.take(pa.array(_in_order_of(table["id"].to_pylist(), encoded["id"].to_pylist())))
-        outcomes[name] = one.objective.outcome(encoded, one.read(encoded, labels), one.widened(labels), table)
+        outcomes[name] = one.objective.compute_outcome(encoded, one.read(encoded, labels), one.widened(labels), table)
     draws = metrics.resample(len(table), settings.resamples, settings.seed)
     return Match(rows, contenders[CANDIDATE], labels, outcomes, draws)
 
@@ -152,7 +152,7 @@ def slice_gates(match: Match, guards: Guards, slices: Sequence[str], level: floa
     """One gate for each of the `slices` that the rows have: the part that fell the most."""
     if guards.slice_fall is None:
         return []
-    table, texts = match.rows.table, match.candidate.objective.texts(match.rows.table)
+    table, texts = match.rows.table, match.candidate.objective.row_texts(match.rows.table)
     known = [name for name in slices if name == LENGTH or name in table.column_names]
     gates = []
     for name in known:
@@ -170,7 +170,7 @@ def class_gates(match: Match, guards: Guards, level: float) -> list[Gate]:
     if guards.class_fall is None:
         return []
     ours, theirs = (
-        match.candidate.objective.groups(
+        match.candidate.objective.compute_group_metrics(
             metrics.totals(match.outcomes[name].statistics, match.draws), match.candidate.widened(match.labels)
         )
         for name in (CANDIDATE, CHAMPION)
@@ -204,7 +204,7 @@ def latency_gate(contenders: Mapping[str, Contender], rows: Rows, most: float, l
     import pyarrow as pa
 
     places = np.linspace(0, len(rows.table) - 1, WARM_UP + REQUESTS).astype(int)
-    asked = contenders[CANDIDATE].objective.asked(rows.table.take(pa.array(places)))
+    asked = contenders[CANDIDATE].objective.inference_inputs(rows.table.take(pa.array(places)))
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for row in asked:
         for name, one in contenders.items():

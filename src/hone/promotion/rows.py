@@ -64,7 +64,7 @@ def golden_set(path: str, objective: Objective) -> Rows:
             rename={},
             keep=[],
             max_refused=0.0,
-            shape=objective.shape,
+            shape=objective.normalize_row,
         )
         return Rows(GOLDEN, file_digest(file), pq.read_table(Path(scratch) / ROWS, memory_map=False))
 
@@ -74,7 +74,7 @@ def leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: 
 
     Nearly: a Jaccard index of their runs of words of `threshold` or more (`hone.curation.dedup.near`).
     """
-    return [row for row, _ in near_pairs(objective.texts(rows), objective.texts(training), threshold)]
+    return [row for row, _ in near_pairs(objective.row_texts(rows), objective.row_texts(training), threshold)]
 
 
 def without(rows: Rows, positions: Sequence[int]) -> Rows:

@@ -214,7 +214,7 @@ def _gather(home: Path, form: Form, base: BaseModel, card: str) -> dict[str, str
             name: name.removeprefix("adapter/") for name in digests if name == "adapter/adapter_model.safetensors"
         }
         written["adapter_config.json"] = _adapter_config(form.train.path / "adapter", base)
-    if form.adapter or form.objective.reference:
+    if form.adapter or form.objective.needs_reference_model:
         written["base.json"] = json.dumps(base_record(base), indent=1)
     for name, new in linked.items():
         if new not in written:

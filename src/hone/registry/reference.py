@@ -164,7 +164,7 @@ def _asked(parts: Sequence[pa.Table], objective: Objective) -> list[dict[str, st
     """The rows as model inputs, in random order."""
     import pyarrow as pa
 
-    rows = objective.asked(pa.concat_tables(parts)) if parts else []
+    rows = objective.inference_inputs(pa.concat_tables(parts)) if parts else []
     return [rows[position] for position in np.random.default_rng(SEED).permutation(len(rows))]
 
 

@@ -263,10 +263,10 @@ def _example(wanted: Candidate) -> dict[str, str]:
     objective = wanted.form.objective
     test = pq.ParquetFile(wanted.artifacts["validate"].path / "test.parquet")
     first_row = pa.Table.from_batches([next(test.iter_batches(1, columns=list(objective.columns)))])
-    [first] = objective.asked(first_row)
+    [first] = objective.inference_inputs(first_row)
 
     def cut(name: str, value: str) -> str:
-        return objective.joined(name, value, [text[:200] for text in objective.pieces(name, value)])
+        return objective.replace_texts(name, value, [text[:200] for text in objective.extract_texts(name, value)])
 
     return {name: cut(name, value) if name in objective.text else value for name, value in first.items()}
 

@@ -38,7 +38,7 @@ def _pieces(objective: Objective, name: str, value: str) -> list[str]:
     if name not in objective.text or not value:
         return [value]
     try:
-        return objective.pieces(name, value)
+        return objective.extract_texts(name, value)
     except ValueError:  # recent inputs may not have the form of training rows: use the value as it is
         return [value]
 

@@ -141,8 +141,8 @@ def tokenize(
             fix=f"Set it to {positions} or less, or choose a base model with more positions than {base.name} has.",
         )
     files = {split: pq.ParquetFile(splits / f"{split}.parquet") for split in SPLITS}
-    targets = objective.targets(files["train"].read([n for n in objective.columns if n not in objective.inputs]))
-    targets = objective.equip(tokenizer, targets)
+    targets = objective.build_targets(files["train"].read([n for n in objective.columns if n not in objective.inputs]))
+    targets = objective.prepare_tokenizer(tokenizer, targets)
     (out / TARGETS).write_text(json.dumps(targets, ensure_ascii=False, indent=1), "utf8")
     total = sum(file.metadata.num_rows for file in files.values())
     accounts: dict[str, Account] = {}
@@ -152,21 +152,21 @@ def tokenize(
         for split, file in files.items():
             account = accounts[split] = Account()
             encode = partial(objective.encode, tokenizer=tokenizer, max_length=max_length, targets=targets)
-            if objective.leaves_out:
+            if objective.drop_reason:
                 encode = partial(_noting, encode, dropped[split])
             encoded = _ahead(encode, _batches(file, objective))
             for batch in _written(encoded, out / f"{split}.arrow"):
                 _check_ids(batch, vocabulary, base)
                 done += account.add(batch)
                 on_progress(Progress(done, total, note=split))
-            _check_dropped(split, dropped[split], file.metadata.num_rows, max_dropped, objective.leaves_out)
+            _check_dropped(split, dropped[split], file.metadata.num_rows, max_dropped, objective.drop_reason)
             _check_truncation(split, account, max_length, max_truncated, positions)
         accounts["train"].sequences = _pack(out / "train.arrow", objective, max_length)
     seconds = time.perf_counter() - began
     facts: dict[str, Any] = {"splits": {split: account.facts() for split, account in accounts.items()}}
     if any(dropped.values()):
-        _write_dropped(out / DROPPED, dropped, objective.leaves_out)
-        facts["dropped"] = {split: {objective.leaves_out: len(ids)} for split, ids in dropped.items() if ids}
+        _write_dropped(out / DROPPED, dropped, objective.drop_reason)
+        facts["dropped"] = {split: {objective.drop_reason: len(ids)} for split, ids in dropped.items() if ids}
     return Product(done, ("*.arrow", TARGETS), {**facts, "rows_per_second": round(done / seconds, 1)})
 
 
@@ -256,7 +256,7 @@ def _pack(path: Path, objective: Objective, max_length: int) -> int:
     import pyarrow as pa
 
     tokens = read_tokens(path)
-    batches = objective.packed(tokens, max_length) if len(tokens) else None
+    batches = objective.pack_rows(tokens, max_length) if len(tokens) else None
     if batches is None:
         return len(tokens)
     work, rows = path.with_suffix(".packed"), 0

@@ -65,7 +65,7 @@ class Checkpoint:
     random: Tensors
 
 
-def save(home: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(home: Path, checkpoint: Checkpoint) -> None:
     """Commit a checkpoint under `home`, and delete those before the last two."""
     name = f"step-{checkpoint.state.step:08d}"
     work = home / f".writing-{name}"
@@ -76,16 +76,16 @@ def save(home: Path, checkpoint: Checkpoint) -> None:
     write_synced(work / "state.json", json.dumps(vars(checkpoint.state)))
     digests = {}
     for file in sorted(work.iterdir()):
-        sync(file)
+        sync_to_disk(file)
         digests[file.name] = file_digest(file)
     write_synced(work / _MANIFEST, json.dumps(digests, indent=1))
     shutil.rmtree(home / name, ignore_errors=True)
     work.rename(home / name)
-    sync(home)
+    sync_to_disk(home)
     _prune(home)
 
 
-def latest_complete(home: Path, device: torch.device) -> Checkpoint | None:
+def load_latest_checkpoint(home: Path, device: torch.device) -> Checkpoint | None:
     """The newest checkpoint under `home` that is whole, its tensors on `device`; None where there is none.
 
     Half-written ones are passed over; so are damaged ones, with a warning. Raises CheckpointError where only damaged
@@ -107,18 +107,18 @@ def latest_complete(home: Path, device: torch.device) -> Checkpoint | None:
     return None
 
 
-def save_best(home: Path, step: int, weights: Tensors) -> str:
+def save_best_weights(home: Path, step: int, weights: Tensors) -> str:
     """Keep the best weights so far; gives their digest."""
     home.mkdir(parents=True, exist_ok=True)
     file = _best(home, step)
     work = file.with_name(f".writing-{file.name}")
     save_file(weights, work)
-    sync(work)
+    sync_to_disk(work)
     work.rename(file)
     return file_digest(file)
 
 
-def load_best(home: Path, state: State, device: torch.device) -> Tensors:
+def load_best_weights(home: Path, state: State, device: torch.device) -> Tensors:
     """The weights of the best evaluation; raises CheckpointError where they are gone or damaged."""
     file = _best(home, state.best_step)
     if not file.is_file() or file_digest(file) != state.best_digest:
@@ -133,10 +133,10 @@ def load_best(home: Path, state: State, device: torch.device) -> Tensors:
 def write_synced(path: Path, text: str) -> None:
     """Write a file, and wait until it is on the disk."""
     path.write_text(text, "utf8")
-    sync(path)
+    sync_to_disk(path)
 
 
-def sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Wait until a file, or a directory's list of files, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -18,7 +18,7 @@ class Choices:
     resumed_from: tuple[int, ...] = ()
 
 
-def read(out: Path) -> Choices:
+def load_choices(out: Path) -> Choices:
     """The choices made so far in the work directory `out`."""
     file = out / "choices.json"
     if not file.is_file():
@@ -27,7 +27,7 @@ def read(out: Path) -> Choices:
     return Choices(found["micro_batch_size"], found["precision"], tuple(found["resumed_from"]))
 
 
-def write(out: Path, choices: Choices) -> None:
+def save_choices(out: Path, choices: Choices) -> None:
     """Keep the choices; the file is replaced at once."""
     work = out / ".choices.json"
     with work.open("w", encoding="utf8") as file:
@@ -37,11 +37,11 @@ def write(out: Path, choices: Choices) -> None:
     work.rename(out / "choices.json")
 
 
-def halve(out: Path) -> int:
+def halve_micro_batch(out: Path) -> int:
     """Halve the micro-batch for the next attempt; gives its rows, 0 where it had one row or was not found yet."""
-    made = read(out)
+    made = load_choices(out)
     if made.micro_batch_size <= 1:
         return 0
     smaller = dataclasses.replace(made, micro_batch_size=(made.micro_batch_size + 1) // 2)
-    write(out, smaller)
+    save_choices(out, smaller)
     return smaller.micro_batch_size

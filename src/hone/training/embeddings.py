@@ -39,7 +39,7 @@ class UsedRows(nn.Module):
         return functional.embedding(self.place[ids], self.weight, self.padding_idx)
 
 
-def narrow(model: PreTrainedModel, used: np.ndarray, pad_id: int) -> Callable[[], None]:
+def narrow_embedding(model: PreTrainedModel, used: np.ndarray, pad_id: int) -> Callable[[], None]:
     """Put UsedRows in place of the word embedding of `model` where that is exact and pays; gives the way back.
 
     It is exact for a plain embedding that moves and is tied to nothing else. The way back writes the trained

@@ -35,21 +35,21 @@ class Flops:
         return float(self.per_token * tokens.sum() + self.per_pair * (tokens**2).sum())
 
 
-def count(model: Any) -> Flops:
+def count_flops(model: Any) -> Flops:
     """The arithmetic of `model`, a transformers model or a PeftModel, with the weights that move now."""
     tables = {id(p) for m in model.modules() if isinstance(m, (nn.Embedding, UsedRows)) for p in m.parameters()}
     matrices = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in tables]
     lowest = next((i for i, p in enumerate(matrices) if p.requires_grad), len(matrices))
     if any(p.requires_grad for p in model.parameters() if id(p) in tables):
         lowest = 0
-    every, passed = weights(matrices), weights(matrices[lowest:])
-    moving = weights([p for p in matrices if p.requires_grad])
+    every, passed = count_weights(matrices), count_weights(matrices[lowest:])
+    moving = count_weights([p for p in matrices if p.requires_grad])
     config = model.config.get_text_config()
     width = config.num_hidden_layers * config.hidden_size
     return Flops(2.0 * (every + passed + moving), 4.0 * width * (1 + 2 * passed / max(every, 1)))
 
 
-def weights(parameters: Sequence[torch.nn.Parameter]) -> int:
+def count_weights(parameters: Sequence[torch.nn.Parameter]) -> int:
     """How many weights the parameters are; those of four bits lie two to a byte, and know their own shape."""
     states = [getattr(parameter, "quant_state", None) for parameter in parameters]
     return sum((p if s is None else s).shape.numel() for p, s in zip(parameters, states, strict=True))

@@ -85,18 +85,18 @@ def _attempt(out: Path, on_event: Callable[[wire.Event], None]) -> bool:
     kills = _out_of_memory_kills()
     last: wire.Event = {}
     with _process(out) as (process, events):
-        for event in wire.events(events, lambda: process.poll() is None):
+        for event in wire.read_events(events, lambda: process.poll() is None):
             last = event
             if event["type"] not in ("error", "out_of_memory"):
                 on_event(event)
         status = process.wait()
     if last.get("type") == "error":
-        raise wire.unpack(last)
+        raise wire.event_to_error(last)
     if last.get("type") == "out_of_memory":
         _try_smaller(last["micro_batch_size"], last["detail"], on_event)
         return False
     if status == -signal.SIGKILL and _out_of_memory_kills() > kills:
-        _try_smaller(choices.halve(out), "the kernel's out-of-memory killer ended it", on_event)
+        _try_smaller(choices.halve_micro_batch(out), "the kernel's out-of-memory killer ended it", on_event)
         return False
     if status:
         raise _died(status, out)

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from hone.errors import HoneError, NonFiniteLoss, OutOfMemory, StoreError, TrainingError
 from hone.training import checkpoints, choices, hardware, wire
 from hone.training.libraries import import_libraries
-from hone.training.optimization import clip
-from hone.training.result import save
+from hone.training.optimization import clip_gradients
+from hone.training.result import save_result
 from hone.training.schedule import learning_rate
 from hone.training.session import Session, build
 
@@ -42,7 +42,7 @@ def run(spec: dict[str, Any], send: wire.Send) -> None:
     if session.state.step:
         send({"type": "resumed", "step": session.state.step})
     stopped = _train(session, send)
-    save(session, stopped)
+    save_result(session, stopped)
     send({"type": "done"})
 
 
@@ -93,7 +93,7 @@ def step(session: Session) -> dict[str, Any]:
         group["lr"] = rate
     total, targets = _gradients(session, rows)
     gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
-    norm = clip(gradients, len(rows) / targets, settings.max_grad_norm)
+    norm = clip_gradients(gradients, len(rows) / targets, settings.max_grad_norm)
     loss, grad_norm = torch.stack([total / targets, norm]).tolist()
     _refuse_non_finite(session, loss, grad_norm, rate)
     session.optimizer.step()
@@ -111,7 +111,7 @@ def _gradients(session: Session, rows: np.ndarray) -> tuple[torch.Tensor, int]:
     total, targets = torch.zeros((), device=session.device), 0
     for batch in _micro_batches(session, session.train, rows):
         with _precision(session):
-            loss, count = session.objective.loss(session.forward, batch)
+            loss, count = session.objective.compute_loss(session.forward, batch)
         torch.autograd.backward(loss / len(rows))
         total, targets = total + loss.detach(), targets + count
     if not targets:
@@ -134,10 +134,10 @@ def evaluate(session: Session) -> dict[str, Any]:
     with torch.no_grad(), _precision(session):
         for batch in _micro_batches(session, session.valid, order):
             model = _Once(session.forward)
-            loss, count = session.objective.loss(model, batch)
+            loss, count = session.objective.compute_loss(model, batch)
             total, targets = total + loss.item(), targets + count
             if not session.objective.needs_rows:
-                for name, values in session.objective.read(model, batch).items():
+                for name, values in session.objective.predict_batch(model, batch).items():
                     said.setdefault(name, []).extend(values)
     if not targets:
         raise TrainingError("no validation row has a target: all labels are masked", where="valid.arrow")
@@ -145,8 +145,8 @@ def evaluate(session: Session) -> dict[str, Any]:
     _remember(session, total / targets)
     if not said:
         return entry
-    outcome = session.objective.outcome(session.valid.table(order), said, session.targets)
-    figures = session.objective.figures(outcome.statistics.sum(0)[:, None], session.targets)
+    outcome = session.objective.compute_outcome(session.valid.table(order), said, session.targets)
+    figures = session.objective.compute_metrics(outcome.statistics.sum(0)[:, None], session.targets)
     return entry | {f"valid_{name}": float(figure[0]) for name, figure in figures.items() if np.isfinite(figure[0])}
 
 
@@ -157,7 +157,7 @@ def _remember(session: Session, loss: float) -> None:
     if state.best_loss is None or loss < state.best_loss:
         state.best_loss, state.best_step, state.stale = loss, state.step, 0
         if session.settings.patience:
-            state.best_digest = checkpoints.save_best(session.checkpoints, state.step, session.weights())
+            state.best_digest = checkpoints.save_best_weights(session.checkpoints, state.step, session.weights())
     else:
         state.stale += 1
 
@@ -233,23 +233,23 @@ def _no_space(fault: OSError | SafetensorError) -> bool:
 def main(spec_file: str, events: str) -> int:
     """Train; the exit status is 0 where that went well. What went wrong is told as an event."""
     spec = json.loads(Path(spec_file).read_text("utf8"))
-    send = wire.sender(int(events))
+    send = wire.make_sender(int(events))
     try:
         import_libraries(spec)
         run(spec, send)
     except HoneError as error:
-        send(wire.pack(error))
+        send(wire.error_to_event(error))
         return 1
     except (MemoryError, RuntimeError) as fault:
         if not hardware.out_of_memory(fault):
             raise
-        smaller = choices.halve(Path(spec["out"]))
+        smaller = choices.halve_micro_batch(Path(spec["out"]))
         send({"type": "out_of_memory", "micro_batch_size": smaller, "detail": str(fault)})
         return 1
     except (OSError, SafetensorError) as fault:
         if not _no_space(fault):
             raise
-        send(wire.pack(StoreError(f"training could not write: {fault}", where=spec["out"], fix=_FREE)))
+        send(wire.error_to_event(StoreError(f"training could not write: {fault}", where=spec["out"], fix=_FREE)))
         return 1
     return 0
 

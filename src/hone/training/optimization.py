@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+def make_adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
     """AdamW over the parameters of `model` that move, fused where they all lie in float32 or bfloat16.
 
     Matrices decay; biases, norms and embeddings do not: a word that no row has keeps its pre-trained vector.
@@ -33,7 +33,7 @@ def _is_table(module: nn.Module) -> bool:
     return isinstance(module, (nn.Embedding, UsedRows))
 
 
-def clip(gradients: Sequence[torch.Tensor], factor: float, max_norm: float) -> Any:
+def clip_gradients(gradients: Sequence[torch.Tensor], factor: float, max_norm: float) -> Any:
     """Multiply gradients in place by `factor`, and down to the norm `max_norm` (0: no limit); gives their norm before.
 
     The norm is a tensor on the device, of the gradients times `factor`.

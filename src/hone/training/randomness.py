@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 
-def seed(value: int) -> None:
+def seed_generators(value: int) -> None:
     """Seed Python's, numpy's, torch's and CUDA's generators."""
     random.seed(value)
     np.random.seed(value % 2**32)
     torch.manual_seed(value)
 
 
-def states() -> dict[str, torch.Tensor]:
+def get_generator_states() -> dict[str, torch.Tensor]:
     """The states of all generators, as tensors."""
     version, words, gauss = random.getstate()
     numpy: Any = np.random.get_state(legacy=False)
@@ -33,7 +33,7 @@ def states() -> dict[str, torch.Tensor]:
     return found
 
 
-def restore(found: Mapping[str, torch.Tensor]) -> None:
+def restore_generators(found: Mapping[str, torch.Tensor]) -> None:
     """Put all generators back to where `states` found them."""
     torch.set_rng_state(found["torch"].cpu())
     version, *words = found["python"].tolist()

@@ -16,14 +16,14 @@ import pyarrow as pa
 import torch
 
 from hone.objectives.base import Objective
-from hone.training.checkpoints import sync
+from hone.training.checkpoints import sync_to_disk
 from hone.training.hardware import out_of_memory
 from hone.training.launch import REFERENCE
 from hone.training.tokens import TokenFile
 
 
 @dataclass(frozen=True)
-class Ask:
+class ReferenceModel:
     """How the base model is asked: at most so many rows at once, in the precision that training has."""
 
     objective: Objective
@@ -33,19 +33,19 @@ class Ask:
     precision: str
 
 
-def beside(tokens: Path, out: Path, ask: Ask) -> TokenFile:
-    """The rows of the file `tokens` with the columns of `Objective.refer`, kept in the work directory `out`."""
+def add_reference_columns(tokens: Path, out: Path, ask: ReferenceModel) -> TokenFile:
+    """The rows of the file `tokens` with the columns of `Objective.reference_columns`, which are kept in `out`."""
     kept = out / REFERENCE / tokens.name
     rows = TokenFile(tokens)
     if not len(rows):
         return rows
     if not kept.is_file():
         kept.parent.mkdir(exist_ok=True)
-        _write(ask.objective.refer(_said(rows, ask)), kept)
+        _write(ask.objective.reference_columns(_said(rows, ask)), kept)
     return TokenFile(tokens, kept)
 
 
-def _said(rows: TokenFile, ask: Ask) -> dict[str, list[Any]]:
+def _said(rows: TokenFile, ask: ReferenceModel) -> dict[str, list[Any]]:
     """What the model says of all rows, in their order; in smaller batches where memory does not suffice."""
     ask.model.eval()
     most, order = ask.micro_batch_size, np.argsort(-rows.lengths, kind="stable")
@@ -68,12 +68,12 @@ def _said(rows: TokenFile, ask: Ask) -> dict[str, list[Any]]:
     return found
 
 
-def _batch(rows: dict[str, list[Any]], ask: Ask) -> dict[str, Any]:
+def _batch(rows: dict[str, list[Any]], ask: ReferenceModel) -> dict[str, Any]:
     device = ask.model.device
     batch = {name: tensor.to(device) for name, tensor in ask.objective.collate(rows, ask.pad_id).items()}
     bf16 = torch.autocast(device.type, dtype=torch.bfloat16) if ask.precision == "bf16" else contextlib.nullcontext()
     with torch.no_grad(), bf16:
-        return ask.objective.read(ask.model, batch)
+        return ask.objective.predict_batch(ask.model, batch)
 
 
 def _write(columns: dict[str, Any], path: Path) -> None:
@@ -82,6 +82,6 @@ def _write(columns: dict[str, Any], path: Path) -> None:
     work = path.with_name(f".writing-{path.name}")
     with pa.ipc.new_file(work, table.schema) as writer:
         writer.write_table(table)
-    sync(work)
+    sync_to_disk(work)
     work.rename(path)
-    sync(path.parent)
+    sync_to_disk(path.parent)

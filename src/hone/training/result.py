@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 ACCOUNT = "training.json"
 
 
-def save(session: Session, stopped: str) -> None:
+def save_result(session: Session, stopped: str) -> None:
     """Write model/, adapter/ and, last, training.json; with early stopping the weights are the best ones."""
     state = session.state
     if session.settings.patience and state.best_step != state.step:
-        session.set_weights(checkpoints.load_best(session.checkpoints, state, session.device))
+        session.set_weights(checkpoints.load_best_weights(session.checkpoints, state, session.device))
     kept_best = bool(session.settings.patience)
     session.widen()
     if session.method.adapter:
@@ -41,7 +41,7 @@ def save(session: Session, stopped: str) -> None:
         merged.save_pretrained(directory)
     own_code.copy_code(session.base, directory)
     tokenizer = load_tokenizer(session.base)
-    session.objective.equip(tokenizer, session.targets)
+    session.objective.prepare_tokenizer(tokenizer, session.targets)
     tokenizer.init_kwargs.pop("auto_map", None)
     tokenizer.save_pretrained(directory)
     facts = session.facts() | {

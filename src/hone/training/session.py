@@ -19,9 +19,9 @@ from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective, Targets
 from hone.training import checkpoints, choices, flops, hardware, randomness, reference
 from hone.training.checkpoints import Checkpoint, State, Tensors
-from hone.training.embeddings import narrow
+from hone.training.embeddings import narrow_embedding
 from hone.training.history import History
-from hone.training.optimization import adamw
+from hone.training.optimization import make_adamw
 from hone.training.sampler import Sampler
 from hone.training.schedule import evaluation_steps, total_steps
 from hone.training.settings import Settings
@@ -82,7 +82,7 @@ class Session:
             "trainable": self.trainable,
             "micro_batch_size": self.micro_batch_size,
             "accumulation": self.accumulation,
-            "resumed_from": list(choices.read(self.out).resumed_from),
+            "resumed_from": list(choices.load_choices(self.out).resumed_from),
         }
 
     def weights(self) -> Tensors:
@@ -105,20 +105,20 @@ class Session:
     def commit(self) -> None:
         """Commit a checkpoint of this moment."""
         self.state.history = self.history.sync()
-        parts = self.weights(), _moments(self.model, self.optimizer), randomness.states()
-        checkpoints.save(self.checkpoints, Checkpoint(self.state, *parts))
+        parts = self.weights(), _moments(self.model, self.optimizer), randomness.get_generator_states()
+        checkpoints.save_checkpoint(self.checkpoints, Checkpoint(self.state, *parts))
 
     def resume(self) -> None:
         """Go back to the last complete checkpoint, if there is one; what was written after it is cut off."""
-        found = checkpoints.latest_complete(self.checkpoints, self.device)
+        found = checkpoints.load_latest_checkpoint(self.checkpoints, self.device)
         if found:
             self.state = found.state
             self.set_weights(found.weights)
             _set_moments(self.model, self.optimizer, found.optimizer)
-            randomness.restore(found.random)
-            made = choices.read(self.out)
+            randomness.restore_generators(found.random)
+            made = choices.load_choices(self.out)
             resumed = (*made.resumed_from, found.state.step)
-            choices.write(self.out, dataclasses.replace(made, resumed_from=resumed))
+            choices.save_choices(self.out, dataclasses.replace(made, resumed_from=resumed))
         self.history.cut(self.state.history)
 
 
@@ -134,17 +134,19 @@ def build(spec: Mapping[str, Any]) -> Session:
     precision, micro_batch_size = _choose(out, settings, device)
     peak = hardware.peak_flops(device, precision)
 
-    randomness.seed(settings.seed)
+    randomness.seed_generators(settings.seed)
     targets = json.loads((tokens / "targets.json").read_text("utf8"))
-    plain = objective.model(base, targets)
+    plain = objective.load_model(base, targets)
     pad_id = int(plain.config.pad_token_id or 0)
-    if objective.reference:
-        ask = reference.Ask(objective, plain.to(device), pad_id, micro_batch_size, precision)
-        train, valid = (reference.beside(tokens / f"{split}.arrow", out, ask) for split in ("train", "valid"))
+    if objective.needs_reference_model:
+        ask = reference.ReferenceModel(objective, plain.to(device), pad_id, micro_batch_size, precision)
+        train, valid = (
+            reference.add_reference_columns(tokens / f"{split}.arrow", out, ask) for split in ("train", "valid")
+        )
     model = method.prepare(plain)
-    objective.check(model, f"{type(method).__name__} on {base}")
+    objective.check_model(model, f"{type(method).__name__} on {base}")
     parameters, trainable = _count(model)
-    widen = narrow(plain, _used(train, valid), pad_id) if _as_encoded(objective, train, pad_id) else _nothing
+    widen = narrow_embedding(plain, _used(train, valid), pad_id) if _as_encoded(objective, train, pad_id) else _nothing
     model.to(device)
     sampler = Sampler(train.lengths, settings.batch_size, settings.seed, group_by_length=settings.group_by_length)
     total = total_steps(settings, sampler.steps_per_epoch)
@@ -170,8 +172,8 @@ def build(spec: Mapping[str, Any]) -> Session:
         pad_id=pad_id,
         parameters=parameters,
         trainable=trainable,
-        flops=flops.count(model),
-        optimizer=adamw(model, settings.weight_decay),
+        flops=flops.count_flops(model),
+        optimizer=make_adamw(model, settings.weight_decay),
         state=State(),
         history=History(out / "history.jsonl"),
     )
@@ -209,18 +211,18 @@ def _rows(tokens: Path, settings: Settings) -> tuple[TokenFile, TokenFile]:
 
 def _choose(out: Path, settings: Settings, device: torch.device) -> tuple[str, int]:
     """Precision and micro-batch size: those of an earlier attempt, else chosen now and kept for the next."""
-    made = choices.read(out)
+    made = choices.load_choices(out)
     precision = made.precision or hardware.choose_precision(settings.precision, device)
     wished = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
     micro_batch_size = made.micro_batch_size or wished
-    choices.write(out, dataclasses.replace(made, precision=precision, micro_batch_size=micro_batch_size))
+    choices.save_choices(out, dataclasses.replace(made, precision=precision, micro_batch_size=micro_batch_size))
     return precision, micro_batch_size
 
 
 def _count(model: Any) -> tuple[int, int]:
     """Parameters, and those of them that move."""
     parameters = list(model.parameters())
-    return flops.weights(parameters), flops.weights([p for p in parameters if p.requires_grad])
+    return flops.count_weights(parameters), flops.count_weights([p for p in parameters if p.requires_grad])
 
 
 def _used(train: TokenFile, valid: TokenFile) -> Any:

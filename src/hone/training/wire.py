@@ -24,7 +24,7 @@ Event = dict[str, Any]
 Send = Callable[[Event], None]
 
 
-def sender(descriptor: int) -> Send:
+def make_sender(descriptor: int) -> Send:
     """What writes events to the parent. A parent that is gone is no fault here: this process ends for it."""
     os.set_inheritable(descriptor, False)
 
@@ -53,7 +53,7 @@ def end_with_parent() -> None:
         fcntl.fcntl(stdin, fcntl.F_SETFL, fcntl.fcntl(stdin, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-def events(descriptor: int, alive: Callable[[], bool]) -> Iterator[Event]:
+def read_events(descriptor: int, alive: Callable[[], bool]) -> Iterator[Event]:
     """The child's events as they come, until it is gone. Wakes twice a second, so that an interrupt gets through."""
     buffer = b""
     while True:
@@ -67,12 +67,12 @@ def events(descriptor: int, alive: Callable[[], bool]) -> Iterator[Event]:
             return
 
 
-def pack(error: HoneError) -> Event:
+def error_to_event(error: HoneError) -> Event:
     """An error as an event."""
     return {"type": "error", "kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix}
 
 
-def unpack(event: Event) -> HoneError:
+def event_to_error(event: Event) -> HoneError:
     """The error that `pack` made an event of, of its own class."""
     kind = getattr(hone.errors, event["kind"], TrainingError)
     error: HoneError = kind(event["what"], where=event["where"], fix=event["fix"])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hone.curation.dedup.near import near_pairs
 from hone.errors import ValidationFailed
 from hone.objectives.base import Objective
-from hone.objectives.shared.tokenizer import load_tokenizer, token_counts
+from hone.objectives.shared.tokenizer import count_tokens, load_tokenizer
 from hone.process_environment import ALL_CORES, NO_ANALYTICS, environment
 from hone.progress import OnProgress, Progress, ignore
 from hone.store.artifact import Product
@@ -97,11 +97,11 @@ def _frames(
             frame["hone_label_rows"] = frame.groupby(objective.label)[objective.label].transform("size")
             frame["hone_label_share"] = frame["hone_label_rows"] / len(frame)
         if _has_text(table, objective):
-            texts = objective.texts(table)
+            texts = objective.row_texts(table)
             frame["hone_tokens"] = pd.Series(0, index=frame.index)
             for start in range(0, len(texts), BATCH_ROWS):
                 batch = texts[start : start + BATCH_ROWS]
-                frame.loc[start : start + len(batch) - 1, "hone_tokens"] = token_counts(tokenizer, batch)
+                frame.loc[start : start + len(batch) - 1, "hone_tokens"] = count_tokens(tokenizer, batch)
                 on_progress(Progress(done + start + len(batch), total, note=split))
         done += len(table)
     return frames
@@ -122,7 +122,7 @@ def _same_as(tables: Mapping[str, pa.Table], objective: Objective, threshold: fl
     known = {
         split: table for split, table in tables.items() if _has_text(table, objective) and "id" in table.column_names
     }
-    texts = {split: objective.texts(table) for split, table in known.items()}
+    texts = {split: objective.row_texts(table) for split, table in known.items()}
     for held_out, earlier in (("valid", ("train",)), ("test", ("train", "valid"))):
         others = [(split, row) for split in earlier if split in known for row in range(len(texts[split]))]
         if held_out not in known:

@@ -27,7 +27,7 @@ from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.tokenization.tokenize import read_tokens
 from hone.training import hardware, loop
-from hone.training.result import save
+from hone.training.result import save_result
 from hone.training.session import Session
 from tests.families import (
     ALL,
@@ -69,12 +69,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
     found: list[Session] = []
 
     def keep(session: Session, stopped: str) -> None:
-        save(session, stopped)
+        save_result(session, stopped)
         found.append(session)
 
     torch.set_num_threads(1)
     monkeypatch.setattr(hardware, "peak_flops", lambda *_: 1e12)  # measured, it takes longer than the training
-    monkeypatch.setattr(loop, "save", keep)
+    monkeypatch.setattr(loop, "save_result", keep)
     return found
 
 
@@ -123,15 +123,15 @@ def test_family(
     reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
     targets, test = json.loads((tokens / "targets.json").read_text("utf8")), read_tokens(tokens / "test.arrow")
     adapter = isinstance(way, AdapterMethod)
-    if adapter and not way.whole:
+    if adapter and not way.can_merge:
         model = predict.load_adapted(tmp_path / "adapter", base, targets, reader)
         word = "on its base"
     else:
         model = predict.load_trained(tmp_path / "model", targets, reader.device)
         word = "merged" if adapter else "yes"
     raw, _ = predict.read(model, test, reader, advance, "")
-    if adapter and way.whole:
-        unmerged = predict.load_adapted(tmp_path / "adapter", base, targets, reader, way.on_base)
+    if adapter and way.can_merge:
+        unmerged = predict.load_adapted(tmp_path / "adapter", base, targets, reader, way.load_on_base)
         predict.check_merged(raw, predict.read(unmerged, test, reader, advance, "")[0], tmp_path)
     if not adapter:
         before, _ = predict.read(trained[0].model.eval(), test, reader, advance, "")
@@ -155,7 +155,7 @@ def test_whole_line(case: Case, family: str, tmp_path: Path, monkeypatch: pytest
         RESULTS[case.objective, family, LINE] = f"no: {fault.what}"
         return
     objective = case.build()
-    asked = objective.asked(pq.read_table(found["validate"].path / "test.parquet").slice(0, 2))
+    asked = objective.inference_inputs(pq.read_table(found["validate"].path / "test.parquet").slice(0, 2))
     answers = line.served(case.objective).predict(pd.DataFrame(asked))
     assert (len(answers), list(answers)) == (2, list(objective.outputs))
     RESULTS[case.objective, family, LINE] = "yes"

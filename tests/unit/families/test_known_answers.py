@@ -57,8 +57,8 @@ def test_lora_of_no_steps_changes_nothing(
     prepared = method.prepare(load(home)).eval()
     assert sorted_rightly(prepared) == 729
     _save_adapter(prepared, tmp_path / "adapter")
-    assert sorted_rightly(method.on_base(load(home), tmp_path / "adapter").eval()) == 729
-    assert sorted_rightly(adapters.served(load(home), tmp_path / "adapter").eval()) == 729
+    assert sorted_rightly(method.load_on_base(load(home), tmp_path / "adapter").eval()) == 729
+    assert sorted_rightly(adapters.load_for_serving(load(home), tmp_path / "adapter").eval()) == 729
     merged = method.merge(prepared)
     assert sorted_rightly(merged.eval()) == 729
     merged.save_pretrained(tmp_path / "model")

@@ -89,7 +89,7 @@ def test_merged_computes_what_was_trained(
     trained = train_a_little(method.prepare(load(base(family))))
     said = logits(trained)
     trained.save_pretrained(tmp_path, save_embedding_layers=False)
-    assert torch.allclose(logits(method.on_base(load(base(family)), tmp_path)), said, atol=1e-6)
+    assert torch.allclose(logits(method.load_on_base(load(base(family)), tmp_path)), said, atol=1e-6)
     merged = method.merge(trained)
     assert torch.allclose(logits(merged), said, atol=1e-4)
     assert (said - logits(load(base(family)))).abs().max() > 1e-3
@@ -144,11 +144,11 @@ def test_qlora_products_are_of_the_type_of_the_moment(base: Callable[[str], Path
 
 def test_qlora_unmerged_is_served_on_the_base_as_it_was(base: Callable[[str], Path], tmp_path: Path) -> None:
     method = QLora(rank=4, merged=False)
-    assert (method.whole, method.merged) == (False, False)
+    assert (method.can_merge, method.merged) == (False, False)
     trained = train_a_little(method.prepare(load(base("bert"))))
     trained.save_pretrained(tmp_path)
     assert method.merge(trained) is None
-    served = logits(adapters.served(load(base("bert")), tmp_path))
+    served = logits(adapters.load_for_serving(load(base("bert")), tmp_path))
     # Weights of 16 numbers wide, rounded to 16 values, are a rough sketch of the base.
     assert 1e-3 < (served - logits(trained)).abs().max() < 3
 
@@ -182,7 +182,10 @@ def test_virtual_tokens_move_scores_whatever_the_padding(
     said = logits(train_a_little(prepared))
     assert torch.allclose(logits(prepared, slice(1, 2), width=3), said[1:], atol=1e-5)
     prepared.save_pretrained(tmp_path)
-    for loaded in (method.on_base(load(base(family)), tmp_path), adapters.served(load(base(family)), tmp_path)):
+    for loaded in (
+        method.load_on_base(load(base(family)), tmp_path),
+        adapters.load_for_serving(load(base(family)), tmp_path),
+    ):
         assert torch.allclose(logits(loaded), said, atol=1e-6)
     assert method.merge(prepared) is None
     with torch.no_grad():

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from hone.errors import DataError, ModelError
 from hone.objectives.causal_lm import CausalLM
 from hone.objectives.shared.reading import Reader
-from hone.objectives.shared.tokenizer import lists, load_tokenizer
+from hone.objectives.shared.tokenizer import load_tokenizer, to_list_array
 from tests.tiny_bases import tiny_bert, tiny_llama
 
 OBJECTIVE = CausalLM()
@@ -31,9 +31,11 @@ def reader(base: Path, objective: CausalLM = OBJECTIVE) -> Reader:
 
 
 def figures(objective: CausalLM, model: Any, tokens: pa.Table, read: Reader) -> dict[str, float]:
-    raw, _ = read.read(model, tokens)
-    outcome = objective.outcome(tokens, raw, {})
-    return {name: float(of[0]) for name, of in objective.figures(outcome.statistics.sum(0)[:, None], {}).items()}
+    raw, _ = read.predict(model, tokens)
+    outcome = objective.compute_outcome(tokens, raw, {})
+    return {
+        name: float(of[0]) for name, of in objective.compute_metrics(outcome.statistics.sum(0)[:, None], {}).items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -136,20 +138,20 @@ def test_the_loss_of_each_document_is_the_same_packed_and_alone(kind: str, atten
     tokens = pa.table(
         {
             "id": [f"d{n}" for n in range(7)],
-            "input_ids": lists(documents),
+            "input_ids": to_list_array(documents),
             "closed": pa.array([0] * 7, pa.int32()),
             "bytes": pa.array([1] * 7),
             "lost": pa.array([0] * 7, pa.int32()),
         }
     )
-    alone = OBJECTIVE.read(model, OBJECTIVE.collate(tokens.to_pydict(), 0))["nll"]
-    batches = OBJECTIVE.packed(tokens, 48)
+    alone = OBJECTIVE.predict_batch(model, OBJECTIVE.collate(tokens.to_pydict(), 0))["nll"]
+    batches = OBJECTIVE.pack_rows(tokens, 48)
     assert batches is not None
     rows = pa.concat_tables(batches).to_pydict()
     assert len(rows["id"]) == 3
     batch = OBJECTIVE.collate(rows, 0, training=True)
     with torch.no_grad():
-        total, count = OBJECTIVE.loss(model, batch)
+        total, count = OBJECTIVE.compute_loss(model, batch)
     assert count == sum(len(document) - 1 for document in documents)
     assert total.item() == pytest.approx(alone.sum(), abs=1e-4 * count)
     # Document by document: each one's labels alone.
@@ -161,14 +163,14 @@ def test_the_loss_of_each_document_is_the_same_packed_and_alone(kind: str, atten
             mine = torch.full_like(batch["labels"], -100)
             mine[row, start : start + length] = batch["labels"][row, start : start + length]
             with torch.no_grad():
-                nll, own = OBJECTIVE.loss(model, {**batch, "labels": mine})
+                nll, own = OBJECTIVE.compute_loss(model, {**batch, "labels": mine})
             assert own == length - 1
             assert nll.item() / own == pytest.approx(alone[place] / own, abs=1e-4)
             start += length
 
 
 def test_without_packing_there_is_none() -> None:
-    assert CausalLM(packing=False).packed(pa.table({"input_ids": [[1]]}), 8) is None
+    assert CausalLM(packing=False).pack_rows(pa.table({"input_ids": [[1]]}), 8) is None
 
 
 def test_a_decoder_whose_head_is_not_in_its_files_is_refused(llama: Path, tmp_path: Path) -> None:
@@ -177,16 +179,16 @@ def test_a_decoder_whose_head_is_not_in_its_files_is_refused(llama: Path, tmp_pa
     AutoModel.from_pretrained(llama).save_pretrained(tmp_path)
     load_tokenizer(llama).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="lm_head"):
-        OBJECTIVE.model(tmp_path, {})
+        OBJECTIVE.load_model(tmp_path, {})
 
 
 def test_the_loss_on_the_stories_is_the_one_that_is_known(stories: Path, tales: list[str]) -> None:
     """Five documents, each from <s> to its last character: 1,804 tokens are predicted, the end that is set is none."""
     read = reader(stories)
-    model = OBJECTIVE.model(stories, {}).eval()
+    model = OBJECTIVE.load_model(stories, {}).eval()
     assert len(tales) == 5
     tokens = OBJECTIVE.encode(rows(tales, "tales.txt"), read.tokenizer, 512, {})
-    outcome = OBJECTIVE.outcome(tokens, read.read(model, tokens)[0], {})
+    outcome = OBJECTIVE.compute_outcome(tokens, read.predict(model, tokens)[0], {})
     assert outcome.statistics[:, 1].sum() == 1804
     found = figures(OBJECTIVE, model, tokens, read)
     assert found["loss"] == pytest.approx(1.266, abs=0.005)
@@ -196,7 +198,7 @@ def test_the_loss_on_the_stories_is_the_one_that_is_known(stories: Path, tales: 
     assert "old_perplexity" not in found
     # In rows of 64 a token sees less before it, and the same tokens are counted.
     short = OBJECTIVE.encode(rows(tales, "tales.txt"), read.tokenizer, 64, {})
-    pieces = OBJECTIVE.outcome(short, read.read(model, short)[0], {})
+    pieces = OBJECTIVE.compute_outcome(short, read.predict(model, short)[0], {})
     assert len(short) > 25
     assert pieces.statistics.shape == (5, 6)
     assert pieces.statistics[:, 1].tolist() == outcome.statistics[:, 1].tolist()
@@ -205,11 +207,11 @@ def test_the_loss_on_the_stories_is_the_one_that_is_known(stories: Path, tales: 
 
 
 def test_the_loss_is_that_of_transformers(stories: Path, tales: list[str]) -> None:
-    model, tokenizer = OBJECTIVE.model(stories, {}).eval(), load_tokenizer(stories)
+    model, tokenizer = OBJECTIVE.load_model(stories, {}).eval(), load_tokenizer(stories)
     tokens = OBJECTIVE.encode(rows(tales[:2]), tokenizer, 512, {})
     batch = OBJECTIVE.collate(tokens.to_pydict(), model.config.pad_token_id)
     with torch.no_grad():
-        total, count = OBJECTIVE.loss(model, batch)
+        total, count = OBJECTIVE.compute_loss(model, batch)
         theirs = 0.0
         for ids in tokens["input_ids"].to_pylist():
             one = torch.tensor([ids])
@@ -223,17 +225,17 @@ def test_rows_that_do_not_fit_at_once_are_read_in_parts(
 ) -> None:
     from hone.objectives.shared import plain_text
 
-    read, model = reader(stories), OBJECTIVE.model(stories, {}).eval()
+    read, model = reader(stories), OBJECTIVE.load_model(stories, {}).eval()
     tokens = OBJECTIVE.encode(rows(tales), read.tokenizer, 128, {})
-    whole = read.read(model, tokens)[0]
+    whole = read.predict(model, tokens)[0]
     monkeypatch.setattr(plain_text, "_LOGITS", 1)
-    apart = read.read(model, tokens)[0]
+    apart = read.predict(model, tokens)[0]
     assert np.allclose(whole["nll"], apart["nll"], rtol=1e-5)
 
 
 def test_the_old_domain_has_its_own_figure(stories: Path, tales: list[str]) -> None:
     objective = CausalLM(old_domain=("tales*",))
-    read, model = reader(stories, objective), objective.model(stories, {}).eval()
+    read, model = reader(stories, objective), objective.load_model(stories, {}).eval()
     both = pa.concat_tables([rows(["Speak, speak.", "We know't."], "new.txt"), rows(tales, "tales.txt")])
     found = figures(objective, model, objective.encode(both, read.tokenizer, 512, {}), read)
     new = figures(objective, model, objective.encode(both.slice(0, 2), read.tokenizer, 512, {}), read)
@@ -247,7 +249,7 @@ def test_the_old_domain_has_its_own_figure(stories: Path, tales: list[str]) -> N
 def test_a_text_is_gone_on_with_and_judged(stories: Path) -> None:
     """The greedy text from <s> is the one that llama2.c prints for this model."""
     objective = CausalLM(max_new_tokens=24)
-    read, model = reader(stories, objective), objective.model(stories, {}).eval()
+    read, model = reader(stories, objective), objective.load_model(stories, {}).eval()
     asked = [{"text": ""}, {"text": "Once upon a time, there was a little"}, {"text": "Tim was " * 300}]
     found = read.answer(model, asked, {}, 512)
     tokenizer = AutoTokenizer.from_pretrained(stories)
@@ -267,7 +269,7 @@ def test_a_text_is_gone_on_with_and_judged(stories: Path) -> None:
 
 
 def test_a_continuation_ends_where_the_text_does(llama: Path) -> None:
-    read, model = reader(llama), OBJECTIVE.model(llama, {}).eval()
+    read, model = reader(llama), OBJECTIVE.load_model(llama, {}).eval()
     [words] = read.answer(model, [{"text": "my card is"}], {}, 16)
     assert len(words["continuation"].split()) > 10
     model.lm_head.register_forward_hook(lambda _, __, logits: logits + 1000 * torch.eye(logits.shape[-1])[1])
@@ -283,10 +285,10 @@ def test_it_learns_shakespeare_and_forgets_the_stories(stories: Path, tales: lis
 
     text = (shared / "datasets" / "tinyshakespeare" / "input.txt").read_text("utf8")
     speeches = [speech for speech in text.split("\n\n") if speech.strip()]
-    read, model = reader(stories), OBJECTIVE.model(stories, {})
+    read, model = reader(stories), OBJECTIVE.load_model(stories, {})
     held_out = OBJECTIVE.encode(rows(speeches[-200:]), read.tokenizer, 128, {})
     old = OBJECTIVE.encode(rows(tales), read.tokenizer, 512, {})
-    batches = OBJECTIVE.packed(OBJECTIVE.encode(rows(speeches[:2000]), read.tokenizer, 128, {}), 128)
+    batches = OBJECTIVE.pack_rows(OBJECTIVE.encode(rows(speeches[:2000]), read.tokenizer, 128, {}), 128)
     assert batches is not None
     train = pa.concat_tables(batches)
     before = [figures(OBJECTIVE, model.eval(), tokens, read)["loss"] for tokens in (held_out, old)]
@@ -295,7 +297,7 @@ def test_it_learns_shakespeare_and_forgets_the_stories(stories: Path, tales: lis
     for step in range(300):
         at = random.choice(len(train), 16, replace=False)
         batch = OBJECTIVE.collate(train.take(pa.array(at)).to_pydict(), read.pad_id, training=True)
-        loss, count = OBJECTIVE.loss(model, batch)
+        loss, count = OBJECTIVE.compute_loss(model, batch)
         (loss / count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:

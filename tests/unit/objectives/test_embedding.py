@@ -56,7 +56,7 @@ def test_loss_and_vectors_are_those_of_sentence_transformers(hard: bool, base: P
 
     theirs = transformer_of(base)
     objective, tokenizer = Embedding(scale=12.0), load_tokenizer(base)
-    model = objective.model(base, {}).eval()
+    model = objective.load_model(base, {}).eval()
     reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
     answers = reader.answer(model, [{"text": text} for text in ANCHORS], {}, 32)
     vectors = np.array([one["embedding"] for one in answers])
@@ -67,7 +67,7 @@ def test_loss_and_vectors_are_those_of_sentence_transformers(hard: bool, base: P
     texts = [ANCHORS, POSITIVES] + ([[one for (one,) in negatives]] if negatives else [])
     features = [theirs.tokenize(column) for column in texts]
     wanted = MultipleNegativesRankingLoss(theirs, scale=12.0)(features, torch.zeros(4)).item()
-    loss, count = objective.loss(model, collated(objective, base, table(ANCHORS, POSITIVES, negatives)))
+    loss, count = objective.compute_loss(model, collated(objective, base, table(ANCHORS, POSITIVES, negatives)))
     assert count == 4
     assert loss.item() / count == pytest.approx(wanted, abs=1e-5)
 
@@ -76,7 +76,7 @@ def test_any_number_of_negatives_is_held_against_every_anchor(base: Path) -> Non
     import torch
 
     objective = Embedding(scale=5.0)
-    model = objective.model(base, {}).eval()
+    model = objective.load_model(base, {}).eval()
     rows = table(ANCHORS, POSITIVES, NEGATIVES)
     vectors = {}
     for text in [*ANCHORS, *POSITIVES, *(one for many in NEGATIVES for one in many)]:
@@ -87,16 +87,16 @@ def test_any_number_of_negatives_is_held_against_every_anchor(base: Path) -> Non
     candidates = torch.stack([vectors[text] for text in [*POSITIVES, *(one for many in NEGATIVES for one in many)]])
     scores = torch.stack([vectors[text] for text in ANCHORS]) @ candidates.T * 5
     wanted = -scores.log_softmax(1).diagonal().sum().item()
-    assert objective.loss(model, collated(objective, base, rows))[0].item() == pytest.approx(wanted, abs=1e-4)
+    assert objective.compute_loss(model, collated(objective, base, rows))[0].item() == pytest.approx(wanted, abs=1e-4)
 
 
 def test_the_same_text_is_not_held_against_itself(base: Path) -> None:
     objective = Embedding()
-    model = objective.model(base, {}).eval()
-    apart = objective.loss(model, collated(objective, base, table(ANCHORS[:1], POSITIVES[:1])))[0]
+    model = objective.load_model(base, {}).eval()
+    apart = objective.compute_loss(model, collated(objective, base, table(ANCHORS[:1], POSITIVES[:1])))[0]
     # Of two rows with one positive neither has a negative: the loss is that of nothing to be confused with.
     twice = collated(objective, base, table(["card", "red word"], ["my card was lost"] * 2))
-    assert objective.loss(model, twice)[0].item() == pytest.approx(0, abs=1e-6) == apart.item()
+    assert objective.compute_loss(model, twice)[0].item() == pytest.approx(0, abs=1e-6) == apart.item()
     # Nor is an anchor that is another row's positive.
     crossed = collated(objective, base, table(["card", "red"], ["red", "money"]))
     assert crossed["same"].tolist() == [[True, False], [True, True]]
@@ -134,7 +134,7 @@ def test_a_missing_text_is_told_by_row(base: Path) -> None:
     ],
 )
 def test_negatives_come_as_one_as_many_or_not_at_all(row: dict[str, Any], wanted: list[str]) -> None:
-    assert Embedding().shape(row) == {**row, "negatives": wanted}
+    assert Embedding().normalize_row(row) == {**row, "negatives": wanted}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_negatives_come_as_one_as_many_or_not_at_all(row: dict[str, Any], wanted
 )
 def test_a_row_that_teaches_nothing_is_refused_for_its_reason(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        Embedding().shape(row)
+        Embedding().normalize_row(row)
 
 
 def test_curation_rewrites_every_text_and_drops_what_became_the_same() -> None:
@@ -172,7 +172,7 @@ def test_an_incomplete_model_is_no_base(base: Path, tmp_path: Path) -> None:
     weights.pop("encoder.layer.1.output.dense.weight")
     save_file(weights, tmp_path / "bert" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="1 of its weights are not in its files"):
-        Embedding().model(tmp_path / "bert", {})
+        Embedding().load_model(tmp_path / "bert", {})
 
 
 # Figures
@@ -185,11 +185,11 @@ def test_figures_are_scikit_learn_s_and_those_worked_out_by_hand() -> None:
     embedded = random.normal(size=(40, 2, 8))
     embedded /= np.linalg.norm(embedded, axis=2, keepdims=True)
     places = np.arange(40)
-    found = retrieval.ranks(embedded, places)
+    found = retrieval.compute_ranks(embedded, places)
     cosines, right = embedded[:, 0] @ embedded[:, 1].T, np.eye(40)
-    sums = retrieval.statistics(found).sum(0)[:, None]
-    figures = {name: float(value[0]) for name, value in retrieval.figures(sums).items()}
-    assert list(figures) == list(Embedding().measures)
+    sums = retrieval.rank_statistics(found).sum(0)[:, None]
+    figures = {name: float(value[0]) for name, value in retrieval.compute_metrics(sums).items()}
+    assert list(figures) == list(Embedding().metrics)
     assert figures["ndcg_at_10"] == pytest.approx(ndcg_score(right, cosines, k=10))
     assert figures["mrr"] == pytest.approx(label_ranking_average_precision_score(right, cosines))
     order = (-cosines).argsort(1)
@@ -200,11 +200,11 @@ def test_figures_are_scikit_learn_s_and_those_worked_out_by_hand() -> None:
 
 def test_a_text_that_is_there_twice_is_one_candidate_and_ties_stand_in_the_middle() -> None:
     embedded = np.array([[[1.0, 0], [0, 1.0]], [[1, 0], [1, 0]], [[0, 1], [1, 0]]])
-    places = retrieval.distinct(["b", "a", "a"])
+    places = retrieval.distinct_indices(["b", "a", "a"])
     assert places.tolist() == [0, 1, 1]
-    assert retrieval.ranks(embedded, places).tolist() == [2, 1, 2]
+    assert retrieval.compute_ranks(embedded, places).tolist() == [2, 1, 2]
     flat = np.ones((3, 2, 1))
-    assert retrieval.ranks(flat, np.arange(3)).tolist() == [2, 2, 2]
+    assert retrieval.compute_ranks(flat, np.arange(3)).tolist() == [2, 2, 2]
 
 
 def test_bm25_finds_by_rare_shared_words() -> None:
@@ -219,14 +219,14 @@ def test_outcomes_tell_where_each_positive_was_found(base: Path) -> None:
     objective, tokenizer = Embedding(), load_tokenizer(base)
     rows = table(ANCHORS, POSITIVES)
     encoded = objective.encode(rows, tokenizer, 32, {})
-    model = objective.model(base, {}).eval()
-    raw = objective.read(model, objective.collate(encoded.to_pydict(), tokenizer.pad_token_id))
-    outcome = objective.outcome(encoded, raw, {})
-    ranks = retrieval.ranks(raw["scores"], np.arange(4))
-    assert list(outcome.answers) == [f"found at {int(rank)}" for rank in ranks]
+    model = objective.load_model(base, {}).eval()
+    raw = objective.predict_batch(model, objective.collate(encoded.to_pydict(), tokenizer.pad_token_id))
+    outcome = objective.compute_outcome(encoded, raw, {})
+    ranks = retrieval.compute_ranks(raw["scores"], np.arange(4))
+    assert list(outcome.predictions) == [f"found at {int(rank)}" for rank in ranks]
     assert ((outcome.errors == 0) == (ranks == 1)).all()
-    rival = objective.rivals(encoded, encoded, {}, rows)["bm25"]
-    assert objective.outcome(encoded, rival, {}).statistics[:, 1].sum() >= 2
+    rival = objective.baseline_predictions(encoded, encoded, {}, rows)["bm25"]
+    assert objective.compute_outcome(encoded, rival, {}).statistics[:, 1].sum() >= 2
 
 
 @pytest.mark.slow

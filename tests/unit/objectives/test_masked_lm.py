@@ -108,31 +108,31 @@ def test_training_draws_anew_from_torch_and_evaluation_repeats_itself(base: Path
 
 def test_figures_are_those_of_the_masked_tokens(base: Path) -> None:
     read_by = load_tokenizer(base)
-    model = OBJECTIVE.model(base, {}).eval()
+    model = OBJECTIVE.load_model(base, {}).eval()
     tokens = OBJECTIVE.encode(rows([" ".join(WORDS * 2), "my card", ""]), read_by, 32, {})
-    raw, _ = Reader(OBJECTIVE, 0, torch.device("cpu"), read_by).read(model, tokens)
-    outcome = OBJECTIVE.outcome(tokens, raw, {})
+    raw, _ = Reader(OBJECTIVE, 0, torch.device("cpu"), read_by).predict(model, tokens)
+    outcome = OBJECTIVE.compute_outcome(tokens, raw, {})
     assert outcome.statistics.shape == (3, 3)
     asked = [{"text": text} for text in ("one", "two", "three")]
-    assert [answer["text"] for answer in OBJECTIVE.answers(tokens, raw, {}, asked)] == ["one", "two", "three"]
+    assert [answer["text"] for answer in OBJECTIVE.build_answers(tokens, raw, {}, asked)] == ["one", "two", "three"]
     batch = OBJECTIVE.collate(tokens.to_pydict(), 0)
     at = batch["labels"] != -100
     with torch.no_grad():
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[at]
     labels = batch["labels"][at]
-    figures = OBJECTIVE.figures(outcome.statistics.sum(0)[:, None], {})
+    figures = OBJECTIVE.compute_metrics(outcome.statistics.sum(0)[:, None], {})
     assert outcome.statistics[:, 1].sum() == len(labels)
     assert figures["masked_accuracy"][0] == pytest.approx((logits.argmax(-1) == labels).float().mean().item())
     loss = torch.nn.functional.cross_entropy(logits, labels).item()
     assert figures["pseudo_perplexity"][0] == pytest.approx(math.exp(loss), rel=1e-5)
     with torch.no_grad():
-        total, count = OBJECTIVE.loss(model, batch)
+        total, count = OBJECTIVE.compute_loss(model, batch)
     assert total.item() / count == pytest.approx(loss, rel=1e-5)
 
 
 def test_masks_are_filled_with_what_is_likeliest(base: Path) -> None:
     objective = MaskedLM(top=3)
-    tokenizer, model = load_tokenizer(base), objective.model(base, {}).eval()
+    tokenizer, model = load_tokenizer(base), objective.load_model(base, {}).eval()
     asked = [{"text": "my [MASK] is [MASK]"}, {"text": "my card"}, {"text": f"{'money ' * 40}[MASK]"}]
     found = Reader(objective, 0, torch.device("cpu"), tokenizer).answer(model, asked, {}, 32)
     inputs = tokenizer("my [MASK] is [MASK]", return_tensors="pt")
@@ -161,21 +161,21 @@ def test_an_adapter_holds_what_is_new_in_the_head(base: Path, tmp_path: Path) ->
     AutoModel.from_pretrained(base).save_pretrained(tmp_path / "bare")
     load_tokenizer(base).save_pretrained(tmp_path / "bare")
     torch.manual_seed(1)
-    tuned = Lora(rank=2).prepare(OBJECTIVE.model(tmp_path / "bare", {}))
+    tuned = Lora(rank=2).prepare(OBJECTIVE.load_model(tmp_path / "bare", {}))
     moving = {name for name, weight in tuned.named_parameters() if weight.requires_grad}
     assert any("transform.dense" in name for name in moving)
     assert not any("decoder" in name or "word_embeddings" in name for name in moving)
     batch = OBJECTIVE.collate(OBJECTIVE.encode(rows([" ".join(WORDS)]), load_tokenizer(base), 32, {}).to_pydict(), 0)
     optimizer = torch.optim.AdamW([weight for weight in tuned.parameters() if weight.requires_grad], 1e-2)
     for _ in range(3):
-        OBJECTIVE.loss(tuned, batch)[0].backward()
+        OBJECTIVE.compute_loss(tuned, batch)[0].backward()
         optimizer.step()
     tuned.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
-    expected = OBJECTIVE.read(tuned.eval(), batch)["scores"]
+    expected = OBJECTIVE.predict_batch(tuned.eval(), batch)["scores"]
     torch.manual_seed(2)
-    again = PeftModel.from_pretrained(OBJECTIVE.model(tmp_path / "bare", {}), tmp_path / "adapter").eval()
-    assert OBJECTIVE.read(again, batch)["scores"] == pytest.approx(expected, abs=1e-5)
-    assert OBJECTIVE.read(tuned.merge_and_unload(), batch)["scores"] == pytest.approx(expected, abs=1e-5)
+    again = PeftModel.from_pretrained(OBJECTIVE.load_model(tmp_path / "bare", {}), tmp_path / "adapter").eval()
+    assert OBJECTIVE.predict_batch(again, batch)["scores"] == pytest.approx(expected, abs=1e-5)
+    assert OBJECTIVE.predict_batch(tuned.merge_and_unload(), batch)["scores"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_masks_keep_the_word_embedding_whole(base: Path) -> None:

@@ -57,8 +57,11 @@ def encoded(marked: np.ndarray) -> pa.Table:
 
 
 def figures(marked: np.ndarray, said: np.ndarray) -> dict[str, float]:
-    outcome = OBJECTIVE.outcome(encoded(marked), {"scores": said.astype(np.float32)}, TARGETS)
-    return {name: float(of[0]) for name, of in OBJECTIVE.figures(outcome.statistics.sum(0)[:, None], TARGETS).items()}
+    outcome = OBJECTIVE.compute_outcome(encoded(marked), {"scores": said.astype(np.float32)}, TARGETS)
+    return {
+        name: float(of[0])
+        for name, of in OBJECTIVE.compute_metrics(outcome.statistics.sum(0)[:, None], TARGETS).items()
+    }
 
 
 class TestForms:
@@ -79,18 +82,18 @@ class TestForms:
         ],
     )
     def test_lists(self, value: Any, names: list[str]) -> None:
-        assert OBJECTIVE.shape({"text": "a", "labels": value})["labels"] == names
+        assert OBJECTIVE.normalize_row({"text": "a", "labels": value})["labels"] == names
 
     @pytest.mark.parametrize(
         ("value", "names"), [("joy; anger;", ["anger", "joy"]), ("joy", ["joy"]), ("", []), (["a;b"], ["a;b"])]
     )
     def test_texts_with_a_separator(self, value: Any, names: list[str]) -> None:
-        assert MultiLabelClassification(separator=";").shape({"labels": value})["labels"] == names
+        assert MultiLabelClassification(separator=";").normalize_row({"labels": value})["labels"] == names
 
     def test_columns_of_0_and_1(self) -> None:
         objective = MultiLabelClassification(label_columns=("toxic", "threat", "insult"))
         values = {"text": "a", "toxic": "1", "threat": 0, "insult": True, "other": "1"}
-        assert objective.shape(values)["labels"] == ["insult", "toxic"]
+        assert objective.normalize_row(values)["labels"] == ["insult", "toxic"]
 
     @pytest.mark.parametrize(
         ("value", "reason"),
@@ -109,7 +112,7 @@ class TestForms:
     )
     def test_what_is_no_list_is_refused(self, value: Any, reason: str) -> None:
         with pytest.raises(ValueError, match=reason.replace("[", r"\[")):
-            OBJECTIVE.shape({"labels": value})
+            OBJECTIVE.normalize_row({"labels": value})
 
     @pytest.mark.parametrize(
         ("values", "reason"),
@@ -117,15 +120,15 @@ class TestForms:
     )
     def test_columns_that_are_no_bits_are_refused(self, values: dict[str, Any], reason: str) -> None:
         with pytest.raises(ValueError, match=reason):
-            MultiLabelClassification(label_columns=("toxic",)).shape(values)
+            MultiLabelClassification(label_columns=("toxic",)).normalize_row(values)
 
     def test_null_is_not_the_same_as_no_label(self) -> None:
-        assert OBJECTIVE.shape({"text": "a", "labels": None})["labels"] is None  # which ingest refuses
-        assert "labels" not in OBJECTIVE.shape({"text": "a"})
+        assert OBJECTIVE.normalize_row({"text": "a", "labels": None})["labels"] is None  # which ingest refuses
+        assert "labels" not in OBJECTIVE.normalize_row({"text": "a"})
 
     def test_labels_that_do_not_count_are_left_out(self) -> None:
         objective = MultiLabelClassification(labels=("joy", "love"))
-        assert objective.shape({"labels": ["anger", "joy"]})["labels"] == ["joy"]
+        assert objective.normalize_row({"labels": ["anger", "joy"]})["labels"] == ["joy"]
 
 
 def test_it_has_no_class() -> None:
@@ -133,12 +136,12 @@ def test_it_has_no_class() -> None:
 
 
 def test_targets_are_the_names_and_their_shares() -> None:
-    assert OBJECTIVE.targets(rows(["joy", "anger"], [], ["joy"], ["joy"])) == {
+    assert OBJECTIVE.build_targets(rows(["joy", "anger"], [], ["joy"], ["joy"])) == {
         "labels": ["anger", "joy"],
         "shares": [0.25, 0.75],
     }
     with pytest.raises(DataError, match="the training split, column labels: no row has a label"):
-        OBJECTIVE.targets(rows([], []))
+        OBJECTIVE.build_targets(rows([], []))
 
 
 def test_rare_labels_stand_in_every_split() -> None:
@@ -170,7 +173,7 @@ def test_encoding_marks_the_labels(bert: Path) -> None:
     batch = OBJECTIVE.collate(table.to_pydict(), 0)
     assert batch["labels"].dtype == torch.float32
     assert batch["labels"].tolist() == [[0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1]]
-    asked = OBJECTIVE.encode(rows([]).select(["id", "text"]), load_tokenizer(bert), 8, TARGETS, answer=False)
+    asked = OBJECTIVE.encode(rows([]).select(["id", "text"]), load_tokenizer(bert), 8, TARGETS, labelled=False)
     assert asked.column_names == ["id", "input_ids", "lost"]
 
 
@@ -184,33 +187,35 @@ class TestLoss:
         return OBJECTIVE.collate({"input_ids": [[2, 5, 3], [2, 3]], "labels": [[1, 0, 0, 1], [0, 0, 0, 0]]}, 0)
 
     def test_it_is_what_transformers_has_for_such_models(self, bert: Path) -> None:
-        model, batch = OBJECTIVE.model(bert, TARGETS).eval(), self.batch(bert)
+        model, batch = OBJECTIVE.load_model(bert, TARGETS).eval(), self.batch(bert)
         assert model.config.problem_type == "multi_label_classification"
         assert model.config.id2label == dict(enumerate(LABELS))
-        loss, count = OBJECTIVE.loss(model, batch)
+        loss, count = OBJECTIVE.compute_loss(model, batch)
         assert count == 8
         assert loss.item() / count == pytest.approx(model(**batch).loss.item(), rel=1e-5)
 
     def test_balanced_positives_weigh_as_much_as_negatives(self, bert: Path) -> None:
         objective = MultiLabelClassification(positive_weight="balanced")
-        model, batch = objective.model(bert, TARGETS).eval(), self.batch(bert)
-        scores = torch.from_numpy(objective.read(model, batch)["scores"])
+        model, batch = objective.load_model(bert, TARGETS).eval(), self.batch(bert)
+        scores = torch.from_numpy(objective.predict_batch(model, batch)["scores"])
         weights = torch.tensor([(1 - share) / share for share in TARGETS["shares"]])  # type: ignore[attr-defined]
         labels = batch["labels"]
         expected = -(weights * labels * scores.log() + (1 - labels) * (1 - scores).log()).sum()
-        assert objective.loss(model, batch)[0].item() == pytest.approx(expected.item(), rel=1e-4)
+        assert objective.compute_loss(model, batch)[0].item() == pytest.approx(expected.item(), rel=1e-4)
         # Weights move with the model and are found behind an adapter, and are no part of what is saved.
         adapted = Lora(rank=2).prepare(model).eval()
-        assert objective.loss(adapted, batch)[0].item() == pytest.approx(expected.item(), rel=1e-4)
+        assert objective.compute_loss(adapted, batch)[0].item() == pytest.approx(expected.item(), rel=1e-4)
         assert "positive_weight" not in model.state_dict()
 
 
 @pytest.mark.parametrize("base", ["bert", "llama"])
 def test_padding_changes_no_score(base: str, request: pytest.FixtureRequest) -> None:
-    model = OBJECTIVE.model(request.getfixturevalue(base), TARGETS).eval()
+    model = OBJECTIVE.load_model(request.getfixturevalue(base), TARGETS).eval()
     pad = model.config.pad_token_id
-    together = OBJECTIVE.read(model, OBJECTIVE.collate({"input_ids": [[5, 6], [5, 6, 7, 8, 9]]}, pad))["scores"]
-    alone = OBJECTIVE.read(model, OBJECTIVE.collate({"input_ids": [[5, 6]]}, pad))["scores"]
+    together = OBJECTIVE.predict_batch(model, OBJECTIVE.collate({"input_ids": [[5, 6], [5, 6, 7, 8, 9]]}, pad))[
+        "scores"
+    ]
+    alone = OBJECTIVE.predict_batch(model, OBJECTIVE.collate({"input_ids": [[5, 6]]}, pad))["scores"]
     assert np.allclose(together[0], alone[0], atol=1e-6)
     assert ((together > 0) & (together < 1)).all()
 
@@ -243,8 +248,8 @@ class TestFigures:
     def test_groups_are_scikit_learns(self) -> None:
         draw = np.random.default_rng(9)
         marked, said = draw.random((50, 4)) < 0.4, draw.random((50, 4)) < 0.4
-        outcome = OBJECTIVE.outcome(encoded(marked), {"scores": said.astype(float)}, TARGETS)
-        groups = OBJECTIVE.groups(outcome.statistics.sum(0)[:, None], TARGETS)
+        outcome = OBJECTIVE.compute_outcome(encoded(marked), {"scores": said.astype(float)}, TARGETS)
+        groups = OBJECTIVE.compute_group_metrics(outcome.statistics.sum(0)[:, None], TARGETS)
         expected = precision_recall_fscore_support(marked, said, average=None)
         for place, label in enumerate(LABELS):
             found = [groups[label][name][0] for name in ("precision", "recall", "f1", "support")]
@@ -254,8 +259,8 @@ class TestFigures:
         draw = np.random.default_rng(2)
         marked, said = draw.random((30, 4)) < 0.4, draw.random((30, 4)) < 0.4
         draws = metrics.resample(30, 5, seed=1)
-        statistics = OBJECTIVE.outcome(encoded(marked), {"scores": said.astype(float)}, TARGETS).statistics
-        found = OBJECTIVE.figures(metrics.totals(statistics, draws), TARGETS)
+        statistics = OBJECTIVE.compute_outcome(encoded(marked), {"scores": said.astype(float)}, TARGETS).statistics
+        found = OBJECTIVE.compute_metrics(metrics.totals(statistics, draws), TARGETS)
         for column in range(6):
             at = np.repeat(np.arange(30), draws[:, column])
             assert found["micro_f1"][column] == pytest.approx(f1_score(marked[at], said[at], average="micro"))
@@ -264,8 +269,8 @@ class TestFigures:
     def test_errors_and_answers_are_for_people(self) -> None:
         marked = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
         scores = np.array([[0.9, 0.1, 0.8, 0.2], [0.1, 0.2, 0.3, 0.6], [0.9, 0.1, 0.9, 0.1]])
-        outcome = OBJECTIVE.outcome(encoded(marked), {"scores": scores}, TARGETS)
-        assert list(outcome.answers) == ["anger, love", "optimism", "anger, love"]
+        outcome = OBJECTIVE.compute_outcome(encoded(marked), {"scores": scores}, TARGETS)
+        assert list(outcome.predictions) == ["anger, love", "optimism", "anger, love"]
         assert list(outcome.references) == ["anger, love", "(none)", "joy"]
         assert outcome.errors[0] == 0 < outcome.errors[1] < outcome.errors[2]
 
@@ -297,13 +302,13 @@ class TestThresholds:
         draw = np.random.default_rng(4)
         marked = draw.random((200, 4)) < 0.3
         scores = np.clip(draw.normal(0.1 + 0.1 * marked, 0.05), 0, 1).astype(np.float32)  # all far below 0.5
-        tuned = OBJECTIVE.tune(encoded(marked), {"scores": scores}, TARGETS)
-        before, after = (OBJECTIVE.outcome(encoded(marked), {"scores": scores}, of) for of in (TARGETS, tuned))
-        assert set(before.answers) == {"(none)"}
-        found = OBJECTIVE.figures(after.statistics.sum(0)[:, None], tuned)
+        tuned = OBJECTIVE.tune_targets(encoded(marked), {"scores": scores}, TARGETS)
+        before, after = (OBJECTIVE.compute_outcome(encoded(marked), {"scores": scores}, of) for of in (TARGETS, tuned))
+        assert set(before.predictions) == {"(none)"}
+        found = OBJECTIVE.compute_metrics(after.statistics.sum(0)[:, None], tuned)
         assert found["micro_f1"][0] > 0.6
-        told = OBJECTIVE.answers(encoded(marked), {"scores": scores}, json.loads(json.dumps(tuned)), [])
-        assert [", ".join(sorted(one["labels"])) or "(none)" for one in told] == after.answers
+        told = OBJECTIVE.build_answers(encoded(marked), {"scores": scores}, json.loads(json.dumps(tuned)), [])
+        assert [", ".join(sorted(one["labels"])) or "(none)" for one in told] == after.predictions
         for one, row in zip(told, scores, strict=True):
             assert one["scores"] == sorted(one["scores"], reverse=True)
             assert one["all_scores"] == pytest.approx(dict(zip(LABELS, row.tolist(), strict=True)))
@@ -311,8 +316,8 @@ class TestThresholds:
     def test_fixed_ones_are_left_alone(self) -> None:
         marked = np.ones((20, 4), bool)
         fixed = replace(OBJECTIVE, thresholds="fixed", threshold=0.2)
-        assert fixed.tune(encoded(marked), {"scores": marked * 0.1}, TARGETS) == TARGETS
-        [told] = fixed.answers(encoded(marked[:1]), {"scores": np.array([[0.1, 0.2, 0.3, 0.0]])}, TARGETS, [])
+        assert fixed.tune_targets(encoded(marked), {"scores": marked * 0.1}, TARGETS) == TARGETS
+        [told] = fixed.build_answers(encoded(marked[:1]), {"scores": np.array([[0.1, 0.2, 0.3, 0.0]])}, TARGETS, [])
         assert told["labels"] == ["love", "joy"]
 
 
@@ -320,7 +325,7 @@ class TestRivals:
     def test_constant_ones_say_what_the_training_rows_say_most(self) -> None:
         sets = [[0, 0, 1, 0]] * 3 + [[1, 1, 0, 0]] * 2 + [[1, 0, 0, 0]] * 2
         test = encoded(np.zeros((2, 4)))
-        found = OBJECTIVE.rivals(encoded(np.array(sets)), test, TARGETS, test)
+        found = OBJECTIVE.baseline_predictions(encoded(np.array(sets)), test, TARGETS, test)
         assert np.asarray(found["majority_of_each_label"]["scores"]).tolist() == [[1, 0, 0, 0]] * 2
         assert np.asarray(found["most_frequent_set"]["scores"]).tolist() == [[0, 0, 1, 0]] * 2
 
@@ -330,7 +335,7 @@ class TestRivals:
         marked = draw.random((40, 4)) < 0.4
         classifier = KNeighborsClassifier(5, weights="distance").fit(train, marked)
         distances, at = classifier.kneighbors(queries)
-        found = OBJECTIVE.vote(1 / distances, at, encoded(marked), TARGETS)["scores"]
+        found = OBJECTIVE.neighbour_predictions(1 / distances, at, encoded(marked), TARGETS)["scores"]
         expected = np.stack([each[:, 1] for each in classifier.predict_proba(queries)], axis=1)
         assert np.allclose(found, expected, atol=1e-6)
 
@@ -344,28 +349,30 @@ def test_a_real_text_learns_its_labels(shared: Path) -> None:
         {
             "id": [str(n) for n in range(len(texts))],
             "text": texts,
-            "labels": [json.dumps(OBJECTIVE.shape(row)["labels"]) for row in values],
+            "labels": [json.dumps(OBJECTIVE.normalize_row(row)["labels"]) for row in values],
         }
     )
-    targets = OBJECTIVE.targets(table)
+    targets = OBJECTIVE.build_targets(table)
     assert targets["labels"] == ["question", "shout", "tag", "user"]
     base = shared / "models" / "stories260K"
     tokens = OBJECTIVE.encode(table, load_tokenizer(base), 64, targets).slice(0, 64)
     torch.manual_seed(0)
-    model = OBJECTIVE.model(base, targets)
+    model = OBJECTIVE.load_model(base, targets)
     batch = OBJECTIVE.collate(tokens.to_pydict(), model.config.pad_token_id)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for _ in range(25):
-        loss, count = OBJECTIVE.loss(model, batch)
+        loss, count = OBJECTIVE.compute_loss(model, batch)
         (loss / count).backward()
         optimizer.step()
         optimizer.zero_grad()
-    raw = OBJECTIVE.read(model.eval(), batch)
-    tuned = OBJECTIVE.tune(tokens, raw, targets)
-    outcome = OBJECTIVE.outcome(tokens, raw, tuned)
-    rivals = OBJECTIVE.rivals(tokens, tokens, targets, table)
+    raw = OBJECTIVE.predict_batch(model.eval(), batch)
+    tuned = OBJECTIVE.tune_targets(tokens, raw, targets)
+    outcome = OBJECTIVE.compute_outcome(tokens, raw, tuned)
+    rivals = OBJECTIVE.baseline_predictions(tokens, tokens, targets, table)
     best = max(
-        OBJECTIVE.figures(OBJECTIVE.outcome(tokens, said, targets).statistics.sum(0)[:, None], targets)["micro_f1"][0]
+        OBJECTIVE.compute_metrics(OBJECTIVE.compute_outcome(tokens, said, targets).statistics.sum(0)[:, None], targets)[
+            "micro_f1"
+        ][0]
         for said in rivals.values()
     )
-    assert OBJECTIVE.figures(outcome.statistics.sum(0)[:, None], tuned)["micro_f1"][0] > best + 0.1
+    assert OBJECTIVE.compute_metrics(outcome.statistics.sum(0)[:, None], tuned)["micro_f1"][0] > best + 0.1

@@ -51,15 +51,15 @@ def rows(*given: tuple[str, str, dict[str, list[Any]]]) -> pa.Table:
 )
 def test_answers_of_every_form_become_one(given: Any) -> None:
     values = {"question": "which card", "context": CONTEXT, "answers": given}
-    assert OBJECTIVE.shape(values)["answers"] == answers(("red card", 4), ("red", 4))
+    assert OBJECTIVE.normalize_row(values)["answers"] == answers(("red card", 4), ("red", 4))
 
 
 def test_one_answer_alone_and_none() -> None:
     values = {"question": "q", "context": CONTEXT}
     one = {"text": "red", "answer_start": 4}
-    assert OBJECTIVE.shape({**values, "answers": one})["answers"] == answers(("red", 4))
-    assert OBJECTIVE.shape({**values, "answers": []})["answers"] == answers()
-    assert OBJECTIVE.shape({**values, "answers": [one], "is_impossible": True})["answers"] == answers()
+    assert OBJECTIVE.normalize_row({**values, "answers": one})["answers"] == answers(("red", 4))
+    assert OBJECTIVE.normalize_row({**values, "answers": []})["answers"] == answers()
+    assert OBJECTIVE.normalize_row({**values, "answers": [one], "is_impossible": True})["answers"] == answers()
 
 
 @pytest.mark.parametrize(
@@ -78,21 +78,21 @@ def test_one_answer_alone_and_none() -> None:
 )
 def test_answers_that_are_not_right_are_refused(given: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        OBJECTIVE.shape({"question": "q", "context": CONTEXT, "answers": given})
+        OBJECTIVE.normalize_row({"question": "q", "context": CONTEXT, "answers": given})
 
 
 def test_other_rows_are_left_to_ingest_and_a_whole_file_in_a_row_is_told() -> None:
-    assert OBJECTIVE.shape({"text": "a"}) == {"text": "a"}
+    assert OBJECTIVE.normalize_row({"text": "a"}) == {"text": "a"}
     with pytest.raises(ValueError, match=r"set ingest\.source\.format: squad"):
-        OBJECTIVE.shape({"data": [], "version": "1.1"})
+        OBJECTIVE.normalize_row({"data": [], "version": "1.1"})
 
 
 def test_targets_say_whether_questions_may_have_no_answer() -> None:
     asked = ("q", CONTEXT)
-    assert OBJECTIVE.targets(rows((*asked, answers(("red", 4))))) == {"no_answer": False}
-    assert OBJECTIVE.targets(rows((*asked, answers(("red", 4))), (*asked, answers()))) == {"no_answer": True}
+    assert OBJECTIVE.build_targets(rows((*asked, answers(("red", 4))))) == {"no_answer": False}
+    assert OBJECTIVE.build_targets(rows((*asked, answers(("red", 4))), (*asked, answers()))) == {"no_answer": True}
     with pytest.raises(DataError, match="no question with an answer"):
-        OBJECTIVE.targets(rows((*asked, answers())))
+        OBJECTIVE.build_targets(rows((*asked, answers())))
 
 
 def curated(step: Any, table: pa.Table) -> Verdict:
@@ -197,14 +197,14 @@ def test_what_is_read_is_the_best_span_there_is(bert: Path) -> None:
     tokenizer = load_tokenizer(bert)
     torch.manual_seed(1)
     objective = QuestionAnswering(stride=4, max_answer=3)
-    model = objective.model(bert, TARGETS).eval()
+    model = objective.load_model(bert, TARGETS).eval()
     given = rows(
         ("which card is lost", CONTEXT, answers(("red", 4))), ("my", "the card", answers()), ("a", "", answers())
     )
     tokens = objective.encode(given, tokenizer, 16, TARGETS)
     columns = {name: tokens[name].to_pylist() for name in tokens.column_names}
     batch = objective.collate(columns, tokenizer.pad_token_id)
-    read = objective.read(model, batch)
+    read = objective.predict_batch(model, batch)
     with torch.no_grad():
         logits = model(**{name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
     for row, start, end in zip(range(len(tokens)), logits.start_logits, logits.end_logits, strict=True):
@@ -231,16 +231,16 @@ def test_what_is_read_is_the_best_span_there_is(bert: Path) -> None:
 def test_padding_changes_neither_loss_nor_answer(bert: Path) -> None:
     tokenizer = load_tokenizer(bert)
     torch.manual_seed(1)
-    model = OBJECTIVE.model(bert, TARGETS).eval()
+    model = OBJECTIVE.load_model(bert, TARGETS).eval()
     given = rows(("which", CONTEXT, answers(("red", 4))), ("my", "the card", answers()))
     tokens = OBJECTIVE.encode(given, tokenizer, 32, TARGETS)
     columns = {name: tokens[name].to_pylist() for name in tokens.column_names}
     parts = [OBJECTIVE.collate({name: [of[at]] for name, of in columns.items()}, 0) for at in range(2)]
-    whole, count = OBJECTIVE.loss(model, OBJECTIVE.collate(columns, 0))
+    whole, count = OBJECTIVE.compute_loss(model, OBJECTIVE.collate(columns, 0))
     assert count == 2
-    assert whole.item() == pytest.approx(sum(OBJECTIVE.loss(model, part)[0].item() for part in parts), rel=1e-5)
-    assert OBJECTIVE.read(model, OBJECTIVE.collate(columns, 0))["scores"][1] == pytest.approx(
-        OBJECTIVE.read(model, parts[1])["scores"][0], abs=1e-6
+    assert whole.item() == pytest.approx(sum(OBJECTIVE.compute_loss(model, part)[0].item() for part in parts), rel=1e-5)
+    assert OBJECTIVE.predict_batch(model, OBJECTIVE.collate(columns, 0))["scores"][1] == pytest.approx(
+        OBJECTIVE.predict_batch(model, parts[1])["scores"][0], abs=1e-6
     )
 
 
@@ -248,21 +248,21 @@ def test_an_adapter_moves_the_head_and_merges_into_the_same_answers(bert: Path) 
     tokenizer = load_tokenizer(bert)
     torch.manual_seed(0)
     lora = Lora(rank=2, target_modules=("query", "value"))
-    model = lora.prepare(OBJECTIVE.model(bert, TARGETS)).eval()
+    model = lora.prepare(OBJECTIVE.load_model(bert, TARGETS)).eval()
     given = rows(("which", CONTEXT, answers(("red", 4))), ("my", "the card", answers()))
     tokens = OBJECTIVE.encode(given, tokenizer, 32, TARGETS)
     batch = OBJECTIVE.collate({name: tokens[name].to_pylist() for name in tokens.column_names}, 0)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     losses = []
     for _ in range(3):
-        loss, _ = OBJECTIVE.loss(model, batch)
+        loss, _ = OBJECTIVE.compute_loss(model, batch)
         losses.append(loss.item())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < losses[0]
-    before = OBJECTIVE.read(model, batch)
-    after = OBJECTIVE.read(lora.merge(model), batch)
+    before = OBJECTIVE.predict_batch(model, batch)
+    after = OBJECTIVE.predict_batch(lora.merge(model), batch)
     for name in ("scores", "best", "null", "span"):
         assert after[name] == pytest.approx(before[name], abs=1e-4)
 
@@ -270,12 +270,12 @@ def test_an_adapter_moves_the_head_and_merges_into_the_same_answers(bert: Path) 
 def test_segments_tell_question_and_context_apart(bert: Path) -> None:
     tokenizer = load_tokenizer(bert)
     torch.manual_seed(1)
-    model = OBJECTIVE.model(bert, TARGETS).eval()
+    model = OBJECTIVE.load_model(bert, TARGETS).eval()
     tokens = OBJECTIVE.encode(rows(("my card", "the card", answers())), tokenizer, 32, TARGETS)
     batch = OBJECTIVE.collate({name: tokens[name].to_pylist() for name in tokens.column_names}, 0)
     assert batch["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1, 1]]
-    other = OBJECTIVE.read(model, batch | {"token_type_ids": torch.zeros_like(batch["token_type_ids"])})
-    assert abs(other["null"][0] - OBJECTIVE.read(model, batch)["null"][0]) > 1e-3
+    other = OBJECTIVE.predict_batch(model, batch | {"token_type_ids": torch.zeros_like(batch["token_type_ids"])})
+    assert abs(other["null"][0] - OBJECTIVE.predict_batch(model, batch)["null"][0]) > 1e-3
 
 
 class TestOutcome:
@@ -301,8 +301,8 @@ class TestOutcome:
     }
 
     def test_the_best_window_answers(self, tokens: pa.Table) -> None:
-        outcome = OBJECTIVE.outcome(tokens, self.raw, TARGETS, self.given)
-        assert outcome.answers == ["blue card", "no answer", "my money"]
+        outcome = OBJECTIVE.compute_outcome(tokens, self.raw, TARGETS, self.given)
+        assert outcome.predictions == ["blue card", "no answer", "my money"]
         assert outcome.references == ["blue card | the blue card", "no answer", "lost"]
         assert outcome.confidences is not None
         assert outcome.confidences.tolist() == pytest.approx([0.6, 0.3, 0.9])
@@ -310,9 +310,9 @@ class TestOutcome:
 
     def test_figures_of_answered_and_unanswered_questions(self, tokens: pa.Table) -> None:
         texts = ["the blue card", "", "is lost"]
-        outcome = OBJECTIVE.outcome(tokens, {"texts": texts}, TARGETS, self.given)
+        outcome = OBJECTIVE.compute_outcome(tokens, {"texts": texts}, TARGETS, self.given)
         sums = outcome.statistics.sum(0)[:, None]
-        found = {name: float(of[0]) for name, of in OBJECTIVE.figures(sums, TARGETS).items()}
+        found = {name: float(of[0]) for name, of in OBJECTIVE.compute_metrics(sums, TARGETS).items()}
         assert found == pytest.approx(
             {
                 "f1": (1 + 1 + 2 / 3) / 3,
@@ -322,20 +322,20 @@ class TestOutcome:
                 "no_answer_accuracy": 1,
             }
         )
-        assert set(OBJECTIVE.figures(sums, {"no_answer": False})) == {"f1", "exact_match"}
+        assert set(OBJECTIVE.compute_metrics(sums, {"no_answer": False})) == {"f1", "exact_match"}
         assert outcome.errors.tolist() == pytest.approx([0, 0, 2 - 2 / 3])
 
     def test_nothing_is_no_answer_where_training_has_no_such_question(self, tokens: pa.Table) -> None:
-        outcome = OBJECTIVE.outcome(tokens, self.raw, {"no_answer": False}, self.given)
-        assert outcome.answers[1] == "red card"
+        outcome = OBJECTIVE.compute_outcome(tokens, self.raw, {"no_answer": False}, self.given)
+        assert outcome.predictions[1] == "red card"
 
     def test_the_threshold_moves_what_is_no_answer(self, tokens: pa.Table) -> None:
         strict = QuestionAnswering(stride=4, null_threshold=0.6)
-        assert strict.outcome(tokens, self.raw, TARGETS, self.given).answers[1] == "red card"
+        assert strict.compute_outcome(tokens, self.raw, TARGETS, self.given).predictions[1] == "red card"
 
     def test_a_caller_is_told_where_the_answer_stands(self, tokens: pa.Table) -> None:
         asked = self.given.select(["question", "context"]).to_pylist()
-        told = OBJECTIVE.answers(tokens, self.raw, TARGETS, asked)
+        told = OBJECTIVE.build_answers(tokens, self.raw, TARGETS, asked)
         for row, answer in zip(asked, told, strict=True):
             if answer["answer"]:
                 assert row["context"][answer["start"] : answer["end"]] == answer["answer"]
@@ -347,15 +347,15 @@ class TestOutcome:
 def test_the_rivals_know_no_more_than_words() -> None:
     context = "Ann lives in Oslo. Bob's dog barks! The cat of Ann sleeps\nin Rome"
     table = rows(("Where does the dog of Bob bark?", context, answers()), ("x", "", answers()))
-    found = OBJECTIVE.rivals(table, table, TARGETS, table)
+    found = OBJECTIVE.baseline_predictions(table, table, TARGETS, table)
     assert found == {"overlap": {"texts": ["Bob's dog barks!", ""]}, "no_answer": {"texts": ["", ""]}}
-    assert set(OBJECTIVE.rivals(table, table, {"no_answer": False}, table)) == {"overlap"}
+    assert set(OBJECTIVE.baseline_predictions(table, table, {"no_answer": False}, table)) == {"overlap"}
 
 
 def test_a_served_model_answers_any_text(bert: Path) -> None:
     tokenizer = load_tokenizer(bert)
     torch.manual_seed(0)
-    model = OBJECTIVE.model(bert, {"no_answer": False}).eval()
+    model = OBJECTIVE.load_model(bert, {"no_answer": False}).eval()
     reader = Reader(OBJECTIVE, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
     asked = [
         {"question": "which card", "context": " ".join([CONTEXT] * 4)},
@@ -387,7 +387,7 @@ def test_every_answer_of_xquad_is_pointed_to_after_curation_and_tokenization(
         rename={},
         keep=["question_id"],
         max_refused=0,
-        shape=OBJECTIVE.shape,
+        shape=OBJECTIVE.normalize_row,
     ).facts
     assert (facts["rows"], facts["refused"]) == (1190, 0)
     verdict = curated(Normalize(form="NFKC"), pq.read_table(tmp_path / "rows.parquet"))
@@ -395,7 +395,7 @@ def test_every_answer_of_xquad_is_pointed_to_after_curation_and_tokenization(
     assert verdict.reasons == [""] * 1190
     table = verdict.rows
     tokenizer = load_tokenizer(shared / "tokenizers" / name / "hf")
-    tokens = QuestionAnswering(stride=64).encode(table, tokenizer, 160, OBJECTIVE.targets(table))
+    tokens = QuestionAnswering(stride=64).encode(table, tokenizer, 160, OBJECTIVE.build_targets(table))
     assert len(tokens) > 1500
     contexts = dict(zip(table["id"].to_pylist(), table["context"].to_pylist(), strict=True))
     right = {

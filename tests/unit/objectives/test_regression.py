@@ -50,12 +50,12 @@ def encoded(right: np.ndarray, targets: dict[str, float]) -> pa.Table:
 
 def statistics(right: np.ndarray, said: np.ndarray, targets: dict[str, float]) -> np.ndarray:
     raw = {"scores": (said - targets["mean"]) / targets["deviation"]}
-    return OBJECTIVE.outcome(encoded(right, targets), raw, targets).statistics
+    return OBJECTIVE.compute_outcome(encoded(right, targets), raw, targets).statistics
 
 
 def figures(right: np.ndarray, said: np.ndarray, targets: dict[str, float]) -> dict[str, float]:
     sums = statistics(right, said, targets).sum(0)[:, None]
-    return {name: float(of[0]) for name, of in OBJECTIVE.figures(sums, targets).items()}
+    return {name: float(of[0]) for name, of in OBJECTIVE.compute_metrics(sums, targets).items()}
 
 
 @pytest.mark.parametrize(
@@ -63,17 +63,17 @@ def figures(right: np.ndarray, said: np.ndarray, targets: dict[str, float]) -> d
     [("3.5", 3.5), (" -2 ", -2), (7, 7), (0.25, 0.25), ("1e3", 1000), (Decimal("1.10"), 1.1), ("+.5", 0.5)],
 )
 def test_a_number_may_be_text(given: Any, number: float) -> None:
-    assert OBJECTIVE.shape({"text": "a", "label": given})["label"] == number
+    assert OBJECTIVE.normalize_row({"text": "a", "label": given})["label"] == number
 
 
 @pytest.mark.parametrize("given", ["joy", "", "1,5", "nan", "inf", "1e999", "1_000", True, [1.0], float("inf")])
 def test_what_is_no_number_is_refused(given: Any) -> None:
     with pytest.raises(ValueError, match="label is not a number: "):
-        OBJECTIVE.shape({"text": "a", "label": given})
+        OBJECTIVE.normalize_row({"text": "a", "label": given})
 
 
 def test_null_is_left_for_ingest_to_refuse() -> None:
-    assert OBJECTIVE.shape({"text": "a", "label": None})["label"] is None
+    assert OBJECTIVE.normalize_row({"text": "a", "label": None})["label"] is None
 
 
 def test_it_has_no_class() -> None:
@@ -81,9 +81,11 @@ def test_it_has_no_class() -> None:
 
 
 def test_targets_are_mean_and_deviation() -> None:
-    assert OBJECTIVE.targets(rows([1.0, 2.0, 6.0])) == pytest.approx({"mean": 3.0, "deviation": math.sqrt(14 / 3)})
+    assert OBJECTIVE.build_targets(rows([1.0, 2.0, 6.0])) == pytest.approx(
+        {"mean": 3.0, "deviation": math.sqrt(14 / 3)}
+    )
     with pytest.raises(DataError, match=r"column label: all rows have the number 2"):
-        OBJECTIVE.targets(rows([2, 2.0, "2.00"]))
+        OBJECTIVE.build_targets(rows([2, 2.0, "2.00"]))
 
 
 def test_every_split_has_its_share_of_every_range() -> None:
@@ -107,17 +109,17 @@ def test_encoding_keeps_the_number_and_makes_it_standard(bert: Path) -> None:
     batch = OBJECTIVE.collate(table.to_pydict(), 0)
     assert batch["labels"].dtype == torch.float32
     assert batch["labels"].tolist() == pytest.approx([0, 2.05])
-    asked = OBJECTIVE.encode(rows(["1"]).select(["id", "text"]), load_tokenizer(bert), 8, TARGETS, answer=False)
+    asked = OBJECTIVE.encode(rows(["1"]).select(["id", "text"]), load_tokenizer(bert), 8, TARGETS, labelled=False)
     assert asked.column_names == ["id", "input_ids", "lost"]
 
 
 @pytest.mark.parametrize("error", ["mse", "huber", "mae"])
 def test_the_loss_is_a_sum_over_rows_of_standard_errors(bert: Path, error: Any) -> None:
     objective = Regression(error=error)
-    model = objective.model(bert, TARGETS).eval()
+    model = objective.load_model(bert, TARGETS).eval()
     batch = objective.collate({"input_ids": [[2, 5, 3], [2, 3]], "standard": [0.1, -3.0]}, 0)
-    loss, count = objective.loss(model, batch)
-    away = np.abs(objective.read(model, batch)["scores"] - batch["labels"].numpy())
+    loss, count = objective.compute_loss(model, batch)
+    away = np.abs(objective.predict_batch(model, batch)["scores"] - batch["labels"].numpy())
     expected = {"mse": away**2, "mae": away, "huber": np.where(away < 1, away**2 / 2, away - 0.5)}[error].sum()
     assert (loss.item(), count) == (pytest.approx(expected, rel=1e-5), 2)
     if error == "mse":  # what transformers has for such models
@@ -127,10 +129,12 @@ def test_the_loss_is_a_sum_over_rows_of_standard_errors(bert: Path, error: Any) 
 
 @pytest.mark.parametrize("base", ["bert", "llama"])
 def test_padding_changes_no_score(base: str, request: pytest.FixtureRequest) -> None:
-    model = OBJECTIVE.model(request.getfixturevalue(base), TARGETS).eval()
+    model = OBJECTIVE.load_model(request.getfixturevalue(base), TARGETS).eval()
     pad = model.config.pad_token_id
-    together = OBJECTIVE.read(model, OBJECTIVE.collate({"input_ids": [[5, 6], [5, 6, 7, 8, 9]]}, pad))["scores"]
-    alone = OBJECTIVE.read(model, OBJECTIVE.collate({"input_ids": [[5, 6]]}, pad))["scores"]
+    together = OBJECTIVE.predict_batch(model, OBJECTIVE.collate({"input_ids": [[5, 6], [5, 6, 7, 8, 9]]}, pad))[
+        "scores"
+    ]
+    alone = OBJECTIVE.predict_batch(model, OBJECTIVE.collate({"input_ids": [[5, 6]]}, pad))["scores"]
     assert together.shape == (2,)
     assert together[0] == pytest.approx(alone[0], abs=1e-5)
     assert together[0] != pytest.approx(together[1], abs=1e-4)
@@ -159,7 +163,7 @@ class TestFigures:
         right = np.round(draw.normal(3, 2, 40), 1)
         said = np.round(right + draw.normal(0, 1, 40), 1)
         draws = metrics.resample(40, 5, seed=1)
-        found = OBJECTIVE.figures(metrics.totals(statistics(right, said, TARGETS), draws), TARGETS)
+        found = OBJECTIVE.compute_metrics(metrics.totals(statistics(right, said, TARGETS), draws), TARGETS)
         for column in range(6):
             at = np.repeat(np.arange(40), draws[:, column])
             assert found["pearson"][column] == pytest.approx(pearsonr(right[at], said[at]).statistic)
@@ -182,24 +186,24 @@ class TestFigures:
             assert found["mae"] == pytest.approx(np.abs(np.arange(len(right)) - 1.0).mean())
 
     def test_no_rows(self) -> None:
-        found = OBJECTIVE.figures(np.zeros((13, 1)), TARGETS)
+        found = OBJECTIVE.compute_metrics(np.zeros((13, 1)), TARGETS)
         assert all(np.isnan(of[0]) for of in found.values())
 
 
 def test_people_and_callers_are_told_numbers_in_the_labels_unit() -> None:
     raw = {"scores": np.array([0.0, 1.5], np.float32)}
     tokens = encoded(np.array([3.0, 1234.5678]), TARGETS)
-    outcome = OBJECTIVE.outcome(tokens, raw, TARGETS)
-    assert (list(outcome.answers), list(outcome.references)) == (["3", "6"], ["3", "1235"])
+    outcome = OBJECTIVE.compute_outcome(tokens, raw, TARGETS)
+    assert (list(outcome.predictions), list(outcome.references)) == (["3", "6"], ["3", "1235"])
     assert outcome.errors[0] == 0 < outcome.errors[1]
-    assert OBJECTIVE.answers(tokens, raw, TARGETS, []) == [{"value": 3.0}, {"value": 6.0}]
+    assert OBJECTIVE.build_answers(tokens, raw, TARGETS, []) == [{"value": 3.0}, {"value": 6.0}]
 
 
 class TestRivals:
     def test_the_mean_of_the_training_rows(self) -> None:
         tokens = encoded(np.array([1.0, 8.0]), TARGETS)
-        said = OBJECTIVE.rivals(tokens, tokens, TARGETS, tokens)["mean"]
-        assert OBJECTIVE.answers(tokens, said, TARGETS, []) == [{"value": 3.0}] * 2
+        said = OBJECTIVE.baseline_predictions(tokens, tokens, TARGETS, tokens)["mean"]
+        assert OBJECTIVE.build_answers(tokens, said, TARGETS, []) == [{"value": 3.0}] * 2
 
     def test_neighbours_vote_as_scikit_learns_regressor(self) -> None:
         draw = np.random.default_rng(6)
@@ -207,8 +211,8 @@ class TestRivals:
         regressor = KNeighborsRegressor(5, weights="distance").fit(train, right)
         distances, at = regressor.kneighbors(queries)
         tokens = encoded(right, TARGETS)
-        found = OBJECTIVE.vote(1 / distances, at, tokens, TARGETS)
-        told = [one["value"] for one in OBJECTIVE.answers(tokens, found, TARGETS, [])]
+        found = OBJECTIVE.neighbour_predictions(1 / distances, at, tokens, TARGETS)
+        told = [one["value"] for one in OBJECTIVE.build_answers(tokens, found, TARGETS, [])]
         assert told == pytest.approx(regressor.predict(queries).tolist(), rel=1e-5)
 
 
@@ -218,20 +222,22 @@ def test_a_real_text_learns_its_number(shared: Path) -> None:
     texts = [line.split("\t", 1)[1] for line in lines]
     table = rows([100 * sum(sign.isdigit() for sign in text) / len(text) for text in texts])
     table = table.set_column(1, "text", pa.array(texts))
-    targets = OBJECTIVE.targets(table)
+    targets = OBJECTIVE.build_targets(table)
     base = shared / "models" / "stories260K"
     tokens = OBJECTIVE.encode(table, load_tokenizer(base), 64, targets)
     torch.manual_seed(0)
-    model = OBJECTIVE.model(base, targets)
+    model = OBJECTIVE.load_model(base, targets)
     batch = OBJECTIVE.collate(tokens.to_pydict(), model.config.pad_token_id)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for _ in range(25):
-        loss, count = OBJECTIVE.loss(model, batch)
+        loss, count = OBJECTIVE.compute_loss(model, batch)
         (loss / count).backward()
         optimizer.step()
         optimizer.zero_grad()
-    raw = OBJECTIVE.read(model.eval(), batch)
-    found = OBJECTIVE.figures(OBJECTIVE.outcome(tokens, raw, targets).statistics.sum(0)[:, None], targets)
+    raw = OBJECTIVE.predict_batch(model.eval(), batch)
+    found = OBJECTIVE.compute_metrics(
+        OBJECTIVE.compute_outcome(tokens, raw, targets).statistics.sum(0)[:, None], targets
+    )
     assert found["r2"][0] > 0.5
-    told = [one["value"] for one in OBJECTIVE.answers(tokens, raw, targets, [])]
+    told = [one["value"] for one in OBJECTIVE.build_answers(tokens, raw, targets, [])]
     assert found["mae"][0] == pytest.approx(mean_absolute_error(tokens["label"].to_numpy(), told), rel=1e-5)

@@ -14,7 +14,7 @@ import torch
 
 from hone.errors import ConfigError, DataError, ModelError
 from hone.objectives.seq2seq import Seq2Seq, references_of
-from hone.objectives.shared.overlap import bleu, bleu_counts, rouge
+from hone.objectives.shared.overlap import bleu_counts, bleu_from_counts, rouge_scores
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.tokenization.tokenize import tokenize
@@ -50,7 +50,7 @@ def test_rouge_is_rouge_scores_against_the_reference_with_the_best_rouge_1() -> 
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-    found = rouge(SAID, WANTED)
+    found = rouge_scores(SAID, WANTED)
     for row, (said, several) in enumerate(zip(SAID, WANTED, strict=True)):
         best = max((scorer.score(one, said) for one in several), key=lambda scores: scores["rouge1"].fmeasure)
         assert found[row].tolist() == [best[name].fmeasure for name in ("rouge1", "rouge2", "rougeL")]
@@ -77,17 +77,17 @@ def test_bleu_of_summed_counts_is_sacrebleus_of_the_corpus() -> None:
         expected = corpus_bleu(said, [stream for stream in streams if any(stream)]).score  # type: ignore[arg-type]
         counts = bleu_counts(said, wanted)
         both = np.stack([counts.sum(0), np.zeros(10)], axis=1)
-        assert bleu(both).tolist() == [pytest.approx(expected, abs=1e-9), 0]
+        assert bleu_from_counts(both).tolist() == [pytest.approx(expected, abs=1e-9), 0]
 
 
 def test_the_figures_are_means_of_rouge_and_bleu_of_all() -> None:
     given = rows(*zip(["x"] * 6, WANTED, strict=True))
-    outcome = Seq2Seq().outcome(given, {"text": SAID}, {}, given)
-    figures = Seq2Seq().figures(outcome.statistics.sum(0)[:, None], {})
-    assert list(figures) == list(Seq2Seq.measures)
-    assert figures["rouge2"].tolist() == [pytest.approx(rouge(SAID, WANTED)[:, 1].mean())]
-    assert figures["bleu"] == bleu(bleu_counts(SAID, WANTED).sum(0)[:, None])
-    assert outcome.errors.tolist() == (1 - rouge(SAID, WANTED)[:, 2]).tolist()
+    outcome = Seq2Seq().compute_outcome(given, {"text": SAID}, {}, given)
+    figures = Seq2Seq().compute_metrics(outcome.statistics.sum(0)[:, None], {})
+    assert list(figures) == list(Seq2Seq.metrics)
+    assert figures["rouge2"].tolist() == [pytest.approx(rouge_scores(SAID, WANTED)[:, 1].mean())]
+    assert figures["bleu"] == bleu_from_counts(bleu_counts(SAID, WANTED).sum(0)[:, None])
+    assert outcome.errors.tolist() == (1 - rouge_scores(SAID, WANTED)[:, 2]).tolist()
     assert outcome.references[1] == "nothing was said\nnothing"
 
 
@@ -103,7 +103,7 @@ def test_the_figures_are_means_of_rouge_and_bleu_of_all() -> None:
     ],
 )
 def test_sources_and_references_come_in_several_forms(row: dict[str, Any], expected: tuple[str, Any]) -> None:
-    shaped = Seq2Seq().shape(row)
+    shaped = Seq2Seq().normalize_row(row)
     assert (shaped["text"], shaped["target"]) == expected
 
 
@@ -121,16 +121,16 @@ def test_sources_and_references_come_in_several_forms(row: dict[str, Any], expec
 )
 def test_what_has_no_source_or_reference_is_refused(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        Seq2Seq().shape(row)
+        Seq2Seq().normalize_row(row)
 
 
 def test_curation_reads_and_rewrites_each_reference() -> None:
     objective, given = Seq2Seq(), rows(("a", ["b", "c"]))
-    assert objective.texts(given) == ["a\nb\nc"]
-    assert objective.pieces("target", '["b", "c"]') == ["b", "c"]
-    assert references_of(objective.joined("target", '["b", "c"]', ["B", "C"])) == ["B", "C"]
-    assert objective.joined("text", "a", ["A"]) == "A"
-    assert objective.mend(given, rows(("a", ["b", ""]), ("a", "b")))[1] == ["an emptied reference", ""]
+    assert objective.row_texts(given) == ["a\nb\nc"]
+    assert objective.extract_texts("target", '["b", "c"]') == ["b", "c"]
+    assert references_of(objective.replace_texts("target", '["b", "c"]', ["B", "C"])) == ["B", "C"]
+    assert objective.replace_texts("text", "a", ["A"]) == "A"
+    assert objective.realign_annotations(given, rows(("a", ["b", ""]), ("a", "b")))[1] == ["an emptied reference", ""]
 
 
 def test_the_first_reference_is_learned_and_both_sides_keep_to_their_lengths(base: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_first_reference_is_learned_and_both_sides_keep_to_their_lengths(bas
     special = len(tokenizer("")["input_ids"])
     assert encoded["lost"].to_pylist() == [0, 22 + special - 8, 0]
     assert encoded["target_lost"].to_pylist() == [0, 20 + special - 4, 5 + special - 4]
-    asked = objective.encode(given.drop_columns(["target"]), tokenizer, 8, {}, answer=False)
+    asked = objective.encode(given.drop_columns(["target"]), tokenizer, 8, {}, labelled=False)
     assert asked["input_ids"] == encoded["input_ids"]
     longer = Seq2Seq(max_target_length=12).encode(rows(("red " * 20, "blue " * 10)), tokenizer, 8, {})
     assert (len(longer["input_ids"][0]), len(longer["labels"][0])) == (8, 10 + special)
@@ -165,23 +165,23 @@ def test_threads_share_one_tokenizer(base: Path) -> None:
 
 def test_the_loss_is_that_of_transformers_own(base: Path) -> None:
     objective, tokenizer = Seq2Seq(), load_tokenizer(base)
-    model = objective.model(base, {}).eval()
+    model = objective.load_model(base, {}).eval()
     encoded = objective.encode(rows(("say red now", "red red"), ("say blue", "blue")), tokenizer, 16, {})
     batch = objective.collate(encoded.drop_columns(["id"]).to_pydict(), tokenizer.pad_token_id)
-    total, count = objective.loss(model, batch)
+    total, count = objective.compute_loss(model, batch)
     apart = []
     for ids, labels in zip(encoded["input_ids"].to_pylist(), encoded["labels"].to_pylist(), strict=True):
         apart.append(model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss.item())
     lengths = [len(labels) for labels in encoded["labels"].to_pylist()]
     assert count == sum(lengths)
     assert total.item() == pytest.approx(float(np.dot(apart, lengths)), rel=1e-4)
-    assert objective.read(model, batch)["scores"].tolist() == pytest.approx(apart, rel=1e-4)
+    assert objective.predict_batch(model, batch)["scores"].tolist() == pytest.approx(apart, rel=1e-4)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_texts_are_those_of_transformers_own_generation(base: Path, beams: int) -> None:
     objective, tokenizer = Seq2Seq(max_target_length=6, num_beams=beams), load_tokenizer(base)
-    model = objective.model(base, {}).eval()
+    model = objective.load_model(base, {}).eval()
     reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
     asked = ["say red now", "say blue", "tell me the word twice please"]
     told = reader.answer(model, [{"text": text} for text in asked], {}, 16)
@@ -198,7 +198,7 @@ def test_a_bases_own_settings_of_generation_do_not_decide(tmp_path: Path) -> Non
     file.write_text(
         json.dumps(kept | {"min_length": 30, "num_beams": 4, "no_repeat_ngram_size": 2, "temperature": 3.0})
     )
-    model = Seq2Seq(max_target_length=5).model(base, {})
+    model = Seq2Seq(max_target_length=5).load_model(base, {})
     model.save_pretrained(tmp_path / "saved")
     found = json.loads((tmp_path / "saved" / "generation_config.json").read_text())
     assert found.get("min_length") is None
@@ -207,16 +207,16 @@ def test_a_bases_own_settings_of_generation_do_not_decide(tmp_path: Path) -> Non
 
 def test_simple_systems_lead_and_copy(tmp_path: Path) -> None:
     given = rows(("One is here. Two is there.", "x"), ("No end", "y"))
-    rivals = Seq2Seq().rivals(given, given, {}, given)
+    rivals = Seq2Seq().baseline_predictions(given, given, {}, given)
     assert rivals["lead"]["text"] == ["One is here.", "No end"]
     assert rivals["copy"]["text"] == ["One is here. Two is there.", "No end"]
 
 
 def test_a_base_that_is_no_encoder_decoder_or_too_short_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="AutoModelForSeq2SeqLM"):
-        Seq2Seq().model(tiny_bert(tmp_path / "bert"), {})
+        Seq2Seq().load_model(tiny_bert(tmp_path / "bert"), {})
     with pytest.raises(ConfigError, match=r"objective\.max_target_length: 65 is more than the 64"):
-        Seq2Seq(max_target_length=65).model(tiny_bart(tmp_path / "bart"), {})
+        Seq2Seq(max_target_length=65).load_model(tiny_bart(tmp_path / "bart"), {})
 
 
 def test_cut_targets_are_counted_and_bounded(base: Path, tmp_path: Path) -> None:
@@ -239,15 +239,17 @@ def test_cut_targets_are_counted_and_bounded(base: Path, tmp_path: Path) -> None
 def test_scitldr_is_understood_and_its_lead_found(shared: Path) -> None:
     lines = (shared / "datasets/scitldr_a/test.jsonl").read_text("utf8").splitlines()
     data = [json.loads(line) for line in lines]
-    shaped = [Seq2Seq().shape(row) for row in data]
+    shaped = [Seq2Seq().normalize_row(row) for row in data]
     assert len(shaped) == 618
     given = rows(*[(row["text"], row["target"]) for row in shaped])
     assert [len(references_of(value)) for value in given["target"].to_pylist()] == [len(row["target"]) for row in data]
-    lead = Seq2Seq().rivals(given, given, {}, given)["lead"]
+    lead = Seq2Seq().baseline_predictions(given, given, {}, given)["lead"]
     first = [row["source"][0].strip() for row in data]
     same = sum(said == wanted for said, wanted in zip(lead["text"], first, strict=True))
     assert same / len(first) > 0.92  # the others hold a full stop, as in "et al. 2017", or are parted otherwise there
-    figures = Seq2Seq().figures(Seq2Seq().outcome(given, lead, {}, given).statistics.sum(0)[:, None], {})
+    figures = Seq2Seq().compute_metrics(
+        Seq2Seq().compute_outcome(given, lead, {}, given).statistics.sum(0)[:, None], {}
+    )
     assert figures["rougeL"][0] == pytest.approx(0.2397, abs=1e-4)
     assert figures["bleu"][0] == pytest.approx(9.4, abs=0.01)
 
@@ -255,7 +257,7 @@ def test_scitldr_is_understood_and_its_lead_found(shared: Path) -> None:
 def test_what_decides_a_text_is_said_where_the_models_own_settings_differ(base: Path) -> None:
     # An adapter is served on its base, whose settings of generation are then the model's.
     objective, tokenizer = Seq2Seq(max_target_length=6), load_tokenizer(base)
-    model = objective.model(base, {}).eval()
+    model = objective.load_model(base, {}).eval()
     reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
     asked = [{"text": "say red now"}, {"text": "say blue please"}]
     expected = reader.answer(model, asked, {}, 16)

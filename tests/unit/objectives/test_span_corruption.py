@@ -101,21 +101,21 @@ def test_training_draws_anew_from_torch_and_evaluation_repeats_itself(base: Path
 
 
 def test_figures_are_those_of_the_text_that_was_left_out(base: Path) -> None:
-    tokenizer, model = load_tokenizer(base), OBJECTIVE.model(base, {}).eval()
+    tokenizer, model = load_tokenizer(base), OBJECTIVE.load_model(base, {}).eval()
     tokens = OBJECTIVE.encode(rows([" ".join(WORDS), "my card is lost"]), tokenizer, 64, {})
-    raw, _ = Reader(OBJECTIVE, 0, torch.device("cpu"), tokenizer).read(model, tokens)
-    outcome = OBJECTIVE.outcome(tokens, raw, {})
+    raw, _ = Reader(OBJECTIVE, 0, torch.device("cpu"), tokenizer).predict(model, tokens)
+    outcome = OBJECTIVE.compute_outcome(tokens, raw, {})
     asked = [{"text": "one"}, {"text": "two"}]
-    assert [answer["text"] for answer in OBJECTIVE.answers(tokens, raw, {}, asked)] == ["one", "two"]
+    assert [answer["text"] for answer in OBJECTIVE.build_answers(tokens, raw, {}, asked)] == ["one", "two"]
     batch = OBJECTIVE.collate(tokens.to_pydict(), 0)
     names = ("input_ids", "attention_mask", "labels")
     with torch.no_grad():
         theirs = model(**{name: batch[name] for name in names})
-        total, count = OBJECTIVE.loss(model, batch)
+        total, count = OBJECTIVE.compute_loss(model, batch)
     assert total.item() / count == pytest.approx(theirs.loss.item(), rel=1e-5)
     at = batch["hidden"] != -100
     loss = torch.nn.functional.cross_entropy(theirs.logits[at], batch["hidden"][at]).item()
-    figures = OBJECTIVE.figures(outcome.statistics.sum(0)[:, None], {})
+    figures = OBJECTIVE.compute_metrics(outcome.statistics.sum(0)[:, None], {})
     assert outcome.statistics[:, 1].sum() == at.sum() < count
     assert figures["loss"][0] == pytest.approx(loss, rel=1e-5)
     assert figures["perplexity"][0] == pytest.approx(math.exp(loss), rel=1e-5)
@@ -127,12 +127,12 @@ def test_gaps_are_filled_by_their_numbers(base: Path) -> None:
     tokenizer = load_tokenizer(base)
     words = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<extra_id_0>", "<extra_id_1>", "lost", "card")}
     raw = {"filled": [[0, words["<extra_id_1>"], words["lost"], words["<extra_id_0>"], words["card"], 1, 0]]}
-    tokens = OBJECTIVE.encode(rows(["my <extra_id_0> is <extra_id_1> <extra_id_2>"]), tokenizer, 16, {}, answer=False)
+    tokens = OBJECTIVE.encode(rows(["my <extra_id_0> is <extra_id_1> <extra_id_2>"]), tokenizer, 16, {}, labelled=False)
     asked = [{"text": "my <extra_id_0> is <extra_id_1> <extra_id_2>"}]
-    [answer] = OBJECTIVE.answers(tokens, OBJECTIVE.spoken(raw, tokenizer), {}, asked)
+    [answer] = OBJECTIVE.build_answers(tokens, OBJECTIVE.decode_generated(raw, tokenizer), {}, asked)
     assert answer == {"text": "my card is lost ", "fills": ["card", "lost", ""]}
     reader = Reader(OBJECTIVE, 0, torch.device("cpu"), tokenizer)
-    model = OBJECTIVE.model(base, {}).eval()
+    model = OBJECTIVE.load_model(base, {}).eval()
     [generated, plain] = reader.answer(model, [*asked, {"text": "my card"}], {}, 16)
     assert generated["text"].startswith("my ")
     assert "extra_id" not in generated["text"]
@@ -145,12 +145,12 @@ def test_a_base_without_sentinels_is_refused(tmp_path: Path) -> None:
 
 
 def test_it_learns(base: Path) -> None:
-    tokenizer, model = load_tokenizer(base), OBJECTIVE.model(base, {})
+    tokenizer, model = load_tokenizer(base), OBJECTIVE.load_model(base, {})
     tokens = OBJECTIVE.encode(rows([" ".join(WORDS)] * 8), tokenizer, 64, {}).to_pydict()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     losses = []
     for _ in range(60):
-        loss, count = OBJECTIVE.loss(model, OBJECTIVE.collate(tokens, 0, training=True))
+        loss, count = OBJECTIVE.compute_loss(model, OBJECTIVE.collate(tokens, 0, training=True))
         (loss / count).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -42,13 +42,15 @@ def test_it_says_what_it_needs() -> None:
 
 
 def test_targets_are_the_sorted_label_names() -> None:
-    assert OBJECTIVE.targets(rows(["a"] * 4, ["refund", "card", None, "refund"])) == {"labels": ["card", "refund"]}
+    assert OBJECTIVE.build_targets(rows(["a"] * 4, ["refund", "card", None, "refund"])) == {
+        "labels": ["card", "refund"]
+    }
 
 
 @pytest.mark.parametrize("labels", [["refund"], [None]])
 def test_one_class_only_is_refused(labels: list[str | None]) -> None:
     with pytest.raises(DataError, match="takes two or more"):
-        OBJECTIVE.targets(rows(["a"], labels))
+        OBJECTIVE.build_targets(rows(["a"], labels))
 
 
 def test_encoding_is_what_the_tokenizer_itself_gives(bert: Path) -> None:
@@ -83,13 +85,13 @@ def test_a_batch_is_padded_to_its_longest_row() -> None:
 
 
 def scores(model: Any, rows: dict[str, Any], pad: int) -> torch.Tensor:
-    return torch.from_numpy(OBJECTIVE.read(model, OBJECTIVE.collate(rows, pad))["scores"])
+    return torch.from_numpy(OBJECTIVE.predict_batch(model, OBJECTIVE.collate(rows, pad))["scores"])
 
 
 @pytest.mark.parametrize("base", ["bert", "llama"])
 def test_padding_changes_no_score(base: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(base)
-    model = OBJECTIVE.model(path, TARGETS).eval()
+    model = OBJECTIVE.load_model(path, TARGETS).eval()
     pad = model.config.pad_token_id
     short, long = [5, 6], [5, 6, 7, 8, 9, 10]
     together = scores(model, {"input_ids": [short, long]}, pad)
@@ -101,14 +103,14 @@ def test_padding_changes_no_score(base: str, request: pytest.FixtureRequest) -> 
 
 def test_a_decoder_without_a_padding_token_is_padded_with_its_end_token(llama: Path) -> None:
     assert load_tokenizer(llama).pad_token == "<end>"
-    assert OBJECTIVE.model(llama, TARGETS).config.pad_token_id == 1
+    assert OBJECTIVE.load_model(llama, TARGETS).config.pad_token_id == 1
 
 
 def test_the_head_knows_the_labels_and_is_seeded_by_the_caller(bert: Path) -> None:
     heads = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        model = OBJECTIVE.model(bert, TARGETS)
+        model = OBJECTIVE.load_model(bert, TARGETS)
         heads.append(model.classifier.weight)
     assert model.config.id2label == {0: "card", 1: "money", 2: "refund"}
     assert model.config.label2id == {"card": 0, "money": 1, "refund": 2}
@@ -118,9 +120,9 @@ def test_the_head_knows_the_labels_and_is_seeded_by_the_caller(bert: Path) -> No
 
 
 def test_a_classifier_with_other_labels_gets_a_new_head(bert: Path, tmp_path: Path) -> None:
-    OBJECTIVE.model(bert, {"labels": ["yes", "no"]}).save_pretrained(tmp_path)
+    OBJECTIVE.load_model(bert, {"labels": ["yes", "no"]}).save_pretrained(tmp_path)
     load_tokenizer(bert).save_pretrained(tmp_path)
-    assert OBJECTIVE.model(tmp_path, TARGETS).classifier.out_features == 3
+    assert OBJECTIVE.load_model(tmp_path, TARGETS).classifier.out_features == 3
 
 
 def test_weights_that_do_not_fit_the_config_are_refused(bert: Path, tmp_path: Path) -> None:
@@ -129,21 +131,21 @@ def test_weights_that_do_not_fit_the_config_are_refused(bert: Path, tmp_path: Pa
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     with pytest.raises(ModelError, match=r"weights are not in its files.*encoder.layer.2"):
-        OBJECTIVE.model(tmp_path, TARGETS)
+        OBJECTIVE.load_model(tmp_path, TARGETS)
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be loaded with the head"):
-        OBJECTIVE.model(tmp_path, TARGETS)
+        OBJECTIVE.load_model(tmp_path, TARGETS)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_the_loss_is_a_sum_over_rows(bert: Path, smoothing: float) -> None:
     objective = TextClassification(label_smoothing=smoothing)
-    model = objective.model(bert, TARGETS).eval()
+    model = objective.load_model(bert, TARGETS).eval()
     batch = objective.collate({"input_ids": [[2, 5, 3], [2, 3]], "label": [0, 2]}, 0)
-    loss, count = objective.loss(model, batch)
-    log_scores = torch.from_numpy(objective.read(model, batch)["scores"]).log()
+    loss, count = objective.compute_loss(model, batch)
+    log_scores = torch.from_numpy(objective.predict_batch(model, batch)["scores"]).log()
     target = (1 - smoothing) * torch.nn.functional.one_hot(batch["labels"], 3) + smoothing / 3
     assert loss.item() == pytest.approx(-(target * log_scores).sum().item(), rel=1e-5)
     assert count == 2
@@ -152,19 +154,19 @@ def test_the_loss_is_a_sum_over_rows(bert: Path, smoothing: float) -> None:
 def test_a_real_decoder_learns_two_labels(shared: Path) -> None:
     base = shared / "models" / "stories260K"
     table = rows(["the dog ran to the park", "she was very sad"] * 4, ["happy", "sad"] * 4)
-    targets = OBJECTIVE.targets(table)
+    targets = OBJECTIVE.build_targets(table)
     encoded = OBJECTIVE.encode(table, load_tokenizer(base), 32, targets)
     torch.manual_seed(0)
-    model = OBJECTIVE.model(base, targets)
+    model = OBJECTIVE.load_model(base, targets)
     batch = OBJECTIVE.collate(encoded.to_pydict(), model.config.pad_token_id)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(8):
-        loss, count = OBJECTIVE.loss(model, batch)
+        loss, count = OBJECTIVE.compute_loss(model, batch)
         losses.append(loss.item() / count)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < losses[0] / 2
-    outcome = OBJECTIVE.outcome(encoded, OBJECTIVE.read(model, batch), targets)
-    assert OBJECTIVE.figures(outcome.statistics.sum(0)[:, None], targets)["accuracy"] == 1
+    outcome = OBJECTIVE.compute_outcome(encoded, OBJECTIVE.predict_batch(model, batch), targets)
+    assert OBJECTIVE.compute_metrics(outcome.statistics.sum(0)[:, None], targets)["accuracy"] == 1

@@ -44,8 +44,8 @@ def said(*tags: list[str]) -> dict[str, Any]:
 
 
 def figures(tokens: pa.Table, raw: dict[str, Any], targets: dict[str, Any] = TARGETS) -> dict[str, float]:
-    sums = OBJECTIVE.outcome(tokens, raw, targets).statistics.sum(0)[:, None]
-    return {name: float(np.nan_to_num(figure[0])) for name, figure in OBJECTIVE.figures(sums, targets).items()}
+    sums = OBJECTIVE.compute_outcome(tokens, raw, targets).statistics.sum(0)[:, None]
+    return {name: float(np.nan_to_num(figure[0])) for name, figure in OBJECTIVE.compute_metrics(sums, targets).items()}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def figures(tokens: pa.Table, raw: dict[str, Any], targets: dict[str, Any] = TAR
     ],
 )
 def test_rows_of_every_form_become_words_and_tags(values: dict[str, Any]) -> None:
-    assert OBJECTIVE.shape(values) == {"tokens": ["Ann", "ran"], "tags": ["B-PER", "O"]}
+    assert OBJECTIVE.normalize_row(values) == {"tokens": ["Ann", "ran"], "tags": ["B-PER", "O"]}
 
 
 @pytest.mark.parametrize(
@@ -76,16 +76,16 @@ def test_rows_of_every_form_become_words_and_tags(values: dict[str, Any]) -> Non
 )
 def test_rows_that_are_not_right_are_refused_with_the_field(values: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        OBJECTIVE.shape(values)
+        OBJECTIVE.normalize_row(values)
 
 
 def test_rows_of_an_unknown_form_are_left_to_ingest() -> None:
-    assert OBJECTIVE.shape({"sentence": "a"}) == {"sentence": "a"}
+    assert OBJECTIVE.normalize_row({"sentence": "a"}) == {"sentence": "a"}
 
 
 def test_targets_are_the_tags_of_training_and_their_scheme() -> None:
-    assert OBJECTIVE.targets(rows([["a", "b"]], [["O", "B-X"]])) == {"labels": ["B-X", "O"], "scheme": "prefixed"}
-    assert OBJECTIVE.targets(rows([["a", "b"]], [["NN", "VB"]])) == {"labels": ["NN", "VB"], "scheme": "words"}
+    assert OBJECTIVE.build_targets(rows([["a", "b"]], [["O", "B-X"]])) == {"labels": ["B-X", "O"], "scheme": "prefixed"}
+    assert OBJECTIVE.build_targets(rows([["a", "b"]], [["NN", "VB"]])) == {"labels": ["NN", "VB"], "scheme": "words"}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_targets_are_the_tags_of_training_and_their_scheme() -> None:
 )
 def test_a_training_split_with_nothing_to_learn_stops(tags: list[list[str]], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        OBJECTIVE.targets(rows([["a", "b"] for _ in tags], tags))
+        OBJECTIVE.build_targets(rows([["a", "b"] for _ in tags], tags))
 
 
 def test_the_first_token_of_a_word_carries_its_tag(shared: Path) -> None:
@@ -134,7 +134,7 @@ def test_tokens_cut_off_are_counted_and_their_words_have_no_tag(bert: Path) -> N
     # A model that is right wherever it looked has missed the entity that was cut off.
     raw = {"said": [np.array([1, 4, -1, -1])]}
     assert figures(tokens, raw) == {"entity_f1": 2 / 3, "precision": 1.0, "recall": 0.5, "token_accuracy": 0.5}
-    assert OBJECTIVE.outcome(tokens, raw, TARGETS).errors.tolist() == [1.0]
+    assert OBJECTIVE.compute_outcome(tokens, raw, TARGETS).errors.tolist() == [1.0]
 
 
 CASES = [
@@ -173,8 +173,8 @@ def test_random_figures_and_those_of_each_type_are_those_of_seqeval(bert: Path) 
     tokens, raw = encoded(given, load_tokenizer(bert)), said(*predicted)
     expected = seqeval.classification_report(given, predicted, output_dict=True)
     assert figures(tokens, raw)["entity_f1"] == pytest.approx(seqeval.f1_score(given, predicted))
-    sums = OBJECTIVE.outcome(tokens, raw, TARGETS).statistics.sum(0)[:, None]
-    groups = OBJECTIVE.groups(sums, TARGETS)
+    sums = OBJECTIVE.compute_outcome(tokens, raw, TARGETS).statistics.sum(0)[:, None]
+    groups = OBJECTIVE.compute_group_metrics(sums, TARGETS)
     assert list(groups) == ["LOC", "PER"]
     for kind, of in groups.items():
         for name, key in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score"), ("support", "support")):
@@ -187,7 +187,9 @@ def test_an_entity_of_a_type_that_no_training_row_has_is_missed(bert: Path) -> N
     assert tokens["labels"].to_pylist() == [[1, 4, -100, -100]]
     raw = said(["B-PER", "O", "O", "O"])
     assert figures(tokens, raw)["recall"] == 0.5
-    groups = OBJECTIVE.groups(OBJECTIVE.outcome(tokens, raw, TARGETS).statistics.sum(0)[:, None], TARGETS)
+    groups = OBJECTIVE.compute_group_metrics(
+        OBJECTIVE.compute_outcome(tokens, raw, TARGETS).statistics.sum(0)[:, None], TARGETS
+    )
     assert groups["(not in training)"]["support"].tolist() == [1]
 
 
@@ -202,24 +204,25 @@ def test_parts_of_speech_count_word_by_word(bert: Path) -> None:
 def test_outcomes_read_as_words_where_the_rows_are_known(bert: Path) -> None:
     given = rows([["my", "card", "is", "lost"]], [["O", "B-PER", "I-PER", "O"]])
     tokens = OBJECTIVE.encode(given, load_tokenizer(bert), 64, TARGETS)
-    outcome = OBJECTIVE.outcome(tokens, said(["O", "O", "O", "O"]), TARGETS, given)
-    assert (outcome.references, outcome.answers) == (["card is [PER]"], ["no entity"])
-    assert OBJECTIVE.outcome(tokens, said(["O", "O", "O", "O"]), TARGETS).references == ["1-3 [PER]"]
+    outcome = OBJECTIVE.compute_outcome(tokens, said(["O", "O", "O", "O"]), TARGETS, given)
+    assert (outcome.references, outcome.predictions) == (["card is [PER]"], ["no entity"])
+    assert OBJECTIVE.compute_outcome(tokens, said(["O", "O", "O", "O"]), TARGETS).references == ["1-3 [PER]"]
 
 
 def test_only_tagged_tokens_are_learned_from_and_padding_changes_nothing(bert: Path) -> None:
     torch.manual_seed(0)
-    model = OBJECTIVE.model(bert, TARGETS).eval()
+    model = OBJECTIVE.load_model(bert, TARGETS).eval()
     tokens = encoded([["O", "B-PER"], ["B-LOC"] * 5], load_tokenizer(bert))
     columns = {name: tokens[name].to_pylist() for name in ("input_ids", "words", "labels")}
-    whole, count = OBJECTIVE.loss(model, OBJECTIVE.collate(columns, 0))
+    whole, count = OBJECTIVE.compute_loss(model, OBJECTIVE.collate(columns, 0))
     assert count == 7
     alone = [
-        OBJECTIVE.loss(model, OBJECTIVE.collate({name: [of[i]] for name, of in columns.items()}, 0)) for i in range(2)
+        OBJECTIVE.compute_loss(model, OBJECTIVE.collate({name: [of[i]] for name, of in columns.items()}, 0))
+        for i in range(2)
     ]
     assert whole.item() == pytest.approx(sum(loss.item() for loss, _ in alone), rel=1e-5)
     assert [count for _, count in alone] == [2, 5]
-    read = OBJECTIVE.read(model, OBJECTIVE.collate(columns, 0))
+    read = OBJECTIVE.predict_batch(model, OBJECTIVE.collate(columns, 0))
     assert [len(row) for row in read["scores"]] == [2, 5]
     logits = model(input_ids=torch.tensor([columns["input_ids"][0]])).logits[0, 1:3]
     assert read["said"][0].tolist() == logits.argmax(-1).tolist()
@@ -229,20 +232,20 @@ def test_only_tagged_tokens_are_learned_from_and_padding_changes_nothing(bert: P
 def test_an_adapter_moves_the_head_and_merges_into_the_same_answers(bert: Path) -> None:
     torch.manual_seed(0)
     lora = Lora(rank=2, target_modules=("query", "value"))
-    model = lora.prepare(OBJECTIVE.model(bert, TARGETS)).eval()
+    model = lora.prepare(OBJECTIVE.load_model(bert, TARGETS)).eval()
     tokens = encoded([["O", "B-PER"], ["B-LOC"] * 5], load_tokenizer(bert))
     batch = OBJECTIVE.collate({name: tokens[name].to_pylist() for name in ("input_ids", "words", "labels")}, 0)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     losses = []
     for _ in range(3):
-        loss, _ = OBJECTIVE.loss(model, batch)
+        loss, _ = OBJECTIVE.compute_loss(model, batch)
         losses.append(loss.item())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < losses[0]
-    before = OBJECTIVE.read(model, batch)
-    after = OBJECTIVE.read(lora.merge(model), batch)
+    before = OBJECTIVE.predict_batch(model, batch)
+    after = OBJECTIVE.predict_batch(lora.merge(model), batch)
     for name in ("scores", "said"):
         assert np.concatenate(after[name]) == pytest.approx(np.concatenate(before[name]), abs=1e-5)
 
@@ -252,7 +255,7 @@ def test_the_rival_tags_a_word_as_training_did_most(bert: Path) -> None:
     test = rows([["card", "lost", "broken"]], [["O", "O", "O"]])
     tokenizer = load_tokenizer(bert)
     both = [OBJECTIVE.encode(part, tokenizer, 64, TARGETS) for part in (train, test)]
-    [raw] = OBJECTIVE.rivals(*both, TARGETS, test).values()
+    [raw] = OBJECTIVE.baseline_predictions(*both, TARGETS, test).values()
     assert [TARGETS["labels"][at] for at in raw["said"][0]] == ["B-PER", "O", "O"]
     assert raw["scores"][0] == pytest.approx([1, 2 / 3, 3 / 6])
 
@@ -269,18 +272,18 @@ def test_curation_keeps_words_and_tags_together() -> None:
     assert tokens == ["café", "\u200b", "AT&T", "<br>", "<EMAIL>", "x y"]
     assert verdict.rows["tags"].to_pylist() == given["tags"].to_pylist()
     assert verdict.reasons == [""]
-    assert OBJECTIVE.texts(verdict.rows) == ["café \u200b AT&T <br> <EMAIL> x y"]
+    assert OBJECTIVE.row_texts(verdict.rows) == ["café \u200b AT&T <br> <EMAIL> x y"]
 
 
 def test_answers_point_into_what_was_sent(bert: Path) -> None:
     tokenizer = load_tokenizer(bert)
     asked = [{"tokens": text} for text in ("my  card, is!", '["my", "card", "is"]', "", "money " * 9)]
     table = pa.table({"id": list("abcd"), "tokens": [row["tokens"] for row in asked]})
-    tokens = OBJECTIVE.encode(table, tokenizer, 9, TARGETS, answer=False)
+    tokens = OBJECTIVE.encode(table, tokenizer, 9, TARGETS, labelled=False)
     places = [np.array([4, 1, 3, 4, 0]), np.array([0, 2, 4]), np.array([], int), np.array([4] * 6 + [0, -1, -1])]
     raw = {"said": places, "scores": [np.full(len(at), 0.5, np.float32) for at in places]}
     raw["scores"][0][1:3] = 0.9, 0.7
-    found = [json.loads(answer["entities"]) for answer in OBJECTIVE.answers(tokens, raw, TARGETS, asked)]
+    found = [json.loads(answer["entities"]) for answer in OBJECTIVE.build_answers(tokens, raw, TARGETS, asked)]
     assert found[0] == [
         {"text": "card,", "type": "PER", "score": pytest.approx(0.8), "start": 4, "end": 9},
         {"text": "!", "type": "LOC", "score": 0.5, "start": 12, "end": 13},
@@ -293,7 +296,7 @@ def test_answers_point_into_what_was_sent(bert: Path) -> None:
 def test_a_served_model_answers_any_text(bert: Path) -> None:
     tokenizer = load_tokenizer(bert)
     torch.manual_seed(0)
-    model = OBJECTIVE.model(bert, TARGETS).eval()
+    model = OBJECTIVE.load_model(bert, TARGETS).eval()
     reader = Reader(OBJECTIVE, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
     asked = [{"tokens": text} for text in ("my card is lost", "", '["my", "card"]', "money " * 90)]
     answers = reader.answer(model, asked, TARGETS, 16)
@@ -311,11 +314,11 @@ def test_snips_slots_from_one_file_a_column(shared: Path, tmp_path: Path) -> Non
 
     source = Files(paths=[str(shared / "datasets/snips/test")], column_files={"tokens": "seq.in", "tags": "seq.out"})
     product = ingest(
-        source, tmp_path, columns=OBJECTIVE.columns, rename={}, keep=[], max_refused=0, shape=OBJECTIVE.shape
+        source, tmp_path, columns=OBJECTIVE.columns, rename={}, keep=[], max_refused=0, shape=OBJECTIVE.normalize_row
     )
     assert (product.rows, product.facts["refused"]) == (700, 0)
     table = pq.read_table(tmp_path / "rows.parquet")
-    targets = OBJECTIVE.targets(table)
+    targets = OBJECTIVE.build_targets(table)
     tokens = OBJECTIVE.encode(table, load_tokenizer(shared / "tokenizers/bert-base-uncased/hf"), 64, targets)
     assert all(at > 0 for words in tokens["words"].to_pylist() for at in words)
     right = {"said": [np.array(row) for row in tokens["labels"].to_pylist()]}

@@ -54,7 +54,7 @@ def test_it_is_a_base_model_like_any_other(architecture: str, splits: Path, tmp_
     assert logits.shape == (1, 64, len(tokenizer))
     if architecture in ("bert", "roberta", "t5"):
         assert tokenizer("", add_special_tokens=True)["input_ids"]
-    assert TextClassification().model(home, {"labels": ["a", "b"]}).config.num_labels == 2
+    assert TextClassification().load_model(home, {"labels": ["a", "b"]}).config.num_labels == 2
 
 
 @pytest.mark.parametrize("architecture", ["llama", "bert", "t5"])

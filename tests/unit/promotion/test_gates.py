@@ -49,7 +49,7 @@ def match(ours: np.ndarray, theirs: np.ndarray, sure: float = 0.9, source: Any =
     def outcome(hits: np.ndarray, sure: float) -> Any:
         said = np.where(hits, right, 1 - right)
         scores = np.where(np.eye(2)[said] > 0, sure, 1 - sure)
-        return objective.outcome(tokens, {"scores": scores}, {"labels": LABELS})
+        return objective.compute_outcome(tokens, {"scores": scores}, {"labels": LABELS})
 
     outcomes = {CANDIDATE: outcome(ours, sure), CHAMPION: outcome(theirs, 0.9)}
     draws = metrics.resample(n, 500, 1)
@@ -102,7 +102,8 @@ def test_mcnemar_refuses_a_metric_that_is_no_share_of_right_rows() -> None:
     given = match(hits(40, 0.9), hits(40, 0.8))
     broken = {name: np.ones_like(outcome.errors) for name, outcome in given.outcomes.items()}
     outcomes = {
-        name: type(of)(of.statistics, of.answers, of.references, broken[name]) for name, of in given.outcomes.items()
+        name: type(of)(of.statistics, of.predictions, of.references, broken[name])
+        for name, of in given.outcomes.items()
     }
     with pytest.raises(ConfigError, match="Take the bootstrap"):
         gates.mcnemar(Match(given.rows, given.candidate, LABELS, outcomes, given.draws))

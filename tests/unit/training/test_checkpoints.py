@@ -26,14 +26,14 @@ def _checkpoint(step: int) -> Checkpoint:
 
 def _save(home: Path, *steps: int) -> None:
     for step in steps:
-        checkpoints.save(home, _checkpoint(step))
+        checkpoints.save_checkpoint(home, _checkpoint(step))
 
 
 def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
     saved = _checkpoint(7)
     saved.state.seconds = 0.1 + 0.2
-    checkpoints.save(tmp_path, saved)
-    found = checkpoints.latest_complete(tmp_path, CPU)
+    checkpoints.save_checkpoint(tmp_path, saved)
+    found = checkpoints.load_latest_checkpoint(tmp_path, CPU)
     assert found is not None
     assert found.state == saved.state
     assert found.weights.keys() == saved.weights.keys()
@@ -46,7 +46,7 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
 
 
 def test_there_may_be_none(tmp_path: Path) -> None:
-    assert checkpoints.latest_complete(tmp_path / "nowhere", CPU) is None
+    assert checkpoints.load_latest_checkpoint(tmp_path / "nowhere", CPU) is None
 
 
 def test_a_half_written_one_is_passed_over_and_cleared_away(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_half_written_one_is_passed_over_and_cleared_away(tmp_path: Path) -> N
     (tmp_path / ".writing-step-00000002").mkdir()
     (tmp_path / ".writing-step-00000002" / "weights.safetensors").write_bytes(b"half")
     (tmp_path / "step-00000003").mkdir()  # no manifest
-    found = checkpoints.latest_complete(tmp_path, CPU)
+    found = checkpoints.load_latest_checkpoint(tmp_path, CPU)
     assert found is not None
     assert found.state.step == 1
     _save(tmp_path, 2)
@@ -67,7 +67,7 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, name: str, ca
     file = tmp_path / "step-00000002" / name
     file.write_bytes(file.read_bytes()[:-3])
     with caplog.at_level(logging.WARNING):
-        found = checkpoints.latest_complete(tmp_path, CPU)
+        found = checkpoints.load_latest_checkpoint(tmp_path, CPU)
     assert found is not None
     assert found.state.step == 1
     assert str(file) in caplog.text
@@ -76,7 +76,7 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, name: str, ca
 def test_a_missing_optimizer_is_damage_and_no_other_result(tmp_path: Path) -> None:
     _save(tmp_path, 1, 2)
     (tmp_path / "step-00000002" / "optimizer.safetensors").unlink()
-    found = checkpoints.latest_complete(tmp_path, CPU)
+    found = checkpoints.load_latest_checkpoint(tmp_path, CPU)
     assert found is not None
     assert found.state.step == 1
 
@@ -86,7 +86,7 @@ def test_when_all_are_damaged_the_error_names_them_and_what_to_delete(tmp_path: 
     for weights in tmp_path.glob("*/weights.safetensors"):
         weights.write_bytes(b"")
     with pytest.raises(CheckpointError) as fault:
-        checkpoints.latest_complete(tmp_path, CPU)
+        checkpoints.load_latest_checkpoint(tmp_path, CPU)
     message = str(fault.value)
     assert "step-00000001/weights.safetensors" in message
     assert "step-00000002/weights.safetensors" in message
@@ -96,16 +96,16 @@ def test_when_all_are_damaged_the_error_names_them_and_what_to_delete(tmp_path: 
 
 def test_best_weights_are_verified(tmp_path: Path) -> None:
     weights = {"head": torch.ones(3)}
-    state = State(best_step=4, best_digest=checkpoints.save_best(tmp_path, 4, weights))
-    assert torch.equal(checkpoints.load_best(tmp_path, state, CPU)["head"], weights["head"])
+    state = State(best_step=4, best_digest=checkpoints.save_best_weights(tmp_path, 4, weights))
+    assert torch.equal(checkpoints.load_best_weights(tmp_path, state, CPU)["head"], weights["head"])
     (tmp_path / "best-00000004.safetensors").write_bytes(b"other")
     with pytest.raises(CheckpointError, match="of step 4, are gone or damaged"):
-        checkpoints.load_best(tmp_path, state, CPU)
+        checkpoints.load_best_weights(tmp_path, state, CPU)
 
 
 def test_best_weights_stay_as_long_as_a_checkpoint_speaks_of_them(tmp_path: Path) -> None:
     for step in (1, 2, 3):
-        checkpoints.save_best(tmp_path, step, {"head": torch.ones(3)})
+        checkpoints.save_best_weights(tmp_path, step, {"head": torch.ones(3)})
         _save(tmp_path, step)
     assert sorted(p.name for p in tmp_path.glob("best-*")) == ["best-00000002.safetensors", "best-00000003.safetensors"]
 
@@ -125,10 +125,10 @@ def small_files() -> Iterator[None]:
 
 def test_a_failed_write_leaves_the_one_before(tmp_path: Path) -> None:
     small = Checkpoint(State(step=1), {"a": torch.ones(2)}, {"a/step": torch.ones(1)}, {})
-    checkpoints.save(tmp_path, small)
+    checkpoints.save_checkpoint(tmp_path, small)
     with small_files(), pytest.raises((OSError, SafetensorError)):
-        checkpoints.save(tmp_path, _checkpoint(2))
-    found = checkpoints.latest_complete(tmp_path, CPU)
+        checkpoints.save_checkpoint(tmp_path, _checkpoint(2))
+    found = checkpoints.load_latest_checkpoint(tmp_path, CPU)
     assert found is not None
     assert found.state.step == 1
 
@@ -141,11 +141,11 @@ def test_every_generator_goes_on_where_it_was() -> None:
     def draw() -> list[float]:
         return [random.gauss(0, 1), float(np.random.standard_normal()), torch.rand(1).item()]
 
-    randomness.seed(3)
+    randomness.seed_generators(3)
     draw()
-    states = json.loads(json.dumps({name: state.tolist() for name, state in randomness.states().items()}))
+    states = json.loads(json.dumps({name: state.tolist() for name, state in randomness.get_generator_states().items()}))
     expected = draw()
-    randomness.seed(4)
-    dtypes = {name: state.dtype for name, state in randomness.states().items()}
-    randomness.restore({name: torch.tensor(state, dtype=dtypes[name]) for name, state in states.items()})
+    randomness.seed_generators(4)
+    dtypes = {name: state.dtype for name, state in randomness.get_generator_states().items()}
+    randomness.restore_generators({name: torch.tensor(state, dtype=dtypes[name]) for name, state in states.items()})
     assert draw() == expected

@@ -180,8 +180,8 @@ def test_a_fault_without_a_word_shows_the_end_of_the_log(base: Path, tokens: Pat
 
 
 def test_what_does_not_fit_at_one_row_is_an_error_that_says_so(tmp_path: Path) -> None:
-    choices.write(tmp_path, choices.Choices(micro_batch_size=1, precision="fp32"))
-    assert choices.halve(tmp_path) == 0
+    choices.save_choices(tmp_path, choices.Choices(micro_batch_size=1, precision="fp32"))
+    assert choices.halve_micro_batch(tmp_path) == 0
     with pytest.raises(OutOfMemory, match="not even one row at a time"):
         launch._try_smaller(0, "CUDA out of memory", launch.ignore)
 

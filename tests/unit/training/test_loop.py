@@ -159,7 +159,9 @@ def _valid_loss(out: Path, tokens: Path) -> float:
     rows = TokenFile(tokens / "valid.arrow")
     objective = TextClassification()
     with torch.no_grad():
-        loss, count = objective.loss(model, objective.collate(rows.rows(range(len(rows))), model.config.pad_token_id))
+        loss, count = objective.compute_loss(
+            model, objective.collate(rows.rows(range(len(rows))), model.config.pad_token_id)
+        )
     return loss.item() / count
 
 
@@ -191,7 +193,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(tokens: Path,
 def test_masked_labels_stop_with_the_rows(
     base: Path, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TextClassification, "loss", lambda self, model, batch: (model(**batch).logits.sum() * 0, 0))
+    monkeypatch.setattr(
+        TextClassification, "compute_loss", lambda self, model, batch: (model(**batch).logits.sum() * 0, 0)
+    )
     with pytest.raises(TrainingError, match=r"rows train:\d+, .*: no row of step 1 has a target: all labels"):
         train(specification(tokens, tmp_path / "out", base))
 
@@ -245,9 +249,11 @@ def test_lora_trains_and_saves_the_head_and_merges_to_the_same_scores(steady: Pa
     assert history(out)[-1]["valid_accuracy"] > 0.7
     batch = objective.collate(rows.rows(range(len(rows))), 0)
     torch.manual_seed(99)  # another random head than training began with
-    plain = objective.model(steady, {"labels": ["blue", "green", "red"]})
-    unmerged = objective.read(PeftModel.from_pretrained(plain, out / "adapter").eval(), batch)["scores"]
-    merged = objective.read(AutoModelForSequenceClassification.from_pretrained(out / "model").eval(), batch)["scores"]
+    plain = objective.load_model(steady, {"labels": ["blue", "green", "red"]})
+    unmerged = objective.predict_batch(PeftModel.from_pretrained(plain, out / "adapter").eval(), batch)["scores"]
+    merged = objective.predict_batch(AutoModelForSequenceClassification.from_pretrained(out / "model").eval(), batch)[
+        "scores"
+    ]
     assert unmerged == pytest.approx(merged, abs=1e-5)
     assert (merged.argmax(1) == batch["labels"].numpy()).mean() > 0.6
     facts = account(out)
@@ -270,13 +276,13 @@ def test_gradients_are_divided_by_the_targets_and_not_by_the_rows(
 ) -> None:
     """An objective that counts two targets in each row has half the loss and half the gradient."""
     train(specification(more, tmp_path / "one", steady, max_steps=1, micro_batch_size=3))
-    plain = TextClassification.loss
+    plain = TextClassification.compute_loss
 
     def doubled(self: TextClassification, model: Any, batch: Any) -> tuple[torch.Tensor, int]:
         loss, count = plain(self, model, batch)
         return loss, 2 * count
 
-    monkeypatch.setattr(TextClassification, "loss", doubled)
+    monkeypatch.setattr(TextClassification, "compute_loss", doubled)
     train(specification(more, tmp_path / "two", steady, max_steps=1, micro_batch_size=3))
     one, two = history(tmp_path / "one")[0], history(tmp_path / "two")[0]
     assert two["loss"] == pytest.approx(one["loss"] / 2, rel=1e-5)

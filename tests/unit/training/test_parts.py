@@ -15,8 +15,8 @@ from hone.errors import DataError
 from hone.methods.freeze import Freeze
 from hone.methods.lora import Lora
 from hone.training import choices, flops, hardware
-from hone.training.embeddings import UsedRows, narrow
-from hone.training.optimization import adamw, clip
+from hone.training.embeddings import UsedRows, narrow_embedding
+from hone.training.optimization import clip_gradients, make_adamw
 from hone.training.tokens import TokenFile
 
 CONFIG = BertConfig(
@@ -56,9 +56,9 @@ def test_training_a_narrowed_embedding_gives_the_same_weights() -> None:
     results = []
     for narrowed in (False, True):
         model = _model()
-        widen = narrow(model, used, 0) if narrowed else lambda: None
+        widen = narrow_embedding(model, used, 0) if narrowed else lambda: None
         assert isinstance(model.get_input_embeddings(), UsedRows) == narrowed
-        optimizer = adamw(model, 0.3)
+        optimizer = make_adamw(model, 0.3)
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 1e-2
         for _ in range(3):
             model(**batch).loss.backward()
@@ -76,22 +76,22 @@ def test_an_embedding_that_is_tied_or_stands_still_is_left_alone() -> None:
     tied, frozen = BertForMaskedLM(CONFIG), Freeze().prepare(_model())
     for model in (tied, frozen):
         before = model.get_input_embeddings()
-        narrow(model, np.arange(5), 0)
+        narrow_embedding(model, np.arange(5), 0)
         assert model.get_input_embeddings() is before
 
 
 def test_flops_of_full_training_are_those_of_the_formula() -> None:
     """Two layers of 4 x 16 x 16 and 2 x 16 x 32, the pooler's 16 x 16 and the head's 16 x 3, 6 for each and token."""
     weights = 2 * (4 * 16 * 16 + 2 * 16 * 32) + 16 * 16 + 16 * 3
-    counted = flops.count(_model())
+    counted = flops.count_flops(_model())
     assert counted.per_token == 6 * weights
     assert counted.per_pair == 12 * 2 * 16
     assert counted.of(np.array([3, 5])) == 8 * 6 * weights + (9 + 25) * 12 * 2 * 16
 
 
 def test_frozen_weights_take_less() -> None:
-    full, lora = flops.count(_model()), flops.count(Lora(rank=2).prepare(_model()))
-    head = flops.count(Freeze().prepare(_model()))
+    full, lora = flops.count_flops(_model()), flops.count_flops(Lora(rank=2).prepare(_model()))
+    head = flops.count_flops(Freeze().prepare(_model()))
     assert full.per_token / 2 < lora.per_token < full.per_token
     assert full.per_token / 3 < head.per_token < full.per_token / 2
     assert head.per_pair < full.per_pair / 2
@@ -99,7 +99,7 @@ def test_frozen_weights_take_less() -> None:
 
 def test_biases_norms_and_embeddings_do_not_decay() -> None:
     model = _model()
-    decayed, others = adamw(model, 0.1).param_groups
+    decayed, others = make_adamw(model, 0.1).param_groups
     names = {id(p): name for name, p in model.named_parameters()}
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     assert {names[id(p)] for p in others["params"]} == {
@@ -110,10 +110,10 @@ def test_biases_norms_and_embeddings_do_not_decay() -> None:
 
 def test_gradients_are_scaled_then_clipped_and_the_norm_is_that_before() -> None:
     gradients = [torch.tensor([3.0]), torch.tensor([4.0])]
-    assert float(clip(gradients, 2.0, 1.0)) == pytest.approx(10.0)
+    assert float(clip_gradients(gradients, 2.0, 1.0)) == pytest.approx(10.0)
     assert torch.cat(gradients).norm().item() == pytest.approx(1.0, abs=1e-5)
     loose = [torch.tensor([3.0]), torch.tensor([4.0])]
-    clip(loose, 0.5, 0.0)
+    clip_gradients(loose, 0.5, 0.0)
     assert torch.cat(loose).tolist() == [1.5, 2.0]
 
 
@@ -127,9 +127,9 @@ def test_peak_memory_is_in_bytes_on_linux_and_macos(monkeypatch: pytest.MonkeyPa
 
 
 def test_choices_outlive_the_process_and_the_micro_batch_halves_down_to_one(tmp_path: Path) -> None:
-    assert choices.read(tmp_path) == choices.Choices()
+    assert choices.load_choices(tmp_path) == choices.Choices()
     made = choices.Choices(micro_batch_size=5, precision="bf16", resumed_from=(3, 9))
-    choices.write(tmp_path, made)
-    assert choices.read(tmp_path) == made
-    assert [choices.halve(tmp_path) for _ in range(4)] == [3, 2, 1, 0]
-    assert choices.read(tmp_path) == choices.Choices(1, "bf16", (3, 9))
+    choices.save_choices(tmp_path, made)
+    assert choices.load_choices(tmp_path) == made
+    assert [choices.halve_micro_batch(tmp_path) for _ in range(4)] == [3, 2, 1, 0]
+    assert choices.load_choices(tmp_path) == choices.Choices(1, "bf16", (3, 9))

@@ -138,7 +138,7 @@ def test_the_base_is_asked_in_smaller_batches_where_memory_does_not_suffice(
 ) -> None:
     from hone.objectives.preference.objective import Preference
 
-    real, sizes = Preference.read, []
+    real, sizes = Preference.predict_batch, []
 
     def narrow(self: Preference, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
         sizes.append(int(batch["row"][-1]) + 1)
@@ -147,7 +147,7 @@ def test_the_base_is_asked_in_smaller_batches_where_memory_does_not_suffice(
         return real(self, model, batch)
 
     loop.run(specification(tokens, tmp_path / "much", base, "dpo", epochs=1), ignore)
-    monkeypatch.setattr(Preference, "read", narrow)
+    monkeypatch.setattr(Preference, "predict_batch", narrow)
     built = session.build(specification(tokens, tmp_path / "little", base, "dpo", epochs=1))
     assert built.micro_batch_size == 8
     assert sizes[:4] == [8, 4, 2, 2]
@@ -166,11 +166,15 @@ def test_a_real_model_learns_a_real_data_set_s_tone(shared: Path, tmp_path: Path
     import pyarrow as pa
 
     from hone.objectives.preference.objective import Preference
-    from hone.objectives.preference.rows import shaped
+    from hone.objectives.preference.rows import normalize_preference_row
     from hone.objectives.shared.tokenizer import load_tokenizer
 
     source = shared / "datasets" / "rasbt_instruct" / "instruction-data-with-preference.json"
-    rows = [shaped(row) for row in json.loads(source.read_text("utf8")) if row["chosen"] != row["rejected"]]
+    rows = [
+        normalize_preference_row(row)
+        for row in json.loads(source.read_text("utf8"))
+        if row["chosen"] != row["rejected"]
+    ]
     objective, real = Preference(), shared / "models" / "stories260K"
     (tmp_path / "targets.json").write_text("{}")
     for split, some in (("train", rows[:240]), ("valid", rows[240:300])):

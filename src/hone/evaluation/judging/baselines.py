@@ -9,7 +9,7 @@ import numpy as np
 
 from hone.evaluation.judging import predict
 from hone.evaluation.judging.predict import Advance, load_base
-from hone.objectives.base import Raw, Targets
+from hone.objectives.base import Predictions, Targets
 from hone.objectives.shared.reading import Reader
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ BLOCK = 4096
 
 def neighbours(
     base: Path, train: pa.Table, test: pa.Table, k: int, reader: Reader, advance: Advance, targets: Targets
-) -> Raw:
+) -> Predictions:
     """What the k nearest of all training rows say of each test row, in the frozen base model's space.
 
     A row's embedding is the mean of the last hidden state over its tokens, as in Reimers and Gurevych, Sentence-BERT,
@@ -36,16 +36,16 @@ def neighbours(
         queries[at] = embedded
     memory = ((e, at) for at, e in _blocks(_embeddings(model, train, reader, advance, "embedding train rows")))
     similarities, rows = nearest(queries, memory, min(k, len(train)))
-    return reader.objective.vote(weights(similarities), rows, train, targets)
+    return reader.objective.neighbour_predictions(weights(similarities), rows, train, targets)
 
 
-def untuned(base: Path, test: pa.Table, reader: Reader, advance: Advance, targets: Targets) -> Raw:
+def untuned(base: Path, test: pa.Table, reader: Reader, advance: Advance, targets: Targets) -> Predictions:
     """What the base model says of each test row, as it is; what is new in its head is random, the same each time."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = reader.objective.model(base, targets).eval().to(reader.device)
+        model = reader.objective.load_model(base, targets).eval().to(reader.device)
     return predict.read(model, test, reader, advance, "testing the base model")[0]
 
 

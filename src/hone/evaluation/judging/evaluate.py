@@ -15,7 +15,7 @@ from hone.evaluation.judging import baselines, metrics, predict
 from hone.evaluation.judging.comparison import compare
 from hone.evaluation.judging.slices import check_slices, slice_figures, slice_parts
 from hone.methods.method import AdapterMethod, Method
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.progress import OnProgress, ignore
@@ -45,7 +45,7 @@ class Trial:
 
     def figures(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """The objective's figures of summed statistics [k, n]."""
-        return self.objective.figures(sums, self.targets)
+        return self.objective.compute_metrics(sums, self.targets)
 
 
 def evaluate(
@@ -80,27 +80,27 @@ def evaluate(
     test, train = read_tokens(tokens / "test.arrow"), read_tokens(tokens / "train.arrow")
     rows = _rows_of(test, splits / "test.parquet", slices, objective, dropped_ids(tokens, "test"))
     plain = json.loads((tokens / TARGETS).read_text("utf8"))
-    valid = read_tokens(tokens / "valid.arrow") if objective.tunes else test.slice(0, 0)
-    whole = method.whole if isinstance(method, AdapterMethod) else True
-    passes = (1 + objective.neighbours) * (len(test) + len(valid))
-    passes += (objective.untuned + (method.adapter and whole)) * len(test)
-    advance = predict.advancing(passes + objective.neighbours * len(train), on_progress)
+    valid = read_tokens(tokens / "valid.arrow") if objective.tunes_targets else test.slice(0, 0)
+    whole = method.can_merge if isinstance(method, AdapterMethod) else True
+    passes = (1 + objective.has_neighbour_baseline) * (len(test) + len(valid))
+    passes += (objective.works_untuned + (method.adapter and whole)) * len(test)
+    advance = predict.advancing(passes + objective.has_neighbour_baseline * len(train), on_progress)
 
     tokenizer = load_tokenizer(model / MODEL)
     reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
     trained = _served(model, base, plain, reader, whole)
     targets = plain
     if len(valid):
-        targets = objective.tune(valid, predict.read(trained, valid, reader, advance, "tuning")[0], plain)
+        targets = objective.tune_targets(valid, predict.read(trained, valid, reader, advance, "tuning")[0], plain)
     raw, seconds = predict.read(trained, test, reader, advance, "testing the model")
     speed = predict.speed(trained, rows, test, targets, reader, max_length, raw, seconds)
     del trained
     merged = _check_merge(method, raw, model, base, targets, test, reader, advance) if whole else None
 
     said = {MODEL: (raw, targets), **_rivals(base, train, valid, test, rows, neighbours, reader, advance, plain)}
-    if objective.untuned:
-        test = baselines.beside(test, objective.refer(said["untuned"][0]))
-    outcomes = {name: objective.outcome(test, *of, rows) for name, of in said.items()}
+    if objective.works_untuned:
+        test = baselines.beside(test, objective.reference_columns(said["untuned"][0]))
+    outcomes = {name: objective.compute_outcome(test, *of, rows) for name, of in said.items()}
     trial = Trial(rows, objective, targets, outcomes)
     draws = metrics.resample(len(rows), resamples, seed)
     report = {
@@ -119,7 +119,7 @@ def evaluate(
 
 def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict[str, Any]:
     """The figures of all systems with intervals, the model compared with each other one, and the model's details."""
-    measures = dict(trial.objective.measures)
+    measures = dict(trial.objective.metrics)
     sums = {name: metrics.totals(outcome.statistics, draws) for name, outcome in trial.outcomes.items()}
     figures = {name: trial.figures(of) for name, of in sums.items()}
     systems = {
@@ -129,7 +129,7 @@ def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict
     details: dict[str, Any] = {}
     ours, main = trial.ours, trial.objective.main_metric
     if ours.confidences is not None:
-        measures["ece"] = Measure("Calibration error", lower=True)
+        measures["ece"] = Metric("Calibration error", lower=True)
         correct = ours.errors == 0
         systems[MODEL]["ece"] = metrics.ece_interval(ours.confidences, correct, draws, confidence, seed)
         details["calibration"] = metrics.calibration(ours.confidences, correct)
@@ -149,7 +149,7 @@ def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict
             for name, of in figures.items()
             if name != MODEL
         },
-        "per_class": metrics.by_group(trial.objective.groups(sums[MODEL], trial.targets), confidence),
+        "per_class": metrics.by_group(trial.objective.compute_group_metrics(sums[MODEL], trial.targets), confidence),
         **details,
     }
 
@@ -158,7 +158,7 @@ def by_slice(trial: Trial, draws: np.ndarray, slices: Sequence[str], confidence:
     """For each of `slices` its parts with the figures of the model and of the strongest kind of baseline there is."""
     rivals = [name for name in ("neighbours", "untuned") if name in trial.outcomes] or list(trial.outcomes)[1:2]
     statistics = {name: trial.outcomes[name].statistics for name in (MODEL, *rivals)}
-    texts = trial.objective.texts(trial.rows)
+    texts = trial.objective.row_texts(trial.rows)
     return {
         name: slice_figures(slice_parts(name, trial.rows, texts), statistics, trial.figures, draws, confidence)
         for name in slices
@@ -178,11 +178,11 @@ def worst_errors(trial: Trial, most: int) -> list[dict[str, Any]]:
             "id": row["id"],
             "text": _clip(text),
             "label": _clip(ours.references[at]),
-            "predicted": _clip(ours.answers[at]),
+            "predicted": _clip(ours.predictions[at]),
             "confidence": None if ours.confidences is None else float(ours.confidences[at]),
             "source": row["source"],
         }
-        for at, row, text in zip(worst.tolist(), rows.to_pylist(), trial.objective.texts(rows), strict=True)
+        for at, row, text in zip(worst.tolist(), rows.to_pylist(), trial.objective.row_texts(rows), strict=True)
     ]
 
 
@@ -195,7 +195,7 @@ def _served(model: Path, base: Path, targets: Targets, reader: Reader, whole: bo
 
 def _check_merge(
     method: Method,
-    merged: Raw,
+    merged: Predictions,
     model: Path,
     base: Path,
     targets: Targets,
@@ -206,7 +206,7 @@ def _check_merge(
     """That the adapter beside its base says what the merged weights said; None where the method has no adapter."""
     if not isinstance(method, AdapterMethod):
         return None
-    adapted = predict.load_adapted(model / ADAPTER, base, targets, reader, method.on_base)
+    adapted = predict.load_adapted(model / ADAPTER, base, targets, reader, method.load_on_base)
     unmerged, _ = predict.read(adapted, test, reader, advance, "testing the adapter")
     return predict.check_merged(merged, unmerged, model / ADAPTER)
 
@@ -221,19 +221,19 @@ def _rivals(
     reader: Reader,
     advance: predict.Advance,
     targets: Targets,
-) -> dict[str, tuple[Raw, Targets]]:
+) -> dict[str, tuple[Predictions, Targets]]:
     """What each baseline says of the test rows, and the targets with its own choices on the rows of `valid`, if any."""
     import pyarrow as pa
 
     objective = reader.objective
-    said = {name: (raw, targets) for name, raw in objective.rivals(train, test, targets, rows).items()}
-    if objective.neighbours:
+    said = {name: (raw, targets) for name, raw in objective.baseline_predictions(train, test, targets, rows).items()}
+    if objective.has_neighbour_baseline:
         asked = pa.concat_tables([valid, test])
         raw = baselines.neighbours(base, train, asked, neighbours, reader, advance, targets)
         of_valid = {name: of[: len(valid)] for name, of in raw.items()}
         of_test = {name: of[len(valid) :] for name, of in raw.items()}
-        said["neighbours"] = of_test, objective.tune(valid, of_valid, targets) if len(valid) else targets
-    if objective.untuned:
+        said["neighbours"] = of_test, objective.tune_targets(valid, of_valid, targets) if len(valid) else targets
+    if objective.works_untuned:
         said["untuned"] = baselines.untuned(base, test, reader, advance, targets), targets
     return said
 
@@ -286,7 +286,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1), "utf8")
 
 
-def _write_predictions(path: Path, trial: Trial, raw: Raw) -> None:
+def _write_predictions(path: Path, trial: Trial, raw: Predictions) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -294,7 +294,7 @@ def _write_predictions(path: Path, trial: Trial, raw: Raw) -> None:
     columns = {
         "id": trial.rows["id"],
         "reference": pa.array(ours.references, pa.string()),
-        "prediction": pa.array(ours.answers, pa.string()),
+        "prediction": pa.array(ours.predictions, pa.string()),
         "error": pa.array(ours.errors, pa.float64()),
     }
     if ours.confidences is not None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.errors import ModelError
-from hone.methods.adapters import served
+from hone.methods.adapters import load_for_serving
 from hone.models import own_code
-from hone.objectives.base import Raw, Targets
+from hone.objectives.base import Predictions, Targets
 from hone.objectives.shared.reading import Reader
 from hone.progress import OnProgress, Progress
 
@@ -102,12 +102,12 @@ def load_base(base: Path, device: torch.device) -> PreTrainedModel:
     return reads.eval().to(device)
 
 
-def read(model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: str) -> tuple[Raw, float]:
+def read(model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: str) -> tuple[Predictions, float]:
     """What the model says of every encoded row, in the order of `tokens`, and the seconds it took.
 
     Raises ModelError where a score is not finite.
     """
-    raw, seconds = reader.read(model, tokens, lambda rows: advance(rows, note))
+    raw, seconds = reader.predict(model, tokens, lambda rows: advance(rows, note))
     for row, scores in enumerate(raw["scores"]):
         if not np.isfinite(scores).all():
             name = tokens["id"][row].as_py()
@@ -118,7 +118,11 @@ def read(model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: s
 
 
 def load_adapted(
-    adapter: Path, base: Path, targets: Targets, reader: Reader, put_on: Callable[[PreTrainedModel, Path], Any] = served
+    adapter: Path,
+    base: Path,
+    targets: Targets,
+    reader: Reader,
+    put_on: Callable[[PreTrainedModel, Path], Any] = load_for_serving,
 ) -> Any:
     """The base model with the adapter in the directory `adapter`, as it is served, or as `put_on` puts it there.
 
@@ -128,13 +132,13 @@ def load_adapted(
         raise ModelError("the method trains an adapter, and there is none", where=str(adapter), fix="Train again.")
     try:
         with _quiet():
-            model = put_on(reader.objective.model(base, targets), adapter)
+            model = put_on(reader.objective.load_model(base, targets), adapter)
     except (OSError, ValueError, RuntimeError, KeyError) as fault:
         raise _not_loadable(adapter, str(fault)) from fault
     return model.eval().to(reader.device)
 
 
-def check_merged(merged: Raw, unmerged: Raw, path: Path) -> dict[str, Any]:
+def check_merged(merged: Predictions, unmerged: Predictions, path: Path) -> dict[str, Any]:
     """`rows` compared and the `largest_difference` of their scores; raises ModelError where it is above 1e-4."""
     ours, theirs = (_flat(raw["scores"]) for raw in (merged, unmerged))
     largest = float(np.abs(ours - theirs).max())
@@ -159,7 +163,7 @@ def speed(
     targets: Targets,
     reader: Reader,
     max_length: int,
-    raw: Raw,
+    raw: Predictions,
     forward: float,
 ) -> dict[str, Any]:
     """Latency of single requests, p50 and p95 in milliseconds, rows/s in batches, and the seconds of each part.
@@ -177,9 +181,9 @@ def speed(
             where=tokenizer.name_or_path,
             fix="The base model's tokenizer files must lie unchanged beside the trained weights.",
         )
-    asked = objective.asked(rows)
+    asked = objective.inference_inputs(rows)
     answering = time.perf_counter()
-    objective.answers(tokens, raw, targets, asked)
+    objective.build_answers(tokens, raw, targets, asked)
     parts = {"tokenize": tokenized - began, "forward": forward, "post": time.perf_counter() - answering}
     latencies = _latencies(model, asked, targets, reader, max_length)
     p50, p95 = np.quantile(latencies, (0.5, 0.95)) * 1000

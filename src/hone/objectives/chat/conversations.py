@@ -60,13 +60,13 @@ class Conversation:
         return "\n\n".join("\n".join([f"{one['role']}: {one['content']}", *_calls_shown(one)]) for one in self.messages)
 
 
-def parse(text: str) -> Conversation:
+def parse_conversation(text: str) -> Conversation:
     """The conversation that a value of the column `messages` holds; raises ValueError where it holds none."""
-    found = whole(json_at(text, "messages"), "messages")
-    return Conversation(in_order(list(found.messages), "messages"), found.tools)
+    found = normalize_conversation(parse_json(text, "messages"), "messages")
+    return Conversation(check_order(list(found.messages), "messages"), found.tools)
 
 
-def rewritten(value: str, change: Callable[[str], str]) -> str:
+def rewrite_texts(value: str, change: Callable[[str], str]) -> str:
     """A value of the column `messages` with each text changed: contents, reasoning, and arguments of tool calls."""
     found = json.loads(value)
     messages = found["messages"] if isinstance(found, dict) else found
@@ -100,23 +100,25 @@ def _calls_shown(message: Message) -> list[str]:
     return [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
 
 
-def whole(value: Any, at: str) -> Conversation:
+def normalize_conversation(value: Any, at: str) -> Conversation:
     """A list of messages, or an object with `messages` and perhaps `tools`; or the JSON text of either."""
-    value = json_at(value, at)
+    value = parse_json(value, at)
     if isinstance(value, Mapping):
         if value.get("messages") is None:
             raise ValueError(f"not a conversation: {at} is an object without messages")
-        return Conversation(messages_of(json_at(value["messages"], at), at), tools_of(value.get("tools")))
-    return Conversation(messages_of(value, at))
+        return Conversation(
+            normalize_messages(parse_json(value["messages"], at), at), normalize_tools(value.get("tools"))
+        )
+    return Conversation(normalize_messages(value, at))
 
 
-def messages_of(value: Any, at: str) -> list[Message]:
+def normalize_messages(value: Any, at: str) -> list[Message]:
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"not a list of messages: {at} is {kind_of(value)}")
+        raise ValueError(f"not a list of messages: {at} is {describe_type(value)}")
     return [_message(given, f"{at}[{n}]") for n, given in enumerate(value)]
 
 
-def in_order(messages: list[Message], at: str) -> list[Message]:
+def check_order(messages: list[Message], at: str) -> list[Message]:
     """The messages; raises ValueError where one does not follow the one before it."""
     last = ""
     for n, message in enumerate(messages):
@@ -129,7 +131,7 @@ def in_order(messages: list[Message], at: str) -> list[Message]:
 
 def _message(given: Any, at: str) -> Message:
     if not isinstance(given, Mapping):
-        raise ValueError(f"not a message: {at} is {kind_of(given)}")
+        raise ValueError(f"not a message: {at} is {describe_type(given)}")
     name = "role" if "role" in given else "from"
     speaker = given.get(name)
     if not isinstance(speaker, str) or speaker not in ROLES:
@@ -155,17 +157,17 @@ def _message(given: Any, at: str) -> Message:
 def _content(value: Any, at: str) -> dict[str, Any]:
     """A message's content, and what else its parts hold: reasoning and tool calls."""
     if value is None or isinstance(value, str):
-        return {"content": text_at(value or "", at, empty=True)}
+        return {"content": check_text(value or "", at, empty=True)}
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"not text: {at} is {kind_of(value)}")
+        raise ValueError(f"not text: {at} is {describe_type(value)}")
     texts, reasons, calls = [], [], []
     for n, part in enumerate(value):
         kind = part.get("type") if isinstance(part, Mapping) else None
         held = part.get("text", part.get("value")) if isinstance(part, Mapping) else None
         if kind == "text":
-            texts.append(text_at(held, f"{at}[{n}]", empty=True))
+            texts.append(check_text(held, f"{at}[{n}]", empty=True))
         elif kind == "reasoning":
-            reasons.append(text_at(held, f"{at}[{n}]"))
+            reasons.append(check_text(held, f"{at}[{n}]"))
         elif kind == "tool_call":
             calls += _named_calls(held, f"{at}[{n}]")
         else:
@@ -178,7 +180,7 @@ def _given_calls(given: Mapping[str, Any], at: str) -> list[Any]:
     """`tool_calls`, or the one `function_call` of OpenAI's older form."""
     calls = given.get("tool_calls") or []
     if not isinstance(calls, (list, tuple)):
-        raise ValueError(f"not a list of tool calls: {at}.tool_calls is {kind_of(calls)}")
+        raise ValueError(f"not a list of tool calls: {at}.tool_calls is {describe_type(calls)}")
     found = [_call(call, f"{at}.tool_calls[{n}]") for n, call in enumerate(calls)]
     older = given.get("function_call")
     return [*found, _call(older, f"{at}.function_call")] if older else found
@@ -186,7 +188,7 @@ def _given_calls(given: Mapping[str, Any], at: str) -> list[Any]:
 
 def _named_calls(value: Any, at: str) -> list[Any]:
     """Calls written as `{"name": ..., "arguments": ...}`, one or a list of them, or the JSON text of that."""
-    found = json_at(value, at)
+    found = parse_json(value, at)
     return [_call(call, at) for call in (found if isinstance(found, list) else [found])]
 
 
@@ -194,9 +196,9 @@ def _call(given: Any, at: str) -> dict[str, Any]:
     function = given.get("function", given) if isinstance(given, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
         raise ValueError(f"not a tool call: {at} names no function")
-    arguments = json_at(function.get("arguments") or {}, f"{at}.arguments")
+    arguments = parse_json(function.get("arguments") or {}, f"{at}.arguments")
     if not isinstance(arguments, Mapping):
-        raise ValueError(f"not an object: {at}.arguments is {kind_of(arguments)}")
+        raise ValueError(f"not an object: {at}.arguments is {describe_type(arguments)}")
     named = {"id": given["id"]} if given.get("id") else {}
     return {**named, "type": "function", "function": {"name": function["name"], "arguments": dict(arguments)}}
 
@@ -211,10 +213,10 @@ def _weight(given: Mapping[str, Any], at: str) -> dict[str, int]:
     return {}
 
 
-def tools_of(value: Any) -> list[dict[str, Any]]:
-    found = json_at(value or [], "tools")
+def normalize_tools(value: Any) -> list[dict[str, Any]]:
+    found = parse_json(value or [], "tools")
     if not isinstance(found, (list, tuple)):
-        raise ValueError(f"not a list of tools: tools is {kind_of(found)}")
+        raise ValueError(f"not a list of tools: tools is {describe_type(found)}")
     return list(_tool_schemas(found))
 
 
@@ -226,15 +228,15 @@ def _tool_schemas(found: Sequence[Any]) -> Iterator[dict[str, Any]]:
         yield {"type": "function", "function": dict(function)}
 
 
-def text_at(value: Any, at: str, *, empty: bool = False) -> str:
+def check_text(value: Any, at: str, *, empty: bool = False) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"not text: {at} is {kind_of(value)}")
+        raise ValueError(f"not text: {at} is {describe_type(value)}")
     if not empty and not value.strip():
         raise ValueError(f"empty content: {at} says nothing")
     return value
 
 
-def json_at(value: Any, at: str) -> Any:
+def parse_json(value: Any, at: str) -> Any:
     """The value that a JSON text stands for; itself, where it is no text."""
     if not isinstance(value, str):
         return value
@@ -244,6 +246,6 @@ def json_at(value: Any, at: str) -> Any:
         raise ValueError(f"not JSON: {at}: {fault}") from None
 
 
-def kind_of(value: Any) -> str:
+def describe_type(value: Any) -> str:
     names = {str: "text", type(None): "null", dict: "an object", list: "a list", bool: "true or false"}
     return names.get(type(value), f"a {type(value).__name__}")

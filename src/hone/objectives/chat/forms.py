@@ -13,16 +13,16 @@ from typing import Any
 from hone.objectives.chat.conversations import (
     Conversation,
     Message,
-    in_order,
-    json_at,
-    messages_of,
-    text_at,
-    tools_of,
-    whole,
+    check_order,
+    check_text,
+    normalize_conversation,
+    normalize_messages,
+    normalize_tools,
+    parse_json,
 )
 
 
-def from_row(values: Mapping[str, Any]) -> Conversation:
+def conversation_from_row(values: Mapping[str, Any]) -> Conversation:
     """The conversation in a source's row, whatever its form; raises ValueError with what is wrong, and the field.
 
     Forms: `messages` (OpenAI), `conversations` (ShareGPT), `prompt` and `completion`, `instruction` and `output` with
@@ -32,34 +32,34 @@ def from_row(values: Mapping[str, Any]) -> Conversation:
     for names, read in _FORMS.items():
         if all(values.get(name) is not None for name in names):
             found, tools = read(values), values.get("tools")
-            return _learnable(Conversation(found.messages, found.tools or tools_of(tools)))
+            return _learnable(Conversation(found.messages, found.tools or normalize_tools(tools)))
     there = ", ".join(values)
     raise ValueError(f"no conversation: there is neither messages nor conversations, but {there}")
 
 
 def _openai(values: Mapping[str, Any]) -> Conversation:
-    found = whole(values["messages"], "messages")
-    return Conversation(in_order(list(found.messages), "messages"), found.tools)
+    found = normalize_conversation(values["messages"], "messages")
+    return Conversation(check_order(list(found.messages), "messages"), found.tools)
 
 
 def _sharegpt(values: Mapping[str, Any]) -> Conversation:
-    found = whole(values["conversations"], "conversations")
-    return Conversation(in_order([*_system(values), *found.messages], "conversations"), found.tools)
+    found = normalize_conversation(values["conversations"], "conversations")
+    return Conversation(check_order([*_system(values), *found.messages], "conversations"), found.tools)
 
 
 def _completed(values: Mapping[str, Any]) -> Conversation:
     """TRL's prompt and completion: two texts, or two lists of messages."""
     prompt, completion = (_maybe_json(values[name]) for name in ("prompt", "completion"))
-    asked = messages_of(prompt, "prompt") if isinstance(prompt, list) else [_said("user", prompt, "prompt")]
-    told = messages_of(completion, "completion") if isinstance(completion, list) else None
+    asked = normalize_messages(prompt, "prompt") if isinstance(prompt, list) else [_said("user", prompt, "prompt")]
+    told = normalize_messages(completion, "completion") if isinstance(completion, list) else None
     told = told or [_said("assistant", completion, "completion")]
-    return Conversation(in_order([*_system(values), *asked, *told], "prompt and completion"))
+    return Conversation(check_order([*_system(values), *asked, *told], "prompt and completion"))
 
 
 def _alpaca(values: Mapping[str, Any]) -> Conversation:
     """Instruction and input become one user turn, the one below the other; `history` holds pairs before them."""
     past: list[Message] = []
-    for n, pair in enumerate(json_at(values.get("history") or [], "history")):
+    for n, pair in enumerate(parse_json(values.get("history") or [], "history")):
         at = f"history[{n}]"
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
             raise ValueError(f"not a pair: {at} is not [question, answer]")
@@ -71,7 +71,7 @@ def _alpaca(values: Mapping[str, Any]) -> Conversation:
 
 
 def _self_instruct(values: Mapping[str, Any]) -> Conversation:
-    found = json_at(values["instances"], "instances")
+    found = parse_json(values["instances"], "instances")
     if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], Mapping):
         raise ValueError("not one example: instances is to hold one input and output; give each a row of its own")
     return _alpaca({"output": None, **found[0], "instruction": values["instruction"]})
@@ -91,7 +91,7 @@ def _system(values: Mapping[str, Any]) -> list[Message]:
 
 
 def _said(role: str, content: Any, at: str) -> Message:
-    return {"role": role, "content": text_at(content, at)}
+    return {"role": role, "content": check_text(content, at)}
 
 
 def _learnable(found: Conversation) -> Conversation:

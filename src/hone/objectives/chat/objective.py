@@ -8,17 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.chat import template as chat_template
-from hone.objectives.chat.conversations import Conversation, parse, rewritten
-from hone.objectives.chat.forms import from_row
-from hone.objectives.chat.tokens import MASKED, asked, culprit, labelled, last_turn, learned, table
-from hone.objectives.shared.generation import continued, settle
+from hone.objectives.chat.conversations import Conversation, parse_conversation, rewrite_texts
+from hone.objectives.chat.forms import conversation_from_row
+from hone.objectives.chat.tokens import (
+    MASKED,
+    encode_prompts,
+    encode_training_rows,
+    entries_to_table,
+    find_bad_row,
+    label_turns,
+    last_labelled_turn,
+)
+from hone.objectives.shared.generation import generate_ids, set_generation_config
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.overlap import rouge
-from hone.objectives.shared.packing import best_fit_decreasing, check_kept_apart, packed, position_ids
-from hone.objectives.shared.padding import attention_mask, padded
-from hone.objectives.shared.statistics import share
+from hone.objectives.shared.overlap import rouge_scores
+from hone.objectives.shared.packing import best_fit_decreasing, check_documents_isolated, pack_documents, position_ids
+from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.statistics import safe_ratio
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -35,7 +43,7 @@ _NOT_ASKED = "(not asked)"
 
 @dataclass(frozen=True)
 class Chat(Objective):
-    """The assistant's turns in conversations, given all that was said before each."""
+    """Predict the assistant's turns in conversations, given everything before each turn."""
 
     columns: ClassVar[tuple[str, ...]] = ("messages",)
     text: ClassVar[tuple[str, ...]] = ("messages",)
@@ -43,218 +51,237 @@ class Chat(Objective):
     outputs: ClassVar[Mapping[str, str]] = {"answer": "string"}
     pipeline: ClassVar[str] = "text-generation"
     libraries: ClassVar[tuple[str, ...]] = ("jinja2", "rouge-score", "sacrebleu")
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "perplexity": Measure("Perplexity of the assistant's tokens", lower=True, share=False),
-        "loss": Measure("Loss (nats a token)", lower=True, share=False),
-        "token_accuracy": Measure("Token accuracy"),
-        "exact_match": Measure("Exact match of the last answer"),
-        "rougeL": Measure("ROUGE-L of the last answer"),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "perplexity": Metric("Perplexity of the assistant's tokens", lower=True, share=False),
+        "loss": Metric("Loss (nats a token)", lower=True, share=False),
+        "token_accuracy": Metric("Token accuracy"),
+        "exact_match": Metric("Exact match of the last answer"),
+        "rougeL": Metric("ROUGE-L of the last answer"),
     }
-    untuned: ClassVar[bool] = True
-    leaves_out: ClassVar[str] = "no token of the assistant's is within max_length"
+    works_untuned: ClassVar[bool] = True
+    drop_reason: ClassVar[str] = "no token of the assistant's is within max_length"
 
     template: str = option(
-        "", "The chat template: a .jinja file, chatml, or one of the tokenizer's by its name; its own where empty."
+        "", "Chat template: a .jinja file, chatml, or a name of one of the tokenizer's; empty uses the tokenizer's own."
     )
-    packing: bool = option(False, "Put several conversations into one training row; they do not see each other.")
-    generate: int = option(64, "Test rows, the first ones, whose last answer the model is asked for.", ge=0)
-    max_new_tokens: int = option(128, "The most tokens of an answer.", ge=1, le=32768)
+    packing: bool = option(False, "Pack several conversations into one training row, without attention between them.")
+    generate: int = option(
+        64, "Number of test rows, from the first, for which the last answer is generated and compared.", ge=0
+    )
+    max_new_tokens: int = option(128, "Maximum number of tokens of a generated answer.", ge=1, le=32768)
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`messages` in OpenAI's form, from any form that `chat_forms.from_row` knows."""
-        return {"messages": from_row(values).value}
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`messages` in OpenAI's form, from any form that `conversation_from_row` supports."""
+        return {"messages": conversation_from_row(values).value}
 
-    def texts(self, rows: pa.Table) -> list[str]:
-        """Who says what, one below the other."""
-        return [str(parse(value)) if value else "" for value in rows["messages"].to_pylist()]
+    def row_texts(self, rows: pa.Table) -> list[str]:
+        """Roles and contents, one message after the other."""
+        return [str(parse_conversation(value)) if value else "" for value in rows["messages"].to_pylist()]
 
-    def pieces(self, column: str, value: str) -> list[str]:
+    def extract_texts(self, column: str, value: str) -> list[str]:
         """The messages' contents, reasoning, and arguments of tool calls."""
-        found: list[str] = []
-        rewritten(value, lambda text: found.append(text) or text)  # type: ignore[func-returns-value]
-        return found
+        texts: list[str] = []
+        rewrite_texts(value, lambda text: texts.append(text) or text)  # type: ignore[func-returns-value]
+        return texts
 
-    def joined(self, column: str, value: str, pieces: list[str]) -> str:
-        """The messages with these texts."""
-        new = iter(pieces)
-        return rewritten(value, lambda _: next(new))
+    def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
+        """The messages with their texts replaced."""
+        new = iter(texts)
+        return rewrite_texts(value, lambda _: next(new))
 
-    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
-        """A row is dropped where a message has nothing left to say."""
-        return after, ["" if _is_whole(value) else "an emptied message" for value in after["messages"].to_pylist()]
+    def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+        """Drop rows with a message that became empty."""
+        return after, ["" if _is_valid(value) else "an emptied message" for value in after["messages"].to_pylist()]
 
-    def files(self) -> tuple[Path, ...]:
-        """The template's, where it is in a file."""
+    def option_files(self) -> tuple[Path, ...]:
+        """The file of the chat template, if it is in one."""
         file = chat_template.template_file(self.template)
         return (file,) if file else ()
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
-        """Nothing: no row says what the head must be."""
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
+        """Empty: the head is the base model's own."""
         return {}
 
-    def equip(self, tokenizer: PreTrainedTokenizerBase, targets: Targets) -> dict[str, Any]:
-        """Puts the chat template into the tokenizer; `template`, `template_sha256`, and `end`, the end-of-turn token.
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase, targets: Targets) -> dict[str, Any]:
+        """Set the tokenizer's chat template; adds `template`, `template_sha256` and `end`, the end-of-turn token.
 
-        Raises ModelError for a template that ends a turn with no token of its own: the model would never stop.
+        Raises ModelError for a template without a special token at the end of a turn: the model would never stop.
         """
         if "template" in targets:
             tokenizer.chat_template = targets["template"]
             return dict(targets)
-        template = tokenizer.chat_template = chat_template.settled(tokenizer, self.template)
-        _, labels, _ = labelled(tokenizer, [Conversation(_PROBE)])[0]
-        end = next(one for one in reversed(labels) if one != MASKED)
-        return {**targets, "template": template, "template_sha256": chat_template.sha256(template), "end": end}
+        template = tokenizer.chat_template = chat_template.resolve_template(tokenizer, self.template)
+        _, labels, _ = label_turns(tokenizer, [Conversation(_PROBE)])[0]
+        end = next(label for label in reversed(labels) if label != MASKED)
+        return {**targets, "template": template, "template_sha256": chat_template.template_digest(template), "end": end}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
-        """`id`, `input_ids`, `labels` (list<int32>, -100 but for the assistant's), `prompt`, `end`, `lost` (int32).
+        """`id`, `input_ids`, `labels` (list<int32>, -100 except for the assistant's), `prompt`, `end`, `lost` (int32).
 
-        `prompt` is the number of tokens before the last answer, 0 where that was cut. Rows with no label left are left
-        out. Without `answer` the tokens are the prompt, its end where it is longer than `max_length`, and there are no
-        labels. Raises DataError for a row that is no conversation, ModelError where the tokenizer's template is not
+        `prompt` is the number of tokens before the last answer, 0 if that was cut off. Rows without any label left are
+        dropped. Without `labelled` the tokens are the prompt, of which the last `max_length` are kept, and there are no
+        labels. Raises DataError for a row that is not a conversation, ModelError if the tokenizer's template is not
         the one in `targets`.
         """
-        chat_template.check(tokenizer, targets["template_sha256"])
+        chat_template.check_template(tokenizer, targets["template_sha256"])
         try:
-            encoded = (learned if answer else asked)(rows, tokenizer, max_length)
+            encoded = (encode_training_rows if labelled else encode_prompts)(rows, tokenizer, max_length)
         except ValueError as fault:
-            raise DataError(str(fault), where=culprit(rows, tokenizer, answer), fix="Mend or drop the row.") from fault
-        return table(encoded, targets["end"], answer)
+            raise DataError(
+                str(fault), where=find_bad_row(rows, tokenizer, labelled), fix="Fix or drop the row."
+            ) from fault
+        return entries_to_table(encoded, targets["end"], labelled)
 
-    def packed(self, tokens: pa.Table, max_length: int) -> Iterator[pa.Table] | None:
+    def pack_rows(self, tokens: pa.Table, max_length: int) -> Iterator[pa.Table] | None:
         """The training rows packed into rows of at most `max_length` tokens; `documents` has the lengths of each."""
         import pyarrow.compute as pc
 
         if not self.packing:
             return None
         lengths = pc.list_value_length(tokens["input_ids"]).to_numpy()
-        return packed(tokens, best_fit_decreasing(lengths, max_length))
+        return pack_documents(tokens, best_fit_decreasing(lengths, max_length))
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
-        """input_ids, attention_mask [rows, tokens], `labels`, and `prompt` [rows]: 0 where nothing is asked for.
+        """input_ids, attention_mask [rows, tokens], `labels`, and `prompt` [rows]: 0 where nothing is generated.
 
-        Padded on the right. Asked for are the first `generate` rows by `position`, and all where there are no labels.
-        Packed rows have `position_ids` that start again with each conversation, and neither mask nor prompt.
+        Padded on the right. Answers are generated for the first `generate` rows by `position`, or for all rows
+        without labels. Packed rows have `position_ids` that restart with each conversation, and no mask or prompt.
         """
         import torch
 
         if "documents" in rows:
-            labels = padded(rows["labels"], MASKED)
+            labels = pad_rows(rows["labels"], MASKED)
             positions = position_ids(rows["documents"], labels.shape[1])
             labels[positions == 0] = MASKED
-            return {"input_ids": padded(rows["input_ids"], pad_id), "labels": labels, "position_ids": positions}
-        batch = {"input_ids": padded(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
+            return {"input_ids": pad_rows(rows["input_ids"], pad_id), "labels": labels, "position_ids": positions}
+        batch = {"input_ids": pad_rows(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
         prompt = torch.tensor([int(length) for length in rows["prompt"]])
         if "labels" in rows:
-            batch["labels"] = padded(rows["labels"], MASKED)
-            places = torch.tensor([int(at) for at in rows.get("position", [self.generate] * len(prompt))])
-            prompt = torch.where(places < self.generate, prompt, 0)
+            batch["labels"] = pad_rows(rows["labels"], MASKED)
+            positions_in_split = torch.tensor(
+                [int(position) for position in rows.get("position", [self.generate] * len(prompt))]
+            )
+            prompt = torch.where(positions_in_split < self.generate, prompt, 0)
         return {**batch, "prompt": prompt, "end": torch.tensor([int(end) for end in rows["end"]])}
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
-        """The base model with its own language-modelling head, float32; its answers end at the template's end token.
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
+        """The base model with its own language-modelling head, float32; generation stops at the template's end token.
 
-        Raises ModelError where a weight is not there.
+        Raises ModelError if a weight is missing.
         """
         model = load_with_head("AutoModelForCausalLM", base, whole=True)
-        return settle(model, ends=[targets["end"]], most=self.max_new_tokens)
+        return set_generation_config(model, ends=[targets["end"]], most=self.max_new_tokens)
 
-    def check(self, model: Any, where: str) -> None:
-        """Raise ModelError where packed conversations would see into each other."""
+    def check_model(self, model: Any, where: str) -> None:
+        """Raise ModelError if packed conversations would attend to each other."""
         if self.packing:
-            check_kept_apart(model, where)
+            check_documents_isolated(model, where)
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of the assistant's tokens, float32, and their number."""
         from torch.nn.functional import cross_entropy
 
         logits, labels, _ = _labelled_logits(model, batch)
         return cross_entropy(logits, labels, reduction="sum"), len(labels)
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
-        """`generated`: the token ids of the answer, None where none was asked for. With labels also these.
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """`generated`: the token ids of the answer, None if none was generated. With labels also the following.
 
-        `nll`, `counted`, `right`: the sum of the assistant's tokens' losses, their number, and how many were the
-        likeliest; `scores`: the mean loss; `expected`: the token ids of the last answer.
+        `nll`, `counted`, `right`: the summed loss of the assistant's tokens, their number, and how many were the most
+        likely ones; `scores`: the mean loss; `expected`: the token ids of the last answer.
         """
-        found: dict[str, Any] = {"generated": self._generated(model, batch)}
+        outputs: dict[str, Any] = {"generated": self._generate(model, batch)}
         if "labels" in batch:
-            found |= _judged(model, batch)
-            found["expected"] = [last_turn(row) for row in batch["labels"].cpu().numpy()]
-        return found
+            outputs |= _label_statistics(model, batch)
+            outputs["expected"] = [last_labelled_turn(row) for row in batch["labels"].cpu().numpy()]
+        return outputs
 
-    def _generated(self, model: Any, batch: Batch) -> list[list[int] | None]:
-        """Greedy answers to the prompts, which are padded on the left for it."""
+    def _generate(self, model: Any, batch: Batch) -> list[list[int] | None]:
+        """Greedy answers to the prompts, which are padded on the left for generation."""
         lengths = batch["prompt"].tolist()
-        places = [row for row, length in enumerate(lengths) if length]
-        found: list[list[int] | None] = [None] * len(lengths)
-        if not places:
-            return found
-        prompts = [batch["input_ids"][row, : lengths[row]] for row in places]
-        most, inputs = self._room(model, _left_padded(prompts, int(model.config.pad_token_id or 0)))
-        answers = continued(model, inputs, most=most, ends=sorted(set(batch["end"].tolist())))
-        for row, ids in zip(places, answers, strict=True):
-            found[row] = ids
-        return found
+        asked = [row for row, length in enumerate(lengths) if length]
+        generated: list[list[int] | None] = [None] * len(lengths)
+        if not asked:
+            return generated
+        prompts = [batch["input_ids"][row, : lengths[row]] for row in asked]
+        max_new_tokens, inputs = self._room(model, _left_padded(prompts, int(model.config.pad_token_id or 0)))
+        continuations = generate_ids(model, inputs, most=max_new_tokens, ends=sorted(set(batch["end"].tolist())))
+        for row, ids in zip(asked, continuations, strict=True):
+            generated[row] = ids
+        return generated
 
     def _room(self, model: Any, inputs: Batch) -> tuple[int, Batch]:
-        """The most new tokens, and the prompts' ends that leave room for them among the model's positions."""
+        """The maximum number of new tokens, and the prompts cut on the left so that both fit the model's positions."""
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
-        most = min(self.max_new_tokens, positions - 1)
-        return most, {name: tensor[:, -(positions - most) :] for name, tensor in inputs.items()}
+        max_new_tokens = min(self.max_new_tokens, positions - 1)
+        return max_new_tokens, {name: tensor[:, -(positions - max_new_tokens) :] for name, tensor in inputs.items()}
 
-    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
-        """With `said`, the answers as text, None where none was asked for, and `reference`, what was to be said."""
+    def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
+        """Adds `said`, the answers as text (None if not generated), and `reference`, the expected answers."""
 
         def text(ids: Any) -> str | None:
             return None if ids is None else str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
-        found = {**raw, "said": [text(ids) for ids in raw["generated"]]}
-        return found | {"reference": [text(ids) for ids in raw["expected"]]} if "expected" in raw else found
+        decoded = {**predictions, "said": [text(ids) for ids in predictions["generated"]]}
+        return (
+            decoded | {"reference": [text(ids) for ids in predictions["expected"]]}
+            if "expected" in predictions
+            else decoded
+        )
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
-        """Statistics: summed loss, tokens, right ones, and of those asked for: rows, exact matches, summed ROUGE-L.
+    def compute_outcome(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
+        """Statistics: summed loss, tokens, correct tokens; of generated answers rows, exact matches, summed ROUGE-L.
 
-        Error is the mean loss of a row's tokens.
+        The error is the mean loss of a row's tokens.
         """
         import numpy as np
 
-        nll, counted, right = (np.asarray(raw[name], np.float64) for name in ("nll", "counted", "right"))
-        said = raw.get("said", [None] * len(nll))
-        references = raw.get("reference", [""] * len(nll))
-        answered = np.zeros((len(nll), 3))
-        places = [row for row, text in enumerate(said) if text is not None]
-        if places:
-            exact = np.array([said[row] == references[row] for row in places], np.float64)
-            scores = rouge([said[row] for row in places], [[references[row]] for row in places])[:, 2]
-            answered[places] = np.stack([np.ones(len(places)), exact, scores], axis=1)
+        nll, counted, right = (np.asarray(predictions[name], np.float64) for name in ("nll", "counted", "right"))
+        answers = predictions.get("said", [None] * len(nll))
+        references = predictions.get("reference", [""] * len(nll))
+        generated = np.zeros((len(nll), 3))
+        asked = [row for row, text in enumerate(answers) if text is not None]
+        if asked:
+            exact = np.array([answers[row] == references[row] for row in asked], np.float64)
+            scores = rouge_scores([answers[row] for row in asked], [[references[row]] for row in asked])[:, 2]
+            generated[asked] = np.stack([np.ones(len(asked)), exact, scores], axis=1)
         return Outcome(
-            statistics=np.concatenate([np.stack([nll, counted, right], axis=1), answered], axis=1),
-            answers=[_NOT_ASKED if text is None else text for text in said],
+            statistics=np.concatenate([np.stack([nll, counted, right], axis=1), generated], axis=1),
+            predictions=[_NOT_ASKED if text is None else text for text in answers],
             references=references,
             errors=nll / counted,
         )
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """Each of `measures`; those of answers only where answers are asked for."""
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """Each of `metrics`; those of answers only if answers are generated."""
         import numpy as np
 
         nll, counted, right, answered, exact, overlap = sums
-        loss = share(nll, counted)
-        found = {"perplexity": np.exp(loss), "loss": loss, "token_accuracy": share(right, counted)}
+        loss = safe_ratio(nll, counted)
+        metrics = {"perplexity": np.exp(loss), "loss": loss, "token_accuracy": safe_ratio(right, counted)}
         if not self.generate:
-            return found
-        return found | {"exact_match": share(exact, answered), "rougeL": share(overlap, answered)}
+            return metrics
+        return metrics | {"exact_match": safe_ratio(exact, answered), "rougeL": safe_ratio(overlap, answered)}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
-        """The assistant's `answer` to each conversation; where it ends with the assistant's turn, to what is before."""
-        return [{"answer": text or ""} for text in raw["said"]]
+    def build_answers(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
+        """The assistant's `answer` to each conversation; turns of the assistant at its end are ignored."""
+        return [{"answer": text or ""} for text in predictions["said"]]
 
 
-def _is_whole(value: str) -> bool:
+def _is_valid(value: str) -> bool:
     try:
-        parse(value)
+        parse_conversation(value)
     except ValueError:
         return False
     return True
@@ -275,25 +302,25 @@ def _left_padded(prompts: Sequence[Tensor], pad_id: int) -> Batch:
 def _labelled_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Logits [n, words], float32, of the n labelled tokens, these labels, and the row of each."""
     labels = batch["labels"][:, 1:]
-    # Without a cache: with one transformers does not look at where positions start again.
+    # use_cache=False: with a cache transformers ignores position ids that restart.
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
     logits = model(**inputs, use_cache=False).logits[:, :-1]
-    at = labels != MASKED
-    return logits[at].float(), labels[at], at.nonzero()[:, 0]
+    is_labelled = labels != MASKED
+    return logits[is_labelled].float(), labels[is_labelled], is_labelled.nonzero()[:, 0]
 
 
-def _judged(model: Any, batch: Batch) -> dict[str, Any]:
+def _label_statistics(model: Any, batch: Batch) -> dict[str, Any]:
     import torch
     from torch.nn.functional import cross_entropy
 
     logits, labels, rows = _labelled_logits(model, batch)
-    each = torch.stack(
+    statistics = torch.stack(
         [
             cross_entropy(logits, labels, reduction="none").double(),
             torch.ones_like(labels).double(),
             (logits.argmax(-1) == labels).double(),
         ]
     )
-    sums = torch.zeros((3, len(batch["labels"])), dtype=torch.float64, device=each.device)
-    nll, counted, right = sums.index_add_(1, rows, each.detach()).cpu().numpy()
+    sums = torch.zeros((3, len(batch["labels"])), dtype=torch.float64, device=statistics.device)
+    nll, counted, right = sums.index_add_(1, rows, statistics.detach()).cpu().numpy()
     return {"nll": nll, "counted": counted, "right": right, "scores": (nll / counted).astype("float32")}

@@ -66,7 +66,7 @@ def template_file(name: str) -> Path | None:
     return Path(name) if name.endswith(".jinja") else None
 
 
-def settled(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
+def resolve_template(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
     """The template that `name` stands for: a .jinja file, `chatml`, one of the tokenizer's by name, or '' its own.
 
     Raises ConfigError where there is none, ModelError where it writes the day's date into every conversation.
@@ -107,15 +107,15 @@ def _read(file: Path) -> str:
         ) from None
 
 
-def sha256(template: str) -> str:
+def template_digest(template: str) -> str:
     """The template's digest, by which a served model knows it again."""
     return hashlib.sha256(template.encode()).hexdigest()
 
 
-def check(tokenizer: PreTrainedTokenizerBase, digest: str) -> None:
+def check_template(tokenizer: PreTrainedTokenizerBase, digest: str) -> None:
     """Raise ModelError where the tokenizer's chat template is not the one with this SHA-256."""
     own = tokenizer.chat_template
-    found = sha256(own) if isinstance(own, str) else "none"
+    found = template_digest(own) if isinstance(own, str) else "none"
     if found != digest:
         raise ModelError(
             f"the chat template beside the weights is not the one it was trained with: its SHA-256 is {found[:12]}…"
@@ -125,7 +125,7 @@ def check(tokenizer: PreTrainedTokenizerBase, digest: str) -> None:
         )
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, prompt: bool = False) -> str:
+def render_conversation(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, prompt: bool = False) -> str:
     """The conversation as text; with `prompt` up to where the assistant begins to speak.
 
     Raises ValueError where the template refuses it.
@@ -133,7 +133,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, 
     return str(_apply(tokenizer, conversation, tokenize=False, add_generation_prompt=prompt))
 
 
-def turns(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:
+def render_turns(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:
     """The conversation as text, and where the assistant's turns that are learned from stand in it, in characters.
 
     A turn goes from where the prompt for it ends to its own end. These are the template's generation blocks, where it
@@ -152,12 +152,12 @@ def turns(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> tup
 def _added(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:
     """By the difference of rendered beginnings."""
     messages, tools = conversation.messages, conversation.tools
-    text, spans = rendered(tokenizer, conversation), []
+    text, spans = render_conversation(tokenizer, conversation), []
     for n, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before = rendered(tokenizer, Conversation(messages[:n], tools), prompt=True)
-        until = rendered(tokenizer, Conversation(messages[: n + 1], tools))
+        before = render_conversation(tokenizer, Conversation(messages[:n], tools), prompt=True)
+        until = render_conversation(tokenizer, Conversation(messages[: n + 1], tools))
         if not (until.startswith(before) and text.startswith(until)):
             whole, part = (text, until) if until.startswith(before) else (until, before)
             raise ModelError(
@@ -233,4 +233,4 @@ def _where_they_part(one: str, other: str) -> str:
 
 
 def _named(tokenizer: PreTrainedTokenizerBase) -> str:
-    return f"the chat template of {tokenizer.name_or_path}, SHA-256 {sha256(tokenizer.chat_template)[:12]}…"
+    return f"the chat template of {tokenizer.name_or_path}, SHA-256 {template_digest(tokenizer.chat_template)[:12]}…"

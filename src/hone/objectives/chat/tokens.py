@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import ModelError
 from hone.objectives.chat import template as chat_template
-from hone.objectives.chat.conversations import Conversation, parse
+from hone.objectives.chat.conversations import Conversation, parse_conversation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,12 +18,12 @@ MASKED = -100
 Entry = tuple[str, list[int], list[int], int, int]  # id, tokens, labels, tokens of the prompt, tokens lost
 
 
-def learned(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Entry]:
+def encode_training_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Entry]:
     """The rows that have labels within `max_length` tokens. Raises ValueError for a row that is no conversation."""
     found: list[Entry] = []
-    conversations = [parse(value) for value in rows["messages"].to_pylist()]
+    conversations = [parse_conversation(value) for value in rows["messages"].to_pylist()]
     names = rows["id"].to_pylist()
-    for name, (ids, labels, prompt) in zip(names, labelled(tokenizer, conversations), strict=True):
+    for name, (ids, labels, prompt) in zip(names, label_turns(tokenizer, conversations), strict=True):
         if any(label != MASKED for label in labels[:max_length]):
             whole = all(label == MASKED for label in labels[max_length:])
             lost = max(0, len(ids) - max_length)
@@ -31,10 +31,10 @@ def learned(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int)
     return found
 
 
-def asked(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Entry]:
+def encode_prompts(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Entry]:
     """The rows' prompts for an answer, the end of those longer than `max_length`; without labels."""
-    questions = [parse(value).question for value in rows["messages"].to_pylist()]
-    texts = [chat_template.rendered(tokenizer, question, prompt=True) for question in questions]
+    questions = [parse_conversation(value).question for value in rows["messages"].to_pylist()]
+    texts = [chat_template.render_conversation(tokenizer, question, prompt=True) for question in questions]
     found: list[Entry] = []
     for name, encoding in zip(rows["id"].to_pylist(), _encodings(tokenizer, texts), strict=True):
         kept = encoding.ids[-max_length:]
@@ -42,8 +42,8 @@ def asked(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -
     return found
 
 
-def table(entries: Sequence[Entry], end: int, answer: bool) -> pa.Table:
-    """The entries by column, with labels where `answer`, and the end-of-turn token."""
+def entries_to_table(entries: Sequence[Entry], end: int, labelled: bool) -> pa.Table:
+    """The entries by column, with labels where `labelled`, and the end-of-turn token."""
     import pyarrow as pa
 
     names, ids, labels, prompts, lost = zip(*entries, strict=True) if entries else ((), (), (), (), ())
@@ -52,7 +52,7 @@ def table(entries: Sequence[Entry], end: int, answer: bool) -> pa.Table:
         {
             "id": pa.array(names, pa.string()),
             "input_ids": pa.array(ids, lists),
-            **({"labels": pa.array(labels, lists)} if answer else {}),
+            **({"labels": pa.array(labels, lists)} if labelled else {}),
             "prompt": pa.array(prompts, pa.int32()),
             "end": pa.array([end] * len(names), pa.int32()),
             "lost": pa.array(lost, pa.int32()),
@@ -60,12 +60,12 @@ def table(entries: Sequence[Entry], end: int, answer: bool) -> pa.Table:
     )
 
 
-def culprit(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, answer: bool) -> str:
+def find_bad_row(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, labelled: bool) -> str:
     """The first row that cannot be encoded."""
     for row in rows.select(["id", "messages"]).to_pylist():
         try:
-            conversation = parse(row["messages"])
-            chat_template.rendered(tokenizer, conversation if answer else conversation.question)
+            conversation = parse_conversation(row["messages"])
+            chat_template.render_conversation(tokenizer, conversation if labelled else conversation.question)
         except ValueError:
             return f"row {row['id']}"
     return "a row"
@@ -80,11 +80,11 @@ def _encodings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list
     return list(backend.encode_batch(list(texts), add_special_tokens=False))
 
 
-def labelled(
+def label_turns(
     tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]
 ) -> list[tuple[list[int], list[int], int]]:
     """Token ids, labels, and the number of tokens before the last turn that is learned from, of each conversation."""
-    written = [chat_template.turns(tokenizer, conversation) for conversation in conversations]
+    written = [chat_template.render_turns(tokenizer, conversation) for conversation in conversations]
     special = _special_ids(tokenizer)
     found = []
     for (text, spans), encoding in zip(written, _encodings(tokenizer, [text for text, _ in written]), strict=True):
@@ -130,7 +130,7 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     )
 
 
-def last_turn(labels: np.ndarray) -> np.ndarray:
+def last_labelled_turn(labels: np.ndarray) -> np.ndarray:
     """The ids of the last unbroken stretch of labels."""
     import numpy as np
 

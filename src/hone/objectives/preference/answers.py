@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hone.objectives.preference.tokens import IGNORED, token_log_probs
-from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.shared.padding import attention_mask, pad_rows
 
 if TYPE_CHECKING:
     from hone.objectives.base import Batch
 
 
-def answered(model: Any, batch: Batch, most: int) -> dict[str, Any]:
+def generate_answers(model: Any, batch: Batch, most: int) -> dict[str, Any]:
     """The greedy answers to a batch of prompts that are padded on the left, of at most `most` tokens.
 
     `tokens`, a list of ids for each prompt, and `log_probability` of all of them (float32), the end token's too.
@@ -33,7 +33,7 @@ def answered(model: Any, batch: Batch, most: int) -> dict[str, Any]:
     rows = [prompt + answer for prompt, answer in zip(asked, said, strict=True)]
     hidden = [[IGNORED] * len(prompt) + answer for prompt, answer in zip(asked, said, strict=True)]
     ids, there, labels = (
-        tensor.to(prompts.device) for tensor in (padded(rows, pad), attention_mask(rows), padded(hidden, IGNORED))
+        tensor.to(prompts.device) for tensor in (pad_rows(rows, pad), attention_mask(rows), pad_rows(hidden, IGNORED))
     )
     log_probs = token_log_probs(model(input_ids=ids, attention_mask=there).logits, labels)
     return {"tokens": said, "log_probability": log_probs.sum(1).cpu().numpy()}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hone.objectives.shared.statistics import share
+from hone.objectives.shared.statistics import safe_ratio
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from hone.objectives.base import Raw
+    from hone.objectives.base import Predictions
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class LogRatios:
     drift: np.ndarray
 
 
-def log_ratios(tokens: pa.Table, raw: Raw, lengths: np.ndarray) -> LogRatios | None:
+def compute_log_ratios(tokens: pa.Table, predictions: Predictions, lengths: np.ndarray) -> LogRatios | None:
     """The log ratios of a model's tokens to its reference's; None where one of the two is not known."""
     import numpy as np
 
-    if "log_probs" not in raw or "reference" not in tokens.column_names:
+    if "log_probs" not in predictions or "reference" not in tokens.column_names:
         return None
     sums, drift = np.zeros(lengths.shape), np.zeros(len(lengths))
-    each = zip(raw["log_probs"], tokens["reference"].to_pylist(), lengths.tolist(), strict=True)
+    each = zip(predictions["log_probs"], tokens["reference"].to_pylist(), lengths.tolist(), strict=True)
     for row, (ours, theirs, (chosen, rejected)) in enumerate(each):
         both = chosen + rejected
         ratio = np.asarray(ours[:both], np.float64) - np.asarray(theirs[:both], np.float64)
@@ -41,7 +41,7 @@ def log_ratios(tokens: pa.Table, raw: Raw, lengths: np.ndarray) -> LogRatios | N
     return LogRatios(sums, drift)
 
 
-def rightness(margins: np.ndarray) -> np.ndarray:
+def win_rate(margins: np.ndarray) -> np.ndarray:
     """1 where a margin is above 0, 0 where it is below, half where it is 0."""
     import numpy as np
 
@@ -49,7 +49,7 @@ def rightness(margins: np.ndarray) -> np.ndarray:
     return found
 
 
-def statistics(
+def preference_statistics(
     lengths: np.ndarray, scores: np.ndarray, rewards: np.ndarray, ratios: LogRatios | None, *, is_model: bool
 ) -> np.ndarray:
     """[rows, 12], of which `figures` makes the figures of any rows.
@@ -65,9 +65,9 @@ def statistics(
     nothing = np.zeros(len(lengths))
     return np.column_stack(
         [
-            rightness(rewards[:, 0] - rewards[:, 1]),
+            win_rate(rewards[:, 0] - rewards[:, 1]),
             np.ones(len(lengths)),
-            rightness(scores[:, 0] - scores[:, 1]) * pairs,
+            win_rate(scores[:, 0] - scores[:, 1]) * pairs,
             pairs,
             rewards * there,
             there,
@@ -79,7 +79,7 @@ def statistics(
     )
 
 
-def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
+def compute_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
     """From summed `statistics` [12, n] the five figures [n].
 
     `reward_accuracy`: rows whose chosen has the higher reward, a tie for half; a single completion is right where it
@@ -90,11 +90,11 @@ def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
     """
     right, judged, ranked, pairs, chosen, rejected, n_chosen, n_rejected, drift, measured, said, tokens = sums
     return {
-        "reward_accuracy": share(right, judged),
-        "ranking_accuracy": share(ranked, pairs),
-        "margin": share(chosen, n_chosen) - share(rejected, n_rejected),
-        "kl": share(drift, measured),
-        "chosen_log_prob": share(said, tokens),
+        "reward_accuracy": safe_ratio(right, judged),
+        "ranking_accuracy": safe_ratio(ranked, pairs),
+        "margin": safe_ratio(chosen, n_chosen) - safe_ratio(rejected, n_rejected),
+        "kl": safe_ratio(drift, measured),
+        "chosen_log_prob": safe_ratio(said, tokens),
     }
 
 
@@ -112,6 +112,6 @@ def length_scores(train: pa.Table, test: pa.Table) -> np.ndarray:
     before, now = lengths(train), lengths(test)
     middle = np.median(before[before > 0])
     known, asked = (np.where(found > 0, found - middle, 0.0) for found in (before, now))
-    longer = rightness(known[:, 0] - known[:, 1]).mean() >= 0.5
+    longer = win_rate(known[:, 0] - known[:, 1]).mean() >= 0.5
     scores: np.ndarray = asked if longer else -asked
     return scores

@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def dpo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     """[rows], from the log ratios [rows] of model to reference (Rafailov et al., arXiv 2305.18290, equation 7)."""
     from torch.nn.functional import logsigmoid
 
     return -logsigmoid(beta * (chosen - rejected))
 
 
-def orpo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+def orpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     """[rows], from mean log-probabilities of a token [rows]: of the chosen, and the odds (Hong et al., 2403.07691).
 
     Equation 6: the first term is over the chosen completion alone, as there; trl takes in its prompt.
@@ -26,7 +26,7 @@ def orpo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     return -chosen - beta * logsigmoid(odds)
 
 
-def kto(ratios: Tensor, desirable: Tensor, kl: Tensor, beta: float) -> Tensor:
+def kto_loss(ratios: Tensor, desirable: Tensor, kl: Tensor, beta: float) -> Tensor:
     """[completions], from log ratios and whether each is wanted (Ethayarajh et al., arXiv 2402.01306, equation 8).
 
     `kl` is how far the model is from its reference: what both are measured from.

@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.preference import losses
-from hone.objectives.preference.answers import answered
-from hone.objectives.preference.figures import figures, length_scores, log_ratios, rightness, statistics
-from hone.objectives.preference.rows import Text, fault, parsed, plain, shaped
+from hone.objectives.preference.answers import generate_answers
+from hone.objectives.preference.figures import (
+    compute_log_ratios,
+    compute_metrics,
+    length_scores,
+    preference_statistics,
+    win_rate,
+)
+from hone.objectives.preference.rows import Text, find_fault, normalize_preference_row, parse_text, plain_text
 from hone.objectives.preference.tokens import (
     CHOSEN,
     REJECTED,
+    collate_prompts,
+    collate_sequences,
     encode_pairs,
     encode_prompts,
-    per_sequence,
-    prompts,
-    sequences,
+    split_by_sequence,
     token_log_probs,
 )
 from hone.objectives.shared.heads import load_with_head
@@ -45,14 +51,14 @@ class Preference(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("prompt",)
     outputs: ClassVar[Mapping[str, str]] = {"completion": "string", "log_probability": "double"}
     pipeline: ClassVar[str] = "text-generation"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "reward_accuracy": Measure("Reward accuracy"),
-        "ranking_accuracy": Measure("Ranking accuracy"),
-        "margin": Measure("Reward margin", share=False),
-        "kl": Measure("KL to the base model, nats a token", lower=True, share=False),
-        "chosen_log_prob": Measure("Log-probability of a chosen token", share=False),
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "reward_accuracy": Metric("Reward accuracy"),
+        "ranking_accuracy": Metric("Ranking accuracy"),
+        "margin": Metric("Reward margin", share=False),
+        "kl": Metric("KL to the base model, nats a token", lower=True, share=False),
+        "chosen_log_prob": Metric("Log-probability of a chosen token", share=False),
     }
-    untuned: ClassVar[bool] = True
+    works_untuned: ClassVar[bool] = True
 
     loss_type: Literal["dpo", "orpo", "kto"] = option(
         "dpo", "dpo and orpo learn from pairs, kto also from single completions; orpo has no reference.", learning=True
@@ -63,75 +69,81 @@ class Preference(Objective):
     answer_tokens: int = option(128, "The most tokens of an answer that a served model gives.", learning=True, ge=1)
 
     @property
-    def reference(self) -> bool:
+    def needs_reference_model(self) -> bool:
         """DPO and KTO measure from the base model, ORPO does not."""
         return self.loss_type != "orpo"
 
-    def shape(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row's `prompt`, `chosen`, `rejected` out of any known form (`preference_rows.shaped`)."""
-        return shaped(values)
+        return normalize_preference_row(values)
 
-    def texts(self, rows: pa.Table) -> list[str]:
+    def row_texts(self, rows: pa.Table) -> list[str]:
         """The prompt and the completion that was chosen, or the one there is.
 
         Two completions of one prompt repeat each other's phrases: read together they would look like noise.
         """
         return [
-            "\n".join(plain(text) for text in (prompt, chosen or rejected)) for prompt, chosen, rejected in _read(rows)
+            "\n".join(plain_text(text) for text in (prompt, chosen or rejected))
+            for prompt, chosen, rejected in _read(rows)
         ]
 
-    def pieces(self, column: str, value: str) -> list[str]:
+    def extract_texts(self, column: str, value: str) -> list[str]:
         """The messages' contents, or the plain text between the spaces around it."""
-        text = parsed(value)
+        text = parse_text(value)
         return [value.strip()] if isinstance(text, str) else [turn["content"] for turn in text]
 
-    def joined(self, column: str, value: str, pieces: list[str]) -> str:
+    def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
         """The same messages, or the text between the same spaces: they part a prompt from its completion."""
-        text = parsed(value)
+        text = parse_text(value)
         if isinstance(text, str):
             core = value.strip()
             before, _, after = value.partition(core) if core else (value, "", "")
-            return before + pieces[0] + after
-        turns = [turn | {"content": piece} for turn, piece in zip(text, pieces, strict=True)]
+            return before + texts[0] + after
+        turns = [turn | {"content": piece} for turn, piece in zip(text, texts, strict=True)]
         return json.dumps(turns, ensure_ascii=False)
 
-    def mend(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
+    def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """A row whose completions became empty, or the same, is dropped."""
-        return after, [fault(*row) for row in _read(after)]
+        return after, [find_fault(*row) for row in _read(after)]
 
-    def targets(self, train: pa.Table) -> dict[str, Any]:
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """Nothing: the head is the base model's own."""
         return {}
 
     def encode(
-        self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, answer: bool = True
+        self,
+        rows: pa.Table,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        targets: Targets,
+        labelled: bool = True,
     ) -> pa.Table:
-        """The columns of `preference_tokens.encode_pairs`; those of `encode_prompts` without `answer`.
+        """The columns of `preference_tokens.encode_pairs`; those of `encode_prompts` without `labelled`.
 
         Each of a row's two sequences has at most `max_length` tokens: a prompt loses its beginning, a completion its
         end. Raises DataError for a row that `shape` would refuse.
         """
         ids = rows["id"].to_pylist()
-        if not answer:
+        if not labelled:
             room = max(max_length - self.answer_tokens, max_length // 2)
-            return encode_prompts(ids, [parsed(text) for text in rows["prompt"].to_pylist()], tokenizer, room)
+            return encode_prompts(ids, [parse_text(text) for text in rows["prompt"].to_pylist()], tokenizer, room)
         texts = _read(rows)
         for name, row in zip(ids, texts, strict=True):
-            if reason := fault(*row):
+            if reason := find_fault(*row):
                 raise DataError(reason, where=f"row {name}", fix="Drop such rows, or mend the source.")
         return encode_pairs(ids, texts, tokenizer, max_length)
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """`preference_tokens.sequences` of pairs, those of other completions too for KTO; `prompts` of prompts."""
         if "chosen" not in rows:
-            return prompts(rows, pad_id)
-        return sequences(rows, pad_id, others=self.loss_type == "kto")
+            return collate_prompts(rows, pad_id)
+        return collate_sequences(rows, pad_id, others=self.loss_type == "kto")
 
-    def model(self, base: Path, targets: Targets) -> PreTrainedModel:
+    def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32 as a causal language model; raises ModelError where it is none."""
         return load_with_head("AutoModelForCausalLM", base, whole=True)
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
+    def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed loss of a batch and its number of pairs; of completions for KTO.
 
         Raises DataError where DPO or ORPO meets a completion that has no other beside it.
@@ -140,7 +152,7 @@ class Preference(Objective):
         log_probs = token_log_probs(_logits(model, batch), batch["labels"])
         if kl is not None:
             ratios = log_probs.sum(1) - batch["reference"]
-            return losses.kto(ratios, batch["side"] == CHOSEN, kl, self.beta).sum(), len(ratios)
+            return losses.kto_loss(ratios, batch["side"] == CHOSEN, kl, self.beta).sum(), len(ratios)
         chosen, rejected = (batch["side"] == side for side in (CHOSEN, REJECTED))
         if not batch["row"][chosen].equal(batch["row"][rejected]):
             raise DataError(
@@ -150,10 +162,10 @@ class Preference(Objective):
             )
         if self.loss_type == "dpo":
             ratios = log_probs.sum(1) - batch["reference"]
-            found = losses.dpo(ratios[chosen], ratios[rejected], self.beta)
+            found = losses.dpo_loss(ratios[chosen], ratios[rejected], self.beta)
         else:
             means = log_probs.sum(1) / (batch["labels"][:, 1:] >= 0).sum(1)
-            found = losses.orpo(means[chosen], means[rejected], self.beta)
+            found = losses.orpo_loss(means[chosen], means[rejected], self.beta)
         return found.sum(), len(found)
 
     def _kl(self, model: Any, batch: Batch) -> Tensor:
@@ -164,7 +176,7 @@ class Preference(Objective):
             ratios = _other_log_probs(model, batch).sum(1) - batch["other_reference"]
         return ratios.mean().clamp(min=0)
 
-    def read(self, model: Any, batch: Batch) -> dict[str, Any]:
+    def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """`scores`: the mean log-probability of a token of chosen and rejected, float32 [rows, 2], 0 for what is not.
 
         `log_probs`: those of the tokens, a list for each row: chosen, rejected, and for KTO the other completion, while
@@ -173,11 +185,11 @@ class Preference(Objective):
         import numpy as np
 
         if "labels" not in batch:
-            return answered(model, batch, self.answer_tokens)
+            return generate_answers(model, batch, self.answer_tokens)
         others: list[Any] = []
         if "other_labels" in batch and "other_reference" not in batch:
-            others = per_sequence(_other_log_probs(model, batch), batch["other_labels"])
-        said = per_sequence(token_log_probs(_logits(model, batch), batch["labels"]), batch["labels"])
+            others = split_by_sequence(_other_log_probs(model, batch), batch["other_labels"])
+        said = split_by_sequence(token_log_probs(_logits(model, batch), batch["labels"]), batch["labels"])
         rows, sides = batch["row"].tolist(), batch["side"].tolist()
         scores = np.zeros((rows[-1] + 1, 2), np.float32)
         found: list[list[Any]] = [[] for _ in scores]
@@ -188,18 +200,20 @@ class Preference(Objective):
             found[row].append(other)
         return {"scores": scores, "log_probs": [np.concatenate(parts) for parts in found]}
 
-    def refer(self, raw: Raw) -> dict[str, Sequence[Any]]:
+    def reference_columns(self, predictions: Predictions) -> dict[str, Sequence[Any]]:
         """`reference`: the log-probabilities of each row's tokens, by the base model."""
-        return {"reference": raw["log_probs"]}
+        return {"reference": predictions["log_probs"]}
 
-    def spoken(self, raw: Raw, tokenizer: PreTrainedTokenizerBase) -> Raw:
+    def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
         """`completion`: the answers as text."""
-        if "tokens" not in raw:
-            return raw
-        texts = tokenizer.batch_decode(raw["tokens"], skip_special_tokens=True)
-        return {**raw, "completion": [text.strip() for text in texts]}
+        if "tokens" not in predictions:
+            return predictions
+        texts = tokenizer.batch_decode(predictions["tokens"], skip_special_tokens=True)
+        return {**predictions, "completion": [text.strip() for text in texts]}
 
-    def outcome(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: pa.Table | None = None) -> Outcome:
+    def compute_outcome(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
+    ) -> Outcome:
         """Statistics are those of `preference_figures.statistics`; errors, the margin by which the wrong one won.
 
         A row's margin is the reward of its chosen less that of its rejected. Rewards are beta times the log ratio to
@@ -208,36 +222,40 @@ class Preference(Objective):
         import numpy as np
 
         lengths = np.stack([tokens[name].to_numpy() for name in ("chosen", "rejected")], axis=1)
-        ratios = log_ratios(tokens, raw, lengths)
-        scores = np.asarray(raw["scores"], np.float64)
-        rewards = self.beta * (ratios.sums if ratios and self.reference else scores)
+        ratios = compute_log_ratios(tokens, predictions, lengths)
+        scores = np.asarray(predictions["scores"], np.float64)
+        rewards = self.beta * (ratios.sums if ratios and self.needs_reference_model else scores)
         margins = rewards[:, 0] - rewards[:, 1]
-        right = rightness(margins)
+        right = win_rate(margins)
         sides = ("chosen", "rejected")
         return Outcome(
-            statistics=statistics(lengths, scores, rewards, ratios, is_model="log_probs" in raw),
-            answers=[
+            statistics=preference_statistics(lengths, scores, rewards, ratios, is_model="log_probs" in predictions),
+            predictions=[
                 f"{sides[margin < 0] if margin else 'neither'}, by {abs(margin):.3g}" for margin in margins.tolist()
             ],
             references=[sides[length == 0] for length in lengths[:, 0].tolist()],
             errors=np.where(right == 1, 0.0, np.maximum(-margins, 1e-9)),
         )
 
-    def figures(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """See `preference_figures.figures`."""
-        return figures(sums)
+        return compute_metrics(sums)
 
-    def rivals(self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table) -> dict[str, Raw]:
+    def baseline_predictions(
+        self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
+    ) -> dict[str, Predictions]:
         """`length`: the longer completion is the better one, or the shorter, whichever training rows say."""
         return {"length": {"scores": length_scores(train, test)}}
 
-    def answers(self, tokens: pa.Table, raw: Raw, targets: Targets, rows: Sequence[Mapping[str, str]]) -> list[Any]:
+    def build_answers(
+        self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
+    ) -> list[Any]:
         """The greedy `completion` of each prompt and its `log_probability`, summed over its tokens.
 
         Both are null for rows that were read to be compared, for which nothing was generated.
         """
         nothing = [None] * len(rows)
-        said = zip(raw.get("completion", nothing), raw.get("log_probability", nothing), strict=True)
+        said = zip(predictions.get("completion", nothing), predictions.get("log_probability", nothing), strict=True)
         return [
             {"completion": text, "log_probability": None if number is None else float(number)} for text, number in said
         ]
@@ -249,7 +267,7 @@ def _read(rows: pa.Table) -> list[tuple[Text, Text, Text]]:
     found = []
     for name, prompt, chosen, rejected in zip(*columns, strict=True):
         try:
-            found.append((parsed(prompt or ""), parsed(chosen or ""), parsed(rejected or "")))
+            found.append((parse_text(prompt or ""), parse_text(chosen or ""), parse_text(rejected or "")))
         except ValueError as malformed:
             raise DataError(str(malformed), where=f"row {name}", fix="Mend such rows at their source.") from malformed
     return found

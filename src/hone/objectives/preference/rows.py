@@ -29,7 +29,7 @@ _TURN = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: ", "system": "", "t
 _ASSISTANT = "\n\nAssistant:"
 
 
-def shaped(values: Mapping[str, Any]) -> Mapping[str, Any]:
+def normalize_preference_row(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """`prompt`, `chosen` and `rejected` of a row in any form that is known; the row itself where it is of none.
 
     Forms: prompt, chosen, rejected (texts, or messages as trl has them); instruction and input with chosen, rejected;
@@ -47,7 +47,7 @@ def shaped(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return values
 
 
-def parsed(value: str) -> Text:
+def parse_text(value: str) -> Text:
     """The messages that a column's value holds as JSON, or the value as it is: plain text."""
     if value.lstrip()[:1] not in ("[", "{"):
         return value
@@ -57,35 +57,35 @@ def parsed(value: str) -> Text:
         return value
     turns = [found] if isinstance(found, dict) else found
     alike = all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in turns)
-    return messages(turns, "messages") if alike else value
+    return normalize_messages(turns, "messages") if alike else value
 
 
-def plain(text: Text) -> str:
+def plain_text(text: Text) -> str:
     """A text as a person reads it: messages one below the other."""
     return text if isinstance(text, str) else "\n".join(turn["content"] for turn in text)
 
 
-def written(text: Messages, *, answered: bool) -> str:
+def render_plain(text: Messages, *, answered: bool) -> str:
     """Messages as plain text, as the HH data have them; `answered`, or with the assistant's turn begun."""
     whole = "".join(_TURN[turn["role"]] + turn["content"] for turn in text)
     return whole if answered else whole + _ASSISTANT
 
 
-def fault(prompt: Text, chosen: Text, rejected: Text) -> str:
+def find_fault(prompt: Text, chosen: Text, rejected: Text) -> str:
     """What keeps a row from being learned from, '' for nothing."""
     for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
-        if text != [] and not plain(text).strip():
+        if text != [] and not plain_text(text).strip():
             return f"{name} is empty"
     if prompt == []:
         return "prompt is empty"
     if chosen == [] and rejected == []:
         return "there is no completion"
-    if plain(chosen).strip() == plain(rejected).strip():
+    if plain_text(chosen).strip() == plain_text(rejected).strip():
         return "chosen and rejected are the same"
     return ""
 
 
-def messages(value: Any, name: str) -> Messages:
+def normalize_messages(value: Any, name: str) -> Messages:
     """Messages with `role` and `content`, from those or from `from` and `value`; raises ValueError that says `name`."""
     turns = [value] if isinstance(value, Mapping) else value
     if not isinstance(turns, list):
@@ -133,7 +133,7 @@ def _judged(values: Mapping[str, Any], liked: str) -> Mapping[str, Any]:
         if prompt is None:
             return values
     else:
-        turns = messages(values.get("messages", values.get("conversations")), "messages")
+        turns = normalize_messages(values.get("messages", values.get("conversations")), "messages")
         if len(turns) < 2 or turns[-1]["role"] != "assistant":
             raise ValueError("messages do not end with the assistant's")
         prompt, completion = turns[:-1], turns[-1:]
@@ -146,7 +146,7 @@ def _prompt(values: Mapping[str, Any]) -> Text | None:
         return _text(values, "prompt")
     for name in ("conversations", "messages"):
         if name in values:
-            return messages(values[name], name)
+            return normalize_messages(values[name], name)
     if "instruction" not in values:
         return None
     asked = "\n".join(str(values[name]) for name in ("instruction", "input") if values.get(name))
@@ -160,7 +160,7 @@ def _row(prompt: Text, chosen: Text, rejected: Text) -> dict[str, Any]:
     if any(isinstance(text, list) and text for text in (prompt, chosen, rejected)):
         prompt = [_user(prompt)] if isinstance(prompt, str) else prompt
         chosen, rejected = ([_said(text)] if isinstance(text, str) else text for text in (chosen, rejected))
-    if reason := fault(prompt, chosen, rejected):
+    if reason := find_fault(prompt, chosen, rejected):
         raise ValueError(reason)
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
@@ -185,7 +185,7 @@ def _text(values: Mapping[str, Any], name: str) -> Text:
     value = values[name]
     if value is None:
         raise ValueError(f"{name} is null")
-    return parsed(value) if isinstance(value, str) else messages(value, name)
+    return parse_text(value) if isinstance(value, str) else normalize_messages(value, name)
 
 
 def _user(content: Any) -> dict[str, str]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import DataError
-from hone.objectives.preference.rows import Messages, Text, written
-from hone.objectives.shared.padding import attention_mask, padded
+from hone.objectives.preference.rows import Messages, Text, render_plain
+from hone.objectives.shared.padding import attention_mask, pad_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,7 +83,7 @@ def encode_prompts(
     )
 
 
-def sequences(rows: Mapping[str, Sequence[Any]], pad_id: int, others: bool) -> dict[str, Tensor]:
+def collate_sequences(rows: Mapping[str, Sequence[Any]], pad_id: int, others: bool) -> dict[str, Tensor]:
     """The rows' sequences as a batch: row by row the chosen, then the rejected, where they are there.
 
     `input_ids`, `attention_mask`, `labels` [sequences, longest]; `side` [sequences] is CHOSEN or REJECTED, `row` is
@@ -97,10 +97,10 @@ def sequences(rows: Mapping[str, Sequence[Any]], pad_id: int, others: bool) -> d
     return batch
 
 
-def prompts(rows: Mapping[str, Sequence[Any]], pad_id: int) -> dict[str, Tensor]:
+def collate_prompts(rows: Mapping[str, Sequence[Any]], pad_id: int) -> dict[str, Tensor]:
     """The rows' prompts, padded on the left: an answer goes on where they end."""
     backwards = [list(row)[::-1] for row in rows["input_ids"]]
-    table, mask = padded(backwards, pad_id), attention_mask(backwards)
+    table, mask = pad_rows(backwards, pad_id), attention_mask(backwards)
     return {"input_ids": table.flip(1), "attention_mask": mask.flip(1)}
 
 
@@ -118,7 +118,7 @@ def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.zeros(there.shape, device=logits.device).masked_scatter(there, known)
 
 
-def per_sequence(log_probs: Tensor, labels: Tensor) -> list[Any]:
+def split_by_sequence(log_probs: Tensor, labels: Tensor) -> list[Any]:
     """Each sequence's labelled tokens' log-probabilities, in order: float32 arrays."""
     import numpy as np
 
@@ -162,9 +162,9 @@ def _padded(found: Sequence[Sequence_], pad_id: int) -> dict[str, Tensor]:
     ids = [one[0] for one in found]
     labels = [[IGNORED] * one[1] + one[0][one[1] :] for one in found]
     batch: dict[str, torch.Tensor] = {
-        "input_ids": padded(ids, pad_id),
+        "input_ids": pad_rows(ids, pad_id),
         "attention_mask": attention_mask(ids),
-        "labels": padded(labels, IGNORED),
+        "labels": pad_rows(labels, IGNORED),
         "side": torch.tensor([one[2] for one in found]),
         "row": torch.tensor([one[3] for one in found]),
     }
@@ -236,7 +236,7 @@ def _templated(tokenizer: PreTrainedTokenizerBase, text: Text) -> bool:
 def _rendered(tokenizer: PreTrainedTokenizerBase, text: Messages, *, answered: bool) -> str:
     """Messages by the tokenizer's chat template; as the HH data write them where it has none."""
     if not tokenizer.chat_template:
-        return written(text, answered=answered)
+        return render_plain(text, answered=answered)
     return str(tokenizer.apply_chat_template(text, tokenize=False, add_generation_prompt=not answered))
 
 

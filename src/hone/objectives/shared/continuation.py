@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from hone.objectives.base import Batch
 
 
-def continued(model: Any, batch: Batch, most: int) -> dict[str, Any]:
+def continue_prompts(model: Any, batch: Batch, most: int) -> dict[str, Any]:
     """The greedy continuation of each prompt, which leaves room for it: `prompt` and `continued`, lists of ids."""
     from transformers import GenerationConfig
 
@@ -37,10 +37,10 @@ def _until(ids: list[int], ends: set[int]) -> list[int]:
     return ids[: next((place for place, one in enumerate(ids) if one in ends), len(ids))]
 
 
-def text_after(tokenizer: PreTrainedTokenizerBase, prompt: list[int], continued: list[int]) -> str:
-    """The text that `continued` adds to `prompt`: decoded alone it would lose the space that it begins with."""
+def text_after(tokenizer: PreTrainedTokenizerBase, prompt: list[int], continuation: list[int]) -> str:
+    """The text that `continuation` adds to `prompt`: decoded alone it would lose the space that it begins with."""
     before, whole = (
         tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for ids in (prompt, [*prompt, *continued])
+        for ids in (prompt, [*prompt, *continuation])
     )
     return str(whole[len(before) :])

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
 
-def settle(model: PreTrainedModel, *, ends: Sequence[int] = (), beams: int = 1, most: int) -> PreTrainedModel:
+def set_generation_config(
+    model: PreTrainedModel, *, ends: Sequence[int] = (), beams: int = 1, most: int
+) -> PreTrainedModel:
     """The model with a generation config of its own, saved with it, that makes up text as `continued` does.
 
     A base's own config may sample, or hold lengths and penalties of what it was tuned for; its ids stay.
@@ -31,7 +33,7 @@ def settle(model: PreTrainedModel, *, ends: Sequence[int] = (), beams: int = 1, 
     return model
 
 
-def continued(
+def generate_ids(
     model: Any, inputs: dict[str, Tensor], *, most: int, ends: Sequence[int] = (), beams: int = 1
 ) -> list[list[int]]:
     """The new token ids for each row, at most `most`, up to an end token, which is left out."""

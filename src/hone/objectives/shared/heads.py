@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import ModelError
 from hone.models import own_code
-from hone.objectives.shared.padding import moved_right
+from hone.objectives.shared.padding import pad_on_left
 from hone.objectives.shared.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def text_logits(model: Any, batch: Batch) -> Tensor:
     XLNet's head reads the last position, padding or not, as its own tokenizer pads on the left.
     """
     if getattr(model.config, "summary_type", "") == "last":
-        batch = moved_right(batch)
+        batch = pad_on_left(batch)
     logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     return logits.float()
 

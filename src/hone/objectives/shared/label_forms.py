@@ -10,7 +10,7 @@ from typing import Any
 _BITS = {"0": False, "false": False, "0.0": False, "1": True, "true": True, "1.0": True}
 
 
-def names_in(value: Any, separator: str) -> list[str]:
+def parse_label_names(value: Any, separator: str) -> list[str]:
     """The labels in a value of the column `labels`: a list, or text that is one or has the separator in it.
 
     Raises ValueError at anything else, null among it.
@@ -51,7 +51,7 @@ def _name(item: Any) -> str:
     return str(item).strip()
 
 
-def is_given(values: Mapping[str, Any], name: str) -> bool:
+def has_label(values: Mapping[str, Any], name: str) -> bool:
     """Whether the column `name` says 1. Raises ValueError where it is not there, and where it says neither 1 nor 0."""
     if name not in values:
         raise ValueError(f"there is no column {name}")

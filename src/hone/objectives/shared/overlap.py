@@ -12,7 +12,7 @@ ROUGE = ("rouge1", "rouge2", "rougeL")
 ORDERS = 4  # n-grams of one to four words
 
 
-def rouge(answers: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+def rouge_scores(answers: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
     """ROUGE-1, 2 and L, F-measures with stemming [rows, 3] by rouge_score, against the best reference of each row.
 
     The best is the one with the highest ROUGE-1, the first of equals, and all three are of that one, as SciTLDR's
@@ -46,7 +46,7 @@ def bleu_counts(answers: Sequence[str], references: Sequence[Sequence[str]]) -> 
     return found
 
 
-def bleu(sums: np.ndarray) -> np.ndarray:
+def bleu_from_counts(sums: np.ndarray) -> np.ndarray:
     """BLEU in 0..100 by columns of summed counts [10, n], smoothed as sacreBLEU's corpus_bleu is by default (exp)."""
     import numpy as np
 

@@ -48,7 +48,7 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> list[list[int]]:
     return bins
 
 
-def packed(tokens: pa.Table, bins: Sequence[Sequence[int]]) -> Iterator[pa.Table]:
+def pack_documents(tokens: pa.Table, bins: Sequence[Sequence[int]]) -> Iterator[pa.Table]:
     """The rows of `tokens` that each bin names as one row, batch by batch.
 
     Lists are joined, `lost` is added up, and `documents` has the rows' lengths; other columns are left out. The id
@@ -96,7 +96,7 @@ def position_ids(documents: Sequence[Any], width: int) -> Tensor:
     return torch.from_numpy(np.arange(width) - np.maximum.accumulate(starts, axis=1))
 
 
-def check_kept_apart(model: Any, where: str) -> None:
+def check_documents_isolated(model: Any, where: str) -> None:
     """Raise ModelError where a document in a row with another is read otherwise than alone.
 
     Decoders whose mask or memory does not go by position ids (ALiBi, state spaces) would see into their neighbours, and

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hone.objectives.base import Batch
 
 
-def padded(rows: Sequence[Any], value: float) -> Tensor:
+def pad_rows(rows: Sequence[Any], value: float) -> Tensor:
     """The rows one below the other, [rows, longest], int64, or float32 where `value` is a float."""
     import numpy as np
     import torch
@@ -32,7 +32,7 @@ def attention_mask(rows: Sequence[Any]) -> Tensor:
     return (torch.arange(int(lengths.max())) < lengths[:, None]).long()
 
 
-def moved_right(batch: Batch) -> Batch:
+def pad_on_left(batch: Batch) -> Batch:
     """The batch with its `input_ids` and `attention_mask` padded on the left: each row ends at the last position."""
     import torch
 

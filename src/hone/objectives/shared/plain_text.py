@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from hone.objectives.base import Outcome, Raw
+from hone.objectives.base import Outcome, Predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,7 @@ IGNORED = -100  # the label of a token that is no target, as PyTorch has it
 _LOGITS = 1 << 28
 
 
-def seeded(ids: np.ndarray, training: bool) -> np.random.Generator:
+def row_generator(ids: np.ndarray, training: bool) -> np.random.Generator:
     """Chance for one row: in training another each time, seeded by torch's generator; else the same for the same ids.
 
     So a training that is resumed draws what it would have drawn, and an evaluation repeats itself on any machine.
@@ -34,7 +34,7 @@ def seeded(ids: np.ndarray, training: bool) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(sha256(ids.astype("<i8").tobytes()).digest()[:8], "little"))
 
 
-def owners(tokens: pa.Table) -> np.ndarray:
+def row_indices(tokens: pa.Table) -> np.ndarray:
     """For each encoded row the place of the row that it is a piece of, in the order in which rows first come."""
     import numpy as np
 
@@ -42,7 +42,7 @@ def owners(tokens: pa.Table) -> np.ndarray:
     return found
 
 
-def by_row(owner: np.ndarray, statistics: Iterable[Any]) -> np.ndarray:
+def sum_by_row(owner: np.ndarray, statistics: Iterable[Any]) -> np.ndarray:
     """The statistics of encoded rows, summed over the pieces of each row: float64 [rows, k]."""
     import numpy as np
 
@@ -51,21 +51,21 @@ def by_row(owner: np.ndarray, statistics: Iterable[Any]) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def tokens_found(tokens: pa.Table, raw: Raw, what: str) -> Outcome:
+def token_outcome(tokens: pa.Table, predictions: Predictions, what: str) -> Outcome:
     """How a system did that was to find tokens, `what` they are called: by row right, tokens and nll are summed."""
     import numpy as np
 
-    found = by_row(owners(tokens), [raw["right"], raw["tokens"], raw["nll"]])
+    found = sum_by_row(row_indices(tokens), [predictions["right"], predictions["tokens"], predictions["nll"]])
     right, of = found[:, 0].astype(int).tolist(), found[:, 1].astype(int).tolist()
     return Outcome(
         statistics=found,
-        answers=[f"{n} found" for n in right],
+        predictions=[f"{n} found" for n in right],
         references=[f"{n} {what}" for n in of],
         errors=np.where(found[:, 0] == found[:, 1], 0.0, found[:, 2] / np.maximum(found[:, 1], 1)),
     )
 
 
-def grouped(owner: np.ndarray, values: Sequence[Any]) -> list[list[Any]]:
+def group_by_row(owner: np.ndarray, values: Sequence[Any]) -> list[list[Any]]:
     """The values of encoded rows, by row, in the order of its pieces."""
     found: list[list[Any]] = [[] for _ in range(int(owner.max(initial=-1)) + 1)]
     for place, value in zip(owner.tolist(), values, strict=True):
@@ -73,7 +73,7 @@ def grouped(owner: np.ndarray, values: Sequence[Any]) -> list[list[Any]]:
     return found
 
 
-def parts(model: Any, batch: Batch, names: Sequence[str]) -> Iterable[Batch]:
+def split_batch(model: Any, batch: Batch, names: Sequence[str]) -> Iterable[Batch]:
     """The batch's tensors `names` whole, or in parts of fewer rows where its logits would take more than 1 GiB."""
     first = batch[names[0]]
     rows = max(1, _LOGITS // max(1, first.shape[1] * model.config.get_text_config().vocab_size))
@@ -92,7 +92,7 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return flat.view(labels.shape)
 
 
-def joined(read: Iterable[Mapping[str, Tensor]]) -> dict[str, Any]:
+def concatenate_parts(read: Iterable[Mapping[str, Tensor]]) -> dict[str, Any]:
     """What was read of a batch's parts, by name, as arrays [rows] on the CPU."""
     import torch
 

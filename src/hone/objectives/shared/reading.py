@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hone.objectives.base import Batch, Objective, Raw, Targets
+from hone.objectives.base import Batch, Objective, Predictions, Targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,9 @@ class Reader:
             batch = self.objective.collate(table.take(pa.array(at)).to_pydict(), self.pad_id)
             yield at, {name: tensor.to(self.device) for name, tensor in batch.items()}
 
-    def read(self, model: Any, tokens: pa.Table, advance: Callable[[int], object] = int) -> tuple[Raw, float]:
+    def predict(
+        self, model: Any, tokens: pa.Table, advance: Callable[[int], object] = int
+    ) -> tuple[Predictions, float]:
         """What the model says of all rows, in the order of `tokens`, and the seconds it took for that.
 
         `advance` is told of each batch's number of rows.
@@ -61,14 +63,14 @@ class Reader:
         for at, batch in self.batches(tokens):
             began = time.perf_counter()
             with torch.inference_mode():
-                said = self.objective.read(model, batch)
+                said = self.objective.predict_batch(model, batch)
             seconds += time.perf_counter() - began
             for name, values in said.items():
                 column = found.setdefault(name, [None] * len(tokens))
                 for position, value in zip(at.tolist(), values, strict=True):
                     column[position] = value
             advance(len(at))
-        return self.objective.spoken(found, self.tokenizer), seconds
+        return self.objective.decode_generated(found, self.tokenizer), seconds
 
     def answer(self, model: Any, rows: Sequence[Mapping[str, str]], targets: Targets, max_length: int) -> list[Any]:
         """What a caller who sends `rows` (each with the objective's `inputs`) is told of each."""
@@ -78,6 +80,6 @@ class Reader:
             return []
         columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in self.objective.inputs}
         table = pa.table({"id": pa.array(map(str, range(len(rows))), pa.string()), **columns})
-        tokens = self.objective.encode(table, self.tokenizer, max_length, targets, answer=False)
-        raw, _ = self.read(model, tokens)
-        return self.objective.answers(tokens, raw, targets, rows)
+        tokens = self.objective.encode(table, self.tokenizer, max_length, targets, labelled=False)
+        predictions, _ = self.predict(model, tokens)
+        return self.objective.build_answers(tokens, predictions, targets, rows)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
-from hone.objectives.shared.statistics import share
+from hone.objectives.shared.statistics import safe_ratio
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ _K1, _B = 1.2, 0.75
 _WORD = re.compile(r"\w+")
 
 
-def distinct(texts: Sequence[Hashable]) -> np.ndarray:
+def distinct_indices(texts: Sequence[Hashable]) -> np.ndarray:
     """For each text the place of its first like among the distinct ones, which are counted in order (int64)."""
     import numpy as np
 
@@ -26,7 +26,7 @@ def distinct(texts: Sequence[Hashable]) -> np.ndarray:
     return np.array([places.setdefault(text, len(places)) for text in texts], np.int64)
 
 
-def ranks(embedded: np.ndarray, places: np.ndarray) -> np.ndarray:
+def compute_ranks(embedded: np.ndarray, places: np.ndarray) -> np.ndarray:
     """The rank, from 1, of each row's positive among the distinct ones: float64 [rows].
 
     `embedded` [rows, 2, width]: unit vectors of anchors and positives; `places` as `distinct` gives them.
@@ -70,7 +70,7 @@ def bm25_ranks(queries: Sequence[str], texts: Sequence[str], places: np.ndarray)
     return result
 
 
-def statistics(found: np.ndarray) -> np.ndarray:
+def rank_statistics(found: np.ndarray) -> np.ndarray:
     """[rows, 6] of ranks: gain at 10, there at 1, 5 and 10, reciprocal rank, and 1."""
     import numpy as np
 
@@ -78,13 +78,13 @@ def statistics(found: np.ndarray) -> np.ndarray:
     return np.column_stack([gain, found <= 1, found <= 5, found <= 10, 1 / found, np.ones(len(found))])
 
 
-def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
+def compute_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
     """From summed `statistics` [6, n] the figures [n], each a mean over anchors, of which each has one right text.
 
     NDCG (Järvelin and Kekäläinen, 2002) is then the right text's gain, 1 / log2(1 + rank), for the best one is 1.
     """
     names = ("ndcg_at_10", "recall_at_1", "recall_at_5", "recall_at_10", "mrr")
-    return {name: share(part, sums[-1]) for name, part in zip(names, sums, strict=False)}
+    return {name: safe_ratio(part, sums[-1]) for name, part in zip(names, sums, strict=False)}
 
 
 def _ranked(scores: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -15,18 +15,18 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def normalized(answer: str) -> str:
+def normalize_answer(answer: str) -> str:
     """The answer in lower case without ASCII punctuation, English articles and spaces but single ones."""
     return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_NO_PUNCTUATION)).split())
 
 
-def scores(answer: str, references: Sequence[str]) -> tuple[float, float]:
+def score_answer(answer: str, references: Sequence[str]) -> tuple[float, float]:
     """F1 of the words in common, and 1 where the answer is exactly right, else 0: each with its best reference.
 
     References of nothing but articles and punctuation do not count; where no other is there, no answer is right.
     """
-    said = normalized(answer)
-    right = [text for text in map(normalized, references) if text] or [""]
+    said = normalize_answer(answer)
+    right = [text for text in map(normalize_answer, references) if text] or [""]
     return max(_f1(said.split(), text.split()) for text in right), float(said in right)
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def safe_ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, nan where whole is 0."""
     import numpy as np
 
@@ -17,14 +17,14 @@ def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return found
 
 
-def by_group(
+def metrics_by_group(
     names: Sequence[str], right: np.ndarray, support: np.ndarray, predicted: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
     """By name `precision`, `recall`, `f1` and `support`, from counts [names, n]; nan where a share is of nothing."""
     figures = {
-        "precision": share(right, predicted),
-        "recall": share(right, support),
-        "f1": share(2 * right, support + predicted),
+        "precision": safe_ratio(right, predicted),
+        "recall": safe_ratio(right, support),
+        "f1": safe_ratio(2 * right, support + predicted),
         "support": support,
     }
     return {name: {figure: values[i] for figure, values in figures.items()} for i, name in enumerate(names)}

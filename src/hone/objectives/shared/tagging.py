@@ -42,7 +42,7 @@ class Span(NamedTuple):
     label: str
 
 
-def scheme_of(tags: Iterable[str]) -> Scheme:
+def find_scheme(tags: Iterable[str]) -> Scheme:
     """The scheme of a set of tags; raises ValueError where some have prefixes and some have not."""
     every = set(tags)
     inside = sorted(every - {OUTSIDE})
@@ -56,17 +56,17 @@ def scheme_of(tags: Iterable[str]) -> Scheme:
     return "runs" if OUTSIDE in every else "words"
 
 
-def type_of(tag: str, scheme: Scheme) -> str:
+def tag_type(tag: str, scheme: Scheme) -> str:
     """The type that a tag other than O names."""
     return (tag[2:] or "_") if scheme == "prefixed" else tag
 
 
-def types_of(labels: Iterable[str], scheme: Scheme) -> list[str]:
+def list_types(labels: Iterable[str], scheme: Scheme) -> list[str]:
     """The types that a set of tags names, sorted."""
-    return sorted({type_of(tag, scheme) for tag in labels if scheme == "words" or tag != OUTSIDE})
+    return sorted({tag_type(tag, scheme) for tag in labels if scheme == "words" or tag != OUTSIDE})
 
 
-def entities(tags: Sequence[str | None], scheme: Scheme) -> list[Entity]:
+def find_entities(tags: Sequence[str | None], scheme: Scheme) -> list[Entity]:
     """The entities that the tags of a row name; None is a word that has no tag.
 
     As conlleval (Tjong Kim Sang, CoNLL-2000) and seqeval's default mode count them: an I- or E- that follows no word of
@@ -89,7 +89,7 @@ def entities(tags: Sequence[str | None], scheme: Scheme) -> list[Entity]:
 def _parts(tag: str | None, scheme: Scheme) -> tuple[str, str]:
     if tag is None or tag == OUTSIDE:
         return OUTSIDE, ""
-    return (tag[0] if scheme == "prefixed" else "I"), type_of(tag, scheme)
+    return (tag[0] if scheme == "prefixed" else "I"), tag_type(tag, scheme)
 
 
 def _begins(before: tuple[str, str], now: tuple[str, str]) -> bool:
@@ -97,17 +97,17 @@ def _begins(before: tuple[str, str], now: tuple[str, str]) -> bool:
     return now[0] in "BS" or before[0] in ("E", "S", OUTSIDE) or before[1] != now[1]
 
 
-def listed(value: Any, name: str) -> list[Any]:
+def parse_list(value: Any, name: str) -> list[Any]:
     """The items of a list, of a list as JSON text, or of a text parted at spaces; ValueError names the field else."""
     if isinstance(value, str):
-        given = as_json_list(value)
+        given = parse_json_list(value)
         return [item for item in _PLAIN_SPACE.split(value) if item] if given is None else given
     if isinstance(value, (list, tuple)):
         return list(value)
     raise ValueError(f"{name}: neither a list nor text but {value!r:.60}")
 
 
-def as_json_list(value: str) -> list[Any] | None:
+def parse_json_list(value: str) -> list[Any] | None:
     """The list that a text is in JSON, None where it is none."""
     if not value.lstrip().startswith("["):
         return None
@@ -129,10 +129,10 @@ def check_words(tokens: Sequence[Any], tags: Sequence[Any]) -> None:
             if not isinstance(item, str) or not item.strip():
                 hint = "; give the tag's name" if name == "tags" and isinstance(item, int) else ""
                 raise ValueError(f"{name}: item {at} is not text but {item!r:.60}{hint}")
-    scheme_of(tags)
+    find_scheme(tags)
 
 
-def joined(words: Sequence[str]) -> tuple[str, list[Extent]]:
+def join_words(words: Sequence[str]) -> tuple[str, list[Extent]]:
     """The words with a space between, and where each stands in that text."""
     extents, at = [], 0
     for word in words:
@@ -141,7 +141,7 @@ def joined(words: Sequence[str]) -> tuple[str, list[Extent]]:
     return " ".join(words), extents
 
 
-def extents_of(text: str, split: str, cuts: Iterable[int] = ()) -> list[Extent]:
+def find_word_extents(text: str, split: str, cuts: Iterable[int] = ()) -> list[Extent]:
     """Where the words of `text` stand, parted at spaces, or at punctuation too, and at the characters `cuts`."""
     bounds = set(cuts)
     if split == "punctuation":
@@ -155,15 +155,15 @@ def extents_of(text: str, split: str, cuts: Iterable[int] = ()) -> list[Extent]:
     return found
 
 
-def read_words(value: str, split: str) -> tuple[str, list[Extent]]:
+def find_words(value: str, split: str) -> tuple[str, list[Extent]]:
     """A text, and where its words stand: those of a list in JSON joined by spaces, or those of the plain text."""
-    given = as_json_list(value)
+    given = parse_json_list(value)
     if given is not None and all(isinstance(word, str) for word in given):
-        return joined(given)
-    return value, extents_of(value, split)
+        return join_words(given)
+    return value, find_word_extents(value, split)
 
 
-def from_spans(text: Any, spans: Any, split: str) -> dict[str, list[str]]:
+def tag_spans(text: Any, spans: Any, split: str) -> dict[str, list[str]]:
     """`tokens` and `tags` (BIO) of a text with labelled spans of characters.
 
     A word is cut where a span begins or ends inside it. Raises ValueError for spans that overlap, lie outside the text
@@ -171,11 +171,11 @@ def from_spans(text: Any, spans: Any, split: str) -> dict[str, list[str]]:
     """
     if not isinstance(text, str):
         raise ValueError(f"text: not text but {text!r:.60}")
-    ordered = sorted(_span(given, at, text) for at, given in enumerate(listed(spans, "spans")))
+    ordered = sorted(_span(given, at, text) for at, given in enumerate(parse_list(spans, "spans")))
     for first, second in pairwise(ordered):
         if second.start < first.end:
             raise ValueError(f"spans: {_told(first, text)} and {_told(second, text)} overlap")
-    extents = extents_of(text, split, [edge for span in ordered for edge in span[:2]])
+    extents = find_word_extents(text, split, [edge for span in ordered for edge in span[:2]])
     tags = [OUTSIDE] * len(extents)
     for span in ordered:
         inside = [at for at, (start, end) in enumerate(extents) if span.start <= start and end <= span.end]

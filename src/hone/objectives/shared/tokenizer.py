@@ -67,10 +67,10 @@ def encode_texts(
     full = [place for place, row in enumerate(ids) if len(row) == max_length]
     lost = np.zeros(len(ids), np.int32)
     if full and not isinstance(texts[0], str):
-        lost[full] = token_counts(_untruncated(tokenizer), [texts[place] for place in full]) - max_length
+        lost[full] = count_tokens(_untruncated(tokenizer), [texts[place] for place in full]) - max_length
     else:
         lost[full] = [sum(len(piece) - special for piece in encoded[place].overflowing) for place in full]
-    return lists(ids), lost
+    return to_list_array(ids), lost
 
 
 def encode_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, **more: Any) -> pa.Table:
@@ -80,7 +80,7 @@ def encode_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: 
     """
     import pyarrow as pa
 
-    input_ids, lost = encode_texts(tokenizer, texts_of(rows), max_length)
+    input_ids, lost = encode_texts(tokenizer, get_texts(rows), max_length)
     return pa.table({"id": rows["id"].cast(pa.string()), "input_ids": input_ids, **more, "lost": pa.array(lost)})
 
 
@@ -90,7 +90,7 @@ def _untruncated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     return deepcopy(tokenizer)
 
 
-def encodings(
+def encode_with_offsets(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 0, special: bool = True
 ) -> list[Encoding]:
     """The texts' encodings with offsets (in characters) and word ids, cut on the right to `max_length` ids, if given.
@@ -115,7 +115,7 @@ def _cut_to(backend: Tokenizer, max_length: int, direction: str) -> None:
         backend.no_truncation()
 
 
-def lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
+def to_list_array(rows: Sequence[Sequence[int]]) -> pa.ListArray:
     """Rows of ids as list<int32>."""
     import numpy as np
     import pyarrow as pa
@@ -125,7 +125,7 @@ def lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
 
 
-def texts_of(rows: pa.Table) -> list[str]:
+def get_texts(rows: pa.Table) -> list[str]:
     """The column `text`; raises DataError for a text that is null."""
     if rows["text"].null_count:
         first = rows["id"].filter(rows["text"].is_null())[0].as_py()
@@ -134,12 +134,12 @@ def texts_of(rows: pa.Table) -> list[str]:
     return texts
 
 
-def lost_tokens(encoding: Encoding) -> int:
+def count_lost_tokens(encoding: Encoding) -> int:
     """How many tokens were cut off a text, special ones not counted."""
     return sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)
 
 
-def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:
+def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:
     """The length of each text in tokens, special ones among them, nothing cut off (int32)."""
     import numpy as np
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hone.errors import ConfigError
-from hone.objectives.shared.tokenizer import encodings
+from hone.objectives.shared.tokenizer import encode_with_offsets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,7 +70,7 @@ class Frame:
         return [*ids, *window.ids, *self.behind], types, len(ids)
 
 
-def windows(
+def split_into_windows(
     tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], max_length: int, stride: int
 ) -> list[list[Window]]:
     """For each question and context the windows that hold all of the context, one at least.
@@ -78,11 +78,11 @@ def windows(
     With its frame none has more than `max_length` ids. Two neighbours have `stride` tokens in common, or half a window
     where that is less. A question has at most half of what a frame leaves. Raises ConfigError where that is nothing.
     """
-    questions = encodings(tokenizer, [question for question, _ in pairs], special=False)
+    questions = encode_with_offsets(tokenizer, [question for question, _ in pairs], special=False)
     distinct = list(dict.fromkeys(context for _, context in pairs))  # SQuAD asks five questions of each
     whole = {
         context: (encoding.ids, encoding.offsets)
-        for context, encoding in zip(distinct, encodings(tokenizer, distinct, special=False), strict=True)
+        for context, encoding in zip(distinct, encode_with_offsets(tokenizer, distinct, special=False), strict=True)
     }
     left = max_length - len(Frame.of(tokenizer))
     if left < 2:

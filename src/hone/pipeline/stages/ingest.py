@@ -44,7 +44,7 @@ def _make(job: Job) -> Product:
         _source(job.config),
         job.out,
         columns=OBJECTIVES[job.config.objective.kind].columns,
-        shape=build_part(OBJECTIVES, job.config.objective).shape,
+        shape=build_part(OBJECTIVES, job.config.objective).normalize_row,
         objective=job.config.objective.kind,
         rename=section.columns,
         keep=section.keep,

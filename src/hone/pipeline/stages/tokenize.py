@@ -18,7 +18,7 @@ from hone.store.digests import file_digest
 
 
 def _outside(job: Job) -> dict[str, str]:
-    files = build_part(OBJECTIVES, job.config.objective).files()
+    files = build_part(OBJECTIVES, job.config.objective).option_files()
     for file in files:
         if not file.is_file():
             raise ConfigError("there is no such file", where=f"objective, {file}", fix="Correct its path.")

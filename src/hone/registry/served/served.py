@@ -72,7 +72,7 @@ class Served(PythonModel):  # type: ignore[misc]
         base = locate_base(json.loads((home / "base.json").read_text("utf8")), settings.get("base", ""))
         # A base with another task's head loses that head: the adapter contains its own.
         model = architecture.from_pretrained(base, config=config, ignore_mismatched_sizes=True, **options)
-        return self._module("hone.methods.adapters").served(model, home)
+        return self._module("hone.methods.adapters").load_for_serving(model, home)
 
     def _module(self, name: str) -> Any:
         """Import a module of the copied package from source: bytecode beside it is neither read nor written."""

@@ -19,16 +19,16 @@ def targets(classes: int) -> dict[str, list[str]]:
 
 def outcome(references: np.ndarray, predictions: np.ndarray, classes: int) -> Outcome:
     scores = np.eye(classes, dtype=np.float32)[predictions] * 0.7 + 0.1
-    return OBJECTIVE.outcome(pa.table({"label": references}), {"scores": scores}, targets(classes))
+    return OBJECTIVE.compute_outcome(pa.table({"label": references}), {"scores": scores}, targets(classes))
 
 
 def figures(references: np.ndarray, predictions: np.ndarray, classes: int, draws: np.ndarray) -> Figures:
     """`accuracy` and `macro_f1` on each draw."""
     sums = metrics.totals(outcome(references, predictions, classes).statistics, draws)
-    return OBJECTIVE.figures(sums, targets(classes))
+    return OBJECTIVE.compute_metrics(sums, targets(classes))
 
 
 def groups(references: np.ndarray, predictions: np.ndarray, classes: int, draws: np.ndarray) -> dict[str, Figures]:
     """The figures of each class on each draw."""
     sums = metrics.totals(outcome(references, predictions, classes).statistics, draws)
-    return OBJECTIVE.groups(sums, targets(classes))
+    return OBJECTIVE.compute_group_metrics(sums, targets(classes))

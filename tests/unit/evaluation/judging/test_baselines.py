@@ -24,14 +24,16 @@ def votes(
 ) -> np.ndarray:
     """Scores [queries, labels] of the k nearest rows of `memory`, which have `labels`."""
     similarities, at = nearest(queries, memory, k)
-    said = OBJECTIVE.vote(weights(similarities), at, pa.table({"label": labels}), targets(labels.max() + 1))
+    said = OBJECTIVE.neighbour_predictions(
+        weights(similarities), at, pa.table({"label": labels}), targets(labels.max() + 1)
+    )
     return np.asarray(said["scores"])
 
 
 def test_the_most_frequent_class_is_always_answered() -> None:
     labels = np.array([2, 0, 2, 1, 2, 1])
     train, test = pa.table({"label": labels}), pa.table({"label": [0] * 5})
-    scores = np.asarray(OBJECTIVE.rivals(train, test, targets(4), test)["majority"]["scores"])
+    scores = np.asarray(OBJECTIVE.baseline_predictions(train, test, targets(4), test)["majority"]["scores"])
     reference = DummyClassifier(strategy="prior").fit(np.zeros((6, 1)), labels).predict_proba(np.zeros((5, 1)))
     assert scores.argmax(1).tolist() == [2] * 5
     assert scores[:, :3] == pytest.approx(reference)

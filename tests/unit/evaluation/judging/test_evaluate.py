@@ -117,7 +117,7 @@ def learn(model: Any, line: Line, steps: int) -> Any:
     optimizer = torch.optim.AdamW(moving, lr=1e-2)
     model.train()
     for _ in range(steps):
-        loss, rows = OBJECTIVE.loss(model, batch)
+        loss, rows = OBJECTIVE.compute_loss(model, batch)
         (loss / rows).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -147,7 +147,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     line.tokens.mkdir()
     tokenize(line.splits, line.tokens, base=line.base, objective=OBJECTIVE, max_length=18, max_truncated=0.5)
     torch.manual_seed(1)
-    learn(OBJECTIVE.model(line.base, line.targets()), line, 25).save_pretrained(line.trained / "model")
+    learn(OBJECTIVE.load_model(line.base, line.targets()), line, 25).save_pretrained(line.trained / "model")
     copy_tokenizer(line.base, line.trained / "model")
     return line
 
@@ -157,7 +157,7 @@ def adapted(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Line:
     """The same line with a LoRA model: the adapter, and the weights it was merged into."""
     method, trained = METHODS["lora"](), tmp_path_factory.mktemp("adapted")
     torch.manual_seed(2)
-    model = learn(method.prepare(OBJECTIVE.model(line.base, line.targets())), line, 25)
+    model = learn(method.prepare(OBJECTIVE.load_model(line.base, line.targets())), line, 25)
     model.save_pretrained(trained / "adapter")
     method.merge(model).save_pretrained(trained / "model")
     copy_tokenizer(line.base, trained / "model")
@@ -378,7 +378,9 @@ def test_merged_weights_that_are_not_the_adapters_are_refused(adapted: Line, tmp
 def test_an_adapter_that_was_trained_without_its_head_is_refused(line: Line, tmp_path: Path) -> None:
     # Without a task type PEFT neither trains nor saves the head: on the base it is another random one.
     copied = changed(line, tmp_path, "trained", lambda trained: shutil.rmtree(trained / "model"))
-    model = get_peft_model(OBJECTIVE.model(line.base, line.targets()), LoraConfig(target_modules=["query", "value"]))
+    model = get_peft_model(
+        OBJECTIVE.load_model(line.base, line.targets()), LoraConfig(target_modules=["query", "value"])
+    )
     model.save_pretrained(copied.trained / "adapter")
     model.merge_and_unload().save_pretrained(copied.trained / "model")
     copy_tokenizer(line.base, copied.trained / "model")

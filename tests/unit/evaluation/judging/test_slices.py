@@ -70,7 +70,7 @@ def test_a_slice_that_is_all_rows_has_the_intervals_of_all_rows() -> None:
     draws = resample(150, 300, seed=2)
     where = {"all": generator.permutation(150)}
     statistics = {"model": outcome(references, predicted, 3).statistics}
-    [found] = slice_figures(where, statistics, lambda sums: OBJECTIVE.figures(sums, targets(3)), draws, 0.95)
+    [found] = slice_figures(where, statistics, lambda sums: OBJECTIVE.compute_metrics(sums, targets(3)), draws, 0.95)
     whole = figures(references, predicted, 3, draws)
     assert found["model"] == {name: interval(figure, 0.95) for name, figure in whole.items()}
 
@@ -81,7 +81,9 @@ def test_a_parts_figures_are_those_of_its_rows_alone() -> None:
     where = {"first": np.array([0, 1, 2]), "second": np.array([3, 4, 5])}
     statistics = {name: outcome(references, said, 2).statistics for name, said in predictions.items()}
     draws = resample(6, 200, seed=0)
-    first, second = slice_figures(where, statistics, lambda sums: OBJECTIVE.figures(sums, targets(2)), draws, 0.95)
+    first, second = slice_figures(
+        where, statistics, lambda sums: OBJECTIVE.compute_metrics(sums, targets(2)), draws, 0.95
+    )
     assert (first["name"], first["rows"], second["rows"]) == ("first", 3, 3)
     assert first["model"]["accuracy"]["value"] == 1.0
     assert second["model"]["accuracy"]["value"] == 0.0

@@ -49,7 +49,7 @@ def tried(folder: Path, valid: int) -> tuple[dict[str, Any], dict[str, Any]]:
     tokenize(folder / "splits", folder / "tokens", base=base, objective=OBJECTIVE, max_length=16, max_truncated=0.0)
     torch.manual_seed(3)
     targets = json.loads((folder / "tokens/targets.json").read_text())
-    OBJECTIVE.model(base, targets).save_pretrained(folder / "trained/model")
+    OBJECTIVE.load_model(base, targets).save_pretrained(folder / "trained/model")
     load_tokenizer(base).save_pretrained(folder / "trained/model")
     product = evaluate(
         folder / "trained",
@@ -82,11 +82,11 @@ def test_every_system_has_thresholds_of_its_own(tmp_path: Path) -> None:
 
     # The model's, chosen on the validation rows, decide what it says of the test rows, and are what will be served.
     reader = Reader(OBJECTIVE, 0, torch.device("cpu"))
-    model = OBJECTIVE.model(tmp_path / "trained/model", plain).eval()
-    ours = OBJECTIVE.tune(valid, reader.read(model, valid)[0], plain)
+    model = OBJECTIVE.load_model(tmp_path / "trained/model", plain).eval()
+    ours = OBJECTIVE.tune_targets(valid, reader.predict(model, valid)[0], plain)
     assert targets["thresholds"] == pytest.approx(ours["thresholds"], abs=1e-6)
     assert any(threshold != 0.5 for threshold in targets["thresholds"])
-    said = np.asarray(reader.read(model, test)[0]["scores"]) >= np.array(targets["thresholds"])
+    said = np.asarray(reader.predict(model, test)[0]["scores"]) >= np.array(targets["thresholds"])
     assert metrics["systems"]["model"]["micro_f1"]["value"] == pytest.approx(
         f1_score(marked(test), said, average="micro")
     )
@@ -95,7 +95,7 @@ def test_every_system_has_thresholds_of_its_own(tmp_path: Path) -> None:
     def votes(rows: pa.Table) -> Any:
         return baselines.neighbours(tmp_path / "base", train, rows, K, reader, lambda *_: None, plain)
 
-    theirs = OBJECTIVE.tune(valid, votes(valid), plain)
+    theirs = OBJECTIVE.tune_targets(valid, votes(valid), plain)
     assert theirs["thresholds"] != targets["thresholds"]
     said = votes(test)["scores"] >= np.array(theirs["thresholds"])
     assert metrics["systems"]["neighbours"]["micro_f1"]["value"] == pytest.approx(

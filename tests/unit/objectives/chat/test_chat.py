@@ -12,7 +12,7 @@ import torch
 
 from hone.errors import ConfigError, DataError, ModelError
 from hone.objectives.chat import template as chat_template
-from hone.objectives.chat.conversations import parse
+from hone.objectives.chat.conversations import parse_conversation
 from hone.objectives.chat.objective import Chat
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
@@ -61,7 +61,7 @@ def rows(*conversations: Any) -> pa.Table:
 
 def equipped(base: Path, objective: Chat) -> tuple[Any, dict[str, Any]]:
     tokenizer = load_tokenizer(base)
-    return tokenizer, objective.equip(tokenizer, objective.targets(rows()))
+    return tokenizer, objective.prepare_tokenizer(tokenizer, objective.build_targets(rows()))
 
 
 def learned(tokenizer: Any, encoded: pa.Table, row: int = 0) -> list[str]:
@@ -86,7 +86,7 @@ def test_the_assistants_turns_alone_are_learned_each_with_its_end(tmp_path: Path
     assert encoded["lost"].to_pylist() == [0, 0]
     # The tokens are those of the template itself, and the prompt is what a caller's question becomes.
     assert encoded["input_ids"][0].as_py() == tokenizer.apply_chat_template(LONG, return_dict=False)
-    asked = objective.encode(rows(LONG, LONG[1:2]), tokenizer, 64, targets, answer=False)
+    asked = objective.encode(rows(LONG, LONG[1:2]), tokenizer, 64, targets, labelled=False)
     assert "labels" not in asked.column_names
     for row in range(2):
         prompt = encoded["prompt"][row].as_py()
@@ -109,7 +109,7 @@ def test_a_turn_with_weight_0_is_read_and_not_learned(base: Path) -> None:
 def test_a_template_that_renders_earlier_turns_otherwise_is_an_error_that_names_it(tmp_path: Path) -> None:
     objective = Chat()
     tokenizer, targets = equipped(tiny_talker(tmp_path / "base", template=LAST), objective)
-    digest = chat_template.sha256(LAST)[:12]
+    digest = chat_template.template_digest(LAST)[:12]
     with pytest.raises(ModelError, match=rf"{digest}.*messages\[2\] otherwise when more follows"):
         objective.encode(rows(LONG), tokenizer, 64, targets)
 
@@ -129,8 +129,8 @@ def test_the_template_is_the_models_own_or_a_named_one(base: Path, tmp_path: Pat
     assert own == named  # whatever the ends of its lines
     assert default["template"] == chat_template.CHATML
     assert default["template_sha256"] != own["template_sha256"]
-    assert Chat(template=str(file)).files() == (file,)
-    assert Chat(template="chatml").files() == ()
+    assert Chat(template=str(file)).option_files() == (file,)
+    assert Chat(template="chatml").option_files() == ()
     bare = tiny_talker(tmp_path / "bare")
     with pytest.raises(ConfigError, match="no chat template of its own; there are chatml"):
         equipped(bare, Chat())
@@ -144,10 +144,10 @@ def test_another_template_beside_the_weights_is_refused(base: Path) -> None:
     objective = Chat()
     tokenizer, targets = equipped(base, objective)
     tokenizer.save_pretrained(base)
-    assert objective.encode(rows(LONG), load_tokenizer(base), 64, targets, answer=False).num_rows == 1
+    assert objective.encode(rows(LONG), load_tokenizer(base), 64, targets, labelled=False).num_rows == 1
     (base / "chat_template.jinja").write_text(PLAIN.replace("assistant", "helper"))
     with pytest.raises(ModelError, match="not the one it was trained with"):
-        objective.encode(rows(LONG), load_tokenizer(base), 64, targets, answer=False)
+        objective.encode(rows(LONG), load_tokenizer(base), 64, targets, labelled=False)
 
 
 def test_a_template_cannot_reach_out_of_its_sandbox(base: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_template_cannot_reach_out_of_its_sandbox(base: Path) -> None:
     tokenizer = load_tokenizer(base)
     tokenizer.chat_template = evil
     with pytest.raises(ValueError, match=r"the chat template refuses it: .*unsafe"):
-        chat_template.rendered(tokenizer, parse(json.dumps(LONG)))
+        chat_template.render_conversation(tokenizer, parse_conversation(json.dumps(LONG)))
 
 
 def test_a_row_that_the_template_refuses_is_named(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ CALLING = {"messages": [LONG[1], {"role": "assistant", "content": "", "tool_call
 def test_tool_calls_are_learned_by_the_default_template(base: Path) -> None:
     objective = Chat(template="chatml")
     tokenizer, targets = equipped(base, objective)
-    text, [span] = chat_template.turns(tokenizer, parse(json.dumps(CALLING)))
+    text, [span] = chat_template.render_turns(tokenizer, parse_conversation(json.dumps(CALLING)))
     assert text[slice(*span)] == '<tool_call>{"name": "two", "arguments": {"word": "red"}}</tool_call><end>\n'
     assert '"description": "twice"' in text[: span[0]]
     assert learned(tokenizer, objective.encode(rows(CALLING), tokenizer, 96, targets))[0].endswith("<end>")
@@ -239,7 +239,7 @@ def test_a_model_is_judged_on_the_rows_that_were_not_dropped(base: Path, tmp_pat
     sizes: dict[str, Any] = {"base": base, "objective": objective, "max_length": 40}
     tokenize(given, tokens, **sizes, max_truncated=0.5, max_dropped=0.5)
     tokenizer, targets = equipped(base, objective)
-    objective.model(base, targets).save_pretrained(trained / "model")
+    objective.load_model(base, targets).save_pretrained(trained / "model")
     tokenizer.save_pretrained(trained / "model")
     judging: dict[str, Any] = {"slices": ["length"], "neighbours": 1, "resamples": 100, "confidence": 0.95, "worst": 5}
     product = evaluate(trained, tokens, given, out, **sizes, method=Full(), **judging, seed=1)
@@ -266,34 +266,36 @@ def test_a_cut_last_answer_is_learned_as_far_as_it_goes_and_not_asked_for(base: 
 def test_the_loss_is_that_of_the_labelled_tokens(base: Path) -> None:
     objective = Chat()
     tokenizer, targets = equipped(base, objective)
-    model = objective.model(base, targets).eval()
+    model = objective.load_model(base, targets).eval()
     encoded = objective.encode(rows(LONG, LONG[1:3]), tokenizer, 64, targets)
     batch = objective.collate(encoded.drop_columns(["id"]).to_pydict(), tokenizer.pad_token_id)
-    total, count = objective.loss(model, batch)
+    total, count = objective.compute_loss(model, batch)
     apart = [
         model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss.item() * sum(x != -100 for x in labels)
         for ids, labels in zip(encoded["input_ids"].to_pylist(), encoded["labels"].to_pylist(), strict=True)
     ]
     assert count == 5 + 3
     assert total.item() == pytest.approx(sum(apart), rel=1e-5)
-    raw = objective.read(model, batch)
+    raw = objective.predict_batch(model, batch)
     assert raw["nll"].tolist() == pytest.approx(apart, rel=1e-5)
     assert raw["generated"] == [None, None]  # nobody asked
-    outcome = objective.outcome(encoded, raw, targets)
-    figures = {name: of[0] for name, of in objective.figures(outcome.statistics.sum(0)[:, None], targets).items()}
+    outcome = objective.compute_outcome(encoded, raw, targets)
+    figures = {
+        name: of[0] for name, of in objective.compute_metrics(outcome.statistics.sum(0)[:, None], targets).items()
+    }
     assert figures["perplexity"] == pytest.approx(np.exp(sum(apart) / 8), rel=1e-5)
     assert np.isnan(figures["exact_match"])
-    assert "rougeL" not in Chat(generate=0).figures(outcome.statistics.sum(0)[:, None], targets)
+    assert "rougeL" not in Chat(generate=0).compute_metrics(outcome.statistics.sum(0)[:, None], targets)
 
 
 def test_answers_are_greedy_those_of_the_first_rows_and_the_same_alone_or_in_a_batch(base: Path) -> None:
     objective = Chat(generate=2, max_new_tokens=6)
     tokenizer, targets = equipped(base, objective)
-    model = objective.model(base, targets).eval()
+    model = objective.load_model(base, targets).eval()
     given = rows(LONG[1:3], LONG, LONG)
     encoded = objective.encode(given, tokenizer, 64, targets)
     reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
-    raw, _ = reader.read(model, encoded)
+    raw, _ = reader.predict(model, encoded)
     assert [text is None for text in raw["said"]] == [False, False, True]
     assert raw["reference"] == ["red red", "blue", "blue"]
     prompt = torch.tensor([encoded["input_ids"][0].as_py()[: encoded["prompt"][0].as_py()]])
@@ -301,9 +303,9 @@ def test_answers_are_greedy_those_of_the_first_rows_and_the_same_alone_or_in_a_b
     assert raw["said"][0] == tokenizer.decode(plain[0, prompt.shape[1] :], skip_special_tokens=True).strip()
     told = reader.answer(model, [{"messages": json.dumps(LONG)}, {"messages": json.dumps(LONG[1:2])}], targets, 64)
     assert told == [{"answer": raw["said"][1]}, {"answer": raw["said"][0]}]
-    outcome = objective.outcome(encoded, raw, targets)
+    outcome = objective.compute_outcome(encoded, raw, targets)
     assert outcome.statistics[:, 3].tolist() == [1, 1, 0]
-    assert outcome.answers[2] == "(not asked)"
+    assert outcome.predictions[2] == "(not asked)"
 
 
 def test_answers_are_judged_by_exact_match_and_rouge() -> None:
@@ -311,13 +313,13 @@ def test_answers_are_judged_by_exact_match_and_rouge() -> None:
 
     said, wanted = ["red red", "", None, "the red word"], ["red red", "blue", "x", "a red word now"]
     raw = {"nll": [1.0] * 4, "counted": [2.0] * 4, "right": [1.0] * 4, "said": said, "reference": wanted}
-    outcome = Chat().outcome(rows(*[LONG] * 4), raw, {})
+    outcome = Chat().compute_outcome(rows(*[LONG] * 4), raw, {})
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     expected = [
         scorer.score(b, a)["rougeL"].fmeasure if a is not None else 0 for a, b in zip(said, wanted, strict=True)
     ]
     assert outcome.statistics[:, 5].tolist() == expected
-    figures = Chat().figures(outcome.statistics.sum(0)[:, None], {})
+    figures = Chat().compute_metrics(outcome.statistics.sum(0)[:, None], {})
     assert figures["exact_match"].tolist() == [pytest.approx(1 / 3)]
     assert figures["rougeL"].tolist() == [pytest.approx(sum(expected) / 3)]
     assert figures["perplexity"].tolist() == [pytest.approx(np.exp(0.5))]
@@ -328,10 +330,10 @@ def test_the_loss_of_each_conversation_is_the_same_packed_and_alone(family: str,
     base = tiny(family, tmp_path / "base", words=TALK, template=TURNS)
     objective = Chat(packing=True, generate=0)
     tokenizer, targets = equipped(base, objective)
-    model = objective.model(base, targets).eval()
+    model = objective.load_model(base, targets).eval()
     encoded = objective.encode(rows(LONG, LONG[1:3], LONG[1:], LONG[:3], LONG[3:]), tokenizer, 64, targets)
-    alone = objective.read(model, objective.collate(encoded.to_pydict(), tokenizer.pad_token_id))
-    batches = objective.packed(encoded, 40)
+    alone = objective.predict_batch(model, objective.collate(encoded.to_pydict(), tokenizer.pad_token_id))
+    batches = objective.pack_rows(encoded, 40)
     assert batches is not None
     packed = pa.concat_tables(batches).to_pydict()
     assert len(packed["id"]) < encoded.num_rows
@@ -344,19 +346,19 @@ def test_the_loss_of_each_conversation_is_the_same_packed_and_alone(family: str,
             mine = torch.full_like(batch["labels"], -100)
             mine[row, end - length : end] = batch["labels"][row, end - length : end]
             with torch.no_grad():
-                nll, count = objective.loss(model, {**batch, "labels": mine})
+                nll, count = objective.compute_loss(model, {**batch, "labels": mine})
             assert count == alone["counted"][place]
             assert nll.item() / count == pytest.approx(alone["scores"][place], abs=1e-4)
             seen.append(place)
     assert sorted(seen) == list(range(encoded.num_rows))
-    assert Chat().packed(encoded, 40) is None
+    assert Chat().pack_rows(encoded, 40) is None
 
 
 def test_a_prompt_longer_than_the_models_positions_is_answered_by_its_end(tmp_path: Path) -> None:
     base = tiny_talker(tmp_path / "base", template=PLAIN, positions=32)
     objective = Chat(max_new_tokens=8)
     tokenizer, targets = equipped(base, objective)
-    model = objective.model(base, targets).eval()
+    model = objective.load_model(base, targets).eval()
     reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
     long = [{"role": "user", "content": "say red and " * 40}]
     [told] = reader.answer(model, [{"messages": json.dumps(long)}], targets, 32)
@@ -369,11 +371,11 @@ def test_a_base_without_its_language_modelling_head_is_refused(tmp_path: Path) -
     base = tiny_talker(tmp_path / "base", template=PLAIN)
     AutoModelForCausalLM.from_pretrained(base).model.save_pretrained(base)
     with pytest.raises(ModelError, match=r"1 of its weights are not in its files.*lm_head"):
-        Chat().model(base, {"end": 2})
+        Chat().load_model(base, {"end": 2})
 
 
 def test_the_trained_model_stops_at_the_templates_end_token(base: Path, tmp_path: Path) -> None:
-    model = Chat(max_new_tokens=7).model(base, {"end": 3})
+    model = Chat(max_new_tokens=7).load_model(base, {"end": 3})
     model.save_pretrained(tmp_path / "saved")
     kept = json.loads((tmp_path / "saved" / "generation_config.json").read_text())
     assert (kept["eos_token_id"], kept["max_new_tokens"]) == ([3, 2], 7)
@@ -383,14 +385,14 @@ def test_real_tool_conversations_are_learned_to_the_letter(shared: Path) -> None
     objective = Chat(template="chatml")
     tokenizer, targets = equipped(shared / "models/stories260K", objective)
     data = json.loads((shared / "datasets/llamafactory_demo/glaive_toolcall_en_demo.json").read_text("utf8"))[:30]
-    shaped = [objective.shape(row)["messages"] for row in data]
+    shaped = [objective.normalize_row(row)["messages"] for row in data]
     encoded = objective.encode(rows(*shaped), tokenizer, 100_000, targets)
-    asked = objective.encode(rows(*shaped), tokenizer, 100_000, targets, answer=False)
+    asked = objective.encode(rows(*shaped), tokenizer, 100_000, targets, labelled=False)
     for row, value in enumerate(shaped):
-        _, spans = chat_template.turns(tokenizer, parse(json.dumps(value)))
+        _, spans = chat_template.render_turns(tokenizer, parse_conversation(json.dumps(value)))
         labels = [label for label in encoded["labels"][row].as_py() if label != -100]
         assert labels.count(targets["end"]) == len(spans)
-        said = [one["content"] for one in parse(json.dumps(value)).messages if one["role"] == "assistant"]
+        said = [one["content"] for one in parse_conversation(json.dumps(value)).messages if one["role"] == "assistant"]
         text = tokenizer.decode(labels)
         assert all(content in text for content in said)
         prompt = asked["input_ids"][row].as_py()

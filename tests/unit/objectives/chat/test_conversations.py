@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hone.objectives.chat.conversations import parse
-from hone.objectives.chat.forms import from_row
+from hone.objectives.chat.conversations import parse_conversation
+from hone.objectives.chat.forms import conversation_from_row
 from hone.objectives.chat.objective import Chat
 
 USER, BOT = {"role": "user", "content": "How warm?"}, {"role": "assistant", "content": "20 degrees"}
@@ -54,8 +54,8 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"ty
     ],
 )
 def test_every_form_becomes_the_same_messages(row: dict[str, Any], expected: list[dict[str, Any]]) -> None:
-    assert Chat().shape(row) == {"messages": expected}
-    assert list(parse(json.dumps(expected)).messages) == expected  # as it is, it is of the form
+    assert Chat().normalize_row(row) == {"messages": expected}
+    assert list(parse_conversation(json.dumps(expected)).messages) == expected  # as it is, it is of the form
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,16 @@ def test_every_form_becomes_the_same_messages(row: dict[str, Any], expected: lis
 )
 def test_tool_calls_have_their_arguments_as_an_object(turn: dict[str, Any]) -> None:
     tool = {"role": "tool", "tool_call_id": "1", "content": "20"}
-    found = from_row({"messages": [USER, turn, tool, BOT], "tools": json.dumps([TOOLS[0]["function"]])})
+    found = conversation_from_row({"messages": [USER, turn, tool, BOT], "tools": json.dumps([TOOLS[0]["function"]])})
     assert found.messages[1] == {"role": "assistant", "content": "", "tool_calls": [{**CALL, "id": "1"}]}
     assert found.value == {"messages": [USER, found.messages[1], tool, BOT], "tools": TOOLS}
-    assert parse(json.dumps(found.value)) == found
+    assert parse_conversation(json.dumps(found.value)) == found
 
 
 def test_sharegpt_function_calls_are_the_assistants() -> None:
     said = {"name": "weather", "arguments": {"town": "Ulm"}}
     turns = [("human", "How warm?"), ("function_call", json.dumps(said)), ("observation", "20"), ("gpt", "20 degrees")]
-    found = from_row({"conversations": [{"from": who, "value": text} for who, text in turns]})
+    found = conversation_from_row({"conversations": [{"from": who, "value": text} for who, text in turns]})
     assert [message["role"] for message in found.messages] == ["user", "assistant", "tool", "assistant"]
     assert found.messages[1]["tool_calls"] == [CALL]
 
@@ -115,25 +115,25 @@ def test_sharegpt_function_calls_are_the_assistants() -> None:
 )
 def test_what_is_no_conversation_is_refused_with_the_field(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        from_row(row)
+        conversation_from_row(row)
 
 
 def test_curation_rewrites_what_is_said_and_what_tools_are_told() -> None:
     row = {"messages": [USER, {"role": "assistant", "content": "", "tool_calls": [CALL]}, BOT | {"role": "tool"}, BOT]}
-    value = json.dumps(Chat().shape(row)["messages"])
-    pieces = Chat().pieces("messages", value)
+    value = json.dumps(Chat().normalize_row(row)["messages"])
+    pieces = Chat().extract_texts("messages", value)
     assert pieces == ["How warm?", "Ulm", "20 degrees", "20 degrees"]
-    assert json.loads(Chat().joined("messages", value, pieces)) == json.loads(value)
-    changed = json.loads(Chat().joined("messages", value, ["A", "B", "C", "D"]))
+    assert json.loads(Chat().replace_texts("messages", value, pieces)) == json.loads(value)
+    changed = json.loads(Chat().replace_texts("messages", value, ["A", "B", "C", "D"]))
     assert [message["content"] for message in changed] == ["A", "", "C", "D"]
     assert changed[1]["tool_calls"][0]["function"]["arguments"] == {"town": "B"}
 
 
 def test_a_question_ends_before_the_answer() -> None:
-    assert parse(json.dumps([USER, BOT, USER, BOT])).question.messages == [USER, BOT, USER]
-    assert parse(json.dumps([SYSTEM, USER])).question.messages == [SYSTEM, USER]
+    assert parse_conversation(json.dumps([USER, BOT, USER, BOT])).question.messages == [USER, BOT, USER]
+    assert parse_conversation(json.dumps([SYSTEM, USER])).question.messages == [SYSTEM, USER]
     with pytest.raises(ValueError, match="nothing to answer"):
-        _ = parse(json.dumps([SYSTEM])).question
+        _ = parse_conversation(json.dumps([SYSTEM])).question
 
 
 @pytest.mark.parametrize(
@@ -150,15 +150,15 @@ def test_a_question_ends_before_the_answer() -> None:
 def test_real_data_is_understood_row_by_row(shared: Path, file: str, count: int) -> None:
     text = (shared / "datasets" / file).read_text("utf8")
     rows = json.loads(text) if file.endswith(".json") else [json.loads(line) for line in text.splitlines()]
-    found = [from_row(row) for row in rows]
+    found = [conversation_from_row(row) for row in rows]
     assert len(found) == count
-    assert all(parse(json.dumps(one.value)).value == one.value for one in found)
+    assert all(parse_conversation(json.dumps(one.value)).value == one.value for one in found)
 
 
 def test_calls_and_tools_of_real_data_are_all_there(shared: Path) -> None:
     rows = json.loads((shared / "datasets/llamafactory_demo/glaive_toolcall_en_demo.json").read_text("utf8"))
     called = [turn["value"] for row in rows for turn in row["conversations"] if turn["from"] == "function_call"]
-    found = [from_row(row) for row in rows]
+    found = [conversation_from_row(row) for row in rows]
     calls = [call["function"] for one in found for said in one.messages for call in said.get("tool_calls", ())]
     assert calls == [
         call for text in called for call in (lambda v: v if isinstance(v, list) else [v])(json.loads(text))

@@ -50,7 +50,7 @@ def reference(base: Path, ids: Any, mask: Any, labels: Any) -> Any:
     """The base model's log-probability of each sequence's labelled tokens."""
     import torch
 
-    model = Preference().model(base, {}).eval()
+    model = Preference().load_model(base, {}).eval()
     with torch.no_grad():
         return token_log_probs(model(input_ids=ids, attention_mask=mask).logits, labels).sum(1)
 
@@ -81,7 +81,7 @@ def test_dpo_is_trl_s_from_the_text_to_the_loss(tmp_path: Path) -> None:
     assert sequence(batch) == sequence(theirs)
 
     batch["reference"] = reference(base, batch["input_ids"], batch["attention_mask"], batch["labels"])
-    loss, count = objective.loss(trainer.model, batch)
+    loss, count = objective.compute_loss(trainer.model, batch)
     assert count == 3
     assert loss.item() / count == pytest.approx(wanted, abs=1e-5)
     assert abs(wanted - 0.6931) > 0.01
@@ -114,7 +114,7 @@ def test_kto_is_trl_s_on_its_own_batch(tmp_path: Path) -> None:
         with torch.no_grad():
             wanted = trainer.compute_loss(model, dict(theirs)).item()
             assert (objective._kl(model, batch).item() > 1) is nearer
-        loss, count = objective.loss(model, batch)
+        loss, count = objective.compute_loss(model, batch)
         assert count == 6
         assert loss.item() / count == pytest.approx(wanted, abs=1e-5)
 
@@ -135,17 +135,17 @@ def learn(model: Any, batch: dict[str, Any]) -> None:
 def test_the_odds_of_orpo_are_trl_s(tmp_path: Path) -> None:
     import torch
 
-    from hone.objectives.preference.losses import orpo
+    from hone.objectives.preference.losses import orpo_loss
 
     base = tiny_llama(tmp_path / "base")
     trainer = trainer_of("orpo", base, PAIRS, tmp_path / "out")
     chosen, rejected = torch.tensor([-2.0, -0.3, -1e-4, -9.0]), torch.tensor([-1.0, -0.8, -5.0, -1e-3])
     wanted, *_ = trainer.odds_ratio_loss(chosen, rejected)
-    assert torch.allclose(orpo(chosen, rejected, 0.3), -chosen - wanted, atol=1e-5)
+    assert torch.allclose(orpo_loss(chosen, rejected, 0.3), -chosen - wanted, atol=1e-5)
 
     # A probability of 1 has odds without bound: its loss and its gradient stay finite.
     sure = torch.zeros(1, requires_grad=True)
-    orpo(sure, torch.tensor([-1.0]), 0.3).backward()
+    orpo_loss(sure, torch.tensor([-1.0]), 0.3).backward()
     assert torch.isfinite(sure.grad).all()
 
     # With a prompt of one token trl's first term, too, is over the completion alone.
@@ -156,6 +156,6 @@ def test_the_odds_of_orpo_are_trl_s(tmp_path: Path) -> None:
         wanted, _ = trainer.get_batch_loss_metrics(trainer.model.eval(), theirs)
     objective = Preference(loss_type="orpo", beta=0.3)
     batch = objective.collate(encoded(rows, base).to_pydict(), pad_id=1)
-    loss, count = objective.loss(trainer.model, batch)
+    loss, count = objective.compute_loss(trainer.model, batch)
     assert count == 1
     assert loss.item() == pytest.approx(wanted.item(), abs=1e-5)

@@ -13,7 +13,7 @@ import pytest
 
 from hone.errors import DataError, ModelError
 from hone.objectives.preference.objective import Preference
-from hone.objectives.preference.rows import shaped
+from hone.objectives.preference.rows import normalize_preference_row
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from tests.tiny_bases import tiny_bert, tiny_llama
@@ -79,7 +79,7 @@ def parts(encoded: pa.Table, row: int = 0) -> tuple[list[int], list[int], list[i
     ],
 )
 def test_every_form_becomes_a_prompt_and_what_was_compared(row: dict[str, Any], wanted: tuple[Any, Any, Any]) -> None:
-    found = shaped(row)
+    found = normalize_preference_row(row)
     assert (found["prompt"], found["chosen"], found["rejected"]) == wanted
 
 
@@ -100,12 +100,12 @@ def test_every_form_becomes_a_prompt_and_what_was_compared(row: dict[str, Any], 
 )
 def test_a_row_that_cannot_be_learned_from_is_refused_for_its_reason(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        shaped(row)
+        normalize_preference_row(row)
 
 
 def test_a_row_of_no_known_form_is_left_for_the_renaming_of_columns() -> None:
     row = {"question": "a", "chosen": "b", "rejected": "c"}
-    assert shaped(row) is row
+    assert normalize_preference_row(row) is row
 
 
 def test_real_files_are_of_known_forms(shared: Path) -> None:
@@ -118,7 +118,7 @@ def test_real_files_are_of_known_forms(shared: Path) -> None:
         refused = []
         for row in rows(name):
             try:
-                found.append(shaped(row))
+                found.append(normalize_preference_row(row))
             except ValueError as fault:
                 refused.append(str(fault))
         assert all(row.keys() == {"prompt", "chosen", "rejected"} for row in found)
@@ -153,12 +153,12 @@ def test_curation_rewrites_contents_and_leaves_the_space_between_prompt_and_comp
     assert json.loads(verdict.rows["chosen"][1].as_py())[0]["content"] == "caf\u00e9"
     assert verdict.rows["rejected"][1].as_py() == "[]"
     assert verdict.reasons == ["", ""]
-    assert objective.texts(rows)[1] == "where is my card\ncafe\u0301"
+    assert objective.row_texts(rows)[1] == "where is my card\ncafe\u0301"
 
 
 def test_completions_that_curation_made_equal_drop_the_row() -> None:
     rows = table(("a", "b", "b"), ("a", "b", "c"))
-    assert Preference().mend(rows, rows)[1] == ["chosen and rejected are the same", ""]
+    assert Preference().realign_annotations(rows, rows)[1] == ["chosen and rejected are the same", ""]
 
 
 # Tokens
@@ -212,7 +212,7 @@ def test_messages_go_through_the_tokenizer_s_template_and_without_one_are_writte
     assert tokenizer.decode(prompt) == "word where is my card <end> a"
     assert tokenizer.decode(chosen) == "lost <end>"
     assert tokenizer.decode(rejected) == "stolen <end>"
-    asked = Preference().encode(rows, tokenizer, 64, {}, answer=False)
+    asked = Preference().encode(rows, tokenizer, 64, {}, labelled=False)
     assert asked["input_ids"][0].as_py() == prompt
 
 
@@ -232,7 +232,7 @@ def test_a_row_that_ingest_would_have_refused_is_told_by_name(base: Path) -> Non
 def test_messages_that_came_by_a_renamed_column_are_looked_at_too(base: Path) -> None:
     rows = table(("a", "card", "red"), ([{"role": "robot", "content": "x"}], "card", "red"))
     with pytest.raises(DataError, match="no known role: robot") as fault:
-        Preference().texts(rows)
+        Preference().row_texts(rows)
     assert "row r1" in str(fault.value)
 
 
@@ -259,8 +259,8 @@ def test_log_probabilities_are_those_of_the_model_row_by_row(base: Path) -> None
     encoded = objective.encode(
         table(("where is my card", " lost please", " red"), ("card", [], " blue")), tokenizer, 32, {}
     )
-    model = objective.model(base, {}).eval()
-    raw = objective.read(model, objective.collate(encoded.to_pydict(), pad_id=1))
+    model = objective.load_model(base, {}).eval()
+    raw = objective.predict_batch(model, objective.collate(encoded.to_pydict(), pad_id=1))
     prompt, chosen, rejected = parts(encoded)
     wanted = []
     for said in (chosen, rejected):
@@ -278,7 +278,7 @@ def test_pairs_are_asked_for_where_single_completions_teach_nothing(base: Path) 
     encoded = objective.encode(table(("card", " red", " a"), ("card", [], " blue")), load_tokenizer(base), 32, {})
     batch = objective.collate(encoded.to_pydict(), pad_id=1)
     with pytest.raises(DataError, match="one completion, and orpo compares two") as fault:
-        objective.loss(objective.model(base, {}), batch)
+        objective.compute_loss(objective.load_model(base, {}), batch)
     assert "kto" in str(fault.value)
 
 
@@ -288,9 +288,9 @@ def encoded_like(chosen: list[int], rejected: list[int], reference: list[list[fl
 
 
 def figures_of(objective: Preference, tokens: pa.Table, raw: Mapping[str, Any]) -> dict[str, float]:
-    outcome = objective.outcome(tokens, raw, {})
-    found = objective.figures(outcome.statistics.sum(0)[:, None], {})
-    assert list(found) == list(objective.measures)
+    outcome = objective.compute_outcome(tokens, raw, {})
+    found = objective.compute_metrics(outcome.statistics.sum(0)[:, None], {})
+    assert list(found) == list(objective.metrics)
     return {name: float(value[0]) for name, value in found.items()}
 
 
@@ -305,10 +305,10 @@ def test_the_figures_of_four_rows_are_those_worked_out_by_hand() -> None:
     assert found["margin"] == pytest.approx(0.5 * ((1 - 1 + 1) / 3 - (-1 + 0 - 0.5) / 3))
     assert found["kl"] == pytest.approx((0.25 + 0.25 + 1 + 1 + 0 + 1 + 0.25) / 2 / 7)
     assert found["chosen_log_prob"] == pytest.approx((-1 - 2 - 2) / 4)
-    outcome = Preference(beta=0.5).outcome(tokens, raw, {})
+    outcome = Preference(beta=0.5).compute_outcome(tokens, raw, {})
     assert outcome.errors.tolist() == pytest.approx([0, 0.5, 0, 0])
     assert list(outcome.references) == ["chosen", "chosen", "chosen", "rejected"]
-    assert list(outcome.answers)[:2] == ["chosen, by 1", "rejected, by 0.5"]
+    assert list(outcome.predictions)[:2] == ["chosen, by 1", "rejected, by 0.5"]
 
     # ORPO has no reference: rewards are mean log-probabilities.
     found = figures_of(Preference(loss_type="orpo", beta=0.5), tokens, raw)
@@ -327,14 +327,14 @@ def test_the_base_model_is_its_own_reference_and_stands_at_half() -> None:
 
 def test_length_is_a_rival_by_the_side_that_training_rows_prefer() -> None:
     train, test = encoded_like([9, 8, 7], [2, 3, 8], None), encoded_like([5, 2, 9, 0], [3, 4, 0, 9], None)
-    raw = Preference().rivals(train, test, {}, test)["length"]
-    outcome = Preference().outcome(test, raw, {})
+    raw = Preference().baseline_predictions(train, test, {}, test)["length"]
+    outcome = Preference().compute_outcome(test, raw, {})
     assert (outcome.errors == 0).tolist() == [True, False, True, False]
     found = figures_of(Preference(), test, raw)
     assert found["reward_accuracy"] == 1 / 2
     assert np.isnan(found["kl"])
-    shorter = Preference().rivals(encoded_like([1, 2], [5, 9], None), test, {}, test)["length"]
-    assert (Preference().outcome(test, shorter, {}).errors == 0).tolist() == [False, True, False, True]
+    shorter = Preference().baseline_predictions(encoded_like([1, 2], [5, 9], None), test, {}, test)["length"]
+    assert (Preference().compute_outcome(test, shorter, {}).errors == 0).tolist() == [False, True, False, True]
 
 
 # The model, and what a caller is told
@@ -342,14 +342,14 @@ def test_length_is_a_rival_by_the_side_that_training_rows_prefer() -> None:
 
 def test_an_encoder_is_no_base_for_it(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="weights are not in its files"):
-        Preference().model(tiny_bert(tmp_path / "bert"), {})
+        Preference().load_model(tiny_bert(tmp_path / "bert"), {})
 
 
 def test_a_caller_has_the_greedy_answer_and_its_log_probability(base: Path) -> None:
     import torch
 
     objective, tokenizer = Preference(answer_tokens=6), load_tokenizer(base)
-    model = objective.model(base, {}).eval()
+    model = objective.load_model(base, {}).eval()
     reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
     asked = [{"prompt": "where is my card"}, {"prompt": "please"}, {"prompt": json.dumps([USER])}]
     found = reader.answer(model, asked, {}, 32)

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 from hone.errors import ModelError
 from hone.methods import METHODS
 from hone.objectives.causal_lm import CausalLM
-from hone.objectives.shared.packing import best_fit_decreasing, check_kept_apart, packed, position_ids
-from hone.objectives.shared.tokenizer import lists
+from hone.objectives.shared.packing import best_fit_decreasing, check_documents_isolated, pack_documents, position_ids
+from hone.objectives.shared.tokenizer import to_list_array
 from tests.tiny_bases import tiny
 
 
@@ -40,13 +40,13 @@ def test_a_document_goes_where_it_leaves_the_least_room() -> None:
 def test_lists_are_joined_and_the_lengths_stay() -> None:
     columns = {
         "id": ["a", "b", "c"],
-        "input_ids": lists([[1, 2], [3], [4, 5, 6]]),
-        "labels": lists([[0, 2], [0], [0, 5, 6]]),
+        "input_ids": to_list_array([[1, 2], [3], [4, 5, 6]]),
+        "labels": to_list_array([[0, 2], [0], [0, 5, 6]]),
         "closed": pa.array([1, 1, 0], pa.int32()),
         "lost": pa.array([0, 2, 3], pa.int32()),
     }
     tokens = pa.concat_tables([pa.table(columns).slice(0, 1), pa.table(columns).slice(1)])
-    [found] = packed(tokens, [[2, 0], [1]])
+    [found] = pack_documents(tokens, [[2, 0], [1]])
     assert found.to_pydict() == {
         "id": ["c and 1 more", "b"],
         "input_ids": [[4, 5, 6, 1, 2], [3]],
@@ -67,7 +67,7 @@ def test_a_decoder_that_looks_into_its_neighbours_is_refused(tmp_path: Path) -> 
     bloom = BloomForCausalLM(config).eval()
     bloom.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"would see into each other.*\n?.*packing=false"):
-        check_kept_apart(bloom, "bloom")
+        check_documents_isolated(bloom, "bloom")
 
 
 @pytest.mark.parametrize(("method", "apart"), [("lora", True), ("ia3", True), ("prompt", False), ("prefix", False)])
@@ -76,10 +76,10 @@ def test_a_method_that_lets_documents_see_into_each_other_is_refused(
     family: str, method: str, apart: bool, tmp_path: Path
 ) -> None:
     objective, options = CausalLM(), {} if apart else {"virtual_tokens": 2}
-    prepared = METHODS[method](**options).prepare(objective.model(tiny(family, tmp_path), {}))
+    prepared = METHODS[method](**options).prepare(objective.load_model(tiny(family, tmp_path), {}))
     with nullcontext() if apart else pytest.raises(ModelError, match="would see into each other"):
-        objective.check(prepared, family)
-    CausalLM(packing=False).check(prepared, family)
+        objective.check_model(prepared, family)
+    CausalLM(packing=False).check_model(prepared, family)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

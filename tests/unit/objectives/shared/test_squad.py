@@ -23,7 +23,7 @@ from hone.objectives.shared import squad
     ],
 )
 def test_normalization(answer: str, expected: str) -> None:
-    assert squad.normalized(answer) == expected
+    assert squad.normalize_answer(answer) == expected
 
 
 @pytest.mark.parametrize(
@@ -46,4 +46,4 @@ def test_normalization(answer: str, expected: str) -> None:
     ],
 )
 def test_scores(answer: str, references: list[str], f1: float, exact: float) -> None:
-    assert squad.scores(answer, references) == (pytest.approx(f1), exact)
+    assert squad.score_answer(answer, references) == (pytest.approx(f1), exact)

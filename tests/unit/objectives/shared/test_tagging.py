@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hone.objectives.shared import tagging
-from hone.objectives.shared.tagging import Entity, entities, from_spans, scheme_of
+from hone.objectives.shared.tagging import Entity, find_entities, find_scheme, tag_spans
 
 
 @pytest.mark.parametrize(
@@ -24,14 +24,14 @@ from hone.objectives.shared.tagging import Entity, entities, from_spans, scheme_
     ],
 )
 def test_the_scheme_is_told_by_the_tags(tags: list[str], scheme: str) -> None:
-    assert scheme_of(tags) == scheme
+    assert find_scheme(tags) == scheme
 
 
 def test_tags_with_and_without_prefixes_are_not_of_one_scheme() -> None:
     with pytest.raises(ValueError, match=r"tags: 'PER' has none of the prefixes .* that 'B-LOC' has"):
-        scheme_of(["B-LOC", "PER", "O"])
+        find_scheme(["B-LOC", "PER", "O"])
     with pytest.raises(ValueError, match=r"BILOU's L- and U- are E- and S- here"):
-        scheme_of(["B-LOC", "U-LOC"])
+        find_scheme(["B-LOC", "U-LOC"])
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_tags_with_and_without_prefixes_are_not_of_one_scheme() -> None:
     ],
 )
 def test_entities_of_tags_with_prefixes(tags: str, expected: list[tuple[int, int, str]]) -> None:
-    assert entities(tags.split(), "prefixed") == expected
+    assert find_entities(tags.split(), "prefixed") == expected
 
 
 def test_entities_without_prefixes_and_parts_of_speech() -> None:
-    assert entities(["A", "A", "O", "B", "A"], "runs") == [Entity(0, 2, "A"), Entity(3, 4, "B"), Entity(4, 5, "A")]
-    assert entities(["NN", None, "NN"], "words") == [Entity(0, 1, "NN"), Entity(2, 3, "NN")]
-    assert entities(["B-A", None, "I-A"], "prefixed") == [Entity(0, 1, "A"), Entity(2, 3, "A")]
+    assert find_entities(["A", "A", "O", "B", "A"], "runs") == [Entity(0, 2, "A"), Entity(3, 4, "B"), Entity(4, 5, "A")]
+    assert find_entities(["NN", None, "NN"], "words") == [Entity(0, 1, "NN"), Entity(2, 3, "NN")]
+    assert find_entities(["B-A", None, "I-A"], "prefixed") == [Entity(0, 1, "A"), Entity(2, 3, "A")]
 
 
 @pytest.mark.parametrize("prefixes", ["BI", "BIES", "I"])
@@ -67,7 +67,7 @@ def test_entities_are_those_of_seqeval(prefixes: str) -> None:
         for _ in range(3000):
             tags = draw.choices(choices, k=draw.randrange(9))
             expected = [(start, end + 1, kind) for kind, start, end in reference.get_entities(tags)]
-            assert entities(tags, "prefixed") == expected
+            assert find_entities(tags, "prefixed") == expected
 
 
 TEXT = "Ann Lee, of Oslo."
@@ -80,24 +80,24 @@ def span(start: int, end: int, label: str = "PER") -> dict[str, Any]:
 def test_spans_become_words_and_tags() -> None:
     expected = {"tokens": ["Ann", "Lee", ",", "of", "Oslo", "."], "tags": ["B-PER", "I-PER", "O", "O", "B-LOC", "O"]}
     spans = [span(12, 16, "LOC"), span(0, 7)]
-    assert from_spans(TEXT, spans, "punctuation") == expected
-    assert from_spans(TEXT, json.dumps(spans), "punctuation") == expected
-    assert from_spans(TEXT, [[12, 16, "LOC"], (0, 7, "PER")], "punctuation") == expected
-    assert from_spans(TEXT, [], "spaces") == {"tokens": ["Ann", "Lee,", "of", "Oslo."], "tags": ["O"] * 4}
+    assert tag_spans(TEXT, spans, "punctuation") == expected
+    assert tag_spans(TEXT, json.dumps(spans), "punctuation") == expected
+    assert tag_spans(TEXT, [[12, 16, "LOC"], (0, 7, "PER")], "punctuation") == expected
+    assert tag_spans(TEXT, [], "spaces") == {"tokens": ["Ann", "Lee,", "of", "Oslo."], "tags": ["O"] * 4}
 
 
 def test_a_word_is_cut_where_a_span_ends_inside_it() -> None:
-    assert from_spans("the subtypes", [span(4, 7, "X")], "spaces") == {
+    assert tag_spans("the subtypes", [span(4, 7, "X")], "spaces") == {
         "tokens": ["the", "sub", "types"],
         "tags": ["O", "B-X", "O"],
     }
-    neighbours = from_spans("ab", [span(0, 1), span(1, 2)], "spaces")
+    neighbours = tag_spans("ab", [span(0, 1), span(1, 2)], "spaces")
     assert neighbours == {"tokens": ["a", "b"], "tags": ["B-PER", "B-PER"]}
 
 
 def test_words_of_scripts_with_marks_stay_whole() -> None:
     text = "हिन्दी cafe\u0301-bar"
-    assert [text[a:b] for a, b in tagging.extents_of(text, "punctuation")] == ["हिन्दी", "cafe\u0301", "-", "bar"]
+    assert [text[a:b] for a, b in tagging.find_word_extents(text, "punctuation")] == ["हिन्दी", "cafe\u0301", "-", "bar"]
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_words_of_scripts_with_marks_stay_whole() -> None:
 )
 def test_spans_that_are_not_right_are_refused(spans: list[Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        from_spans(TEXT, spans, "punctuation")
+        tag_spans(TEXT, spans, "punctuation")
 
 
 def test_words_are_read_from_a_list_or_from_plain_text() -> None:
-    assert tagging.read_words('["a", "bc"]', "spaces") == ("a bc", [(0, 1), (2, 4)])
-    assert tagging.read_words("a  bc!", "punctuation") == ("a  bc!", [(0, 1), (3, 5), (5, 6)])
-    assert tagging.read_words("[1] a", "spaces") == ("[1] a", [(0, 3), (4, 5)])
-    assert tagging.read_words("", "spaces") == ("", [])
+    assert tagging.find_words('["a", "bc"]', "spaces") == ("a bc", [(0, 1), (2, 4)])
+    assert tagging.find_words("a  bc!", "punctuation") == ("a  bc!", [(0, 1), (3, 5), (5, 6)])
+    assert tagging.find_words("[1] a", "spaces") == ("[1] a", [(0, 3), (4, 5)])
+    assert tagging.find_words("", "spaces") == ("", [])

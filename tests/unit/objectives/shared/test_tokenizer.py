@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hone.errors import ModelError
-from hone.objectives.shared.tokenizer import encode_texts, load_tokenizer, token_counts
+from hone.objectives.shared.tokenizer import count_tokens, encode_texts, load_tokenizer
 from tests.tiny_bases import tiny_bert
 
 
@@ -31,7 +31,7 @@ def test_lengths_count_what_a_cut_would_lose(bert: Path) -> None:
     tokenizer = load_tokenizer(bert)
     texts = ["", "word", "word " * 100]
     ids, lost = encode_texts(tokenizer, texts, 8)
-    assert token_counts(tokenizer, texts).tolist() == [2, 3, 102]
+    assert count_tokens(tokenizer, texts).tolist() == [2, 3, 102]
     assert [len(row) for row in ids.to_pylist()] == [2, 3, 8]
     assert lost.tolist() == [0, 0, 94]
 
@@ -60,7 +60,7 @@ def test_real_tokenizers_give_what_transformers_gives(shared: Path, name: str) -
 def test_a_million_characters_are_fine(shared: Path, name: str, text: str) -> None:
     tokenizer = load_tokenizer(shared / "tokenizers" / name / "hf")
     ids, lost = encode_texts(tokenizer, ["short", text], 64)
-    assert len(ids.to_pylist()[1]) + lost[1] == token_counts(tokenizer, [text])[0]
+    assert len(ids.to_pylist()[1]) + lost[1] == count_tokens(tokenizer, [text])[0]
 
 
 def test_pairs_are_encoded_as_the_tokenizer_does_and_what_is_cut_is_counted() -> None:
