@@ -267,9 +267,9 @@ def test_a_model_whose_file_was_changed_predicts_nothing(home: Home, tmp_path: P
     [
         ({"version": "7"}, r"no such model version.*\n.*There are version 1, @"),
         ({"version": "@absent"}, "no such model version"),
-        ({"columns": {"label": "topic"}}, "the model takes no label"),
+        ({"columns": {"label": "topic"}}, "the model has no input label"),
         ({"columns": {"text": "txt"}}, r"no column 'txt'.*\n.*columns: \{text: text\}"),
-        ({"output": "taken.parquet"}, "something else lies there"),
+        ({"output": "taken.parquet"}, "was not written by a batch prediction"),
         ({"output": "s3://bucket/out.parquet"}, "this machine's disks"),
     ],
 )

@@ -101,7 +101,7 @@ def _refused(batch: Batch, row: int, reason: str) -> str:
         raise DataError(
             f"row {row + 1} cannot be predicted: {reason}",
             where=batch.version,
-            fix="Mend it, or have such rows kept without a prediction: unanswered: keep.",
+            fix="Correct the row, or keep such rows without a prediction: unanswered: keep.",
         )
     return reason
 

@@ -93,7 +93,7 @@ def _account(batch: Batch, rows: Artifact, answers: Sequence[Artifact], out: Pat
         raise DataError(
             f"none of {rows.rows} rows has a prediction: {reasons or 'the model refuses them all'}",
             where=batch.request.source.kind,
-            fix="Check that the columns hold what the model takes.",
+            fix="Check that the columns hold the model's inputs.",
         )
     seconds = sum(manifest["seconds"] for manifest in manifests)
     return {
@@ -233,9 +233,9 @@ def _check_place(out: Path) -> None:
     if not out.exists() or account_of(out) or (out.is_dir() and not any(out.iterdir())):
         return
     raise ConfigError(
-        "something else lies there, which is not overwritten",
+        "exists and was not written by a batch prediction; it is not overwritten",
         where=f"output {out}",
-        fix="Name another place, or remove it.",
+        fix="Choose another path, or remove what is there.",
     )
 
 

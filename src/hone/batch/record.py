@@ -19,7 +19,7 @@ PARAMS = ("version", "output", "files_sha256")
 
 
 def record(batch: Batch, account: Account, home: Home) -> str:
-    """The id of the MLflow run that tells of this output: found, or made.
+    """The id of the MLflow run of this output, which is created unless it exists.
 
     Metrics: rows, unanswered, seconds, rows_per_second, shards. Params: version, output, files_sha256, data.
     """

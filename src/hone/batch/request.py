@@ -1,4 +1,4 @@
-"""What a batch prediction is asked for, and what it is once the model version is found and proved."""
+"""The request for a batch prediction, and the batch: the request with a verified model version."""
 
 from __future__ import annotations
 
@@ -28,25 +28,29 @@ CODE = ("hone.batch.rows", "hone.batch.answers", "hone.batch.output")
 
 
 class Request(Section):
-    """A batch prediction as a person or a schedule asks for it."""
+    """A batch prediction as a person or a schedule requests it."""
 
     model: str = Field(min_length=1, description="The registered model's name.")
-    source: SourcePart = Field(description="Where the rows come from: files, a query, or any other source.")
+    source: SourcePart = Field(description="The source of the rows: files, a query, or any other.")
     output: str = Field(
         min_length=1, description="OUT.parquet for one Parquet file, any other path for a directory of part files."
     )
-    version: str = Field("", description="A version's number or an alias; the champion where empty.")
+    version: str = Field("", description="A version number or an alias; empty means the champion.")
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="The source's names for what the model takes, where they differ: {text: body}.",
+        description="The source's column for each model input whose name differs: {text: body}.",
     )
-    shard_rows: int = Field(10_000, ge=1, description="Rows that are predicted, kept and tried again together.")
+    shard_rows: int = Field(
+        10_000, ge=1, description="Rows per shard: they are predicted, stored and retried together."
+    )
     unanswered: Literal["keep", "stop"] = Field(
         "keep",
-        description="What a row that cannot be predicted does (malformed, or without text): stay, with the reason in"
-        " place of a prediction; or stop the run.",
+        description="What happens to a row that cannot be predicted (malformed, or without text): keep it, with the reason"
+        " in place of a prediction, or stop the run.",
     )
-    prefix: str = Field("", description="Put before the names of the added columns, where the input has them too.")
+    prefix: str = Field(
+        "", description="Prefix for the names of the added columns, where the input has columns of these names."
+    )
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def settle(request: Request, home: Home) -> Batch:
     """
     if "://" in request.output:
         raise ConfigError(
-            "outputs are written to this machine's disks", where=f"output {request.output}", fix="Give it a path."
+            "outputs are written to this machine's disks", where=f"output {request.output}", fix="Give a path."
         )
     version = get_version(home.tracking_uri, _uri(request))
     place = check_files(home.tracking_uri, version, reuse=True)
@@ -116,9 +120,9 @@ def settle(request: Request, home: Home) -> Batch:
     unknown = [name for name in request.columns if name not in about["inputs"]]
     if unknown:
         raise ConfigError(
-            f"the model takes no {unknown[0]}",
+            f"the model has no input {unknown[0]}",
             where="columns",
-            fix=f"It takes {', '.join(about['inputs'])}: on the left stands that name, on the right the source's.",
+            fix=f"Its inputs are {', '.join(about['inputs'])}. Write them on the left, the source's columns on the right.",
         )
     inputs, outputs = tuple(about["inputs"]), about["outputs"]
     data = source_of(request).fingerprint(home.store.memo.digest)
@@ -140,6 +144,6 @@ def _uri(request: Request) -> str:
 def _about(place: Path, uri: str) -> dict[str, Any]:
     file = place / "artifacts" / "model" / "objective.json"
     if not file.is_file():
-        raise ModelError("is no model that Hone registered", where=uri, fix="Name one that `hone run` registered.")
+        raise ModelError("was not registered by Hone", where=uri, fix="Name a model that `hone run` registered.")
     about: dict[str, Any] = json.loads(file.read_text("utf8"))
     return about

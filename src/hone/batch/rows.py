@@ -1,4 +1,4 @@
-"""The source's rows in shards: what the output will have of them, and what the model is asked."""
+"""The source's rows in shards: the columns for the output, and the inputs for the model."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _read(batch: Batch, out: Path) -> Product:
         raise DataError(
             f"all {account.rows} rows are refused: {', '.join(account.reasons)}",
             where=batch.request.source.kind,
-            fix="Mend the input, or say what it is (format, delimiter, encoding).",
+            fix="Correct the input, or set the source's format, delimiter or encoding.",
         )
     if not account.rows:
         account.columns |= dict.fromkeys(batch.renamed.values())
@@ -147,7 +147,7 @@ def _count(account: _Account, raw: RawRow, reason: str, *, stop: bool) -> None:
         raise DataError(
             f"row {account.rows} cannot be predicted: {reason}",
             where=raw.where,
-            fix="Mend it, or have such rows kept without a prediction: unanswered: keep.",
+            fix="Correct the row, or keep such rows without a prediction: unanswered: keep.",
         )
     if reason:
         account.reasons[reason.partition(":")[0]] += 1
@@ -170,7 +170,7 @@ def _check_there(account: _Account, batch: Batch) -> None:
             raise DataError(
                 f"there is no column {theirs!r} in any row; there are {', '.join(map(repr, account.columns))}",
                 where=batch.request.source.kind,
-                fix=f"Say which column is meant: columns: {{{ours}: {near[0] if near else 'NAME'}}}.",
+                fix=f"Name the column: columns: {{{ours}: {near[0] if near else 'NAME'}}}.",
             )
 
 

@@ -1,1 +1,1 @@
-"""Whether what a model is asked now is what it was trained for."""
+"""Whether recent inputs of a model are like the rows it was trained on."""

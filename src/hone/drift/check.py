@@ -1,23 +1,20 @@
-"""The check: all tests on two samples of rows, corrected for their number, and what they say together."""
+"""The drift check: all tests on two samples of rows, corrected for their number, and the verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from hone.drift.compare import Finding, domain, holm, missing, numbers, shares, vocabulary
 from hone.registry.reference import Sample
-
-if TYPE_CHECKING:
-    pass
 
 Decision = Literal["drift", "no drift", "too few rows"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the check is done: the level of all tests together, the least rows of each sample, permutations, seed."""
+    """Settings of the check: the level of all tests together, the minimum rows of each sample, permutations, seed."""
 
     level: float = 0.05
     min_rows: int = 100
@@ -27,7 +24,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the check says, of how many rows, and each test's finding."""
+    """The decision, the number of rows of both samples, and each test's finding."""
 
     decision: Decision
     reference: int
@@ -37,20 +34,20 @@ class Verdict:
 
     @property
     def drifted(self) -> list[str]:
-        """The names of the tests that say so."""
+        """The names of the tests that found drift."""
         return [finding.name for finding in self.findings if finding.drifted]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The verdict as values that JSON can hold."""
         return {**asdict(self), "findings": [asdict(finding) for finding in self.findings], "facts": dict(self.facts)}
 
 
 def judge(reference: Sample, held_out: Sample, recent: Sample, settings: Settings) -> Verdict:
     """The verdict on `recent`: against rows of the training, and against `held_out` ones for what training changes.
 
-    What the model says of rows it learned from differs from what it says of others, whether anything drifted or not:
-    predictions are compared with those of rows that it has not seen. Embeddings are compared with those of `reference`
-    where it has any, else of `held_out`. With fewer than `min_rows` rows in a sample nothing is decided.
+    A model's predictions for rows it was trained on differ from those for other rows, drift or not: predictions are
+    compared with those for rows that it has not seen. Embeddings are compared with those of `reference`
+    where it has any, else of `held_out`. With fewer than `min_rows` rows in a sample the decision is `too few rows`.
     """
     sizes = len(reference.texts), len(recent.texts)
     if min(sizes) < settings.min_rows:
@@ -80,7 +77,7 @@ def judge(reference: Sample, held_out: Sample, recent: Sample, settings: Setting
 
 
 def _predicted(name: str, then: Sequence[Any], now: Sequence[Any]) -> Finding:
-    """The test of what a model says: of numbers their distribution, of names their shares."""
+    """The test of one output of a model: numbers by their distribution, names by their shares."""
     if all(isinstance(value, int | float) for value in (*then, *now)):
         return numbers(f"predicted {name}", then, now, "")
     return shares(f"predicted {name}", list(map(str, then)), list(map(str, now)))

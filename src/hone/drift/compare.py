@@ -15,7 +15,7 @@ import numpy as np
 
 from hone.registry.row_text import split_words
 
-LEAST_EXPECTED = 5.0  # rows that a cell of a chi-square test must be expected to have (Cochran, 1954)
+MIN_EXPECTED = 5.0  # rows that a cell of a chi-square test must be expected to have (Cochran, 1954)
 OTHER = "(other)"
 WORDS = 2000  # the most frequent words of both samples together, whose shares are compared
 SHOWN = 5
@@ -25,7 +25,7 @@ RIDGE = 1.0  # added to the diagonal of the Gram matrix of unit-length embedding
 
 @dataclass(frozen=True)
 class Finding:
-    """What one test found: its statistic by name, the p-value, and in words what differs.
+    """The result of one test: its statistic by name, the p-value, and what differs in words.
 
     `adjusted` is the p-value corrected for the number of tests, set by `holm`; `reference` and `recent` count the rows
     compared.
@@ -104,7 +104,7 @@ def vocabulary(reference: Sequence[str], recent: Sequence[str], permutations: in
 
 
 def domain(reference: np.ndarray, recent: np.ndarray, permutations: int, seed: int) -> Finding:
-    """Whether a linear classifier tells recent rows from reference rows by their embeddings [rows, dimensions].
+    """Whether a linear classifier separates recent from reference rows by their embeddings [rows, dimensions].
 
     The classifier two-sample test of Lopez-Paz and Oquab (2017): cross-validated AUC, each fold's, averaged, with a
     p-value by permutation, the classifier trained anew for each (Ojala and Garriga, 2010). It is ridge regression on
@@ -122,7 +122,7 @@ def domain(reference: np.ndarray, recent: np.ndarray, permutations: int, seed: i
     parts = np.array_split(np.random.default_rng(seed + 1).permutation(len(vectors)), FOLDS)
     each = [_fold_areas(vectors, now, held) for held in parts]
     areas = np.nanmean(each, axis=0)
-    note = "0.5: not to be told apart, 1: always"
+    note = "0.5: cannot be distinguished, 1: always"
     return Finding("domain classifier", "AUC", float(areas[0]), p_value(areas), *sizes, note)
 
 
@@ -135,6 +135,7 @@ def arrangements(reference: int, recent: int, permutations: int, seed: int) -> n
 
 def p_value(statistics: np.ndarray) -> float:
     """The share of arrangements whose statistic is as large as that of the first, the true one."""
+    # Equal arrangements may differ by rounding: 1e-12 counts them as equal.
     return float(np.mean(statistics >= statistics[0] - 1e-12))
 
 
@@ -175,10 +176,10 @@ def _gathered(reference: Counter[str], recent: Counter[str]) -> tuple[list[str],
     """Names and their counts [2, names]; those of which too few rows are expected in one sample count as one."""
     total = reference + recent
     share = min(reference.total(), recent.total()) / max(1, total.total())
-    names = [name for name, count in total.most_common() if count * share >= LEAST_EXPECTED]
+    names = [name for name, count in total.most_common() if count * share >= MIN_EXPECTED]
     table = np.array([[counts[name] for name in names] for counts in (reference, recent)], float).reshape(2, -1)
     others = np.array([[reference.total()], [recent.total()]]) - table.sum(1, keepdims=True)
-    if others.sum() * share >= LEAST_EXPECTED:
+    if others.sum() * share >= MIN_EXPECTED:
         return [*names, OTHER], np.hstack([table, others])
     if others.any() and names:
         table[:, -1:] += others  # too few even together: with the rarest that is tested

@@ -1,7 +1,7 @@
-"""Episodes of drift: a version drifts from the first check that says so until one says that it does not.
+"""Episodes of drift: an episode lasts from the first check with drift to the next one without.
 
-An episode is announced once, however many checks fall into it. What is known of it stands in the version's tags, where
-every machine finds it.
+An episode is announced once, however many checks fall into it. Its state is in the version's tags, which every machine
+can read.
 """
 
 from __future__ import annotations

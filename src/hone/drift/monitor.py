@@ -1,4 +1,4 @@
-"""One check of a model: its standing version's own memory of the rows it was made from, against recent inputs."""
+"""One check of a model: recent inputs against the rows that a version recorded when it was registered."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from hone.tracking.reader import SCHEME, Version
 if TYPE_CHECKING:
     from hone.config.parts import Part
 
-# What a model may say that has shares or a distribution to compare, by the names of objectives' outputs.
+# Outputs of objectives that have shares or a distribution to compare.
 COMPARED = ("label", "labels", "value")
 
 
@@ -48,8 +48,8 @@ class Encoder:
 def check(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verdict:
     """The verdict on the rows of the source `inputs`, by `config.monitoring`; `config` is the version's own otherwise.
 
-    Facts: rows read and compared, repeated, unreadable, and the encoder. Raises ModelError where the version has no
-    memory of its rows, DataError where the source has none with the model's inputs.
+    Facts: rows read and compared, repeated, unreadable, and the encoder. Raises ModelError where the version has
+    no record of its rows, DataError where the source has none with the model's inputs.
     """
     wanted = config.monitoring
     objective = OBJECTIVES[config.objective.kind](**config.objective.options())
@@ -88,7 +88,7 @@ def sample_of(found: recent.Recent, objective: Objective) -> Sample:
 def distinct(then: Sequence[str], now: Sequence[str]) -> tuple[list[int], list[int]]:
     """The rows of each sample to compare: those with a text, each text once.
 
-    The tests hold rows for independent draws, and a client that asks the same again and again is none. Where texts
+    The tests assume independent draws, which repeated requests of one client are not. Where texts
     repeat, samples of one size are taken first: of more rows a smaller share is distinct.
     """
     if len(set(then)) < len(then) or len(set(now)) < len(now):
@@ -98,7 +98,7 @@ def distinct(then: Sequence[str], now: Sequence[str]) -> tuple[list[int], list[i
 
 
 def encoder_of(version: Version, config: RunConfig, home: Home) -> Encoder:
-    """The frozen base model that the version was tuned from; where it is not to be had, the version's own encoder."""
+    """The frozen base model that the version was tuned from; where it cannot be loaded, the version's own encoder."""
     base = version.tags.get("hone.base_model", "")
     if not config.model.scratch:
         try:
@@ -145,7 +145,7 @@ def _predicted(
     rows: Sequence[recent.Row],
     home: Home,
 ) -> tuple[Sample, Sample]:
-    """Both samples with what the version says of them, where that is a label, labels or a number."""
+    """Both samples with the version's predictions, where these are a label, labels or a number."""
     names = [name for name in COMPARED if name in objective.outputs]
     if not names or not asked:
         return held_out, now

@@ -1,4 +1,4 @@
-"""Recent inputs: rows as a model was asked with them, out of any source; labels are not needed."""
+"""Recent inputs: rows that a model was called with, from any source; labels are not needed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read(source: Source, objective: Objective, rename: Mapping[str, str], sample
             raise DataError(
                 f"there is no column {rename.get(name, name)!r} in any of {of} recent rows",
                 where="monitoring.inputs",
-                fix="Recent inputs need the columns that the model is asked with, named as those of ingest are.",
+                fix="Recent inputs need the model's input columns, under the names that ingest uses.",
             )
     return Recent(drawn, of, unreadable, {name: (lacking[name], of) for name in objective.inputs})
 
@@ -70,7 +70,7 @@ def _asked(values: Mapping[str, Any], objective: Objective) -> dict[str, str | N
     """The inputs that the row has, from rows with labels as well as from those without."""
     import pyarrow as pa
 
-    with suppress(ValueError):  # it lacks what is learned from: it has been asked all the same
+    with suppress(ValueError):  # a row without labels is still an input
         values = {**values, **objective.normalize_row(values)}
     found = {name: _text(values[name]) for name in objective.inputs if name in values}
     if not found and all(name in values for name in objective.columns):

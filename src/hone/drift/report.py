@@ -1,4 +1,4 @@
-"""What a check found, for people: a page in Markdown, and a run in MLflow."""
+"""The report of a check: a page in Markdown, and a run in MLflow."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def table(verdict: Verdict) -> list[dict[str, str]]:
 def log(
     tracking_uri: str, artifact_root: str, version: Version, verdict: Verdict, text: str, tags: Mapping[str, str]
 ) -> str:
-    """Keep the check as a run of the experiment `NAME monitoring`; the run's id. Raises ServiceError."""
+    """Log the check as a run of the experiment `NAME monitoring`; the run's id. Raises ServiceError."""
     from mlflow.entities import Metric, RunTag
 
     client = connect(tracking_uri)

@@ -1,4 +1,4 @@
-"""Whether there is anything to train on anew: a source's rows against those that a version was made from."""
+"""Whether there are new rows to train on: a source's rows against those that a version was trained on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hone.tracking.reader import Version
 
 Decision = Literal["train", "nothing new", "too few new rows"]
 STEPS = {"day": timedelta(days=1), "week": timedelta(weeks=1)}
-MOST_DATES = 1000
+MAX_DATES = 1000
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def look(config: RunConfig, rows: Artifact, tracking_uri: str, min_new_rows: int
         return Look("nothing new", why, len(hashes), 0)
     before = _hashes_of_version(version, tracking_uri)
     if before is None:
-        return Look("train", f"version {version.version} does not say what its rows were", len(hashes), len(hashes))
+        return Look("train", f"version {version.version} has no record of its rows", len(hashes), len(hashes))
     return _judged(hashes, before, min_new_rows, f"version {version.version}")
 
 
@@ -102,12 +102,14 @@ def dates(
         raise ConfigError("are a date and a moment", where="as_of and until", fix="Give two dates, or two moments.")
     found: list[date | None] = []
     at = first
-    while at <= last and len(found) <= MOST_DATES:
+    while at <= last and len(found) <= MAX_DATES:
         found.append(at)
         at += STEPS[step]
-    if not found or len(found) > MOST_DATES:
-        what = "ends before it begins" if not found else f"has more than {MOST_DATES:,} dates"
-        raise ConfigError(f"the range of dates {what}", where=f"as_of {first}, until {last}", fix="Mend the dates.")
+    if not found or len(found) > MAX_DATES:
+        what = "ends before it begins" if not found else f"has more than {MAX_DATES:,} dates"
+        raise ConfigError(
+            f"the range of dates {what}", where=f"as_of {first}, until {last}", fix="Correct as_of, until or step."
+        )
     return found
 
 

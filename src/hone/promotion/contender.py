@@ -1,4 +1,4 @@
-"""A model version as it is judged: loaded from the registry, with what it was tuned for."""
+"""A model version loaded from the registry to be compared, with its objective and targets."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Contender:
         return {**self.targets, "labels": list(labels)} if "labels" in self.targets else self.targets
 
     def answer(self, rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-        """What a caller is told of rows with the objective's inputs."""
+        """The answers to rows with the objective's inputs, as a caller gets them."""
         found: list[dict[str, Any]] = self.reader.answer(self.model, rows, self.targets, self.max_length)
         return found
 
@@ -81,9 +81,7 @@ def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
     place = model_directory(tracking_uri, version, downloads)
     about = place / "objective.json"
     if not about.is_file():
-        raise ModelError(
-            "does not say what it was tuned for", where=version.uri, fix="Register it with Hone: hone run CONF."
-        )
+        raise ModelError("has no objective.json", where=version.uri, fix="Register it with Hone: hone run CONF.")
     told = json.loads(about.read_text("utf8"))
     objective = _objective(told, version)
     own_code.allow_code(told.get("code", ""))  # it was trusted when the version was registered, and is the same
@@ -141,7 +139,7 @@ def _objective(about: dict[str, Any], version: Version) -> Objective:
         raise ModelError(
             f"its objective has options that are not known here: {fault}",
             where=version.uri,
-            fix="Judge it with the release of Hone that registered it, or train it anew.",
+            fix="Compare it with the release of Hone that registered it, or train it again.",
         ) from fault
 
 
@@ -158,7 +156,7 @@ def _kind_by_class(module: str, name: str) -> str:
 
 
 def _base(place: Path, tracking_uri: str, downloads: Path) -> Path:
-    """The base model that a version was tuned from, by the very bytes of then."""
+    """The base model that a version was tuned from, verified by its file digests."""
     record = json.loads((place / "base.json").read_text("utf8"))
     known = Path(record["path"])
     path = known if known.is_dir() else _located(record, tracking_uri, downloads)

@@ -1,4 +1,4 @@
-"""What was decided about a version, and by which figures: as data, as MLflow tags, as Markdown and as an HTML page."""
+"""The decision on a version and its figures: as data, as MLflow tags, as Markdown and as an HTML page."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Decision:
 
     @property
     def reason(self) -> str:
-        """In a sentence: what decided."""
+        """One sentence: the gates that decided."""
         if self.refused:
             return "refused by " + "; ".join(sentence(gate) for gate in self.refused)
         return "all gates passed: " + "; ".join(sentence(gate) for gate in self.gates[:3])
@@ -138,7 +138,7 @@ def page(decision: Decision) -> str:
 
 
 def tags(decision: Decision, outcome: str) -> dict[str, str]:
-    """What the version is tagged with, `hone.promotion.*`."""
+    """The version's tags `hone.promotion.*`."""
     named = {
         "outcome": outcome,
         "reason": decision.reason,
@@ -152,7 +152,7 @@ def tags(decision: Decision, outcome: str) -> dict[str, str]:
 
 
 def tell_mlflow(client: MlflowClient, decision: Decision, outcome: str) -> None:
-    """Tag the version with the decision and what came of it."""
+    """Tag the version with the decision and its outcome."""
     for name, value in tags(decision, outcome).items():
         client.set_model_version_tag(decision.model, decision.version, name, value)
 
@@ -168,7 +168,7 @@ def log_page(client: MlflowClient, decision: Decision) -> str:
 
 
 def link(tracking_uri: str, decision: Decision) -> str:
-    """Where a person sees the version: its page where MLflow is a server, else the URI."""
+    """The address of the version: its page where MLflow is a server, else its URI."""
     if tracking_uri.startswith("http"):
         return f"{tracking_uri.rstrip('/')}/#/models/{decision.model}/versions/{decision.version}"
     return f"models:/{decision.model}/{decision.version}"

@@ -1,4 +1,4 @@
-"""May this version become the champion? Every gate is a figure, a bound, and whether it was passed."""
+"""The gates of a promotion: each is a figure, a bound, and whether it was passed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from hone.promotion.contender import Contender, common_labels
 from hone.promotion.rows import Rows
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-FEWEST = 5  # rows of a slice or class below which nothing is said of it
+MIN_ROWS = 5  # slices and classes with fewer rows are not judged
 REQUESTS, WARM_UP = 40, 3
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One condition. `rows` names the rows it is about, '' for none; `figure` is what was found, with its interval.
+    """One condition. `rows` names the rows it is about, '' for none; `figure` is the measured value, with its interval.
 
-    `bound` says what was asked for, `note` what a person should know beside it.
+    `bound` is the condition in words, `note` further information.
     """
 
     name: str
@@ -138,7 +138,7 @@ def mcnemar(match: Match) -> tuple[float, str]:
         raise ConfigError(
             f"mcnemar counts right and wrong rows; {match.candidate.objective.main_metric} is not their share",
             where="promotion.test",
-            fix="Take the bootstrap.",
+            fix="Set promotion.test to bootstrap.",
         )
     ours = int((right[CANDIDATE] & ~right[CHAMPION]).sum())
     theirs = int((right[CHAMPION] & ~right[CANDIDATE]).sum())
@@ -149,7 +149,7 @@ def mcnemar(match: Match) -> tuple[float, str]:
 
 
 def slice_gates(match: Match, guards: Guards, slices: Sequence[str], level: float) -> list[Gate]:
-    """One gate for each of the `slices` that the rows have: the part that fell the most."""
+    """One gate for each of the `slices` that the rows have: the part that fell furthest."""
     if guards.slice_fall is None:
         return []
     table, texts = match.rows.table, match.candidate.objective.row_texts(match.rows.table)
@@ -159,14 +159,14 @@ def slice_gates(match: Match, guards: Guards, slices: Sequence[str], level: floa
         falls = {
             part: _fall(match.main(CANDIDATE, at), match.main(CHAMPION, at), match.lower)
             for part, at in slice_parts(name, table, texts).items()
-            if len(at) >= FEWEST
+            if len(at) >= MIN_ROWS
         }
         gates += _no_fall(f"slices by {name}", falls, guards.slice_fall, level, match.rows.name)
     return gates
 
 
 def class_gates(match: Match, guards: Guards, level: float) -> list[Gate]:
-    """One gate for all classes that the champion knows: the one whose F1 fell the most."""
+    """One gate for all classes that the champion knows: the one whose F1 fell furthest."""
     if guards.class_fall is None:
         return []
     ours, theirs = (
@@ -177,7 +177,7 @@ def class_gates(match: Match, guards: Guards, level: float) -> list[Gate]:
     )
     falls = {}
     for group, figures in ours.items():
-        if "f1" in figures and figures["support"][0] >= FEWEST:
+        if "f1" in figures and figures["support"][0] >= MIN_ROWS:
             falls[group] = _fall(np.nan_to_num(figures["f1"]), np.nan_to_num(theirs[group]["f1"]), False)
     return _no_fall("F1 by class", falls, guards.class_fall, level, match.rows.name)
 

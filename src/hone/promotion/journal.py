@@ -35,12 +35,12 @@ State = Literal["begun", "moved", "done"]
 
 MOVES: tuple[Action, ...] = ("promoted", "rolled back", "moved by hand", "put back")
 LEASE = 60.0  # seconds; a holder needs a dozen calls, of 10 to 45 ms each
-POLL = 0.1
+POLL = 0.1  # seconds between looks at another's claim
 ENTRY, DIGEST, NUMBER, STATE, ANNOUNCED = (
     f"hone.journal.{name}" for name in ("entry", "digest", "number", "state", "announced")
 )
-LONGEST_WHY = 1000  # characters
-MOST_FIGURES = 6000  # characters as JSON: MLflow cuts a tag at 8000 without a word
+MAX_WHY = 1000  # characters
+MAX_FIGURES = 6000  # characters as JSON: MLflow cuts a tag at 8000 without a word
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Entry:
 
     @property
     def moves(self) -> bool:
-        """Whether it tells of the champion having become another."""
+        """Whether the entry moves the champion."""
         return self.action in MOVES
 
     @property
@@ -98,9 +98,9 @@ class Claim:
         """Raise ServiceError where this process was held up for so long that others may have taken the claim over."""
         if time.monotonic() > self._until:
             raise ServiceError(
-                "it took so long that another call may be moving the champion by now",
+                "this call took so long that another one may be moving the champion",
                 where=f"entry {self.number} of the journal",
-                fix="Call again: what was begun is finished then, and hone history shows it.",
+                fix="Call again: the unfinished move is completed then, and hone history shows it.",
             )
 
 
@@ -128,7 +128,7 @@ class Journal:
 
     @contextmanager
     def claim(self) -> Iterator[Claim]:
-        """Within the block the next number is ours. Waits for another's claim, for `lease` seconds at the most."""
+        """Within the block the next number is ours. Waits for another's claim, for up to `lease` seconds."""
         number, experiment = 0, None
         while experiment is None:
             last = max((kept.entry.number for kept in self.records()), default=0)
@@ -164,7 +164,7 @@ class Journal:
             action=action,
             from_version=from_version,
             to_version=to_version,
-            why=why[:LONGEST_WHY],
+            why=why[:MAX_WHY],
             figures=_short(figures),
             previous=previous,
             before=records[-1].entry.digest if records else "",
@@ -209,7 +209,7 @@ class Journal:
         self.client.set_terminated(record.run_id)
 
     def announced(self, record: Record) -> None:
-        """Note that the entry was told to those who listen."""
+        """Mark the entry as announced."""
         self.client.set_tag(record.run_id, ANNOUNCED, "true")
 
     def _take(self, number: int) -> str | None:
@@ -294,7 +294,7 @@ def _short(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The figures, without the last ones where they are more than MLflow keeps."""
     kept: dict[str, Any] = {}
     for name, value in figures.items():
-        if len(json.dumps(kept | {name: value}, ensure_ascii=True)) > MOST_FIGURES:
+        if len(json.dumps(kept | {name: value}, ensure_ascii=True)) > MAX_FIGURES:
             return kept | {"left out": len(figures) - len(kept)}
         kept[name] = value
     return kept

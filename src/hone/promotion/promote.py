@@ -1,4 +1,4 @@
-"""Candidate against champion, on the same rows; the decision; and what comes of it."""
+"""Compare candidate and champion on the same rows, decide, and carry the decision out."""
 
 from __future__ import annotations
 

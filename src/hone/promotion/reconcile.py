@@ -1,4 +1,4 @@
-"""What was done to a champion without Hone, or only by half: noticed, judged, journalled, and put back if asked for."""
+"""Moves of a champion made by hand or left unfinished: noticed, judged, journalled, and put back where configured."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def reconcile(journal: Journal, *, downloads: Path, enforce: bool = False) -> li
 
 
 def unannounced(journal: Journal) -> list[Record]:
-    """The entries of moves that nobody was told of yet, oldest first."""
+    """The entries of moves that have not been announced yet, oldest first."""
     return [kept for kept in journal.records() if kept.entry.moves and not kept.announced and kept.state != "begun"]
 
 

@@ -54,7 +54,7 @@ def golden_set(path: str, objective: Objective) -> Rows:
     file = Path(expand(path))
     if not file.is_file():
         raise ConfigError(
-            "there is no such file", where=f"promotion.golden {file}", fix="Name a csv, jsonl or parquet."
+            "there is no such file", where=f"promotion.golden {file}", fix="Name a csv, jsonl or parquet file."
         )
     with tempfile.TemporaryDirectory() as scratch:
         ingest(
@@ -78,7 +78,7 @@ def leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: 
 
 
 def without(rows: Rows, positions: Sequence[int]) -> Rows:
-    """The rows but for those at `positions`."""
+    """The rows except those at `positions`."""
     import numpy as np
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""What a model must beat: the nearest neighbours by the base model's own embeddings, and the base model itself."""
+"""The baselines of any objective: nearest neighbours by the base model's embeddings, and the base model itself."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def compare(
     percentile interval turned round (Efron and Tibshirani, 1993, 15.4). Two systems that never differ have p = 1.
     """
     if ours.shape != theirs.shape:
-        raise ValueError(f"figures on different draws: {ours.shape[0] - 1} and {theirs.shape[0] - 1} resamples")
+        raise ValueError(f"metrics on different draws: {ours.shape[0] - 1} and {theirs.shape[0] - 1} resamples")
     differences = theirs - ours if lower else ours - theirs
     found = interval(differences, confidence)
     p = (1 + np.count_nonzero(differences[1:] <= 0)) / len(differences)

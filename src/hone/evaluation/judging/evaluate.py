@@ -1,4 +1,4 @@
-"""Evaluate: is the trained model better than what could be had without training it?"""
+"""Evaluate: is the trained model better than baselines that need no training?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MODEL, ADAPTER = "model", "adapter"
-CLIP = 500
+CLIP = 500  # characters of text and labels in the report's worst errors
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def evaluate(
     seed: int,
     on_progress: OnProgress = ignore,
 ) -> Product:
-    """The trained model in `model`/model judged on all test rows, beside the baselines, into `out`.
+    """The trained model in `model`/model evaluated on all test rows, with the baselines, into `out`.
 
     Writes metrics.json (`whole`: whether the model has weights of its own), predictions.parquet, speed.json, and
     targets.json: the tokens', with what was chosen on the validation rows. An adapter that cannot be merged left no
@@ -203,7 +203,7 @@ def _check_merge(
     reader: Reader,
     advance: predict.Advance,
 ) -> dict[str, Any] | None:
-    """That the adapter beside its base says what the merged weights said; None where the method has no adapter."""
+    """Check that adapter and merged weights give the same scores; None where the method has no adapter."""
     if not isinstance(method, AdapterMethod):
         return None
     adapted = predict.load_adapted(model / ADAPTER, base, targets, reader, method.load_on_base)
@@ -266,7 +266,7 @@ def _rows_of(
 
 
 def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest and MLflow are told."""
+    """The facts for the manifest and MLflow."""
     systems = {name: metrics.values(figures) for name, figures in report["systems"].items()}
     return {
         "metrics": systems.pop(MODEL),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-# The most that float32 scores of one row may differ between an adapter on its base and the merged weights.
+# Maximum difference of float32 scores of one row between an adapter on its base and the merged weights.
 MERGE_TOLERANCE = 1e-4
 WARM_UP, REQUESTS, REQUEST_SECONDS = 5, 50, 30.0
 
@@ -30,7 +30,7 @@ Advance = Callable[[int, str], None]
 
 
 def advancing(total: int, on_progress: OnProgress) -> Advance:
-    """A function that reports so many more rows of `total` done, and what is being done with them."""
+    """A function that adds to the rows done of `total` and reports them with a note on the current step."""
     done = 0
 
     def advance(rows: int, note: str) -> None:
@@ -112,7 +112,7 @@ def read(model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: s
         if not np.isfinite(scores).all():
             name = tokens["id"][row].as_py()
             raise ModelError(
-                "its scores are not finite numbers", where=f"test row {name}", fix="Train at a lower rate."
+                "its scores are not finite numbers", where=f"test row {name}", fix="Train with a lower learning rate."
             )
     return raw, seconds
 
@@ -169,7 +169,7 @@ def speed(
     """Latency of single requests, p50 and p95 in milliseconds, rows/s in batches, and the seconds of each part.
 
     `rows` are those of `tokens`, in its order; of these the model said `raw`, in `forward` seconds. Raises ModelError
-    where the tokenizer beside the model gives other tokens than those of the test.
+    where the model's tokenizer gives other tokens than those of the test.
     """
     objective, tokenizer = reader.objective, reader.tokenizer
     began = time.perf_counter()
@@ -177,9 +177,9 @@ def speed(
     tokenized = time.perf_counter()
     if encoded["input_ids"].to_pylist() != tokens["input_ids"].to_pylist():
         raise ModelError(
-            "the tokenizer beside the model gives other tokens than those the model was tested on",
+            "the model's tokenizer gives other tokens than those the model was tested on",
             where=tokenizer.name_or_path,
-            fix="The base model's tokenizer files must lie unchanged beside the trained weights.",
+            fix="Keep the base model's tokenizer files, unchanged, in the directory of the trained weights.",
         )
     asked = objective.inference_inputs(rows)
     answering = time.perf_counter()

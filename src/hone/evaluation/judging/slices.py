@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LENGTH = "length"
-MOST_VALUES = 12
+MAX_VALUES = 12
 OTHER = "other"
 EMPTY = "(empty)"
 
@@ -27,7 +27,7 @@ def check_slices(slices: Sequence[str], columns: Sequence[str], text: Sequence[s
         raise ConfigError(
             f"no such column as {', '.join(unknown)}; there are {', '.join(there)}",
             where="evaluation.slices",
-            fix="Name one of these, or carry the column along with ingest.keep.",
+            fix="Name one of these, or keep the column with ingest.keep.",
         )
 
 
@@ -55,7 +55,7 @@ def by_value(column: Sequence[Any]) -> dict[str, np.ndarray]:
     names = np.array([EMPTY if value in (None, "") else str(value) for value in column], dtype=object)
     values, sizes = np.unique(names, return_counts=True)
     ranked = [str(value) for _, value in sorted(zip(-sizes, values, strict=True))]
-    shown = [value for value in ranked[:MOST_VALUES] if value != OTHER]
+    shown = [value for value in ranked[:MAX_VALUES] if value != OTHER]
     found = {value: np.flatnonzero(names == value) for value in shown}
     rest = np.flatnonzero(~np.isin(names, shown))
     return {**found, OTHER: rest} if len(rest) else found

@@ -59,7 +59,7 @@ def p_value(value: Any) -> str:
 
 
 def number(value: Any) -> str:
-    """Any number with four significant digits at the most, thousands grouped."""
+    """Any number with at most four significant digits, thousands grouped."""
     if not _known(value):
         return NONE
     if value == int(value) and abs(value) < 1e15:

@@ -174,7 +174,7 @@ def _lineage(stage: str, manifests: Mapping[str, View], artifact: Artifact) -> V
 
 
 def _ancestor(version: Version) -> View:
-    """A model version that came before: what made it, from what text, and what it was tuned from in turn."""
+    """A model version that came before: its run, its data, and the base model it was tuned from."""
     told = version.tags
     digests = {"Digest of the data": "hone.data_digest", "Digest of the model": "hone.model_digest"}
     return {

@@ -162,7 +162,7 @@ def tokens(facts: View, limit: int | None) -> View:
 
 
 def training(facts: View, history: list[View], files: Mapping[str, View]) -> View:
-    """The loss chart, the small charts beside it, and the figures of the training run as (name, value, note)."""
+    """The loss chart, the small charts, and the figures of the training run as (name, value, note)."""
     small = [
         charts.small_chart(history, "learning_rate", "Learning rate"),
         charts.small_chart(history, "grad_norm", "Gradient norm"),
