@@ -64,16 +64,13 @@ class Form:
 
     @cached_property
     def code(self) -> dict[str, str]:
-        """The modules of hone that answer, by path, their imports as they stand."""
-        objective = type(self.objective)
-        modules = [objective.__module__, *USED_BY_SERVED, *(["hone.methods.adapters"] if self.adapter else [])]
-        entry = f"from {objective.__module__} import {objective.__name__} as Objective\n"
-        return {ENTRY: entry, **read_sources(modules)}
+        """The source of the modules that answer, by path."""
+        return serving_code(self.objective, self.adapter)
 
     @property
     def package(self) -> str:
-        """The name under which they lie in the model: two models, or hone itself, never get in each other's way."""
-        return f"served_{digest_of(self.code)[:12]}"
+        """The name of the package that the modules are copied to."""
+        return package_name(self.code)
 
     def about(self) -> dict[str, Any]:
         """What decides an answer besides the weights: objective.json."""
@@ -115,7 +112,7 @@ def package(
         model_id=logged.model_id,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        copied = _copy(form, Path(scratch))
+        copied = copy_code(form.code, Path(scratch))
         with _no_package_scan():
             mlflow.pyfunc.save_model(
                 place,
@@ -171,18 +168,31 @@ def signature(objective: Objective) -> ModelSignature:
     )
 
 
-def _copy(form: Form, scratch: Path) -> Path:
-    """The package of the modules that answer, written into `scratch`, where they import each other."""
-    home = scratch / form.package
-    names = {name.partition("/")[0].removesuffix(".py") for name in form.code if name != ENTRY}
+def serving_code(objective: Objective, adapter: bool) -> dict[str, str]:
+    """The source of the modules that answer for the objective, by path, with their imports as they are in Hone."""
+    cls = type(objective)
+    modules = [cls.__module__, *USED_BY_SERVED, *(["hone.methods.adapters"] if adapter else [])]
+    entry = f"from {cls.__module__} import {cls.__name__} as Objective\n"
+    return {ENTRY: entry, **read_sources(modules)}
+
+
+def package_name(code: Mapping[str, str]) -> str:
+    """The name of the package with this code: neither another model's nor Hone's own."""
+    return f"served_{digest_of(code)[:12]}"
+
+
+def copy_code(code: Mapping[str, str], folder: Path) -> Path:
+    """Write the modules of `serving_code` as one package into `folder`, where they import each other; its directory."""
+    home = folder / package_name(code)
+    names = {name.partition("/")[0].removesuffix(".py") for name in code if name != ENTRY}
     packages = "|".join(map(re.escape, sorted(names)))
-    for name, source in form.code.items():
+    for name, source in code.items():
         file = home / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        inside = re.sub(rf"^(\s*from )({packages})\b", rf"\1{form.package}.\2", source, flags=re.MULTILINE)
+        inside = re.sub(rf"^(\s*from )({packages})\b", rf"\1{home.name}.\2", source, flags=re.MULTILINE)
         file.write_text(inside, "utf8")
-        for folder in file.parents[: len(Path(name).parents)]:
-            (folder / "__init__.py").touch()
+        for parent in file.parents[: len(Path(name).parents)]:
+            (parent / "__init__.py").touch()
     return home
 
 

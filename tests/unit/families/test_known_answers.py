@@ -110,7 +110,7 @@ def test_what_is_registered_is_exact(alone: bool, home: Path, tmp_path: Path, mo
     assert sorted(file.name for file in place.glob("*.safetensors")) == [
         "adapter_model.safetensors" if alone else "model.safetensors"
     ]
-    package._copy(form, tmp_path / "code")
+    package.copy_code(form.code, tmp_path / "code")
     monkeypatch.syspath_prepend(tmp_path / "code")
     served = Served()
     served.about, served.package = json.loads((place / "objective.json").read_text("utf8")), form.package
