@@ -1,4 +1,4 @@
-"""Partial fine-tuning: the head moves, and the top layers where asked."""
+"""Partial fine-tuning: train the head and, optionally, the top layers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Freeze:
-    """Only the head moves, and the top layers where asked; the rest keeps its pre-trained weights."""
+    """Train the head and the top `layers` layers; all other weights stay frozen."""
 
     adapter: ClassVar[bool] = False
 
-    layers: int = option(0, "How many of the top layers move besides the head.", ge=0)
+    layers: int = option(0, "Number of top layers that are trained besides the head.", ge=0)
 
     def prepare(self, model: PreTrainedModel) -> Any:
-        """The model, with only its top `layers` layers and what comes after them set to move.
+        """The model, with only its top `layers` layers and everything after them trainable.
 
-        What comes after are the pooler or last norm, and the head. Raises ModelError where there are fewer layers.
+        After the layers come the pooler or last norm, and the head. Raises ModelError if there are fewer layers.
         """
         name, stack = find_layer_stack(model)
         if self.layers > len(stack):
@@ -49,21 +49,21 @@ class Freeze:
 def find_layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """The name of the list that holds a transformer's layers, and the list; the decoder's where there are two.
 
-    It is the longest ModuleList of modules of one class, the last of those equally long. Raises ModelError where
-    there is none.
+    It is the longest ModuleList of modules of one class, the last one if several are equally long. Raises ModelError
+    if there is none.
     """
     from torch import nn
 
-    found: tuple[str, nn.ModuleList] | None = None
+    longest: tuple[str, nn.ModuleList] | None = None
     for name, module in model.named_modules():
-        alike = isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
-        if alike and (found is None or len(module) >= len(found[1])):
-            found = name, module
-    if found is None:
+        is_stack = isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
+        if is_stack and (longest is None or len(module) >= len(longest[1])):
+            longest = name, module
+    if longest is None:
         raise ModelError(
             "no list of layers was found in it", where=type(model).__name__, fix="Choose the method full or lora."
         )
-    return found
+    return longest
 
 
 def _above(model: nn.Module, stack: str) -> list[nn.Parameter]:

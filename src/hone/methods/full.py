@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight moves."""
+"""Full fine-tuning: all weights are trained."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Full:
-    """Every weight moves."""
+    """Train all weights."""
 
     adapter: ClassVar[bool] = False
 
     def prepare(self, model: PreTrainedModel) -> Any:
-        """The model itself, every parameter of it set to move."""
+        """The model itself, with all parameters trainable."""
         model.requires_grad_(True)
         return model
 

@@ -25,19 +25,19 @@ _OTHERS = (
 
 @dataclass(frozen=True)
 class Ia3:
-    """Vectors that scale keys, values and inner activations move, and the head: some ten thousand weights in all."""
+    """Train vectors that scale keys, values and inner activations, and the head: some ten thousand weights."""
 
     adapter: ClassVar[bool] = True
     can_merge: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("peft",)
 
     target_modules: tuple[str, ...] = option(
-        (), "The linear layers that are scaled, by the ends of their names; those usual for the model where empty."
+        (), "Linear layers that are scaled, by the ends of their names; empty uses PEFT's defaults for the model type."
     )
     feedforward_modules: tuple[str, ...] = option(
-        (), "Those of them whose input is scaled, and not what they give; the usual ones where both are empty."
+        (), "Those of target_modules whose input is scaled instead of their output; empty uses the defaults."
     )
-    merged: bool = option(True, "Register the merged weights; false registers the adapter alone.")
+    merged: bool = option(True, "Register merged weights; false registers the adapter alone.")
 
     def prepare(self, model: PreTrainedModel) -> Any:
         """A PeftModel of `model`: the vectors and the head move. Raises ModelError for a name that no layer has."""

@@ -18,20 +18,21 @@ _OTHERS = (("q_proj", "v_proj"), ("query", "value"), ("q", "v"))
 
 @dataclass(frozen=True)
 class Lora:
-    """Small matrices beside the frozen weights move, and the head."""
+    """Train low-rank matrices beside the frozen weights, and the head."""
 
     adapter: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("peft",)
 
-    rank: int = option(16, "Rank of the matrices that are added.", ge=1, le=1024)
-    alpha: int = option(32, "Their output is scaled by alpha / rank.", ge=1)
-    dropout: float = option(0.05, "Dropout before them.", ge=0, lt=1)
+    rank: int = option(16, "Rank of the added matrices.", ge=1, le=1024)
+    alpha: int = option(32, "Scale: the adapters' output is multiplied by alpha / rank.", ge=1)
+    dropout: float = option(0.05, "Dropout on the adapters' input.", ge=0, lt=1)
     target_modules: tuple[str, ...] = option(
-        (), "The linear layers they are added to, by the ends of their names; those usual for the model where empty."
+        (),
+        "Linear layers that get adapters, by the ends of their names; empty uses PEFT's defaults for the model type.",
     )
-    dora: bool = option(False, "Split each weight into magnitude and direction (DoRA).")
-    rslora: bool = option(False, "Scale by alpha / sqrt(rank): steadier at high ranks (rsLoRA).")
-    merged: bool = option(True, "Register the merged weights; false registers the adapter alone.")
+    dora: bool = option(False, "Decompose each weight into magnitude and direction (DoRA).")
+    rslora: bool = option(False, "Scale by alpha / sqrt(rank), which is more stable at high ranks (rsLoRA).")
+    merged: bool = option(True, "Register merged weights; false registers the adapter alone.")
 
     def prepare(self, model: PreTrainedModel) -> Any:
         """A PeftModel of `model`: adapters and the head move. Raises ModelError for a name that no layer has."""

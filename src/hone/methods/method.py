@@ -1,4 +1,4 @@
-"""What every method is: a model in, the same model out with some of its weights set to move."""
+"""The protocol of a method: it decides which weights of a model are trained."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Method(Protocol):
     adapter: ClassVar[bool]
 
     def prepare(self, model: PreTrainedModel) -> Any:
-        """The model to train: parameters that move have `requires_grad`, adapters are in place.
+        """The model to train: trainable parameters have `requires_grad`, adapters are in place.
 
-        Raises ModelError where the method does not fit the model, and says what there is.
+        Raises ModelError if the method does not fit the model, with what the model has.
         """
 
     def merge(self, model: Any) -> PreTrainedModel | None:
@@ -33,11 +33,11 @@ class AdapterMethod(Method, Protocol):
 
     @property
     def can_merge(self) -> bool:
-        """Whether `merge` gives a model."""
+        """Whether `merge` returns a model."""
 
     @property
     def merged(self) -> bool:
-        """Whether that model is registered; else the adapter alone is."""
+        """Whether the merged model is registered; otherwise the adapter alone is."""
 
     def load_on_base(self, model: PreTrainedModel, directory: Path) -> Any:
         """The base `model` with the adapter in `directory` beside its weights, as it was trained."""

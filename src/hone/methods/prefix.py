@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prefix:
-    """Keys and values before those of each layer move, and the head. It is served as an adapter on its base model."""
+    """Train keys and values that precede those of each layer, and the head. Served as an adapter on its base model."""
 
     adapter: ClassVar[bool] = True
     can_merge: ClassVar[bool] = False
     merged: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("peft",)
 
-    virtual_tokens: int = option(20, "How many keys and values each layer gets.", ge=1, le=1000)
+    virtual_tokens: int = option(20, "Number of virtual tokens, each a key and a value in every layer.", ge=1, le=1000)
 
     def prepare(self, model: PreTrainedModel) -> Any:
         """A PeftModel of `model`: the keys and values, and the head, move.

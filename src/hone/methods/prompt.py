@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Vectors before the words of each row move, and the head. It is served as an adapter on its base model."""
+    """Train vectors that precede the tokens of each row, and the head. Served as an adapter on its base model."""
 
     adapter: ClassVar[bool] = True
     can_merge: ClassVar[bool] = False
     merged: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("peft",)
 
-    virtual_tokens: int = option(20, "How many vectors; each takes the place of a token.", ge=1, le=1000)
+    virtual_tokens: int = option(20, "Number of virtual tokens; each takes up the position of a token.", ge=1, le=1000)
 
     def prepare(self, model: PreTrainedModel) -> Any:
         """A PeftModel of `model`: the vectors and the head move. They begin as the vectors of words drawn at random.

@@ -1,13 +1,13 @@
-"""Checkpoints: what training needs to go on after any kill as if it had never stopped.
+"""Checkpoints: what training needs to resume after a kill as if it had never stopped.
 
-checkpoints/step-00000120/   weights.safetensors   the weights that move, and buffers
+checkpoints/step-00000120/   weights.safetensors   the trainable weights, and buffers
                              optimizer.safetensors AdamW's moments
                              random.safetensors    states of torch's, CUDA's, numpy's and Python's generators
-                             state.json            where training stands
+                             state.json            the progress of training
                              manifest.json         the others' digests; written last
 checkpoints/best-00000100.safetensors              the best weights so far, if early stopping needs them
 
-A checkpoint is written beside its place and renamed there when all of it is on the disk.
+A checkpoint is written to a temporary directory and renamed when all of it is on disk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MANIFEST = "manifest.json"
 
 @dataclass
 class State:
-    """Where training stands after `step` optimizer steps.
+    """The progress of training after `step` optimizer steps.
 
     `seconds` and `step_seconds` are of all attempts together, the second of optimizer steps alone. `history` is the
     length of the history in bytes. `stale` counts evaluations since the best one.
@@ -57,7 +57,7 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that training needs to go on as if it had never stopped."""
+    """Everything that training needs to resume."""
 
     state: State
     weights: Tensors
@@ -86,10 +86,10 @@ def save_checkpoint(home: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_latest_checkpoint(home: Path, device: torch.device) -> Checkpoint | None:
-    """The newest checkpoint under `home` that is whole, its tensors on `device`; None where there is none.
+    """The newest intact checkpoint under `home`, its tensors on `device`; None if there is no checkpoint.
 
-    Half-written ones are passed over; so are damaged ones, with a warning. Raises CheckpointError where only damaged
-    ones are left: to begin anew without a word could cost days.
+    Incomplete checkpoints are skipped; damaged ones are skipped with a warning. Raises CheckpointError if only damaged
+    ones are left: restarting silently could cost days.
     """
     damaged = []
     for directory in reversed(_complete(home)):
@@ -108,7 +108,7 @@ def load_latest_checkpoint(home: Path, device: torch.device) -> Checkpoint | Non
 
 
 def save_best_weights(home: Path, step: int, weights: Tensors) -> str:
-    """Keep the best weights so far; gives their digest."""
+    """Save the best weights so far; returns their digest."""
     home.mkdir(parents=True, exist_ok=True)
     file = _best(home, step)
     work = file.with_name(f".writing-{file.name}")
@@ -119,7 +119,7 @@ def save_best_weights(home: Path, step: int, weights: Tensors) -> str:
 
 
 def load_best_weights(home: Path, state: State, device: torch.device) -> Tensors:
-    """The weights of the best evaluation; raises CheckpointError where they are gone or damaged."""
+    """The weights of the best evaluation; raises CheckpointError if they are missing or damaged."""
     file = _best(home, state.best_step)
     if not file.is_file() or file_digest(file) != state.best_digest:
         raise CheckpointError(
@@ -131,13 +131,13 @@ def load_best_weights(home: Path, state: State, device: torch.device) -> Tensors
 
 
 def write_synced(path: Path, text: str) -> None:
-    """Write a file, and wait until it is on the disk."""
+    """Write a file, and wait until it is on disk."""
     path.write_text(text, "utf8")
     sync_to_disk(path)
 
 
 def sync_to_disk(path: Path) -> None:
-    """Wait until a file, or a directory's list of files, is on the disk."""
+    """Wait until a file, or a directory's list of files, is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -151,7 +151,7 @@ def _complete(home: Path) -> list[Path]:
 
 
 def _damage(directory: Path) -> str:
-    """What is wrong with a committed checkpoint, '' if nothing is: files that are gone or have other bytes."""
+    """The fault of a committed checkpoint, '' for none: a file is missing or its bytes differ."""
     try:
         digests = json.loads((directory / _MANIFEST).read_text("utf8"))
     except ValueError:
@@ -176,7 +176,7 @@ def _best(home: Path, step: int) -> Path:
 
 
 def _prune(home: Path) -> None:
-    """Delete all but the last checkpoints, the best weights they speak of, and what was left half-written."""
+    """Delete all but the last KEPT checkpoints and the best weights that they refer to."""
     kept = _complete(home)[-KEPT:]
     states = [json.loads((directory / "state.json").read_text("utf8")) for directory in kept]
     keep = {*kept, *(_best(home, state["best_step"]) for state in states)}

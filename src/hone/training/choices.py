@@ -1,4 +1,4 @@
-"""What an attempt at training found out and the next must not ask again: `choices.json` in the work directory."""
+"""What one attempt at training determined and the next reuses: `choices.json` in the work directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Choices:
-    """Rows at once (0: not found yet), precision ('': not chosen yet), and the steps that attempts went on from."""
+    """Micro-batch size (0: unknown), precision ('': not chosen), and the steps from which attempts resumed."""
 
     micro_batch_size: int = 0
     precision: str = ""
@@ -23,12 +23,12 @@ def load_choices(out: Path) -> Choices:
     file = out / "choices.json"
     if not file.is_file():
         return Choices()
-    found = json.loads(file.read_text("utf8"))
-    return Choices(found["micro_batch_size"], found["precision"], tuple(found["resumed_from"]))
+    values = json.loads(file.read_text("utf8"))
+    return Choices(values["micro_batch_size"], values["precision"], tuple(values["resumed_from"]))
 
 
 def save_choices(out: Path, choices: Choices) -> None:
-    """Keep the choices; the file is replaced at once."""
+    """Save the choices; the file is replaced atomically."""
     work = out / ".choices.json"
     with work.open("w", encoding="utf8") as file:
         json.dump(dataclasses.asdict(choices), file)
@@ -38,10 +38,10 @@ def save_choices(out: Path, choices: Choices) -> None:
 
 
 def halve_micro_batch(out: Path) -> int:
-    """Halve the micro-batch for the next attempt; gives its rows, 0 where it had one row or was not found yet."""
-    made = load_choices(out)
-    if made.micro_batch_size <= 1:
+    """Halve the micro-batch for the next attempt; returns its size, 0 if it was 1 or is unknown."""
+    current = load_choices(out)
+    if current.micro_batch_size <= 1:
         return 0
-    smaller = dataclasses.replace(made, micro_batch_size=(made.micro_batch_size + 1) // 2)
+    smaller = dataclasses.replace(current, micro_batch_size=(current.micro_batch_size + 1) // 2)
     save_choices(out, smaller)
     return smaller.micro_batch_size

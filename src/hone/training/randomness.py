@@ -1,4 +1,4 @@
-"""Every random generator that a model, or a library under it, may draw from: seeded, kept and put back."""
+"""Every random generator that a model, or a library under it, may draw from: seeded, saved and restored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def get_generator_states() -> dict[str, torch.Tensor]:
     """The states of all generators, as tensors."""
     version, words, gauss = random.getstate()
     numpy: Any = np.random.get_state(legacy=False)
-    found = {
+    states = {
         "torch": torch.get_rng_state(),
         "python": torch.tensor([version, *words], dtype=torch.int64),
         "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
@@ -29,17 +29,17 @@ def get_generator_states() -> dict[str, torch.Tensor]:
         "numpy_gauss": torch.tensor([numpy["gauss"]], dtype=torch.float64),
     }
     if torch.cuda.is_available():
-        found["cuda"] = torch.cuda.get_rng_state()
-    return found
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
 
 
-def restore_generators(found: Mapping[str, torch.Tensor]) -> None:
-    """Put all generators back to where `states` found them."""
-    torch.set_rng_state(found["torch"].cpu())
-    version, *words = found["python"].tolist()
-    gauss = found["python_gauss"].tolist()
+def restore_generators(states: Mapping[str, torch.Tensor]) -> None:
+    """Set all generators to `states`, from `get_generator_states`."""
+    torch.set_rng_state(states["torch"].cpu())
+    version, *words = states["python"].tolist()
+    gauss = states["python_gauss"].tolist()
     random.setstate((version, tuple(words), gauss[0] if gauss else None))
-    position, has_gauss, *keys = found["numpy"].tolist()
-    np.random.set_state(("MT19937", np.array(keys, np.uint32), position, has_gauss, found["numpy_gauss"].item()))
-    if "cuda" in found and torch.cuda.is_available():
-        torch.cuda.set_rng_state(found["cuda"].cpu())
+    position, has_gauss, *keys = states["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(keys, np.uint32), position, has_gauss, states["numpy_gauss"].item()))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].cpu())

@@ -1,7 +1,7 @@
-"""What the base model says of the rows before it is trained, for objectives that learn by how far they leave it.
+"""Predictions of the base model before training, for objectives whose loss compares the model with its base.
 
-It is asked once, before the first step, and its words are kept beside the tokens: no second model stays in memory, and
-an interrupted training goes on with the very same numbers.
+They are computed once, before the first step, and kept beside the tokens: no second model stays in memory, and an
+interrupted training resumes with the same numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hone.training.tokens import TokenFile
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """How the base model is asked: at most so many rows at once, in the precision that training has."""
+    """The base model, its batch size, and its precision, which is that of training."""
 
     objective: Objective
     model: Any
@@ -33,42 +33,42 @@ class ReferenceModel:
     precision: str
 
 
-def add_reference_columns(tokens: Path, out: Path, ask: ReferenceModel) -> TokenFile:
+def add_reference_columns(tokens: Path, out: Path, model: ReferenceModel) -> TokenFile:
     """The rows of the file `tokens` with the columns of `Objective.reference_columns`, which are kept in `out`."""
-    kept = out / REFERENCE / tokens.name
+    file = out / REFERENCE / tokens.name
     rows = TokenFile(tokens)
     if not len(rows):
         return rows
-    if not kept.is_file():
-        kept.parent.mkdir(exist_ok=True)
-        _write(ask.objective.reference_columns(_said(rows, ask)), kept)
-    return TokenFile(tokens, kept)
+    if not file.is_file():
+        file.parent.mkdir(exist_ok=True)
+        _write_columns(model.objective.reference_columns(_predict_rows(rows, model)), file)
+    return TokenFile(tokens, file)
 
 
-def _said(rows: TokenFile, ask: ReferenceModel) -> dict[str, list[Any]]:
-    """What the model says of all rows, in their order; in smaller batches where memory does not suffice."""
+def _predict_rows(rows: TokenFile, ask: ReferenceModel) -> dict[str, list[Any]]:
+    """The model's predictions for all rows, in their order; batches are halved when memory runs out."""
     ask.model.eval()
-    most, order = ask.micro_batch_size, np.argsort(-rows.lengths, kind="stable")
-    found: dict[str, list[Any]] = {}
+    batch_size, order = ask.micro_batch_size, np.argsort(-rows.lengths, kind="stable")
+    columns: dict[str, list[Any]] = {}
     start = 0
     while start < len(order):
-        at = order[start : start + most]
+        indices = order[start : start + batch_size]
         try:
-            said = _batch(rows.rows(at), ask)
+            predictions = _predict_batch(rows.rows(indices), ask)
         except (MemoryError, RuntimeError) as fault:
-            if len(at) == 1 or not out_of_memory(fault):
+            if len(indices) == 1 or not out_of_memory(fault):
                 raise
-            most = (len(at) + 1) // 2
+            batch_size = (len(indices) + 1) // 2
             continue
-        for name, values in said.items():
-            column = found.setdefault(name, [None] * len(order))
-            for place, value in zip(at.tolist(), values, strict=True):
-                column[place] = value
-        start += len(at)
-    return found
+        for name, values in predictions.items():
+            column = columns.setdefault(name, [None] * len(order))
+            for index, value in zip(indices.tolist(), values, strict=True):
+                column[index] = value
+        start += len(indices)
+    return columns
 
 
-def _batch(rows: dict[str, list[Any]], ask: ReferenceModel) -> dict[str, Any]:
+def _predict_batch(rows: dict[str, list[Any]], ask: ReferenceModel) -> dict[str, Any]:
     device = ask.model.device
     batch = {name: tensor.to(device) for name, tensor in ask.objective.collate(rows, ask.pad_id).items()}
     bf16 = torch.autocast(device.type, dtype=torch.bfloat16) if ask.precision == "bf16" else contextlib.nullcontext()
@@ -76,8 +76,8 @@ def _batch(rows: dict[str, list[Any]], ask: ReferenceModel) -> dict[str, Any]:
         return ask.objective.predict_batch(ask.model, batch)
 
 
-def _write(columns: dict[str, Any], path: Path) -> None:
-    """Write the columns to an Arrow file that is there when all of it is on the disk, and not before."""
+def _write_columns(columns: dict[str, Any], path: Path) -> None:
+    """Write the columns to an Arrow file atomically: it appears only when all of it is on disk."""
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     work = path.with_name(f".writing-{path.name}")
     with pa.ipc.new_file(work, table.schema) as writer:

@@ -23,6 +23,8 @@ from hone.errors import DataError
 from hone.evaluation.judging import metrics
 from hone.methods.lora import Lora
 from hone.objectives.multi_label import LEAST_ROWS, MultiLabelClassification, best_threshold
+from hone.objectives import OBJECTIVES
+from hone.objectives.multi_label import MIN_ROWS, MultiLabelClassification, best_threshold
 from hone.objectives.shared.tokenizer import load_tokenizer
 from tests.tiny_bases import tiny_bert, tiny_llama
 
@@ -293,9 +295,9 @@ class TestThresholds:
         assert best_threshold(there, scores, 0.5) == pytest.approx(0.55)
 
     def test_a_rare_label_keeps_the_default(self) -> None:
-        there = np.arange(50) < LEAST_ROWS - 1
+        there = np.arange(50) < MIN_ROWS - 1
         assert best_threshold(there, 1.0 * there, 0.35) == 0.35
-        there = np.arange(50) < LEAST_ROWS
+        there = np.arange(50) < MIN_ROWS
         assert best_threshold(there, 0.2 * there, 0.35) == pytest.approx(0.1)
 
     def test_what_was_tuned_decides_outcome_and_answers_alike(self) -> None:

@@ -49,7 +49,7 @@ def test_targets_are_the_sorted_label_names() -> None:
 
 @pytest.mark.parametrize("labels", [["refund"], [None]])
 def test_one_class_only_is_refused(labels: list[str | None]) -> None:
-    with pytest.raises(DataError, match="takes two or more"):
+    with pytest.raises(DataError, match="needs two or more"):
         OBJECTIVE.build_targets(rows(["a"], labels))
 
 

@@ -93,7 +93,7 @@ def test_targets_are_the_tags_of_training_and_their_scheme() -> None:
     [
         ([["O", "O"]], "no word is in an entity: every tag is O"),
         ([["NN", "NN"]], "every word has the tag 'NN'"),
-        ([], "has no tags at all"),
+        ([], "has no tags"),
         ([["B-X", "O"], ["X", "O"]], "has none of the prefixes"),
     ],
 )

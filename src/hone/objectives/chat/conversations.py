@@ -62,16 +62,16 @@ class Conversation:
 
 def parse_conversation(text: str) -> Conversation:
     """The conversation that a value of the column `messages` holds; raises ValueError where it holds none."""
-    found = normalize_conversation(parse_json(text, "messages"), "messages")
-    return Conversation(check_order(list(found.messages), "messages"), found.tools)
+    conversation = normalize_conversation(parse_json(text, "messages"), "messages")
+    return Conversation(check_order(list(conversation.messages), "messages"), conversation.tools)
 
 
 def rewrite_texts(value: str, change: Callable[[str], str]) -> str:
     """A value of the column `messages` with each text changed: contents, reasoning, and arguments of tool calls."""
-    found = json.loads(value)
-    messages = found["messages"] if isinstance(found, dict) else found
+    parsed = json.loads(value)
+    messages = parsed["messages"] if isinstance(parsed, dict) else parsed
     new = [_rewritten(message, change) for message in messages]
-    return json.dumps({**found, "messages": new} if isinstance(found, dict) else new, ensure_ascii=False)
+    return json.dumps({**parsed, "messages": new} if isinstance(parsed, dict) else new, ensure_ascii=False)
 
 
 def _rewritten(message: Message, change: Callable[[str], str]) -> Message:
@@ -140,7 +140,7 @@ def _message(given: Any, at: str) -> Message:
     message: Message = {"role": ROLES[speaker], "content": ""}
     message |= {key: value for key, value in given.items() if key not in _READ and value is not None}
     message |= _content(given.get(field), f"{at}.{field}")
-    calls = [*_given_calls(given, at), *message.pop("tool_calls", ())]
+    calls = [*_listed_calls(given, at), *message.pop("tool_calls", ())]
     if speaker == "function_call":
         calls, message["content"] = _named_calls(message["content"], f"{at}.{field}"), ""
     if calls and message["role"] != "assistant":
@@ -163,50 +163,50 @@ def _content(value: Any, at: str) -> dict[str, Any]:
     texts, reasons, calls = [], [], []
     for n, part in enumerate(value):
         kind = part.get("type") if isinstance(part, Mapping) else None
-        held = part.get("text", part.get("value")) if isinstance(part, Mapping) else None
+        part_value = part.get("text", part.get("value")) if isinstance(part, Mapping) else None
         if kind == "text":
-            texts.append(check_text(held, f"{at}[{n}]", empty=True))
+            texts.append(check_text(part_value, f"{at}[{n}]", empty=True))
         elif kind == "reasoning":
-            reasons.append(check_text(held, f"{at}[{n}]"))
+            reasons.append(check_text(part_value, f"{at}[{n}]"))
         elif kind == "tool_call":
-            calls += _named_calls(held, f"{at}[{n}]")
+            calls += _named_calls(part_value, f"{at}[{n}]")
         else:
             raise ValueError(f"not text: {at}[{n}] is of the type {kind!r}")
     more = {"reasoning_content": "\n".join(reasons)} if reasons else {}
     return {"content": "\n".join(texts), **more, **({"tool_calls": calls} if calls else {})}
 
 
-def _given_calls(given: Mapping[str, Any], at: str) -> list[Any]:
+def _listed_calls(message: Mapping[str, Any], at: str) -> list[Any]:
     """`tool_calls`, or the one `function_call` of OpenAI's older form."""
-    calls = given.get("tool_calls") or []
+    calls = message.get("tool_calls") or []
     if not isinstance(calls, (list, tuple)):
         raise ValueError(f"not a list of tool calls: {at}.tool_calls is {describe_type(calls)}")
-    found = [_call(call, f"{at}.tool_calls[{n}]") for n, call in enumerate(calls)]
-    older = given.get("function_call")
-    return [*found, _call(older, f"{at}.function_call")] if older else found
+    parsed_calls = [_call(call, f"{at}.tool_calls[{n}]") for n, call in enumerate(calls)]
+    older = message.get("function_call")
+    return [*parsed_calls, _call(older, f"{at}.function_call")] if older else parsed_calls
 
 
 def _named_calls(value: Any, at: str) -> list[Any]:
     """Calls written as `{"name": ..., "arguments": ...}`, one or a list of them, or the JSON text of that."""
-    found = parse_json(value, at)
-    return [_call(call, at) for call in (found if isinstance(found, list) else [found])]
+    parsed = parse_json(value, at)
+    return [_call(call, at) for call in (parsed if isinstance(parsed, list) else [parsed])]
 
 
-def _call(given: Any, at: str) -> dict[str, Any]:
-    function = given.get("function", given) if isinstance(given, Mapping) else None
+def _call(call: Any, at: str) -> dict[str, Any]:
+    function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
         raise ValueError(f"not a tool call: {at} names no function")
     arguments = parse_json(function.get("arguments") or {}, f"{at}.arguments")
     if not isinstance(arguments, Mapping):
         raise ValueError(f"not an object: {at}.arguments is {describe_type(arguments)}")
-    named = {"id": given["id"]} if given.get("id") else {}
-    return {**named, "type": "function", "function": {"name": function["name"], "arguments": dict(arguments)}}
+    identifier = {"id": call["id"]} if call.get("id") else {}
+    return {**identifier, "type": "function", "function": {"name": function["name"], "arguments": dict(arguments)}}
 
 
-def _weight(given: Mapping[str, Any], at: str) -> dict[str, int]:
+def _weight(message: Mapping[str, Any], at: str) -> dict[str, int]:
     """OpenAI's `weight`: 0 for a turn of the assistant's that is not learned from."""
     for name in ("weight", "loss_weight"):
-        if (weight := given.get(name)) is not None:
+        if (weight := message.get(name)) is not None:
             if weight not in (0, 1):
                 raise ValueError(f"a weight that is neither 0 nor 1: {at}.{name} is {weight!r}")
             return {} if weight else {"weight": 0}
@@ -214,14 +214,14 @@ def _weight(given: Mapping[str, Any], at: str) -> dict[str, int]:
 
 
 def normalize_tools(value: Any) -> list[dict[str, Any]]:
-    found = parse_json(value or [], "tools")
-    if not isinstance(found, (list, tuple)):
-        raise ValueError(f"not a list of tools: tools is {describe_type(found)}")
-    return list(_tool_schemas(found))
+    tools = parse_json(value or [], "tools")
+    if not isinstance(tools, (list, tuple)):
+        raise ValueError(f"not a list of tools: tools is {describe_type(tools)}")
+    return list(_tool_schemas(tools))
 
 
-def _tool_schemas(found: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    for n, tool in enumerate(found):
+def _tool_schemas(tools: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    for n, tool in enumerate(tools):
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise ValueError(f"not a tool: tools[{n}] has no name")

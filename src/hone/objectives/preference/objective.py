@@ -61,16 +61,21 @@ class Preference(Objective):
     works_untuned: ClassVar[bool] = True
 
     loss_type: Literal["dpo", "orpo", "kto"] = option(
-        "dpo", "dpo and orpo learn from pairs, kto also from single completions; orpo has no reference.", learning=True
+        "dpo",
+        "dpo and orpo need pairs, kto also takes single completions; orpo needs no reference model.",
+        learning=True,
     )
     beta: float = option(
-        0.1, "dpo, kto: how much leaving the base model costs; orpo: the weight of the odds.", learning=True, gt=0
+        0.1,
+        "dpo, kto: strength of the penalty for departing from the base model; orpo: weight of the odds-ratio term.",
+        learning=True,
+        gt=0,
     )
-    answer_tokens: int = option(128, "The most tokens of an answer that a served model gives.", learning=True, ge=1)
+    answer_tokens: int = option(128, "Maximum number of tokens of a served model's answer.", learning=True, ge=1)
 
     @property
     def needs_reference_model(self) -> bool:
-        """DPO and KTO measure from the base model, ORPO does not."""
+        """Whether the loss compares with the base model: that of DPO and KTO does, that of ORPO does not."""
         return self.loss_type != "orpo"
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -84,7 +89,7 @@ class Preference(Objective):
         """
         return [
             "\n".join(plain_text(text) for text in (prompt, chosen or rejected))
-            for prompt, chosen, rejected in _read(rows)
+            for prompt, chosen, rejected in _read_triples(rows)
         ]
 
     def extract_texts(self, column: str, value: str) -> list[str]:
@@ -103,11 +108,11 @@ class Preference(Objective):
         return json.dumps(turns, ensure_ascii=False)
 
     def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
-        """A row whose completions became empty, or the same, is dropped."""
-        return after, [find_fault(*row) for row in _read(after)]
+        """Drop rows whose completions became empty or equal."""
+        return after, [find_fault(*row) for row in _read_triples(after)]
 
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
-        """Nothing: the head is the base model's own."""
+        """Empty: the head is the base model's own."""
         return {}
 
     def encode(
@@ -127,10 +132,10 @@ class Preference(Objective):
         if not labelled:
             room = max(max_length - self.answer_tokens, max_length // 2)
             return encode_prompts(ids, [parse_text(text) for text in rows["prompt"].to_pylist()], tokenizer, room)
-        texts = _read(rows)
+        texts = _read_triples(rows)
         for name, row in zip(ids, texts, strict=True):
             if reason := find_fault(*row):
-                raise DataError(reason, where=f"row {name}", fix="Drop such rows, or mend the source.")
+                raise DataError(reason, where=f"row {name}", fix="Drop such rows, or fix the source.")
         return encode_pairs(ids, texts, tokenizer, max_length)
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
@@ -162,11 +167,11 @@ class Preference(Objective):
             )
         if self.loss_type == "dpo":
             ratios = log_probs.sum(1) - batch["reference"]
-            found = losses.dpo_loss(ratios[chosen], ratios[rejected], self.beta)
+            row_losses = losses.dpo_loss(ratios[chosen], ratios[rejected], self.beta)
         else:
             means = log_probs.sum(1) / (batch["labels"][:, 1:] >= 0).sum(1)
-            found = losses.orpo_loss(means[chosen], means[rejected], self.beta)
-        return found.sum(), len(found)
+            row_losses = losses.orpo_loss(means[chosen], means[rejected], self.beta)
+        return row_losses.sum(), len(row_losses)
 
     def _kl(self, model: Any, batch: Batch) -> Tensor:
         """How far the model is from its reference: the mean log ratio of completions of other prompts, 0 or more."""
@@ -189,16 +194,16 @@ class Preference(Objective):
         others: list[Any] = []
         if "other_labels" in batch and "other_reference" not in batch:
             others = split_by_sequence(_other_log_probs(model, batch), batch["other_labels"])
-        said = split_by_sequence(token_log_probs(_logits(model, batch), batch["labels"]), batch["labels"])
+        by_sequence = split_by_sequence(token_log_probs(_logits(model, batch), batch["labels"]), batch["labels"])
         rows, sides = batch["row"].tolist(), batch["side"].tolist()
         scores = np.zeros((rows[-1] + 1, 2), np.float32)
-        found: list[list[Any]] = [[] for _ in scores]
-        for row, side, one in zip(rows, sides, said, strict=True):
-            scores[row, side] = one.mean()
-            found[row].append(one)
-        for row, other in enumerate(others):
-            found[row].append(other)
-        return {"scores": scores, "log_probs": [np.concatenate(parts) for parts in found]}
+        by_row: list[list[Any]] = [[] for _ in scores]
+        for row, side, log_probs in zip(rows, sides, by_sequence, strict=True):
+            scores[row, side] = log_probs.mean()
+            by_row[row].append(log_probs)
+        for row, other_log_probs in enumerate(others):
+            by_row[row].append(other_log_probs)
+        return {"scores": scores, "log_probs": [np.concatenate(parts) for parts in by_row]}
 
     def reference_columns(self, predictions: Predictions) -> dict[str, Sequence[Any]]:
         """`reference`: the log-probabilities of each row's tokens, by the base model."""
@@ -254,23 +259,26 @@ class Preference(Objective):
 
         Both are null for rows that were read to be compared, for which nothing was generated.
         """
-        nothing = [None] * len(rows)
-        said = zip(predictions.get("completion", nothing), predictions.get("log_probability", nothing), strict=True)
+        missing = [None] * len(rows)
+        generated = zip(
+            predictions.get("completion", missing), predictions.get("log_probability", missing), strict=True
+        )
         return [
-            {"completion": text, "log_probability": None if number is None else float(number)} for text, number in said
+            {"completion": text, "log_probability": None if number is None else float(number)}
+            for text, number in generated
         ]
 
 
-def _read(rows: pa.Table) -> list[tuple[Text, Text, Text]]:
+def _read_triples(rows: pa.Table) -> list[tuple[Text, Text, Text]]:
     """Prompt, chosen and rejected of each row; raises DataError for messages that are malformed."""
     columns = [rows[name].to_pylist() for name in ("id", "prompt", "chosen", "rejected")]
-    found = []
+    triples = []
     for name, prompt, chosen, rejected in zip(*columns, strict=True):
         try:
-            found.append((parse_text(prompt or ""), parse_text(chosen or ""), parse_text(rejected or "")))
+            triples.append((parse_text(prompt or ""), parse_text(chosen or ""), parse_text(rejected or "")))
         except ValueError as malformed:
-            raise DataError(str(malformed), where=f"row {name}", fix="Mend such rows at their source.") from malformed
-    return found
+            raise DataError(str(malformed), where=f"row {name}", fix="Fix such rows in the source.") from malformed
+    return triples
 
 
 def _logits(model: Any, batch: Batch) -> Tensor:
