@@ -48,13 +48,13 @@ def retrain(
     """
     chosen_config = resolve_config(config)
     outcomes: list[Outcome] = []
-    before: Artifact | None = None
+    previous_rows: Artifact | None = None
     for day in dates(as_of, until, step):
         dated = at(chosen_config, day) if day else chosen_config
         rows = ingest(dated)
-        check = check_new_rows(dated, rows, min_new_rows, day is not None, before)
+        check = check_new_rows(dated, rows, min_new_rows, day is not None, previous_rows)
         version = finetune(dated).facts()["version"] if check.decision == "train" else ""
-        before = rows if check.decision != "too few new rows" else before
+        previous_rows = rows if check.decision != "too few new rows" else previous_rows
         outcomes.append((str(day or ""), check, version))
     publish_outcomes(chosen_config.name, find_trigger(started_by), outcomes)
     return _final_state(chosen_config.name, outcomes)

@@ -7,7 +7,7 @@
 | hone.new-data | the source has enough new rows |
 | hone.candidate.waiting | a candidate waits for a person's yes or no |
 | hone.champion.changed | the alias `champion` was moved |
-| hone.rolled-back | the former champion is back |
+| hone.rolled-back | the previous champion is the champion again |
 """
 
 from __future__ import annotations

@@ -205,6 +205,6 @@ def test_a_secret_is_nowhere_but_in_the_environment_and_the_block(
 
 def test_a_url_that_apprise_does_not_know_is_refused_without_being_shown(workers: Workers, folder: Path) -> None:
     said = set_up(workers, f"nosuchservice://{TOKEN}", folder)
-    assert "HONE_NOTIFY_URL: apprise knows no such URL" in said
+    assert "HONE_NOTIFY_URL: apprise does not support this URL" in said
     assert TOKEN not in said
     assert "is neither a URL nor the TYPE/NAME of a block" in set_up(workers, "slack-webhook/no-such-block", folder)

@@ -230,7 +230,7 @@ def test_on_the_command_line(versions: Versions, hone: Callable[..., subprocess.
     assert "accuracy: better" in alone.stdout
     done = hone("promote", MODEL, "--yes", "--why", "more [/epochs]", "--who", "ada", **store)
     assert done.returncode == 0, done.stderr
-    assert "topics version 2 is the champion, version 1 the former one" in done.stdout
+    assert "topics version 2 is the champion, version 1 is previous" in done.stdout
     assert champion(journal) == "2"
     refused = hone("promote", MODEL, "--version", "1", "--policy", "auto", **store)
     assert refused.returncode == 9 and "refused by test: accuracy: better" in refused.stderr

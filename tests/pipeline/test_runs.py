@@ -101,7 +101,7 @@ def test_a_run_that_nobody_hears_of_any_more_is_marked_as_crashed(workers: Worke
         gone(flow.pid, 30)
         assert workers.run(run).state.type == StateType.RUNNING
         assert workers.ended(run) == StateType.CRASHED
-        assert "not been heard of" in str(workers.run(run).state.message)
+        assert "No heartbeat for 90 seconds" in str(workers.run(run).state.message)
     finally:
         workers.client.delete_automation(made)
 

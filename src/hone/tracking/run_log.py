@@ -152,7 +152,7 @@ class RunLog:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        """As `answering`, but a server that is gone is seen in milliseconds, before MLflow's minutes of retries."""
+        """As `translate_errors`, but a server that is gone is seen at once, before MLflow's minutes of retries."""
         check_tracking_uri(self._client.tracking_uri)
         with translate_errors(self._client.tracking_uri):
             yield

@@ -23,11 +23,11 @@ EPILOG = """examples:
 
 def add_commands(commands: Any) -> None:
     """Add `predict` to the commands."""
-    text = "predict every row of a file or a query with a registered model"
+    text = "predict the rows of a file or query with a registered model"
     sub = commands.add_parser(
         "predict",
         help=text,
-        description=f"{text[0].upper()}{text[1:]}, and write Parquet.",
+        description=f"{text[0].upper()}{text[1:]}; write Parquet.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -79,7 +79,7 @@ def _promote(arguments: argparse.Namespace) -> int:
             raise PromotionRefused(f"rejected by {who}", where=f"{decision.model} version {decision.version}")
     with console.status("testing the served model and moving the alias"):
         entry = promote.carry_out(journal, decision, who=who, why=why, downloads=home().downloads).entry
-    previous = f", version {entry.from_version} the former one" if entry.from_version else ""
+    previous = f", version {entry.from_version} is previous" if entry.from_version else ""
     console.print(f"{decision.model} version {entry.to_version} is the champion{previous}.", style="bold green")
     return 0
 
@@ -118,7 +118,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
     who = arguments.who or promote.user()
     moved = promote.rollback(_journal(arguments.model), who=who, why=arguments.why, downloads=home().downloads).entry
-    outcome = f"version {moved.to_version} is the champion again, version {moved.from_version} the former one."
+    outcome = f"version {moved.to_version} is the champion again, version {moved.from_version} is previous."
     make_console().print(f"{arguments.model} {outcome}", style="bold green")
     return 0
 

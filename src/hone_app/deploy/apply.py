@@ -1,12 +1,12 @@
 """Applies deployments/ of the working directory to a Prefect server: `python -m hone_app.deploy.apply [--gpu-slots N]`.
 
-In a process of its own, for the command line never imports Prefect. What is there already is brought up to date:
+Runs in a process of its own, since the command line must not import Prefect. Creates or updates:
 
 - the work pool `hone`, whose runs are processes in the working directory;
-- the global concurrency limit `gpu`, made with HONE_GPU_SLOTS slots (1 where that is not set), and changed only
-  where a number is given here, so that what a person set in the UI stays;
-- the deployments of deployments/prefect.yaml, as `prefect deploy --all` does it;
-- the automations of deployments/automations/*.yaml, by their names (`hone_app.deploy.automations`).
+- the global concurrency limit `gpu`: created with HONE_GPU_SLOTS slots (default 1), later changed only by
+  --gpu-slots, so that a number set in the UI stays;
+- the deployments in deployments/prefect.yaml, as with `prefect deploy --all`;
+- the automations in deployments/automations/*.yaml, by name (`hone_app.deploy.automations`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FILE = FOLDER / "prefect.yaml"
 def main() -> int:
     """Apply everything; the last line of output names the deployments."""
     parser = argparse.ArgumentParser(description="Apply deployments/ to the Prefect server of the environment.")
-    parser.add_argument("--gpu-slots", type=int, help="how many trainings may run at once")
+    parser.add_argument("--gpu-slots", type=int, help="maximum number of trainings at once")
     slots = parser.parse_args().gpu_slots
     with get_client(sync_client=True) as client:
         apply_pool(client, Path.cwd())
@@ -55,9 +55,9 @@ def main() -> int:
 
 
 def apply_pool(client: SyncPrefectClient, directory: Path) -> None:
-    """The process work pool, whose runs start in `directory`, where conf/ is. What a person set else is kept.
+    """Create or update the process work pool, whose runs start in `directory` (which has conf/).
 
-    A pool of another type, such as kubernetes, is left as it is.
+    Other settings of the pool are kept. A pool of another type, such as kubernetes, is not changed.
     """
     try:
         pool = client.read_work_pool(POOL)
@@ -74,7 +74,7 @@ def apply_pool(client: SyncPrefectClient, directory: Path) -> None:
 
 
 def apply_slots(client: SyncPrefectClient, requested: int | None) -> None:
-    """The limit that `train` takes a slot of."""
+    """Create the limit that `train` takes a slot of, or set it to `requested`."""
     try:
         client.read_global_concurrency_limit_by_name("gpu")
     except ObjectNotFound:
@@ -86,7 +86,7 @@ def apply_slots(client: SyncPrefectClient, requested: int | None) -> None:
 
 
 def apply_deployments() -> None:
-    """All deployments of the file; raises SystemExit with what Prefect said where one is refused."""
+    """Apply all deployments of the file. Raises SystemExit with Prefect's output if one is refused."""
     command = [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)]
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if result.returncode:

@@ -1,9 +1,9 @@
-"""The automations of a folder, made on a Prefect server or brought up to date, by their names.
+"""Creates or updates the automations of a folder on a Prefect server, by name.
 
-A file is in the form of `prefect automation create --from-file`: one automation, a list, or a list under `automations`.
-In place of ids, which no file can know, `deployment: NAME` names a deployment, and `block: hone-notify` the place that
-HONE_NOTIFY_URL names (`hone_app.deploy.notifications`); automations that would write to it are removed where it names
-none. An automation that a person switched off stays off.
+A file has the format of `prefect automation create --from-file`: one automation, a list, or a list under `automations`.
+In place of ids, which differ between servers, `deployment: NAME` names a deployment and `block: hone-notify` the
+recipient in HONE_NOTIFY_URL (`hone_app.deploy.notifications`); if that is not set, automations with this block are
+removed. An automation that was switched off in the UI stays off.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hone_app.deploy.notifications import BLOCK, get_block_id
 
 
 def apply_automations(client: SyncPrefectClient, folder: Path, notify: str) -> list[str]:
-    """Apply every automation of the folder's files; the names of those that are there now."""
+    """Apply all automations in the folder's files; return the names of those that now exist."""
     block = get_block_id(client, notify) if notify else None
     applied = []
     for file in sorted(folder.glob("*.yaml")):
@@ -59,7 +59,7 @@ def _remove(client: SyncPrefectClient, name: str) -> None:
 
 
 def _resolve_names(client: SyncPrefectClient, entry: Any, file: Path, block: UUID | None) -> Any:
-    """The entry with ids in place of names."""
+    """The entry with names replaced by ids."""
     if isinstance(entry, list):
         return [_resolve_names(client, item, file, block) for item in entry]
     if not isinstance(entry, dict):
@@ -78,13 +78,13 @@ def _get_deployment_id(client: SyncPrefectClient, name: str, file: Path) -> UUID
     deployments = client.read_deployments(deployment_filter=by_name)
     if len(deployments) != 1:
         raise SystemExit(
-            f"{file}: there are {len(deployments)} deployments called {name}; it has to name one that is applied"
+            f"{file}: there are {len(deployments)} deployments called {name}; name exactly one applied deployment"
         )
     return deployments[0].id
 
 
 def _content(automation: AutomationCore) -> Any:
-    """What of an automation a file can say."""
+    """The fields of an automation that a file can set."""
     return _without_ids(AutomationCore.model_validate(automation.model_dump()).model_dump(mode="json"))
 
 

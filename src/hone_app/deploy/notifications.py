@@ -1,7 +1,7 @@
-"""Notifications: one place, and the block of Prefect's through which automations write to it.
+"""Notifications: one recipient, and the Prefect block through which automations write to it.
 
-The place is an apprise URL (https://github.com/caronc/apprise/wiki) or a block of Prefect's, named in HONE_NOTIFY_URL.
-Its secret lies in that variable and, encrypted, in the block; the automations know the block's id alone.
+HONE_NOTIFY_URL names the recipient: an apprise URL (https://github.com/caronc/apprise/wiki) or a Prefect block. Its
+secret is in that variable and, encrypted, in the block; automations contain the block's id only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ BLOCK = "hone-notify"
 
 
 def get_block_id(client: SyncPrefectClient, url: str) -> UUID:
-    """The id of the notification block: the one that TYPE/NAME names, or `hone-notify`, which then holds the URL."""
+    """The id of the notification block: the one named TYPE/NAME, or `hone-notify`, saved with the URL.
+
+    Raises ConfigError if there is no such block or apprise does not support the URL.
+    """
     if "://" in url:
         return _save_block(url)
     kind, slash, name = url.partition("/")
@@ -31,7 +34,7 @@ def get_block_id(client: SyncPrefectClient, url: str) -> UUID:
         raise ConfigError(
             f"{url} is neither a URL nor the TYPE/NAME of a block",
             where=VARIABLE,
-            fix="`prefect block ls` names the blocks that exist, https://github.com/caronc/apprise/wiki the URLs.",
+            fix="`prefect block ls` lists the blocks, https://github.com/caronc/apprise/wiki the URLs.",
         )
     return block.id
 
@@ -41,9 +44,9 @@ def _save_block(url: str) -> UUID:
 
     if not Apprise().add(url):  # its own log line would show the URL
         scheme = url.partition("://")[0]
-        fix = "https://github.com/caronc/apprise/wiki says how the URL of each service is written."
-        raise ConfigError(f"apprise knows no such URL, {scheme}://...", where=VARIABLE, fix=fix)
-    # Prefect has no type of block for any URL of apprise's; this one hands over what it is given.
+        fix = "See https://github.com/caronc/apprise/wiki for the URL format of each service."
+        raise ConfigError(f"apprise does not support this URL, {scheme}://...", where=VARIABLE, fix=fix)
+    # Prefect has no block type for arbitrary apprise URLs; SlackWebhook passes any URL on to apprise.
     block_id = SlackWebhook(url=url, notify_type="info").save(BLOCK, overwrite=True)
     assert isinstance(block_id, UUID)
     return block_id

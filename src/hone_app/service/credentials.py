@@ -1,4 +1,4 @@
-"""The service's passwords: made at random once, kept in the data folder for this user alone."""
+"""The service's passwords: generated once and stored in the data folder, readable by this user only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USER = "admin"
 
 @dataclass(frozen=True)
 class Credentials:
-    """What `--auth` asks of clients, and MLflow's keys: it signs its forms and webhooks, and encrypts the latter's."""
+    """The passwords that `--auth` requires, and MLflow's keys for signing forms and webhooks and for encryption."""
 
     prefect: str
     mlflow: str
@@ -24,11 +24,11 @@ class Credentials:
 
     @property
     def auth_string(self) -> str:
-        """Prefect's, `USER:PASSWORD`."""
+        """Prefect's credentials, `USER:PASSWORD`."""
         return f"{USER}:{self.prefect}"
 
     def client(self) -> dict[str, str]:
-        """The environment variables from which Prefect's and MLflow's clients take them."""
+        """The environment variables from which Prefect's and MLflow's clients read their credentials."""
         return {
             "PREFECT_API_AUTH_STRING": self.auth_string,
             "MLFLOW_TRACKING_USERNAME": USER,
@@ -37,7 +37,7 @@ class Credentials:
 
 
 def load_credentials(folder: Path) -> Credentials:
-    """Those kept in `folder`; what is not there yet is made."""
+    """Load the credentials in `folder`; generate and store missing ones."""
     path = folder / "secrets.json"
     stored = json.loads(path.read_text("utf8")) if path.is_file() else {}
     credentials = Credentials(**{entry.name: stored.get(entry.name) or _random() for entry in fields(Credentials)})
@@ -47,12 +47,12 @@ def load_credentials(folder: Path) -> Credentials:
 
 
 def _random() -> str:
-    """256 bits, in the form that Fernet, MLflow's encryption, wants of a key."""
+    """256 random bits in the form of a Fernet key, which MLflow's encryption requires."""
     return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
 def write_private(path: Path, text: str) -> None:
-    """Put `text` at `path` in one step, readable by this user alone."""
+    """Write `text` to `path` atomically, readable by this user only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)

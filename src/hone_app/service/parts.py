@@ -1,4 +1,4 @@
-"""The parts of the service: what each is started with, for given settings, and what its clients need to know."""
+"""The parts of the service: the command and environment of each for given settings, and its clients' environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hone_app.service.servers import Server
 
 LOOPBACK = "127.0.0.1"
 POOL = "hone"
-# The ports that each server's own documentation names.
+# The default ports of each server.
 SERVERS = {"prefect": 4200, "mlflow": 5000}
 KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 
@@ -36,34 +36,34 @@ class Settings:
 
     @property
     def local_host(self) -> str:
-        """The host by which processes on this machine reach it."""
+        """The host name for processes on this machine."""
         return LOOPBACK if self.host == "0.0.0.0" else self.host
 
     @property
     def public_host(self) -> str:
-        """The host by which people reach it."""
+        """The host name for people's browsers."""
         return socket.gethostname() if self.host == "0.0.0.0" else self.host
 
     def check(self) -> None:
-        """Raise ConfigError for settings that cannot be or should not be."""
+        """Raise ConfigError for settings that are invalid or unsafe."""
         if not self.auth and not _is_loopback(self.host):
             raise ConfigError(
                 "others could use the servers without a password",
                 where=f"--host {self.host}",
-                fix="Add --auth, or leave --host out: the servers are then reached from this machine alone.",
+                fix="Add --auth, or omit --host: the servers are then reachable from this machine only.",
             )
         if self.auth and importlib.util.find_spec("flask_wtf") is None:
-            raise ConfigError("MLflow's part is not installed", where="--auth", fix="pip install 'mlflow[auth]'")
+            raise ConfigError("mlflow[auth] is not installed", where="--auth", fix="pip install 'mlflow[auth]'")
         for name, url in (("prefect", self.prefect_database), ("mlflow", self.mlflow_database)):
             if url and not url.startswith("postgresql://"):
                 raise ConfigError(
-                    "is no PostgreSQL URL",
+                    "is not a PostgreSQL URL",
                     where=f"--{name}-database",
                     fix="Write postgresql://USER:PASSWORD@HOST/NAME.",
                 )
 
     def passwords(self) -> tuple[str, ...]:
-        """The databases' passwords, as they may stand in a log."""
+        """The databases' passwords in the forms that may appear in a log: quoted and unquoted."""
         passwords = [urllib.parse.urlsplit(url).password for url in (self.prefect_database, self.mlflow_database)]
         return tuple(form for password in passwords if password for form in (password, urllib.parse.unquote(password)))
 
@@ -82,7 +82,7 @@ def build_prefect(home: Home, settings: Settings) -> Server:
 
 
 def build_mlflow(home: Home, settings: Settings) -> Server:
-    """The MLflow server, on the store that runs without a server use too. Its files lie in the data folder."""
+    """The MLflow server, on the same store as runs without a server. Its files are in the data folder."""
     root = home.root / "mlflow"
     store = settings.mlflow_database.replace("postgresql://", "postgresql+psycopg://")
     command = [
@@ -90,14 +90,14 @@ def build_mlflow(home: Home, settings: Settings) -> Server:
         *("--workers", "1", "--default-artifact-root", str(root / "artifacts")),
     ]
     environment = {
-        # Not on the command line, where every user of the machine reads it.
+        # Not on the command line, which every user of the machine can read.
         "MLFLOW_BACKEND_STORE_URI": store or f"sqlite:///{root}/mlflow.db",
         # 2 processes and 0.5 GB in place of 15 and 3.2 GB.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        # As it comes, MLflow posts to public https addresses alone; ours is on this machine.
+        # By default MLflow posts to public https addresses only; our webhook is on this machine.
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
-        # Without one it takes a new key at each start, and cannot read what it kept.
+        # Without it MLflow generates a key at each start and cannot decrypt stored secrets.
         KEY: os.environ.get(KEY) or load_credentials(home.service).mlflow_webhook_encryption,
     }
     if not _is_loopback(settings.host):
@@ -113,11 +113,11 @@ def build_mlflow(home: Home, settings: Settings) -> Server:
 def _basic_auth(home: Home, database: str, passwords: Credentials) -> dict[str, str]:
     settings = {
         "default_permission": "READ",
-        # The file is no format string to us, but its reader takes % for one.
+        # MLflow reads the file with configparser, which interpolates %.
         "database_uri": database.replace("%", "%%"),
         "admin_username": passwords.client()["MLFLOW_TRACKING_USERNAME"],
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
-        # A password is hashed anew for each request, unless it was right within these seconds.
+        # Otherwise MLflow hashes the password for every request, which is slow by design.
         "auth_cache_ttl_seconds": "60",
     }
     path = home.service / "mlflow-auth.ini"
@@ -130,30 +130,30 @@ def _basic_auth(home: Home, database: str, passwords: Credentials) -> dict[str, 
 
 
 def build_worker(home: Home, client: dict[str, str]) -> Server:
-    """The worker, whose runs are processes in the environment that it has itself."""
+    """The worker; its runs are processes that inherit its environment."""
     command = (
         *(sys.executable, "-P", "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"),
         *("--name", POOL, "--install-policy", "never"),
     )
-    # Asked every 3 s for new runs, not every 10.
+    # Polls for new runs every 3 s; Prefect's default is 10 s.
     environment = {"PREFECT_LOGGING_EXTRA_LOGGERS": "hone", "PREFECT_WORKER_QUERY_SECONDS": "3"} | client
     return Server("worker", command, "", home.logs, environment)
 
 
 def build_webhook(home: Home, client: dict[str, str]) -> Server:
-    """What MLflow's registry webhook posts to: on loopback, for both are on this machine, and on any port."""
+    """The receiver of MLflow's registry webhook: on loopback, since both are on this machine, and on any free port."""
     command = (sys.executable, "-P", "-m", "hone_app.service.webhook", "--ready", str(webhook_ready_file(home)))
     secret = load_credentials(home.service).mlflow_webhook
     return Server("webhook", command, "", home.logs, {"HONE_WEBHOOK_SECRET": secret} | client)
 
 
 def webhook_ready_file(home: Home) -> Path:
-    """The file that the webhook's server writes when MLflow knows of it."""
+    """The file that the webhook's server writes once it has subscribed to MLflow."""
     return home.service / "webhook"
 
 
 def client_environment(settings: Settings, home: Home, url: Callable[[str], str]) -> dict[str, str]:
-    """The environment in which Prefect's and MLflow's clients find the servers and are let in."""
+    """The environment variables with which Prefect's and MLflow's clients find and access the servers."""
     addresses = {
         "PREFECT_HOME": str(home.prefect),
         "PREFECT_API_URL": f"{url('prefect')}/api",

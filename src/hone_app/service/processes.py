@@ -1,7 +1,7 @@
-"""Processes that go on when the command that started them has returned, and that are found again to be ended.
+"""Starts background processes and finds them again to end them.
 
-Each carries a mark in its environment, which its children inherit: what was started is told from what was not even
-where a parent has died, and a process id that came to another program is never taken for ours.
+Each has a mark in its environment, which its children inherit. The mark identifies them even after their parent has
+died, and a process id that the system gave to another program is never mistaken for one of ours.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ GRACE_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Process:
-    """A process by its id and the moment it began, in seconds since 1970, for ids are used again."""
+    """A process, identified by its id and its start in seconds since 1970, because ids are used again."""
 
     pid: int
     began: float
 
     @property
     def alive(self) -> bool:
-        """Whether this very process still runs."""
+        """Whether this process, and not another one with its id, is running."""
         try:
             process = psutil.Process(self.pid)
             return bool(process.create_time() == self.began and process.status() != psutil.STATUS_ZOMBIE)
@@ -39,7 +39,7 @@ class Process:
 def start_process(
     command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path, mark: str
 ) -> tuple[Process, subprocess.Popen[bytes]]:
-    """Start `command` in a session of its own, its words appended to `log`."""
+    """Start `command` in a session of its own, with its output appended to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         child = subprocess.Popen(
@@ -55,7 +55,7 @@ def start_process(
 
 
 def list_marked(mark: str) -> list[psutil.Process]:
-    """The processes of this user that carry `mark`, the oldest first."""
+    """The processes with this mark that this user can see, lowest id first."""
     processes = [
         process for process in psutil.process_iter() if process.pid != os.getpid() and _read_mark(process) == mark
     ]
@@ -63,10 +63,10 @@ def list_marked(mark: str) -> list[psutil.Process]:
 
 
 def end_marked(mark: str, last: Process | None = None, grace: float = GRACE_SECONDS) -> int:
-    """End all that carry `mark`, each asked before it is killed; how many there were.
+    """End all processes with this mark, by SIGTERM and after `grace` seconds by SIGKILL; return their number.
 
-    Parents are asked before their children, whom they end as they see fit; `last`, a worker, after all others, for it
-    would kill its runs before they have said that they crash.
+    Parents are ended before their children, so that they can end these in order. `last`, a worker, is ended after all
+    others: it would kill its runs before they have reported that they crashed.
     """
     count, spared_pids = len(list_marked(mark)), {last.pid} if last and last.alive else set()
     while remaining := list_marked(mark):
@@ -88,7 +88,7 @@ def _end_all(processes: Iterable[psutil.Process], grace: float) -> None:
 
 
 def _signal(process: psutil.Process, how: str) -> None:
-    with suppress(psutil.NoSuchProcess):  # it compares the moment at which the process began, too
+    with suppress(psutil.NoSuchProcess):  # psutil compares the start time too, so a reused id is safe
         getattr(process, how)()
 
 

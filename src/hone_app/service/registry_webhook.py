@@ -1,6 +1,6 @@
-"""MLflow's registry webhook: what MLflow is asked to tell, and how a delivery is known to be MLflow's.
+"""MLflow's registry webhook: subscription, and verification of deliveries.
 
-A delivery is signed as https://mlflow.org/docs/latest/ml/webhooks says: HMAC-SHA256 over `ID.TIMESTAMP.BODY`.
+Deliveries are signed with HMAC-SHA256 over `ID.TIMESTAMP.BODY` (https://mlflow.org/docs/latest/ml/webhooks).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ FRESH_SECONDS = 300
 
 
 def subscribe(tracking_uri: str, url: str, secret: str) -> None:
-    """Have MLflow post to `url` whenever an alias is set or deleted.
+    """Make MLflow post to `url` whenever an alias is set or deleted.
 
-    One that is there already is brought up to date; switched off in MLflow, it stays off. Raises ConfigError where
-    MLflow refuses the URL or cannot read the secrets it keeps, ServiceError where it does not answer.
+    An existing webhook is updated; one that was switched off in MLflow stays off. Raises ConfigError if MLflow refuses
+    the URL or cannot decrypt its stored secrets, ServiceError if it does not answer.
     """
     from mlflow.exceptions import MlflowException
 
@@ -38,8 +38,8 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> None:
         raise ConfigError(
             f"MLflow cannot list its webhooks ({fault})",
             where=tracking_uri,
-            fix="Give its server the MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY that they were made with, or empty its table "
-            "`webhooks`.",
+            fix="Start its server with the MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY that they were created with, or empty "
+            "its table `webhooks`.",
         ) from fault
     settings: dict[str, Any] = {"url": url, "secret": secret, "events": list(EVENTS)}
     try:
@@ -50,7 +50,7 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> None:
                 client.create_webhook(NAME, description="Starts watch-registry when an alias moves.", **settings)
     except MlflowException as fault:
         raise ConfigError(
-            f"MLflow does not post there ({fault})",
+            f"MLflow refuses to post to this URL ({fault})",
             where=url,
             fix="Start its server with MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https and "
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true, or give a public https URL.",
@@ -58,7 +58,7 @@ def subscribe(tracking_uri: str, url: str, secret: str) -> None:
 
 
 def is_signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
-    """Whether MLflow signed this delivery with `secret`, in the last five minutes."""
+    """Whether MLflow signed this delivery with `secret` within the last FRESH_SECONDS."""
     delivery, timestamp = headers.get("x-mlflow-delivery-id", ""), headers.get("x-mlflow-timestamp", "")
     content = b".".join((delivery.encode(), timestamp.encode(), body))
     digest = base64.b64encode(hmac.new(secret.encode(), content, hashlib.sha256).digest()).decode()
@@ -67,7 +67,7 @@ def is_signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
 
 
 def find_moved_model(body: bytes) -> str:
-    """The model whose champion was set or deleted; '' for a delivery about anything else."""
+    """The model whose alias champion was set or deleted; '' for any other delivery."""
     event = json.loads(body)
     data = event["data"] if f"{event['entity']}.{event['action']}" in EVENTS else {}
     return str(data["name"]) if data.get("alias") == CHAMPION else ""

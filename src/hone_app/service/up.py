@@ -1,7 +1,7 @@
-"""The service: a Prefect server, an MLflow server, a worker and a webhook, which stay until `hone down`.
+"""The service: a Prefect server, an MLflow server, a worker and a webhook, which run until `hone down`.
 
-What runs is recorded in HONE_HOME/service/record.json, so that a second `hone up` starts only what is missing,
-`hone run` uses these servers, and `hone down` ends these processes and no others.
+HONE_HOME/service/record.json records what runs, so that a second `hone up` starts only missing parts, `hone run` uses
+these servers, and `hone down` ends these processes and no others.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from hone_app.service.processes import Process
 from hone_app.service.servers import Server
 
 WAIT_SECONDS = 180
-# A port that is free when it is chosen may be another program's by the time the server has started.
+# Another program may take a free port between its choice and the server's start.
 PORT_ATTEMPTS = 3
-# In the order in which they are ended: what a run says of its end, it says to the servers.
+# In the order in which they are ended: runs report their end to the servers, so the servers are last.
 PARTS = ("worker", "webhook", "mlflow", "prefect")
-# What the user's environment says of other servers.
+# Prefixes of variables that point to other servers; our processes must not inherit them.
 FOREIGN = ("PREFECT_API_", "PREFECT_PROFILE", "PREFECT_HOME", "PREFECT_SERVER_API_", "MLFLOW_TRACKING_", "MLFLOW_AUTH_")
 
 Report = Callable[[str], None]
@@ -53,7 +53,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Record:
-    """What `hone up` started and how: `name` tells its processes from all others; ports outlive them."""
+    """What `hone up` started, and with which settings. `name` marks its processes; ports are kept for a restart."""
 
     name: str
     settings: Settings = field(default_factory=Settings)
@@ -61,24 +61,24 @@ class Record:
     parts: Mapping[str, Process] = field(default_factory=dict)
 
     def alive(self, part: str) -> bool:
-        """Whether this part runs."""
+        """Whether this part is running."""
         return part in self.parts and self.parts[part].alive
 
     def mark(self, part: str) -> str:
-        """What the processes of this part carry."""
+        """The mark of this part's processes."""
         return f"{self.name}/{part}"
 
     def url(self, part: str) -> str:
-        """Where a process on this machine reaches the server."""
+        """The server's URL for processes on this machine."""
         return f"http://{self.settings.local_host}:{self.ports[part]}"
 
     def public_url(self, part: str) -> str:
-        """Where people reach it."""
+        """The server's URL for people's browsers."""
         return f"http://{self.settings.public_host}:{self.ports[part]}"
 
 
 def read_record(home: Home) -> Record:
-    """The record of this data folder; a new one where nothing was ever started."""
+    """The record of this data folder; a new one if nothing was ever started."""
     path = home.service / "record.json"
     if not path.is_file():
         return Record(os.urandom(8).hex())
@@ -88,9 +88,9 @@ def read_record(home: Home) -> Record:
 
 
 def join_service(home: Home) -> None:
-    """Let this process and its children use the service, where it runs: URLs and credentials in its environment.
+    """If the service runs, set its URLs and credentials in this process's environment, for it and its children.
 
-    What the environment names already stays. Waits while a `hone up` or `hone down` is at work.
+    URLs that are already set are kept. Waits while `hone up` or `hone down` is running.
     """
     if not (home.service / "record.json").is_file():
         return
@@ -104,23 +104,23 @@ def join_service(home: Home) -> None:
 
 
 def check_stores(home: Home) -> None:
-    """Raise ServiceError where the records of this data folder are kept in databases and nothing serves them now."""
+    """Raise ServiceError if this data folder's records are in PostgreSQL and no server for them is running."""
     settings = read_record(home).settings
     for url, database in (("PREFECT_API_URL", "prefect_database"), ("MLFLOW_TRACKING_URI", "mlflow_database")):
         database_url = os.environ.get(f"HONE_{database.upper()}") or getattr(settings, database)
         if database_url and not os.environ.get(url):
             raise ServiceError(
-                f"the service keeps its records in PostgreSQL ({database}) and does not run",
+                f"the service stores its records in PostgreSQL ({database}) and is not running",
                 where=str(home.root),
-                fix=f"`hone up`, or name a server with {url}.",
+                fix=f"Run `hone up`, or set {url} to a server.",
             )
 
 
 def start_service(home: Home, requested: Mapping[str, Any], project: Path, slots: int | None, report: Report) -> None:
-    """Start what does not run yet, apply the deployments of `place`, and say where all of it is.
+    """Start the parts that are not running, apply the deployments in `project`, and report the URLs.
 
-    `wanted` are the settings that were given; those that were not are as they were last time. Raises ConfigError where
-    they differ from what runs, ServiceError where a part does not come up: then nothing is left of it.
+    `requested` contains the settings to change; others keep their previous values. Raises ConfigError if running parts
+    have other settings, ServiceError if a part does not start: the parts that this call started are then ended.
     """
     started: list[str] = []
     with _exclusive(home), ExitStack() as undo:
@@ -128,7 +128,8 @@ def start_service(home: Home, requested: Mapping[str, Any], project: Path, slots
         settings = replace(record.settings, **requested)
         settings.check()
         if settings != record.settings and any(map(record.alive, PARTS)):
-            raise ConfigError("runs with other settings", where="the service", fix="`hone down`, then `hone up`.")
+            fix = "Run `hone down`, then `hone up`."
+            raise ConfigError("is running with other settings", where="the service", fix=fix)
         record = replace(record, settings=settings)
         undo.callback(lambda: [_end(record, part) for part in started])
         with _only_server(home, record):
@@ -146,7 +147,7 @@ def start_service(home: Home, requested: Mapping[str, Any], project: Path, slots
 
 
 def stop_service(home: Home, report: Report) -> None:
-    """End what `hone up` started and all that came of it: runs, trainings, servers. Says what was ended."""
+    """End everything that `hone up` started (runs, trainings, servers), and report what was ended."""
     if not (home.service / "record.json").is_file():
         report("nothing runs")
         return
@@ -168,7 +169,7 @@ def _status(part: str, started: list[str]) -> str:
 
 @contextmanager
 def _exclusive(home: Home) -> Iterator[None]:
-    """Within the block no other process starts or ends the service of this data folder."""
+    """Within the block, no other process starts or ends the service of this data folder."""
     home.service.mkdir(parents=True, exist_ok=True)
     with (home.service / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -177,7 +178,7 @@ def _exclusive(home: Home) -> Iterator[None]:
 
 @contextmanager
 def _only_server(home: Home, record: Record) -> Iterator[None]:
-    """Within the block no run starts a Prefect server on the data folder. ServiceError where one did."""
+    """Within the block, no run starts a Prefect server on the data folder. Raises ServiceError if one has."""
     home.servers.mkdir(parents=True, exist_ok=True)
     with (home.servers / "prefect.users").open("w") as users:
         try:
@@ -187,7 +188,7 @@ def _only_server(home: Home, record: Record) -> Iterator[None]:
                 raise ServiceError(
                     "a `hone run` has its own Prefect server on this data folder",
                     where=str(home.root),
-                    fix="Wait until it has ended, or interrupt it; then `hone up`, and the same `hone run` goes on.",
+                    fix="Wait for it or interrupt it, and run `hone up`; the same `hone run` then continues.",
                 ) from None
         yield
 
@@ -197,7 +198,7 @@ def _start_servers(home: Home, record: Record, project: Path, started: list[str]
     for _ in range(PORT_ATTEMPTS):
         ports = choose_ports(record, dead)
         if ports != record.ports:
-            for client in filter(record.alive, ("worker", "webhook")):  # they know the old ones
+            for client in filter(record.alive, ("worker", "webhook")):  # they have the old URLs
                 _end(record, client)
         record = replace(record, ports=ports)
         try:
@@ -207,7 +208,7 @@ def _start_servers(home: Home, record: Record, project: Path, started: list[str]
         for part in dead:
             _end(record, part)
         if all(servers.bindable(record.settings.host, ports[part]) for part in dead):
-            break  # no other program came before us: it has another cause
+            break  # the ports are free, so the failure has another cause
     raise last_fault
 
 
@@ -238,7 +239,7 @@ def _start(
 ) -> tuple[Record, subprocess.Popen[bytes]]:
     """Start one part and record it."""
     if server.name != "worker":
-        _end(record, server.name)  # what was left of it; a worker's runs go on
+        _end(record, server.name)  # its leftover children; a worker's runs continue
     port = str(record.ports.get(server.name, ""))
     server_environment = {name: value.replace("{port}", port) for name, value in server.environment.items()}
     command = [word.replace("{port}", port) for word in server.command]
@@ -251,14 +252,14 @@ def _start(
 
 
 def _environment(home: Home, additions: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment, less what it says of other servers, with `own` and the programs of this Python."""
+    """This process's environment without FOREIGN variables, with `additions` and this Python's programs on PATH."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     path = os.pathsep.join(filter(None, (str(Path(sys.executable).parent), os.environ.get("PATH"))))
     return {**DEFAULTS, **inherited, "PATH": path, "HONE_HOME": str(home.root), **additions}
 
 
 def _start_clients(home: Home, record: Record, project: Path, started: list[str]) -> Record:
-    """Start the worker and the webhook where they do not run, and wait until both give a new sign of life."""
+    """Start the worker and the webhook if they are not running, and wait for a new sign of life from each."""
     client = client_environment(record.settings, home, record.url)
     waiting = []
     for server, read_sign in (
@@ -279,13 +280,13 @@ def _start_clients(home: Home, record: Record, project: Path, started: list[str]
 
 
 def _subscribed(home: Home) -> str:
-    """When MLflow was last told of the webhook's server; '' for never."""
+    """When the webhook's server last subscribed to MLflow; '' for never."""
     path = webhook_ready_file(home)
     return str(path.stat().st_mtime_ns) if path.is_file() else ""
 
 
 def _heartbeat(home: Home, record: Record) -> str:
-    """When the worker was last heard of; '' for never."""
+    """When the worker last sent a heartbeat; '' for never."""
     request = urllib.request.Request(
         f"{record.url('prefect')}/api/work_pools/{POOL}/workers/filter", b"{}", {"content-type": "application/json"}
     )
@@ -300,7 +301,7 @@ def _heartbeat(home: Home, record: Record) -> str:
 
 
 def _apply(home: Home, record: Record, project: Path, slots: int | None) -> str:
-    """Make the work pool, the deployments, the GPU slots and the automations; the deployments' names."""
+    """Apply work pool, deployments, GPU slots and automations; return the deployments' names."""
     server = Server("deployments", (), "", home.logs, hidden=record.settings.passwords())
     options = ["--gpu-slots", str(slots)] if slots is not None else []
     environment = _environment(home, client_environment(record.settings, home, record.url))
@@ -319,7 +320,7 @@ def _apply(home: Home, record: Record, project: Path, slots: int | None) -> str:
 
 
 def _write_server_url(home: Home, url: str) -> None:
-    """Tell runs that would start a Prefect server of their own that there is one; '' that it is gone."""
+    """Publish the Prefect server's URL to runs that would start a server of their own; '' withdraws it."""
     path = home.servers / "prefect.json"
     if url:
         path.write_text(json.dumps({"url": url}), "utf8")
@@ -328,12 +329,12 @@ def _write_server_url(home: Home, url: str) -> None:
 
 
 def write_record(home: Home, record: Record) -> None:
-    """Keep the record, for this user alone: a database's URL may hold a password."""
+    """Write the record, readable by this user only: a database's URL may contain a password."""
     write_private(home.service / "record.json", json.dumps(asdict(record), indent=2))
 
 
 def choose_ports(record: Record, dead: Iterable[str]) -> dict[str, int]:
-    """The ports of all servers: those of the `dead` are as they were, else the usual ones, else any that are free."""
+    """The ports of all servers. The `dead` ones get their previous port, else the default, else any free port."""
     ports = dict(record.ports)
     for part in dead:
         taken = {port for other, port in ports.items() if other != part}

@@ -1,8 +1,8 @@
-"""Starts watch-registry as soon as MLflow reports that a champion was moved, and not by Hone.
+"""Starts watch-registry as soon as MLflow reports that a champion was moved by anyone but Hone.
 
-Started by `python -m hone_app.service.webhook`.
-A server of one address, which MLflow's registry webhook posts to. It subscribes itself; what MLflow did not sign, with
-the secret in HONE_WEBHOOK_SECRET, is refused. A delivery that is lost costs five minutes: there is a schedule as well.
+Run it with `python -m hone_app.service.webhook`. MLflow's registry webhook posts to this server, which subscribes
+itself. Deliveries that are not signed with the secret in HONE_WEBHOOK_SECRET are refused. A lost delivery delays
+watch-registry by at most five minutes, the interval of its schedule.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ Start = Callable[[str, str], Awaitable[str]]
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description="Start watch-registry when MLflow says that a champion changed.")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
-    parser.add_argument("--port", type=int, default=0, help="the port; any that is free where none is given")
-    parser.add_argument("--url", help="where MLflow reaches this server, where that is not http://HOST:PORT")
-    parser.add_argument("--ready", type=Path, help="a file to write once MLflow was told of this server")
+    parser = argparse.ArgumentParser(description="Start watch-registry when MLflow reports a changed champion.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any free port)")
+    parser.add_argument("--url", help="URL of this server for MLflow (default: http://HOST:PORT)")
+    parser.add_argument("--ready", type=Path, help="file to write once this server has subscribed to MLflow")
     return parser
 
 
 def main() -> int:
-    """Subscribe and serve until the process is asked to end."""
+    """Subscribe to MLflow and serve until the process is terminated."""
     options = build_parser().parse_args()
     try:
         listener = socket.create_server((options.host, options.port))
@@ -66,20 +66,20 @@ def main() -> int:
 
 
 def read_secret() -> str:
-    """What MLflow signs with; ConfigError where there is none."""
+    """The secret with which MLflow signs deliveries. Raises ConfigError if it is not set."""
     if not os.environ.get(SECRET):
         raise ConfigError(
-            "is not set", where=SECRET, fix="Give the receiver of MLflow's webhook a long random word; no one else."
+            "is not set", where=SECRET, fix="Set it to a long random string in the environment of this process only."
         )
     return os.environ[SECRET]
 
 
 def build_application(secret: str, start: Start) -> Starlette:
-    """The server: POST / is for MLflow, GET /health for those who wait for it.
+    """The server: MLflow posts to /, GET /health is the health check.
 
-    `start(model, delivery)` starts watch-registry and gives the run's id, '' where there is nothing to notice. Answers
-    202 where it started, 204 where not, 401 to what MLflow did not sign, 413 to what is too long; 503, on which MLflow
-    tries again, where a server did not answer.
+    `start(model, delivery)` starts watch-registry and returns the run's id, or '' if there is no reason to. Responses:
+    202 if a run was started, 204 if not, 401 for a bad signature, 413 for a body over MAX_BYTES, and 503, after which
+    MLflow retries, if a server did not answer.
     """
 
     async def receive(request: Request) -> Response:
@@ -105,7 +105,7 @@ def build_application(secret: str, start: Start) -> Starlette:
 
 
 async def start_watch(model: str, delivery: str) -> str:
-    """Start watch-registry, once a delivery, where it was not Hone that moved the champion; the run's id, else ''."""
+    """Start watch-registry, once per delivery, if the champion was not moved by Hone; return the run's id, else ''."""
     if not await run_in_threadpool(moved_by_hand, home().tracking_uri, model):
         return ""
     async with get_client() as client:

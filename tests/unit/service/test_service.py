@@ -182,8 +182,8 @@ def test_who_loses_the_race_for_a_port_takes_another(tmp_path: Path, monkeypatch
         (Settings(host="0.0.0.0"), "without a password"),
         (Settings(host="192.168.1.7"), "without a password"),
         (Settings(host="gpu.example"), "without a password"),
-        (Settings(prefect_database="mysql://hone@db/prefect"), "no PostgreSQL URL"),
-        (Settings(mlflow_database="sqlite:///mlflow.db"), "no PostgreSQL URL"),
+        (Settings(prefect_database="mysql://hone@db/prefect"), "not a PostgreSQL URL"),
+        (Settings(mlflow_database="sqlite:///mlflow.db"), "not a PostgreSQL URL"),
     ],
 )
 def test_what_is_open_to_others_or_cannot_be_is_refused(settings: Settings, message: str) -> None:
