@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from hone.config.parts import SourcePart
 from prefect import flow
 from pydantic import Field
 
 from hone.batch.output import Account
 from hone.batch.request import Request
-from hone.batch.rows import shards
+from hone.batch.rows import list_shards
+from hone.config.parts import SourcePart
 from tasks.batch_predict import commit, look, note, predict, read, settle
 
 
@@ -55,6 +55,6 @@ def batch_predict(
     account = look(batch)
     if not account:
         rows = read(batch)
-        account = commit(batch, rows, [predict(batch, shard) for shard in shards(rows)])
+        account = commit(batch, rows, [predict(batch, shard) for shard in list_shards(rows)])
     note(batch, account)
     return account

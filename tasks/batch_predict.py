@@ -21,19 +21,19 @@ from tasks.runtime.retries import RETRIES, unless_known
 @task(name="settle", task_run_name="settle {wanted.model}", cache_policy=NO_CACHE, **RETRIES)
 def settle(wanted: Request) -> Batch:
     """The version that is meant, its files proved, and the source's rows as they are now."""
-    return request.settle(wanted, home())
+    return request.resolve_request(wanted, home())
 
 
 @task(name="look", task_run_name="look for the output", cache_policy=NO_CACHE)
 def look(batch: Batch) -> Account:
     """The account of the output where it is there, else {}."""
-    return output.finished(batch, home())
+    return output.find_finished(batch, home())
 
 
 @task(name="read", task_run_name="read {batch.name}", cache_policy=NO_CACHE, **RETRIES)
 def read(batch: Batch) -> Artifact:
     """The source's rows, in shards."""
-    return rows.read(batch, home())
+    return rows.read_rows(batch, home())
 
 
 def predict(batch: Batch, shard: Shard) -> Artifact:
@@ -56,20 +56,20 @@ def predict(batch: Batch, shard: Shard) -> Artifact:
     **{**RETRIES, "retry_condition_fn": unless_known},
 )
 def _predict(batch: Batch, shard: Shard) -> State[Artifact]:
-    made, hit = answers.answer(batch, shard, home())
+    made, hit = answers.answer_shard(batch, shard, home())
     return Completed(name="Cached" if hit else "Completed", data=made)
 
 
 @task(name="commit", task_run_name="commit {batch.name}", cache_policy=NO_CACHE)
 def commit(batch: Batch, given: Artifact, said: list[Artifact]) -> Account:
     """The output, all at once; its account."""
-    return output.commit(batch, given, said, home())
+    return output.commit_output(batch, given, said, home())
 
 
 @task(name="record", task_run_name="record {batch.name}", cache_policy=NO_CACHE, **RETRIES)
 def note(batch: Batch, account: Account) -> None:
     """The run in MLflow, and a page in the Prefect UI."""
-    run_id = record.record(batch, account, home())
+    run_id = record.log_batch_run(batch, account, home())
     lines = (
         f"# {account['rows']:,} rows by {account['version']}",
         f"- output `{account['output']}`",

@@ -15,7 +15,7 @@ from hone.config.parts import Part
 from hone.config.sections import RunConfig
 from hone.drift import monitor, report
 from hone.drift.check import Verdict
-from hone.drift.episodes import Episode, episode, remember
+from hone.drift.episodes import Episode, next_episode, save_episode
 from hone.environment import home
 from hone.errors import ConfigError, ModelError
 from hone.promotion.reconcile import models_with_champion
@@ -62,11 +62,11 @@ def check(model: str, config: RunConfig | None, inputs: Part | None) -> Checked:
     if source is None:
         fix = "Set monitoring.inputs in the configuration, or give inputs."
         raise ConfigError("says not where recent inputs are", where=f"model {model}", fix=fix)
-    verdict = monitor.check(version, config, source, data)
-    now = episode(version.tags, verdict.decision)
-    page = report.page(version, verdict, now.number)
+    verdict = monitor.check_version(version, config, source, data)
+    now = next_episode(version.tags, verdict.decision)
+    page = report.render_page(version, verdict, now.number)
     tags = {"hone.flow_run_id": str(flow_run.id or "")}
-    run_id = report.log(data.tracking_uri, data.artifact_root, version, verdict, page, tags)
+    run_id = report.log_check(data.tracking_uri, data.artifact_root, version, verdict, page, tags)
     _show(version.name, verdict, page)
     return Checked(version, verdict, now, run_link(data.tracking_uri, run_id))
 
@@ -92,12 +92,12 @@ def announce(checked: Checked, config: str) -> None:
             episode=checked.episode.number,
             config=config,
         )
-    remember(home().tracking_uri, version, verdict.decision, checked.episode)
+    save_episode(home().tracking_uri, version, verdict.decision, checked.episode)
 
 
 def _show(model: str, verdict: Verdict, page: str) -> None:
     """The table and the page in the Prefect UI, whose keys have lower-case letters, digits and dashes."""
     key = re.sub(r"[^a-z0-9]+", "-", f"drift-{model}".lower()).strip("-")
     if verdict.findings:
-        create_table_artifact(report.table(verdict), key=f"{key}-tests", description=f"Drift of {model}")
+        create_table_artifact(report.build_table(verdict), key=f"{key}-tests", description=f"Drift of {model}")
     create_markdown_artifact(page, key=key, description=f"Drift of {model}: {verdict.decision}")

@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from hone.environment import home
 from hone.promotion import promote, reconcile
-from hone.promotion.decision import Decision, link, markdown
+from hone.promotion.decision import Decision, render_markdown, version_link
 from hone.promotion.journal import Entry
 from tasks.runtime.events import tell
 
@@ -30,8 +30,8 @@ def _once_a_flow_run(context: TaskRunContext, inputs: dict[str, Any]) -> str:
 def _compare(model: str, version: str, policy: str, golden: str) -> Decision:
     journal = _journal(model)
     decision = promote.decide(journal, version, downloads=home().downloads, policy=policy, golden=golden)
-    page = promote.record(journal, decision)
-    shown = markdown(decision, f"{_link(decision)}, `{page}` among the artifacts of run `{decision.run_id}`")
+    page = promote.log_decision(journal, decision)
+    shown = render_markdown(decision, f"{_link(decision)}, `{page}` among the artifacts of run `{decision.run_id}`")
     create_markdown_artifact(shown, key=artifact_key(model), description=decision.reason)
     return decision
 
@@ -52,7 +52,7 @@ def _announce_candidate(decision: Decision) -> str:
         link=_link(decision),
         figures=decision.figures(),
     )
-    return markdown(decision, _link(decision))
+    return render_markdown(decision, _link(decision))
 
 
 def announce_candidate(decision: Decision) -> str:
@@ -66,13 +66,13 @@ def announce_candidate(decision: Decision) -> str:
 @task(name="turn down", cache_policy=NO_CACHE)
 def turn_down(decision: Decision, who: str, why: str) -> None:
     """Journal that the version does not become the champion."""
-    promote.turn_down(_journal(decision.model), decision, who or promote.user(), why)
+    promote.refuse(_journal(decision.model), decision, who or promote.current_user(), why)
 
 
 @task(name="shadow", cache_policy=NO_CACHE)
 def shadow(decision: Decision, who: str) -> None:
     """Journal what would have been done."""
-    promote.shadow(_journal(decision.model), decision, who or promote.user())
+    promote.journal_shadow(_journal(decision.model), decision, who or promote.current_user())
 
 
 @task(name="carry out", cache_policy=NO_CACHE)
@@ -80,7 +80,9 @@ def carry_out(decision: Decision, who: str, why: str) -> None:
     """Make the version the champion. Never retried: whoever lost to another has to compare anew."""
     journal = _journal(decision.model)
     try:
-        promote.carry_out(journal, decision, who=who or promote.user(), why=why, downloads=home().downloads)
+        promote.promote_version(
+            journal, decision, who=who or promote.current_user(), why=why, downloads=home().downloads
+        )
     finally:
         announce(decision.model)
 
@@ -89,7 +91,9 @@ def carry_out(decision: Decision, who: str, why: str) -> None:
 def roll_back(model: str, who: str, why: str) -> str:
     """Make the former champion the champion again; its version."""
     try:
-        moved = promote.rollback(_journal(model), who=who or promote.user(), why=why, downloads=home().downloads)
+        moved = promote.rollback(
+            _journal(model), who=who or promote.current_user(), why=why, downloads=home().downloads
+        )
     finally:
         announce(model)
     return moved.entry.to_version
@@ -119,7 +123,7 @@ def announce(model: str) -> None:
     Should two do it at once, both send events of one id.
     """
     journal = _journal(model)
-    for kept in reconcile.unannounced(journal):
+    for kept in reconcile.list_unannounced(journal):
         entry = kept.entry
         for event in EVENTS.get(entry.action, CHANGED):
             tell(
@@ -159,7 +163,7 @@ def _sentence(entry: Entry) -> str:
 
 
 def _link(decision: Decision) -> str:
-    return link(home().tracking_uri, decision)
+    return version_link(home().tracking_uri, decision)
 
 
 def _place(model: str, version: str) -> str:

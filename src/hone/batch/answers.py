@@ -28,32 +28,34 @@ ANSWERS = "answers.parquet"
 Ask = Callable[["pd.DataFrame"], "pd.DataFrame"]
 
 
-def recipe(batch: Batch, shard: Shard) -> Recipe:
+def answers_recipe(batch: Batch, shard: Shard) -> Recipe:
     """What decides the answers: what is asked, the model's files, the code here and the libraries."""
     config = {"outputs": dict(batch.outputs), "unanswered": batch.request.unanswered}
     inputs = {"rows": shard.digest, "model": batch.proof}
     return Recipe(STAGE, config, inputs, code_digests(["hone.batch.answers"]), versions(LIBRARIES))
 
 
-def answer(batch: Batch, shard: Shard, home: Home) -> tuple[Artifact, bool]:
+def answer_shard(batch: Batch, shard: Shard, home: Home) -> tuple[Artifact, bool]:
     """The shard's answers, a row for each of its rows, and whether the store had them.
 
     Raises DataError, with `unanswered: stop`, at a row that the model refuses.
     """
-    return home.store.obtain(recipe(batch, shard), lambda out: _answer(batch, shard, home, out), name=batch.version)
+    return home.store.obtain(
+        answers_recipe(batch, shard), lambda out: _answer(batch, shard, home, out), name=batch.version
+    )
 
 
 def _answer(batch: Batch, shard: Shard, home: Home, out: Path) -> Product:
     import pyarrow.parquet as pq
 
-    ask, refusals = served(home.tracking_uri, batch.version)
-    table = pq.read_table(shard.asked)
+    ask, refusals = load_served(home.tracking_uri, batch.version)
+    table = pq.read_table(shard.inputs_file)
     reasons = table[REASON].to_pylist()
     open_rows = [row for row, reason in enumerate(reasons) if reason is None]
     frame = table.select(list(batch.inputs)).take(open_rows).to_pandas()
     answers: list[dict[str, Any]] = [{} for _ in reasons]
     with environment(ALL_CORES):
-        for row, said in zip(open_rows, ask_each(ask, refusals, frame), strict=True):
+        for row, said in zip(open_rows, answer_rows(ask, refusals, frame), strict=True):
             if isinstance(said, str):
                 reasons[row] = _refused(batch, shard.first + row, said)
             else:
@@ -64,7 +66,7 @@ def _answer(batch: Batch, shard: Shard, home: Home, out: Path) -> Product:
     return Product(len(reasons), (ANSWERS,), {"unanswered": unanswered})
 
 
-def ask_each(ask: Ask, refusals: tuple[type[Exception], ...], frame: pd.DataFrame) -> list[dict[str, Any] | str]:
+def answer_rows(ask: Ask, refusals: tuple[type[Exception], ...], frame: pd.DataFrame) -> list[dict[str, Any] | str]:
     """Each row's answer, or why the model refuses it: rows that it refuses together are asked half by half."""
     if frame.empty:
         return []
@@ -74,14 +76,14 @@ def ask_each(ask: Ask, refusals: tuple[type[Exception], ...], frame: pd.DataFram
         if len(frame) == 1:
             return [" ".join(str(fault).split())[:300] or type(fault).__name__]
         half = len(frame) // 2
-        return [*ask_each(ask, refusals, frame[:half]), *ask_each(ask, refusals, frame[half:])]
+        return [*answer_rows(ask, refusals, frame[:half]), *answer_rows(ask, refusals, frame[half:])]
     if len(told) != len(frame):
         raise ModelError(f"gave {len(told)} answers to {len(frame)} rows", fix="Register it again.")
     return told
 
 
 @lru_cache(maxsize=1)
-def served(tracking_uri: str, version: str) -> tuple[Ask, tuple[type[Exception], ...]]:
+def load_served(tracking_uri: str, version: str) -> tuple[Ask, tuple[type[Exception], ...]]:
     """The version's model, proved and loaded once for this process, and what its code raises at a row it refuses.
 
     In float32 as everywhere: bfloat16 would give other answers than the served model. Batches are of like length.

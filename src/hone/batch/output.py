@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hone.batch import rows as given_rows
 from hone.batch.answers import ANSWERS, arrow_type
 from hone.batch.request import Batch
-from hone.batch.rows import REASON, Shard, written
+from hone.batch.rows import REASON, Shard, value_as_text
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, StoreError
 from hone.progress import Progress, tell
@@ -33,21 +33,21 @@ Account = dict[str, Any]
 SUCCESS, MANIFEST, METADATA = "_SUCCESS", "_manifest.json", b"hone"
 
 
-def finished(batch: Batch, home: Home) -> Account:
+def find_finished(batch: Batch, home: Home) -> Account:
     """The account of the output that is there already for this very batch, {} where it is to be made.
 
     Raises ConfigError where something else lies there that no batch prediction wrote.
     """
     out = Path(batch.request.output).absolute()
     _check_place(out)
-    account = account_of(out)
+    account = read_account(out)
     if account.get("key") != batch.key:
         return {}
     _drop_rows(batch, home)
     return account
 
 
-def account_of(out: Path) -> Account:
+def read_account(out: Path) -> Account:
     """The account of a finished output; {} where there is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -61,17 +61,17 @@ def account_of(out: Path) -> Account:
     return told
 
 
-def commit(batch: Batch, rows: Artifact, answers: Sequence[Artifact], home: Home) -> Account:
+def commit_output(batch: Batch, rows: Artifact, answers: Sequence[Artifact], home: Home) -> Account:
     """Write the output and give its account; one of two that write it at once waits for the other and takes its work.
 
     The copy of the input's rows is removed. Raises DataError where no row has a prediction, StoreError where the
     rows and the answers are not as many.
     """
     out = Path(batch.request.output).absolute()
-    shards = given_rows.shards(rows)
+    shards = given_rows.list_shards(rows)
     tell("write", "started", [])
     with home.store.lock("batch-output", digest_of(str(out))[:20]):
-        account = finished(batch, home)
+        account = find_finished(batch, home)
         if not account:
             account = _account(batch, rows, answers, out)
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def _tables(batch: Batch, shards: Sequence[Shard], answers: Sequence[Artifact]) 
 
     schema = _schema(batch, shards)
     for shard, said in zip(shards, answers, strict=True):
-        given, told = pq.read_table(shard.given), pq.read_table(said.path / ANSWERS)
+        given, told = pq.read_table(shard.rows_file), pq.read_table(said.path / ANSWERS)
         if not given.num_rows == told.num_rows == shard.rows:
             raise StoreError(
                 f"shard {shard.number} has {shard.rows} rows, {given.num_rows} were kept and {told.num_rows} answered",
@@ -154,7 +154,7 @@ def _schema(batch: Batch, shards: Sequence[Shard]) -> pa.Schema:
 
     types: dict[str, list[pa.DataType]] = {}
     for shard in shards:
-        for field in pq.read_schema(shard.given):
+        for field in pq.read_schema(shard.rows_file):
             types.setdefault(field.name, []).append(field.type)
     fields = [(name, _one_type(found)) for name, found in types.items()]
     return pa.schema([*fields, *((name, arrow_type(kind)) for name, kind in batch.added.items())])
@@ -182,7 +182,7 @@ def _as(given: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.A
     if column.type == kind:
         return column
     if pa.types.is_string(kind) and not pa.types.is_null(column.type):
-        return pa.array([written(value) for value in column.to_pylist()], pa.string())
+        return pa.array([value_as_text(value) for value in column.to_pylist()], pa.string())
     return column.cast(kind)
 
 
@@ -230,7 +230,7 @@ def _write_directory(out: Path, tables: Iterator[pa.Table], account: Account) ->
 
 def _check_place(out: Path) -> None:
     """Raise ConfigError where what lies at `out` was not written by a batch prediction."""
-    if not out.exists() or account_of(out) or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or read_account(out) or (out.is_dir() and not any(out.iterdir())):
         return
     raise ConfigError(
         "exists and was not written by a batch prediction; it is not overwritten",
@@ -241,4 +241,4 @@ def _check_place(out: Path) -> None:
 
 def _drop_rows(batch: Batch, home: Home) -> None:
     """Remove the copy of the input's rows: the output has them all."""
-    shutil.rmtree(home.store.directory(given_rows.STAGE, given_rows.recipe(batch).key), ignore_errors=True)
+    shutil.rmtree(home.store.directory(given_rows.STAGE, given_rows.rows_recipe(batch).key), ignore_errors=True)

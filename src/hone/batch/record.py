@@ -18,7 +18,7 @@ METRICS = ("rows", "unanswered", "seconds", "rows_per_second", "shards")
 PARAMS = ("version", "output", "files_sha256")
 
 
-def record(batch: Batch, account: Account, home: Home) -> str:
+def log_batch_run(batch: Batch, account: Account, home: Home) -> str:
     """The id of the MLflow run of this output, which is created unless it exists.
 
     Metrics: rows, unanswered, seconds, rows_per_second, shards. Params: version, output, files_sha256, data.

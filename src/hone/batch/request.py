@@ -45,8 +45,8 @@ class Request(Section):
     )
     unanswered: Literal["keep", "stop"] = Field(
         "keep",
-        description="What happens to a row that cannot be predicted (malformed, or without text): keep it, with the reason"
-        " in place of a prediction, or stop the run.",
+        description="What happens to a row that cannot be predicted (malformed, or without text): keep it, with the"
+        " reason in place of a prediction, or stop the run.",
     )
     prefix: str = Field(
         "", description="Prefix for the names of the added columns, where the input has columns of these names."
@@ -55,7 +55,7 @@ class Request(Section):
 
 @dataclass(frozen=True)
 class Batch:
-    """A request settled: `version` is models:/NAME/NUMBER, `proof` the digest of its files' sums.
+    """A resolved request: `version` is models:/NAME/NUMBER, `proof` the digest of its files' sums.
 
     `inputs` are the columns that the model takes, `outputs` what it answers with and of which type, in its own words;
     `data` is the digest of the source's content.
@@ -104,7 +104,7 @@ class Batch:
         return {name: value for name, value in section.items() if name not in locations(SOURCES[section["kind"]])}
 
 
-def settle(request: Request, home: Home) -> Batch:
+def resolve_request(request: Request, home: Home) -> Batch:
     """The request for one version of the model, whose files are proved, and for the source's rows as they are now.
 
     Raises ModelError where there is no such version or its files are not those that were registered, ConfigError for
@@ -122,14 +122,14 @@ def settle(request: Request, home: Home) -> Batch:
         raise ConfigError(
             f"the model has no input {unknown[0]}",
             where="columns",
-            fix=f"Its inputs are {', '.join(about['inputs'])}. Write them on the left, the source's columns on the right.",
+            fix=f"Inputs: {', '.join(about['inputs'])}. Write them on the left, the source's columns on the right.",
         )
     inputs, outputs = tuple(about["inputs"]), about["outputs"]
-    data = source_of(request).fingerprint(home.store.memo.digest)
+    data = build_source(request).fingerprint(home.store.memo.digest)
     return Batch(request, version.name, version.version, version.tags[TAG], inputs, outputs, data)
 
 
-def source_of(request: Request) -> Source:
+def build_source(request: Request) -> Source:
     """Where the rows come from."""
     made: Source = SOURCES[request.source.kind](**request.source.options())
     return made

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.batch.request import Batch, source_of
+from hone.batch.request import Batch, build_source
 from hone.environment import Home
 from hone.errors import ConfigError, DataError
 from hone.progress import Progress, tell
@@ -43,17 +43,17 @@ class Shard:
     digest: str
 
     @property
-    def given(self) -> Path:
+    def rows_file(self) -> Path:
         """The rows as the source has them."""
         return Path(self.folder) / f"{self.number:05}.parquet"
 
     @property
-    def asked(self) -> Path:
+    def inputs_file(self) -> Path:
         """What the model is asked: its inputs, all text, and `reason`, null or why the row cannot be answered."""
         return Path(self.folder) / f"{self.number:05}.asked.parquet"
 
 
-def recipe(batch: Batch) -> Recipe:
+def rows_recipe(batch: Batch) -> Recipe:
     """What decides the shards. The output is named: who has written it may remove them."""
     asked = batch.request
     config = {"source": batch.source_options(), "columns": batch.renamed, "added": list(batch.added)}
@@ -62,19 +62,19 @@ def recipe(batch: Batch) -> Recipe:
     return Recipe(STAGE, config, inputs, code_digests(["hone.batch.rows"]), versions(["pyarrow"]))
 
 
-def read(batch: Batch, home: Home) -> Artifact:
+def read_rows(batch: Batch, home: Home) -> Artifact:
     """Every row of the source in shards, from the store where they are there.
 
     Raises DataError where a column that the model takes is in no row, and, with `unanswered: stop`, at the first row
     that cannot be answered; ConfigError where the input has a column that the output adds; and as the source does.
     """
     tell("read", "started", [])
-    artifact, hit = home.store.obtain(recipe(batch), lambda out: _read(batch, out), name=batch.name)
+    artifact, hit = home.store.obtain(rows_recipe(batch), lambda out: _read(batch, out), name=batch.name)
     tell("read", "hit" if hit else "done", artifact)
     return artifact
 
 
-def shards(rows: Artifact) -> list[Shard]:
+def list_shards(rows: Artifact) -> list[Shard]:
     """The shards, in the order of the rows."""
     found, first = [], 0
     for number, (count, digest) in enumerate(rows.facts()["shards"]):
@@ -95,15 +95,15 @@ class _Account:
 
 def _read(batch: Batch, out: Path) -> Product:
     account = _Account()
-    found = iter(source_of(batch.request).rows())
+    found = iter(build_source(batch.request).rows())
     while chunk := list(islice(found, batch.request.shard_rows)):
         asked = [_asked(raw, batch.renamed) for raw in chunk]
         for raw, (_, reason) in zip(chunk, asked, strict=True):
             _count(account, raw, reason, stop=batch.request.unanswered == "stop")
         _check_columns(account, batch)
         shard = Shard(str(out), len(account.shards), 0, len(chunk), 0, digest_of([texts for texts, _ in asked]))
-        _write(_given(chunk, list(account.columns)), shard.given)
-        _write(_as_table(asked, batch.inputs), shard.asked)
+        _write(_given(chunk, list(account.columns)), shard.rows_file)
+        _write(_as_table(asked, batch.inputs), shard.inputs_file)
         account.shards.append((len(chunk), shard.digest))
         tell("read", "progress", Progress(account.rows, 0))
     if account.rows and not account.columns:
@@ -191,10 +191,10 @@ def _array(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values, from_pandas=False)
     except (pa.ArrowException, OverflowError, UnicodeError):
-        return pa.array([written(value) for value in values], pa.string())
+        return pa.array([value_as_text(value) for value in values], pa.string())
 
 
-def written(value: Any) -> str | None:
+def value_as_text(value: Any) -> str | None:
     """A value as text, whatever it is."""
     try:
         return text_of(value)

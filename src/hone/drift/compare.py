@@ -16,7 +16,7 @@ import numpy as np
 from hone.registry.row_text import words_of
 
 MIN_EXPECTED = 5.0  # rows that a cell of a chi-square test must be expected to have (Cochran, 1954)
-OTHER = "(other)"
+OTHER_NAMES = "(other)"
 WORDS = 2000  # the most frequent words of both samples together, whose shares are compared
 SHOWN = 5
 FOLDS = 5
@@ -27,8 +27,8 @@ RIDGE = 1.0  # added to the diagonal of the Gram matrix of unit-length embedding
 class Finding:
     """The result of one test: its statistic by name, the p-value, and what differs in words.
 
-    `adjusted` is the p-value corrected for the number of tests, set by `holm`; `reference` and `recent` count the rows
-    compared.
+    `adjusted` is the p-value corrected for the number of tests, set by `correct_p_values`; `reference` and `recent`
+    count the rows compared.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Finding:
     drifted: bool = False
 
 
-def numbers(name: str, reference: Sequence[float], recent: Sequence[float], unit: str) -> Finding:
+def compare_numbers(name: str, reference: Sequence[float], recent: Sequence[float], unit: str) -> Finding:
     """Kolmogorov and Smirnov's two-sample test of numbers: the largest distance of their distribution functions."""
     from scipy.stats import ks_2samp
 
@@ -51,7 +51,7 @@ def numbers(name: str, reference: Sequence[float], recent: Sequence[float], unit
     return Finding(name, "KS", float(found.statistic), float(found.pvalue), len(reference), len(recent), note)
 
 
-def shares(name: str, reference: Sequence[str], recent: Sequence[str]) -> Finding:
+def compare_shares(name: str, reference: Sequence[str], recent: Sequence[str]) -> Finding:
     """Pearson's chi-square test that two samples of names have the same shares; the measure is Cramer's V.
 
     Names too rare to be tested, in rows expected of them, count as one.
@@ -68,7 +68,7 @@ def shares(name: str, reference: Sequence[str], recent: Sequence[str]) -> Findin
     return Finding(name, "V", strength, float(found.pvalue), *sizes, _changes(names, table / table.sum(1)[:, None]))
 
 
-def missing(name: str, reference: tuple[int, int], recent: tuple[int, int]) -> Finding:
+def compare_missing(name: str, reference: tuple[int, int], recent: tuple[int, int]) -> Finding:
     """Fisher's exact test of the share of rows that lack a value; each pair is (rows that lack it, rows)."""
     from scipy.stats import fisher_exact
 
@@ -78,7 +78,7 @@ def missing(name: str, reference: tuple[int, int], recent: tuple[int, int]) -> F
     return Finding(name, "difference", now - then, float(fisher_exact(table).pvalue), reference[1], recent[1], note)
 
 
-def vocabulary(reference: Sequence[str], recent: Sequence[str], permutations: int, seed: int) -> Finding:
+def compare_vocabulary(reference: Sequence[str], recent: Sequence[str], permutations: int, seed: int) -> Finding:
     """The Jensen-Shannon distance (base 2, 0 to 1) of the words' shares, by permutation of rows.
 
     A word counts once in a row. Compared are the 2,000 most frequent words of both samples together.
@@ -92,7 +92,7 @@ def vocabulary(reference: Sequence[str], recent: Sequence[str], permutations: in
         rows = counter.fit_transform([*reference, *recent])
     except ValueError:  # no word in any row
         return Finding("vocabulary", "JS distance", 0.0, 1.0, *sizes, "no words")
-    now = arrangements(*sizes, permutations, seed)
+    now = draw_arrangements(*sizes, permutations, seed)
     counts = (rows.T @ now).T
     rest = np.asarray(rows.sum(0)) - counts
     if not counts.any(1).all() or not rest.any(1).all():
@@ -100,10 +100,10 @@ def vocabulary(reference: Sequence[str], recent: Sequence[str], permutations: in
     distances = jensenshannon(rest, counts, base=2, axis=1)
     table = np.stack([rest[0] / sizes[0], counts[0] / sizes[1]])
     note = _changes(counter.get_feature_names_out().tolist(), table)
-    return Finding("vocabulary", "JS distance", float(distances[0]), p_value(distances), *sizes, note)
+    return Finding("vocabulary", "JS distance", float(distances[0]), compute_p_value(distances), *sizes, note)
 
 
-def domain(reference: np.ndarray, recent: np.ndarray, permutations: int, seed: int) -> Finding:
+def compare_embeddings(reference: np.ndarray, recent: np.ndarray, permutations: int, seed: int) -> Finding:
     """Whether a linear classifier separates recent from reference rows by their embeddings [rows, dimensions].
 
     The classifier two-sample test of Lopez-Paz and Oquab (2017): cross-validated AUC, each fold's, averaged, with a
@@ -117,29 +117,29 @@ def domain(reference: np.ndarray, recent: np.ndarray, permutations: int, seed: i
     if vectors.shape[1] > len(vectors):  # the same inner products in fewer dimensions
         left, values, _ = np.linalg.svd(vectors, full_matrices=False)
         vectors = left * values
-    now = arrangements(*sizes, permutations, seed)
+    now = draw_arrangements(*sizes, permutations, seed)
     # Folds are drawn without a look at the classes, for the permuted ones must meet the same.
     parts = np.array_split(np.random.default_rng(seed + 1).permutation(len(vectors)), FOLDS)
     each = [_fold_areas(vectors, now, held) for held in parts]
     areas = np.nanmean(each, axis=0)
     note = "0.5: cannot be distinguished, 1: always"
-    return Finding("domain classifier", "AUC", float(areas[0]), p_value(areas), *sizes, note)
+    return Finding("domain classifier", "AUC", float(areas[0]), compute_p_value(areas), *sizes, note)
 
 
-def arrangements(reference: int, recent: int, permutations: int, seed: int) -> np.ndarray:
+def draw_arrangements(reference: int, recent: int, permutations: int, seed: int) -> np.ndarray:
     """Which rows are the recent ones (1.0, else 0.0), the true arrangement first: [rows, 1 + permutations]."""
     true = np.repeat([0.0, 1.0], [reference, recent])
     draw = np.random.default_rng(seed)
     return np.stack([true, *(draw.permutation(true) for _ in range(permutations))], axis=1)
 
 
-def p_value(statistics: np.ndarray) -> float:
+def compute_p_value(statistics: np.ndarray) -> float:
     """The share of arrangements whose statistic is as large as that of the first, the true one."""
     # Equal arrangements may differ by rounding: 1e-12 counts them as equal.
     return float(np.mean(statistics >= statistics[0] - 1e-12))
 
 
-def holm(findings: Sequence[Finding], level: float) -> list[Finding]:
+def correct_p_values(findings: Sequence[Finding], level: float) -> list[Finding]:
     """The findings with p-values corrected for their number (Holm, A simple sequentially rejective test, 1979).
 
     The chance that any is said to have drifted where none has is `level` at most, however they depend on each other.
@@ -180,7 +180,7 @@ def _gathered(reference: Counter[str], recent: Counter[str]) -> tuple[list[str],
     table = np.array([[counts[name] for name in names] for counts in (reference, recent)], float).reshape(2, -1)
     others = np.array([[reference.total()], [recent.total()]]) - table.sum(1, keepdims=True)
     if others.sum() * share >= MIN_EXPECTED:
-        return [*names, OTHER], np.hstack([table, others])
+        return [*names, OTHER_NAMES], np.hstack([table, others])
     if others.any() and names:
         table[:, -1:] += others  # too few even together: with the rarest that is tested
     return names, table

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 
-def embed(model: Path, texts: Sequence[str], max_length: int) -> np.ndarray:
+def compute_embeddings(model: Path, texts: Sequence[str], max_length: int) -> np.ndarray:
     """Unit-length embeddings, float32 [texts, dimensions], by the model in the directory `model`, its head left off.
 
     The mean of the last hidden state over a text's first `max_length` tokens (Reimers and Gurevych, Sentence-BERT,

@@ -12,8 +12,8 @@ import numpy as np
 
 from hone.config.sections import RunConfig
 from hone.drift import recent
-from hone.drift.check import Settings, Verdict, judge
-from hone.drift.encoding import embed
+from hone.drift.check import Settings, Verdict, compute_verdict
+from hone.drift.encoding import compute_embeddings
 from hone.environment import Home
 from hone.errors import DataError, ModelError, ServiceError
 from hone.models.locate import locate
@@ -45,7 +45,7 @@ class Encoder:
     trained: bool
 
 
-def check(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verdict:
+def check_version(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verdict:
     """The verdict on the rows of the source `inputs`, by `config.monitoring`; `config` is the version's own otherwise.
 
     Facts: rows read and compared, repeated, unreadable, and the encoder. Raises ModelError where the version has
@@ -59,9 +59,9 @@ def check(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verd
         (folder / reference.STATISTICS).write_bytes((Path(scratch) / reference.STATISTICS).read_bytes())
         then, held_out, asked = reference.read(folder)
     source = SOURCES[inputs.kind](**dated(inputs.options(), None))
-    found = recent.read(source, objective, config.ingest.columns, wanted.sample, wanted.seed)
-    now = sample_of(found, objective)
-    kept_then, kept_now = distinct(then.texts, now.texts)
+    found = recent.read_recent(source, objective, config.ingest.columns, wanted.sample, wanted.seed)
+    now = build_sample(found, objective)
+    kept_then, kept_now = select_distinct(then.texts, now.texts)
     facts = {
         "rows": found.of,
         "sampled": len(found.rows),
@@ -71,21 +71,21 @@ def check(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verd
     then, now = then.take(kept_then), now.take(kept_now)
     settings = Settings(wanted.level, wanted.min_rows, wanted.permutations, wanted.seed)
     if min(len(then.texts), len(now.texts)) < settings.min_rows:
-        return replace(judge(then, held_out, now, settings), facts=facts)
-    encoder = encoder_of(version, config, home)
+        return replace(compute_verdict(then, held_out, now, settings), facts=facts)
+    encoder = find_encoder(version, config, home)
     then, held_out, now = _embedded(encoder, then, held_out, now, config.tokenization.max_length)
     held_out, now = _predicted(version, objective, held_out, asked, now, [found.rows[at] for at in kept_now], home)
-    return replace(judge(then, held_out, now, settings), facts=facts | {"encoder": encoder.name})
+    return replace(compute_verdict(then, held_out, now, settings), facts=facts | {"encoder": encoder.name})
 
 
-def sample_of(found: recent.Recent, objective: Objective) -> Sample:
+def build_sample(found: recent.Recent, objective: Objective) -> Sample:
     """The recent rows as the tests see them, texts clipped as those of the reference are."""
     texts = [text_of(objective, row) for row in found.rows]
     clipped = [text[: reference.CLIP] for text in texts]
     return Sample(clipped, list(map(len, texts)), languages(clipped), found.missing)
 
 
-def distinct(then: Sequence[str], now: Sequence[str]) -> tuple[list[int], list[int]]:
+def select_distinct(then: Sequence[str], now: Sequence[str]) -> tuple[list[int], list[int]]:
     """The rows of each sample to compare: those with a text, each text once.
 
     The tests assume independent draws, which repeated requests of one client are not. Where texts
@@ -97,7 +97,7 @@ def distinct(then: Sequence[str], now: Sequence[str]) -> tuple[list[int], list[i
     return _first_of_each(then), _first_of_each(now)
 
 
-def encoder_of(version: Version, config: RunConfig, home: Home) -> Encoder:
+def find_encoder(version: Version, config: RunConfig, home: Home) -> Encoder:
     """The frozen base model that the version was tuned from; where it cannot be loaded, the version's own encoder."""
     base = version.tags.get("hone.base_model", "")
     if not config.model.scratch:
@@ -127,7 +127,7 @@ def _embedded(
 ) -> tuple[Sample, Sample, Sample]:
     """The samples with embeddings: of the rows that recent ones are compared with, those the encoder did not learn."""
     known = held_out if encoder.trained else then
-    vectors = embed(encoder.path, [*known.texts, *now.texts], max_length)
+    vectors = compute_embeddings(encoder.path, [*known.texts, *now.texts], max_length)
     of_known, of_now = vectors[: len(known.texts)], vectors[len(known.texts) :]
     if encoder.trained:
         held_out = replace(held_out, embeddings=of_known)

@@ -30,7 +30,7 @@ class Recent:
     missing: Mapping[str, tuple[int, int]]
 
 
-def read(source: Source, objective: Objective, rename: Mapping[str, str], sample: int, seed: int) -> Recent:
+def read_recent(source: Source, objective: Objective, rename: Mapping[str, str], sample: int, seed: int) -> Recent:
     """The source's rows with the objective's inputs, at most `sample` of them, drawn at random in one pass.
 
     `rename` gives the source's names for columns where they differ. Raises DataError where an input is in no row.

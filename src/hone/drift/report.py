@@ -16,7 +16,7 @@ _HEAD = "| test | figure | p | corrected p | drift | rows then, now | what chang
 TITLES = {"drift": "drift", "no drift": "no drift", "too few rows": "too few rows to decide"}
 
 
-def page(version: Version, verdict: Verdict, episode: int) -> str:
+def render_page(version: Version, verdict: Verdict, episode: int) -> str:
     """The report in Markdown."""
     facts = verdict.facts
     lines = [
@@ -29,11 +29,11 @@ def page(version: Version, verdict: Verdict, episode: int) -> str:
     if verdict.decision == "drift":
         lines += ["", f"Drift by {', '.join(verdict.drifted)}; episode {episode} of this version."]
     if verdict.findings:
-        lines += ["", _HEAD, *(f"| {' | '.join(row.values())} |" for row in table(verdict))]
+        lines += ["", _HEAD, *(f"| {' | '.join(row.values())} |" for row in build_table(verdict))]
     return "\n".join(lines) + "\n"
 
 
-def table(verdict: Verdict) -> list[dict[str, str]]:
+def build_table(verdict: Verdict) -> list[dict[str, str]]:
     """A row for each test."""
     return [
         {
@@ -49,7 +49,7 @@ def table(verdict: Verdict) -> list[dict[str, str]]:
     ]
 
 
-def log(
+def log_check(
     tracking_uri: str, artifact_root: str, version: Version, verdict: Verdict, text: str, tags: Mapping[str, str]
 ) -> str:
     """Log the check as a run of the experiment `NAME monitoring`; the run's id. Raises ServiceError."""

@@ -9,7 +9,7 @@ A move's steps, under a claim of the journal (`hone.promotion.journal`), so that
 5. what was moved is asked for answers (`hone.promotion.smoke`), then the state is `done`, or it is put back
 
 Killed before 1 nothing has happened. Killed between 1 and 4 the next call for this model, or `reconcile`, does steps 2
-to 4 again (`settle`): what is journalled comes true. Killed between 4 and 5 `reconcile` does 5.
+to 4 again (`finish_moves`): what is journalled comes true. Killed between 4 and 5 `reconcile` does 5.
 Should someone have moved the alias by hand between 1 and 2, theirs stays, and `reconcile` journals it as by hand.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ChampionMoved
-from hone.promotion.journal import Action, Claim, Journal, Record, moved_since
+from hone.promotion.journal import Action, Claim, Journal, Record, check_not_moved
 from hone.tracking.aliases import CHAMPION, PREVIOUS, aliases_of
 
 if TYPE_CHECKING:
@@ -36,19 +36,19 @@ class Standing:
     position: int
 
 
-def standing(journal: Journal) -> Standing:
+def get_standing(journal: Journal) -> Standing:
     """How things stand, after a move that was begun and not finished has been finished."""
     records = journal.records()
     if any(kept.state == "begun" for kept in records):
         with journal.claim() as claim:
-            settle(journal, claim)
+            finish_moves(journal, claim)
         records = journal.records()
     aliases = aliases_of(journal.client, journal.model)
     position = records[-1].entry.number if records else 0
     return Standing(aliases.get(CHAMPION, ""), aliases.get(PREVIOUS, ""), position)
 
 
-def move(
+def move_champion(
     journal: Journal,
     start: Standing,
     to: str,
@@ -65,10 +65,10 @@ def move(
     Raises ChampionMoved where it is not: another's move was first, or the alias was moved by hand. `between` is called
     with a name before each step, for tests that end the process there.
     """
-    moved_since(journal.records(), start.position)
+    check_not_moved(journal.records(), start.position)
     with journal.claim() as claim:
-        settle(journal, claim)
-        moved_since(journal.records(), start.position)
+        finish_moves(journal, claim)
+        check_not_moved(journal.records(), start.position)
         now = aliases_of(journal.client, journal.model).get(CHAMPION, "")
         if now != start.champion:
             raise ChampionMoved(
@@ -93,7 +93,7 @@ def move(
     return record
 
 
-def note(
+def add_entry(
     journal: Journal,
     start: Standing,
     *,
@@ -111,9 +111,9 @@ def note(
     """
     by_hand = action == "moved by hand"
     with journal.claim() as claim:
-        settle(journal, claim)
+        finish_moves(journal, claim)
         if by_hand:
-            moved_since(journal.records(), start.position)
+            check_not_moved(journal.records(), start.position)
             if from_version:
                 _point(journal, PREVIOUS, from_version)
         record = journal.write(
@@ -132,7 +132,7 @@ def note(
     return record
 
 
-def settle(journal: Journal, claim: Claim) -> list[Record]:
+def finish_moves(journal: Journal, claim: Claim) -> list[Record]:
     """Finish the move that was begun by a call that died; those that were finished."""
     records = journal.records()
     begun = [kept for kept in records if kept.state == "begun"]

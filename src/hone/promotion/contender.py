@@ -37,7 +37,7 @@ class Contender:
     base: Path | None = None
 
     @property
-    def bytes(self) -> int:
+    def weight_bytes(self) -> int:
         """Of all weights, as they are loaded."""
         return sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
 
@@ -71,7 +71,7 @@ class Contender:
         return found
 
 
-def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
+def load_contender(tracking_uri: str, version: Version, downloads: Path) -> Contender:
     """The version, on the best device there is.
 
     Raises ModelError where it was not registered by Hone, its files are not those that were registered, or it learned

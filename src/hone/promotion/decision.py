@@ -65,8 +65,8 @@ class Decision:
     def reason(self) -> str:
         """One sentence: the gates that decided."""
         if self.refused:
-            return "refused by " + "; ".join(sentence(gate) for gate in self.refused)
-        return "all gates passed: " + "; ".join(sentence(gate) for gate in self.gates[:3])
+            return "refused by " + "; ".join(describe_gate(gate) for gate in self.refused)
+        return "all gates passed: " + "; ".join(describe_gate(gate) for gate in self.gates[:3])
 
     def figures(self) -> dict[str, Any]:
         """What the journal keeps: the gates' numbers, the digests of the rows, and each version's main figure."""
@@ -88,13 +88,13 @@ class Decision:
         return asdict(self) | {"passed": self.passed, "reason": self.reason}
 
 
-def sentence(gate: Gate) -> str:
+def describe_gate(gate: Gate) -> str:
     """`test: accuracy: better +0.05 [+0.01, +0.09], p = 0.01 (p ≤ 0.05)`."""
     told = f"{gate.rows}: {gate.name}" if gate.rows else gate.name
-    return f"{told} {found(gate)} ({gate.bound})" if gate.figure is not None else told
+    return f"{told} {format_figure(gate)} ({gate.bound})" if gate.figure is not None else told
 
 
-def found(gate: Gate) -> str:
+def format_figure(gate: Gate) -> str:
     """A gate's figure with its interval and p-value, as short as may be."""
     if gate.figure is None:
         return "–"
@@ -104,7 +104,7 @@ def found(gate: Gate) -> str:
     return told + (f", p = {gate.p:.3g}" if gate.p is not None else "")
 
 
-def markdown(decision: Decision, link: str = "") -> str:
+def render_markdown(decision: Decision, link: str = "") -> str:
     """The decision for the Prefect UI."""
     lines = [
         f"# {decision.model} version {decision.version}: {'all gates passed' if decision.passed else 'refused'}",
@@ -118,12 +118,12 @@ def markdown(decision: Decision, link: str = "") -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for gate in decision.gates:
-        cells = (gate.name, gate.rows, found(gate), gate.bound, "yes" if gate.passed else "**no**", gate.note)
+        cells = (gate.name, gate.rows, format_figure(gate), gate.bound, "yes" if gate.passed else "**no**", gate.note)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, "", link])
 
 
-def page(decision: Decision) -> str:
+def render_page(decision: Decision) -> str:
     """The decision as one HTML file that fetches nothing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -133,11 +133,11 @@ def page(decision: Decision) -> str:
     )
     style = (HERE.parent / "evaluation" / "report" / "report.css").read_text("utf8")
     return environment.get_template("decision.html").render(
-        decision=decision, against=_against(decision), found=found, style=Markup(style)
+        decision=decision, against=_against(decision), format_figure=format_figure, style=Markup(style)
     )
 
 
-def tags(decision: Decision, outcome: str) -> dict[str, str]:
+def build_tags(decision: Decision, outcome: str) -> dict[str, str]:
     """The version's tags `hone.promotion.*`."""
     named = {
         "outcome": outcome,
@@ -151,23 +151,23 @@ def tags(decision: Decision, outcome: str) -> dict[str, str]:
     return {f"{TAG}.{name}": value[:5000] for name, value in named.items()}
 
 
-def tell_mlflow(client: MlflowClient, decision: Decision, outcome: str) -> None:
+def tag_version(client: MlflowClient, decision: Decision, outcome: str) -> None:
     """Tag the version with the decision and its outcome."""
-    for name, value in tags(decision, outcome).items():
+    for name, value in build_tags(decision, outcome).items():
         client.set_model_version_tag(decision.model, decision.version, name, value)
 
 
 def log_page(client: MlflowClient, decision: Decision) -> str:
     """Log decision.html and decision.json to the version's run; the path of the page among its artifacts."""
     place = f"promotion/{decision.at.replace(':', '').replace('.', '')}"
-    client.log_text(decision.run_id, page(decision), f"{place}/decision.html")
+    client.log_text(decision.run_id, render_page(decision), f"{place}/decision.html")
     client.log_text(
         decision.run_id, json.dumps(decision.data(), ensure_ascii=False, indent=1), f"{place}/decision.json"
     )
     return f"{place}/decision.html"
 
 
-def link(tracking_uri: str, decision: Decision) -> str:
+def version_link(tracking_uri: str, decision: Decision) -> str:
     """The address of the version: its page where MLflow is a server, else its URI."""
     if tracking_uri.startswith("http"):
         return f"{tracking_uri.rstrip('/')}/#/models/{decision.model}/versions/{decision.version}"

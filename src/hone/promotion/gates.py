@@ -11,7 +11,7 @@ import numpy as np
 from hone.config.sections import Guards, Promotion
 from hone.errors import ConfigError
 from hone.evaluation.judging import metrics
-from hone.evaluation.judging.comparison import compare
+from hone.evaluation.judging.comparison import compare_paired
 from hone.evaluation.judging.slices import LENGTH, slice_parts
 from hone.objectives.base import Outcome
 from hone.promotion.contender import Contender, common_labels
@@ -67,7 +67,7 @@ class Match:
         return self.candidate.objective.measures[self.candidate.objective.main_metric].lower
 
 
-def play(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -> Match:
+def build_match(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -> Match:
     """Both versions asked about the same rows. Rows that one of them cannot read are left out for both."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -86,17 +86,17 @@ def play(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -
     return Match(rows, contenders[CANDIDATE], labels, outcomes, draws)
 
 
-def judge(match: Match, settings: Promotion, slices: Sequence[str]) -> list[Gate]:
+def judge_match(match: Match, settings: Promotion, slices: Sequence[str]) -> list[Gate]:
     """The gates of one set of rows: the main metric, slices, classes, calibration."""
     guards = settings.guards
-    found = [better(match, settings)]
+    found = [main_metric_gate(match, settings)]
     found += slice_gates(match, guards, slices, settings.level)
     found += class_gates(match, guards, settings.level)
     found += calibration_gates(match, guards, settings.level)
     return found
 
 
-def better(match: Match, settings: Promotion) -> Gate:
+def main_metric_gate(match: Match, settings: Promotion) -> Gate:
     """The main metric: the candidate's is better, or, with a margin, not worse by more than that.
 
     With the margin m the hypothesis that is to be refused is "worse by m or more" (non-inferiority: Blackwelder,
@@ -106,11 +106,13 @@ def better(match: Match, settings: Promotion) -> Gate:
     ours, theirs = match.main(CANDIDATE), match.main(CHAMPION)
     metric, margin = match.candidate.objective.main_metric, settings.margin or 0.0
     confidence = 1 - 2 * settings.level
-    found = compare(metric, ours, theirs, confidence, match.lower)
+    found = compare_paired(metric, ours, theirs, confidence, match.lower)
     if settings.test == "mcnemar":
-        p, note = mcnemar(match)
+        p, note = mcnemar_p_value(match)
     else:
-        p = compare(metric, ours - margin if match.lower else ours + margin, theirs, confidence, match.lower)["p"]
+        p = compare_paired(metric, ours - margin if match.lower else ours + margin, theirs, confidence, match.lower)[
+            "p"
+        ]
         note = f"paired bootstrap, {settings.resamples:,} resamples"
     asked = f"not worse by {settings.margin:g} or more" if settings.margin else "better"
     return Gate(
@@ -126,7 +128,7 @@ def better(match: Match, settings: Promotion) -> Gate:
     )
 
 
-def mcnemar(match: Match) -> tuple[float, str]:
+def mcnemar_p_value(match: Match) -> tuple[float, str]:
     """The p-value of "not better", and how many rows it goes by.
 
     Raises ConfigError where the main metric is not the share of rows without an error.
@@ -223,7 +225,7 @@ def latency_gate(contenders: Mapping[str, Contender], rows: Rows, most: float, l
 
 def size_gate(contenders: Mapping[str, Contender], most: float) -> Gate:
     """The ratio of the bytes of both models' weights."""
-    sizes = {name: one.bytes for name, one in contenders.items()}
+    sizes = {name: one.weight_bytes for name, one in contenders.items()}
     told = " and ".join(f"{sizes[name]:,} bytes ({name})" for name in (CANDIDATE, CHAMPION))
     ratio = sizes[CANDIDATE] / sizes[CHAMPION]
     return Gate("size of the weights, ratio", ratio <= most, f"≤ {most:g}", ratio, note=told)

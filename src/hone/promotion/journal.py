@@ -1,7 +1,7 @@
 """The journal of a model's champion: who moved it when, from where to where, why, and by what figures.
 
 It is kept in MLflow: one run for each entry, in the experiment `NAME journal`. Entries are only ever added, and each
-holds the digest of the one before, so that a changed or missing one is seen (`faults`).
+holds the digest of the one before, so that a changed or missing one is seen (`find_faults`).
 
 Whoever adds an entry first claims its number. MLflow cannot change an alias on a condition, but the names of its
 experiments are unique in its database, those of deleted ones too: a number is claimed by making the experiment
@@ -245,7 +245,7 @@ class Journal:
         return f"hone journal/{self.model}/{number:06}"
 
 
-def moved_since(records: Sequence[Record], position: int) -> None:
+def check_not_moved(records: Sequence[Record], position: int) -> None:
     """Raise ChampionMoved where a move was journalled after the entry number `position`."""
     later = [kept.entry for kept in records if kept.entry.moves and kept.entry.number > position]
     if later:
@@ -257,7 +257,7 @@ def moved_since(records: Sequence[Record], position: int) -> None:
         )
 
 
-def faults(records: Sequence[Record]) -> list[str]:
+def find_faults(records: Sequence[Record]) -> list[str]:
     """Where the chain is broken: entries that were changed, and gaps where one was taken out; empty if nowhere."""
     found: list[str] = []
     before: Record | None = None

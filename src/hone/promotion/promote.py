@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import DataError, ModelError, PromotionError, PromotionRefused
 from hone.promotion import smoke
-from hone.promotion.champion import Standing, move, note, standing
-from hone.promotion.decision import TAG, Decision, Judged, log_page, tell_mlflow
+from hone.promotion.champion import Standing, add_entry, get_standing, move_champion
+from hone.promotion.decision import TAG, Decision, Judged, log_page, tag_version
 from hone.promotion.journal import Journal, Record
 from hone.registry import integrity
 from hone.tracking.aliases import CANDIDATE, CHAMPION, aliases_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hone.promotion.rows import Rows
 
 
-def user() -> str:
+def current_user() -> str:
     """The name of the user that this process runs as."""
     try:
         return getpass.getuser()
@@ -72,10 +72,10 @@ def decide(
     stood, where that is not now. Raises ModelError where a version cannot be loaded or compared, DataError where no
     rows are left, PromotionError where the version is the champion.
     """
-    from hone.promotion.contender import load
+    from hone.promotion.contender import load_contender
 
     client, uri = journal.client, journal.client.tracking_uri
-    start = start or standing(journal)
+    start = start or get_standing(journal)
     candidate = find(uri, f"{SCHEME}{journal.model}/{version or _candidate(journal)}")
     if candidate.version == start.champion:
         raise PromotionError(f"version {candidate.version} is the champion", where=journal.model, fix="Name another.")
@@ -83,10 +83,10 @@ def decide(
     changed = {name: value for name, value in (("policy", policy), ("golden", golden)) if value}
     settings = settings.model_copy(update=changed)
     integrity.check(uri, candidate)
-    contenders = {CANDIDATE: load(uri, candidate, downloads)}
+    contenders = {CANDIDATE: load_contender(uri, candidate, downloads)}
     if start.champion:
         against = find(uri, f"{SCHEME}{journal.model}/{start.champion}")
-        contenders[CHAMPION] = load(uri, against, downloads)
+        contenders[CHAMPION] = load_contender(uri, against, downloads)
     sets, gates = _judge(uri, contenders, settings, slices)
     return Decision(
         journal.model,
@@ -125,27 +125,27 @@ def settings_of(tracking_uri: str, version: Version) -> tuple[Promotion, Sequenc
     return settings, (tree.get("evaluation") or {}).get("slices", Evaluation().slices)
 
 
-def record(journal: Journal, decision: Decision) -> str:
+def log_decision(journal: Journal, decision: Decision) -> str:
     """Log the decision's page to the version's run and tag the version; the page's path among the run's artifacts."""
     with answering(journal.client.tracking_uri):
-        tell_mlflow(journal.client, decision, "passed" if decision.passed else "refused")
+        tag_version(journal.client, decision, "passed" if decision.passed else "refused")
         return log_page(journal.client, decision)
 
 
-def turn_down(journal: Journal, decision: Decision, who: str, why: str) -> Record:
+def refuse(journal: Journal, decision: Decision, who: str, why: str) -> Record:
     """Journal that the version does not become the champion."""
-    tell_mlflow(journal.client, decision, "refused")
+    tag_version(journal.client, decision, "refused")
     return _note(journal, decision, "refused", who, why)
 
 
-def shadow(journal: Journal, decision: Decision, who: str) -> Record:
+def journal_shadow(journal: Journal, decision: Decision, who: str) -> Record:
     """Journal what would have been done."""
     would = "would be promoted: " if decision.passed else "would be "
-    tell_mlflow(journal.client, decision, "shadow")
+    tag_version(journal.client, decision, "shadow")
     return _note(journal, decision, "shadow", who, would + decision.reason)
 
 
-def carry_out(
+def promote_version(
     journal: Journal,
     decision: Decision,
     *,
@@ -160,15 +160,15 @@ def carry_out(
     champion as it was, or puts it back; ChampionMoved where it is no longer the one that the version was compared with.
     """
     if not decision.passed:
-        turn_down(journal, decision, who, decision.reason)
+        refuse(journal, decision, who, decision.reason)
         raise PromotionRefused(decision.reason, where=f"{decision.model} version {decision.version}")
     with smoke.server(journal.client.tracking_uri) as server:
         try:
-            expected = ready(journal, decision.version, downloads, server)
+            expected = load_ready(journal, decision.version, downloads, server)
         except ModelError as fault:
-            turn_down(journal, decision, who, str(fault))
+            refuse(journal, decision, who, str(fault))
             raise PromotionRefused(str(fault), where=f"{decision.model} version {decision.version}") from fault
-        moved = move(
+        moved = move_champion(
             journal,
             decision.start,
             decision.version,
@@ -180,8 +180,8 @@ def carry_out(
             between=between,
         )
         between("after")
-        confirm(journal, moved, who, expected, server)
-    tell_mlflow(journal.client, decision, "promoted")
+        confirm_serving(journal, moved, who, expected, server)
+    tag_version(journal.client, decision, "promoted")
     return moved
 
 
@@ -190,21 +190,21 @@ def rollback(journal: Journal, *, who: str, why: str, downloads: Path) -> Record
 
     Raises PromotionError where there is no former one, or where it does not answer as it did.
     """
-    start = standing(journal)
+    start = get_standing(journal)
     if not start.previous:
         raise PromotionError(
             "there is no former champion", where=journal.model, fix="hone history shows what was; promote a version."
         )
     with smoke.server(journal.client.tracking_uri) as server:
         try:
-            expected = ready(journal, start.previous, downloads, server)
+            expected = load_ready(journal, start.previous, downloads, server)
         except ModelError as fault:
             raise PromotionRefused(
                 f"version {start.previous} cannot be the champion again: {fault}",
                 where=journal.model,
                 fix="Promote another: hone promote MODEL --version V.",
             ) from fault
-        moved = move(
+        moved = move_champion(
             journal,
             start,
             start.previous,
@@ -214,23 +214,23 @@ def rollback(journal: Journal, *, who: str, why: str, downloads: Path) -> Record
             figures={},
             previous=start.champion,
         )
-        confirm(journal, moved, who, expected, server)
+        confirm_serving(journal, moved, who, expected, server)
     return moved
 
 
-def ready(journal: Journal, version: str, downloads: Path, server: smoke.Server) -> Contender:
+def load_ready(journal: Journal, version: str, downloads: Path, server: smoke.Server) -> Contender:
     """The version, loaded, once its files are proved and it answers as it will be served; else raises ModelError."""
-    from hone.promotion.contender import load
+    from hone.promotion.contender import load_contender
 
     uri = journal.client.tracking_uri
     found = find(uri, f"{SCHEME}{journal.model}/{version}")
     integrity.check(uri, found)
-    contender = load(uri, found, downloads)
+    contender = load_contender(uri, found, downloads)
     server.check(found.uri, contender.answer)
     return contender
 
 
-def confirm(journal: Journal, moved: Record, who: str, expected: Contender, server: smoke.Server) -> None:
+def confirm_serving(journal: Journal, moved: Record, who: str, expected: Contender, server: smoke.Server) -> None:
     """The serving test of what the alias `champion` means now. Where it fails the champion is put back.
 
     Raises PromotionRefused then.
@@ -250,7 +250,7 @@ def put_back(journal: Journal, moved: Record, who: str, why: str) -> Record:
     start = Standing(moved.entry.to_version, moved.entry.previous, moved.entry.number)
     records = journal.records()
     earlier = [kept.entry.previous for kept in records if kept.entry.number < moved.entry.number]
-    back = move(
+    back = move_champion(
         journal,
         start,
         moved.entry.from_version,
@@ -268,7 +268,7 @@ def put_back(journal: Journal, moved: Record, who: str, why: str) -> Record:
 
 
 def _note(journal: Journal, decision: Decision, action: Any, who: str, why: str) -> Record:
-    return note(
+    return add_entry(
         journal,
         decision.start,
         action=action,
@@ -292,19 +292,21 @@ def _judge(
 ) -> tuple[list[Judged], list[Gate]]:
     """The rows that were judged on, and the gates."""
     from hone.promotion import gates
-    from hone.promotion.rows import TEST, Rows, golden_set, leaked, split_of
+    from hone.promotion.rows import TEST, Rows, find_leaked, load_golden_set, load_split
 
     ours, objective = contenders[CANDIDATE].version, contenders[CANDIDATE].objective
-    sets = [Rows(TEST, *reversed(split_of(uri, ours, "test")))]
+    sets = [Rows(TEST, *reversed(load_split(uri, ours, "test")))]
     found: list[Gate] = []
     if settings.golden:
-        golden = golden_set(settings.golden, objective)
-        training, _ = split_of(uri, ours, "train")
-        found.append(gates.leakage_gate(golden, leaked(golden.table, training, objective, settings.near_duplicate)))
+        golden = load_golden_set(settings.golden, objective)
+        training, _ = load_split(uri, ours, "train")
+        found.append(
+            gates.leakage_gate(golden, find_leaked(golden.table, training, objective, settings.near_duplicate))
+        )
         sets.append(golden)
     theirs = contenders.get(CHAMPION)
     if theirs is None:
-        matches = [gates.play(rows, contenders, settings) for rows in sets]
+        matches = [gates.build_match(rows, contenders, settings) for rows in sets]
         return [_told(match, settings) for match in matches], found + gates.baseline_gates(
             _baselines(uri, ours), settings.level
         )
@@ -315,9 +317,9 @@ def _judge(
             where=ours.uri,
             fix="Judge both on a golden set: promotion.golden.",
         )
-    matches = [gates.play(rows, contenders, settings) for rows in sets]
+    matches = [gates.build_match(rows, contenders, settings) for rows in sets]
     for match in matches:
-        found += gates.judge(match, settings, slices)
+        found += gates.judge_match(match, settings, slices)
     guards = settings.guards
     if guards.latency is not None:
         found.append(gates.latency_gate(contenders, sets[0], guards.latency, settings.level, settings.seed))
@@ -328,13 +330,16 @@ def _judge(
 
 def _unseen(uri: str, sets: Sequence[Rows], theirs: Contender, settings: Promotion) -> list[Rows]:
     """The rows but for those that the champion was trained on; all, where its training rows are not known."""
-    from hone.promotion.rows import leaked, split_of, without
+    from hone.promotion.rows import exclude_rows, find_leaked, load_split
 
     try:
-        training, _ = split_of(uri, theirs.version, "train")
+        training, _ = load_split(uri, theirs.version, "train")
     except ModelError:
         return list(sets)
-    return [without(rows, leaked(rows.table, training, theirs.objective, settings.near_duplicate)) for rows in sets]
+    return [
+        exclude_rows(rows, find_leaked(rows.table, training, theirs.objective, settings.near_duplicate))
+        for rows in sets
+    ]
 
 
 def _told(match: Match, settings: Promotion) -> Judged:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from hone.errors import ChampionMoved, ConfigError, DataError, ModelError, PromotionError, PromotionRefused
 from hone.promotion import smoke
-from hone.promotion.champion import Standing, note, standing
+from hone.promotion.champion import Standing, add_entry, get_standing
 from hone.promotion.decision import Decision
 from hone.promotion.journal import Journal, Record
-from hone.promotion.promote import confirm, decide, put_back, ready, record, settings_of
+from hone.promotion.promote import confirm_serving, decide, load_ready, log_decision, put_back, settings_of
 from hone.registry import integrity
 from hone.tracking.aliases import CHAMPION, aliases_of
 from hone.tracking.client import answering, connect, every
@@ -39,7 +39,7 @@ def models_with_champion(tracking_uri: str) -> list[str]:
         ]
 
 
-def moved_by_hand(tracking_uri: str, model: str) -> bool:
+def is_moved_by_hand(tracking_uri: str, model: str) -> bool:
     """Whether the champion of a model of Hone's is another than the journal says: what `reconcile` would notice."""
     client = connect(tracking_uri)
     with answering(tracking_uri):
@@ -56,18 +56,18 @@ def reconcile(journal: Journal, *, downloads: Path, enforce: bool = False) -> li
     fact, it is journalled, and with `enforce`, or where the version's own configuration says so, put back. A first
     champion, or one whose former version is gone, stays: there is nothing to put back.
     """
-    start = standing(journal)
+    start = get_standing(journal)
     _confirm_the_last(journal, downloads)
     known = _journalled(journal.records())
     now = aliases_of(journal.client, journal.model).get(CHAMPION, "")
     if now != known:
         # Should it have been no hand, but a promotion that went on meanwhile, that has an entry of its own.
         with suppress(ChampionMoved):
-            _by_hand(journal, replace(standing(journal), champion=known), now, downloads, enforce)
+            _by_hand(journal, replace(get_standing(journal), champion=known), now, downloads, enforce)
     return [kept for kept in journal.records() if kept.entry.number > start.position]
 
 
-def unannounced(journal: Journal) -> list[Record]:
+def list_unannounced(journal: Journal) -> list[Record]:
     """The entries of moves that have not been announced yet, oldest first."""
     return [kept for kept in journal.records() if kept.entry.moves and not kept.announced and kept.state != "begun"]
 
@@ -88,7 +88,7 @@ def _confirm_the_last(journal: Journal, downloads: Path) -> None:
         return
     with smoke.server(_uri(journal)) as server:
         try:
-            confirm(journal, last, WATCH, ready(journal, last.entry.to_version, downloads, server), server)
+            confirm_serving(journal, last, WATCH, load_ready(journal, last.entry.to_version, downloads, server), server)
         except PromotionRefused:
             return  # put back, and journalled
         except ModelError as fault:
@@ -99,7 +99,7 @@ def _by_hand(journal: Journal, start: Standing, now: str, downloads: Path, enfor
     """Judge and journal a champion that became `now`; put the one at `start` back where that is asked for."""
     decision, judged = _after_the_fact(journal, start, now, downloads)
     what = f"from version {start.champion or 'none'} to {now or 'none'}"
-    added = note(
+    added = add_entry(
         journal,
         start,
         action="moved by hand",
@@ -130,7 +130,7 @@ def _after_the_fact(journal: Journal, start: Standing, now: str, downloads: Path
     try:
         compared = start if _exists(journal, start.champion) else replace(start, champion="")
         decision = decide(journal, now, downloads=downloads, start=compared)
-        record(journal, decision)
+        log_decision(journal, decision)
     except (ConfigError, DataError, ModelError, PromotionError) as fault:
         return None, f"the gates could not judge it: {fault}"
     return decision, f"the gates, after the fact: {decision.reason}"

@@ -54,7 +54,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     from hone.promotion import promote
     from hone_app.cli.view import terminal
 
-    console, journal, who = terminal(), _journal(arguments.model), arguments.who or promote.user()
+    console, journal, who = terminal(), _journal(arguments.model), arguments.who or promote.current_user()
     decision = promote.decide(
         journal,
         arguments.version,
@@ -62,11 +62,11 @@ def _promote(arguments: argparse.Namespace) -> int:
         policy=arguments.policy or "",
         golden=arguments.golden,
     )
-    page = promote.record(journal, decision)
+    page = promote.log_decision(journal, decision)
     _show(console, decision)
     console.print(f"{page} in MLflow run {decision.run_id}", style="dim")
     if decision.policy == "shadow":
-        promote.shadow(journal, decision, who)
+        promote.journal_shadow(journal, decision, who)
         console.print(
             f"Shadow: nothing moved; it {'would have' if decision.passed else 'would not'} become the champion."
         )
@@ -75,10 +75,10 @@ def _promote(arguments: argparse.Namespace) -> int:
     if decision.passed and decision.policy == "manual" and not arguments.yes:
         approved, why = _asked(decision, why)
         if not approved:
-            promote.turn_down(journal, decision, who, why or "rejected")
+            promote.refuse(journal, decision, who, why or "rejected")
             raise PromotionRefused(f"rejected by {who}", where=f"{decision.model} version {decision.version}")
     with console.status("testing how it is served, and moving the alias"):
-        moved = promote.carry_out(journal, decision, who=who, why=why, downloads=home().downloads).entry
+        moved = promote.promote_version(journal, decision, who=who, why=why, downloads=home().downloads).entry
     former = f", version {moved.from_version} the former one" if moved.from_version else ""
     console.print(f"{decision.model} version {moved.to_version} is the champion{former}.", style="bold green")
     return 0
@@ -100,7 +100,7 @@ def _show(console: Console, decision: Decision) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from hone.promotion.decision import found
+    from hone.promotion.decision import format_figure
 
     against = f"champion, version {decision.champion}" if decision.champion else "baselines: there is no champion"
     table = Table(title=f"{decision.model} version {decision.version} against the {against}", title_justify="left")
@@ -108,7 +108,7 @@ def _show(console: Console, decision: Decision) -> None:
         table.add_column(column)
     for gate in decision.gates:
         passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
-        table.add_row(gate.name, gate.rows, found(gate), gate.bound, passed, gate.note)
+        table.add_row(gate.name, gate.rows, format_figure(gate), gate.bound, passed, gate.note)
     console.print(table)
 
 
@@ -116,7 +116,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     from hone.promotion import promote
     from hone_app.cli.view import terminal
 
-    who = arguments.who or promote.user()
+    who = arguments.who or promote.current_user()
     moved = promote.rollback(_journal(arguments.model), who=who, why=arguments.why, downloads=home().downloads).entry
     said = f"version {moved.to_version} is the champion again, version {moved.from_version} the former one."
     terminal().print(f"{arguments.model} {said}", style="bold green")
@@ -127,7 +127,7 @@ def _history(arguments: argparse.Namespace) -> int:
     from rich.padding import Padding
     from rich.text import Text
 
-    from hone.promotion.journal import faults
+    from hone.promotion.journal import find_faults
     from hone_app.cli.view import terminal
 
     console, records = terminal(), _journal(arguments.model).records()
@@ -142,7 +142,7 @@ def _history(arguments: argparse.Namespace) -> int:
         console.print(Text.assemble(*head, (f"  {entry.at[:19].replace('T', ' ')} UTC", "dim")))
         if entry.why:
             console.print(Padding(Text(entry.why), (0, 0, 0, width + 2), expand=False))
-    broken = faults(records)
+    broken = find_faults(records)
     if broken:
         raise StoreError(
             "the journal's chain is broken:\n  " + "\n  ".join(broken),

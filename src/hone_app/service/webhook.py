@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from hone.environment import home
 from hone.errors import ConfigError, HoneError
-from hone.promotion.reconcile import moved_by_hand
+from hone.promotion.reconcile import is_moved_by_hand
 from hone_app.service.registry_webhook import moved, signed, subscribe
 
 DEPLOYMENT = "reconcile/watch-registry"
@@ -106,7 +106,7 @@ def application(secret: str, start: Start) -> Starlette:
 
 async def start(model: str, delivery: str) -> str:
     """Start watch-registry, once a delivery, where it was not Hone that moved the champion; the run's id, else ''."""
-    if not await run_in_threadpool(moved_by_hand, home().tracking_uri, model):
+    if not await run_in_threadpool(is_moved_by_hand, home().tracking_uri, model):
         return ""
     async with get_client() as client:
         deployment = await client.read_deployment_by_name(DEPLOYMENT)

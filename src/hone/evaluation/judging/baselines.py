@@ -35,8 +35,8 @@ def neighbours(
         queries = queries if queries.size else np.empty((len(test), embedded.shape[1]), np.float32)
         queries[at] = embedded
     memory = ((e, at) for at, e in _blocks(_embeddings(model, train, reader, advance, "embedding train rows")))
-    similarities, rows = nearest(queries, memory, min(k, len(train)))
-    return reader.objective.vote(weights(similarities), rows, train, targets)
+    similarities, rows = find_nearest(queries, memory, min(k, len(train)))
+    return reader.objective.vote(neighbour_weights(similarities), rows, train, targets)
 
 
 def untuned(base: Path, test: pa.Table, reader: Reader, advance: Advance, targets: Targets) -> Raw:
@@ -58,7 +58,7 @@ def beside(tokens: pa.Table, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     return tokens
 
 
-def nearest(
+def find_nearest(
     queries: np.ndarray, memory: Iterable[tuple[np.ndarray, np.ndarray]], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cosine similarities and rows, [queries, k] nearest first, of unit vectors in `memory`: blocks with their rows.
@@ -76,7 +76,7 @@ def nearest(
     return np.take_along_axis(best, order, 1), np.take_along_axis(found, order, 1)
 
 
-def weights(similarities: np.ndarray) -> np.ndarray:
+def neighbour_weights(similarities: np.ndarray) -> np.ndarray:
     """A neighbour's weight, the inverse of its cosine distance: float64, of the same shape.
 
     As scikit-learn's KNeighborsClassifier(weights="distance", metric="cosine"). A text that is there already decides.

@@ -9,7 +9,7 @@ import numpy as np
 from hone.evaluation.judging.metrics import interval
 
 
-def compare(
+def compare_paired(
     metric: str, ours: np.ndarray, theirs: np.ndarray, confidence: float, lower: bool = False
 ) -> dict[str, Any]:
     """By how much ours is better: the `difference` ours - theirs of a figure, its interval `low` to `high`, and `p`.

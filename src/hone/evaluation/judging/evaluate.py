@@ -12,7 +12,7 @@ import numpy as np
 
 from hone.errors import DataError
 from hone.evaluation.judging import baselines, metrics, predict
-from hone.evaluation.judging.comparison import compare
+from hone.evaluation.judging.comparison import compare_paired
 from hone.evaluation.judging.slices import check_slices, slice_figures, slice_parts
 from hone.methods.method import AdapterMethod, Method
 from hone.objectives.base import Measure, Objective, Outcome, Raw, Targets
@@ -145,7 +145,7 @@ def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict
         "resamples": draws.shape[1] - 1,
         "systems": systems,
         "comparisons": {
-            name: compare(main, figures[MODEL][main], of[main], confidence, lower)
+            name: compare_paired(main, figures[MODEL][main], of[main], confidence, lower)
             for name, of in figures.items()
             if name != MODEL
         },

@@ -34,11 +34,11 @@ def check_slices(slices: Sequence[str], columns: Sequence[str], text: Sequence[s
 def slice_parts(name: str, rows: pa.Table, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """The parts of a slice by name, each the positions of its rows; every row is in one of them."""
     if name == LENGTH:
-        return by_length(_words(texts))
-    return by_value(rows[name].to_pylist())
+        return split_by_length(_words(texts))
+    return split_by_value(rows[name].to_pylist())
 
 
-def by_length(words: np.ndarray) -> dict[str, np.ndarray]:
+def split_by_length(words: np.ndarray) -> dict[str, np.ndarray]:
     """Quartiles of the number of words, shortest first: `1-12 words`. Fewer than four where lengths are few."""
     bounds = np.unique(np.quantile(words, (0.25, 0.5, 0.75, 1), method="inverted_cdf").astype(np.int64))
     places = np.searchsorted(bounds, words)
@@ -50,7 +50,7 @@ def by_length(words: np.ndarray) -> dict[str, np.ndarray]:
     return found
 
 
-def by_value(column: Sequence[Any]) -> dict[str, np.ndarray]:
+def split_by_value(column: Sequence[Any]) -> dict[str, np.ndarray]:
     """A part for each of the 12 most frequent values, largest first, and `other` for the rest."""
     names = np.array([EMPTY if value in (None, "") else str(value) for value in column], dtype=object)
     values, sizes = np.unique(names, return_counts=True)
