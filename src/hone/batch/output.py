@@ -1,4 +1,4 @@
-"""The output: a Parquet file, or a directory of part files, that is there whole or not at all.
+"""The output: a Parquet file, or a directory of part files, committed whole or not at all.
 
 OUT.parquet      one file; its account is in its metadata, under `hone`, and beside it in OUT.parquet.json
 DIRECTORY/       part-00000.parquet ... one for each shard, _manifest.json (the account), _SUCCESS, written last
@@ -34,9 +34,9 @@ SUCCESS, MANIFEST, METADATA = "_SUCCESS", "_manifest.json", b"hone"
 
 
 def find_finished(batch: Batch, home: Home) -> Account:
-    """The account of the output that is there already for this very batch, {} where it is to be made.
+    """The account of the output if this batch has already written it, else {}.
 
-    Raises ConfigError where something else lies there that no batch prediction wrote.
+    Raises ConfigError where something exists at the path that no batch prediction wrote.
     """
     out = Path(batch.request.output).absolute()
     _check_place(out)
@@ -52,17 +52,17 @@ def read_account(out: Path) -> Account:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    told: Account = {}
+    account: Account = {}
     if (out / SUCCESS).is_file() and (out / MANIFEST).is_file():
-        told = json.loads((out / MANIFEST).read_text("utf8"))
+        account = json.loads((out / MANIFEST).read_text("utf8"))
     if out.is_file():
         with suppress(pa.ArrowException):
-            told = json.loads((pq.read_schema(out).metadata or {}).get(METADATA, b"{}"))
-    return told
+            account = json.loads((pq.read_schema(out).metadata or {}).get(METADATA, b"{}"))
+    return account
 
 
 def commit_output(batch: Batch, rows: Artifact, answers: Sequence[Artifact], home: Home) -> Account:
-    """Write the output and give its account; one of two that write it at once waits for the other and takes its work.
+    """Write the output and give its account; of two concurrent writers the second takes the first one's.
 
     The copy of the input's rows is removed. Raises DataError where no row has a prediction, StoreError where the
     rows and the answers are not as many.
@@ -86,7 +86,7 @@ def commit_output(batch: Batch, rows: Artifact, answers: Sequence[Artifact], hom
 
 
 def _account(batch: Batch, rows: Artifact, answers: Sequence[Artifact], out: Path) -> Account:
-    facts, manifests = rows.facts(), [each.manifest() for each in answers]
+    facts, manifests = rows.facts(), [shard_answers.manifest() for shard_answers in answers]
     unanswered = sum(manifest["facts"]["unanswered"] for manifest in manifests)
     if rows.rows and unanswered == rows.rows:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in facts["reasons"].items())
@@ -117,12 +117,12 @@ def _reasons(answers: Sequence[Artifact]) -> Counter[str]:
     """How many rows have no prediction, by reason without its details, the most frequent first."""
     import pyarrow.parquet as pq
 
-    found: Counter[str] = Counter()
-    for each in answers:
-        if each.facts()["unanswered"]:
-            told = pq.read_table(each.path / ANSWERS, columns=[f"_{REASON}"])[0].drop_null().to_pylist()
-            found.update(reason.partition(":")[0] for reason in told)
-    return Counter(dict(found.most_common(20)))
+    counts: Counter[str] = Counter()
+    for shard_answers in answers:
+        if shard_answers.facts()["unanswered"]:
+            reasons = pq.read_table(shard_answers.path / ANSWERS, columns=[f"_{REASON}"])[0].drop_null().to_pylist()
+            counts.update(reason.partition(":")[0] for reason in reasons)
+    return Counter(dict(counts.most_common(20)))
 
 
 def _tables(batch: Batch, shards: Sequence[Shard], answers: Sequence[Artifact]) -> Iterator[pa.Table]:
@@ -131,19 +131,20 @@ def _tables(batch: Batch, shards: Sequence[Shard], answers: Sequence[Artifact]) 
     import pyarrow.parquet as pq
 
     schema = _schema(batch, shards)
-    for shard, said in zip(shards, answers, strict=True):
-        given, told = pq.read_table(shard.rows_file), pq.read_table(said.path / ANSWERS)
-        if not given.num_rows == told.num_rows == shard.rows:
+    for shard, shard_answers in zip(shards, answers, strict=True):
+        rows, answer_table = pq.read_table(shard.rows_file), pq.read_table(shard_answers.path / ANSWERS)
+        if not rows.num_rows == answer_table.num_rows == shard.rows:
             raise StoreError(
-                f"shard {shard.number} has {shard.rows} rows, {given.num_rows} were kept and {told.num_rows} answered",
-                where=str(said.path),
+                f"shard {shard.number} has {shard.rows} rows, but {rows.num_rows} are stored and"
+                f" {answer_table.num_rows} answered",
+                where=str(shard_answers.path),
                 fix="Delete this directory and run again.",
             )
         version = pa.array([batch.version] * shard.rows, pa.string())
-        added = [*told.drop_columns([f"_{REASON}"]).columns, version, told[f"_{REASON}"]]
+        added = [*answer_table.drop_columns([f"_{REASON}"]).columns, version, answer_table[f"_{REASON}"]]
         names = [name for name in schema.names if name not in batch.added]
-        kept = [_as(given, name, schema.field(name).type) for name in names]
-        yield pa.table([*kept, *added], schema=schema)
+        row_columns = [_as(rows, name, schema.field(name).type) for name in names]
+        yield pa.table([*row_columns, *added], schema=schema)
         tell("write", "progress", Progress(shard.first + shard.rows, shard.total))
 
 
@@ -156,29 +157,29 @@ def _schema(batch: Batch, shards: Sequence[Shard]) -> pa.Schema:
     for shard in shards:
         for field in pq.read_schema(shard.rows_file):
             types.setdefault(field.name, []).append(field.type)
-    fields = [(name, _one_type(found)) for name, found in types.items()]
+    fields = [(name, _one_type(column_types)) for name, column_types in types.items()]
     return pa.schema([*fields, *((name, arrow_type(kind)) for name, kind in batch.added.items())])
 
 
 def _one_type(types: Sequence[pa.DataType]) -> pa.DataType:
-    """The type that holds the values of all: text where no other does."""
+    """The type that holds the values of all types; text if there is no other."""
     import pyarrow as pa
 
     fields = [pa.schema([("", kind)]) for kind in dict.fromkeys(types)]
     try:
-        found = pa.unify_schemas(fields, promote_options="permissive").field(0).type
+        unified = pa.unify_schemas(fields, promote_options="permissive").field(0).type
     except pa.ArrowException:
         return pa.string()
-    return pa.string() if pa.types.is_null(found) else found
+    return pa.string() if pa.types.is_null(unified) else unified
 
 
-def _as(given: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+def _as(rows: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
     """A column in the type that all shards have; nulls where this one does not have it."""
     import pyarrow as pa
 
-    if name not in given.column_names:
-        return pa.nulls(given.num_rows, kind)
-    column = given[name]
+    if name not in rows.column_names:
+        return pa.nulls(rows.num_rows, kind)
+    column = rows[name]
     if column.type == kind:
         return column
     if pa.types.is_string(kind) and not pa.types.is_null(column.type):
@@ -189,8 +190,8 @@ def _as(given: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.A
 def _write_file(out: Path, tables: Iterator[pa.Table], account: Account, schema: pa.Schema) -> None:
     import pyarrow.parquet as pq
 
-    for left in out.parent.glob(f".{out.name}.*.partial"):  # by a run that was killed
-        left.unlink()
+    for leftover in out.parent.glob(f".{out.name}.*.partial"):  # by a run that was killed
+        leftover.unlink()
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     text = json.dumps(account, ensure_ascii=False)
     try:
@@ -210,8 +211,8 @@ def _write_directory(out: Path, tables: Iterator[pa.Table], account: Account) ->
     import pyarrow.parquet as pq
 
     partial, former = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.former")
-    for left in (partial, former):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (partial, former):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
     files = []
     for number, table in enumerate(tables):

@@ -26,8 +26,8 @@ def log_batch_run(batch: Batch, account: Account, home: Home) -> str:
     client = connect(home.tracking_uri)
     with answering(home.tracking_uri):
         experiment = experiment_id(client, f"{batch.name} predictions", home.artifact_root)
-        found = client.search_runs([experiment], f"tags.`{KEY}` = '{batch.key}' and attributes.status = 'FINISHED'")
-        return str(found[0].info.run_id) if found else _new(client, experiment, batch, account)
+        runs = client.search_runs([experiment], f"tags.`{KEY}` = '{batch.key}' and attributes.status = 'FINISHED'")
+        return str(runs[0].info.run_id) if runs else _new(client, experiment, batch, account)
 
 
 def _new(client: MlflowClient, experiment: str, batch: Batch, account: Account) -> str:

@@ -93,10 +93,10 @@ class Batch:
     @property
     def key(self) -> str:
         """20 digits over all that decides the output: rows, model, request, code and libraries, and where it goes."""
-        asked = self.request.model_dump(exclude={"model", "version", "source"})
-        asked |= {"output": str(Path(self.request.output).absolute())}
-        what = [asked, self.source_options(), self.version, self.proof, self.data]
-        return digest_of([*what, code_digests(CODE), versions(LIBRARIES)])[:20]
+        options = self.request.model_dump(exclude={"model", "version", "source"})
+        options |= {"output": str(Path(self.request.output).absolute())}
+        parts = [options, self.source_options(), self.version, self.proof, self.data]
+        return digest_of([*parts, code_digests(CODE), versions(LIBRARIES)])[:20]
 
     def source_options(self) -> dict[str, Any]:
         """The source's options, but for those that only say where its rows lie."""
@@ -115,35 +115,35 @@ def resolve_request(request: Request, home: Home) -> Batch:
             "outputs are written to this machine's disks", where=f"output {request.output}", fix="Give a path."
         )
     version = find(home.tracking_uri, _uri(request))
-    place = check(home.tracking_uri, version, reuse=True)
-    about = _about(place, version.uri)
-    unknown = [name for name in request.columns if name not in about["inputs"]]
+    directory = check(home.tracking_uri, version, reuse=True)
+    description = _about(directory, version.uri)
+    unknown = [name for name in request.columns if name not in description["inputs"]]
     if unknown:
         raise ConfigError(
             f"the model has no input {unknown[0]}",
             where="columns",
-            fix=f"Inputs: {', '.join(about['inputs'])}. Write them on the left, the source's columns on the right.",
+            fix=f"Write an input on the left ({', '.join(description['inputs'])}), the source's column on the right.",
         )
-    inputs, outputs = tuple(about["inputs"]), about["outputs"]
+    inputs, outputs = tuple(description["inputs"]), description["outputs"]
     data = build_source(request).fingerprint(home.store.memo.digest)
     return Batch(request, version.name, version.version, version.tags[TAG], inputs, outputs, data)
 
 
 def build_source(request: Request) -> Source:
     """Where the rows come from."""
-    made: Source = SOURCES[request.source.kind](**request.source.options())
-    return made
+    source: Source = SOURCES[request.source.kind](**request.source.options())
+    return source
 
 
 def _uri(request: Request) -> str:
     """models:/NAME/NUMBER or models:/NAME@ALIAS."""
-    named = request.version.removeprefix("@") or CHAMPION
-    return f"{SCHEME}{request.model}{'/' if re.fullmatch(r'[1-9][0-9]*', named) else '@'}{named}"
+    version = request.version.removeprefix("@") or CHAMPION
+    return f"{SCHEME}{request.model}{'/' if re.fullmatch(r'[1-9][0-9]*', version) else '@'}{version}"
 
 
 def _about(place: Path, uri: str) -> dict[str, Any]:
     file = place / "artifacts" / "model" / "objective.json"
     if not file.is_file():
         raise ModelError("was not registered by Hone", where=uri, fix="Name a model that `hone run` registered.")
-    about: dict[str, Any] = json.loads(file.read_text("utf8"))
-    return about
+    description: dict[str, Any] = json.loads(file.read_text("utf8"))
+    return description

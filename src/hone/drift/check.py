@@ -60,10 +60,10 @@ def compute_verdict(reference: Sample, held_out: Sample, recent: Sample, setting
     sizes = len(reference.texts), len(recent.texts)
     if min(sizes) < settings.min_rows:
         return Verdict("too few rows", *sizes)
-    chance = settings.permutations, settings.seed
+    permutation = settings.permutations, settings.seed
     findings = [
         compare_numbers("length", reference.lengths, recent.lengths, "characters"),
-        compare_vocabulary(reference.texts, recent.texts, *chance),
+        compare_vocabulary(reference.texts, recent.texts, *permutation),
         compare_shares("language", reference.languages, recent.languages),
     ]
     findings += [
@@ -73,19 +73,23 @@ def compute_verdict(reference: Sample, held_out: Sample, recent: Sample, setting
     ]
     if len(held_out.texts) >= settings.min_rows:
         findings += [
-            _predicted(name, held_out.predictions[name], said)
-            for name, said in recent.predictions.items()
+            _predicted(name, held_out.predictions[name], predictions)
+            for name, predictions in recent.predictions.items()
             if name in held_out.predictions
         ]
-    known = reference.embeddings if reference.embeddings is not None else held_out.embeddings
-    if known is not None and recent.embeddings is not None and len(known) >= settings.min_rows:
-        findings.append(compare_embeddings(known, recent.embeddings, *chance))
+    reference_embeddings = reference.embeddings if reference.embeddings is not None else held_out.embeddings
+    if (
+        reference_embeddings is not None
+        and recent.embeddings is not None
+        and len(reference_embeddings) >= settings.min_rows
+    ):
+        findings.append(compare_embeddings(reference_embeddings, recent.embeddings, *permutation))
     corrected = correct_p_values(findings, settings.level)
     return Verdict("drift" if any(finding.drifted for finding in corrected) else "no drift", *sizes, corrected)
 
 
-def _predicted(name: str, then: Sequence[Any], now: Sequence[Any]) -> Finding:
+def _predicted(name: str, reference: Sequence[Any], recent: Sequence[Any]) -> Finding:
     """The test of one output of a model: numbers by their distribution, names by their shares."""
-    if all(isinstance(value, int | float) for value in (*then, *now)):
-        return compare_numbers(f"predicted {name}", then, now, "")
-    return compare_shares(f"predicted {name}", list(map(str, then)), list(map(str, now)))
+    if all(isinstance(value, int | float) for value in (*reference, *recent)):
+        return compare_numbers(f"predicted {name}", reference, recent, "")
+    return compare_shares(f"predicted {name}", list(map(str, reference)), list(map(str, recent)))

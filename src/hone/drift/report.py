@@ -57,17 +57,19 @@ def log_check(
 
     client = connect(tracking_uri)
     with answering(tracking_uri):
-        home = experiment_id(client, f"{version.name} monitoring", artifact_root)
-        run = client.create_run(home, run_name=f"version {version.version}: {verdict.decision}")
-        run_id, now = str(run.info.run_id), run.info.start_time
+        experiment = experiment_id(client, f"{version.name} monitoring", artifact_root)
+        run = client.create_run(experiment, run_name=f"version {version.version}: {verdict.decision}")
+        run_id, start_time = str(run.info.run_id), run.info.start_time
         figures = {f"{_name(f.name)}_{kind}": value for f in verdict.findings for kind, value in _figures(f)}
-        metrics = [Metric(name, value, now, 0) for name, value in figures.items()]
-        about = {"hone.model": version.name, "hone.version": version.version, "hone.decision": verdict.decision}
-        client.log_batch(run_id, metrics, tags=[RunTag(name, value) for name, value in {**about, **tags}.items()])
+        metrics = [Metric(name, value, start_time, 0) for name, value in figures.items()]
+        version_tags = {"hone.model": version.name, "hone.version": version.version, "hone.decision": verdict.decision}
+        client.log_batch(
+            run_id, metrics, tags=[RunTag(name, value) for name, value in {**version_tags, **tags}.items()]
+        )
         with tempfile.TemporaryDirectory() as scratch:
             (Path(scratch) / "drift.md").write_text(text, "utf8")
-            kept = json.dumps(verdict.as_dict(), ensure_ascii=False, indent=1)
-            (Path(scratch) / "drift.json").write_text(kept, "utf8")
+            verdict_json = json.dumps(verdict.as_dict(), ensure_ascii=False, indent=1)
+            (Path(scratch) / "drift.json").write_text(verdict_json, "utf8")
             client.log_artifacts(run_id, scratch)
         client.set_terminated(run_id)
     return run_id

@@ -47,10 +47,10 @@ def find_new_rows(config: RunConfig, rows: Artifact, tracking_uri: str, min_new_
     if version.tags.get("hone.rows_digest") == rows_digest(hashes):
         why = f"the source's rows are those that version {version.version} was trained on"
         return NewRows("nothing new", why, len(hashes), 0)
-    before = _hashes_of_version(version, tracking_uri)
-    if before is None:
+    version_hashes = _hashes_of_version(version, tracking_uri)
+    if version_hashes is None:
         return NewRows("train", f"version {version.version} has no record of its rows", len(hashes), len(hashes))
-    return _judged(hashes, before, min_new_rows, f"version {version.version}")
+    return _judged(hashes, version_hashes, min_new_rows, f"version {version.version}")
 
 
 def find_new_rows_as_of(
@@ -62,9 +62,9 @@ def find_new_rows_as_of(
     """
     hashes = compute_row_hashes(config, rows)
     model = config.registration.model or config.name
-    known = versions_with(tracking_uri, model, "hone.rows_digest", rows_digest(hashes))
-    if known:
-        return NewRows("nothing new", f"version {known[0]} was trained on just these rows", len(hashes), 0)
+    versions = versions_with(tracking_uri, model, "hone.rows_digest", rows_digest(hashes))
+    if versions:
+        return NewRows("nothing new", f"version {versions[0]} was trained on just these rows", len(hashes), 0)
     if before is None:
         return NewRows("train", "no version was trained on these rows", len(hashes), len(hashes))
     return _judged(hashes, compute_row_hashes(config, before), min_new_rows, "the date before")
@@ -77,15 +77,15 @@ def compute_row_hashes(config: RunConfig, rows: Artifact) -> np.ndarray:
 
     columns = OBJECTIVES[config.objective.kind].columns
     batches = pq.ParquetFile(rows.path / "rows.parquet").iter_batches(columns=list(columns))
-    found = [value for batch in batches for value in row_hashes(pa.Table.from_batches([batch]), columns)]
-    return np.sort(np.array(found, np.uint64))
+    hashes = [value for batch in batches for value in row_hashes(pa.Table.from_batches([batch]), columns)]
+    return np.sort(np.array(hashes, np.uint64))
 
 
 def config_as_of(config: RunConfig, moment: date | datetime) -> RunConfig:
     """The configuration as of an earlier moment; raises ConfigError where its source cannot be read so."""
-    tree = config.model_dump(mode="json")
-    tree["ingest"]["as_of"] = moment.isoformat()
-    return parse(tree, config.name)
+    values = config.model_dump(mode="json")
+    values["ingest"]["as_of"] = moment.isoformat()
+    return parse(values, config.name)
 
 
 def list_dates(
@@ -102,17 +102,17 @@ def list_dates(
         return [first]
     if isinstance(first, datetime) != isinstance(last, datetime):
         raise ConfigError("are a date and a moment", where="as_of and until", fix="Give two dates, or two moments.")
-    found: list[date | None] = []
-    at = first
-    while at <= last and len(found) <= MAX_DATES:
-        found.append(at)
-        at += STEPS[step]
-    if not found or len(found) > MAX_DATES:
-        what = "ends before it begins" if not found else f"has more than {MAX_DATES:,} dates"
+    moments: list[date | None] = []
+    moment = first
+    while moment <= last and len(moments) <= MAX_DATES:
+        moments.append(moment)
+        moment += STEPS[step]
+    if not moments or len(moments) > MAX_DATES:
+        problem = "ends before it begins" if not moments else f"has more than {MAX_DATES:,} dates"
         raise ConfigError(
-            f"the range of dates {what}", where=f"as_of {first}, until {last}", fix="Correct as_of, until or step."
+            f"the range of dates {problem}", where=f"as_of {first}, until {last}", fix="Correct as_of, until or step."
         )
-    return found
+    return moments
 
 
 def _judged(hashes: np.ndarray, before: np.ndarray, min_new_rows: int, whose: str) -> NewRows:
@@ -127,7 +127,7 @@ def _judged(hashes: np.ndarray, before: np.ndarray, min_new_rows: int, whose: st
 def _hashes_of_version(version: Version, tracking_uri: str) -> np.ndarray | None:
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            found: np.ndarray = np.load(fetch(tracking_uri, version, f"{FOLDER}/{HASHES}", Path(scratch)))
+            hashes: np.ndarray = np.load(fetch(tracking_uri, version, f"{FOLDER}/{HASHES}", Path(scratch)))
         except ModelError:
             return None
-    return found
+    return hashes

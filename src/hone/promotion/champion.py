@@ -39,7 +39,7 @@ class Standing:
 def get_standing(journal: Journal) -> Standing:
     """How things stand, after a move that was begun and not finished has been finished."""
     records = journal.records()
-    if any(kept.state == "begun" for kept in records):
+    if any(record.state == "begun" for record in records):
         with journal.claim() as claim:
             finish_moves(journal, claim)
         records = journal.records()
@@ -69,10 +69,10 @@ def move_champion(
     with journal.claim() as claim:
         finish_moves(journal, claim)
         check_not_moved(journal.records(), start.position)
-        now = aliases_of(journal.client, journal.model).get(CHAMPION, "")
-        if now != start.champion:
+        champion = aliases_of(journal.client, journal.model).get(CHAMPION, "")
+        if champion != start.champion:
             raise ChampionMoved(
-                f"the champion is version {now or 'none'} now, and was {start.champion or 'none'} when this began:"
+                f"the champion is version {champion or 'none'} now, and was {start.champion or 'none'} when this began:"
                 " it was moved by hand",
                 where=journal.model,
                 fix="Nothing was moved. Call again.",
@@ -135,15 +135,15 @@ def add_entry(
 def finish_moves(journal: Journal, claim: Claim) -> list[Record]:
     """Finish the move that was begun by a call that died; those that were finished."""
     records = journal.records()
-    begun = [kept for kept in records if kept.state == "begun"]
-    for kept in begun:
-        last = not any(other.entry.moves and other.entry.number > kept.entry.number for other in records)
-        if last and kept.entry.action != "moved by hand":
-            _redo(journal, kept, claim)
+    unfinished = [record for record in records if record.state == "begun"]
+    for record in unfinished:
+        is_last_move = not any(other.entry.moves and other.entry.number > record.entry.number for other in records)
+        if is_last_move and record.entry.action != "moved by hand":
+            _redo(journal, record, claim)
         else:
-            journal.publish(kept)
-            journal.progress(kept, "done")
-    return begun
+            journal.publish(record)
+            journal.progress(record, "done")
+    return unfinished
 
 
 def _redo(journal: Journal, record: Record, claim: Claim, between: Callable[[str], object] = lambda _: None) -> None:

@@ -70,18 +70,18 @@ class Decision:
 
     def figures(self) -> dict[str, Any]:
         """What the journal keeps: the gates' numbers, the digests of the rows, and each version's main figure."""
-        found: dict[str, Any] = {"gates_passed": sum(gate.passed for gate in self.gates), "gates": len(self.gates)}
+        numbers: dict[str, Any] = {"gates_passed": sum(gate.passed for gate in self.gates), "gates": len(self.gates)}
         for judged in self.sets:
-            found[f"{judged.name}/digest"] = judged.digest
-            found[f"{judged.name}/rows"] = judged.rows
+            numbers[f"{judged.name}/digest"] = judged.digest
+            numbers[f"{judged.name}/rows"] = judged.rows
             for name, figures in judged.figures.items():
-                found[f"{judged.name}/{name}/{self.main_metric}"] = figures[self.main_metric]["value"]
+                numbers[f"{judged.name}/{name}/{self.main_metric}"] = figures[self.main_metric]["value"]
         for gate in sorted(self.gates, key=lambda one: one.passed):
             if gate.figure is not None:
-                found[_slug(gate)] = round(gate.figure, 6)
+                numbers[_slug(gate)] = round(gate.figure, 6)
             if gate.p is not None:
-                found[f"{_slug(gate)}/p"] = round(gate.p, 6)
-        return found
+                numbers[f"{_slug(gate)}/p"] = round(gate.p, 6)
+        return numbers
 
     def data(self) -> dict[str, Any]:
         """All of it, JSON-able."""
@@ -90,18 +90,18 @@ class Decision:
 
 def describe_gate(gate: Gate) -> str:
     """`test: accuracy: better +0.05 [+0.01, +0.09], p = 0.01 (p ≤ 0.05)`."""
-    told = f"{gate.rows}: {gate.name}" if gate.rows else gate.name
-    return f"{told} {format_figure(gate)} ({gate.bound})" if gate.figure is not None else told
+    name = f"{gate.rows}: {gate.name}" if gate.rows else gate.name
+    return f"{name} {format_figure(gate)} ({gate.bound})" if gate.figure is not None else name
 
 
 def format_figure(gate: Gate) -> str:
     """A gate's figure with its interval and p-value, as short as may be."""
     if gate.figure is None:
         return "–"
-    told = f"{gate.figure:.4g}"
+    text = f"{gate.figure:.4g}"
     if gate.low is not None and gate.high is not None:
-        told += f" [{gate.low:.4g}, {gate.high:.4g}]"
-    return told + (f", p = {gate.p:.3g}" if gate.p is not None else "")
+        text += f" [{gate.low:.4g}, {gate.high:.4g}]"
+    return text + (f", p = {gate.p:.3g}" if gate.p is not None else "")
 
 
 def render_markdown(decision: Decision, link: str = "") -> str:
@@ -110,8 +110,8 @@ def render_markdown(decision: Decision, link: str = "") -> str:
         f"# {decision.model} version {decision.version}: {'all gates passed' if decision.passed else 'refused'}",
         f"Against {_against(decision)}, policy `{decision.policy}`.",
         *(
-            f"- {one.name}: {one.rows:,} rows, {one.left_out:,} left out, SHA-256 `{one.digest}`"
-            for one in decision.sets
+            f"- {judged.name}: {judged.rows:,} rows, {judged.left_out:,} left out, SHA-256 `{judged.digest}`"
+            for judged in decision.sets
         ),
         "",
         "| gate | rows | found | asked for | passed | |",
@@ -139,7 +139,7 @@ def render_page(decision: Decision) -> str:
 
 def build_tags(decision: Decision, outcome: str) -> dict[str, str]:
     """The version's tags `hone.promotion.*`."""
-    named = {
+    values = {
         "outcome": outcome,
         "reason": decision.reason,
         "against": decision.champion or "no champion",
@@ -147,8 +147,8 @@ def build_tags(decision: Decision, outcome: str) -> dict[str, str]:
         "at": decision.at,
         "gates": json.dumps([asdict(gate) for gate in decision.gates], ensure_ascii=False),
     }
-    named |= {f"{judged.name}_digest": judged.digest for judged in decision.sets}
-    return {f"{TAG}.{name}": value[:5000] for name, value in named.items()}
+    values |= {f"{judged.name}_digest": judged.digest for judged in decision.sets}
+    return {f"{TAG}.{name}": value[:5000] for name, value in values.items()}
 
 
 def tag_version(client: MlflowClient, decision: Decision, outcome: str) -> None:
@@ -159,12 +159,12 @@ def tag_version(client: MlflowClient, decision: Decision, outcome: str) -> None:
 
 def log_page(client: MlflowClient, decision: Decision) -> str:
     """Log decision.html and decision.json to the version's run; the path of the page among its artifacts."""
-    place = f"promotion/{decision.at.replace(':', '').replace('.', '')}"
-    client.log_text(decision.run_id, render_page(decision), f"{place}/decision.html")
+    folder = f"promotion/{decision.at.replace(':', '').replace('.', '')}"
+    client.log_text(decision.run_id, render_page(decision), f"{folder}/decision.html")
     client.log_text(
-        decision.run_id, json.dumps(decision.data(), ensure_ascii=False, indent=1), f"{place}/decision.json"
+        decision.run_id, json.dumps(decision.data(), ensure_ascii=False, indent=1), f"{folder}/decision.json"
     )
-    return f"{place}/decision.html"
+    return f"{folder}/decision.html"
 
 
 def version_link(tracking_uri: str, decision: Decision) -> str:

@@ -47,11 +47,11 @@ def open_journal(tracking_uri: str, model: str, artifact_root: str = "") -> Jour
         except MlflowException as fault:
             if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
-            known = ", ".join(one.name for one in client.search_registered_models(max_results=20))
+            names = ", ".join(model_entry.name for model_entry in client.search_registered_models(max_results=20))
             raise ModelError(
                 "there is no such registered model",
                 where=f"{model} in {tracking_uri}",
-                fix=f"There are: {known}." if known else "There is none yet: `hone run CONF` registers one.",
+                fix=f"There are: {names}." if names else "There is none yet: `hone run CONF` registers one.",
             ) from fault
     return Journal(client, model, artifact_root=artifact_root)
 
@@ -85,8 +85,8 @@ def decide(
     integrity.check(uri, candidate)
     contenders = {CANDIDATE: load_contender(uri, candidate, downloads)}
     if start.champion:
-        against = find(uri, f"{SCHEME}{journal.model}/{start.champion}")
-        contenders[CHAMPION] = load_contender(uri, against, downloads)
+        champion = find(uri, f"{SCHEME}{journal.model}/{start.champion}")
+        contenders[CHAMPION] = load_contender(uri, champion, downloads)
     sets, gates = _judge(uri, contenders, settings, slices)
     return Decision(
         journal.model,
@@ -115,14 +115,14 @@ def settings_of(tracking_uri: str, version: Version) -> tuple[Promotion, Sequenc
     from hone.errors import ConfigError
 
     try:
-        tree = config_of(tracking_uri, version)
+        config = config_of(tracking_uri, version)
     except ModelError:
-        tree = {}
+        config = {}
     try:
-        settings = Promotion.model_validate(tree.get("promotion") or {})
+        settings = Promotion.model_validate(config.get("promotion") or {})
     except ValidationError as fault:
         raise ConfigError(str(fault), where=f"promotion, in config.yaml of run {version.run_id}") from None
-    return settings, (tree.get("evaluation") or {}).get("slices", Evaluation().slices)
+    return settings, (config.get("evaluation") or {}).get("slices", Evaluation().slices)
 
 
 def log_decision(journal: Journal, decision: Decision) -> str:
@@ -223,10 +223,10 @@ def load_ready(journal: Journal, version: str, downloads: Path, server: smoke.Se
     from hone.promotion.contender import load_contender
 
     uri = journal.client.tracking_uri
-    found = find(uri, f"{SCHEME}{journal.model}/{version}")
-    integrity.check(uri, found)
-    contender = load_contender(uri, found, downloads)
-    server.check(found.uri, contender.answer)
+    model_version = find(uri, f"{SCHEME}{journal.model}/{version}")
+    integrity.check(uri, model_version)
+    contender = load_contender(uri, model_version, downloads)
+    server.check(model_version.uri, contender.answer)
     return contender
 
 
@@ -249,7 +249,7 @@ def put_back(journal: Journal, moved: Record, who: str, why: str) -> Record:
     """Undo the move of `moved`, and journal it; raises ChampionMoved where another move came after it."""
     start = Standing(moved.entry.to_version, moved.entry.previous, moved.entry.number)
     records = journal.records()
-    earlier = [kept.entry.previous for kept in records if kept.entry.number < moved.entry.number]
+    earlier = [record.entry.previous for record in records if record.entry.number < moved.entry.number]
     back = move_champion(
         journal,
         start,
@@ -281,10 +281,10 @@ def _note(journal: Journal, decision: Decision, action: Any, who: str, why: str)
 
 
 def _candidate(journal: Journal) -> str:
-    found = aliases_of(journal.client, journal.model).get(CANDIDATE)
-    if found is None:
+    version = aliases_of(journal.client, journal.model).get(CANDIDATE)
+    if version is None:
         raise ModelError(f"has no alias {CANDIDATE}", where=journal.model, fix="Name a version: --version V.")
-    return found
+    return version
 
 
 def _judge(
@@ -296,18 +296,18 @@ def _judge(
 
     ours, objective = contenders[CANDIDATE].version, contenders[CANDIDATE].objective
     sets = [Rows(TEST, *reversed(load_split(uri, ours, "test")))]
-    found: list[Gate] = []
+    judged_gates: list[Gate] = []
     if settings.golden:
         golden = load_golden_set(settings.golden, objective)
         training, _ = load_split(uri, ours, "train")
-        found.append(
+        judged_gates.append(
             gates.leakage_gate(golden, find_leaked(golden.table, training, objective, settings.near_duplicate))
         )
         sets.append(golden)
     theirs = contenders.get(CHAMPION)
     if theirs is None:
         matches = [gates.build_match(rows, contenders, settings) for rows in sets]
-        return [_told(match, settings) for match in matches], found + gates.baseline_gates(
+        return [_told(match, settings) for match in matches], judged_gates + gates.baseline_gates(
             _baselines(uri, ours), settings.level
         )
     sets = [rows for rows in _unseen(uri, sets, theirs, settings) if len(rows.table)]
@@ -319,13 +319,13 @@ def _judge(
         )
     matches = [gates.build_match(rows, contenders, settings) for rows in sets]
     for match in matches:
-        found += gates.judge_match(match, settings, slices)
+        judged_gates += gates.judge_match(match, settings, slices)
     guards = settings.guards
     if guards.latency is not None:
-        found.append(gates.latency_gate(contenders, sets[0], guards.latency, settings.level, settings.seed))
+        judged_gates.append(gates.latency_gate(contenders, sets[0], guards.latency, settings.level, settings.seed))
     if guards.size is not None:
-        found.append(gates.size_gate(contenders, guards.size))
-    return [_told(match, settings) for match in matches], found
+        judged_gates.append(gates.size_gate(contenders, guards.size))
+    return [_told(match, settings) for match in matches], judged_gates
 
 
 def _unseen(uri: str, sets: Sequence[Rows], theirs: Contender, settings: Promotion) -> list[Rows]:
@@ -348,8 +348,8 @@ def _told(match: Match, settings: Promotion) -> Judged:
 
     figures = {
         name: {
-            metric: metrics.interval(of, 1 - 2 * settings.level)
-            for metric, of in match.figures(metrics.totals(outcome.statistics, match.draws)).items()
+            metric: metrics.interval(values, 1 - 2 * settings.level)
+            for metric, values in match.figures(metrics.totals(outcome.statistics, match.draws)).items()
         }
         for name, outcome in match.outcomes.items()
     }
@@ -359,7 +359,7 @@ def _told(match: Match, settings: Promotion) -> Judged:
 def _baselines(tracking_uri: str, version: Version) -> dict[str, Any]:
     """The metrics.json of the version's run; raises ModelError where it has none."""
     with tempfile.TemporaryDirectory() as scratch:
-        found: dict[str, Any] = json.loads(
+        metrics: dict[str, Any] = json.loads(
             fetch(tracking_uri, version, "metrics.json", Path(scratch)).read_text("utf8")
         )
-    return found
+    return metrics

@@ -82,5 +82,5 @@ def exclude_rows(rows: Rows, positions: Sequence[int]) -> Rows:
     import numpy as np
     import pyarrow as pa
 
-    kept = np.setdiff1d(np.arange(len(rows.table)), np.array(positions, np.int64))
-    return Rows(rows.name, rows.digest, rows.table.take(pa.array(kept)), rows.left_out + len(set(positions)))
+    remaining = np.setdiff1d(np.arange(len(rows.table)), np.array(positions, np.int64))
+    return Rows(rows.name, rows.digest, rows.table.take(pa.array(remaining)), rows.left_out + len(set(positions)))

@@ -165,13 +165,13 @@ def by_slice(trial: Trial, draws: np.ndarray, slices: Sequence[str], confidence:
     }
 
 
-def worst_errors(trial: Trial, most: int) -> list[dict[str, Any]]:
+def worst_errors(trial: Trial, limit: int) -> list[dict[str, Any]]:
     """The `most` rows on which the model erred most, with at most 500 characters of text."""
     import pyarrow as pa
 
     ours = trial.ours
     wrong = np.flatnonzero(ours.errors > 0)
-    worst = wrong[np.argsort(-ours.errors[wrong], kind="stable")][:most]
+    worst = wrong[np.argsort(-ours.errors[wrong], kind="stable")][:limit]
     rows = trial.rows.take(pa.array(worst))
     return [
         {
