@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from hone.batch import answers, output, rows
-from hone.batch.request import Request, settle
+from hone.batch.request import Request, resolve_request
 from hone.curation.parallel import cores
 from hone.environment import Home
 from hone.models.locate import locate_base_model
@@ -82,17 +82,17 @@ def register(home: Home) -> Path:
 def ours(home: Home, given: Path, out: Path) -> Callable[[], float]:
     """Rows per second of a whole batch, in a store that has nothing yet."""
     asked = {"model": "bench", "version": "1", "source": {"kind": "files", "paths": [str(given)]}, "output": str(out)}
-    answers.served(home.tracking_uri, "models:/bench/1")
+    answers.load_served(home.tracking_uri, "models:/bench/1")
 
     def measure() -> float:
         with tempfile.TemporaryDirectory() as folder:
             out.unlink(missing_ok=True)
             fresh = Home(Path(folder))
             began = time.perf_counter()
-            batch = settle(Request.model_validate(asked), fresh)
-            read = rows.read(batch, fresh)
-            said = [answers.answer(batch, shard, fresh)[0] for shard in rows.shards(read)]
-            output.commit(batch, read, said, fresh)
+            batch = resolve_request(Request.model_validate(asked), fresh)
+            read = rows.read_rows(batch, fresh)
+            said = [answers.answer_shard(batch, shard, fresh)[0] for shard in rows.list_shards(read)]
+            output.commit_output(batch, read, said, fresh)
             return read.rows / (time.perf_counter() - began)
 
     return measure

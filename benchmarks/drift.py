@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from hone.drift.check import Settings, judge
-from hone.drift.encoding import embed
+from hone.drift.check import Settings, compute_verdict
+from hone.drift.encoding import compute_embeddings
 from hone.models.locate import locate_base_model
 from hone.registry.reference import Sample
 from hone.registry.row_text import detect_languages
@@ -65,7 +65,7 @@ def alarms(pool: Sample, rest: Sample, share: float) -> float:
         strange = draw.permutation(len(rest.texts))[: round(share * ROWS)]
         recent = joined(picked(pool, at[2 * ROWS : 3 * ROWS - len(strange)]), picked(rest, strange))
         settings = replace(SETTINGS, seed=seed)
-        verdict = judge(picked(pool, at[:ROWS]), picked(pool, at[ROWS : 2 * ROWS]), recent, settings)
+        verdict = compute_verdict(picked(pool, at[:ROWS]), picked(pool, at[ROWS : 2 * ROWS]), recent, settings)
         drifted += verdict.decision == "drift"
         which.update(finding.name for finding in verdict.findings if finding.drifted)
     told = ", ".join(f"{test} {count}" for test, count in which.most_common()) or "none"
@@ -78,7 +78,7 @@ def prepared(home: Sequence[str], labels: Sequence[str], other: Sequence[str]) -
     from sklearn.linear_model import LogisticRegression
 
     base = locate_base_model(BASE).path
-    ours, theirs = embed(base, home, 64), embed(base, other, 64)
+    ours, theirs = compute_embeddings(base, home, 64), compute_embeddings(base, other, 64)
     order = np.random.default_rng(0).permutation(len(home))
     fitted, left = order[:FITTED], order[FITTED:]
     model = LogisticRegression(C=10, max_iter=200).fit(ours[fitted], np.array(labels)[fitted])

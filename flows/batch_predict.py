@@ -9,7 +9,7 @@ from pydantic import Field
 
 from hone.batch.output import Account
 from hone.batch.request import Request
-from hone.batch.rows import shards
+from hone.batch.rows import list_shards
 from hone.config.parts import SourcePart
 from tasks.batch_predict import (
     commit_output,
@@ -62,6 +62,6 @@ def batch_predict(
     account = find_finished(batch)
     if not account:
         rows = read_rows(batch)
-        account = commit_output(batch, rows, [predict_shard(batch, shard) for shard in shards(rows)])
+        account = commit_output(batch, rows, [predict_shard(batch, shard) for shard in list_shards(rows)])
     record_run(batch, account)
     return account

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from flows.choice import Choice, config_name, resolve_config
 from flows.finetune import finetune
-from hone.drift.retraining import as_of as at
-from hone.drift.retraining import dates
+from hone.drift.retraining import config_as_of as at
+from hone.drift.retraining import list_dates
 from hone.store.artifact import Artifact
 from tasks.ingest import ingest
 from tasks.retrain import Outcome, StartedBy, check_new_rows, find_trigger, publish_outcomes
@@ -49,7 +49,7 @@ def retrain(
     chosen_config = resolve_config(config)
     outcomes: list[Outcome] = []
     previous_rows: Artifact | None = None
-    for day in dates(as_of, until, step):
+    for day in list_dates(as_of, until, step):
         dated = at(chosen_config, day) if day else chosen_config
         rows = ingest(dated)
         check = check_new_rows(dated, rows, min_new_rows, day is not None, previous_rows)

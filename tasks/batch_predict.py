@@ -21,19 +21,19 @@ from tasks.runtime.retries import RETRIES, is_not_permanent
 @task(name="resolve", task_run_name="resolve {batch_request.model}", cache_policy=NO_CACHE, **RETRIES)
 def resolve_request(batch_request: Request) -> Batch:
     """Resolve the model version, verify its files, and fix the state of the source's rows."""
-    return request.settle(batch_request, home())
+    return request.resolve_request(batch_request, home())
 
 
 @task(name="find output", task_run_name="find output of {batch.name}", cache_policy=NO_CACHE)
 def find_finished(batch: Batch) -> Account:
     """Return the account of an earlier run's output if it is complete, else {}."""
-    return output.finished(batch, home())
+    return output.find_finished(batch, home())
 
 
 @task(name="read", task_run_name="read {batch.name}", cache_policy=NO_CACHE, **RETRIES)
 def read_rows(batch: Batch) -> Artifact:
     """Read the source's rows and divide them into shards."""
-    return rows.read(batch, home())
+    return rows.read_rows(batch, home())
 
 
 def predict_shard(batch: Batch, shard: Shard) -> Artifact:
@@ -56,20 +56,20 @@ def predict_shard(batch: Batch, shard: Shard) -> Artifact:
     **{**RETRIES, "retry_condition_fn": is_not_permanent},
 )
 def _predict_shard(batch: Batch, shard: Shard) -> State[Artifact]:
-    artifact, hit = answers.answer(batch, shard, home())
+    artifact, hit = answers.answer_shard(batch, shard, home())
     return Completed(name="Cached" if hit else "Completed", data=artifact)
 
 
 @task(name="commit", task_run_name="commit {batch.name}", cache_policy=NO_CACHE)
 def commit_output(batch: Batch, row_shards: Artifact, predictions: list[Artifact]) -> Account:
     """Write the whole output at once and return its account."""
-    return output.commit(batch, row_shards, predictions, home())
+    return output.commit_output(batch, row_shards, predictions, home())
 
 
 @task(name="record", task_run_name="record {batch.name}", cache_policy=NO_CACHE, **RETRIES)
 def record_run(batch: Batch, account: Account) -> None:
     """Record the run in MLflow and create a page in the Prefect UI."""
-    run_id = record.record(batch, account, home())
+    run_id = record.log_batch_run(batch, account, home())
     lines = (
         f"# {account['rows']:,} rows by {account['version']}",
         f"- output `{account['output']}`",

@@ -15,7 +15,7 @@ from hone.config.parts import Part
 from hone.config.sections import RunConfig
 from hone.drift import monitor, report
 from hone.drift.check import Verdict
-from hone.drift.episodes import Episode, episode, remember
+from hone.drift.episodes import Episode, next_episode, save_episode
 from hone.environment import home
 from hone.errors import ConfigError, ModelError
 from hone.promotion.reconcile import models_with_champion
@@ -65,11 +65,11 @@ def check_model(model: str, config: RunConfig | None, inputs: Part | None) -> Ch
     if source is None:
         fix = "Set monitoring.inputs in the configuration, or pass `inputs`."
         raise ConfigError("has no source of recent inputs", where=f"model {model}", fix=fix)
-    verdict = monitor.check(version, config, source, data)
-    current_episode = episode(version.tags, verdict.decision)
-    page = report.page(version, verdict, current_episode.number)
+    verdict = monitor.check_version(version, config, source, data)
+    current_episode = next_episode(version.tags, verdict.decision)
+    page = report.render_page(version, verdict, current_episode.number)
     tags = {"hone.flow_run_id": str(flow_run.id or "")}
-    run_id = report.log(data.tracking_uri, data.artifact_root, version, verdict, page, tags)
+    run_id = report.log_check(data.tracking_uri, data.artifact_root, version, verdict, page, tags)
     _publish(version.name, verdict, page)
     return CheckResult(version, verdict, current_episode, run_link(data.tracking_uri, run_id))
 
@@ -95,12 +95,12 @@ def announce_drift(checked: CheckResult, config: str) -> None:
             episode=checked.episode.number,
             config=config,
         )
-    remember(home().tracking_uri, version, verdict.decision, checked.episode)
+    save_episode(home().tracking_uri, version, verdict.decision, checked.episode)
 
 
 def _publish(model: str, verdict: Verdict, page: str) -> None:
     """Create the table and the page in the Prefect UI; keys may have lower-case letters, digits and dashes."""
     key = re.sub(r"[^a-z0-9]+", "-", f"drift-{model}".lower()).strip("-")
     if verdict.findings:
-        create_table_artifact(report.table(verdict), key=f"{key}-tests", description=f"Drift of {model}")
+        create_table_artifact(report.build_table(verdict), key=f"{key}-tests", description=f"Drift of {model}")
     create_markdown_artifact(page, key=key, description=f"Drift of {model}: {verdict.decision}")

@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from hone.environment import home
 from hone.promotion import promote, reconcile
-from hone.promotion.decision import Decision, link, markdown
+from hone.promotion.decision import Decision, render_markdown, version_link
 from hone.promotion.journal import Entry
 from tasks.runtime.events import emit_model_event
 
@@ -30,8 +30,10 @@ def _once_a_flow_run(context: TaskRunContext, inputs: dict[str, Any]) -> str:
 def _compare_versions(model: str, version: str, policy: str, golden: str) -> Decision:
     journal = _open_journal(model)
     decision = promote.decide(journal, version, downloads=home().downloads, policy=policy, golden=golden)
-    page = promote.record(journal, decision)
-    summary = markdown(decision, f"{_decision_link(decision)}, `{page}` among the artifacts of run `{decision.run_id}`")
+    page = promote.log_decision(journal, decision)
+    summary = render_markdown(
+        decision, f"{_decision_link(decision)}, `{page}` among the artifacts of run `{decision.run_id}`"
+    )
     create_markdown_artifact(summary, key=artifact_key(model), description=decision.reason)
     return decision
 
@@ -52,7 +54,7 @@ def _announce_candidate(decision: Decision) -> str:
         link=_decision_link(decision),
         figures=decision.figures(),
     )
-    return markdown(decision, _decision_link(decision))
+    return render_markdown(decision, _decision_link(decision))
 
 
 def announce_candidate(decision: Decision) -> str:
@@ -63,13 +65,13 @@ def announce_candidate(decision: Decision) -> str:
 @task(name="turn down", cache_policy=NO_CACHE)
 def record_refusal(decision: Decision, who: str, why: str) -> None:
     """Write to the journal that the version does not become the champion."""
-    promote.turn_down(_open_journal(decision.model), decision, who or promote.user(), why)
+    promote.refuse(_open_journal(decision.model), decision, who or promote.current_user(), why)
 
 
 @task(name="shadow", cache_policy=NO_CACHE)
 def record_shadow(decision: Decision, who: str) -> None:
     """Write to the journal what the policies manual and auto would have done."""
-    promote.shadow(_open_journal(decision.model), decision, who or promote.user())
+    promote.journal_shadow(_open_journal(decision.model), decision, who or promote.current_user())
 
 
 @task(name="carry out", cache_policy=NO_CACHE)
@@ -77,7 +79,9 @@ def promote_version(decision: Decision, who: str, why: str) -> None:
     """Make the version the champion. Never retried: if the champion has changed, the comparison is out of date."""
     journal = _open_journal(decision.model)
     try:
-        promote.carry_out(journal, decision, who=who or promote.user(), why=why, downloads=home().downloads)
+        promote.promote_version(
+            journal, decision, who=who or promote.current_user(), why=why, downloads=home().downloads
+        )
     finally:
         emit_moves(decision.model)
 
@@ -86,7 +90,9 @@ def promote_version(decision: Decision, who: str, why: str) -> None:
 def roll_back(model: str, who: str, why: str) -> str:
     """Make the previous champion the champion again; return its version."""
     try:
-        moved = promote.rollback(_open_journal(model), who=who or promote.user(), why=why, downloads=home().downloads)
+        moved = promote.rollback(
+            _open_journal(model), who=who or promote.current_user(), why=why, downloads=home().downloads
+        )
     finally:
         emit_moves(model)
     return moved.entry.to_version
@@ -116,7 +122,7 @@ def emit_moves(model: str) -> None:
     Two processes that do this at the same time send events with the same id, which Prefect stores once.
     """
     journal = _open_journal(model)
-    for record in reconcile.unannounced(journal):
+    for record in reconcile.list_unannounced(journal):
         entry = record.entry
         for event in EVENTS_BY_ACTION.get(entry.action, DEFAULT_EVENTS):
             emit_model_event(
@@ -156,7 +162,7 @@ def _describe_move(entry: Entry) -> str:
 
 
 def _decision_link(decision: Decision) -> str:
-    return link(home().tracking_uri, decision)
+    return version_link(home().tracking_uri, decision)
 
 
 def _version_link(model: str, version: str) -> str:

@@ -11,24 +11,24 @@ from prefect.runtime import flow_run
 
 from hone.config.sections import RunConfig
 from hone.drift import retraining
-from hone.drift.retraining import Look
+from hone.drift.retraining import NewRows
 from hone.environment import home
 from hone.store.artifact import Artifact
 from tasks.runtime.retries import RETRIES
 
 StartedBy = Literal["person", "schedule", "drift", "new rows"]
-Outcome = tuple[str, Look, str]  # the date ('' for now), the result of the check for new rows, the new version or ''
+Outcome = tuple[str, NewRows, str]  # the date ('' for now), the result of the check for new rows, the new version or ''
 
 
 @task(name="look", task_run_name="look {config.name}", persist_result=False, **RETRIES)
 def check_new_rows(
     config: RunConfig, rows: Artifact, min_new_rows: int, backfill: bool, before: Artifact | None
-) -> Look:
+) -> NewRows:
     """Whether enough rows are new: compared with the champion's rows, in a backfill with the previous date's rows."""
     uri = home().tracking_uri
     if backfill:
-        return retraining.look_back(config, rows, uri, min_new_rows, before)
-    return retraining.look(config, rows, uri, min_new_rows)
+        return retraining.find_new_rows_as_of(config, rows, uri, min_new_rows, before)
+    return retraining.find_new_rows(config, rows, uri, min_new_rows)
 
 
 @task(name="account", task_run_name="account {name}", persist_result=False)

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from hone.batch import answers, output, record, rows
-from hone.batch.request import Request, settle
+from hone.batch.request import Request, resolve_request
 from hone.config.file import parse
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, ModelError
@@ -92,14 +92,14 @@ def write_jsonl(path: Path, rows: list[Any]) -> Path:
 
 def predict(home: Home, **asked: Any) -> dict[str, Any]:
     """The whole of it, as the flow does it, without Prefect."""
-    batch = settle(Request.model_validate({"model": "small"} | asked), home)
-    account = output.finished(batch, home)
+    batch = resolve_request(Request.model_validate({"model": "small"} | asked), home)
+    account = output.find_finished(batch, home)
     if not account:
-        given = rows.read(batch, home)
-        account = output.commit(
-            batch, given, [answers.answer(batch, each, home)[0] for each in rows.shards(given)], home
+        given = rows.read_rows(batch, home)
+        account = output.commit_output(
+            batch, given, [answers.answer_shard(batch, each, home)[0] for each in rows.list_shards(given)], home
         )
-    return account | {"run": record.record(batch, account, home)}
+    return account | {"run": record.log_batch_run(batch, account, home)}
 
 
 def asked_one_by_one(home: Home, model: str, texts: list[str]) -> list[dict[str, Any]]:
@@ -335,8 +335,8 @@ from hone.batch import answers
 from hone.config.parts import SourcePart
 from pydantic import TypeAdapter
 
-real, failed, loads = answers.ask_each, [], []
-loaded = answers.served
+real, failed, loads = answers.answer_rows, [], []
+loaded = answers.load_served
 
 def flaky(ask, refusals, frame):
     if "thunder wind 5" in set(frame["text"]) and len(failed) < 2:
@@ -344,7 +344,7 @@ def flaky(ask, refusals, frame):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
     return real(ask, refusals, frame)
 
-answers.ask_each = flaky
+answers.answer_rows = flaky
 from flows.batch_predict import batch_predict
 
 source = TypeAdapter(SourcePart).validate_python({"kind": "files", "paths": [sys.argv[1]]})

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from hone.batch import answers, output, rows
-from hone.batch.request import Request, settle
+from hone.batch.request import Request, resolve_request
 from hone.config.file import parse
 from hone.drift import monitor
 from hone.environment import Home
@@ -84,13 +84,15 @@ def test_a_version_is_promoted_and_rolled_back(home: Home) -> None:
     assert {"1", "2"} == {decision.champion, decision.version}
     [accuracy] = [gate for gate in decision.gates if gate.name == "accuracy: better"]
     assert accuracy.rows == "test"
-    promote.record(journal, decision)
-    promote.turn_down(journal, decision, "kim", "as good as the champion, not better")
+    promote.log_decision(journal, decision)
+    promote.refuse(journal, decision, "kim", "as good as the champion, not better")
     assert list_aliases(journal.client, "small")["champion"] == "1"
     again = promote.decide(journal, "2", downloads=home.downloads, policy="shadow")
     assert again.policy == "shadow"
-    start = promote.standing(journal)
-    promote.move(journal, start, "2", action="promoted", who="kim", why="tried", figures={}, previous=start.champion)
+    start = promote.get_standing(journal)
+    promote.move_champion(
+        journal, start, "2", action="promoted", who="kim", why="tried", figures={}, previous=start.champion
+    )
     assert list_aliases(journal.client, "small")["champion"] == "2"
     back = promote.rollback(journal, who="kim", why="wrong on Mondays", downloads=home.downloads)
     assert back.entry.to_version == "1"
@@ -102,9 +104,11 @@ def test_a_version_is_promoted_and_rolled_back(home: Home) -> None:
 def test_a_champion_answers_batch_prediction(home: Home, tmp_path: Path) -> None:
     csv = topic_rows(tmp_path / "new.csv", 40, seed=9)
     asked = {"source": {"kind": "files", "paths": [str(csv)]}, "output": str(tmp_path / "out.parquet")}
-    batch = settle(Request.model_validate({"model": "small", **asked}), home)
-    taken = rows.read(batch, home)
-    output.commit(batch, taken, [answers.answer(batch, shard, home)[0] for shard in rows.shards(taken)], home)
+    batch = resolve_request(Request.model_validate({"model": "small", **asked}), home)
+    taken = rows.read_rows(batch, home)
+    output.commit_output(
+        batch, taken, [answers.answer_shard(batch, shard, home)[0] for shard in rows.list_shards(taken)], home
+    )
     predictions = pd.read_parquet(tmp_path / "out.parquet")
     assert (predictions["prediction"] == pd.read_csv(csv)["topic"]).mean() > 0.9
 
@@ -115,6 +119,6 @@ def test_a_champion_is_monitored(home: Home, base_model: Path, tmp_path: Path) -
     assert version.version == "1"
     csv = topic_rows(tmp_path / "recent.csv", 150, seed=7)
     own = parse(config(home, base_model, csv) | {"monitoring": {"min_rows": 50, "permutations": 199}})
-    verdict = monitor.check(version, own, own.ingest.source, home)
+    verdict = monitor.check_version(version, own, own.ingest.source, home)
     assert verdict.decision == "no drift", verdict.drifted
     assert verdict.recent > 100

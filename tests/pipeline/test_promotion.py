@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hone.promotion.champion import move, standing
+from hone.promotion.champion import get_standing, move_champion
 from hone.promotion.journal import Journal
 from hone.promotion.promote import open_journal
 from hone.tracking.aliases import list_aliases
@@ -104,9 +104,9 @@ def journal(versions: Versions) -> Journal:
 
 
 def crown(journal: Journal, version: str) -> None:
-    start = standing(journal)
+    start = get_standing(journal)
     given = {"action": "promoted", "who": "ada", "why": "first", "figures": {}, "previous": start.champion}
-    journal.progress(move(journal, start, version, **given), "done")
+    journal.progress(move_champion(journal, start, version, **given), "done")
 
 
 def champion(journal: Journal) -> str:

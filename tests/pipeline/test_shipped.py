@@ -30,7 +30,7 @@ from hone.environment import Home
 from hone.evaluation.judging import predict
 from hone.objectives import OBJECTIVES
 from hone.promotion import smoke
-from hone.promotion.promote import decide, open_journal, ready
+from hone.promotion.promote import decide, load_ready, open_journal
 from hone.store.artifact import Artifact
 from hone.tracking.client import default_tracking_uri
 from hone.tracking.reader import get_version
@@ -294,7 +294,7 @@ def judged(model: str, place: Home, server: smoke.Server, figures: Mapping[str, 
         assert told[decision.main_metric]["value"] == pytest.approx(figures[decision.main_metric], rel=1e-3, abs=1e-3)
     refused = {gate.name for gate in decision.refused}
     assert any("better" in gate for gate in refused), decision.reason
-    ready(journal, twin.version, place.downloads, server)
+    load_ready(journal, twin.version, place.downloads, server)
 
 
 def watched(model: str, config: RunConfig, made: Mapping[str, Artifact], place: Home, folder: Path) -> None:
@@ -307,7 +307,7 @@ def watched(model: str, config: RunConfig, made: Mapping[str, Artifact], place: 
     inputs: Any = TypeAdapter(SourcePart).validate_python({"kind": "files", "paths": [str(folder / "asked.jsonl")]})
     asked = config.model_copy(update={"ingest": ingest, "monitoring": monitoring})
     version = get_version(place.tracking_uri, f"models:/{model}/1")
-    verdict = monitor.check(version, asked, inputs, place)
+    verdict = monitor.check_version(version, asked, inputs, place)
     assert verdict.facts["rows"] == len(rows)
     few = min(verdict.reference, verdict.recent) < 20
     assert verdict.decision in (("too few rows",) if few else ("drift", "no drift"))

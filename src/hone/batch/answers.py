@@ -28,72 +28,74 @@ ANSWERS = "answers.parquet"
 Ask = Callable[["pd.DataFrame"], "pd.DataFrame"]
 
 
-def recipe(batch: Batch, shard: Shard) -> Recipe:
-    """What decides the answers: what is asked, the model's files, the code here and the libraries."""
+def answers_recipe(batch: Batch, shard: Shard) -> Recipe:
+    """The recipe of the answers: the inputs, the model's files, this code and the libraries."""
     config = {"outputs": dict(batch.outputs), "unanswered": batch.request.unanswered}
     inputs = {"rows": shard.digest, "model": batch.proof}
     return Recipe(STAGE, config, inputs, code_digests(["hone.batch.answers"]), installed_versions(LIBRARIES))
 
 
-def answer(batch: Batch, shard: Shard, home: Home) -> tuple[Artifact, bool]:
+def answer_shard(batch: Batch, shard: Shard, home: Home) -> tuple[Artifact, bool]:
     """The shard's answers, a row for each of its rows, and whether the store had them.
 
     Raises DataError, with `unanswered: stop`, at a row that the model refuses.
     """
-    return home.store.obtain(recipe(batch, shard), lambda out: _answer(batch, shard, home, out), name=batch.version)
+    return home.store.obtain(
+        answers_recipe(batch, shard), lambda out: _answer(batch, shard, home, out), name=batch.version
+    )
 
 
 def _answer(batch: Batch, shard: Shard, home: Home, out: Path) -> Product:
     import pyarrow.parquet as pq
 
-    ask, refusals = served(home.tracking_uri, batch.version)
-    table = pq.read_table(shard.asked)
+    ask, refusals = load_served(home.tracking_uri, batch.version)
+    table = pq.read_table(shard.inputs_file)
     reasons = table[REASON].to_pylist()
-    open_rows = [row for row, reason in enumerate(reasons) if reason is None]
-    frame = table.select(list(batch.inputs)).take(open_rows).to_pandas()
+    answerable = [row for row, reason in enumerate(reasons) if reason is None]
+    frame = table.select(list(batch.inputs)).take(answerable).to_pandas()
     answers: list[dict[str, Any]] = [{} for _ in reasons]
     with environment(ALL_CORES):
-        for row, said in zip(open_rows, ask_each(ask, refusals, frame), strict=True):
-            if isinstance(said, str):
-                reasons[row] = _refused(batch, shard.first + row, said)
+        for row, answer in zip(answerable, answer_rows(ask, refusals, frame), strict=True):
+            if isinstance(answer, str):
+                reasons[row] = _refused(batch, shard.first + row, answer)
             else:
-                answers[row] = said
+                answers[row] = answer
     columns = {name: _column([each.get(name) for each in answers], kind) for name, kind in batch.outputs.items()}
     _write(columns, reasons, out / ANSWERS)
     unanswered = sum(reason is not None for reason in reasons)
     return Product(len(reasons), (ANSWERS,), {"unanswered": unanswered})
 
 
-def ask_each(ask: Ask, refusals: tuple[type[Exception], ...], frame: pd.DataFrame) -> list[dict[str, Any] | str]:
-    """Each row's answer, or why the model refuses it: rows that it refuses together are asked half by half."""
+def answer_rows(ask: Ask, refusals: tuple[type[Exception], ...], frame: pd.DataFrame) -> list[dict[str, Any] | str]:
+    """Each row's answer, or why the model refuses it: a refused batch is split in halves until single rows are left."""
     if frame.empty:
         return []
     try:
-        told: list[Any] = ask(frame).to_dict("records")
+        answers: list[Any] = ask(frame).to_dict("records")
     except refusals as fault:
         if len(frame) == 1:
             return [" ".join(str(fault).split())[:300] or type(fault).__name__]
         half = len(frame) // 2
-        return [*ask_each(ask, refusals, frame[:half]), *ask_each(ask, refusals, frame[half:])]
-    if len(told) != len(frame):
-        raise ModelError(f"gave {len(told)} answers to {len(frame)} rows", fix="Register it again.")
-    return told
+        return [*answer_rows(ask, refusals, frame[:half]), *answer_rows(ask, refusals, frame[half:])]
+    if len(answers) != len(frame):
+        raise ModelError(f"gave {len(answers)} answers to {len(frame)} rows", fix="Register it again.")
+    return answers
 
 
 @lru_cache(maxsize=1)
-def served(tracking_uri: str, version: str) -> tuple[Ask, tuple[type[Exception], ...]]:
-    """The version's model, proved and loaded once for this process, and what its code raises at a row it refuses.
+def load_served(tracking_uri: str, version: str) -> tuple[Ask, tuple[type[Exception], ...]]:
+    """The version's model, verified and loaded once for this process, and the errors its code raises for a refused row.
 
     In float32 as everywhere: bfloat16 would give other answers than the served model. Batches are of like length.
     """
     from mlflow.pyfunc import load_model
 
-    place = check_files(tracking_uri, get_version(tracking_uri, version), reuse=True)
-    # 0 rows at once: as many as suit the device.
-    model = load_model(str(place), model_config={"batch_size": 0})
-    package = next((place / "code").glob("served_*")).name
-    own = sys.modules.get(f"{package}.hone.errors")
-    return model.predict, (ValueError, KeyError, TypeError, *([own.HoneError] if own else []))
+    directory = check_files(tracking_uri, get_version(tracking_uri, version), reuse=True)
+    # batch_size 0: as many rows as suit the device.
+    model = load_model(str(directory), model_config={"batch_size": 0})
+    package = next((directory / "code").glob("served_*")).name
+    served_errors = sys.modules.get(f"{package}.hone.errors")
+    return model.predict, (ValueError, KeyError, TypeError, *([served_errors.HoneError] if served_errors else []))
 
 
 def _refused(batch: Batch, row: int, reason: str) -> str:
@@ -110,9 +112,9 @@ def arrow_type(kind: str) -> pa.DataType:
     """Arrow's type for one of MLflow's: string, double, long, boolean; `string[]` for a list of them."""
     import pyarrow as pa
 
-    plain = {"string": pa.string(), "double": pa.float64(), "long": pa.int64(), "boolean": pa.bool_()}
-    plain |= {"integer": pa.int32(), "float": pa.float32()}
-    return pa.list_(arrow_type(kind[:-2])) if kind.endswith("[]") else plain[kind]
+    types = {"string": pa.string(), "double": pa.float64(), "long": pa.int64(), "boolean": pa.bool_()}
+    types |= {"integer": pa.int32(), "float": pa.float32()}
+    return pa.list_(arrow_type(kind[:-2])) if kind.endswith("[]") else types[kind]
 
 
 def _column(values: Sequence[Any], kind: str) -> pa.Array:

@@ -1,4 +1,4 @@
-"""The output: a Parquet file, or a directory of part files, that is there whole or not at all.
+"""The output: a Parquet file, or a directory of part files, committed whole or not at all.
 
 OUT.parquet      one file; its account is in its metadata, under `hone`, and beside it in OUT.parquet.json
 DIRECTORY/       part-00000.parquet ... one for each shard, _manifest.json (the account), _SUCCESS, written last
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hone.batch import rows as given_rows
 from hone.batch.answers import ANSWERS, arrow_type
 from hone.batch.request import Batch
-from hone.batch.rows import REASON, Shard, written
+from hone.batch.rows import REASON, Shard, value_as_text
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, StoreError
 from hone.progress import Progress, tell
@@ -33,45 +33,45 @@ Account = dict[str, Any]
 SUCCESS, MANIFEST, METADATA = "_SUCCESS", "_manifest.json", b"hone"
 
 
-def finished(batch: Batch, home: Home) -> Account:
-    """The account of the output that is there already for this very batch, {} where it is to be made.
+def find_finished(batch: Batch, home: Home) -> Account:
+    """The account of the output if this batch has already written it, else {}.
 
-    Raises ConfigError where something else lies there that no batch prediction wrote.
+    Raises ConfigError where something exists at the path that no batch prediction wrote.
     """
     out = Path(batch.request.output).absolute()
     _check_place(out)
-    account = account_of(out)
+    account = read_account(out)
     if account.get("key") != batch.key:
         return {}
     _drop_rows(batch, home)
     return account
 
 
-def account_of(out: Path) -> Account:
+def read_account(out: Path) -> Account:
     """The account of a finished output; {} where there is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    told: Account = {}
+    account: Account = {}
     if (out / SUCCESS).is_file() and (out / MANIFEST).is_file():
-        told = json.loads((out / MANIFEST).read_text("utf8"))
+        account = json.loads((out / MANIFEST).read_text("utf8"))
     if out.is_file():
         with suppress(pa.ArrowException):
-            told = json.loads((pq.read_schema(out).metadata or {}).get(METADATA, b"{}"))
-    return told
+            account = json.loads((pq.read_schema(out).metadata or {}).get(METADATA, b"{}"))
+    return account
 
 
-def commit(batch: Batch, rows: Artifact, answers: Sequence[Artifact], home: Home) -> Account:
-    """Write the output and give its account; one of two that write it at once waits for the other and takes its work.
+def commit_output(batch: Batch, rows: Artifact, answers: Sequence[Artifact], home: Home) -> Account:
+    """Write the output and give its account; of two concurrent writers the second takes the first one's.
 
     The copy of the input's rows is removed. Raises DataError where no row has a prediction, StoreError where the
     rows and the answers are not as many.
     """
     out = Path(batch.request.output).absolute()
-    shards = given_rows.shards(rows)
+    shards = given_rows.list_shards(rows)
     tell("write", "started", [])
     with home.store.lock("batch-output", digest_of(str(out))[:20]):
-        account = finished(batch, home)
+        account = find_finished(batch, home)
         if not account:
             account = _account(batch, rows, answers, out)
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def commit(batch: Batch, rows: Artifact, answers: Sequence[Artifact], home: Home
 
 
 def _account(batch: Batch, rows: Artifact, answers: Sequence[Artifact], out: Path) -> Account:
-    facts, manifests = rows.facts(), [each.manifest() for each in answers]
+    facts, manifests = rows.facts(), [shard_answers.manifest() for shard_answers in answers]
     unanswered = sum(manifest["facts"]["unanswered"] for manifest in manifests)
     if rows.rows and unanswered == rows.rows:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in facts["reasons"].items())
@@ -117,12 +117,12 @@ def _reasons(answers: Sequence[Artifact]) -> Counter[str]:
     """How many rows have no prediction, by reason without its details, the most frequent first."""
     import pyarrow.parquet as pq
 
-    found: Counter[str] = Counter()
-    for each in answers:
-        if each.facts()["unanswered"]:
-            told = pq.read_table(each.path / ANSWERS, columns=[f"_{REASON}"])[0].drop_null().to_pylist()
-            found.update(reason.partition(":")[0] for reason in told)
-    return Counter(dict(found.most_common(20)))
+    counts: Counter[str] = Counter()
+    for shard_answers in answers:
+        if shard_answers.facts()["unanswered"]:
+            reasons = pq.read_table(shard_answers.path / ANSWERS, columns=[f"_{REASON}"])[0].drop_null().to_pylist()
+            counts.update(reason.partition(":")[0] for reason in reasons)
+    return Counter(dict(counts.most_common(20)))
 
 
 def _tables(batch: Batch, shards: Sequence[Shard], answers: Sequence[Artifact]) -> Iterator[pa.Table]:
@@ -131,19 +131,20 @@ def _tables(batch: Batch, shards: Sequence[Shard], answers: Sequence[Artifact]) 
     import pyarrow.parquet as pq
 
     schema = _schema(batch, shards)
-    for shard, said in zip(shards, answers, strict=True):
-        given, told = pq.read_table(shard.given), pq.read_table(said.path / ANSWERS)
-        if not given.num_rows == told.num_rows == shard.rows:
+    for shard, shard_answers in zip(shards, answers, strict=True):
+        rows, answer_table = pq.read_table(shard.rows_file), pq.read_table(shard_answers.path / ANSWERS)
+        if not rows.num_rows == answer_table.num_rows == shard.rows:
             raise StoreError(
-                f"shard {shard.number} has {shard.rows} rows, {given.num_rows} were kept and {told.num_rows} answered",
-                where=str(said.path),
+                f"shard {shard.number} has {shard.rows} rows, but {rows.num_rows} are stored and"
+                f" {answer_table.num_rows} answered",
+                where=str(shard_answers.path),
                 fix="Delete this directory and run again.",
             )
         version = pa.array([batch.version] * shard.rows, pa.string())
-        added = [*told.drop_columns([f"_{REASON}"]).columns, version, told[f"_{REASON}"]]
+        added = [*answer_table.drop_columns([f"_{REASON}"]).columns, version, answer_table[f"_{REASON}"]]
         names = [name for name in schema.names if name not in batch.added]
-        kept = [_as(given, name, schema.field(name).type) for name in names]
-        yield pa.table([*kept, *added], schema=schema)
+        row_columns = [_as(rows, name, schema.field(name).type) for name in names]
+        yield pa.table([*row_columns, *added], schema=schema)
         tell("write", "progress", Progress(shard.first + shard.rows, shard.total))
 
 
@@ -154,43 +155,43 @@ def _schema(batch: Batch, shards: Sequence[Shard]) -> pa.Schema:
 
     types: dict[str, list[pa.DataType]] = {}
     for shard in shards:
-        for field in pq.read_schema(shard.given):
+        for field in pq.read_schema(shard.rows_file):
             types.setdefault(field.name, []).append(field.type)
-    fields = [(name, _one_type(found)) for name, found in types.items()]
+    fields = [(name, _one_type(column_types)) for name, column_types in types.items()]
     return pa.schema([*fields, *((name, arrow_type(kind)) for name, kind in batch.added.items())])
 
 
 def _one_type(types: Sequence[pa.DataType]) -> pa.DataType:
-    """The type that holds the values of all: text where no other does."""
+    """The type that holds the values of all types; text if there is no other."""
     import pyarrow as pa
 
     fields = [pa.schema([("", kind)]) for kind in dict.fromkeys(types)]
     try:
-        found = pa.unify_schemas(fields, promote_options="permissive").field(0).type
+        unified = pa.unify_schemas(fields, promote_options="permissive").field(0).type
     except pa.ArrowException:
         return pa.string()
-    return pa.string() if pa.types.is_null(found) else found
+    return pa.string() if pa.types.is_null(unified) else unified
 
 
-def _as(given: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+def _as(rows: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
     """A column in the type that all shards have; nulls where this one does not have it."""
     import pyarrow as pa
 
-    if name not in given.column_names:
-        return pa.nulls(given.num_rows, kind)
-    column = given[name]
+    if name not in rows.column_names:
+        return pa.nulls(rows.num_rows, kind)
+    column = rows[name]
     if column.type == kind:
         return column
     if pa.types.is_string(kind) and not pa.types.is_null(column.type):
-        return pa.array([written(value) for value in column.to_pylist()], pa.string())
+        return pa.array([value_as_text(value) for value in column.to_pylist()], pa.string())
     return column.cast(kind)
 
 
 def _write_file(out: Path, tables: Iterator[pa.Table], account: Account, schema: pa.Schema) -> None:
     import pyarrow.parquet as pq
 
-    for left in out.parent.glob(f".{out.name}.*.partial"):  # by a run that was killed
-        left.unlink()
+    for leftover in out.parent.glob(f".{out.name}.*.partial"):  # by a run that was killed
+        leftover.unlink()
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     text = json.dumps(account, ensure_ascii=False)
     try:
@@ -210,8 +211,8 @@ def _write_directory(out: Path, tables: Iterator[pa.Table], account: Account) ->
     import pyarrow.parquet as pq
 
     partial, former = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.former")
-    for left in (partial, former):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (partial, former):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
     files = []
     for number, table in enumerate(tables):
@@ -230,7 +231,7 @@ def _write_directory(out: Path, tables: Iterator[pa.Table], account: Account) ->
 
 def _check_place(out: Path) -> None:
     """Raise ConfigError where what lies at `out` was not written by a batch prediction."""
-    if not out.exists() or account_of(out) or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or read_account(out) or (out.is_dir() and not any(out.iterdir())):
         return
     raise ConfigError(
         "exists and was not written by a batch prediction; it is not overwritten",
@@ -241,4 +242,4 @@ def _check_place(out: Path) -> None:
 
 def _drop_rows(batch: Batch, home: Home) -> None:
     """Remove the copy of the input's rows: the output has them all."""
-    shutil.rmtree(home.store.directory(given_rows.STAGE, given_rows.recipe(batch).key), ignore_errors=True)
+    shutil.rmtree(home.store.directory(given_rows.STAGE, given_rows.rows_recipe(batch).key), ignore_errors=True)

@@ -18,7 +18,7 @@ METRICS = ("rows", "unanswered", "seconds", "rows_per_second", "shards")
 PARAMS = ("version", "output", "files_sha256")
 
 
-def record(batch: Batch, account: Account, home: Home) -> str:
+def log_batch_run(batch: Batch, account: Account, home: Home) -> str:
     """The id of the MLflow run of this output, which is created unless it exists.
 
     Metrics: rows, unanswered, seconds, rows_per_second, shards. Params: version, output, files_sha256, data.
@@ -26,8 +26,8 @@ def record(batch: Batch, account: Account, home: Home) -> str:
     client = connect(home.tracking_uri)
     with translate_errors(home.tracking_uri):
         experiment = get_or_create_experiment(client, f"{batch.name} predictions", home.artifact_root)
-        found = client.search_runs([experiment], f"tags.`{KEY}` = '{batch.key}' and attributes.status = 'FINISHED'")
-        return str(found[0].info.run_id) if found else _new(client, experiment, batch, account)
+        runs = client.search_runs([experiment], f"tags.`{KEY}` = '{batch.key}' and attributes.status = 'FINISHED'")
+        return str(runs[0].info.run_id) if runs else _new(client, experiment, batch, account)
 
 
 def _new(client: MlflowClient, experiment: str, batch: Batch, account: Account) -> str:

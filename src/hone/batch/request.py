@@ -45,8 +45,8 @@ class Request(Section):
     )
     unanswered: Literal["keep", "stop"] = Field(
         "keep",
-        description="What happens to a row that cannot be predicted (malformed, or without text): keep it, with the reason"
-        " in place of a prediction, or stop the run.",
+        description="What happens to a row that cannot be predicted (malformed, or without text): keep it, with the"
+        " reason in place of a prediction, or stop the run.",
     )
     prefix: str = Field(
         "", description="Prefix for the names of the added columns, where the input has columns of these names."
@@ -55,7 +55,7 @@ class Request(Section):
 
 @dataclass(frozen=True)
 class Batch:
-    """A request settled: `version` is models:/NAME/NUMBER, `proof` the digest of its files' sums.
+    """A resolved request: `version` is models:/NAME/NUMBER, `proof` the digest of its files' sums.
 
     `inputs` are the columns that the model takes, `outputs` what it answers with and of which type, in its own words;
     `data` is the digest of the source's content.
@@ -93,10 +93,10 @@ class Batch:
     @property
     def key(self) -> str:
         """20 digits over all that decides the output: rows, model, request, code and libraries, and where it goes."""
-        asked = self.request.model_dump(exclude={"model", "version", "source"})
-        asked |= {"output": str(Path(self.request.output).absolute())}
-        what = [asked, self.source_options(), self.version, self.proof, self.data]
-        return digest_of([*what, code_digests(CODE), installed_versions(LIBRARIES)])[:20]
+        options = self.request.model_dump(exclude={"model", "version", "source"})
+        options |= {"output": str(Path(self.request.output).absolute())}
+        parts = [options, self.source_options(), self.version, self.proof, self.data]
+        return digest_of([*parts, code_digests(CODE), installed_versions(LIBRARIES)])[:20]
 
     def source_options(self) -> dict[str, Any]:
         """The source's options, but for those that only say where its rows lie."""
@@ -104,7 +104,7 @@ class Batch:
         return {name: value for name, value in section.items() if name not in locations(SOURCES[section["kind"]])}
 
 
-def settle(request: Request, home: Home) -> Batch:
+def resolve_request(request: Request, home: Home) -> Batch:
     """The request for one version of the model, whose files are proved, and for the source's rows as they are now.
 
     Raises ModelError where there is no such version or its files are not those that were registered, ConfigError for
@@ -115,35 +115,35 @@ def settle(request: Request, home: Home) -> Batch:
             "outputs are written to this machine's disks", where=f"output {request.output}", fix="Give a path."
         )
     version = get_version(home.tracking_uri, _uri(request))
-    place = check_files(home.tracking_uri, version, reuse=True)
-    about = _about(place, version.uri)
-    unknown = [name for name in request.columns if name not in about["inputs"]]
+    directory = check_files(home.tracking_uri, version, reuse=True)
+    description = _about(directory, version.uri)
+    unknown = [name for name in request.columns if name not in description["inputs"]]
     if unknown:
         raise ConfigError(
             f"the model has no input {unknown[0]}",
             where="columns",
-            fix=f"Its inputs are {', '.join(about['inputs'])}. Write them on the left, the source's columns on the right.",
+            fix=f"Write an input on the left ({', '.join(description['inputs'])}), the source's column on the right.",
         )
-    inputs, outputs = tuple(about["inputs"]), about["outputs"]
-    data = source_of(request).fingerprint(home.store.memo.digest)
+    inputs, outputs = tuple(description["inputs"]), description["outputs"]
+    data = build_source(request).fingerprint(home.store.memo.digest)
     return Batch(request, version.name, version.version, version.tags[TAG], inputs, outputs, data)
 
 
-def source_of(request: Request) -> Source:
+def build_source(request: Request) -> Source:
     """Where the rows come from."""
-    made: Source = SOURCES[request.source.kind](**request.source.options())
-    return made
+    source: Source = SOURCES[request.source.kind](**request.source.options())
+    return source
 
 
 def _uri(request: Request) -> str:
     """models:/NAME/NUMBER or models:/NAME@ALIAS."""
-    named = request.version.removeprefix("@") or CHAMPION
-    return f"{SCHEME}{request.model}{'/' if re.fullmatch(r'[1-9][0-9]*', named) else '@'}{named}"
+    version = request.version.removeprefix("@") or CHAMPION
+    return f"{SCHEME}{request.model}{'/' if re.fullmatch(r'[1-9][0-9]*', version) else '@'}{version}"
 
 
 def _about(place: Path, uri: str) -> dict[str, Any]:
     file = place / "artifacts" / "model" / "objective.json"
     if not file.is_file():
         raise ModelError("was not registered by Hone", where=uri, fix="Name a model that `hone run` registered.")
-    about: dict[str, Any] = json.loads(file.read_text("utf8"))
-    return about
+    description: dict[str, Any] = json.loads(file.read_text("utf8"))
+    return description

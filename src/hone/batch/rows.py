@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.batch.request import Batch, source_of
+from hone.batch.request import Batch, build_source
 from hone.environment import Home
 from hone.errors import ConfigError, DataError
 from hone.progress import Progress, tell
@@ -32,7 +32,7 @@ REASON = "reason"
 class Shard:
     """Rows that are predicted together: `rows` of them from row `first` of `total` on, in the files `number`.
 
-    `digest` is over what the model is asked of them.
+    `digest` is over the model's inputs.
     """
 
     folder: str
@@ -43,49 +43,50 @@ class Shard:
     digest: str
 
     @property
-    def given(self) -> Path:
+    def rows_file(self) -> Path:
         """The rows as the source has them."""
         return Path(self.folder) / f"{self.number:05}.parquet"
 
     @property
-    def asked(self) -> Path:
-        """What the model is asked: its inputs, all text, and `reason`, null or why the row cannot be answered."""
+    def inputs_file(self) -> Path:
+        """The model's inputs, all text, and `reason`: null, or why the row cannot be predicted."""
         return Path(self.folder) / f"{self.number:05}.asked.parquet"
 
 
-def recipe(batch: Batch) -> Recipe:
-    """What decides the shards. The output is named: who has written it may remove them."""
-    asked = batch.request
+def rows_recipe(batch: Batch) -> Recipe:
+    """What decides the shards. The output is part of it: once written, its shards are removed."""
+    request = batch.request
     config = {"source": batch.source_options(), "columns": batch.renamed, "added": list(batch.added)}
-    config |= asked.model_dump(include={"shard_rows", "unanswered"}) | {"output": str(Path(asked.output).absolute())}
+    config |= request.model_dump(include={"shard_rows", "unanswered"})
+    config |= {"output": str(Path(request.output).absolute())}
     inputs = {"data": batch.data}
     return Recipe(STAGE, config, inputs, code_digests(["hone.batch.rows"]), installed_versions(["pyarrow"]))
 
 
-def read(batch: Batch, home: Home) -> Artifact:
-    """Every row of the source in shards, from the store where they are there.
+def read_rows(batch: Batch, home: Home) -> Artifact:
+    """Every row of the source in shards, from the store if they are there.
 
     Raises DataError where a column that the model takes is in no row, and, with `unanswered: stop`, at the first row
     that cannot be answered; ConfigError where the input has a column that the output adds; and as the source does.
     """
     tell("read", "started", [])
-    artifact, hit = home.store.obtain(recipe(batch), lambda out: _read(batch, out), name=batch.name)
+    artifact, hit = home.store.obtain(rows_recipe(batch), lambda out: _read(batch, out), name=batch.name)
     tell("read", "hit" if hit else "done", artifact)
     return artifact
 
 
-def shards(rows: Artifact) -> list[Shard]:
+def list_shards(rows: Artifact) -> list[Shard]:
     """The shards, in the order of the rows."""
-    found, first = [], 0
+    shards, first = [], 0
     for number, (count, digest) in enumerate(rows.facts()["shards"]):
-        found.append(Shard(rows.uri, number, first, count, rows.rows, digest))
+        shards.append(Shard(rows.uri, number, first, count, rows.rows, digest))
         first += count
-    return found
+    return shards
 
 
 @dataclass
 class _Account:
-    """What has been read: `columns` are those of sound rows, in the order they came."""
+    """Counts of the rows read: `columns` are those of readable rows, in the order they appeared."""
 
     rows: int = 0
     shards: list[tuple[int, str]] = field(default_factory=list)
@@ -95,15 +96,15 @@ class _Account:
 
 def _read(batch: Batch, out: Path) -> Product:
     account = _Account()
-    found = iter(source_of(batch.request).rows())
-    while chunk := list(islice(found, batch.request.shard_rows)):
-        asked = [_asked(raw, batch.renamed) for raw in chunk]
-        for raw, (_, reason) in zip(chunk, asked, strict=True):
+    source_rows = iter(build_source(batch.request).rows())
+    while chunk := list(islice(source_rows, batch.request.shard_rows)):
+        inputs = [_asked(raw, batch.renamed) for raw in chunk]
+        for raw, (_, reason) in zip(chunk, inputs, strict=True):
             _count(account, raw, reason, stop=batch.request.unanswered == "stop")
         _check_columns(account, batch)
-        shard = Shard(str(out), len(account.shards), 0, len(chunk), 0, digest_of([texts for texts, _ in asked]))
-        _write(_given(chunk, list(account.columns)), shard.given)
-        _write(_as_table(asked, batch.inputs), shard.asked)
+        shard = Shard(str(out), len(account.shards), 0, len(chunk), 0, digest_of([texts for texts, _ in inputs]))
+        _write(_given(chunk, list(account.columns)), shard.rows_file)
+        _write(_as_table(inputs, batch.inputs), shard.inputs_file)
         account.shards.append((len(chunk), shard.digest))
         tell("read", "progress", Progress(account.rows, 0))
     if account.rows and not account.columns:
@@ -121,7 +122,7 @@ def _read(batch: Batch, out: Path) -> Product:
 
 
 def _asked(raw: RawRow, renamed: Mapping[str, str]) -> tuple[list[str | None], str]:
-    """What the model is asked of a row, and '' or why it cannot be."""
+    """The model's inputs of a row, and '' or the reason why it has none."""
     nothing: list[str | None] = [None] * len(renamed)
     if raw.refused:
         return nothing, raw.refused
@@ -154,10 +155,10 @@ def _count(account: _Account, raw: RawRow, reason: str, *, stop: bool) -> None:
 
 
 def _check_columns(account: _Account, batch: Batch) -> None:
-    twice = [name for name in batch.added if name in account.columns]
-    if twice:
+    duplicates = [name for name in batch.added if name in account.columns]
+    if duplicates:
         raise ConfigError(
-            f"the input has a column {twice[0]}, which the output adds",
+            f"the input has a column {duplicates[0]}, which the output adds",
             where=batch.request.source.kind,
             fix="Set prefix (--prefix new_): it goes before the names of the added columns.",
         )
@@ -166,20 +167,20 @@ def _check_columns(account: _Account, batch: Batch) -> None:
 def _check_there(account: _Account, batch: Batch) -> None:
     for ours, theirs in batch.renamed.items():
         if theirs not in account.columns:
-            near = difflib.get_close_matches(theirs, account.columns, 1, cutoff=0.5)
+            similar = difflib.get_close_matches(theirs, account.columns, 1, cutoff=0.5)
             raise DataError(
                 f"there is no column {theirs!r} in any row; there are {', '.join(map(repr, account.columns))}",
                 where=batch.request.source.kind,
-                fix=f"Name the column: columns: {{{ours}: {near[0] if near else 'NAME'}}}.",
+                fix=f"Name the column: columns: {{{ours}: {similar[0] if similar else 'NAME'}}}.",
             )
 
 
 def _given(chunk: Sequence[RawRow], names: Sequence[str]) -> pa.Table:
-    """The rows' values. What there was of a refused row counts where it has all the columns."""
+    """The rows' values. A refused row keeps its values if it has all columns."""
     import pyarrow as pa
 
-    wanted = set(names)
-    values = [raw.values if not raw.refused or raw.values.keys() == wanted else {} for raw in chunk]
+    all_columns = set(names)
+    values = [raw.values if not raw.refused or raw.values.keys() == all_columns else {} for raw in chunk]
     columns = {name: _array([value.get(name) for value in values]) for name in names}
     return pa.table(columns) if columns else pa.table({"": pa.nulls(len(chunk))}).select([])
 
@@ -191,10 +192,10 @@ def _array(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values, from_pandas=False)
     except (pa.ArrowException, OverflowError, UnicodeError):
-        return pa.array([written(value) for value in values], pa.string())
+        return pa.array([value_as_text(value) for value in values], pa.string())
 
 
-def written(value: Any) -> str | None:
+def value_as_text(value: Any) -> str | None:
     """A value as text, whatever it is."""
     try:
         return text_of(value)
@@ -202,12 +203,12 @@ def written(value: Any) -> str | None:
         return repr(value)
 
 
-def _as_table(asked: Sequence[tuple[list[str | None], str]], inputs: Sequence[str]) -> pa.Table:
+def _as_table(inputs_and_reasons: Sequence[tuple[list[str | None], str]], inputs: Sequence[str]) -> pa.Table:
     import pyarrow as pa
 
-    texts = zip(*(texts for texts, _ in asked), strict=True)
+    texts = zip(*(texts for texts, _ in inputs_and_reasons), strict=True)
     columns = {name: pa.array(column, pa.string()) for name, column in zip(inputs, texts, strict=True)}
-    return pa.table(columns | {REASON: pa.array([reason or None for _, reason in asked], pa.string())})
+    return pa.table(columns | {REASON: pa.array([reason or None for _, reason in inputs_and_reasons], pa.string())})
 
 
 def _write(table: pa.Table, file: Path) -> None:

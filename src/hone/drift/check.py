@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from hone.drift.compare import Finding, domain, holm, missing, numbers, shares, vocabulary
+from hone.drift.compare import (
+    Finding,
+    compare_embeddings,
+    compare_missing,
+    compare_numbers,
+    compare_shares,
+    compare_vocabulary,
+    correct_p_values,
+)
 from hone.registry.reference import Sample
 
 Decision = Literal["drift", "no drift", "too few rows"]
@@ -42,7 +50,7 @@ class Verdict:
         return {**asdict(self), "findings": [asdict(finding) for finding in self.findings], "facts": dict(self.facts)}
 
 
-def judge(reference: Sample, held_out: Sample, recent: Sample, settings: Settings) -> Verdict:
+def compute_verdict(reference: Sample, held_out: Sample, recent: Sample, settings: Settings) -> Verdict:
     """The verdict on `recent`: against rows of the training, and against `held_out` ones for what training changes.
 
     A model's predictions for rows it was trained on differ from those for other rows, drift or not: predictions are
@@ -52,32 +60,36 @@ def judge(reference: Sample, held_out: Sample, recent: Sample, settings: Setting
     sizes = len(reference.texts), len(recent.texts)
     if min(sizes) < settings.min_rows:
         return Verdict("too few rows", *sizes)
-    chance = settings.permutations, settings.seed
+    permutation = settings.permutations, settings.seed
     findings = [
-        numbers("length", reference.lengths, recent.lengths, "characters"),
-        vocabulary(reference.texts, recent.texts, *chance),
-        shares("language", reference.languages, recent.languages),
+        compare_numbers("length", reference.lengths, recent.lengths, "characters"),
+        compare_vocabulary(reference.texts, recent.texts, *permutation),
+        compare_shares("language", reference.languages, recent.languages),
     ]
     findings += [
-        missing(f"missing {name}", reference.missing[name], counts)
+        compare_missing(f"missing {name}", reference.missing[name], counts)
         for name, counts in recent.missing.items()
         if name in reference.missing
     ]
     if len(held_out.texts) >= settings.min_rows:
         findings += [
-            _predicted(name, held_out.predictions[name], said)
-            for name, said in recent.predictions.items()
+            _predicted(name, held_out.predictions[name], predictions)
+            for name, predictions in recent.predictions.items()
             if name in held_out.predictions
         ]
-    known = reference.embeddings if reference.embeddings is not None else held_out.embeddings
-    if known is not None and recent.embeddings is not None and len(known) >= settings.min_rows:
-        findings.append(domain(known, recent.embeddings, *chance))
-    corrected = holm(findings, settings.level)
+    reference_embeddings = reference.embeddings if reference.embeddings is not None else held_out.embeddings
+    if (
+        reference_embeddings is not None
+        and recent.embeddings is not None
+        and len(reference_embeddings) >= settings.min_rows
+    ):
+        findings.append(compare_embeddings(reference_embeddings, recent.embeddings, *permutation))
+    corrected = correct_p_values(findings, settings.level)
     return Verdict("drift" if any(finding.drifted for finding in corrected) else "no drift", *sizes, corrected)
 
 
-def _predicted(name: str, then: Sequence[Any], now: Sequence[Any]) -> Finding:
+def _predicted(name: str, reference: Sequence[Any], recent: Sequence[Any]) -> Finding:
     """The test of one output of a model: numbers by their distribution, names by their shares."""
-    if all(isinstance(value, int | float) for value in (*then, *now)):
-        return numbers(f"predicted {name}", then, now, "")
-    return shares(f"predicted {name}", list(map(str, then)), list(map(str, now)))
+    if all(isinstance(value, int | float) for value in (*reference, *recent)):
+        return compare_numbers(f"predicted {name}", reference, recent, "")
+    return compare_shares(f"predicted {name}", list(map(str, reference)), list(map(str, recent)))

@@ -8,34 +8,29 @@ from pathlib import Path
 import numpy as np
 
 
-def embed(model: Path, texts: Sequence[str], max_length: int) -> np.ndarray:
+def compute_embeddings(model: Path, texts: Sequence[str], max_length: int) -> np.ndarray:
     """Unit-length embeddings, float32 [texts, dimensions], by the model in the directory `model`, its head left off.
 
     The mean of the last hidden state over a text's first `max_length` tokens (Reimers and Gurevych, Sentence-BERT,
     2019). Raises ModelError where it cannot be loaded.
     """
     import pyarrow as pa
-    import torch
 
-    from hone.evaluation.judging.predict import best_device, load_base
+    from hone.evaluation.judging.predict import best_device, embed_batch, load_base
     from hone.objectives.shared.reading import Reader
     from hone.objectives.shared.tokenizer import encode_texts, load_tokenizer
     from hone.objectives.text_classification import TextClassification
 
     device, tokenizer = best_device(), load_tokenizer(model)
     encoder = load_base(model, device)
-    most = getattr(encoder.config, "max_position_embeddings", None) or max_length
+    max_positions = getattr(encoder.config, "max_position_embeddings", None) or max_length
     # A text without words still has one token to look at.
     pad = tokenizer.convert_ids_to_tokens(tokenizer.pad_token_id)
-    ids, _ = encode_texts(tokenizer, [text if text.strip() else pad for text in texts], min(max_length, most))
-    tokens = pa.table({"id": [str(at) for at in range(len(texts))], "input_ids": ids})
-    found: np.ndarray | None = None
-    for at, batch in Reader(TextClassification(), tokenizer.pad_token_id, device).batches(tokens):
-        with torch.inference_mode():
-            mask = batch["attention_mask"]
-            hidden = encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state.float()
-            mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-            unit = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
-        found = np.empty((len(texts), unit.shape[1]), np.float32) if found is None else found
-        found[at] = unit
-    return np.empty((0, 0), np.float32) if found is None else found
+    ids, _ = encode_texts(tokenizer, [text if text.strip() else pad for text in texts], min(max_length, max_positions))
+    tokens = pa.table({"id": [str(index) for index in range(len(texts))], "input_ids": ids})
+    embeddings: np.ndarray | None = None
+    for positions, batch in Reader(TextClassification(), tokenizer.pad_token_id, device).batches(tokens):
+        unit = embed_batch(encoder, batch)
+        embeddings = np.empty((len(texts), unit.shape[1]), np.float32) if embeddings is None else embeddings
+        embeddings[positions] = unit
+    return np.empty((0, 0), np.float32) if embeddings is None else embeddings

@@ -29,7 +29,7 @@ class Episode:
         return f"{version.uri}#{self.number}"
 
 
-def episode(tags: Mapping[str, str], decision: Decision) -> Episode:
+def next_episode(tags: Mapping[str, str], decision: Decision) -> Episode:
     """The episode after a check with this decision, by the version's tags; too few rows change nothing."""
     number, drifting = int(tags.get(EPISODE, "0")), tags.get(STATE) == "drift"
     if decision == "drift" and not drifting:
@@ -37,11 +37,11 @@ def episode(tags: Mapping[str, str], decision: Decision) -> Episode:
     return Episode(number, ends=drifting and decision == "no drift")
 
 
-def remember(tracking_uri: str, version: Version, decision: Decision, now: Episode) -> None:
+def save_episode(tracking_uri: str, version: Version, decision: Decision, episode: Episode) -> None:
     """Tag the version with the state after a check; raises ServiceError."""
-    if not (now.begins or now.ends):
+    if not (episode.begins or episode.ends):
         return
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
-        for tag, value in ((EPISODE, str(now.number)), (STATE, decision)):
+        for tag, value in ((EPISODE, str(episode.number)), (STATE, decision)):
             client.set_model_version_tag(version.name, version.version, tag, value)

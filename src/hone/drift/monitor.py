@@ -12,8 +12,8 @@ import numpy as np
 
 from hone.config.sections import RunConfig
 from hone.drift import recent
-from hone.drift.check import Settings, Verdict, judge
-from hone.drift.encoding import embed
+from hone.drift.check import Settings, Verdict, compute_verdict
+from hone.drift.encoding import compute_embeddings
 from hone.environment import Home
 from hone.errors import DataError, ModelError, ServiceError
 from hone.models.locate import locate_base_model
@@ -45,64 +45,76 @@ class Encoder:
     trained: bool
 
 
-def check(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verdict:
+def check_version(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verdict:
     """The verdict on the rows of the source `inputs`, by `config.monitoring`; `config` is the version's own otherwise.
 
     Facts: rows read and compared, repeated, unreadable, and the encoder. Raises ModelError where the version has
     no record of its rows, DataError where the source has none with the model's inputs.
     """
-    wanted = config.monitoring
+    monitoring = config.monitoring
     objective = OBJECTIVES[config.objective.kind](**config.objective.options())
     with tempfile.TemporaryDirectory() as scratch:
         fetch_run_file(home.tracking_uri, version, reference.STATISTICS, Path(scratch))
         folder = fetch_run_file(home.tracking_uri, version, reference.FOLDER, Path(scratch))
         (folder / reference.STATISTICS).write_bytes((Path(scratch) / reference.STATISTICS).read_bytes())
-        then, held_out, asked = reference.read_reference(folder)
+        reference_sample, held_out, held_out_inputs = reference.read_reference(folder)
     source = SOURCES[inputs.kind](**dated(inputs.options(), None))
-    found = recent.read(source, objective, config.ingest.columns, wanted.sample, wanted.seed)
-    now = sample_of(found, objective)
-    kept_then, kept_now = distinct(then.texts, now.texts)
+    recent_rows = recent.read_recent(source, objective, config.ingest.columns, monitoring.sample, monitoring.seed)
+    recent_sample = build_sample(recent_rows, objective)
+    kept_reference, kept_recent = select_distinct(reference_sample.texts, recent_sample.texts)
     facts = {
-        "rows": found.of,
-        "sampled": len(found.rows),
-        "distinct": len(kept_now),
-        "unreadable": found.unreadable,
+        "rows": recent_rows.rows_read,
+        "sampled": len(recent_rows.rows),
+        "distinct": len(kept_recent),
+        "unreadable": recent_rows.unreadable,
     }
-    then, now = then.take(kept_then), now.take(kept_now)
-    settings = Settings(wanted.level, wanted.min_rows, wanted.permutations, wanted.seed)
-    if min(len(then.texts), len(now.texts)) < settings.min_rows:
-        return replace(judge(then, held_out, now, settings), facts=facts)
-    encoder = encoder_of(version, config, home)
-    then, held_out, now = _embedded(encoder, then, held_out, now, config.tokenization.max_length)
-    held_out, now = _predicted(version, objective, held_out, asked, now, [found.rows[at] for at in kept_now], home)
-    return replace(judge(then, held_out, now, settings), facts=facts | {"encoder": encoder.name})
+    reference_sample, recent_sample = reference_sample.take(kept_reference), recent_sample.take(kept_recent)
+    settings = Settings(monitoring.level, monitoring.min_rows, monitoring.permutations, monitoring.seed)
+    if min(len(reference_sample.texts), len(recent_sample.texts)) < settings.min_rows:
+        return replace(compute_verdict(reference_sample, held_out, recent_sample, settings), facts=facts)
+    encoder = find_encoder(version, config, home)
+    reference_sample, held_out, recent_sample = _embedded(
+        encoder, reference_sample, held_out, recent_sample, config.tokenization.max_length
+    )
+    held_out, recent_sample = _predicted(
+        version,
+        objective,
+        held_out,
+        held_out_inputs,
+        recent_sample,
+        [recent_rows.rows[position] for position in kept_recent],
+        home,
+    )
+    return replace(
+        compute_verdict(reference_sample, held_out, recent_sample, settings), facts=facts | {"encoder": encoder.name}
+    )
 
 
-def sample_of(found: recent.Recent, objective: Objective) -> Sample:
+def build_sample(recent_rows: recent.Recent, objective: Objective) -> Sample:
     """The recent rows as the tests see them, texts clipped as those of the reference are."""
-    texts = [input_text(objective, row) for row in found.rows]
+    texts = [input_text(objective, row) for row in recent_rows.rows]
     clipped = [text[: reference.MAX_TEXT_CHARACTERS] for text in texts]
-    return Sample(clipped, list(map(len, texts)), detect_languages(clipped), found.missing)
+    return Sample(clipped, list(map(len, texts)), detect_languages(clipped), recent_rows.missing)
 
 
-def distinct(then: Sequence[str], now: Sequence[str]) -> tuple[list[int], list[int]]:
+def select_distinct(reference_texts: Sequence[str], recent_texts: Sequence[str]) -> tuple[list[int], list[int]]:
     """The rows of each sample to compare: those with a text, each text once.
 
     The tests assume independent draws, which repeated requests of one client are not. Where texts
     repeat, samples of one size are taken first: of more rows a smaller share is distinct.
     """
-    if len(set(then)) < len(then) or len(set(now)) < len(now):
-        size = min(len(then), len(now))
-        then, now = then[:size], now[:size]
-    return _first_of_each(then), _first_of_each(now)
+    if len(set(reference_texts)) < len(reference_texts) or len(set(recent_texts)) < len(recent_texts):
+        size = min(len(reference_texts), len(recent_texts))
+        reference_texts, recent_texts = reference_texts[:size], recent_texts[:size]
+    return _first_of_each(reference_texts), _first_of_each(recent_texts)
 
 
-def encoder_of(version: Version, config: RunConfig, home: Home) -> Encoder:
+def find_encoder(version: Version, config: RunConfig, home: Home) -> Encoder:
     """The frozen base model that the version was tuned from; where it cannot be loaded, the version's own encoder."""
     base = version.tags.get("hone.base_model", "")
     if not config.model.scratch:
         try:
-            found = locate_base_model(
+            base_model = locate_base_model(
                 base,
                 version.tags.get("hone.base_revision", ""),
                 tracking_uri=home.tracking_uri,
@@ -112,47 +124,47 @@ def encoder_of(version: Version, config: RunConfig, home: Home) -> Encoder:
         except (ModelError, DataError, ServiceError):
             pass
         else:
-            return Encoder(found.path, f"the frozen base model {base}", base.startswith(SCHEME))
+            return Encoder(base_model.path, f"the frozen base model {base}", base.startswith(SCHEME))
     own = reader.model_directory(home.tracking_uri, version, home.downloads)
     return Encoder(own, f"version {version.version}'s own encoder", True)
 
 
 def _first_of_each(texts: Sequence[str]) -> list[int]:
-    first = {text: at for at, text in reversed(list(enumerate(texts))) if text.strip()}
+    first = {text: position for position, text in reversed(list(enumerate(texts))) if text.strip()}
     return sorted(first.values())
 
 
 def _embedded(
-    encoder: Encoder, then: Sample, held_out: Sample, now: Sample, max_length: int
+    encoder: Encoder, reference_sample: Sample, held_out: Sample, recent_sample: Sample, max_length: int
 ) -> tuple[Sample, Sample, Sample]:
     """The samples with embeddings: of the rows that recent ones are compared with, those the encoder did not learn."""
-    known = held_out if encoder.trained else then
-    vectors = embed(encoder.path, [*known.texts, *now.texts], max_length)
-    of_known, of_now = vectors[: len(known.texts)], vectors[len(known.texts) :]
+    compared = held_out if encoder.trained else reference_sample
+    vectors = compute_embeddings(encoder.path, [*compared.texts, *recent_sample.texts], max_length)
+    compared_vectors, recent_vectors = vectors[: len(compared.texts)], vectors[len(compared.texts) :]
     if encoder.trained:
-        held_out = replace(held_out, embeddings=of_known)
+        held_out = replace(held_out, embeddings=compared_vectors)
     else:
-        then = replace(then, embeddings=of_known)
-    return then, held_out, replace(now, embeddings=of_now)
+        reference_sample = replace(reference_sample, embeddings=compared_vectors)
+    return reference_sample, held_out, replace(recent_sample, embeddings=recent_vectors)
 
 
 def _predicted(
     version: Version,
     objective: Objective,
     held_out: Sample,
-    asked: Sequence[recent.Row],
-    now: Sample,
+    held_out_inputs: Sequence[recent.Row],
+    recent_sample: Sample,
     rows: Sequence[recent.Row],
     home: Home,
 ) -> tuple[Sample, Sample]:
     """Both samples with the version's predictions, where these are a label, labels or a number."""
     names = [name for name in COMPARED if name in objective.outputs]
-    if not names or not asked:
-        return held_out, now
+    if not names or not held_out_inputs:
+        return held_out, recent_sample
     model = _load(version, home)
     return tuple(  # type: ignore[return-value]
-        replace(sample, predictions=_said(model, of, objective, names))
-        for sample, of in ((held_out, asked), (now, rows))
+        replace(sample, predictions=_said(model, inputs, objective, names))
+        for sample, inputs in ((held_out, held_out_inputs), (recent_sample, rows))
     )
 
 
@@ -167,8 +179,8 @@ def _said(model: Any, rows: Sequence[recent.Row], objective: Objective, names: S
     import pandas as pd
 
     frame = pd.DataFrame([{name: row.get(name) or "" for name in objective.inputs} for row in rows])
-    said = model.predict(frame)
-    return {name: [_plain(value) for value in said[name].tolist()] for name in names}
+    answers = model.predict(frame)
+    return {name: [_plain(value) for value in answers[name].tolist()] for name in names}
 
 
 def _plain(value: Any) -> str | float:

@@ -19,46 +19,46 @@ Row = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class Recent:
-    """A random sample of the rows, of how many, and for each input (rows that lack it, rows).
+    """A random sample of the rows, the number of rows read, and for each input (rows without it, rows).
 
     `unreadable` counts the rows that the source could not read; they are among none of the others.
     """
 
     rows: list[Row]
-    of: int
+    rows_read: int
     unreadable: int
     missing: Mapping[str, tuple[int, int]]
 
 
-def read(source: Source, objective: Objective, rename: Mapping[str, str], sample: int, seed: int) -> Recent:
+def read_recent(source: Source, objective: Objective, rename: Mapping[str, str], sample: int, seed: int) -> Recent:
     """The source's rows with the objective's inputs, at most `sample` of them, drawn at random in one pass.
 
     `rename` gives the source's names for columns where they differ. Raises DataError where an input is in no row.
     """
-    drawn: list[Row] = []
-    chance, of, unreadable = random.Random(seed), 0, 0
-    lacking: Counter[str] = Counter()
-    seen: set[str] = set()
+    rows: list[Row] = []
+    generator, rows_read, unreadable = random.Random(seed), 0, 0
+    rows_without: Counter[str] = Counter()
+    columns: set[str] = set()
     for raw in source.rows():
         if raw.refused:
             unreadable += 1
             continue
         row = _asked(_named(raw.values, rename), objective)
-        seen |= row.keys()
-        lacking.update(name for name in objective.inputs if not (row.get(name) or "").strip())
-        if len(drawn) < sample:
-            drawn.append(row)
-        elif (place := chance.randrange(of + 1)) < sample:  # Vitter's algorithm R
-            drawn[place] = row
-        of += 1
+        columns |= row.keys()
+        rows_without.update(name for name in objective.inputs if not (row.get(name) or "").strip())
+        if len(rows) < sample:
+            rows.append(row)
+        elif (index := generator.randrange(rows_read + 1)) < sample:  # Vitter's algorithm R
+            rows[index] = row
+        rows_read += 1
     for name in objective.inputs:
-        if of and name not in seen:
+        if rows_read and name not in columns:
             raise DataError(
-                f"there is no column {rename.get(name, name)!r} in any of {of} recent rows",
+                f"there is no column {rename.get(name, name)!r} in any of {rows_read} recent rows",
                 where="monitoring.inputs",
                 fix="Recent inputs need the model's input columns, under the names that ingest uses.",
             )
-    return Recent(drawn, of, unreadable, {name: (lacking[name], of) for name in objective.inputs})
+    return Recent(rows, rows_read, unreadable, {name: (rows_without[name], rows_read) for name in objective.inputs})
 
 
 def _named(values: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:

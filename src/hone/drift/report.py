@@ -16,7 +16,7 @@ _HEAD = "| test | figure | p | corrected p | drift | rows then, now | what chang
 TITLES = {"drift": "drift", "no drift": "no drift", "too few rows": "too few rows to decide"}
 
 
-def page(version: Version, verdict: Verdict, episode: int) -> str:
+def render_page(version: Version, verdict: Verdict, episode: int) -> str:
     """The report in Markdown."""
     facts = verdict.facts
     lines = [
@@ -29,11 +29,11 @@ def page(version: Version, verdict: Verdict, episode: int) -> str:
     if verdict.decision == "drift":
         lines += ["", f"Drift by {', '.join(verdict.drifted)}; episode {episode} of this version."]
     if verdict.findings:
-        lines += ["", _HEAD, *(f"| {' | '.join(row.values())} |" for row in table(verdict))]
+        lines += ["", _HEAD, *(f"| {' | '.join(row.values())} |" for row in build_table(verdict))]
     return "\n".join(lines) + "\n"
 
 
-def table(verdict: Verdict) -> list[dict[str, str]]:
+def build_table(verdict: Verdict) -> list[dict[str, str]]:
     """A row for each test."""
     return [
         {
@@ -49,7 +49,7 @@ def table(verdict: Verdict) -> list[dict[str, str]]:
     ]
 
 
-def log(
+def log_check(
     tracking_uri: str, artifact_root: str, version: Version, verdict: Verdict, text: str, tags: Mapping[str, str]
 ) -> str:
     """Log the check as a run of the experiment `NAME monitoring`; the run's id. Raises ServiceError."""
@@ -57,17 +57,19 @@ def log(
 
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
-        home = get_or_create_experiment(client, f"{version.name} monitoring", artifact_root)
-        run = client.create_run(home, run_name=f"version {version.version}: {verdict.decision}")
-        run_id, now = str(run.info.run_id), run.info.start_time
+        experiment = get_or_create_experiment(client, f"{version.name} monitoring", artifact_root)
+        run = client.create_run(experiment, run_name=f"version {version.version}: {verdict.decision}")
+        run_id, start_time = str(run.info.run_id), run.info.start_time
         figures = {f"{_name(f.name)}_{kind}": value for f in verdict.findings for kind, value in _figures(f)}
-        metrics = [Metric(name, value, now, 0) for name, value in figures.items()]
-        about = {"hone.model": version.name, "hone.version": version.version, "hone.decision": verdict.decision}
-        client.log_batch(run_id, metrics, tags=[RunTag(name, value) for name, value in {**about, **tags}.items()])
+        metrics = [Metric(name, value, start_time, 0) for name, value in figures.items()]
+        version_tags = {"hone.model": version.name, "hone.version": version.version, "hone.decision": verdict.decision}
+        client.log_batch(
+            run_id, metrics, tags=[RunTag(name, value) for name, value in {**version_tags, **tags}.items()]
+        )
         with tempfile.TemporaryDirectory() as scratch:
             (Path(scratch) / "drift.md").write_text(text, "utf8")
-            kept = json.dumps(verdict.as_dict(), ensure_ascii=False, indent=1)
-            (Path(scratch) / "drift.json").write_text(kept, "utf8")
+            verdict_json = json.dumps(verdict.as_dict(), ensure_ascii=False, indent=1)
+            (Path(scratch) / "drift.json").write_text(verdict_json, "utf8")
             client.log_artifacts(run_id, scratch)
         client.set_terminated(run_id)
     return run_id

@@ -26,7 +26,7 @@ MAX_DATES = 1000
 
 
 @dataclass(frozen=True)
-class Look:
+class NewRows:
     """What a look at the source says: what to do, why, and how many rows there are and are new by content."""
 
     decision: Decision
@@ -35,58 +35,60 @@ class Look:
     new: int
 
 
-def look(config: RunConfig, rows: Artifact, tracking_uri: str, min_new_rows: int) -> Look:
+def find_new_rows(config: RunConfig, rows: Artifact, tracking_uri: str, min_new_rows: int) -> NewRows:
     """Compare the ingested `rows` with those of the model's champion, or of its newest version where none is.
 
     A row is new if its content is not among those rows, wherever it stands. Raises ServiceError.
     """
-    hashes = hashes_of(config, rows)
+    hashes = compute_row_hashes(config, rows)
     version = find_current_version(tracking_uri, config.registration.model or config.name)
     if version is None:
-        return Look("train", "the model has no version yet", len(hashes), len(hashes))
+        return NewRows("train", "the model has no version yet", len(hashes), len(hashes))
     if version.tags.get("hone.rows_digest") == rows_digest(hashes):
         why = f"the source's rows are those that version {version.version} was trained on"
-        return Look("nothing new", why, len(hashes), 0)
-    before = _hashes_of_version(version, tracking_uri)
-    if before is None:
-        return Look("train", f"version {version.version} has no record of its rows", len(hashes), len(hashes))
-    return _judged(hashes, before, min_new_rows, f"version {version.version}")
+        return NewRows("nothing new", why, len(hashes), 0)
+    version_hashes = _hashes_of_version(version, tracking_uri)
+    if version_hashes is None:
+        return NewRows("train", f"version {version.version} has no record of its rows", len(hashes), len(hashes))
+    return _judged(hashes, version_hashes, min_new_rows, f"version {version.version}")
 
 
-def look_back(config: RunConfig, rows: Artifact, tracking_uri: str, min_new_rows: int, before: Artifact | None) -> Look:
+def find_new_rows_as_of(
+    config: RunConfig, rows: Artifact, tracking_uri: str, min_new_rows: int, before: Artifact | None
+) -> NewRows:
     """The same for rows as of an earlier date: against any version made from just these rows, and those of `before`.
 
     `before` are the rows last trained on in a range of dates, None at its start.
     """
-    hashes = hashes_of(config, rows)
+    hashes = compute_row_hashes(config, rows)
     model = config.registration.model or config.name
-    known = list_versions_with_tag(tracking_uri, model, "hone.rows_digest", rows_digest(hashes))
-    if known:
-        return Look("nothing new", f"version {known[0]} was trained on just these rows", len(hashes), 0)
+    versions = list_versions_with_tag(tracking_uri, model, "hone.rows_digest", rows_digest(hashes))
+    if versions:
+        return NewRows("nothing new", f"version {versions[0]} was trained on just these rows", len(hashes), 0)
     if before is None:
-        return Look("train", "no version was trained on these rows", len(hashes), len(hashes))
-    return _judged(hashes, hashes_of(config, before), min_new_rows, "the date before")
+        return NewRows("train", "no version was trained on these rows", len(hashes), len(hashes))
+    return _judged(hashes, compute_row_hashes(config, before), min_new_rows, "the date before")
 
 
-def hashes_of(config: RunConfig, rows: Artifact) -> np.ndarray:
+def compute_row_hashes(config: RunConfig, rows: Artifact) -> np.ndarray:
     """A hash of each ingested row's content, sorted: uint64."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = OBJECTIVES[config.objective.kind].columns
     batches = pq.ParquetFile(rows.path / "rows.parquet").iter_batches(columns=list(columns))
-    found = [value for batch in batches for value in row_hashes(pa.Table.from_batches([batch]), columns)]
-    return np.sort(np.array(found, np.uint64))
+    hashes = [value for batch in batches for value in row_hashes(pa.Table.from_batches([batch]), columns)]
+    return np.sort(np.array(hashes, np.uint64))
 
 
-def as_of(config: RunConfig, moment: date | datetime) -> RunConfig:
+def config_as_of(config: RunConfig, moment: date | datetime) -> RunConfig:
     """The configuration as of an earlier moment; raises ConfigError where its source cannot be read so."""
-    tree = config.model_dump(mode="json")
-    tree["ingest"]["as_of"] = moment.isoformat()
-    return parse(tree, config.name)
+    values = config.model_dump(mode="json")
+    values["ingest"]["as_of"] = moment.isoformat()
+    return parse(values, config.name)
 
 
-def dates(
+def list_dates(
     first: date | datetime | None, last: date | datetime | None, step: Literal["day", "week"]
 ) -> Sequence[date | None]:
     """The dates from `first` to `last`, both among them where the steps meet it; `first` alone without a last.
@@ -100,32 +102,32 @@ def dates(
         return [first]
     if isinstance(first, datetime) != isinstance(last, datetime):
         raise ConfigError("are a date and a moment", where="as_of and until", fix="Give two dates, or two moments.")
-    found: list[date | None] = []
-    at = first
-    while at <= last and len(found) <= MAX_DATES:
-        found.append(at)
-        at += STEPS[step]
-    if not found or len(found) > MAX_DATES:
-        what = "ends before it begins" if not found else f"has more than {MAX_DATES:,} dates"
+    moments: list[date | None] = []
+    moment = first
+    while moment <= last and len(moments) <= MAX_DATES:
+        moments.append(moment)
+        moment += STEPS[step]
+    if not moments or len(moments) > MAX_DATES:
+        problem = "ends before it begins" if not moments else f"has more than {MAX_DATES:,} dates"
         raise ConfigError(
-            f"the range of dates {what}", where=f"as_of {first}, until {last}", fix="Correct as_of, until or step."
+            f"the range of dates {problem}", where=f"as_of {first}, until {last}", fix="Correct as_of, until or step."
         )
-    return found
+    return moments
 
 
-def _judged(hashes: np.ndarray, before: np.ndarray, min_new_rows: int, whose: str) -> Look:
+def _judged(hashes: np.ndarray, before: np.ndarray, min_new_rows: int, whose: str) -> NewRows:
     new = len(np.setdiff1d(hashes, before))
     gone = len(np.setdiff1d(before, hashes))
     counted = f"{new:,} new rows since {whose}, {gone:,} gone"
     if new < min_new_rows:
-        return Look("too few new rows", f"{counted}; waiting for {min_new_rows:,}", len(hashes), new)
-    return Look("train", counted, len(hashes), new)
+        return NewRows("too few new rows", f"{counted}; waiting for {min_new_rows:,}", len(hashes), new)
+    return NewRows("train", counted, len(hashes), new)
 
 
 def _hashes_of_version(version: Version, tracking_uri: str) -> np.ndarray | None:
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            found: np.ndarray = np.load(fetch_run_file(tracking_uri, version, f"{FOLDER}/{HASHES}", Path(scratch)))
+            hashes: np.ndarray = np.load(fetch_run_file(tracking_uri, version, f"{FOLDER}/{HASHES}", Path(scratch)))
         except ModelError:
             return None
-    return found
+    return hashes

@@ -9,7 +9,7 @@ A move's steps, under a claim of the journal (`hone.promotion.journal`), so that
 5. what was moved is asked for answers (`hone.promotion.smoke`), then the state is `done`, or it is put back
 
 Killed before 1 nothing has happened. Killed between 1 and 4 the next call for this model, or `reconcile`, does steps 2
-to 4 again (`settle`): what is journalled comes true. Killed between 4 and 5 `reconcile` does 5.
+to 4 again (`finish_moves`): what is journalled comes true. Killed between 4 and 5 `reconcile` does 5.
 Should someone have moved the alias by hand between 1 and 2, theirs stays, and `reconcile` journals it as by hand.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ChampionMoved
-from hone.promotion.journal import Action, Claim, Journal, Record, moved_since
+from hone.promotion.journal import Action, Claim, Journal, Record, check_not_moved
 from hone.tracking.aliases import CHAMPION, PREVIOUS, list_aliases
 
 if TYPE_CHECKING:
@@ -36,19 +36,19 @@ class Standing:
     position: int
 
 
-def standing(journal: Journal) -> Standing:
+def get_standing(journal: Journal) -> Standing:
     """How things stand, after a move that was begun and not finished has been finished."""
     records = journal.records()
-    if any(kept.state == "begun" for kept in records):
+    if any(record.state == "begun" for record in records):
         with journal.claim() as claim:
-            settle(journal, claim)
+            finish_moves(journal, claim)
         records = journal.records()
     aliases = list_aliases(journal.client, journal.model)
     position = records[-1].entry.number if records else 0
     return Standing(aliases.get(CHAMPION, ""), aliases.get(PREVIOUS, ""), position)
 
 
-def move(
+def move_champion(
     journal: Journal,
     start: Standing,
     to: str,
@@ -65,14 +65,14 @@ def move(
     Raises ChampionMoved where it is not: another's move was first, or the alias was moved by hand. `between` is called
     with a name before each step, for tests that end the process there.
     """
-    moved_since(journal.records(), start.position)
+    check_not_moved(journal.records(), start.position)
     with journal.claim() as claim:
-        settle(journal, claim)
-        moved_since(journal.records(), start.position)
-        now = list_aliases(journal.client, journal.model).get(CHAMPION, "")
-        if now != start.champion:
+        finish_moves(journal, claim)
+        check_not_moved(journal.records(), start.position)
+        champion = list_aliases(journal.client, journal.model).get(CHAMPION, "")
+        if champion != start.champion:
             raise ChampionMoved(
-                f"the champion is version {now or 'none'} now, and was {start.champion or 'none'} when this began:"
+                f"the champion is version {champion or 'none'} now, and was {start.champion or 'none'} when this began:"
                 " it was moved by hand",
                 where=journal.model,
                 fix="Nothing was moved. Call again.",
@@ -93,7 +93,7 @@ def move(
     return record
 
 
-def note(
+def add_entry(
     journal: Journal,
     start: Standing,
     *,
@@ -111,9 +111,9 @@ def note(
     """
     by_hand = action == "moved by hand"
     with journal.claim() as claim:
-        settle(journal, claim)
+        finish_moves(journal, claim)
         if by_hand:
-            moved_since(journal.records(), start.position)
+            check_not_moved(journal.records(), start.position)
             if from_version:
                 _point(journal, PREVIOUS, from_version)
         record = journal.write(
@@ -132,18 +132,18 @@ def note(
     return record
 
 
-def settle(journal: Journal, claim: Claim) -> list[Record]:
+def finish_moves(journal: Journal, claim: Claim) -> list[Record]:
     """Finish the move that was begun by a call that died; those that were finished."""
     records = journal.records()
-    begun = [kept for kept in records if kept.state == "begun"]
-    for kept in begun:
-        last = not any(other.entry.moves and other.entry.number > kept.entry.number for other in records)
-        if last and kept.entry.action != "moved by hand":
-            _redo(journal, kept, claim)
+    unfinished = [record for record in records if record.state == "begun"]
+    for record in unfinished:
+        is_last_move = not any(other.entry.moves and other.entry.number > record.entry.number for other in records)
+        if is_last_move and record.entry.action != "moved by hand":
+            _redo(journal, record, claim)
         else:
-            journal.publish(kept)
-            journal.progress(kept, "done")
-    return begun
+            journal.publish(record)
+            journal.progress(record, "done")
+    return unfinished
 
 
 def _redo(journal: Journal, record: Record, claim: Claim, between: Callable[[str], object] = lambda _: None) -> None:

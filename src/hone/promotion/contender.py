@@ -37,7 +37,7 @@ class Contender:
     base: Path | None = None
 
     @property
-    def bytes(self) -> int:
+    def weight_bytes(self) -> int:
         """Of all weights, as they are loaded."""
         return sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
 
@@ -67,11 +67,11 @@ class Contender:
 
     def answer(self, rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
         """The answers to rows with the objective's inputs, as a caller gets them."""
-        found: list[dict[str, Any]] = self.reader.answer(self.model, rows, self.targets, self.max_length)
-        return found
+        answers: list[dict[str, Any]] = self.reader.answer(self.model, rows, self.targets, self.max_length)
+        return answers
 
 
-def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
+def load_contender(tracking_uri: str, version: Version, downloads: Path) -> Contender:
     """The version, on the best device there is.
 
     Raises ModelError where it was not registered by Hone, its files are not those that were registered, or it learned
@@ -79,22 +79,24 @@ def load(tracking_uri: str, version: Version, downloads: Path) -> Contender:
     """
     check_files(tracking_uri, version, reuse=True)
     place = model_directory(tracking_uri, version, downloads)
-    about = place / "objective.json"
-    if not about.is_file():
+    description_file = place / "objective.json"
+    if not description_file.is_file():
         raise ModelError("has no objective.json", where=version.uri, fix="Register it with Hone: hone run CONF.")
-    told = json.loads(about.read_text("utf8"))
-    objective = _objective(told, version)
-    own_code.allow_code(told.get("code", ""))  # it was trusted when the version was registered, and is the same
+    description = json.loads(description_file.read_text("utf8"))
+    objective = _objective(description, version)
+    own_code.allow_code(description.get("code", ""))  # it was trusted when the version was registered, and is the same
     tokenizer = load_tokenizer(place)
     reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
     adapter = (place / "adapter_config.json").is_file()
     base = _base(place, tracking_uri, downloads) if adapter or objective.needs_reference_model else None
     if adapter and base:
-        model = predict.load_adapted(place, base, told["targets"], reader)
+        model = predict.load_adapted(place, base, description["targets"], reader)
     else:
-        model = predict.load_trained(place, told["targets"], reader.device)
+        model = predict.load_trained(place, description["targets"], reader.device)
     reference = base if objective.needs_reference_model else None
-    return Contender(version, objective, told["targets"], int(told["max_length"]), model, reader, reference)
+    return Contender(
+        version, objective, description["targets"], int(description["max_length"]), model, reader, reference
+    )
 
 
 def common_labels(contenders: Sequence[Contender], tables: Sequence[pa.Table]) -> list[str]:
@@ -110,31 +112,31 @@ def common_labels(contenders: Sequence[Contender], tables: Sequence[pa.Table]) -
                 where=other.version.uri,
                 fix="Register it under another name.",
             )
-    known = [list(contender.targets.get("labels", ())) for contender in contenders]
+    labels_by_contender = [list(contender.targets.get("labels", ())) for contender in contenders]
     if not objective.label:
-        if any(labels != known[0] for labels in known):
-            apart = sorted(set(known[0]).symmetric_difference(*known[1:]))
+        if any(labels != labels_by_contender[0] for labels in labels_by_contender):
+            differing = sorted(set(labels_by_contender[0]).symmetric_difference(*labels_by_contender[1:]))
             raise ModelError(
-                f"they do not have the same labels ({', '.join(apart[:5])}), and with {objective.pipeline} they cannot"
-                " be compared",
+                f"they do not have the same labels ({', '.join(differing[:5])}), and with {objective.pipeline} they"
+                " cannot be compared",
                 where=" and ".join(contender.version.uri for contender in contenders),
                 fix="Register the one with other labels under another name.",
             )
-        return known[0]
-    given = {label for rows in tables for label in rows[objective.label].unique().drop_null().to_pylist()}
-    return sorted(given.union(*known))
+        return labels_by_contender[0]
+    row_labels = {label for rows in tables for label in rows[objective.label].unique().drop_null().to_pylist()}
+    return sorted(row_labels.union(*labels_by_contender))
 
 
-def _objective(about: dict[str, Any], version: Version) -> Objective:
-    kind = about["kind"] if "kind" in about else _kind_by_class(about["module"], about["class"])
+def _objective(description: dict[str, Any], version: Version) -> Objective:
+    kind = description["kind"] if "kind" in description else _kind_by_class(description["module"], description["class"])
     if kind not in OBJECTIVES:
         raise ModelError(
-            f"was trained for the objective {kind or about['class']}, which is not installed",
+            f"was trained for the objective {kind or description['class']}, which is not installed",
             where=version.uri,
             fix="Install the package that provides it.",
         )
     try:
-        return OBJECTIVES[kind](**about["options"])
+        return OBJECTIVES[kind](**description["options"])
     except TypeError as fault:
         raise ModelError(
             f"its objective has options that are not known here: {fault}",
@@ -155,11 +157,11 @@ def _kind_by_class(module: str, name: str) -> str:
     return ""
 
 
-def _base(place: Path, tracking_uri: str, downloads: Path) -> Path:
+def _base(directory: Path, tracking_uri: str, downloads: Path) -> Path:
     """The base model that a version was tuned from, verified by its file digests."""
-    record = json.loads((place / "base.json").read_text("utf8"))
-    known = Path(record["path"])
-    path = known if known.is_dir() else _located(record, tracking_uri, downloads)
+    record = json.loads((directory / "base.json").read_text("utf8"))
+    recorded_path = Path(record["path"])
+    path = recorded_path if recorded_path.is_dir() else _located(record, tracking_uri, downloads)
     for name, digest in record["files"].items():
         if not (path / name).is_file() or file_digest(path / name) != digest:
             raise ModelError(

@@ -65,65 +65,65 @@ class Decision:
     def reason(self) -> str:
         """One sentence: the gates that decided."""
         if self.refused:
-            return "refused by " + "; ".join(sentence(gate) for gate in self.refused)
-        return "all gates passed: " + "; ".join(sentence(gate) for gate in self.gates[:3])
+            return "refused by " + "; ".join(describe_gate(gate) for gate in self.refused)
+        return "all gates passed: " + "; ".join(describe_gate(gate) for gate in self.gates[:3])
 
     def figures(self) -> dict[str, Any]:
         """What the journal keeps: the gates' numbers, the digests of the rows, and each version's main figure."""
-        found: dict[str, Any] = {"gates_passed": sum(gate.passed for gate in self.gates), "gates": len(self.gates)}
+        numbers: dict[str, Any] = {"gates_passed": sum(gate.passed for gate in self.gates), "gates": len(self.gates)}
         for judged in self.sets:
-            found[f"{judged.name}/digest"] = judged.digest
-            found[f"{judged.name}/rows"] = judged.rows
+            numbers[f"{judged.name}/digest"] = judged.digest
+            numbers[f"{judged.name}/rows"] = judged.rows
             for name, figures in judged.figures.items():
-                found[f"{judged.name}/{name}/{self.main_metric}"] = figures[self.main_metric]["value"]
+                numbers[f"{judged.name}/{name}/{self.main_metric}"] = figures[self.main_metric]["value"]
         for gate in sorted(self.gates, key=lambda one: one.passed):
             if gate.figure is not None:
-                found[_slug(gate)] = round(gate.figure, 6)
+                numbers[_slug(gate)] = round(gate.figure, 6)
             if gate.p is not None:
-                found[f"{_slug(gate)}/p"] = round(gate.p, 6)
-        return found
+                numbers[f"{_slug(gate)}/p"] = round(gate.p, 6)
+        return numbers
 
     def data(self) -> dict[str, Any]:
         """All of it, JSON-able."""
         return asdict(self) | {"passed": self.passed, "reason": self.reason}
 
 
-def sentence(gate: Gate) -> str:
+def describe_gate(gate: Gate) -> str:
     """`test: accuracy: better +0.05 [+0.01, +0.09], p = 0.01 (p ≤ 0.05)`."""
-    told = f"{gate.rows}: {gate.name}" if gate.rows else gate.name
-    return f"{told} {found(gate)} ({gate.bound})" if gate.figure is not None else told
+    name = f"{gate.rows}: {gate.name}" if gate.rows else gate.name
+    return f"{name} {format_figure(gate)} ({gate.bound})" if gate.figure is not None else name
 
 
-def found(gate: Gate) -> str:
+def format_figure(gate: Gate) -> str:
     """A gate's figure with its interval and p-value, as short as may be."""
     if gate.figure is None:
         return "–"
-    told = f"{gate.figure:.4g}"
+    text = f"{gate.figure:.4g}"
     if gate.low is not None and gate.high is not None:
-        told += f" [{gate.low:.4g}, {gate.high:.4g}]"
-    return told + (f", p = {gate.p:.3g}" if gate.p is not None else "")
+        text += f" [{gate.low:.4g}, {gate.high:.4g}]"
+    return text + (f", p = {gate.p:.3g}" if gate.p is not None else "")
 
 
-def markdown(decision: Decision, link: str = "") -> str:
+def render_markdown(decision: Decision, link: str = "") -> str:
     """The decision for the Prefect UI."""
     lines = [
         f"# {decision.model} version {decision.version}: {'all gates passed' if decision.passed else 'refused'}",
         f"Against {_against(decision)}, policy `{decision.policy}`.",
         *(
-            f"- {one.name}: {one.rows:,} rows, {one.left_out:,} left out, SHA-256 `{one.digest}`"
-            for one in decision.sets
+            f"- {judged.name}: {judged.rows:,} rows, {judged.left_out:,} left out, SHA-256 `{judged.digest}`"
+            for judged in decision.sets
         ),
         "",
         "| gate | rows | found | asked for | passed | |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for gate in decision.gates:
-        cells = (gate.name, gate.rows, found(gate), gate.bound, "yes" if gate.passed else "**no**", gate.note)
+        cells = (gate.name, gate.rows, format_figure(gate), gate.bound, "yes" if gate.passed else "**no**", gate.note)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, "", link])
 
 
-def page(decision: Decision) -> str:
+def render_page(decision: Decision) -> str:
     """The decision as one HTML file that fetches nothing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -133,13 +133,13 @@ def page(decision: Decision) -> str:
     )
     style = (HERE.parent / "evaluation" / "report" / "report.css").read_text("utf8")
     return environment.get_template("decision.html").render(
-        decision=decision, against=_against(decision), found=found, style=Markup(style)
+        decision=decision, against=_against(decision), format_figure=format_figure, style=Markup(style)
     )
 
 
-def tags(decision: Decision, outcome: str) -> dict[str, str]:
+def build_tags(decision: Decision, outcome: str) -> dict[str, str]:
     """The version's tags `hone.promotion.*`."""
-    named = {
+    values = {
         "outcome": outcome,
         "reason": decision.reason,
         "against": decision.champion or "no champion",
@@ -147,27 +147,27 @@ def tags(decision: Decision, outcome: str) -> dict[str, str]:
         "at": decision.at,
         "gates": json.dumps([asdict(gate) for gate in decision.gates], ensure_ascii=False),
     }
-    named |= {f"{judged.name}_digest": judged.digest for judged in decision.sets}
-    return {f"{TAG}.{name}": value[:5000] for name, value in named.items()}
+    values |= {f"{judged.name}_digest": judged.digest for judged in decision.sets}
+    return {f"{TAG}.{name}": value[:5000] for name, value in values.items()}
 
 
-def tell_mlflow(client: MlflowClient, decision: Decision, outcome: str) -> None:
+def tag_version(client: MlflowClient, decision: Decision, outcome: str) -> None:
     """Tag the version with the decision and its outcome."""
-    for name, value in tags(decision, outcome).items():
+    for name, value in build_tags(decision, outcome).items():
         client.set_model_version_tag(decision.model, decision.version, name, value)
 
 
 def log_page(client: MlflowClient, decision: Decision) -> str:
     """Log decision.html and decision.json to the version's run; the path of the page among its artifacts."""
-    place = f"promotion/{decision.at.replace(':', '').replace('.', '')}"
-    client.log_text(decision.run_id, page(decision), f"{place}/decision.html")
+    folder = f"promotion/{decision.at.replace(':', '').replace('.', '')}"
+    client.log_text(decision.run_id, render_page(decision), f"{folder}/decision.html")
     client.log_text(
-        decision.run_id, json.dumps(decision.data(), ensure_ascii=False, indent=1), f"{place}/decision.json"
+        decision.run_id, json.dumps(decision.data(), ensure_ascii=False, indent=1), f"{folder}/decision.json"
     )
-    return f"{place}/decision.html"
+    return f"{folder}/decision.html"
 
 
-def link(tracking_uri: str, decision: Decision) -> str:
+def version_link(tracking_uri: str, decision: Decision) -> str:
     """The address of the version: its page where MLflow is a server, else its URI."""
     if tracking_uri.startswith("http"):
         return f"{tracking_uri.rstrip('/')}/#/models/{decision.model}/versions/{decision.version}"

@@ -11,7 +11,7 @@ import numpy as np
 from hone.config.sections import Guards, Promotion
 from hone.errors import ConfigError
 from hone.evaluation.judging import metrics
-from hone.evaluation.judging.comparison import compare
+from hone.evaluation.judging.comparison import compare_paired
 from hone.evaluation.judging.slices import LENGTH, slice_parts
 from hone.objectives.base import Outcome
 from hone.promotion.contender import Contender, common_labels
@@ -54,11 +54,11 @@ class Match:
         """The objective's figures of summed statistics [k, n]."""
         return self.candidate.objective.compute_metrics(of, self.candidate.widened(self.labels))
 
-    def main(self, name: str, at: np.ndarray | None = None) -> np.ndarray:
+    def main(self, name: str, positions: np.ndarray | None = None) -> np.ndarray:
         """The main metric of one of both on every draw, of all rows or of those at `at`: [1 + resamples]."""
         statistics, draws = self.outcomes[name].statistics, self.draws
-        if at is not None:
-            statistics, draws = statistics[at], draws[at]
+        if positions is not None:
+            statistics, draws = statistics[positions], draws[positions]
         return self.figures(metrics.totals(statistics, draws))[self.candidate.objective.main_metric]
 
     @property
@@ -67,7 +67,7 @@ class Match:
         return self.candidate.objective.metrics[self.candidate.objective.main_metric].lower
 
 
-def play(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -> Match:
+def build_match(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -> Match:
     """Both versions asked about the same rows. Rows that one of them cannot read are left out for both."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -86,17 +86,17 @@ def play(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -
     return Match(rows, contenders[CANDIDATE], labels, outcomes, draws)
 
 
-def judge(match: Match, settings: Promotion, slices: Sequence[str]) -> list[Gate]:
+def judge_match(match: Match, settings: Promotion, slices: Sequence[str]) -> list[Gate]:
     """The gates of one set of rows: the main metric, slices, classes, calibration."""
     guards = settings.guards
-    found = [better(match, settings)]
-    found += slice_gates(match, guards, slices, settings.level)
-    found += class_gates(match, guards, settings.level)
-    found += calibration_gates(match, guards, settings.level)
-    return found
+    gates = [main_metric_gate(match, settings)]
+    gates += slice_gates(match, guards, slices, settings.level)
+    gates += class_gates(match, guards, settings.level)
+    gates += calibration_gates(match, guards, settings.level)
+    return gates
 
 
-def better(match: Match, settings: Promotion) -> Gate:
+def main_metric_gate(match: Match, settings: Promotion) -> Gate:
     """The main metric: the candidate's is better, or, with a margin, not worse by more than that.
 
     With the margin m the hypothesis that is to be refused is "worse by m or more" (non-inferiority: Blackwelder,
@@ -106,27 +106,29 @@ def better(match: Match, settings: Promotion) -> Gate:
     ours, theirs = match.main(CANDIDATE), match.main(CHAMPION)
     metric, margin = match.candidate.objective.main_metric, settings.margin or 0.0
     confidence = 1 - 2 * settings.level
-    found = compare(metric, ours, theirs, confidence, match.lower)
+    difference = compare_paired(metric, ours, theirs, confidence, match.lower)
     if settings.test == "mcnemar":
-        p, note = mcnemar(match)
+        p, note = mcnemar_p_value(match)
     else:
-        p = compare(metric, ours - margin if match.lower else ours + margin, theirs, confidence, match.lower)["p"]
+        p = compare_paired(metric, ours - margin if match.lower else ours + margin, theirs, confidence, match.lower)[
+            "p"
+        ]
         note = f"paired bootstrap, {settings.resamples:,} resamples"
-    asked = f"not worse by {settings.margin:g} or more" if settings.margin else "better"
+    condition = f"not worse by {settings.margin:g} or more" if settings.margin else "better"
     return Gate(
-        f"{metric}: {asked}",
+        f"{metric}: {condition}",
         p <= settings.level,
         f"p ≤ {settings.level:g}",
-        found["difference"],
-        found["low"],
-        found["high"],
+        difference["difference"],
+        difference["low"],
+        difference["high"],
         p,
         match.rows.name,
         note,
     )
 
 
-def mcnemar(match: Match) -> tuple[float, str]:
+def mcnemar_p_value(match: Match) -> tuple[float, str]:
     """The p-value of "not better", and how many rows it goes by.
 
     Raises ConfigError where the main metric is not the share of rows without an error.
@@ -153,13 +155,13 @@ def slice_gates(match: Match, guards: Guards, slices: Sequence[str], level: floa
     if guards.slice_fall is None:
         return []
     table, texts = match.rows.table, match.candidate.objective.row_texts(match.rows.table)
-    known = [name for name in slices if name == LENGTH or name in table.column_names]
+    sliced = [name for name in slices if name == LENGTH or name in table.column_names]
     gates = []
-    for name in known:
+    for name in sliced:
         falls = {
-            part: _fall(match.main(CANDIDATE, at), match.main(CHAMPION, at), match.lower)
-            for part, at in slice_parts(name, table, texts).items()
-            if len(at) >= MIN_ROWS
+            part: _fall(match.main(CANDIDATE, positions), match.main(CHAMPION, positions), match.lower)
+            for part, positions in slice_parts(name, table, texts).items()
+            if len(positions) >= MIN_ROWS
         }
         gates += _no_fall(f"slices by {name}", falls, guards.slice_fall, level, match.rows.name)
     return gates
@@ -197,7 +199,7 @@ def calibration_gates(match: Match, guards: Guards, level: float) -> list[Gate]:
     return _no_fall("calibration", growth, guards.calibration, level, match.rows.name, "grows")
 
 
-def latency_gate(contenders: Mapping[str, Contender], rows: Rows, most: float, level: float, seed: int) -> Gate:
+def latency_gate(contenders: Mapping[str, Contender], rows: Rows, max_ratio: float, level: float, seed: int) -> Gate:
     """The ratio of both p95 latencies of single requests, timed in turns, so that a busy machine is busy for both."""
     import time
 
@@ -207,32 +209,34 @@ def latency_gate(contenders: Mapping[str, Contender], rows: Rows, most: float, l
     asked = contenders[CANDIDATE].objective.inference_inputs(rows.table.take(pa.array(places)))
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for row in asked:
-        for name, one in contenders.items():
+        for name, contender in contenders.items():
             began = time.perf_counter()
-            one.answer([row])
+            contender.answer([row])
             seconds[name].append(time.perf_counter() - began)
-    timed = {name: np.array(of[WARM_UP:]) for name, of in seconds.items()}
-    at = np.random.default_rng(seed).integers(REQUESTS, size=(1000, REQUESTS))
-    p95 = {name: np.quantile(of[at], 0.95, axis=1) for name, of in timed.items()}
-    value = {name: float(np.quantile(of, 0.95)) for name, of in timed.items()}
+    latencies = {name: np.array(times[WARM_UP:]) for name, times in seconds.items()}
+    draws = np.random.default_rng(seed).integers(REQUESTS, size=(1000, REQUESTS))
+    p95 = {name: np.quantile(times[draws], 0.95, axis=1) for name, times in latencies.items()}
+    value = {name: float(np.quantile(times, 0.95)) for name, times in latencies.items()}
     low, high = np.quantile(p95[CANDIDATE] / p95[CHAMPION], (level, 1 - level))
-    told = " and ".join(f"{1000 * value[name]:.3g} ms ({name})" for name in (CANDIDATE, CHAMPION))
+    note = " and ".join(f"{1000 * value[name]:.3g} ms ({name})" for name in (CANDIDATE, CHAMPION))
     ratio = value[CANDIDATE] / value[CHAMPION]
-    return Gate("latency p95, ratio", bool(low <= most), f"≤ {most:g}", ratio, float(low), float(high), None, "", told)
+    return Gate(
+        "latency p95, ratio", bool(low <= max_ratio), f"≤ {max_ratio:g}", ratio, float(low), float(high), None, "", note
+    )
 
 
-def size_gate(contenders: Mapping[str, Contender], most: float) -> Gate:
+def size_gate(contenders: Mapping[str, Contender], max_ratio: float) -> Gate:
     """The ratio of the bytes of both models' weights."""
-    sizes = {name: one.bytes for name, one in contenders.items()}
-    told = " and ".join(f"{sizes[name]:,} bytes ({name})" for name in (CANDIDATE, CHAMPION))
+    sizes = {name: contender.weight_bytes for name, contender in contenders.items()}
+    note = " and ".join(f"{sizes[name]:,} bytes ({name})" for name in (CANDIDATE, CHAMPION))
     ratio = sizes[CANDIDATE] / sizes[CHAMPION]
-    return Gate("size of the weights, ratio", ratio <= most, f"≤ {most:g}", ratio, note=told)
+    return Gate("size of the weights, ratio", ratio <= max_ratio, f"≤ {max_ratio:g}", ratio, note=note)
 
 
 def leakage_gate(rows: Rows, positions: Sequence[int]) -> Gate:
     """That no row of the golden set is one that the candidate was trained on."""
     ids = rows.table["id"].to_pylist()
-    note = f"such as {', '.join(str(ids[at]) for at in positions[:3])}" if positions else ""
+    note = f"such as {', '.join(str(ids[position]) for position in positions[:3])}" if positions else ""
     return Gate(
         "leakage: rows that were trained on", not positions, "0 rows", float(len(positions)), rows=rows.name, note=note
     )
@@ -240,52 +244,52 @@ def leakage_gate(rows: Rows, positions: Sequence[int]) -> Gate:
 
 def baseline_gates(report: Mapping[str, Any], level: float) -> list[Gate]:
     """Where there is no champion yet: better than the baselines that the candidate was evaluated with."""
-    found = [
+    gates = [
         Gate(
-            f"{of['metric']}: better than {name}",
-            of["p"] <= level,
+            f"{comparison['metric']}: better than {name}",
+            comparison["p"] <= level,
             f"p ≤ {level:g}",
-            of["difference"],
-            of["low"],
-            of["high"],
-            of["p"],
+            comparison["difference"],
+            comparison["low"],
+            comparison["high"],
+            comparison["p"],
             "test",
             "there is no champion yet",
         )
-        for name, of in report["comparisons"].items()
+        for name, comparison in report["comparisons"].items()
     ]
-    alone = "there is no champion yet, and it was evaluated with no baseline"
-    return found or [Gate("first champion", True, "none", note=alone)]
+    no_baseline = "there is no champion yet, and it was evaluated with no baseline"
+    return gates or [Gate("first champion", True, "none", note=no_baseline)]
 
 
 def _fall(ours: np.ndarray, theirs: np.ndarray, lower: bool) -> np.ndarray:
     """By how much ours is worse, on every draw."""
-    found: np.ndarray = ours - theirs if lower else theirs - ours
-    return found
+    fall: np.ndarray = ours - theirs if lower else theirs - ours
+    return fall
 
 
 def _no_fall(
-    name: str, falls: Mapping[str, np.ndarray], most: float, level: float, rows: str, verb: str = "falls"
+    name: str, falls: Mapping[str, np.ndarray], max_fall: float, level: float, rows: str, verb: str = "falls"
 ) -> list[Gate]:
     """That none of the falls is above `most` for certain: the lower end of its one-sided interval.
 
     With m parts each interval is at level / m (Bonferroni), so that many small parts do not refuse by chance.
     """
-    found: dict[str, tuple[float, float, float]] = {}
+    bounds_by_part: dict[str, tuple[float, float, float]] = {}
     for part, fall in falls.items():
-        known = fall[np.isfinite(fall)]
-        if np.isfinite(fall[0]) and len(known) > 1:
-            low, high = np.quantile(known[1:], (level / len(falls), 1 - level / len(falls)))
-            found[part] = float(fall[0]), float(low), float(high)
-    if not found:
+        finite = fall[np.isfinite(fall)]
+        if np.isfinite(fall[0]) and len(finite) > 1:
+            low, high = np.quantile(finite[1:], (level / len(falls), 1 - level / len(falls)))
+            bounds_by_part[part] = float(fall[0]), float(low), float(high)
+    if not bounds_by_part:
         return []
-    worst = max(found, key=lambda part: (found[part][1] > most, found[part][0]))
-    refused = [part for part in found if found[part][1] > most]
+    worst = max(bounds_by_part, key=lambda part: (bounds_by_part[part][1] > max_fall, bounds_by_part[part][0]))
+    refused = [part for part in bounds_by_part if bounds_by_part[part][1] > max_fall]
     note = f"{', '.join(refused[:5])} {verb} by more" if refused else f"the most: {worst}"
-    return [Gate(name, not refused, f"{verb} by {most:g} at most", *found[worst], rows=rows, note=note)]
+    return [Gate(name, not refused, f"{verb} by {max_fall:g} at most", *bounds_by_part[worst], rows=rows, note=note)]
 
 
 def _in_order_of(ids: Sequence[str], encoded: Sequence[str]) -> list[int]:
     """Positions of the encoded rows in the order of `ids`; those of one row stay in succession."""
-    place = {name: at for at, name in enumerate(ids)}
-    return sorted(range(len(encoded)), key=lambda at: place[encoded[at]])
+    position_by_id = {name: index for index, name in enumerate(ids)}
+    return sorted(range(len(encoded)), key=lambda index: position_by_id[encoded[index]])

@@ -1,7 +1,7 @@
 """The journal of a model's champion: who moved it when, from where to where, why, and by what figures.
 
 It is kept in MLflow: one run for each entry, in the experiment `NAME journal`. Entries are only ever added, and each
-holds the digest of the one before, so that a changed or missing one is seen (`faults`).
+holds the digest of the one before, so that a changed or missing one is seen (`find_faults`).
 
 Whoever adds an entry first claims its number. MLflow cannot change an alias on a condition, but the names of its
 experiments are unique in its database, those of deleted ones too: a number is claimed by making the experiment
@@ -120,18 +120,18 @@ class Journal:
 
     def records(self) -> list[Record]:
         """All entries, oldest first."""
-        found = self.client.get_experiment_by_name(self.experiment)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(self.experiment)
+        if experiment is None:
             return []
-        runs = list_all(partial(self.client.search_runs, [found.experiment_id], max_results=1000))
-        return sorted((_record(run) for run in runs if ENTRY in run.data.tags), key=lambda kept: kept.entry.number)
+        runs = list_all(partial(self.client.search_runs, [experiment.experiment_id], max_results=1000))
+        return sorted((_record(run) for run in runs if ENTRY in run.data.tags), key=lambda record: record.entry.number)
 
     @contextmanager
     def claim(self) -> Iterator[Claim]:
         """Within the block the next number is ours. Waits for another's claim, for up to `lease` seconds."""
         number, experiment = 0, None
         while experiment is None:
-            last = max((kept.entry.number for kept in self.records()), default=0)
+            last = max((record.entry.number for record in self.records()), default=0)
             if last > number:
                 self._wait(last)  # who wrote the last entry may still be at what it tells of
             number = max(number, last) + 1
@@ -196,13 +196,15 @@ class Journal:
         """End the entry's run, with its figures as metrics and the entry as a file."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
+        timestamp = int(time.time() * 1000)
         numbers = {
             _metric(name): float(value)
             for name, value in record.entry.figures.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
-        self.client.log_batch(record.run_id, metrics=[Metric(name, value, now, 0) for name, value in numbers.items()])
+        self.client.log_batch(
+            record.run_id, metrics=[Metric(name, value, timestamp, 0) for name, value in numbers.items()]
+        )
         self.client.log_text(
             record.run_id, json.dumps(asdict(record.entry), ensure_ascii=False, indent=1), "entry.json"
         )
@@ -227,11 +229,11 @@ class Journal:
         """Return when the claim of `number` was given up; one that stands after `lease` seconds is taken away."""
         deadline = time.monotonic() + self.lease
         while True:
-            held = self.client.get_experiment_by_name(self._name(number))
-            if held is None or held.lifecycle_stage == "deleted":
+            experiment = self.client.get_experiment_by_name(self._name(number))
+            if experiment is None or experiment.lifecycle_stage == "deleted":
                 return
             if time.monotonic() > deadline:
-                self._give_up(str(held.experiment_id))
+                self._give_up(str(experiment.experiment_id))
                 return
             time.sleep(POLL)
 
@@ -245,11 +247,11 @@ class Journal:
         return f"hone journal/{self.model}/{number:06}"
 
 
-def moved_since(records: Sequence[Record], position: int) -> None:
+def check_not_moved(records: Sequence[Record], position: int) -> None:
     """Raise ChampionMoved where a move was journalled after the entry number `position`."""
-    later = [kept.entry for kept in records if kept.entry.moves and kept.entry.number > position]
-    if later:
-        last = later[-1]
+    moves = [record.entry for record in records if record.entry.moves and record.entry.number > position]
+    if moves:
+        last = moves[-1]
         raise ChampionMoved(
             f"someone else was first: {last.who} {last.action} version {last.to_version or 'none'} at {last.at}",
             where=f"entry {last.number} of the journal",
@@ -257,19 +259,19 @@ def moved_since(records: Sequence[Record], position: int) -> None:
         )
 
 
-def faults(records: Sequence[Record]) -> list[str]:
+def find_faults(records: Sequence[Record]) -> list[str]:
     """Where the chain is broken: entries that were changed, and gaps where one was taken out; empty if nowhere."""
-    found: list[str] = []
+    faults: list[str] = []
     before: Record | None = None
-    for kept in records:
-        entry, known = kept.entry, before.entry.digest if before else ""
-        if entry.digest != kept.digest:
-            found.append(f"entry {entry.number} is not what was written (digest {kept.digest[:12]})")
-        if entry.before != known and not (before and entry.before == before.digest):
+    for record in records:
+        entry, expected_digest = record.entry, before.entry.digest if before else ""
+        if entry.digest != record.digest:
+            faults.append(f"entry {entry.number} is not what was written (digest {record.digest[:12]})")
+        if entry.before != expected_digest and not (before and entry.before == before.digest):
             after = f"entry {before.entry.number}" if before else "the beginning"
-            found.append(f"entry {entry.number} does not follow {after}: what was between them is gone or was changed")
-        before = kept
-    return found
+            faults.append(f"entry {entry.number} does not follow {after}: what was between them is gone or was changed")
+        before = record
+    return faults
 
 
 def _record(run: Run) -> Record:
@@ -292,9 +294,9 @@ def _metric(name: str) -> str:
 
 def _short(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The figures, without the last ones where they are more than MLflow keeps."""
-    kept: dict[str, Any] = {}
+    shortened: dict[str, Any] = {}
     for name, value in figures.items():
-        if len(json.dumps(kept | {name: value}, ensure_ascii=True)) > MAX_FIGURES:
-            return kept | {"left out": len(figures) - len(kept)}
-        kept[name] = value
-    return kept
+        if len(json.dumps(shortened | {name: value}, ensure_ascii=True)) > MAX_FIGURES:
+            return shortened | {"left out": len(figures) - len(shortened)}
+        shortened[name] = value
+    return shortened

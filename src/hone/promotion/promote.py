@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import DataError, ModelError, PromotionError, PromotionRefused
 from hone.promotion import smoke
-from hone.promotion.champion import Standing, move, note, standing
-from hone.promotion.decision import TAG, Decision, Judged, log_page, tell_mlflow
+from hone.promotion.champion import Standing, add_entry, get_standing, move_champion
+from hone.promotion.decision import TAG, Decision, Judged, log_page, tag_version
 from hone.promotion.journal import Journal, Record
 from hone.registry import integrity
 from hone.tracking.aliases import CANDIDATE, CHAMPION, list_aliases
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hone.promotion.rows import Rows
 
 
-def user() -> str:
+def current_user() -> str:
     """The name of the user that this process runs as."""
     try:
         return getpass.getuser()
@@ -47,11 +47,11 @@ def open_journal(tracking_uri: str, model: str, artifact_root: str = "") -> Jour
         except MlflowException as fault:
             if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
-            known = ", ".join(one.name for one in client.search_registered_models(max_results=20))
+            names = ", ".join(model_entry.name for model_entry in client.search_registered_models(max_results=20))
             raise ModelError(
                 "there is no such registered model",
                 where=f"{model} in {tracking_uri}",
-                fix=f"There are: {known}." if known else "There is none yet: `hone run CONF` registers one.",
+                fix=f"There are: {names}." if names else "There is none yet: `hone run CONF` registers one.",
             ) from fault
     return Journal(client, model, artifact_root=artifact_root)
 
@@ -72,10 +72,10 @@ def decide(
     stood, where that is not now. Raises ModelError where a version cannot be loaded or compared, DataError where no
     rows are left, PromotionError where the version is the champion.
     """
-    from hone.promotion.contender import load
+    from hone.promotion.contender import load_contender
 
     client, uri = journal.client, journal.client.tracking_uri
-    start = start or standing(journal)
+    start = start or get_standing(journal)
     candidate = get_version(uri, f"{SCHEME}{journal.model}/{version or _candidate(journal)}")
     if candidate.version == start.champion:
         raise PromotionError(f"version {candidate.version} is the champion", where=journal.model, fix="Name another.")
@@ -83,10 +83,10 @@ def decide(
     changed = {name: value for name, value in (("policy", policy), ("golden", golden)) if value}
     settings = settings.model_copy(update=changed)
     integrity.check_files(uri, candidate)
-    contenders = {CANDIDATE: load(uri, candidate, downloads)}
+    contenders = {CANDIDATE: load_contender(uri, candidate, downloads)}
     if start.champion:
-        against = get_version(uri, f"{SCHEME}{journal.model}/{start.champion}")
-        contenders[CHAMPION] = load(uri, against, downloads)
+        champion = get_version(uri, f"{SCHEME}{journal.model}/{start.champion}")
+        contenders[CHAMPION] = load_contender(uri, champion, downloads)
     sets, gates = _judge(uri, contenders, settings, slices)
     return Decision(
         journal.model,
@@ -115,37 +115,37 @@ def settings_of(tracking_uri: str, version: Version) -> tuple[Promotion, Sequenc
     from hone.errors import ConfigError
 
     try:
-        tree = load_version_config(tracking_uri, version)
+        config = load_version_config(tracking_uri, version)
     except ModelError:
-        tree = {}
+        config = {}
     try:
-        settings = Promotion.model_validate(tree.get("promotion") or {})
+        settings = Promotion.model_validate(config.get("promotion") or {})
     except ValidationError as fault:
         raise ConfigError(str(fault), where=f"promotion, in config.yaml of run {version.run_id}") from None
-    return settings, (tree.get("evaluation") or {}).get("slices", Evaluation().slices)
+    return settings, (config.get("evaluation") or {}).get("slices", Evaluation().slices)
 
 
-def record(journal: Journal, decision: Decision) -> str:
+def log_decision(journal: Journal, decision: Decision) -> str:
     """Log the decision's page to the version's run and tag the version; the page's path among the run's artifacts."""
     with translate_errors(journal.client.tracking_uri):
-        tell_mlflow(journal.client, decision, "passed" if decision.passed else "refused")
+        tag_version(journal.client, decision, "passed" if decision.passed else "refused")
         return log_page(journal.client, decision)
 
 
-def turn_down(journal: Journal, decision: Decision, who: str, why: str) -> Record:
+def refuse(journal: Journal, decision: Decision, who: str, why: str) -> Record:
     """Journal that the version does not become the champion."""
-    tell_mlflow(journal.client, decision, "refused")
+    tag_version(journal.client, decision, "refused")
     return _note(journal, decision, "refused", who, why)
 
 
-def shadow(journal: Journal, decision: Decision, who: str) -> Record:
+def journal_shadow(journal: Journal, decision: Decision, who: str) -> Record:
     """Journal what would have been done."""
     would = "would be promoted: " if decision.passed else "would be "
-    tell_mlflow(journal.client, decision, "shadow")
+    tag_version(journal.client, decision, "shadow")
     return _note(journal, decision, "shadow", who, would + decision.reason)
 
 
-def carry_out(
+def promote_version(
     journal: Journal,
     decision: Decision,
     *,
@@ -160,15 +160,15 @@ def carry_out(
     champion as it was, or puts it back; ChampionMoved where it is no longer the one that the version was compared with.
     """
     if not decision.passed:
-        turn_down(journal, decision, who, decision.reason)
+        refuse(journal, decision, who, decision.reason)
         raise PromotionRefused(decision.reason, where=f"{decision.model} version {decision.version}")
     with smoke.server(journal.client.tracking_uri) as server:
         try:
-            expected = ready(journal, decision.version, downloads, server)
+            expected = load_ready(journal, decision.version, downloads, server)
         except ModelError as fault:
-            turn_down(journal, decision, who, str(fault))
+            refuse(journal, decision, who, str(fault))
             raise PromotionRefused(str(fault), where=f"{decision.model} version {decision.version}") from fault
-        moved = move(
+        moved = move_champion(
             journal,
             decision.start,
             decision.version,
@@ -180,8 +180,8 @@ def carry_out(
             between=between,
         )
         between("after")
-        confirm(journal, moved, who, expected, server)
-    tell_mlflow(journal.client, decision, "promoted")
+        confirm_serving(journal, moved, who, expected, server)
+    tag_version(journal.client, decision, "promoted")
     return moved
 
 
@@ -190,21 +190,21 @@ def rollback(journal: Journal, *, who: str, why: str, downloads: Path) -> Record
 
     Raises PromotionError where there is no former one, or where it does not answer as it did.
     """
-    start = standing(journal)
+    start = get_standing(journal)
     if not start.previous:
         raise PromotionError(
             "there is no former champion", where=journal.model, fix="hone history shows what was; promote a version."
         )
     with smoke.server(journal.client.tracking_uri) as server:
         try:
-            expected = ready(journal, start.previous, downloads, server)
+            expected = load_ready(journal, start.previous, downloads, server)
         except ModelError as fault:
             raise PromotionRefused(
                 f"version {start.previous} cannot be the champion again: {fault}",
                 where=journal.model,
                 fix="Promote another: hone promote MODEL --version V.",
             ) from fault
-        moved = move(
+        moved = move_champion(
             journal,
             start,
             start.previous,
@@ -214,23 +214,23 @@ def rollback(journal: Journal, *, who: str, why: str, downloads: Path) -> Record
             figures={},
             previous=start.champion,
         )
-        confirm(journal, moved, who, expected, server)
+        confirm_serving(journal, moved, who, expected, server)
     return moved
 
 
-def ready(journal: Journal, version: str, downloads: Path, server: smoke.Server) -> Contender:
+def load_ready(journal: Journal, version: str, downloads: Path, server: smoke.Server) -> Contender:
     """The version, loaded, once its files are proved and it answers as it will be served; else raises ModelError."""
-    from hone.promotion.contender import load
+    from hone.promotion.contender import load_contender
 
     uri = journal.client.tracking_uri
-    found = get_version(uri, f"{SCHEME}{journal.model}/{version}")
-    integrity.check_files(uri, found)
-    contender = load(uri, found, downloads)
-    server.check(found.uri, contender.answer)
+    model_version = get_version(uri, f"{SCHEME}{journal.model}/{version}")
+    integrity.check_files(uri, model_version)
+    contender = load_contender(uri, model_version, downloads)
+    server.check(model_version.uri, contender.answer)
     return contender
 
 
-def confirm(journal: Journal, moved: Record, who: str, expected: Contender, server: smoke.Server) -> None:
+def confirm_serving(journal: Journal, moved: Record, who: str, expected: Contender, server: smoke.Server) -> None:
     """The serving test of what the alias `champion` means now. Where it fails the champion is put back.
 
     Raises PromotionRefused then.
@@ -249,8 +249,8 @@ def put_back(journal: Journal, moved: Record, who: str, why: str) -> Record:
     """Undo the move of `moved`, and journal it; raises ChampionMoved where another move came after it."""
     start = Standing(moved.entry.to_version, moved.entry.previous, moved.entry.number)
     records = journal.records()
-    earlier = [kept.entry.previous for kept in records if kept.entry.number < moved.entry.number]
-    back = move(
+    earlier = [record.entry.previous for record in records if record.entry.number < moved.entry.number]
+    back = move_champion(
         journal,
         start,
         moved.entry.from_version,
@@ -268,7 +268,7 @@ def put_back(journal: Journal, moved: Record, who: str, why: str) -> Record:
 
 
 def _note(journal: Journal, decision: Decision, action: Any, who: str, why: str) -> Record:
-    return note(
+    return add_entry(
         journal,
         decision.start,
         action=action,
@@ -281,10 +281,10 @@ def _note(journal: Journal, decision: Decision, action: Any, who: str, why: str)
 
 
 def _candidate(journal: Journal) -> str:
-    found = list_aliases(journal.client, journal.model).get(CANDIDATE)
-    if found is None:
+    version = list_aliases(journal.client, journal.model).get(CANDIDATE)
+    if version is None:
         raise ModelError(f"has no alias {CANDIDATE}", where=journal.model, fix="Name a version: --version V.")
-    return found
+    return version
 
 
 def _judge(
@@ -292,20 +292,22 @@ def _judge(
 ) -> tuple[list[Judged], list[Gate]]:
     """The rows that were judged on, and the gates."""
     from hone.promotion import gates
-    from hone.promotion.rows import TEST, Rows, golden_set, leaked, split_of
+    from hone.promotion.rows import TEST, Rows, find_leaked, load_golden_set, load_split
 
     ours, objective = contenders[CANDIDATE].version, contenders[CANDIDATE].objective
-    sets = [Rows(TEST, *reversed(split_of(uri, ours, "test")))]
-    found: list[Gate] = []
+    sets = [Rows(TEST, *reversed(load_split(uri, ours, "test")))]
+    judged_gates: list[Gate] = []
     if settings.golden:
-        golden = golden_set(settings.golden, objective)
-        training, _ = split_of(uri, ours, "train")
-        found.append(gates.leakage_gate(golden, leaked(golden.table, training, objective, settings.near_duplicate)))
+        golden = load_golden_set(settings.golden, objective)
+        training, _ = load_split(uri, ours, "train")
+        judged_gates.append(
+            gates.leakage_gate(golden, find_leaked(golden.table, training, objective, settings.near_duplicate))
+        )
         sets.append(golden)
     theirs = contenders.get(CHAMPION)
     if theirs is None:
-        matches = [gates.play(rows, contenders, settings) for rows in sets]
-        return [_told(match, settings) for match in matches], found + gates.baseline_gates(
+        matches = [gates.build_match(rows, contenders, settings) for rows in sets]
+        return [_told(match, settings) for match in matches], judged_gates + gates.baseline_gates(
             _baselines(uri, ours), settings.level
         )
     sets = [rows for rows in _unseen(uri, sets, theirs, settings) if len(rows.table)]
@@ -315,26 +317,29 @@ def _judge(
             where=ours.uri,
             fix="Judge both on a golden set: promotion.golden.",
         )
-    matches = [gates.play(rows, contenders, settings) for rows in sets]
+    matches = [gates.build_match(rows, contenders, settings) for rows in sets]
     for match in matches:
-        found += gates.judge(match, settings, slices)
+        judged_gates += gates.judge_match(match, settings, slices)
     guards = settings.guards
     if guards.latency is not None:
-        found.append(gates.latency_gate(contenders, sets[0], guards.latency, settings.level, settings.seed))
+        judged_gates.append(gates.latency_gate(contenders, sets[0], guards.latency, settings.level, settings.seed))
     if guards.size is not None:
-        found.append(gates.size_gate(contenders, guards.size))
-    return [_told(match, settings) for match in matches], found
+        judged_gates.append(gates.size_gate(contenders, guards.size))
+    return [_told(match, settings) for match in matches], judged_gates
 
 
 def _unseen(uri: str, sets: Sequence[Rows], theirs: Contender, settings: Promotion) -> list[Rows]:
     """The rows but for those that the champion was trained on; all, where its training rows are not known."""
-    from hone.promotion.rows import leaked, split_of, without
+    from hone.promotion.rows import exclude_rows, find_leaked, load_split
 
     try:
-        training, _ = split_of(uri, theirs.version, "train")
+        training, _ = load_split(uri, theirs.version, "train")
     except ModelError:
         return list(sets)
-    return [without(rows, leaked(rows.table, training, theirs.objective, settings.near_duplicate)) for rows in sets]
+    return [
+        exclude_rows(rows, find_leaked(rows.table, training, theirs.objective, settings.near_duplicate))
+        for rows in sets
+    ]
 
 
 def _told(match: Match, settings: Promotion) -> Judged:
@@ -343,8 +348,8 @@ def _told(match: Match, settings: Promotion) -> Judged:
 
     figures = {
         name: {
-            metric: metrics.interval(of, 1 - 2 * settings.level)
-            for metric, of in match.figures(metrics.totals(outcome.statistics, match.draws)).items()
+            metric: metrics.interval(values, 1 - 2 * settings.level)
+            for metric, values in match.figures(metrics.totals(outcome.statistics, match.draws)).items()
         }
         for name, outcome in match.outcomes.items()
     }
@@ -354,7 +359,7 @@ def _told(match: Match, settings: Promotion) -> Judged:
 def _baselines(tracking_uri: str, version: Version) -> dict[str, Any]:
     """The metrics.json of the version's run; raises ModelError where it has none."""
     with tempfile.TemporaryDirectory() as scratch:
-        found: dict[str, Any] = json.loads(
+        metrics: dict[str, Any] = json.loads(
             fetch_run_file(tracking_uri, version, "metrics.json", Path(scratch)).read_text("utf8")
         )
-    return found
+    return metrics

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from hone.errors import ChampionMoved, ConfigError, DataError, ModelError, PromotionError, PromotionRefused
 from hone.promotion import smoke
-from hone.promotion.champion import Standing, note, standing
+from hone.promotion.champion import Standing, add_entry, get_standing
 from hone.promotion.decision import Decision
 from hone.promotion.journal import Journal, Record
-from hone.promotion.promote import confirm, decide, put_back, ready, record, settings_of
+from hone.promotion.promote import confirm_serving, decide, load_ready, log_decision, put_back, settings_of
 from hone.registry import integrity
 from hone.tracking.aliases import CHAMPION, list_aliases
 from hone.tracking.client import connect, list_all, translate_errors
@@ -32,20 +32,20 @@ def models_with_champion(tracking_uri: str) -> list[str]:
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
         return [
-            one.name
-            for one in list_all(client.search_registered_models)
-            if Journal(client, one.name).records()
-            or (CHAMPION in one.aliases and _registered_by_hone(client, one.name))
+            model.name
+            for model in list_all(client.search_registered_models)
+            if Journal(client, model.name).records()
+            or (CHAMPION in model.aliases and _registered_by_hone(client, model.name))
         ]
 
 
-def moved_by_hand(tracking_uri: str, model: str) -> bool:
+def is_moved_by_hand(tracking_uri: str, model: str) -> bool:
     """Whether the champion of a model of Hone's is another than the journal says: what `reconcile` would notice."""
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
         records = Journal(client, model).records()
-        now = list_aliases(client, model).get(CHAMPION, "")
-        return now != _journalled(records) and (bool(records) or _registered_by_hone(client, model))
+        champion = list_aliases(client, model).get(CHAMPION, "")
+        return champion != _journalled(records) and (bool(records) or _registered_by_hone(client, model))
 
 
 def reconcile(journal: Journal, *, downloads: Path, enforce: bool = False) -> list[Record]:
@@ -56,31 +56,35 @@ def reconcile(journal: Journal, *, downloads: Path, enforce: bool = False) -> li
     fact, it is journalled, and with `enforce`, or where the version's own configuration says so, put back. A first
     champion, or one whose former version is gone, stays: there is nothing to put back.
     """
-    start = standing(journal)
+    start = get_standing(journal)
     _confirm_the_last(journal, downloads)
-    known = _journalled(journal.records())
-    now = list_aliases(journal.client, journal.model).get(CHAMPION, "")
-    if now != known:
+    journalled = _journalled(journal.records())
+    champion = list_aliases(journal.client, journal.model).get(CHAMPION, "")
+    if champion != journalled:
         # Should it have been no hand, but a promotion that went on meanwhile, that has an entry of its own.
         with suppress(ChampionMoved):
-            _by_hand(journal, replace(standing(journal), champion=known), now, downloads, enforce)
-    return [kept for kept in journal.records() if kept.entry.number > start.position]
+            _by_hand(journal, replace(get_standing(journal), champion=journalled), champion, downloads, enforce)
+    return [record for record in journal.records() if record.entry.number > start.position]
 
 
-def unannounced(journal: Journal) -> list[Record]:
+def list_unannounced(journal: Journal) -> list[Record]:
     """The entries of moves that have not been announced yet, oldest first."""
-    return [kept for kept in journal.records() if kept.entry.moves and not kept.announced and kept.state != "begun"]
+    return [
+        record
+        for record in journal.records()
+        if record.entry.moves and not record.announced and record.state != "begun"
+    ]
 
 
 def _journalled(records: Sequence[Record]) -> str:
     """The champion, as the journal's last move left it; '' where there was none."""
-    moves = [kept.entry for kept in records if kept.entry.moves]
+    moves = [record.entry for record in records if record.entry.moves]
     return moves[-1].to_version if moves else ""
 
 
 def _confirm_the_last(journal: Journal, downloads: Path) -> None:
     """The serving test of the last move, where the call that made it died before its end."""
-    moves = [kept for kept in journal.records() if kept.entry.moves]
+    moves = [record for record in journal.records() if record.entry.moves]
     if not moves or moves[-1].state != "moved" or moves[-1].seconds < UNCONFIRMED:
         return
     last = moves[-1]
@@ -88,25 +92,25 @@ def _confirm_the_last(journal: Journal, downloads: Path) -> None:
         return
     with smoke.server(_uri(journal)) as server:
         try:
-            confirm(journal, last, WATCH, ready(journal, last.entry.to_version, downloads, server), server)
+            confirm_serving(journal, last, WATCH, load_ready(journal, last.entry.to_version, downloads, server), server)
         except PromotionRefused:
             return  # put back, and journalled
         except ModelError as fault:
             put_back(journal, last, WATCH, str(fault))
 
 
-def _by_hand(journal: Journal, start: Standing, now: str, downloads: Path, enforce: bool) -> None:
+def _by_hand(journal: Journal, start: Standing, champion: str, downloads: Path, enforce: bool) -> None:
     """Judge and journal a champion that became `now`; put the one at `start` back where that is asked for."""
-    decision, judged = _after_the_fact(journal, start, now, downloads)
-    what = f"from version {start.champion or 'none'} to {now or 'none'}"
-    added = note(
+    decision, judgement = _after_the_fact(journal, start, champion, downloads)
+    change = f"from version {start.champion or 'none'} to {champion or 'none'}"
+    entry = add_entry(
         journal,
         start,
         action="moved by hand",
         who=BY_HAND,
-        why=f"moved {what} without Hone; {judged}",
+        why=f"moved {change} without Hone; {judgement}",
         from_version=start.champion,
-        to_version=now,
+        to_version=champion,
         figures=decision.figures() if decision else {},
     )
     if not start.champion or not _exists(journal, start.champion):
@@ -119,20 +123,20 @@ def _by_hand(journal: Journal, start: Standing, now: str, downloads: Path, enfor
     ):
         put_back(
             journal,
-            added,
+            entry,
             WATCH,
-            f"it was moved by hand {what}, and enforce is on: a champion changes by hone promote alone; {judged}",
+            f"it was moved by hand {change}, and enforce is on: a champion changes by hone promote alone; {judgement}",
         )
 
 
-def _after_the_fact(journal: Journal, start: Standing, now: str, downloads: Path) -> tuple[Decision | None, str]:
+def _after_the_fact(journal: Journal, start: Standing, champion: str, downloads: Path) -> tuple[Decision | None, str]:
     """The gates on what was done by hand, recorded on the version, and what they say in a sentence."""
-    if not now:
+    if not champion:
         return None, "there is no champion left to judge"
     try:
-        compared = start if _exists(journal, start.champion) else replace(start, champion="")
-        decision = decide(journal, now, downloads=downloads, start=compared)
-        record(journal, decision)
+        standing = start if _exists(journal, start.champion) else replace(start, champion="")
+        decision = decide(journal, champion, downloads=downloads, start=standing)
+        log_decision(journal, decision)
     except (ConfigError, DataError, ModelError, PromotionError) as fault:
         return None, f"the gates could not judge it: {fault}"
     return decision, f"the gates, after the fact: {decision.reason}"

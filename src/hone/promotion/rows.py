@@ -31,7 +31,7 @@ class Rows:
     left_out: int = 0
 
 
-def split_of(tracking_uri: str, version: Version, split: str) -> tuple[pa.Table, str]:
+def load_split(tracking_uri: str, version: Version, split: str) -> tuple[pa.Table, str]:
     """A split that the version's run logged when it was registered, and the SHA-256 of its file.
 
     Raises ModelError where it has none.
@@ -43,7 +43,7 @@ def split_of(tracking_uri: str, version: Version, split: str) -> tuple[pa.Table,
         return pq.read_table(file, memory_map=False), file_digest(file)
 
 
-def golden_set(path: str, objective: Objective) -> Rows:
+def load_golden_set(path: str, objective: Objective) -> Rows:
     """The rows of the golden file, read as the line reads its source; raises ConfigError where there is none."""
     import pyarrow.parquet as pq
 
@@ -69,7 +69,7 @@ def golden_set(path: str, objective: Objective) -> Rows:
         return Rows(GOLDEN, file_digest(file), pq.read_table(Path(scratch) / ROWS, memory_map=False))
 
 
-def leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: float) -> list[int]:
+def find_leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: float) -> list[int]:
     """Positions of `rows` that say the same as a training row, but for case, spacing and punctuation, or nearly.
 
     Nearly: a Jaccard index of their runs of words of `threshold` or more (`hone.curation.dedup.near`).
@@ -77,10 +77,10 @@ def leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: 
     return [row for row, _ in near_pairs(objective.row_texts(rows), objective.row_texts(training), threshold)]
 
 
-def without(rows: Rows, positions: Sequence[int]) -> Rows:
+def exclude_rows(rows: Rows, positions: Sequence[int]) -> Rows:
     """The rows except those at `positions`."""
     import numpy as np
     import pyarrow as pa
 
-    kept = np.setdiff1d(np.arange(len(rows.table)), np.array(positions, np.int64))
-    return Rows(rows.name, rows.digest, rows.table.take(pa.array(kept)), rows.left_out + len(set(positions)))
+    remaining = np.setdiff1d(np.arange(len(rows.table)), np.array(positions, np.int64))
+    return Rows(rows.name, rows.digest, rows.table.take(pa.array(remaining)), rows.left_out + len(set(positions)))

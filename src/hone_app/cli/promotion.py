@@ -54,7 +54,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     from hone.promotion import promote
     from hone_app.cli.view import make_console
 
-    console, journal, who = make_console(), _journal(arguments.model), arguments.who or promote.user()
+    console, journal, who = make_console(), _journal(arguments.model), arguments.who or promote.current_user()
     decision = promote.decide(
         journal,
         arguments.version,
@@ -62,11 +62,11 @@ def _promote(arguments: argparse.Namespace) -> int:
         policy=arguments.policy or "",
         golden=arguments.golden,
     )
-    page = promote.record(journal, decision)
+    page = promote.log_decision(journal, decision)
     _print_gates(console, decision)
     console.print(f"{page} in MLflow run {decision.run_id}", style="dim")
     if decision.policy == "shadow":
-        promote.shadow(journal, decision, who)
+        promote.journal_shadow(journal, decision, who)
         console.print(
             f"Shadow: the champion is unchanged; the gates {'passed' if decision.passed else 'did not pass'}."
         )
@@ -75,10 +75,10 @@ def _promote(arguments: argparse.Namespace) -> int:
     if decision.passed and decision.policy == "manual" and not arguments.yes:
         approved, why = _ask_approval(decision, why)
         if not approved:
-            promote.turn_down(journal, decision, who, why or "rejected")
+            promote.refuse(journal, decision, who, why or "rejected")
             raise PromotionRefused(f"rejected by {who}", where=f"{decision.model} version {decision.version}")
     with console.status("testing the served model and moving the alias"):
-        entry = promote.carry_out(journal, decision, who=who, why=why, downloads=home().downloads).entry
+        entry = promote.promote_version(journal, decision, who=who, why=why, downloads=home().downloads).entry
     previous = f", version {entry.from_version} is previous" if entry.from_version else ""
     console.print(f"{decision.model} version {entry.to_version} is the champion{previous}.", style="bold green")
     return 0
@@ -100,7 +100,7 @@ def _print_gates(console: Console, decision: Decision) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from hone.promotion.decision import found
+    from hone.promotion.decision import format_figure
 
     against = f"champion, version {decision.champion}" if decision.champion else "baselines: there is no champion"
     table = Table(title=f"{decision.model} version {decision.version} against the {against}", title_justify="left")
@@ -108,7 +108,7 @@ def _print_gates(console: Console, decision: Decision) -> None:
         table.add_column(column)
     for gate in decision.gates:
         passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
-        table.add_row(gate.name, gate.rows, found(gate), gate.bound, passed, gate.note)
+        table.add_row(gate.name, gate.rows, format_figure(gate), gate.bound, passed, gate.note)
     console.print(table)
 
 
@@ -116,7 +116,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     from hone.promotion import promote
     from hone_app.cli.view import make_console
 
-    who = arguments.who or promote.user()
+    who = arguments.who or promote.current_user()
     moved = promote.rollback(_journal(arguments.model), who=who, why=arguments.why, downloads=home().downloads).entry
     outcome = f"version {moved.to_version} is the champion again, version {moved.from_version} is previous."
     make_console().print(f"{arguments.model} {outcome}", style="bold green")
@@ -127,7 +127,7 @@ def _history(arguments: argparse.Namespace) -> int:
     from rich.padding import Padding
     from rich.text import Text
 
-    from hone.promotion.journal import faults
+    from hone.promotion.journal import find_faults
     from hone_app.cli.view import make_console
 
     console, records = make_console(), _journal(arguments.model).records()
@@ -142,7 +142,7 @@ def _history(arguments: argparse.Namespace) -> int:
         console.print(Text.assemble(*heading, (f"  {entry.at[:19].replace('T', ' ')} UTC", "dim")))
         if entry.why:
             console.print(Padding(Text(entry.why), (0, 0, 0, width + 2), expand=False))
-    chain_faults = faults(records)
+    chain_faults = find_faults(records)
     if chain_faults:
         raise StoreError(
             "the journal's chain is broken:\n  " + "\n  ".join(chain_faults),

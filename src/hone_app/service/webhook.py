@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from hone.environment import home
 from hone.errors import ConfigError, HoneError
-from hone.promotion.reconcile import moved_by_hand
+from hone.promotion.reconcile import is_moved_by_hand
 from hone_app.service.registry_webhook import find_moved_model, is_signed, subscribe
 
 DEPLOYMENT = "reconcile/watch-registry"
@@ -106,7 +106,7 @@ def build_application(secret: str, start: Start) -> Starlette:
 
 async def start_watch(model: str, delivery: str) -> str:
     """Start watch-registry, once per delivery, if the champion was not moved by Hone; return the run's id, else ''."""
-    if not await run_in_threadpool(moved_by_hand, home().tracking_uri, model):
+    if not await run_in_threadpool(is_moved_by_hand, home().tracking_uri, model):
         return ""
     async with get_client() as client:
         deployment = await client.read_deployment_by_name(DEPLOYMENT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from hone.batch.answers import ask_each
+from hone.batch.answers import answer_rows
 from hone.errors import ModelError
 
 asked: list[int] = []
@@ -21,7 +21,7 @@ def ask(frame: pd.DataFrame) -> pd.DataFrame:
 
 def test_each_refused_row_has_its_reason_and_the_others_their_answers() -> None:
     asked.clear()
-    told = ask_each(ask, (ValueError,), pd.DataFrame({"text": ["a", "{", "c", "d", "e", "f{", "g", "h"]}))
+    told = answer_rows(ask, (ValueError,), pd.DataFrame({"text": ["a", "{", "c", "d", "e", "f{", "g", "h"]}))
     assert [each if isinstance(each, str) else each["label"] for each in told] == [
         *("A", "not JSON: at 1", "C", "D", "E", "not JSON: at 1", "G", "H")
     ]
@@ -31,9 +31,9 @@ def test_each_refused_row_has_its_reason_and_the_others_their_answers() -> None:
 
 def test_another_fault_is_not_taken_for_a_refusal() -> None:
     with pytest.raises(ValueError, match="not JSON"):
-        ask_each(ask, (KeyError,), pd.DataFrame({"text": ["{"]}))
+        answer_rows(ask, (KeyError,), pd.DataFrame({"text": ["{"]}))
 
 
 def test_an_answer_too_few_is_never_taken() -> None:
     with pytest.raises(ModelError, match="1 answers to 2 rows"):
-        ask_each(lambda frame: frame[:1], (ValueError,), pd.DataFrame({"text": ["a", "b"]}))
+        answer_rows(lambda frame: frame[:1], (ValueError,), pd.DataFrame({"text": ["a", "b"]}))

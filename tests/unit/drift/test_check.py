@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from hone.drift.check import Settings, judge
-from hone.drift.monitor import distinct
+from hone.drift.check import Settings, compute_verdict
+from hone.drift.monitor import select_distinct
 from hone.registry.reference import Sample
 
 SETTINGS = Settings(permutations=199)
@@ -24,7 +24,7 @@ def sample(rows: int, seed: int, kind: str = "old", lacking: int = 0) -> Sample:
 
 
 def test_rows_of_the_same_kind_have_not_drifted_and_each_test_is_told() -> None:
-    verdict = judge(sample(300, 1), sample(300, 2), sample(300, 3), SETTINGS)
+    verdict = compute_verdict(sample(300, 1), sample(300, 2), sample(300, 3), SETTINGS)
     assert verdict.decision == "no drift"
     names = [found.name for found in verdict.findings]
     assert names == ["length", "vocabulary", "language", "missing text", "predicted label", "domain classifier"]
@@ -34,10 +34,10 @@ def test_rows_of_the_same_kind_have_not_drifted_and_each_test_is_told() -> None:
 def test_each_kind_of_drift_is_named() -> None:
     then, held_out, same = sample(300, 1), sample(300, 2), sample(300, 3)
     other = sample(300, 4, "new")
-    assert {"vocabulary", "domain classifier"} <= set(judge(then, held_out, other, SETTINGS).drifted)
+    assert {"vocabulary", "domain classifier"} <= set(compute_verdict(then, held_out, other, SETTINGS).drifted)
 
     def changed(**what: object) -> list[str]:
-        return judge(then, held_out, replace(same, **what), SETTINGS).drifted
+        return compute_verdict(then, held_out, replace(same, **what), SETTINGS).drifted
 
     assert changed(lengths=[length * 3 for length in same.lengths]) == ["length"]
     assert changed(languages=["en"] * 250 + ["de"] * 50) == ["language"]
@@ -50,35 +50,37 @@ def test_predictions_are_compared_with_held_out_rows_and_numbers_as_numbers() ->
     then, held_out, same = sample(300, 1), sample(300, 2), sample(300, 3)
     # What it says of rows it learned from is another thing, and is not looked at.
     learned = replace(then, predictions={"label": ["a"] * 300})
-    assert judge(learned, held_out, same, SETTINGS).decision == "no drift"
+    assert compute_verdict(learned, held_out, same, SETTINGS).decision == "no drift"
     values = {"value": [float(at) for at in range(300)]}
     now = replace(same, predictions={"value": [float(at) + 200 for at in range(300)]})
-    assert judge(then, replace(held_out, predictions=values), now, SETTINGS).drifted == ["predicted value"]
+    assert compute_verdict(then, replace(held_out, predictions=values), now, SETTINGS).drifted == ["predicted value"]
 
 
 def test_an_encoder_that_learned_the_rows_is_asked_about_held_out_ones() -> None:
     then, held_out, same = sample(300, 1), sample(300, 2), sample(300, 3)
-    verdict = judge(replace(then, embeddings=None), replace(held_out, embeddings=held_out.embeddings), same, SETTINGS)
+    verdict = compute_verdict(
+        replace(then, embeddings=None), replace(held_out, embeddings=held_out.embeddings), same, SETTINGS
+    )
     assert [found.reference for found in verdict.findings if found.name == "domain classifier"] == [300]
 
 
 def test_too_few_rows_decide_nothing() -> None:
-    verdict = judge(sample(300, 1), sample(300, 2), sample(99, 4, "new"), SETTINGS)
+    verdict = compute_verdict(sample(300, 1), sample(300, 2), sample(99, 4, "new"), SETTINGS)
     assert (verdict.decision, list(verdict.findings)) == ("too few rows", [])
     # Few held-out rows: what needs them is left out, the rest is tested.
-    verdict = judge(sample(300, 1), sample(50, 2), sample(300, 3), SETTINGS)
+    verdict = compute_verdict(sample(300, 1), sample(50, 2), sample(300, 3), SETTINGS)
     assert "predicted label" not in [found.name for found in verdict.findings]
 
 
 def test_a_row_asked_again_and_again_is_one_row() -> None:
     then = [f"text {at}" for at in range(1000)]
     now = ["retry"] * 900 + [f"new {at}" for at in range(50)]
-    kept_then, kept_now = distinct(then, now)
+    kept_then, kept_now = select_distinct(then, now)
     assert len(kept_now) == 51
     assert len(kept_then) == 950  # samples of one size, for the more rows the more of them repeat
     assert [now[at] for at in kept_now[:2]] == ["retry", "new 0"]
-    assert distinct(then, ["a", "b", " ", ""])[1] == [0, 1]
-    assert len(distinct(then, ["a", "b"])[0]) == 1000
+    assert select_distinct(then, ["a", "b", " ", ""])[1] == [0, 1]
+    assert len(select_distinct(then, ["a", "b"])[0]) == 1000
 
 
 def test_texts_that_repeat_in_the_same_way_then_and_now_are_no_drift() -> None:
@@ -95,10 +97,10 @@ def test_texts_that_repeat_in_the_same_way_then_and_now_are_no_drift() -> None:
             ]
 
         then, now = asked(1000), asked(300)
-        kept_then, kept_now = distinct(then, now)
+        kept_then, kept_now = select_distinct(then, now)
         samples = [
             Sample([texts[at] for at in kept], [len(texts[at]) for at in kept], ["en"] * len(kept))
             for texts, kept in ((then, kept_then), (now, kept_now))
         ]
-        alarms += judge(samples[0], samples[0], samples[1], SETTINGS).decision == "drift"
+        alarms += compute_verdict(samples[0], samples[0], samples[1], SETTINGS).decision == "drift"
     assert alarms <= 3

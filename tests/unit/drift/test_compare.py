@@ -7,7 +7,17 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hone.drift.compare import Finding, arrangements, domain, holm, missing, numbers, p_value, shares, vocabulary
+from hone.drift.compare import (
+    Finding,
+    compare_embeddings,
+    compare_missing,
+    compare_numbers,
+    compare_shares,
+    compare_vocabulary,
+    compute_p_value,
+    correct_p_values,
+    draw_arrangements,
+)
 
 
 def finding(p: float) -> Finding:
@@ -15,15 +25,15 @@ def finding(p: float) -> Finding:
 
 
 def test_numbers_give_the_largest_distance_of_the_distribution_functions() -> None:
-    found = numbers("length", [1, 2, 3, 4], [3, 4, 5, 6], "characters")
+    found = compare_numbers("length", [1, 2, 3, 4], [3, 4, 5, 6], "characters")
     assert found.statistic == 0.5  # at 2: half of the first, none of the second
     assert found.note == "median 2.5 characters then, 4.5 now"
-    apart = numbers("length", list(range(100)), list(range(200, 300)), "characters")
+    apart = compare_numbers("length", list(range(100)), list(range(200, 300)), "characters")
     assert (apart.statistic, apart.p < 1e-9) == (1.0, True)
 
 
 def test_shares_are_compared_by_chi_square() -> None:
-    found = shares("language", ["en"] * 60 + ["de"] * 40, ["en"] * 40 + ["de"] * 60)
+    found = compare_shares("language", ["en"] * 60 + ["de"] * 40, ["en"] * 40 + ["de"] * 60)
     # (60-50)^2/50 in each of four cells is 8, with one degree of freedom p = 0.004678, and V = sqrt(8/200)
     assert found.p == pytest.approx(0.0046777, rel=1e-4)
     assert found.statistic == pytest.approx(0.2)
@@ -32,37 +42,37 @@ def test_shares_are_compared_by_chi_square() -> None:
 
 def test_rare_names_are_gathered_and_a_single_name_is_no_difference() -> None:
     rare = [f"language {i}" for i in range(30)]
-    found = shares("language", ["en"] * 100, ["en"] * 70 + rare)
+    found = compare_shares("language", ["en"] * 100, ["en"] * 70 + rare)
     assert "(other) 0.0% -> 30.0%" in found.note
     assert found.p < 1e-6
-    assert shares("language", ["en"] * 50, ["en"] * 80).p == 1.0
+    assert compare_shares("language", ["en"] * 50, ["en"] * 80).p == 1.0
     # Two rows of another language in one sample: too few to be tested, and no error.
-    assert shares("language", ["en"] * 50, ["en"] * 48 + ["de"] * 2).p == 1.0
+    assert compare_shares("language", ["en"] * 50, ["en"] * 48 + ["de"] * 2).p == 1.0
 
 
 def test_missing_values_are_compared_by_fishers_exact_test() -> None:
     # The lady tasting tea: 3 of 4 right, two-sided p = 34/70.
-    assert missing("missing text", (3, 4), (1, 4)).p == pytest.approx(34 / 70)
-    found = missing("missing text", (0, 1000), (50, 1000))
+    assert compare_missing("missing text", (3, 4), (1, 4)).p == pytest.approx(34 / 70)
+    found = compare_missing("missing text", (0, 1000), (50, 1000))
     assert (found.note, found.p < 1e-9) == ("0.0% then, 5.0% now", True)
 
 
 def test_vocabulary_is_the_jensen_shannon_distance_of_the_words() -> None:
-    same = vocabulary(["red green"] * 30, ["green red"] * 30, 199, 1)
+    same = compare_vocabulary(["red green"] * 30, ["green red"] * 30, 199, 1)
     assert (same.statistic, same.p) == (0.0, 1.0)
-    apart = vocabulary(["red green"] * 30, ["blue black"] * 30, 199, 1)
+    apart = compare_vocabulary(["red green"] * 30, ["blue black"] * 30, 199, 1)
     assert apart.statistic == pytest.approx(1.0)
     assert apart.p == 1 / 200
     # Half of the words are shared: 1 - H(1/2, 1/4, 1/4)... the divergence is 1/2 bit, the distance its root.
-    half = vocabulary(["red green"] * 30, ["red blue"] * 30, 199, 1)
+    half = compare_vocabulary(["red green"] * 30, ["red blue"] * 30, 199, 1)
     assert half.statistic == pytest.approx(np.sqrt(0.5))
     assert "blue 0.0% -> 100.0%" in half.note
 
 
 def test_scripts_without_spaces_have_words_too_and_texts_without_words_do_not_fail() -> None:
-    found = vocabulary(["卡片丢失"] * 30, ["卡片付款"] * 30, 199, 1)
+    found = compare_vocabulary(["卡片丢失"] * 30, ["卡片付款"] * 30, 199, 1)
     assert 0 < found.statistic < 1
-    assert vocabulary([""] * 30, [""] * 30, 199, 1).p == 1.0
+    assert compare_vocabulary([""] * 30, [""] * 30, 199, 1).p == 1.0
 
 
 def test_a_word_said_often_in_one_row_is_one_row() -> None:
@@ -70,7 +80,7 @@ def test_a_word_said_often_in_one_row_is_one_row() -> None:
     words = [f"word{i}" for i in range(50)]
     rows = [" ".join(draw.choice(words, 6)) for _ in range(400)]
     rows[0] = "spam " * 500
-    assert vocabulary(rows[:200], rows[200:], 199, 1).p > 0.05
+    assert compare_vocabulary(rows[:200], rows[200:], 199, 1).p > 0.05
 
 
 def test_the_domain_classifier_is_scikit_learns_ridge_classifier() -> None:
@@ -79,7 +89,7 @@ def test_the_domain_classifier_is_scikit_learns_ridge_classifier() -> None:
 
     draw = np.random.default_rng(3)
     then, now = draw.normal(size=(120, 10)), draw.normal(0.3, 1, size=(100, 10))
-    found = domain(then, now, 199, 7)
+    found = compare_embeddings(then, now, 199, 7)
     vectors, labels = np.concatenate([then, now]), np.repeat([0, 1], [120, 100])
     order = np.random.default_rng(8).permutation(220)
     folds = [(np.setdiff1d(order, held), held) for held in np.array_split(order, 5)]
@@ -92,32 +102,32 @@ def test_the_domain_classifier_is_scikit_learns_ridge_classifier() -> None:
 def test_what_cannot_be_told_apart_has_an_area_of_a_half_and_more_dimensions_than_rows_do_not_help() -> None:
     draw = np.random.default_rng(4)
     for dimensions in (8, 400):
-        same = domain(draw.normal(size=(100, dimensions)), draw.normal(size=(100, dimensions)), 199, 5)
+        same = compare_embeddings(draw.normal(size=(100, dimensions)), draw.normal(size=(100, dimensions)), 199, 5)
         assert 0.3 < same.statistic < 0.65
         assert same.p > 0.05
-    apart = domain(draw.normal(size=(100, 400)), draw.normal(1.0, 1, size=(100, 400)), 199, 5)
+    apart = compare_embeddings(draw.normal(size=(100, 400)), draw.normal(1.0, 1, size=(100, 400)), 199, 5)
     assert apart.statistic > 0.99
 
 
 def test_p_values_are_uniform_where_nothing_differs() -> None:
     draw = np.random.default_rng(5)
-    p = [domain(draw.normal(size=(40, 5)), draw.normal(size=(30, 5)), 199, seed).p for seed in range(200)]
+    p = [compare_embeddings(draw.normal(size=(40, 5)), draw.normal(size=(30, 5)), 199, seed).p for seed in range(200)]
     assert 0.02 <= np.mean(np.array(p) <= 0.1) <= 0.18  # 0.1 is expected, its standard error is 0.02
     assert min(p) >= 1 / 200
 
 
 def test_the_true_arrangement_counts_among_those_drawn() -> None:
-    drawn = arrangements(3, 2, 50, 1)
+    drawn = draw_arrangements(3, 2, 50, 1)
     assert drawn.shape == (5, 51)
     assert drawn[:, 0].tolist() == [0, 0, 0, 1, 1]
     assert Counter(drawn.sum(0).tolist()) == {2.0: 51}
-    assert p_value(np.array([5.0, 1, 2, 3])) == 0.25
-    assert p_value(np.array([1.0, 1, 2, 3])) == 1.0
+    assert compute_p_value(np.array([5.0, 1, 2, 3])) == 0.25
+    assert compute_p_value(np.array([1.0, 1, 2, 3])) == 1.0
 
 
 def test_holms_correction_is_that_of_his_paper() -> None:
     # Sorted 0.01, 0.02, 0.03, 0.04: times 4, 3, 2, 1, and none below the one before.
-    found = holm([finding(p) for p in (0.03, 0.01, 0.04, 0.02)], 0.05)
+    found = correct_p_values([finding(p) for p in (0.03, 0.01, 0.04, 0.02)], 0.05)
     assert [round(one.adjusted, 10) for one in found] == [0.06, 0.04, 0.06, 0.06]
     assert [one.drifted for one in found] == [False, True, False, False]
-    assert [one.adjusted for one in holm([finding(0.6), finding(0.9)], 0.05)] == [1.0, 1.0]
+    assert [one.adjusted for one in correct_p_values([finding(0.6), finding(0.9)], 0.05)] == [1.0, 1.0]

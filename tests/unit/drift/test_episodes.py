@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hone.drift.check import Decision
-from hone.drift.episodes import EPISODE, STATE, Episode, episode
+from hone.drift.episodes import EPISODE, STATE, Episode, next_episode
 from hone.tracking.reader import Version
 
 
@@ -14,7 +14,7 @@ def test_an_episode_begins_once_and_another_after_it_ended() -> None:
         *("no drift", "drift", "drift", "too few rows", "drift", "no drift", "too few rows", "no drift", "drift")
     ]
     for decision in checks:
-        now = episode(tags, decision)
+        now = next_episode(tags, decision)
         seen.append((now.number, "begins" if now.begins else "ends" if now.ends else ""))
         if now.begins or now.ends:
             tags |= {EPISODE: str(now.number), STATE: decision}

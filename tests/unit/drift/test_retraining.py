@@ -10,7 +10,7 @@ import pytest
 
 from hone.config.file import parse
 from hone.config.sections import RunConfig
-from hone.drift.retraining import as_of, dates
+from hone.drift.retraining import config_as_of, list_dates
 from hone.environment import Home
 from hone.errors import ConfigError
 from hone.pipeline.run import build_recipe
@@ -29,15 +29,15 @@ def config(folder: Path, **sections: Any) -> RunConfig:
 
 
 def test_dates_go_from_the_first_to_the_last() -> None:
-    days = dates(date(2026, 2, 27), date(2026, 3, 1), "day")
+    days = list_dates(date(2026, 2, 27), date(2026, 3, 1), "day")
     assert [str(day) for day in days] == ["2026-02-27", "2026-02-28", "2026-03-01"]
-    assert [str(day) for day in dates(date(2026, 2, 1), date(2026, 2, 20), "week")] == [
+    assert [str(day) for day in list_dates(date(2026, 2, 1), date(2026, 2, 20), "week")] == [
         "2026-02-01",
         "2026-02-08",
         "2026-02-15",
     ]
-    assert list(dates(date(2026, 2, 1), None, "day")) == [date(2026, 2, 1)]
-    assert list(dates(None, None, "day")) == [None]
+    assert list(list_dates(date(2026, 2, 1), None, "day")) == [date(2026, 2, 1)]
+    assert list(list_dates(None, None, "day")) == [None]
     for first, last in (
         (date(2026, 2, 2), date(2026, 2, 1)),
         (date(1900, 1, 1), date(2026, 1, 1)),
@@ -45,15 +45,15 @@ def test_dates_go_from_the_first_to_the_last() -> None:
         (None, date(2026, 1, 1)),
     ):
         with pytest.raises(ConfigError, match="as_of"):
-            dates(first, last, "day")
+            list_dates(first, last, "day")
 
 
 def test_a_source_without_time_cannot_be_read_as_of_a_date(tmp_path: Path) -> None:
     given = config(tmp_path)
-    assert as_of(given, date(2026, 3, 1)).ingest.as_of == date(2026, 3, 1)
+    assert config_as_of(given, date(2026, 3, 1)).ingest.as_of == date(2026, 3, 1)
     bare = given.model_copy(update={"ingest": given.ingest.model_copy(update={"time": ""})})
     with pytest.raises(ConfigError, match="as_of needs time"):
-        as_of(bare, date(2026, 3, 1))
+        config_as_of(bare, date(2026, 3, 1))
 
 
 def test_keys_follow_the_moment_where_rows_say_when_they_came_and_never_the_monitoring(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_keys_follow_the_moment_where_rows_say_when_they_came_and_never_the_moni
         return build_recipe("ingest", Job(given, {}, Home(tmp_path / "home"))).key
 
     given = config(tmp_path)
-    assert key(as_of(given, date(2026, 3, 1))) != key(as_of(given, date(2026, 3, 2))) != key(given)
+    assert key(config_as_of(given, date(2026, 3, 1))) != key(config_as_of(given, date(2026, 3, 2))) != key(given)
     changed = config(tmp_path, monitoring={"level": 0.01, "sample": 50})
     assert key(changed) == key(given)
     assert all(stage.config(changed) == stage.config(given) for stage in STAGES.values())

@@ -22,8 +22,6 @@ from hone.curation.split import divide
 from hone.errors import DataError
 from hone.evaluation.judging import metrics
 from hone.methods.lora import Lora
-from hone.objectives.multi_label import LEAST_ROWS, MultiLabelClassification, best_threshold
-from hone.objectives import OBJECTIVES
 from hone.objectives.multi_label import MIN_ROWS, MultiLabelClassification, best_threshold
 from hone.objectives.shared.tokenizer import load_tokenizer
 from tests.tiny_bases import tiny_bert, tiny_llama

@@ -65,15 +65,15 @@ def hits(n: int, share: float, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("test", ["bootstrap", "mcnemar"])
 def test_a_better_candidate_passes_and_an_equal_or_worse_one_does_not(test: Any) -> None:
     settings = Promotion(test=test, resamples=500)
-    assert gates.better(match(hits(200, 0.95), hits(200, 0.8)), settings).passed
-    assert not gates.better(match(hits(200, 0.8), hits(200, 0.8)), settings).passed
-    worse = gates.better(match(hits(200, 0.8), hits(200, 0.95)), settings)
+    assert gates.main_metric_gate(match(hits(200, 0.95), hits(200, 0.8)), settings).passed
+    assert not gates.main_metric_gate(match(hits(200, 0.8), hits(200, 0.8)), settings).passed
+    worse = gates.main_metric_gate(match(hits(200, 0.8), hits(200, 0.95)), settings)
     assert not worse.passed
     assert worse.figure == pytest.approx(-0.15)
 
 
 def test_better_by_chance_is_not_better() -> None:
-    gate = gates.better(match(hits(60, 0.85, 1), hits(60, 0.833, 2)), Promotion(resamples=500))
+    gate = gates.main_metric_gate(match(hits(60, 0.85, 1), hits(60, 0.833, 2)), Promotion(resamples=500))
     assert gate.figure is not None and gate.figure > 0
     assert not gate.passed
 
@@ -83,19 +83,19 @@ def test_a_margin_lets_pass_what_is_not_much_worse() -> None:
     theirs = hits(400, 0.9)
     ours = theirs.copy()
     ours[np.flatnonzero(theirs)[:8]] = False
-    assert not gates.better(match(ours, theirs), Promotion(resamples=500)).passed
-    assert gates.better(match(ours, theirs), Promotion(resamples=500, margin=0.05)).passed
-    assert not gates.better(match(ours, theirs), Promotion(resamples=500, margin=0.021)).passed
+    assert not gates.main_metric_gate(match(ours, theirs), Promotion(resamples=500)).passed
+    assert gates.main_metric_gate(match(ours, theirs), Promotion(resamples=500, margin=0.05)).passed
+    assert not gates.main_metric_gate(match(ours, theirs), Promotion(resamples=500, margin=0.021)).passed
 
 
 def test_mcnemar_is_the_exact_binomial_test_of_the_rows_on_which_they_differ() -> None:
     ours, theirs = np.ones(40, bool), np.ones(40, bool)
     theirs[:9] = False
     ours[9] = False
-    p, note = gates.mcnemar(match(ours, theirs))
+    p, note = gates.mcnemar_p_value(match(ours, theirs))
     assert p == pytest.approx(11 / 1024)  # 9 or 10 heads of 10
     assert "9 rows right for the candidate alone, 1 for the champion alone" in note
-    assert gates.mcnemar(match(ours, ours))[0] == 1.0
+    assert gates.mcnemar_p_value(match(ours, ours))[0] == 1.0
 
 
 def test_mcnemar_refuses_a_metric_that_is_no_share_of_right_rows() -> None:
@@ -106,7 +106,7 @@ def test_mcnemar_refuses_a_metric_that_is_no_share_of_right_rows() -> None:
         for name, of in given.outcomes.items()
     }
     with pytest.raises(ConfigError, match="Take the bootstrap"):
-        gates.mcnemar(Match(given.rows, given.candidate, LABELS, outcomes, given.draws))
+        gates.mcnemar_p_value(Match(given.rows, given.candidate, LABELS, outcomes, given.draws))
 
 
 def test_a_slice_that_fell_for_certain_refuses_and_a_noisy_one_does_not() -> None:
@@ -119,7 +119,9 @@ def test_a_slice_that_fell_for_certain_refuses_and_a_noisy_one_does_not() -> Non
     guards = Guards(slice_fall=0.05)
     [gate] = gates.slice_gates(match(fallen, theirs, source=source), guards, ["source"], 0.05)
     assert not gate.passed and "chat" in gate.note
-    assert gates.better(match(fallen, theirs, source=source), Promotion(resamples=500)).passed  # all rows: better
+    assert gates.main_metric_gate(
+        match(fallen, theirs, source=source), Promotion(resamples=500)
+    ).passed  # all rows: better
     noisy = ours.copy()
     noisy[:8] = False  # 8 points down: more than 5, but not for certain
     [gate] = gates.slice_gates(match(noisy, theirs, source=source), guards, ["source"], 0.05)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from hone.errors import ChampionMoved, ServiceError
-from hone.promotion.champion import Standing, move, note, standing
-from hone.promotion.journal import ENTRY, Claim, Journal, faults
+from hone.promotion.champion import Standing, add_entry, get_standing, move_champion
+from hone.promotion.journal import ENTRY, Claim, Journal, find_faults
 from hone.tracking.aliases import list_aliases
 from hone.tracking.client import connect
 from tests import preloaded
@@ -40,7 +40,7 @@ def made(tracking_uri: str) -> Made:
 
 def moved(journal: Journal, start: Standing, to: str, **more: Any) -> Any:
     given = {"action": "promoted", "who": "ada", "why": "better", "figures": {}, "previous": start.champion}
-    return move(journal, start, to, **(given | more))
+    return move_champion(journal, start, to, **(given | more))
 
 
 def aliases(journal: Journal) -> dict[str, str]:
@@ -49,14 +49,14 @@ def aliases(journal: Journal) -> dict[str, str]:
 
 def test_a_move_is_journalled_and_the_former_champion_is_the_previous_one(made: Made) -> None:
     journal = made()
-    moved(journal, standing(journal), "1")
-    moved(journal, standing(journal), "2", figures={"accuracy": 0.9, "digest": "abc"}, why="more rows")
+    moved(journal, get_standing(journal), "1")
+    moved(journal, get_standing(journal), "2", figures={"accuracy": 0.9, "digest": "abc"}, why="more rows")
     assert aliases(journal) == {"champion": "2", "previous": "1"}
     first, second = journal.records()
     assert (first.entry.from_version, first.entry.to_version) == ("", "1")
     assert (second.entry.number, second.entry.who, second.entry.why) == (2, "ada", "more rows")
     assert second.entry.before == first.entry.digest
-    assert faults([first, second]) == []
+    assert find_faults([first, second]) == []
     # The run of an entry shows it in MLflow's own pages.
     run = journal.client.get_run(second.run_id)
     assert (run.info.status, run.data.metrics["accuracy"]) == ("FINISHED", 0.9)
@@ -66,7 +66,7 @@ def test_a_move_is_journalled_and_the_former_champion_is_the_previous_one(made: 
 
 def test_who_comes_late_moves_nothing_and_is_told_who_was_first(made: Made) -> None:
     journal = made()
-    start = standing(journal)
+    start = get_standing(journal)
     moved(journal, start, "1")
     with pytest.raises(ChampionMoved, match="ada promoted version 1"):
         moved(journal, start, "2")
@@ -76,48 +76,48 @@ def test_who_comes_late_moves_nothing_and_is_told_who_was_first(made: Made) -> N
 
 def test_an_entry_that_moves_nothing_is_in_nobodys_way(made: Made) -> None:
     journal = made()
-    start = standing(journal)
+    start = get_standing(journal)
     told = {"who": "bob", "why": "worse", "from_version": "", "to_version": "3", "figures": {}}
-    note(journal, start, action="refused", **told)
+    add_entry(journal, start, action="refused", **told)
     moved(journal, start, "2")
     assert [kept.entry.action for kept in journal.records()] == ["refused", "promoted"]
-    assert faults(journal.records()) == []
+    assert find_faults(journal.records()) == []
 
 
 def test_a_champion_moved_by_hand_meanwhile_stays(made: Made) -> None:
     journal = made()
-    moved(journal, standing(journal), "1")
-    start = standing(journal)
+    moved(journal, get_standing(journal), "1")
+    start = get_standing(journal)
     journal.client.set_registered_model_alias("tiny", "champion", "3")
     with pytest.raises(ChampionMoved, match="by hand"):
         moved(journal, start, "2")
     assert aliases(journal)["champion"] == "3"
     # The claim was given up: the next one need not wait.
     journal.client.set_registered_model_alias("tiny", "champion", "1")
-    moved(journal, standing(journal), "2")
+    moved(journal, get_standing(journal), "2")
 
 
 def test_a_changed_entry_and_one_taken_out_are_seen(made: Made) -> None:
     journal = made()
     for version in ("1", "2", "3"):
-        moved(journal, standing(journal), version)
+        moved(journal, get_standing(journal), version)
     first, second, _ = journal.records()
     forged = json.loads(journal.client.get_run(second.run_id).data.tags[ENTRY]) | {"who": "mallory"}
     journal.client.set_tag(second.run_id, ENTRY, json.dumps(forged))
-    assert faults(journal.records()) == [f"entry 2 is not what was written (digest {second.digest[:12]})"]
+    assert find_faults(journal.records()) == [f"entry 2 is not what was written (digest {second.digest[:12]})"]
     journal.client.delete_run(second.run_id)
-    assert any("entry 3 does not follow entry 1" in fault for fault in faults(journal.records()))
+    assert any("entry 3 does not follow entry 1" in fault for fault in find_faults(journal.records()))
     journal.client.delete_run(first.run_id)
-    assert any("entry 3 does not follow the beginning" in fault for fault in faults(journal.records()))
+    assert any("entry 3 does not follow the beginning" in fault for fault in find_faults(journal.records()))
 
 
 def test_figures_that_mlflow_would_cut_are_left_out_and_said_to_be(made: Made) -> None:
     journal = made()
     many = {f"test/größe: a long name (of a slice), number {i}": 0.123456 for i in range(300)}
-    moved(journal, standing(journal), "1", figures=many, why="w" * 5000)
+    moved(journal, get_standing(journal), "1", figures=many, why="w" * 5000)
     [kept] = journal.records()
     assert kept.entry.figures["left out"] > 0
-    assert faults([kept]) == []
+    assert find_faults([kept]) == []
 
 
 def test_an_entry_that_is_being_carried_out_is_waited_for(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_of_two_at_once_exactly_one_wins(store: str, made: Made, tracking_uri: s
     barrier = threading.Barrier(2)
 
     def promote(journal: Journal, to: str) -> str:
-        start = standing(journal)
+        start = get_standing(journal)
         barrier.wait()
         try:
             moved(journal, start, to, who=f"mover of {to}")
@@ -174,13 +174,13 @@ def test_of_two_at_once_exactly_one_wins(store: str, made: Made, tracking_uri: s
             assert aliases(journals[0])["champion"] == winner
             moves = [kept for kept in journals[0].records() if kept.entry.moves]
             assert (len(moves), moves[-1].entry.to_version) == (turn + 1, winner)
-    assert faults(journals[0].records()) == []
+    assert find_faults(journals[0].records()) == []
 
 
 KILLED = """
 import os, signal, sys
 from hone.tracking.client import connect
-from hone.promotion.champion import move, standing
+from hone.promotion.champion import get_standing, move_champion
 from hone.promotion.journal import Journal
 import mlflow
 
@@ -194,8 +194,8 @@ for step in sys.argv[2:]:
     child = os.fork()
     if not child:
         journal = Journal(connect(sys.argv[1]), step)
-        move(journal, standing(journal), "2", action="promoted", who="ada", why="", figures={}, previous="1",
-             between=die_at(step))
+        move_champion(journal, get_standing(journal), "2", action="promoted", who="ada", why="", figures={},
+                      previous="1", between=die_at(step))
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
@@ -206,7 +206,7 @@ def test_a_kill_between_any_two_steps_leaves_what_the_next_call_finishes(made: M
     steps = ["entry", "champion", "previous", "state"]
     journals = [made(step) for step in steps]
     for journal in journals:
-        moved(journal, standing(journal), "1")
+        moved(journal, get_standing(journal), "1")
     done = subprocess.run([preloaded.python(), "-c", KILLED, tracking_uri, *steps], capture_output=True, text=True)
     assert done.stdout.split() == [str(-signal.SIGKILL)] * len(steps), done.stderr
     left = {journal.model: aliases(journal) for journal in journals}
@@ -215,7 +215,7 @@ def test_a_kill_between_any_two_steps_leaves_what_the_next_call_finishes(made: M
     # A dead one's claim is waited for, 3 seconds here, and taken away.
     waiting = [Journal(journal.client, journal.model, lease=3.0) for journal in journals]
     with ThreadPoolExecutor(len(steps)) as pool:
-        found = dict(zip(steps, pool.map(standing, waiting), strict=True))
+        found = dict(zip(steps, pool.map(get_standing, waiting), strict=True))
     assert found.pop("entry").champion == "1"  # nothing was journalled, and nothing is to be finished
     assert {(now.champion, now.previous) for now in found.values()} == {("2", "1")}
     for journal in journals[1:]:
@@ -224,5 +224,5 @@ def test_a_kill_between_any_two_steps_leaves_what_the_next_call_finishes(made: M
         assert journal.client.get_run(kept.run_id).info.status == "FINISHED"
     # And life goes on, over the number that the killed one had claimed.
     journal = Journal(journals[0].client, "entry", lease=3.0)
-    assert moved(journal, standing(journal), "2").entry.number == 3
-    assert faults(journal.records()) == []
+    assert moved(journal, get_standing(journal), "2").entry.number == 3
+    assert find_faults(journal.records()) == []

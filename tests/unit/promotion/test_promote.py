@@ -11,9 +11,9 @@ import pytest
 
 from hone.errors import ChampionMoved, ConfigError, ModelError, PromotionError, PromotionRefused
 from hone.promotion import promote, reconcile
-from hone.promotion.champion import Standing, move, standing
+from hone.promotion.champion import Standing, get_standing, move_champion
 from hone.promotion.decision import Decision
-from hone.promotion.journal import Journal, faults
+from hone.promotion.journal import Journal, find_faults
 from hone.tracking.aliases import list_aliases
 from tests.small_line import topic_rows
 from tests.tiny_versions import MODEL, Versions
@@ -30,9 +30,9 @@ def journal(versions: Versions) -> Journal:
 
 
 def crown(journal: Journal, version: str, **more: Any) -> Any:
-    start = standing(journal)
+    start = get_standing(journal)
     given = {"action": "promoted", "who": "ada", "why": "", "figures": {}, "previous": start.champion}
-    moved = move(journal, start, version, **(given | more))
+    moved = move_champion(journal, start, version, **(given | more))
     journal.progress(moved, "done")
     return moved
 
@@ -57,7 +57,7 @@ def test_the_better_one_passes_every_gate_and_is_recorded(journal: Journal, tmp_
     assert judged.figures["candidate"]["accuracy"]["value"] > judged.figures["champion"]["accuracy"]["value"] + 0.3
     names = {gate.name for gate in decision.gates}
     assert {"accuracy: better", "slices by length", "F1 by class", "calibration", "latency p95, ratio"} <= names
-    place = promote.record(journal, decision)
+    place = promote.log_decision(journal, decision)
     tags = journal.client.get_model_version(MODEL, "2").tags
     assert (tags["hone.promotion.outcome"], tags["hone.promotion.against"]) == ("passed", "1")
     assert tags["hone.promotion.test_digest"] == judged.digest
@@ -72,7 +72,7 @@ def test_the_worse_one_is_refused_and_the_champion_stays(journal: Journal, tmp_p
     decision = decided(journal, tmp_path, "1")
     assert not decision.passed
     with pytest.raises(PromotionRefused, match="accuracy: better"):
-        promote.carry_out(journal, decision, who="bob", why="", downloads=tmp_path)
+        promote.promote_version(journal, decision, who="bob", why="", downloads=tmp_path)
     assert champion(journal) == "2"
     last = journal.records()[-1].entry
     assert (last.action, last.who, last.from_version, last.to_version) == ("refused", "bob", "2", "1")
@@ -122,13 +122,13 @@ def test_rows_that_the_champion_was_trained_on_do_not_speak_for_it(
 ) -> None:
     from hone.promotion import rows
 
-    split_of = rows.split_of
+    load_split = rows.load_split
 
     def learned_the_test(client: Any, version: Any, split: str) -> Any:
-        table, digest = split_of(client, version, "test" if version.version == "1" and split == "train" else split)
+        table, digest = load_split(client, version, "test" if version.version == "1" and split == "train" else split)
         return table.slice(0, 40) if version.version == "1" else table, digest
 
-    monkeypatch.setattr(rows, "split_of", learned_the_test)
+    monkeypatch.setattr(rows, "load_split", learned_the_test)
     [judged] = decided(journal, tmp_path).sets
     assert (judged.rows, judged.left_out) == (60, 40)
 
@@ -136,7 +136,7 @@ def test_rows_that_the_champion_was_trained_on_do_not_speak_for_it(
 def test_shadow_decides_and_records_and_moves_nothing(journal: Journal, tmp_path: Path) -> None:
     decision = decided(journal, tmp_path, policy="shadow")
     assert decision.policy == "shadow"
-    promote.shadow(journal, decision, "bob")
+    promote.journal_shadow(journal, decision, "bob")
     assert champion(journal) == "1"
     assert actions(journal) == ["promoted", "shadow"]
     assert "would be promoted" in journal.records()[-1].entry.why
@@ -147,7 +147,9 @@ def test_a_decision_is_void_once_another_was_promoted(journal: Journal, tmp_path
     crown(journal, "2", who="eve")
     crown(journal, "1", who="eve")
     with pytest.raises(ChampionMoved, match="eve promoted"):
-        promote.move(journal, decision.start, "2", action="promoted", who="bob", why="", figures={}, previous="1")
+        promote.move_champion(
+            journal, decision.start, "2", action="promoted", who="bob", why="", figures={}, previous="1"
+        )
     assert champion(journal) == "1"
 
 
@@ -172,11 +174,11 @@ def test_a_version_that_does_not_answer_as_champion_is_put_back(
 ) -> None:
     decision = decided(journal, tmp_path)
     with pytest.raises(PromotionRefused, match="was put back"):
-        promote.carry_out(journal, decision, who="bob", why="", downloads=tmp_path, between=gone_after("after"))
+        promote.promote_version(journal, decision, who="bob", why="", downloads=tmp_path, between=gone_after("after"))
     assert list_aliases(journal.client, MODEL) == {"candidate": "2", "champion": "1"}
     assert actions(journal) == ["promoted", "promoted", "put back"]
     assert "failed the serving test" in journal.records()[-1].entry.why
-    assert faults(journal.records()) == []
+    assert find_faults(journal.records()) == []
 
 
 def test_a_rollback_needs_a_former_champion(journal: Journal, tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_with_enforce_it_is_put_back_with_the_reason(journal: Journal, tmp_path:
     journal.client.delete_registered_model_alias(MODEL, "champion")
     reconcile.reconcile(journal, downloads=tmp_path, enforce=True)
     assert champion(journal) == "2"
-    assert [kept.entry.action for kept in reconcile.unannounced(journal)].count("put back") == 2
+    assert [kept.entry.action for kept in reconcile.list_unannounced(journal)].count("put back") == 2
 
 
 def test_a_first_champion_that_was_set_by_hand_stays(versions: Versions, tmp_path: Path) -> None:
@@ -224,14 +226,14 @@ def test_a_champion_that_another_team_made_is_not_ours(journal: Journal, tmp_pat
     journal.client.set_registered_model_alias("theirs", "champion", "1")
     uri = str(journal.client.tracking_uri)
     assert reconcile.models_with_champion(uri) == [MODEL]
-    assert [reconcile.moved_by_hand(uri, model) for model in (MODEL, "theirs")] == [False, False]
+    assert [reconcile.is_moved_by_hand(uri, model) for model in (MODEL, "theirs")] == [False, False]
     # A version that Hone did not make, as the champion of a model of ours.
     journal.client.create_model_version(MODEL, source="/nowhere")
     journal.client.set_registered_model_alias(MODEL, "champion", "3")
-    assert reconcile.moved_by_hand(uri, MODEL)
+    assert reconcile.is_moved_by_hand(uri, MODEL)
     [kept] = reconcile.reconcile(journal, downloads=tmp_path)
     assert "the gates could not judge it" in kept.entry.why
-    assert not reconcile.moved_by_hand(uri, MODEL)
+    assert not reconcile.is_moved_by_hand(uri, MODEL)
 
 
 def test_a_move_whose_serving_test_never_ended_is_tested(
@@ -246,4 +248,4 @@ def test_a_move_whose_serving_test_never_ended_is_tested(
     journal.progress(crown(journal, "3"), "moved")
     [back] = reconcile.reconcile(journal, downloads=tmp_path)
     assert (back.entry.action, champion(journal)) == ("put back", "2")
-    assert standing(journal) == Standing("2", "1", back.entry.number)
+    assert get_standing(journal) == Standing("2", "1", back.entry.number)

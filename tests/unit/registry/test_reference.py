@@ -97,21 +97,24 @@ def write(tmp_path: Path, lines: list[str]) -> Files:
 
 def test_recent_inputs_need_no_labels_and_what_they_lack_is_counted(tmp_path: Path) -> None:
     source = write(tmp_path, ["body,when", *(f"text {i},1" for i in range(50)), '"",2', "a,b,ragged,line"])
-    found = recent.read(source, TextClassification(), {"text": "body"}, 20, 1)
+    found = recent.read_recent(source, TextClassification(), {"text": "body"}, 20, 1)
     assert (len(found.rows), found.of, found.unreadable) == (20, 51, 1)
     assert found.missing == {"text": (1, 51)}
-    assert recent.read(source, TextClassification(), {"text": "body"}, 20, 1) == found
-    assert recent.read(source, TextClassification(), {"text": "body"}, 20, 2).rows != found.rows
+    assert recent.read_recent(source, TextClassification(), {"text": "body"}, 20, 1) == found
+    assert recent.read_recent(source, TextClassification(), {"text": "body"}, 20, 2).rows != found.rows
 
 
 def test_a_column_that_is_in_no_row_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'body'"):
-        recent.read(write(tmp_path, ["text", "a", "b"]), TextClassification(), {"text": "body"}, 20, 1)
+        recent.read_recent(write(tmp_path, ["text", "a", "b"]), TextClassification(), {"text": "body"}, 20, 1)
 
 
 def test_rows_to_learn_from_serve_as_recent_inputs_too(tmp_path: Path) -> None:
     source = write(tmp_path, ["anchor,positive,negatives", "a,b,", "c,d,"])
-    assert [dict(row) for row in recent.read(source, Embedding(), {}, 20, 1).rows] == [{"text": "a"}, {"text": "c"}]
+    assert [dict(row) for row in recent.read_recent(source, Embedding(), {}, 20, 1).rows] == [
+        {"text": "a"},
+        {"text": "c"},
+    ]
 
 
 def test_texts_are_read_as_the_objective_reads_them() -> None:

@@ -31,12 +31,14 @@ def neighbours(
     """
     model = load_base(base, reader.device)
     queries = np.empty((0, 0), np.float32)
-    for at, embedded in _embeddings(model, test, reader, advance, "embedding test rows"):
+    for positions, embedded in _embeddings(model, test, reader, advance, "embedding test rows"):
         queries = queries if queries.size else np.empty((len(test), embedded.shape[1]), np.float32)
-        queries[at] = embedded
-    memory = ((e, at) for at, e in _blocks(_embeddings(model, train, reader, advance, "embedding train rows")))
-    similarities, rows = nearest(queries, memory, min(k, len(train)))
-    return reader.objective.neighbour_predictions(weights(similarities), rows, train, targets)
+        queries[positions] = embedded
+    memory = (
+        (e, positions) for positions, e in _blocks(_embeddings(model, train, reader, advance, "embedding train rows"))
+    )
+    similarities, rows = find_nearest(queries, memory, min(k, len(train)))
+    return reader.objective.neighbour_predictions(neighbour_weights(similarities), rows, train, targets)
 
 
 def untuned(base: Path, test: pa.Table, reader: Reader, advance: Advance, targets: Targets) -> Predictions:
@@ -58,7 +60,7 @@ def beside(tokens: pa.Table, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     return tokens
 
 
-def nearest(
+def find_nearest(
     queries: np.ndarray, memory: Iterable[tuple[np.ndarray, np.ndarray]], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cosine similarities and rows, [queries, k] nearest first, of unit vectors in `memory`: blocks with their rows.
@@ -66,49 +68,43 @@ def nearest(
     `memory` must have k rows or more.
     """
     best = np.full((len(queries), k), -np.inf, np.float32)
-    found = np.zeros((len(queries), k), np.int64)
+    nearest_rows = np.zeros((len(queries), k), np.int64)
     for block, rows in memory:
         near = np.concatenate([best, queries @ block.T], axis=1)
-        of = np.concatenate([found, np.broadcast_to(rows, (len(queries), len(rows)))], axis=1)
+        candidates = np.concatenate([nearest_rows, np.broadcast_to(rows, (len(queries), len(rows)))], axis=1)
         top = np.argpartition(-near, k - 1, axis=1)[:, :k]
-        best, found = np.take_along_axis(near, top, 1), np.take_along_axis(of, top, 1)
+        best, nearest_rows = np.take_along_axis(near, top, 1), np.take_along_axis(candidates, top, 1)
     order = np.argsort(-best, axis=1, kind="stable")
-    return np.take_along_axis(best, order, 1), np.take_along_axis(found, order, 1)
+    return np.take_along_axis(best, order, 1), np.take_along_axis(nearest_rows, order, 1)
 
 
-def weights(similarities: np.ndarray) -> np.ndarray:
+def neighbour_weights(similarities: np.ndarray) -> np.ndarray:
     """A neighbour's weight, the inverse of its cosine distance: float64, of the same shape.
 
     As scikit-learn's KNeighborsClassifier(weights="distance", metric="cosine"). A text that is there already decides.
     """
     # float32 cosines are known to about 1e-6: nearer neighbours than that are alike.
-    found: np.ndarray = 1 / np.maximum(1 - similarities.astype(np.float64), 1e-6)
-    return found
+    inverse_distances: np.ndarray = 1 / np.maximum(1 - similarities.astype(np.float64), 1e-6)
+    return inverse_distances
 
 
 def _embeddings(
     model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of positions and unit-length mean-pooled embeddings, float32 [rows, dimensions]."""
-    import torch
-
-    for at, batch in reader.batches(tokens):
-        with torch.inference_mode():
-            mask = batch["attention_mask"]
-            hidden = model(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state.float()
-            mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-            unit = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
-        advance(len(at), note)
-        yield at, unit
+    for positions, batch in reader.batches(tokens):
+        vectors = predict.embed_batch(model, batch)
+        advance(len(positions), note)
+        yield positions, vectors
 
 
 def _blocks(batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The same rows in blocks of about BLOCK."""
-    held: list[tuple[np.ndarray, np.ndarray]] = []
+    batches_held: list[tuple[np.ndarray, np.ndarray]] = []
     for batch in batches:
-        held.append(batch)
-        if sum(len(at) for at, _ in held) >= BLOCK:
-            yield np.concatenate([at for at, _ in held]), np.concatenate([e for _, e in held])
-            held = []
-    if held:
-        yield np.concatenate([at for at, _ in held]), np.concatenate([e for _, e in held])
+        batches_held.append(batch)
+        if sum(len(at) for at, _ in batches_held) >= BLOCK:
+            yield np.concatenate([at for at, _ in batches_held]), np.concatenate([e for _, e in batches_held])
+            batches_held = []
+    if batches_held:
+        yield np.concatenate([at for at, _ in batches_held]), np.concatenate([e for _, e in batches_held])

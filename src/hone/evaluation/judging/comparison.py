@@ -9,7 +9,7 @@ import numpy as np
 from hone.evaluation.judging.metrics import interval
 
 
-def compare(
+def compare_paired(
     metric: str, ours: np.ndarray, theirs: np.ndarray, confidence: float, lower: bool = False
 ) -> dict[str, Any]:
     """By how much ours is better: the `difference` ours - theirs of a figure, its interval `low` to `high`, and `p`.
@@ -25,6 +25,12 @@ def compare(
     if ours.shape != theirs.shape:
         raise ValueError(f"metrics on different draws: {ours.shape[0] - 1} and {theirs.shape[0] - 1} resamples")
     differences = theirs - ours if lower else ours - theirs
-    found = interval(differences, confidence)
+    bounds = interval(differences, confidence)
     p = (1 + np.count_nonzero(differences[1:] <= 0)) / len(differences)
-    return {"metric": metric, "difference": found["value"], "low": found["low"], "high": found["high"], "p": float(p)}
+    return {
+        "metric": metric,
+        "difference": bounds["value"],
+        "low": bounds["low"],
+        "high": bounds["high"],
+        "p": float(p),
+    }

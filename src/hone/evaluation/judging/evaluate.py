@@ -12,7 +12,7 @@ import numpy as np
 
 from hone.errors import DataError
 from hone.evaluation.judging import baselines, metrics, predict
-from hone.evaluation.judging.comparison import compare
+from hone.evaluation.judging.comparison import compare_paired
 from hone.evaluation.judging.slices import check_slices, slice_figures, slice_parts
 from hone.methods.method import AdapterMethod, Method
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
@@ -145,7 +145,7 @@ def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict
         "resamples": draws.shape[1] - 1,
         "systems": systems,
         "comparisons": {
-            name: compare(main, figures[MODEL][main], of[main], confidence, lower)
+            name: compare_paired(main, figures[MODEL][main], of[main], confidence, lower)
             for name, of in figures.items()
             if name != MODEL
         },
@@ -165,13 +165,13 @@ def by_slice(trial: Trial, draws: np.ndarray, slices: Sequence[str], confidence:
     }
 
 
-def worst_errors(trial: Trial, most: int) -> list[dict[str, Any]]:
+def worst_errors(trial: Trial, limit: int) -> list[dict[str, Any]]:
     """The `most` rows on which the model erred most, with at most 500 characters of text."""
     import pyarrow as pa
 
     ours = trial.ours
     wrong = np.flatnonzero(ours.errors > 0)
-    worst = wrong[np.argsort(-ours.errors[wrong], kind="stable")][:most]
+    worst = wrong[np.argsort(-ours.errors[wrong], kind="stable")][:limit]
     rows = trial.rows.take(pa.array(worst))
     return [
         {

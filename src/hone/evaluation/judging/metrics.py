@@ -32,12 +32,12 @@ def tally(groups: np.ndarray, size: int, draws: np.ndarray, values: np.ndarray |
     if not len(groups):
         return totals
     order = np.argsort(groups, kind="stable")
-    found, starts = np.unique(groups[order], return_index=True)
+    present, starts = np.unique(groups[order], return_index=True)
     weights = np.ones(len(groups)) if values is None else values[order].astype(np.float64)
     width = max(1, _BLOCK // len(groups))
     for start in range(0, draws.shape[1], width):
         drawn = draws[order, start : start + width] * weights[:, None]
-        totals[found, start : start + width] = np.add.reduceat(drawn, starts, axis=0)
+        totals[present, start : start + width] = np.add.reduceat(drawn, starts, axis=0)
     return totals
 
 
@@ -46,11 +46,11 @@ def totals(statistics: np.ndarray, draws: np.ndarray) -> np.ndarray:
     from scipy.sparse import csr_array
 
     columns = csr_array(statistics).T.tocsr()
-    found = np.empty((statistics.shape[1], draws.shape[1]))
+    sums = np.empty((statistics.shape[1], draws.shape[1]))
     width = max(1, _BLOCK // max(1, len(draws)))
     for start in range(0, draws.shape[1], width):
-        found[:, start : start + width] = columns @ draws[:, start : start + width].astype(np.float64)
-    return found
+        sums[:, start : start + width] = columns @ draws[:, start : start + width].astype(np.float64)
+    return sums
 
 
 def interval(figure: np.ndarray, confidence: float) -> dict[str, float]:
@@ -59,10 +59,10 @@ def interval(figure: np.ndarray, confidence: float) -> dict[str, float]:
     Resamples on which the figure is not defined are left out. Where it is not defined on the rows themselves (the
     recall of a class without rows) the value is 0, as in scikit-learn, and the interval is 0 to 1: nothing is known.
     """
-    value, known = float(figure[0]), figure[1:][np.isfinite(figure[1:])]
+    value, defined = float(figure[0]), figure[1:][np.isfinite(figure[1:])]
     if not np.isfinite(value):
         return {"value": 0.0, "low": 0.0, "high": 1.0}
-    low, high = np.quantile(known, _tails(confidence)) if known.size else (value, value)
+    low, high = np.quantile(defined, _tails(confidence)) if defined.size else (value, value)
     return {"value": value, "low": float(low), "high": float(high)}
 
 
@@ -139,8 +139,8 @@ def ece_interval(
 def calibration_errors(confidences: np.ndarray, correct: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """The expected calibration error on each draw, [1 + resamples]."""
     gaps = np.abs(tally(_bins(confidences), BINS, draws, confidences - correct)).sum(0)
-    found: np.ndarray = gaps / draws.sum(0, dtype=np.int64)
-    return found
+    errors: np.ndarray = gaps / draws.sum(0, dtype=np.int64)
+    return errors
 
 
 def _calibrated_errors(confidences: np.ndarray, places: np.ndarray, times: int, seed: int) -> np.ndarray:
@@ -154,8 +154,8 @@ def _calibrated_errors(confidences: np.ndarray, places: np.ndarray, times: int, 
 
 
 def _bins(confidences: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.digitize(confidences, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
-    return found
+    bins: np.ndarray = np.digitize(confidences, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
+    return bins
 
 
 def _tails(confidence: float) -> tuple[float, float]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from hone.objectives.base import Batch
+
 # Maximum difference of float32 scores of one row between an adapter on its base and the merged weights.
 MERGE_TOLERANCE = 1e-4
 WARM_UP, REQUESTS, REQUEST_SECONDS = 5, 50, 30.0
@@ -58,8 +60,8 @@ def load_trained(path: Path, targets: Targets, device: torch.device) -> PreTrain
     import transformers
 
     try:
-        known = {"local_files_only": True, "trust_remote_code": own_code.may_run(path)}
-        config = transformers.AutoConfig.from_pretrained(path, **known)
+        options = {"local_files_only": True, "trust_remote_code": own_code.may_run(path)}
+        config = transformers.AutoConfig.from_pretrained(path, **options)
         architecture = own_code.get_architecture(path, config)
         with _quiet():
             model, loading = architecture.from_pretrained(
@@ -100,6 +102,21 @@ def load_base(base: Path, device: torch.device) -> PreTrainedModel:
         ) from fault
     reads = model.get_encoder() if model.config.is_encoder_decoder else model
     return reads.eval().to(device)
+
+
+def embed_batch(model: Any, batch: Batch) -> np.ndarray:
+    """Unit-length embeddings of a batch, float32 [rows, dimensions]: the mean of the last hidden state over its tokens.
+
+    Reimers and Gurevych, Sentence-BERT, 2019.
+    """
+    import torch
+
+    with torch.inference_mode():
+        mask = batch["attention_mask"]
+        hidden = model(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state.float()
+        mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        vectors: np.ndarray = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
+    return vectors
 
 
 def read(model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: str) -> tuple[Predictions, float]:

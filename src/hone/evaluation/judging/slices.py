@@ -21,11 +21,11 @@ EMPTY = "(empty)"
 
 def check_slices(slices: Sequence[str], columns: Sequence[str], text: Sequence[str]) -> None:
     """Raise ConfigError for a slice that is neither `length` nor a column of the rows that may be one."""
-    there = [LENGTH, *(column for column in columns if column not in ("id", *text))]
-    unknown = [name for name in slices if name not in there]
+    sliceable = [LENGTH, *(column for column in columns if column not in ("id", *text))]
+    unknown = [name for name in slices if name not in sliceable]
     if unknown:
         raise ConfigError(
-            f"no such column as {', '.join(unknown)}; there are {', '.join(there)}",
+            f"no such column as {', '.join(unknown)}; there are {', '.join(sliceable)}",
             where="evaluation.slices",
             fix="Name one of these, or keep the column with ingest.keep.",
         )
@@ -34,35 +34,35 @@ def check_slices(slices: Sequence[str], columns: Sequence[str], text: Sequence[s
 def slice_parts(name: str, rows: pa.Table, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """The parts of a slice by name, each the positions of its rows; every row is in one of them."""
     if name == LENGTH:
-        return by_length(_words(texts))
-    return by_value(rows[name].to_pylist())
+        return split_by_length(_words(texts))
+    return split_by_value(rows[name].to_pylist())
 
 
-def by_length(words: np.ndarray) -> dict[str, np.ndarray]:
+def split_by_length(words: np.ndarray) -> dict[str, np.ndarray]:
     """Quartiles of the number of words, shortest first: `1-12 words`. Fewer than four where lengths are few."""
     bounds = np.unique(np.quantile(words, (0.25, 0.5, 0.75, 1), method="inverted_cdf").astype(np.int64))
     places = np.searchsorted(bounds, words)
-    found = {}
-    for place in range(len(bounds)):
-        at = np.flatnonzero(places == place)
-        low, high = int(words[at].min()), int(words[at].max())
-        found[f"{low} words" if low == high else f"{low}-{high} words"] = at
-    return found
+    parts = {}
+    for part in range(len(bounds)):
+        positions = np.flatnonzero(places == part)
+        low, high = int(words[positions].min()), int(words[positions].max())
+        parts[f"{low} words" if low == high else f"{low}-{high} words"] = positions
+    return parts
 
 
-def by_value(column: Sequence[Any]) -> dict[str, np.ndarray]:
+def split_by_value(column: Sequence[Any]) -> dict[str, np.ndarray]:
     """A part for each of the 12 most frequent values, largest first, and `other` for the rest."""
     names = np.array([EMPTY if value in (None, "") else str(value) for value in column], dtype=object)
     values, sizes = np.unique(names, return_counts=True)
     ranked = [str(value) for _, value in sorted(zip(-sizes, values, strict=True))]
     shown = [value for value in ranked[:MAX_VALUES] if value != OTHER]
-    found = {value: np.flatnonzero(names == value) for value in shown}
+    parts = {value: np.flatnonzero(names == value) for value in shown}
     rest = np.flatnonzero(~np.isin(names, shown))
-    return {**found, OTHER: rest} if len(rest) else found
+    return {**parts, OTHER: rest} if len(rest) else parts
 
 
 def slice_figures(
-    where: Mapping[str, np.ndarray],
+    positions_by_part: Mapping[str, np.ndarray],
     statistics: Mapping[str, np.ndarray],
     figures: Callable[[np.ndarray], Mapping[str, np.ndarray]],
     draws: np.ndarray,
@@ -74,14 +74,15 @@ def slice_figures(
     part's rows. A part of few rows has a wide interval; one whose rows are all right has none to speak of.
     """
     return [
-        {"name": name, "rows": len(at)}
+        {"name": name, "rows": len(positions)}
         | {
             system: {
-                metric: interval(figure, confidence) for metric, figure in figures(totals(of[at], draws[at])).items()
+                metric: interval(figure, confidence)
+                for metric, figure in figures(totals(system_statistics[positions], draws[positions])).items()
             }
-            for system, of in statistics.items()
+            for system, system_statistics in statistics.items()
         }
-        for name, at in where.items()
+        for name, positions in positions_by_part.items()
     ]
 
 

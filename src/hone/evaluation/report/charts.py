@@ -52,8 +52,8 @@ def scale(
     whole: bool = False,
 ) -> Scale:
     """A scale with round ends that holds all values, and 0 where `zero`; `whole` allows whole steps alone."""
-    known = [value for value in values if value is not None and math.isfinite(value)] or [0.0]
-    low, high = (min(known), max(known)) if not zero else (min(0.0, *known), max(0.0, *known))
+    finite = [value for value in values if value is not None and math.isfinite(value)] or [0.0]
+    low, high = (min(finite), max(finite)) if not zero else (min(0.0, *finite), max(0.0, *finite))
     step = round_step((high - low) or abs(high) or 1, ticks)
     step = max(1.0, step) if whole else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -90,11 +90,11 @@ def smooth(points: Sequence[Point], weight: float) -> list[Point]:
     return result
 
 
-def thin(points: Sequence[Point], most: int) -> list[Point]:
+def thin(points: Sequence[Point], limit: int) -> list[Point]:
     """At most `most` points: the means of as many runs of neighbouring points."""
-    if len(points) <= most:
+    if len(points) <= limit:
         return list(points)
-    bounds = [round(i * len(points) / most) for i in range(most + 1)]
+    bounds = [round(i * len(points) / limit) for i in range(limit + 1)]
     runs = [points[a:b] for a, b in itertools.pairwise(bounds)]
     return [(sum(x for x, _ in run) / len(run), sum(y for _, y in run) / len(run)) for run in runs]
 
@@ -119,8 +119,8 @@ class LineChart:
 
 def series(history: Sequence[dict[str, Any]], field: str) -> list[Point]:
     """(step, value) of the lines of a training history that have a finite `field`."""
-    found = ((line["step"], line.get(field)) for line in history)
-    return [(step, float(value)) for step, value in found if isinstance(value, (int, float)) and math.isfinite(value)]
+    values = ((line["step"], line.get(field)) for line in history)
+    return [(step, float(value)) for step, value in values if isinstance(value, (int, float)) and math.isfinite(value)]
 
 
 def readout(points: Sequence[Point], x: Scale, text: Callable[[float, float], str]) -> str:
@@ -133,18 +133,18 @@ def loss_chart(history: Sequence[dict[str, Any]], best_step: int | None) -> Line
     raw, valid = series(history, "loss"), series(history, "valid_loss")
     if not raw:
         return None
-    even = smooth(raw, 1 - 2 / (max(5, len(raw) / 15) + 1))
-    drawn, even = thin(raw, 500), thin(even, 500)
+    smoothed = smooth(raw, 1 - 2 / (max(5, len(raw) / 15) + 1))
+    drawn, smoothed = thin(raw, 500), thin(smoothed, 500)
     x, y = steps_scale(max(a for a, _ in raw + valid)), scale([b for _, b in drawn + valid])
     dots = tuple(
         (x.at(a), round(100 - y.at(b), 2), f"validation at step {a:,}: {b:.3f}" + (", the best" * (a == best_step)))
         for a, b in valid
     )
-    lines = [("raw", path(drawn, x, y), "training, each step"), ("smooth", path(even, x, y), "training, smoothed")]
+    lines = [("raw", path(drawn, x, y), "training, each step"), ("smooth", path(smoothed, x, y), "training, smoothed")]
     if len(valid) > 1:
         lines.append(("valid", path(valid, x, y), ""))
-    tell = readout(even, x, lambda step, loss: f"step {step:,.0f}: training loss {loss:.3f}")
-    return LineChart("Loss", "", x, y, tuple(lines), dots, "validation", epoch_rules(history, x), tell)
+    pointer_texts = readout(smoothed, x, lambda step, loss: f"step {step:,.0f}: training loss {loss:.3f}")
+    return LineChart("Loss", "", x, y, tuple(lines), dots, "validation", epoch_rules(history, x), pointer_texts)
 
 
 def epoch_rules(history: Sequence[dict[str, Any]], x: Scale) -> tuple[tuple[float, str], ...]:
@@ -165,5 +165,5 @@ def small_chart(history: Sequence[dict[str, Any]], field: str, title: str, unit:
     if len(points) < 2:
         return None
     x, y = steps_scale(points[-1][0]), scale([b for _, b in points], ticks=3)
-    tell = readout(points, x, lambda step, value: f"step {step:,.0f}: {figures.number(value)} {unit}".strip())
-    return LineChart(title, unit, x, y, (("smooth", path(points, x, y), ""),), readout=tell)
+    pointer_texts = readout(points, x, lambda step, value: f"step {step:,.0f}: {figures.number(value)} {unit}".strip())
+    return LineChart(title, unit, x, y, (("smooth", path(points, x, y), ""),), readout=pointer_texts)

@@ -99,7 +99,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    for shown in (
+    for name in (
         "count",
         "percent",
         "interval",
@@ -113,7 +113,7 @@ def _environment() -> Environment:
         "size",
         "words",
     ):
-        environment.filters[shown] = getattr(figures, shown)
+        environment.filters[name] = getattr(figures, name)
     environment.filters["breakable"] = _breakable
     return environment
 
@@ -124,8 +124,8 @@ def _breakable(name: str) -> Markup:
 
 
 def _read_json(path: Path) -> View:
-    found: View = json.loads(path.read_text("utf8"))
-    return found
+    content: View = json.loads(path.read_text("utf8"))
+    return content
 
 
 def _link(title: str, address: str) -> View:
@@ -139,8 +139,8 @@ def _about(config: View, manifests: Mapping[str, View]) -> View:
     """What was trained on what, and when: the line under the run's name."""
     kinds = {section: (config.get(section) or {}).get("kind", "") for section in ("objective", "method")}
     model = config.get("model") or {}
-    made = model.get("scratch")
-    base = f"{made['architecture']} from scratch" if made else str(model.get("base", ""))
+    scratch = model.get("scratch")
+    base = f"{scratch['architecture']} from scratch" if scratch else str(model.get("base", ""))
     trusted = f"runs the code of {model['trust_code']}" if model.get("trust_code") else ""
     return {
         **kinds,
@@ -175,21 +175,21 @@ def _lineage(stage: str, manifests: Mapping[str, View], artifact: Artifact) -> V
 
 def _ancestor(version: Version) -> View:
     """A model version that came before: its run, its data, and the base model it was tuned from."""
-    told = version.tags
+    tags = version.tags
     digests = {"Digest of the data": "hone.data_digest", "Digest of the model": "hone.model_digest"}
     return {
         "uri": version.uri,
-        "sources": told.get("hone.data_sources", ""),
-        "base": told.get("hone.base_model", ""),
+        "sources": tags.get("hone.data_sources", ""),
+        "base": tags.get("hone.base_model", ""),
         "run": version.run_id,
-        "digests": [(title, told[tag]) for title, tag in digests.items() if told.get(tag)],
+        "digests": [(title, tags[tag]) for title, tag in digests.items() if tags.get(tag)],
     }
 
 
 def _versions(manifests: Mapping[str, View]) -> list[tuple[str, str]]:
     """The versions of the libraries that decided a stage's output; several where stages were made with several."""
-    found: dict[str, set[str]] = {}
+    versions_by_library: dict[str, set[str]] = {}
     for manifest in manifests.values():
         for library, version in manifest["recipe"]["versions"].items():
-            found.setdefault(library, set()).add(str(version))
-    return [(library, ", ".join(sorted(versions))) for library, versions in sorted(found.items())]
+            versions_by_library.setdefault(library, set()).add(str(version))
+    return [(library, ", ".join(sorted(versions))) for library, versions in sorted(versions_by_library.items())]

@@ -14,10 +14,10 @@ SPLITS = ("train", "valid", "test")
 SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 
-def clip(text: object, most: int) -> str:
+def clip(text: object, limit: int) -> str:
     """The text, cut to `most` characters; what was cut is counted."""
     shown = str(text)
-    return shown if len(shown) <= most else f"{shown[:most]}… ({len(shown) - most:,} more characters)"
+    return shown if len(shown) <= limit else f"{shown[:limit]}… ({len(shown) - limit:,} more characters)"
 
 
 def funnel(ingest: View, curate: View, validate: View, refused: Path) -> View:
@@ -69,10 +69,10 @@ def _refused_examples(refused: Path, ingest: View) -> list[View]:
     import pyarrow.parquet as pq
 
     examples: list[View] = []
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for row in pq.read_table(refused, columns=["where", "reason", "raw"]).slice(0, 20_000).to_pylist():
-        seen[row["reason"]] = seen.get(row["reason"], 0) + 1
-        if seen[row["reason"]] <= 3:
+        counts[row["reason"]] = counts.get(row["reason"], 0) + 1
+        if counts[row["reason"]] <= 3:
             examples.append({"id": row["where"], "reason": row["reason"], "text": row["raw"]})
     return examples
 
@@ -106,8 +106,8 @@ PHRASES = (
 
 def phrase(expectation: str) -> str:
     """An expectation's name as words: expect_column_values_to_not_be_null -> values not null."""
-    for name, said in PHRASES:
-        expectation = expectation.replace(name, said)
+    for name, words in PHRASES:
+        expectation = expectation.replace(name, words)
     return expectation.strip()
 
 
@@ -124,10 +124,10 @@ def validation(facts: View) -> View:
     for line in lines.values():
         expected = {cell["expected"] for cells in line["cells"].values() for cell in cells}
         line["expected"] = expected.pop() if len(expected) == 1 else ""
-    named = {entry["split"] for entry in facts["expectations"]}
+    split_names = {entry["split"] for entry in facts["expectations"]}
     return {
         "lines": sorted(lines.values(), key=lambda line: not line["failed"]),
-        "splits": [name for name in SPLITS if name in named] + sorted(named - set(SPLITS)),
+        "splits": [name for name in SPLITS if name in split_names] + sorted(split_names - set(SPLITS)),
         "checks": len(facts["expectations"]),
         "failed": sum(not entry["success"] for entry in facts["expectations"]),
         "quarantined": facts["quarantined"],
@@ -148,17 +148,17 @@ def _check(entry: View) -> View:
 def tokens(facts: View, limit: int | None) -> View:
     """Tokens for each split, what was cut off, and the lengths of rows on one scale that ends near `limit`."""
     dropped = facts.get("dropped") or {}
-    each = [
+    by_split = [
         {"name": name, "left_out": dropped.get(name, {}), **facts["splits"][name]}
         for name in SPLITS
         if name in facts["splits"]
     ]
-    lengths = [length for split in each for length in (split["median"], split["p95"])]
-    longest = max((split["longest"] for split in each), default=0)
+    lengths = [length for split in by_split for length in (split["median"], split["p95"])]
+    longest = max((split["longest"] for split in by_split), default=0)
     top = max([*lengths, limit or 0, min(longest, 1.6 * max([*lengths, limit or 0]))])
-    total = {key: sum(split[key] for split in each) for key in ("rows", "tokens", "truncated_rows", "lost_tokens")}
+    total = {key: sum(split[key] for split in by_split) for key in ("rows", "tokens", "truncated_rows", "lost_tokens")}
     scale = charts.scale([top], label=figures.count, whole=True)
-    return {"splits": each, "total": total, "scale": scale, "limit": limit, "speed": facts.get("rows_per_second")}
+    return {"splits": by_split, "total": total, "scale": scale, "limit": limit, "speed": facts.get("rows_per_second")}
 
 
 def training(facts: View, history: list[View], files: Mapping[str, View]) -> View:
@@ -204,8 +204,8 @@ def _training_figures(facts: View, files: Mapping[str, View]) -> list[tuple[str,
 
 def _size_of(files: Mapping[str, View], folder: str) -> str:
     """The bytes of a folder's files; '' where there are none."""
-    found = [entry["bytes"] for name, entry in files.items() if name.startswith(folder)]
-    return figures.size(sum(found)) if found else ""
+    sizes = [entry["bytes"] for name, entry in files.items() if name.startswith(folder)]
+    return figures.size(sum(sizes)) if sizes else ""
 
 
 def read_history(path: Path) -> list[View]:

@@ -28,16 +28,19 @@ def measured(metrics: View) -> View:
     """The metrics, each figure of a system knowing whether it is a share."""
     measures = metrics["measures"]
 
-    def known(of: View) -> View:
-        return {name: {**figure, "share": measures[name]["share"]} for name, figure in of.items()}
+    def with_share(values: View) -> View:
+        return {name: {**figure, "share": measures[name]["share"]} for name, figure in values.items()}
 
     share = measures[metrics["main_metric"]]["share"]
     return {
         **metrics,
-        "systems": {system: known(of) for system, of in metrics["systems"].items()},
-        "comparisons": {name: {**found, "share": share} for name, found in metrics["comparisons"].items()},
+        "systems": {system: with_share(values) for system, values in metrics["systems"].items()},
+        "comparisons": {name: {**comparison, "share": share} for name, comparison in metrics["comparisons"].items()},
         "slices": {
-            name: [{key: known(of) if isinstance(of, dict) else of for key, of in part.items()} for part in parts]
+            name: [
+                {key: with_share(values) if isinstance(values, dict) else values for key, values in part.items()}
+                for part in parts
+            ]
             for name, parts in metrics["slices"].items()
         },
     }
@@ -57,16 +60,16 @@ def verdict(metrics: View) -> View:
     main, alpha = metrics["main_metric"], 1 - metrics["confidence"]
     figure = metrics["systems"]["model"][main]
     rivals = sorted(_differences(metrics), key=lambda rival: rival["difference"])
-    sure = [rival for rival in rivals if rival["low"] > 0 and rival["p"] < alpha]
-    lost = [rival for rival in rivals if rival["high"] < 0]
-    state = "worse" if lost else "alone" if not rivals else "worth" if len(sure) == len(rivals) else "unproven"
+    better = [rival for rival in rivals if rival["low"] > 0 and rival["p"] < alpha]
+    worse = [rival for rival in rivals if rival["high"] < 0]
+    state = "worse" if worse else "alone" if not rivals else "worth" if len(better) == len(rivals) else "unproven"
     return {
         "state": state,
         "figure": figure,
         "metric": metrics["measures"][main]["title"],
         "rows": metrics["rows"],
         "confidence": metrics["confidence"],
-        "rival": next(iter(lost or rivals), None),
+        "rival": next(iter(worse or rivals), None),
         "rivals": rivals,
         "baselines": ", and ".join(BASELINES[name] for name in metrics["comparisons"] if name in BASELINES),
     }
@@ -125,11 +128,11 @@ def forest(metrics: View) -> View:
 
 def classes(metrics: View, trained_on: Mapping[str, int]) -> list[View]:
     """The classes, weakest F1 first and those without test rows last; empty where the objective has none."""
-    found = [
+    entries = [
         {"name": label, "train": trained_on.get(label), **figure}
         for label, figure in (metrics.get("per_class") or {}).items()
     ]
-    return sorted(found, key=lambda entry: (not entry["support"], entry["f1"]["value"], -entry["support"]))
+    return sorted(entries, key=lambda entry: (not entry["support"], entry["f1"]["value"], -entry["support"]))
 
 
 def confusion(metrics: View) -> View | None:
@@ -168,19 +171,19 @@ def _range(matrix: View, i: int, j: int) -> View:
 
 def calibration(metrics: View) -> View | None:
     """The reliability diagram: confidence against accuracy for each bin that has rows; None without one."""
-    found = metrics.get("calibration") or {}
-    bins = [entry for entry in found.get("bins", []) if entry["rows"]]
+    diagram = metrics.get("calibration") or {}
+    bins = [entry for entry in diagram.get("bins", []) if entry["rows"]]
     if not bins:
         return None
     counts = [entry["rows"] for entry in bins]
-    rows, most, upright = sum(counts), max(counts), charts.scale(counts, label=figures.count, whole=True)
+    rows, largest, upright = sum(counts), max(counts), charts.scale(counts, label=figures.count, whole=True)
     drift = sum((entry["confidence"] - entry["accuracy"]) * entry["rows"] for entry in bins) / rows
     scale = charts.shares(ticks=5)
     dots = [
         {
             "x": scale.at(entry["confidence"]),
             "y": 100 - scale.at(entry["accuracy"]),
-            "radius": round(3 + 7 * (entry["rows"] / most) ** 0.5, 1),
+            "radius": round(3 + 7 * (entry["rows"] / largest) ** 0.5, 1),
             "height": upright.at(entry["rows"]),
             "left": round(scale.at(entry["low"]) + 0.25, 2),
             "width": round(scale.span(entry["low"], entry["high"]) - 0.5, 2),
@@ -190,7 +193,7 @@ def calibration(metrics: View) -> View | None:
         for entry in bins
     ]
     line = charts.path([(entry["confidence"], entry["accuracy"]) for entry in bins], scale, scale)
-    return {"ece": found["ece"], "drift": drift, "dots": dots, "line": line, "scale": scale, "rows": upright}
+    return {"ece": diagram["ece"], "drift": drift, "dots": dots, "line": line, "scale": scale, "rows": upright}
 
 
 def slices(metrics: View) -> list[View]:
@@ -230,9 +233,9 @@ def errors(metrics: View) -> list[View]:
     return [{**error, **_parted(str(error["text"]))} for error in metrics["worst"]]
 
 
-def _parted(text: str, most: int = 320) -> View:
-    end = len(text) if len(text) <= most else text.rfind(" ", most // 2, most)
-    end = end if end > 0 else most
+def _parted(text: str, limit: int = 320) -> View:
+    end = len(text) if len(text) <= limit else text.rfind(" ", limit // 2, limit)
+    end = end if end > 0 else limit
     return {"text": text[:end], "rest": clip(text[end:], 4000)}
 
 

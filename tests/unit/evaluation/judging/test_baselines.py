@@ -10,7 +10,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
-from hone.evaluation.judging.baselines import nearest, weights
+from hone.evaluation.judging.baselines import find_nearest
 from tests.unit.evaluation.judging.classified import OBJECTIVE, targets
 
 
@@ -23,9 +23,9 @@ def votes(
     queries: np.ndarray, memory: Iterable[tuple[np.ndarray, np.ndarray]], k: int, labels: np.ndarray
 ) -> np.ndarray:
     """Scores [queries, labels] of the k nearest rows of `memory`, which have `labels`."""
-    similarities, at = nearest(queries, memory, k)
+    similarities, at = find_nearest(queries, memory, k)
     said = OBJECTIVE.neighbour_predictions(
-        weights(similarities), at, pa.table({"label": labels}), targets(labels.max() + 1)
+        neighbour_weights(similarities), at, pa.table({"label": labels}), targets(labels.max() + 1)
     )
     return np.asarray(said["scores"])
 
@@ -52,8 +52,8 @@ def test_neighbours_vote_as_scikit_learns_do(k: int) -> None:
 
 def test_neighbours_come_nearest_first_whatever_the_blocks() -> None:
     memory, queries, labels = vectors(90, seed=3), vectors(10, seed=4), np.arange(90)
-    whole, order = nearest(queries, [(memory, labels)], 7)
-    parted, same = nearest(queries, [(memory[:4], labels[:4]), (memory[4:], labels[4:])], 7)
+    whole, order = find_nearest(queries, [(memory, labels)], 7)
+    parted, same = find_nearest(queries, [(memory[:4], labels[:4]), (memory[4:], labels[4:])], 7)
     assert np.array_equal(order, same)
     assert whole == pytest.approx(parted, abs=1e-6)
     assert (np.diff(whole, axis=1) <= 0).all()

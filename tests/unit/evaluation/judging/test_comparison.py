@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hone.evaluation.judging.comparison import compare
+from hone.evaluation.judging.comparison import compare_paired
 from hone.evaluation.judging.metrics import resample
 from tests.unit.evaluation.judging.classified import figures
 
@@ -23,7 +23,7 @@ def test_identical_systems_never_differ(rows: int, seed: int) -> None:
     draws = resample(rows, 100, seed)
     right = np.random.default_rng(seed).random(rows) < 0.6
     [ours] = accuracies(draws, right)
-    found = compare("accuracy", ours, ours, 0.95)
+    found = compare_paired("accuracy", ours, ours, 0.95)
     assert found == {"metric": "accuracy", "difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
 
 
@@ -31,7 +31,7 @@ def test_a_difference_that_is_there_is_found_with_an_interval_around_it() -> Non
     generator = np.random.default_rng(0)
     theirs = generator.random(400) < 0.5
     ours = theirs | (generator.random(400) < 0.4)
-    found = compare("accuracy", *accuracies(resample(400, 999, seed=1), ours, theirs), 0.95)
+    found = compare_paired("accuracy", *accuracies(resample(400, 999, seed=1), ours, theirs), 0.95)
     assert found["difference"] == pytest.approx(ours.mean() - theirs.mean())
     assert 0 < found["low"] < found["difference"] < found["high"]
     assert found["p"] == pytest.approx(1 / 1000)
@@ -41,7 +41,7 @@ def test_the_worse_system_is_not_called_better() -> None:
     generator = np.random.default_rng(0)
     theirs = generator.random(400) < 0.8
     ours = theirs & (generator.random(400) < 0.7)
-    found = compare("accuracy", *accuracies(resample(400, 999, seed=1), ours, theirs), 0.95)
+    found = compare_paired("accuracy", *accuracies(resample(400, 999, seed=1), ours, theirs), 0.95)
     assert found["high"] < 0
     assert found["p"] == 1.0
 
@@ -52,9 +52,9 @@ def test_pairing_finds_what_two_separate_intervals_would_not() -> None:
     ours = theirs.copy()
     ours[np.flatnonzero(~theirs)[:9]] = True  # 3 points better, on the same rows right
     draws = resample(300, 999, seed=2)
-    paired = compare("accuracy", *accuracies(draws, ours, theirs), 0.95)
+    paired = compare_paired("accuracy", *accuracies(draws, ours, theirs), 0.95)
     [ours_alone], [theirs_alone] = accuracies(draws, ours), accuracies(resample(300, 999, seed=99), theirs)
-    unpaired = compare("accuracy", ours_alone, theirs_alone, 0.95)
+    unpaired = compare_paired("accuracy", ours_alone, theirs_alone, 0.95)
     assert paired["p"] < 0.01
     assert unpaired["p"] > 0.1
 
@@ -64,17 +64,17 @@ def test_systems_of_equal_skill_are_told_apart_no_oftener_than_the_level_says() 
     found = []
     for trial in range(300):
         ours, theirs = generator.random((2, 120)) < 0.65
-        found.append(compare("accuracy", *accuracies(resample(120, 199, trial), ours, theirs), 0.95)["p"] < 0.05)
+        found.append(compare_paired("accuracy", *accuracies(resample(120, 199, trial), ours, theirs), 0.95)["p"] < 0.05)
     assert 5 <= sum(found) <= 27  # 15 expected; its standard deviation is 3.8
 
 
 def test_where_less_is_better_a_lower_figure_is_ahead() -> None:
     theirs = np.random.default_rng(0).normal(5, 0.1, 101)
-    found = compare("perplexity", theirs - 1, theirs, 0.95, lower=True)
+    found = compare_paired("perplexity", theirs - 1, theirs, 0.95, lower=True)
     assert found["difference"] == pytest.approx(1)
     assert found["p"] == pytest.approx(1 / 101)
 
 
 def test_figures_on_different_draws_are_refused() -> None:
     with pytest.raises(ValueError, match="100 and 50 resamples"):
-        compare("accuracy", np.zeros(101), np.zeros(51), 0.95)
+        compare_paired("accuracy", np.zeros(101), np.zeros(51), 0.95)
