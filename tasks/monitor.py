@@ -10,7 +10,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
-from hone.config.file import parse
+from hone.config.file import parse_config
 from hone.config.parts import Part
 from hone.config.sections import RunConfig
 from hone.drift import monitor, report
@@ -57,7 +57,7 @@ def check(model: str, config: RunConfig | None, inputs: Part | None) -> Checked:
     version = current(data.tracking_uri, model)
     if version is None:
         raise ModelError("has no version", where=f"model {model}", fix="Register one: hone run CONF.")
-    config = config or parse(config_of(data.tracking_uri, version), version.uri)
+    config = config or parse_config(config_of(data.tracking_uri, version), version.uri)
     source = inputs or config.monitoring.inputs
     if source is None:
         fix = "Set monitoring.inputs in the configuration, or give inputs."

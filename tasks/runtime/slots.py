@@ -29,7 +29,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import deployment, task_run
 
 from hone.errors import ServiceError
-from hone.progress import Progress, tell
+from hone.progress import Progress, emit
 from tasks.runtime import slot_guard
 
 LIMIT = "gpu"
@@ -78,7 +78,7 @@ def _wait(client: SyncPrefectClient, logger: Logger) -> UUID | None:
         else:
             if not told:
                 logger.info("Waits for a GPU slot: all are taken (prefect gcl inspect %s).", LIMIT)
-                tell("train", "progress", Progress(0, 0, note="waits for a GPU slot"))
+                emit("train", "progress", Progress(0, 0, note="waits for a GPU slot"))
             told = True
             time.sleep(ASK_SECONDS)
 

@@ -22,7 +22,7 @@ from hone.batch.request import Batch
 from hone.batch.rows import REASON, Shard, written
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, StoreError
-from hone.progress import Progress, tell
+from hone.progress import Progress, emit
 from hone.store.artifact import Artifact
 from hone.store.digests import digest_of, file_digest
 
@@ -69,7 +69,7 @@ def commit(batch: Batch, rows: Artifact, answers: Sequence[Artifact], home: Home
     """
     out = Path(batch.request.output).absolute()
     shards = given_rows.shards(rows)
-    tell("write", "started", [])
+    emit("write", "started", [])
     with home.store.lock("batch-output", digest_of(str(out))[:20]):
         account = finished(batch, home)
         if not account:
@@ -81,7 +81,7 @@ def commit(batch: Batch, rows: Artifact, answers: Sequence[Artifact], home: Home
             else:
                 account = _write_directory(out, tables, account)
             _drop_rows(batch, home)
-    tell("write", "done")
+    emit("write", "done")
     return account
 
 
@@ -144,7 +144,7 @@ def _tables(batch: Batch, shards: Sequence[Shard], answers: Sequence[Artifact]) 
         names = [name for name in schema.names if name not in batch.added]
         kept = [_as(given, name, schema.field(name).type) for name in names]
         yield pa.table([*kept, *added], schema=schema)
-        tell("write", "progress", Progress(shard.first + shard.rows, shard.total))
+        emit("write", "progress", Progress(shard.first + shard.rows, shard.total))
 
 
 def _schema(batch: Batch, shards: Sequence[Shard]) -> pa.Schema:

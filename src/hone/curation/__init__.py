@@ -1,4 +1,4 @@
-"""What happens to rows before anything is learned from them: one file for each kind of step, one line in the table."""
+"""Curation: the steps that clean and filter rows before training; one file and one line in the table per kind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hone.curation.filters import Filters
 from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
 from hone.curation.step import Step
-from hone.parts.plugins import installed
+from hone.parts.plugins import load_plugins
 
 STEPS: dict[str, type[Step]] = {
     "normalize": Normalize,
@@ -19,4 +19,4 @@ STEPS: dict[str, type[Step]] = {
     "label_conflicts": LabelConflicts,
     "balance": Balance,
 }
-STEPS.update(installed("hone.curation"))
+STEPS.update(load_plugins("hone.curation"))

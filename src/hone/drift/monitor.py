@@ -19,7 +19,7 @@ from hone.errors import DataError, ModelError, ServiceError
 from hone.models.locate import locate
 from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective
-from hone.parts.moments import dated
+from hone.parts.moments import fill_as_of
 from hone.registry import integrity, reference
 from hone.registry.reference import Sample
 from hone.registry.row_text import languages, text_of
@@ -58,7 +58,7 @@ def check(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verd
         folder = fetch(home.tracking_uri, version, reference.FOLDER, Path(scratch))
         (folder / reference.STATISTICS).write_bytes((Path(scratch) / reference.STATISTICS).read_bytes())
         then, held_out, asked = reference.read(folder)
-    source = SOURCES[inputs.kind](**dated(inputs.options(), None))
+    source = SOURCES[inputs.kind](**fill_as_of(inputs.options(), None))
     found = recent.read(source, objective, config.ingest.columns, wanted.sample, wanted.seed)
     now = sample_of(found, objective)
     kept_then, kept_now = distinct(then.texts, now.texts)

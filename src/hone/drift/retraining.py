@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from hone.config.file import parse
+from hone.config.file import parse_config
 from hone.config.sections import RunConfig
 from hone.errors import ConfigError, ModelError
 from hone.objectives import OBJECTIVES
@@ -83,7 +83,7 @@ def as_of(config: RunConfig, moment: date | datetime) -> RunConfig:
     """The configuration as of an earlier moment; raises ConfigError where its source cannot be read so."""
     tree = config.model_dump(mode="json")
     tree["ingest"]["as_of"] = moment.isoformat()
-    return parse(tree, config.name)
+    return parse_config(tree, config.name)
 
 
 def dates(

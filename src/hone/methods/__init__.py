@@ -10,7 +10,7 @@ from hone.methods.method import Method
 from hone.methods.prefix import Prefix
 from hone.methods.prompt import Prompt
 from hone.methods.qlora import QLora
-from hone.parts.plugins import installed
+from hone.parts.plugins import load_plugins
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
@@ -21,4 +21,4 @@ METHODS: dict[str, type[Method]] = {
     "prompt": Prompt,
     "prefix": Prefix,
 }
-METHODS.update(installed("hone.methods"))
+METHODS.update(load_plugins("hone.methods"))

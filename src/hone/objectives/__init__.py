@@ -15,7 +15,7 @@ from hone.objectives.seq2seq import Seq2Seq
 from hone.objectives.span_corruption import SpanCorruption
 from hone.objectives.text_classification import TextClassification
 from hone.objectives.token_classification import TokenClassification
-from hone.parts.plugins import installed
+from hone.parts.plugins import load_plugins
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "text-classification": TextClassification,
@@ -31,4 +31,4 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "span-corruption": SpanCorruption,
     "embedding": Embedding,
 }
-OBJECTIVES.update(installed("hone.objectives"))
+OBJECTIVES.update(load_plugins("hone.objectives"))

@@ -1,6 +1,6 @@
-"""Parts that other installed packages bring: a config names their kind, and never code.
+"""Parts provided by other installed packages: a config refers to them by kind, never by module path.
 
-A package offers a part by an entry point, in its own pyproject.toml:
+A package provides a part through an entry point in its pyproject.toml:
 
     [project.entry-points."hone.objectives"]
     shouting = "acme_text.shouting:Shouting"
@@ -20,13 +20,13 @@ from hone.errors import ConfigError
 GROUPS = ("hone.sources", "hone.curation", "hone.objectives", "hone.methods")
 
 
-def installed(group: str) -> dict[str, Any]:
-    """The parts that packages offer in `group`, by kind; raises ConfigError where one cannot be imported."""
-    return {found.name: _load(found) for found in _found() if found.group == group}
+def load_plugins(group: str) -> dict[str, Any]:
+    """The parts that packages provide in `group`, by kind; raises ConfigError if one cannot be imported."""
+    return {entry_point.name: _load(entry_point) for entry_point in _entry_points() if entry_point.group == group}
 
 
 def kind_of(table: Mapping[str, type[Any]], part: object) -> str:
-    """The kind under which the part's class is in the table; raises KeyError where it is in none."""
+    """The kind of the part's class in the table; raises KeyError if it has none."""
     for kind, cls in table.items():
         if cls is type(part):
             return kind
@@ -34,31 +34,31 @@ def kind_of(table: Mapping[str, type[Any]], part: object) -> str:
 
 
 @cache
-def homes() -> dict[str, Path]:
-    """The folders, or lone files, of the packages that offer parts, by the packages' names."""
-    places = {}
-    for name in {found.module.partition(".")[0] for found in _found()}:
+def plugin_folders() -> dict[str, Path]:
+    """The folder (or the single file) of each package that provides parts, by package name."""
+    folders = {}
+    for name in {entry_point.module.partition(".")[0] for entry_point in _entry_points()}:
         spec = find_spec(name)
         if spec and spec.submodule_search_locations:
-            places[name] = Path(next(iter(spec.submodule_search_locations)))
+            folders[name] = Path(next(iter(spec.submodule_search_locations)))
         elif spec and spec.origin:
-            places[name] = Path(spec.origin)
-    return places
+            folders[name] = Path(spec.origin)
+    return folders
 
 
 @cache
-def _found() -> tuple[EntryPoint, ...]:
-    every = entry_points()
-    return tuple(found for group in GROUPS for found in every.select(group=group))
+def _entry_points() -> tuple[EntryPoint, ...]:
+    installed_points = entry_points()
+    return tuple(entry_point for group in GROUPS for entry_point in installed_points.select(group=group))
 
 
-def _load(found: EntryPoint) -> Any:
+def _load(entry_point: EntryPoint) -> Any:
     try:
-        return found.load()
+        return entry_point.load()
     except (ImportError, AttributeError) as fault:
-        package = found.dist.name if found.dist else found.module
+        package = entry_point.dist.name if entry_point.dist else entry_point.module
         raise ConfigError(
-            f"the part {found.name} cannot be imported: {fault}",
-            where=f"package {package}, entry point {found.value} in {found.group}",
-            fix="Mend the package, or uninstall it.",
+            f"the part {entry_point.name} cannot be imported: {fault}",
+            where=f"package {package}, entry point {entry_point.value} in {entry_point.group}",
+            fix="Fix the package, or uninstall it.",
         ) from fault

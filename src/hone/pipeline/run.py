@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from hone.config.file import dump
+from hone.config.file import dump_config
 from hone.config.sections import RunConfig
 from hone.environment import Home
 from hone.errors import HoneError
 from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES, stages_of
-from hone.progress import Progress, tell
+from hone.progress import Progress, emit
 from hone.store.artifact import Artifact, Product
 from hone.store.recipe import Recipe, code_digests, nearest, reasons, versions
 
@@ -41,12 +41,12 @@ def obtain(stage: str, job: Job) -> tuple[Artifact, bool]:
 
     def make(out: Path) -> Product:
         def on_progress(progress: Progress) -> None:
-            tell(stage, "progress", progress)
+            emit(stage, "progress", progress)
             job.on_progress(progress)
 
         known = store.find(stage, made_of.key)
         why = reasons(made_of, nearest(made_of, store.manifests(stage), job.config.name))
-        tell(stage, "started", [definition.stale(known)] if known else why)
+        emit(stage, "started", [definition.stale(known)] if known else why)
         return definition.make(replace(job, out=out, key=made_of.key, on_progress=on_progress))
 
     store = job.home.store
@@ -54,12 +54,12 @@ def obtain(stage: str, job: Job) -> tuple[Artifact, bool]:
         made_of,
         make,
         name=job.config.name,
-        config=dump(job.config),
+        config=dump_config(job.config),
         resumable=definition.resumable,
         still_true=lambda found: not definition.stale(found),
-        on_wait=lambda: tell(stage, "waiting"),
+        on_wait=lambda: emit(stage, "waiting"),
     )
-    tell(stage, "hit" if hit else "done", artifact)
+    emit(stage, "hit" if hit else "done", artifact)
     return artifact, hit
 
 

@@ -1,8 +1,8 @@
-"""Where rows come from: one file for each kind of source, one line for it in the table."""
+"""Sources of rows: one file per kind of source, and one line per kind in the table."""
 
 from __future__ import annotations
 
-from hone.parts.plugins import installed
+from hone.parts.plugins import load_plugins
 from hone.sources.files import Files
 from hone.sources.hub import Hub
 from hone.sources.installed_docs import InstalledDocs
@@ -15,4 +15,4 @@ SOURCES: dict[str, type[Source]] = {
     "sql": Sql,
     "installed_docs": InstalledDocs,
 }
-SOURCES.update(installed("hone.sources"))
+SOURCES.update(load_plugins("hone.sources"))

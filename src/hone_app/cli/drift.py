@@ -22,14 +22,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def monitor(arguments: argparse.Namespace) -> int:
     """Check once and print what was found; 0 whether it is drift or not."""
-    from hone.config.parts import SourcePart
     from pydantic import TypeAdapter
 
-    from hone.config.file import load
+    from hone.config.file import load_config
+    from hone.config.parts import SourcePart
     from hone.environment import home
     from hone.errors import ConfigError
 
-    config, data = load(arguments.config, arguments.overrides), home()
+    config, data = load_config(arguments.config, arguments.overrides), home()
     if not arguments.inputs and config.monitoring.inputs is None:
         fix = "Give --inputs PATH, or set monitoring.inputs in the configuration."
         raise ConfigError("says not where recent inputs are", where=str(arguments.config), fix=fix)
