@@ -10,7 +10,7 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from hone.config.file import load
+from hone.config.file import load_config
 from hone.config.sections import RunConfig
 from hone.errors import ConfigError
 
@@ -30,11 +30,11 @@ def resolve_config(config: RunConfig | str) -> RunConfig:
     if isinstance(config, RunConfig):
         return config
     if config.endswith((".yaml", ".yml")):
-        return load(Path(config))
+        return load_config(Path(config))
     if config not in list_names():
         available = ", ".join(list_names()) or "none"
         raise ConfigError("is not the name of a file in conf/", where=config, fix=f"There are: {available}.")
-    return load(FOLDER / f"{config}.yaml")
+    return load_config(FOLDER / f"{config}.yaml")
 
 
 def config_name(config: Any) -> str:

@@ -13,7 +13,7 @@ from hone.batch.output import Account
 from hone.batch.request import Batch, Request
 from hone.batch.rows import Shard
 from hone.environment import home
-from hone.progress import Progress, tell
+from hone.progress import Progress, emit
 from hone.store.artifact import Artifact
 from tasks.runtime.retries import RETRIES, is_not_permanent
 
@@ -39,12 +39,12 @@ def read_rows(batch: Batch) -> Artifact:
 def predict_shard(batch: Batch, shard: Shard) -> Artifact:
     """Predict one shard. The model is loaded once per process."""
     if shard.number == 0:
-        tell("predict", "started", [])
+        emit("predict", "started", [])
     answers_artifact: Artifact = _predict_shard(batch, shard).result()
     done = shard.first + shard.rows
-    tell("predict", "progress", Progress(done, shard.total))
+    emit("predict", "progress", Progress(done, shard.total))
     if done == shard.total:
-        tell("predict", "done")
+        emit("predict", "done")
     return answers_artifact
 
 

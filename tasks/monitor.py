@@ -10,7 +10,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
-from hone.config.file import parse
+from hone.config.file import parse_config
 from hone.config.parts import Part
 from hone.config.sections import RunConfig
 from hone.drift import monitor, report
@@ -60,7 +60,7 @@ def check_model(model: str, config: RunConfig | None, inputs: Part | None) -> Ch
     version = find_current_version(data.tracking_uri, model)
     if version is None:
         raise ModelError("has no version", where=f"model {model}", fix="Register one: hone run CONF.")
-    config = config or parse(load_version_config(data.tracking_uri, version), version.uri)
+    config = config or parse_config(load_version_config(data.tracking_uri, version), version.uri)
     source = inputs or config.monitoring.inputs
     if source is None:
         fix = "Set monitoring.inputs in the configuration, or pass `inputs`."

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import pytest
 
-from hone.config.file import load
+from hone.config.file import load_config
 from hone.config.sections import RunConfig
 from hone.environment import DEFAULTS, Home
 from hone.pipeline.run import run_stage
@@ -55,7 +55,7 @@ class Line:
 
     def __call__(self, conf: Path, *overrides: str) -> dict[str, Artifact]:
         """The artifacts of all stages of a configuration's file, by stage."""
-        return self.go(load(conf, overrides))
+        return self.go(load_config(conf, overrides))
 
     def go(self, config: RunConfig) -> dict[str, Artifact]:
         """The artifacts of all stages, by stage."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hone.config.file import parse
+from hone.config.file import parse_config
 from hone.environment import Home
 from hone.pipeline.run import run_stage
 from hone.pipeline.stage import Job
@@ -53,7 +53,7 @@ def base(root: Path) -> Path:
 
 def register(root: Path, tree: dict[str, Any]) -> str:
     """Run the line without Prefect; the number of the version that came of it."""
-    parsed, home = parse(tree), Home(root / "hone")
+    parsed, home = parse_config(tree), Home(root / "hone")
     found: dict[str, Any] = {}
     for stage in list_stages(parsed):
         found[stage] = run_stage(stage, Job(parsed, found, home))

@@ -1,4 +1,4 @@
-"""Where this machine keeps things: one data folder, and the servers that its environment names."""
+"""Where Hone keeps its data on this machine: one data folder, and the servers named in the environment."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hone.store.store import Store
 
-# The libraries' telemetry is off, their start-up chatter too, and a server that is gone is not waited for in vain.
-# A flow run says every 30 s, not every 180, that it lives: deployments/automations/crash-zombies.yaml counts on it.
+# Telemetry and start-up messages of the libraries are off; requests to an MLflow server that is down fail early.
+# Heartbeat every 30 s instead of 180: deployments/automations/crash-zombies.yaml depends on it.
 DEFAULTS = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "DO_NOT_TRACK": "1",
@@ -27,7 +27,7 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Home:
-    """The data folder (`HONE_HOME`, else ~/.hone) and what lies in it."""
+    """The data folder (`HONE_HOME`, else ~/.hone) and its subfolders."""
 
     root: Path
 
@@ -38,40 +38,40 @@ class Home:
 
     @property
     def prefect(self) -> Path:
-        """The folder of the Prefect server that Hone starts where none is configured."""
+        """Data of the Prefect server that Hone starts when none is configured."""
         return self.root / "prefect"
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's: MLFLOW_TRACKING_URI, else a SQLite file in the data folder."""
+        """MLflow's tracking URI: MLFLOW_TRACKING_URI, else a SQLite file in the data folder."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root}/mlflow/mlflow.db"
 
     @property
     def artifact_root(self) -> str:
-        """Where MLflow's experiments keep artifacts; '' where an MLflow server decides that itself."""
+        """Where MLflow's experiments keep artifacts; '' if an MLflow server decides it."""
         return "" if os.environ.get("MLFLOW_TRACKING_URI") else str(self.root / "mlflow" / "artifacts")
 
     @property
     def downloads(self) -> Path:
-        """The folder of model versions that were fetched from an MLflow elsewhere."""
+        """Model versions downloaded from a remote MLflow server."""
         return self.root / "downloads"
 
     @property
     def servers(self) -> Path:
-        """The folder of the servers that a run starts for itself: who uses them, and their logs."""
+        """Servers that a run starts for itself: which processes use them, and their logs."""
         return self.root / "servers"
 
     @property
     def service(self) -> Path:
-        """The folder of what `hone up` knows: what runs where, and the passwords."""
+        """State of `hone up`: processes, ports and passwords."""
         return self.root / "service"
 
     @property
     def logs(self) -> Path:
-        """The folder of the logs of what `hone up` starts."""
+        """Logs of the processes that `hone up` starts."""
         return self.root / "logs"
 
 
 def home() -> Home:
-    """The data folder of this process's environment."""
+    """The data folder that this process's environment selects."""
     return Home(Path(os.environ.get("HONE_HOME") or "~/.hone").expanduser().absolute())

@@ -2,20 +2,20 @@
 
 HoneError                       exit 1
 ├── ConfigError                 exit 2   a configuration that cannot be run
-├── DataError                   exit 3   the rows are not there, or are not what the config says
-│   └── ValidationFailed        exit 4   the rows were read; an expectation about them does not hold
-├── ModelError                  exit 5   a base model that cannot be loaded or does not fit the objective
+├── DataError                   exit 3   rows are missing, or do not match the configuration
+│   └── ValidationFailed        exit 4   the rows were read, but fail an expectation
+├── ModelError                  exit 5   a base model cannot be loaded or does not fit the objective
 ├── TrainingError               exit 6   the training process failed
 │   ├── NonFiniteLoss                    the loss became nan or infinite
-│   ├── OutOfMemory                      no smaller micro-batch is left to try
-│   └── CheckpointError                  a checkpoint that says it is complete cannot be read
+│   ├── OutOfMemory                      not even the smallest micro-batch fits
+│   └── CheckpointError                  a checkpoint marked as complete cannot be read
 ├── StoreError                  exit 7   the artifact store is full, unwritable or damaged
 ├── ServiceError                exit 8   a server (Prefect, MLflow, a database) did not answer; worth a retry
-└── PromotionError              exit 9   the champion stays what it was
-    ├── PromotionRefused                 a gate, or a person, was against it
-    └── ChampionMoved                    someone else moved it meanwhile
+└── PromotionError              exit 9   the champion is unchanged
+    ├── PromotionRefused                 a gate failed, or a person declined
+    └── ChampionMoved                    someone else moved the champion meanwhile
 
-Each says what happened, where, and what to do about it. Interrupted by a person: exit 130.
+Each message states what happened, where, and how to fix it. A run interrupted by a person exits with 130.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import ClassVar
 
 
 class HoneError(Exception):
-    """What happened, where (a file, a row, a field, a stage) and what to do about it.
+    """What happened, where (a file, a row, a field, a stage) and how to fix it.
 
-    `str()` of it is the message to print; `retryable` says whether the same call may pass later.
+    `str()` gives the message to print; `retryable` is true if the same call may succeed later.
     """
 
     exit_code: ClassVar[int] = 1
@@ -55,7 +55,7 @@ class ConfigError(HoneError):
 
 
 class DataError(HoneError):
-    """The rows are not there, or are not what the configuration says."""
+    """Rows are missing, or do not match the configuration."""
 
     exit_code = 3
 
@@ -87,7 +87,7 @@ class OutOfMemory(TrainingError):
 
 
 class CheckpointError(TrainingError):
-    """A checkpoint that says it is complete cannot be read."""
+    """A checkpoint marked as complete cannot be read."""
 
 
 class StoreError(HoneError):
@@ -97,20 +97,20 @@ class StoreError(HoneError):
 
 
 class ServiceError(HoneError):
-    """A server did not answer; the same call may pass later."""
+    """A server did not answer; the same call may succeed later."""
 
     exit_code = 8
     retryable = True
 
 
 class PromotionError(HoneError):
-    """The champion stays, or is again, what it was."""
+    """The champion is unchanged, or has been restored."""
 
     exit_code = 9
 
 
 class PromotionRefused(PromotionError):
-    """A gate, or the person who was asked, was against it."""
+    """A gate failed, or the person who was asked declined."""
 
 
 class ChampionMoved(PromotionError):

@@ -1,4 +1,4 @@
-"""Environment variables that a library reads, set for as long as it is used."""
+"""Environment variables that a library reads, set only while it is used."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-ALL_CORES = {"TOKENIZERS_PARALLELISM": "true"}  # unset, it is switched off in a process that was forked
-NO_ANALYTICS = {"GX_ANALYTICS_ENABLED": "false"}  # read when Great Expectations is first imported
+ALL_CORES = {"TOKENIZERS_PARALLELISM": "true"}  # if unset, tokenizers turns parallelism off in a forked process
+NO_ANALYTICS = {"GX_ANALYTICS_ENABLED": "false"}  # Great Expectations reads it when first imported
 
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Within the block the process has these environment variables; after it those it had before."""
-    before = {name: os.environ.get(name) for name in values}
+    """Sets these environment variables within the block and restores the previous values afterwards."""
+    previous = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)
             else:

@@ -1,4 +1,4 @@
-"""How far a stage has come: what long-running functions report, and who listens."""
+"""Progress and events of a stage: what long-running functions report, and the listener that receives it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` units of a stage's work (rows, steps), and figures worth showing (`{"loss": 0.7}`).
+    """`done` of `total` units of a stage's work (rows, steps), and figures to show (`{"loss": 0.7}`).
 
-    `total` is 0 where it is not known yet. `note` is a short word on what is being done.
+    `total` is 0 while it is unknown. `note` names the current activity in a word or two.
     """
 
     done: int
@@ -26,7 +26,7 @@ OnProgress = Callable[[Progress], None]
 
 
 def ignore(_: Progress) -> None:
-    """The listener of someone who does not want to know."""
+    """Discards the progress; the default of every `on_progress` parameter."""
 
 
 Listener = Callable[[str, str, object], None]
@@ -35,7 +35,7 @@ _listener: ContextVar[Listener | None] = ContextVar("hone_listener", default=Non
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Within the block, `listener(stage, event, detail)` hears all that `tell` says in this context."""
+    """Calls `listener(stage, event, detail)` for every event emitted in this context within the block."""
     token = _listener.set(listener)
     try:
         yield
@@ -43,8 +43,8 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def tell(stage: str, event: str, detail: object = None) -> None:
-    """Tell whoever listens that `event` (started, progress, hit, done, failed) happened to `stage`."""
+def emit(stage: str, event: str, detail: object = None) -> None:
+    """Pass an event of `stage` (started, progress, hit, done, failed) to the listener, if there is one."""
     listener = _listener.get()
     if listener is not None:
         listener(stage, event, detail)

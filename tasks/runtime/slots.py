@@ -28,7 +28,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import deployment, task_run
 
 from hone.errors import ServiceError
-from hone.progress import Progress, tell
+from hone.progress import Progress, emit
 from tasks.runtime import slot_guard
 
 LIMIT = "gpu"
@@ -77,7 +77,7 @@ def _wait_for_slot(client: SyncPrefectClient, logger: Logger) -> UUID | None:
         else:
             if not reported:
                 logger.info("Waiting for a GPU slot: all are taken (prefect gcl inspect %s).", LIMIT)
-                tell("train", "progress", Progress(0, 0, note="waits for a GPU slot"))
+                emit("train", "progress", Progress(0, 0, note="waits for a GPU slot"))
             reported = True
             time.sleep(ASK_SECONDS)
 

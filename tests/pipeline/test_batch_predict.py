@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 
 from hone.batch import answers, output, record, rows
 from hone.batch.request import Request, resolve_request
-from hone.config.file import parse
+from hone.config.file import parse_config
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, ModelError
 from hone.store.artifact import Artifact
@@ -52,7 +52,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, base_model: Path, rows_csv: P
         {"name": "small", "ingest": topics},
         {"name": "tagged", "ingest": words, "objective": {"kind": "token-classification"}},
     ):
-        config = parse(common | {"curation": {"steps": steps}, "training": learning} | tree)
+        config = parse_config(common | {"curation": {"steps": steps}, "training": learning} | tree)
         found: dict[str, Artifact] = {}
         for stage in list_stages(config):
             found[stage] = run_stage(stage, Job(config, found, made))

@@ -16,7 +16,7 @@ import pytest
 
 from hone.batch import answers, output, rows
 from hone.batch.request import Request, resolve_request
-from hone.config.file import parse
+from hone.config.file import parse_config
 from hone.drift import monitor
 from hone.environment import Home
 from hone.pipeline.plan import plan_run
@@ -60,7 +60,7 @@ def config(home: Home, base: Path, csv: Path) -> dict[str, Any]:
 
 def test_the_plan_says_that_the_code_was_moved(home: Home, base_model: Path, tmp_path: Path) -> None:
     csv = topic_rows(tmp_path / "rows.csv", 200)
-    outlooks = {look.stage: look for look in plan_run(parse(config(home, base_model, csv)), home)}
+    outlooks = {look.stage: look for look in plan_run(parse_config(config(home, base_model, csv)), home)}
     assert outlooks["ingest"].artifact is None
     moved = [reason for reason in outlooks["ingest"].reasons if reason.startswith("the code of ingest was moved")]
     assert len(moved) == 1, outlooks["ingest"].reasons
@@ -118,7 +118,7 @@ def test_a_champion_is_monitored(home: Home, base_model: Path, tmp_path: Path) -
     assert version is not None
     assert version.version == "1"
     csv = topic_rows(tmp_path / "recent.csv", 150, seed=7)
-    own = parse(config(home, base_model, csv) | {"monitoring": {"min_rows": 50, "permutations": 199}})
+    own = parse_config(config(home, base_model, csv) | {"monitoring": {"min_rows": 50, "permutations": 199}})
     verdict = monitor.check_version(version, own, own.ingest.source, home)
     assert verdict.decision == "no drift", verdict.drifted
     assert verdict.recent > 100

@@ -44,4 +44,4 @@ def test_a_model_from_scratch_goes_the_whole_line(hone: Hone, line: Line, conf: 
 
     both = hone("plan", conf, "model.base=somewhere")
     assert both.returncode == 2
-    assert "give either base or scratch" in both.stderr
+    assert "set either base or scratch" in both.stderr

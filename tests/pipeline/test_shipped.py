@@ -22,7 +22,7 @@ import pytest
 from installed_docs.source import InstalledDocs
 from pydantic import TypeAdapter
 
-from hone.config.file import load
+from hone.config.file import load_config
 from hone.config.parts import SourcePart
 from hone.config.sections import Monitoring, RunConfig
 from hone.drift import monitor
@@ -261,9 +261,9 @@ def test_a_shipped_configuration_gives_a_registered_version(
     small = SMALL[file.stem](shared / "datasets", tmp_path)
     for name, value in small.variables.items():
         monkeypatch.setenv(name, str(value))
-    shipped = load(file)
+    shipped = load_config(file)
     short = "training.max_steps=2" if "max_steps" in shipped.training.model_fields_set else "training.epochs=1"
-    config = load(file, [short, "evaluation.resamples=100", *small.overrides])
+    config = load_config(file, [short, "evaluation.resamples=100", *small.overrides])
     made = line.go(config)
 
     facts, version = made["evaluate"].facts(), made["register"].facts()

@@ -1,7 +1,7 @@
-"""From a Python file to the passages of its numpydoc docstrings. Runs as a process of its own, too; stdlib alone.
+"""Extracts passages of numpydoc docstrings from a Python file. Also runs as a separate process; standard library only.
 
-The file is parsed and not imported. What exists at run time alone is not seen: docstrings of compiled functions that
-no `add_newdoc` call in a .py file gives, and the text that templates (`%(example)s`) are filled with.
+The file is parsed, not imported. What exists only at run time is not found: docstrings of compiled functions without
+an `add_newdoc` call in a .py file, and the text that replaces templates (`%(example)s`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import TextIO
 
-# numpydoc's headings (numpydoc.readthedocs.io/en/latest/format.html) and the role of what stands below them.
+# numpydoc's headings (numpydoc.readthedocs.io/en/latest/format.html) and the role of the text below them.
 ROLES = {
     "parameters": "parameters",
     "other parameters": "parameters",
@@ -38,7 +38,7 @@ Passage = tuple[int, int, str, str, str]  # line, number in the docstring, owner
 
 @dataclass(frozen=True)
 class _Docstring:
-    """A docstring, the name it documents (inside its module; with a + what `add_newdoc` calls it), and its line."""
+    """A docstring, the name it documents (in its module; after a + the name given to `add_newdoc`), and its line."""
 
     text: str
     owner: str
@@ -46,29 +46,29 @@ class _Docstring:
 
 
 def passages(docstring: str) -> Iterator[tuple[str, str]]:
-    """(text, role) of each passage of a cleaned numpydoc docstring; none where it has no section with a role."""
+    """Yield (text, role) for each passage of a cleaned numpydoc docstring; none if no section has a role."""
     parts = _HEADING.split(docstring)
     sections = [(ROLES.get(name.lower(), ""), body) for name, body in zip(parts[1::3], parts[3::3], strict=True)]
     if not any(role for role, _ in sections):
         return
-    found = [(text, "summary") for text in _summary(parts[0])]
+    found_passages = [(text, "summary") for text in _summary(parts[0])]
     for role, body in sections:
         texts = _paragraphs(body) if role == "notes" else _descriptions(body) if role else []
-        found += [(text, role) for text in texts]
-    yield from ((text, role) for text, role in found if not _TEMPLATE.fullmatch(text))
+        found_passages += [(text, role) for text in texts]
+    yield from ((text, role) for text, role in found_passages if not _TEMPLATE.fullmatch(text))
 
 
 def serve(stdin: TextIO, stdout: TextIO) -> None:
-    """A reader process: a list of files in, a line of JSON for each out."""
+    """Reader process: reads a JSON list of files, writes one line of JSON per file."""
     for file in json.load(stdin):
-        stdout.write(json.dumps(read(Path(file))) + "\n")
+        stdout.write(json.dumps(read_passages(Path(file))) + "\n")
 
 
-def read(file: Path) -> list[Passage] | str:
-    """A file's passages, or why it cannot be parsed."""
+def read_passages(file: Path) -> list[Passage] | str:
+    """The passages of a file, or the reason why it cannot be parsed."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in other people's docstrings
+            warnings.simplefilter("ignore")  # third-party docstrings may contain invalid escapes
             tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError) as fault:
         return f"cannot be parsed: {fault}"
@@ -80,7 +80,7 @@ def read(file: Path) -> list[Passage] | str:
 
 
 def _docstrings(body: Iterable[ast.stmt], inside: str = "") -> Iterator[_Docstring]:
-    """Of public functions, classes and methods, and of `add_newdoc` calls; not of what functions define inside."""
+    """Docstrings of public functions, classes, methods and `add_newdoc` calls; not of definitions in functions."""
     for node in body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             name = f"{inside}{node.name}"
@@ -91,11 +91,11 @@ def _docstrings(body: Iterable[ast.stmt], inside: str = "") -> Iterator[_Docstri
         elif isinstance(node, (ast.If, ast.Try)):
             yield from _docstrings([*node.body, *node.orelse], inside)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            yield from _added(node.value)
+            yield from _added_docstrings(node.value)
 
 
-def _added(call: ast.Call) -> Iterator[_Docstring]:
-    """What `add_newdoc([place,] name, doc)` documents; doc is text, (attribute, text), or a list of such pairs."""
+def _added_docstrings(call: ast.Call) -> Iterator[_Docstring]:
+    """Docstrings given to `add_newdoc([place,] name, doc)`; doc is text, (attribute, text), or a list of such pairs."""
     if not (isinstance(call.func, ast.Name) and call.func.id == "add_newdoc" and len(call.args) > 1):
         return
     *names, doc = call.args
@@ -116,30 +116,30 @@ def _pairs(doc: ast.expr) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _summary(head: str) -> list[str]:
-    """The first paragraph that is no signature."""
+    """The first paragraph that is not a signature."""
     return [text for text in _paragraphs(head) if not _SIGNATURE.fullmatch(text)][:1]
 
 
 def _paragraphs(body: str) -> list[str]:
-    """Paragraphs; one that is indented belongs to the one before it, as in reStructuredText."""
-    found: list[str] = []
+    """The paragraphs; an indented one belongs to the paragraph before it, as in reStructuredText."""
+    paragraphs: list[str] = []
     for block in re.split(r"\n[ \t]*\n", body.strip("\n")):
-        if found and block[:1].isspace():
-            found[-1] += f"\n\n{block}"
+        if paragraphs and block[:1].isspace():
+            paragraphs[-1] += f"\n\n{block}"
         elif block.strip():
-            found.append(block)
-    return [text.strip() for text in found]
+            paragraphs.append(block)
+    return [text.strip() for text in paragraphs]
 
 
 def _descriptions(body: str) -> list[str]:
-    """What is indented below each line that is not: the descriptions, without names and types."""
-    found: list[list[str]] = []
+    """The indented block below each unindented line: the descriptions, without names and types."""
+    blocks: list[list[str]] = []
     for line in body.strip("\n").split("\n"):
         if line and not line[0].isspace():
-            found.append([])
-        elif found:
-            found[-1].append(line)
-    texts = (dedent("\n".join(lines)).strip() for lines in found)
+            blocks.append([])
+        elif blocks:
+            blocks[-1].append(line)
+    texts = (dedent("\n".join(lines)).strip() for lines in blocks)
     return [text for text in texts if text]
 
 

@@ -1,6 +1,6 @@
-"""Rows out of the docstrings of installed packages: what a passage says, and which role it plays there.
+"""Rows from the docstrings of installed packages: the text of a passage, and its role.
 
-The packages' files are parsed, by a process for each core, and not imported: that is safe, and the same everywhere.
+The packages' files are parsed by one process per core and not imported: safe, and reproducible on every machine.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from hone.store.digests import digest_of
 from installed_docs import docstrings
 from installed_docs.docstrings import Passage
 
-_LEFT_OUT = {"tests", "_tests", "conftest.py"}
-_MOST_READERS = 8
+_EXCLUDED = {"tests", "_tests", "conftest.py"}
+_MAX_READERS = 8
 
 
 @dataclass(frozen=True)
 class InstalledDocs:
-    """Passages of numpydoc docstrings: text, label (the role it plays), library, object.
+    """Passages of numpydoc docstrings, with the columns text, label (the role), library and object.
 
-    Each parameter, return value, exception and attribute that is described is a passage; so is each paragraph of the
-    notes, and the summary. The headings, names and types are left out of the text: they would give the label away.
+    A passage is the description of a parameter, return value, exception or attribute, a paragraph of the notes, or the
+    summary. Headings, names and types are not part of the text, because they would leak the label.
     """
 
     packages: list[str] = option(
         ["numpy", "scipy", "pandas", "sklearn", "matplotlib", "networkx"],
-        "Import names of installed packages whose docstrings are in numpydoc's format.",
+        "Import names of installed packages with docstrings in numpydoc format.",
         min_length=1,
     )
 
     libraries: ClassVar[tuple[str, ...]] = ()
 
     def fingerprint(self, digest: Callable[[Path], str]) -> str:
-        """Digest over the packages' versions; over the files of one that no installed distribution claims."""
+        """Digest over the packages' versions; over the files of a package that belongs to no installed distribution."""
         roots = [_directory(package) for package in self.packages]
         return digest_of([_distribution(root) or [digest(file) for _, file in _files(root)] for root in roots])
 
     def rows(self) -> Iterator[RawRow]:
-        """Every passage, by package, file and line. A file that this Python cannot parse is a refused row."""
+        """Every passage, ordered by package, file and line. A file that this Python cannot parse is a refused row."""
         files = [(root, file) for package in self.packages for root, file in _files(_directory(package))]
-        for (root, file), found in zip(files, _read_all([str(file) for _, file in files]), strict=True):
-            inner = file.relative_to(root.parent)
-            yield from _rows(inner, root.name, found)
+        for (root, file), outcome in zip(files, _read_all([str(file) for _, file in files]), strict=True):
+            relative_path = file.relative_to(root.parent)
+            yield from _rows(relative_path, root.name, outcome)
 
 
 def _directory(package: str) -> Path:
@@ -62,15 +62,15 @@ def _directory(package: str) -> Path:
         raise DataError(
             f"the package {package} is not installed",
             where="ingest.source.packages",
-            fix="Install it (pip install 'hone[demo]' for the demo's), or leave it out.",
+            fix="Install it (the demo's packages: pip install 'hone[demo]'), or remove it from the list.",
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _distribution(root: Path) -> str:
-    """The name and version (`scikit_learn-1.9.1`) whose RECORD lists the package, '' where none does.
+    """The distribution (`scikit_learn-1.9.1`) whose RECORD lists the package, '' if there is none.
 
-    importlib.metadata.packages_distributions takes ten times as long, for it parses every RECORD there is.
+    importlib.metadata.packages_distributions takes ten times as long, because it parses every RECORD.
     """
     line = f"\n{root.name}/__init__.py,".encode()
     for record in sorted(root.parent.glob("*.dist-info/RECORD")):
@@ -81,24 +81,24 @@ def _distribution(root: Path) -> str:
 
 def _files(root: Path) -> Iterator[tuple[Path, Path]]:
     for file in sorted(root.rglob("*.py")):
-        if not _LEFT_OUT.intersection(file.relative_to(root.parent).parts):
+        if not _EXCLUDED.intersection(file.relative_to(root.parent).parts):
             yield root, file
 
 
-def _rows(inner: Path, library: str, found: list[Passage] | str) -> Iterator[RawRow]:
-    """The rows of a file, given its passages, or why it has none."""
-    where = inner.as_posix()
-    if isinstance(found, str):
-        yield RawRow(where, library, {}, refused=found)
+def _rows(relative_path: Path, library: str, outcome: list[Passage] | str) -> Iterator[RawRow]:
+    """The rows of a file, given its passages or the reason why it could not be parsed."""
+    where = relative_path.as_posix()
+    if isinstance(outcome, str):
+        yield RawRow(where, library, {}, refused=outcome)
         return
-    module = ".".join(inner.with_suffix("").parts).removesuffix(".__init__")
-    for line, number, owner, text, role in found:
+    module = ".".join(relative_path.with_suffix("").parts).removesuffix(".__init__")
+    for line, number, owner, text, role in outcome:
         values = {"text": text, "label": role, "library": library, "object": _dotted(module, owner)}
         yield RawRow(f"{where}:{line}:{number}", library, values)
 
 
 def _dotted(module: str, owner: str) -> str:
-    """The object's name. `add_newdoc` gives the full one, or one in the package of the module that calls it."""
+    """The object's full name; `add_newdoc` is given a full name, or one relative to the calling module's package."""
     if not owner.startswith("+"):
         return f"{module}.{owner}"
     library, package, owner = module.partition(".")[0], module.rpartition(".")[0], owner[1:]
@@ -106,12 +106,12 @@ def _dotted(module: str, owner: str) -> str:
 
 
 def _read_all(files: Sequence[str]) -> Iterator[list[Passage] | str]:
-    """What `docstrings.read` gives for each file, in order, from a process for each core."""
+    """The result of `docstrings.read_passages` for each file, in order, computed by one process per core."""
     command = [sys.executable, "-P", docstrings.__file__]
     with ExitStack() as stack:
         readers = [
             stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-            for _ in range(min(_MOST_READERS, os.cpu_count() or 1))
+            for _ in range(min(_MAX_READERS, os.cpu_count() or 1))
         ]
         for reader in readers:
             stack.callback(reader.kill)
@@ -123,5 +123,7 @@ def _read_all(files: Sequence[str]) -> Iterator[list[Passage] | str]:
             stdout = readers[i % len(readers)].stdout
             assert stdout
             if not (line := stdout.readline()):
-                raise HoneError("the process that reads it has died", where=file, fix="Run again, with more memory.")
+                raise HoneError(
+                    "the process that reads it exited unexpectedly", where=file, fix="Run again with more memory."
+                )
             yield json.loads(line)

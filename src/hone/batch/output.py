@@ -22,7 +22,7 @@ from hone.batch.request import Batch
 from hone.batch.rows import REASON, Shard, value_as_text
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, StoreError
-from hone.progress import Progress, tell
+from hone.progress import Progress, emit
 from hone.store.artifact import Artifact
 from hone.store.digests import digest_of, file_digest
 
@@ -69,7 +69,7 @@ def commit_output(batch: Batch, rows: Artifact, answers: Sequence[Artifact], hom
     """
     out = Path(batch.request.output).absolute()
     shards = given_rows.list_shards(rows)
-    tell("write", "started", [])
+    emit("write", "started", [])
     with home.store.lock("batch-output", digest_of(str(out))[:20]):
         account = find_finished(batch, home)
         if not account:
@@ -81,7 +81,7 @@ def commit_output(batch: Batch, rows: Artifact, answers: Sequence[Artifact], hom
             else:
                 account = _write_directory(out, tables, account)
             _drop_rows(batch, home)
-    tell("write", "done")
+    emit("write", "done")
     return account
 
 
@@ -145,7 +145,7 @@ def _tables(batch: Batch, shards: Sequence[Shard], answers: Sequence[Artifact]) 
         names = [name for name in schema.names if name not in batch.added]
         row_columns = [_as(rows, name, schema.field(name).type) for name in names]
         yield pa.table([*row_columns, *added], schema=schema)
-        tell("write", "progress", Progress(shard.first + shard.rows, shard.total))
+        emit("write", "progress", Progress(shard.first + shard.rows, shard.total))
 
 
 def _schema(batch: Batch, shards: Sequence[Shard]) -> pa.Schema:

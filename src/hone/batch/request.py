@@ -14,7 +14,7 @@ from pydantic import Field
 from hone.config.parts import Section, SourcePart
 from hone.environment import Home
 from hone.errors import ConfigError, ModelError
-from hone.parts.options import locations
+from hone.parts.options import location_options
 from hone.registry.integrity import TAG, check_files
 from hone.sources import SOURCES
 from hone.sources.source import Source
@@ -101,7 +101,9 @@ class Batch:
     def source_options(self) -> dict[str, Any]:
         """The source's options, but for those that only say where its rows lie."""
         section = self.request.source.model_dump()
-        return {name: value for name, value in section.items() if name not in locations(SOURCES[section["kind"]])}
+        return {
+            name: value for name, value in section.items() if name not in location_options(SOURCES[section["kind"]])
+        }
 
 
 def resolve_request(request: Request, home: Home) -> Batch:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hone.batch.request import Batch, build_source
 from hone.environment import Home
 from hone.errors import ConfigError, DataError
-from hone.progress import Progress, tell
+from hone.progress import Progress, emit
 from hone.sources.ingest import text_of
 from hone.sources.source import RawRow
 from hone.store.artifact import Artifact, Product
@@ -69,9 +69,9 @@ def read_rows(batch: Batch, home: Home) -> Artifact:
     Raises DataError where a column that the model takes is in no row, and, with `unanswered: stop`, at the first row
     that cannot be answered; ConfigError where the input has a column that the output adds; and as the source does.
     """
-    tell("read", "started", [])
+    emit("read", "started", [])
     artifact, hit = home.store.obtain(rows_recipe(batch), lambda out: _read(batch, out), name=batch.name)
-    tell("read", "hit" if hit else "done", artifact)
+    emit("read", "hit" if hit else "done", artifact)
     return artifact
 
 
@@ -106,7 +106,7 @@ def _read(batch: Batch, out: Path) -> Product:
         _write(_given(chunk, list(account.columns)), shard.rows_file)
         _write(_as_table(inputs, batch.inputs), shard.inputs_file)
         account.shards.append((len(chunk), shard.digest))
-        tell("read", "progress", Progress(account.rows, 0))
+        emit("read", "progress", Progress(account.rows, 0))
     if account.rows and not account.columns:
         raise DataError(
             f"all {account.rows} rows are refused: {', '.join(account.reasons)}",

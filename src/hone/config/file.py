@@ -1,6 +1,6 @@
-"""A configuration as a person writes it: a YAML file and `section.field=value` overrides.
+"""Loading a configuration: a YAML file and `section.field=value` overrides.
 
-Every fault is answered at once, by the names that the person wrote.
+All errors are reported at once, with the field names used in the file.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from hone.config.sections import RunConfig
 from hone.errors import ConfigError
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The configuration in the YAML file `path`, changed by `section.field=value` overrides.
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Load the configuration in the YAML file `path` and apply `section.field=value` overrides.
 
-    Raises ConfigError that names every fault at once: the field, the file, and the nearest valid name.
+    Raises ConfigError that lists all errors: the field, the file, and the closest valid name.
     """
     try:
         tree = yaml.load(path.read_text("utf8"), Loader=_Loader)
     except (FileNotFoundError, IsADirectoryError):
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1)
         fix = f"Did you mean {path.parent / near[0]}?" if near else "Name a YAML file, such as conf/demo.yaml."
-        raise ConfigError("there is no such configuration file", where=str(path), fix=fix) from None
+        raise ConfigError("no such configuration file", where=str(path), fix=fix) from None
     except (yaml.YAMLError, UnicodeDecodeError) as fault:
         raise ConfigError(f"is not YAML: {fault}", where=str(path)) from None
     if not isinstance(tree, dict):
-        raise ConfigError("holds no sections", where=str(path), fix="Start from conf/demo.yaml.")
+        raise ConfigError("has no sections", where=str(path), fix="Start from conf/demo.yaml.")
     for override in overrides:
         _override(tree, override)
-    return parse(tree, str(path))
+    return parse_config(tree, str(path))
 
 
-def parse(tree: Mapping[str, Any], where: str = "configuration") -> RunConfig:
-    """The configuration in a tree of plain values; raises ConfigError as `load` does."""
+def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> RunConfig:
+    """Build the configuration from nested dicts and lists; raises ConfigError as `load_config` does."""
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as fault:
         faults = [_describe(error) for error in fault.errors()]
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        count = "1 error" if len(faults) == 1 else f"{len(faults)} errors"
         raise ConfigError(
             f"{count} in the configuration\n" + "\n".join(f"  {line}" for line in dict.fromkeys(faults)),
             where=where,
@@ -52,19 +52,19 @@ def parse(tree: Mapping[str, Any], where: str = "configuration") -> RunConfig:
         ) from None
 
 
-def dump(config: RunConfig) -> str:
-    """The resolved configuration as YAML, every default written out."""
+def dump_config(config: RunConfig) -> str:
+    """The resolved configuration as YAML, including every default."""
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but a key that stands twice is a fault, and 5e-5 is a number."""
+    """PyYAML's safe loader, except that duplicate keys are an error and 5e-5 is a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.YAMLError(f"{', '.join(twice)} stands twice, line {node.start_mark.line + 1}")
+        duplicates = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if duplicates:
+            raise yaml.YAMLError(f"duplicate key {', '.join(duplicates)}, line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
 
 
@@ -75,82 +75,84 @@ def _override(tree: dict[str, Any], override: str) -> None:
     path, equals, value = override.partition("=")
     if not equals or not path:
         raise ConfigError("is not of the form section.field=value", where=override)
-    *parents, last = path.split(".")
-    at: Any = tree
+    *parents, field_name = path.split(".")
+    target: Any = tree
     models: list[type[BaseModel]] = [RunConfig]
     for name in parents:
-        if isinstance(at, list):
-            at = at[_index(at, name, override)]
+        if isinstance(target, list):
+            target = target[_index(target, name, override)]
         else:
             fields = [model.model_fields[name] for model in models if name in model.model_fields]
-            at = at.setdefault(name, _written_out(fields))
+            target = target.setdefault(name, _written_out(fields))
             models = [inner for field in fields for inner in _models(field)]
-        if not isinstance(at, (dict, list)):
+        if not isinstance(target, (dict, list)):
             raise ConfigError(f"{name} is a value and has no fields", where=override)
-    at[_index(at, last, override) if isinstance(at, list) else last] = yaml.load(value, Loader=_Loader)
+    target[_index(target, field_name, override) if isinstance(target, list) else field_name] = yaml.load(
+        value, Loader=_Loader
+    )
 
 
 def _written_out(fields: Sequence[Any]) -> Any:
-    """What stands where a file is silent, for an override to change: default steps, a default part, or nothing yet."""
+    """The value of a field that the file leaves out, for an override to change: its default list or part, else {}."""
     defaults = [field.get_default(call_default_factory=True) for field in fields]
-    return next((copy.deepcopy(given) for given in defaults if isinstance(given, (list, dict))), {})
+    return next((copy.deepcopy(default) for default in defaults if isinstance(default, (list, dict))), {})
 
 
 def _index(items: list[Any], name: str, override: str) -> int:
-    """The position of a list's item, given by number or, for parts, by its `kind`."""
+    """The index of a list item, given as a number or, for parts, as its `kind`."""
     kinds = [item.get("kind") if isinstance(item, dict) else None for item in items]
     for kind in (name, name.replace("_", "-")):
         if kind in kinds:
             return kinds.index(kind)
     if name.isdigit() and int(name) < len(items):
         return int(name)
-    raise ConfigError(f"{name} is none of the {len(items)} items", where=override)
+    raise ConfigError(f"no item {name} among {len(items)}", where=override)
 
 
 def _describe(error: Any) -> str:
-    """One line on one fault: the field's path as a person would type it, and what is wrong."""
+    """One line for one error: the field's dotted path and the problem."""
     names, models = _walk(error["loc"])
     path = ".".join(names)
     if error["type"] == "extra_forbidden":
-        known = [field for model in models for field in model.model_fields]
-        near = difflib.get_close_matches(names[-1], known, 1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        field_names = [field for model in models for field in model.model_fields]
+        close_names = difflib.get_close_matches(names[-1], field_names, 1, cutoff=0.5)
+        hint = f"did you mean {close_names[0]}?" if close_names else f"there are {', '.join(field_names)}"
         return f"{path}: no such field; {hint}"
     if error["type"] in ("union_tag_invalid", "literal_error"):
         expected = error["ctx"].get("expected_tags") or error["ctx"].get("expected", "")
         choices = [choice.strip(" '") for choice in expected.replace(" or ", ", ").split(",")]
-        given = error["ctx"].get("tag", error["input"])
-        near = difflib.get_close_matches(str(given), choices, 1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(choices)}"
-        return f"{path}: no such choice as {given}; {hint}"
+        choice = error["ctx"].get("tag", error["input"])
+        close_names = difflib.get_close_matches(str(choice), choices, 1, cutoff=0.5)
+        hint = f"did you mean {close_names[0]}?" if close_names else f"there are {', '.join(choices)}"
+        return f"{path}: no such choice as {choice}; {hint}"
     if error["type"] == "missing":
         return f"{path}: is required"
     if error["type"] == "union_tag_not_found":
-        return f"{path}: says no kind"
-    if error["type"] == "value_error":  # of a whole section, which may hold a password, nothing is shown
-        shown = f", not {error['input']!r}" if isinstance(error["input"], str) else ""
-        return f"{path}: {error['ctx']['error']}{shown}"
+        return f"{path}: kind is missing"
+    if error["type"] == "value_error":  # a whole section is not shown: it may contain a password
+        value_suffix = f", not {error['input']!r}" if isinstance(error["input"], str) else ""
+        return f"{path}: {error['ctx']['error']}{value_suffix}"
     message = error["msg"][:1].lower() + error["msg"][1:]
     return f"{path}: {message.removeprefix('input ')}, not {error['input']!r}"
 
 
 def _walk(loc: Iterable[str | int]) -> tuple[list[str], list[type[BaseModel]]]:
-    """The names along an error's location, without the tags of unions, and the models around its end."""
+    """The field names along an error's location, without union tags, and the models that contain the last one."""
     names: list[str] = []
     models: list[type[BaseModel]] = [RunConfig]
-    around = models
+    models_at_end = models
     for step in loc:
         tagged = [m for m in models if "kind" in m.model_fields and step in get_args(m.model_fields["kind"].annotation)]
         if tagged:
             models = tagged
             continue
         names.append(str(step))
-        around = models
+        models_at_end = models
         if isinstance(step, str):
             models = [
                 inner for model in models if step in model.model_fields for inner in _models(model.model_fields[step])
             ]
-    return names, around
+    return names, models_at_end
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -1,4 +1,4 @@
-"""Sections of the configuration made from parts: each dataclass of options becomes a section with the same fields."""
+"""Configuration sections built from parts: each dataclass of options becomes a section with the same fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
-from hone.config.secrets import SECRET, strings
+from hone.config.secrets import SECRET, iter_strings
 from hone.curation import STEPS
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
@@ -20,47 +20,51 @@ from hone.training.settings import Settings
 
 
 class Section(BaseModel):
-    """A part of the configuration: no other fields than its own, and none changes."""
+    """A section of the configuration: immutable, unknown fields are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class Part(Section):
-    """The options of one source, step, objective or method; `kind` names it."""
+    """The options of one source, step, objective or method, selected by `kind`."""
 
     kind: str
 
     @model_validator(mode="after")
     def _no_secret(self) -> Part:
-        named = [name for name, value in self.options().items() if any(map(SECRET.search, strings(value)))]
-        if named:
-            raise ValueError(f"{named[0]} holds a password: put it into the environment, and write ${{NAME}} here")
+        options_with_secret = [
+            name for name, value in self.options().items() if any(map(SECRET.search, iter_strings(value)))
+        ]
+        if options_with_secret:
+            raise ValueError(
+                f"{options_with_secret[0]} contains a password: put it into an environment variable, write ${{NAME}}"
+            )
         return self
 
     def options(self) -> dict[str, Any]:
-        """Its options, without `kind`: the keyword arguments of the part's class."""
+        """The options without `kind`: keyword arguments for the part's class."""
         return self.model_dump(exclude={"kind"})
 
 
 def _section(cls: type[Any], base: type[Section] = Section, **more: Any) -> type[Any]:
-    """The section for a dataclass of options: fields with the same names, descriptions and bounds."""
+    """A section class for a dataclass of options: same field names, descriptions and bounds."""
     hints = get_type_hints(cls)
     fields: dict[str, Any] = dict(more)
     for option in dataclasses.fields(cls):
-        given: dict[str, Any] = {"default": option.default}
+        default: dict[str, Any] = {"default": option.default}
         if option.default is REQUIRED:
-            given = {} if option.default_factory is REQUIRED else {"default_factory": option.default_factory}
+            default = {} if option.default_factory is REQUIRED else {"default_factory": option.default_factory}
         extra = {"description": option.metadata["description"], **option.metadata["bounds"]}
-        fields[option.name] = (hints[option.name], Field(**given, **extra))
+        fields[option.name] = (hints[option.name], Field(**default, **extra))
     return create_model(cls.__name__, __base__=base, __doc__=cls.__doc__, **fields)
 
 
 def _union(parts: Mapping[str, type[Any]]) -> Any:
-    """Any one of `parts`, told apart by `kind`."""
+    """The union of the sections of `parts`, discriminated by `kind`."""
 
-    def one(kind: str, cls: type[Any]) -> type[Any]:
-        # A form sends the kind only where the schema has it as a default; pydantic asks for it all the same.
-        field = Field(description="Which one.", json_schema_extra={"default": kind})
+    def part_section(kind: str, cls: type[Any]) -> type[Any]:
+        # Prefect's form sends `kind` only if the schema has it as a default; for pydantic it stays required.
+        field = Field(description="The kind of part.", json_schema_extra={"default": kind})
         return _section(cls, Part, kind=(Literal[kind], field))
 
     def spell_kind(value: Any) -> Any:
@@ -70,14 +74,14 @@ def _union(parts: Mapping[str, type[Any]]) -> Any:
             return {**value, "kind": kind.replace("_", "-")}
         return value
 
-    models = tuple(one(kind, cls) for kind, cls in parts.items())
+    models = tuple(part_section(kind, cls) for kind, cls in parts.items())
     if len(models) == 1:
         return models[0]
     return Annotated[reduce(or_, models), Field(discriminator="kind"), BeforeValidator(spell_kind), _Choice()]
 
 
 class _Choice:
-    """A union as forms show it: Prefect's offers the parts of an `anyOf` to choose from, and a text box for `oneOf`."""
+    """Writes the union as `anyOf`: Prefect's form offers a choice for `anyOf`, but only a text box for `oneOf`."""
 
     def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
         schema: dict[str, Any] = handler(core)

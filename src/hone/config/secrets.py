@@ -1,4 +1,4 @@
-"""Passwords and tokens written into a configuration: they are recognised, so that they can be refused."""
+"""Detection of passwords and tokens written into a configuration, so that they can be rejected."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# What stands in a configuration comes to stand in MLflow, in Prefect and in the report.
+# A configuration is copied to MLflow, Prefect and the report, so a secret in it would be published.
 SECRET = re.compile(r"://[^/@\s:]*:(?!\$\{)[^@/\s]+@|[?&](?:password|passwd|pwd|token|secret)=(?!\$\{)[^&\s]+", re.I)
 
 
-def strings(value: Any) -> Iterator[str]:
-    """Every string in a tree of plain values."""
+def iter_strings(value: Any) -> Iterator[str]:
+    """Yield every string in nested mappings, lists and tuples."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list | tuple):
         for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from strings(inner)
+            yield from iter_strings(inner)

@@ -1,4 +1,4 @@
-"""What became of every row: the funnel with its reasons and examples, the rows dropped, and how far all that is."""
+"""Accounts for every row: the funnel with reasons and examples, the dropped rows, and the overall progress."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from hone.progress import OnProgress, Progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EXAMPLES = 3  # of dropped rows, for each reason
-SHOWN = 300  # characters of an example's text
+EXAMPLES = 3  # dropped rows shown per reason
+EXAMPLE_CHARACTERS = 300  # of an example's text
 
 
 @dataclass
 class Account:
-    """What became of every row: the funnel, and the rows dropped."""
+    """Accounts for every row: the funnel, and the dropped rows of each step."""
 
     fields: Fields
-    progress: Steady
+    progress: StepsProgress
     funnel: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[pa.Table] = field(default_factory=list)
 
-    def run(self, kind: str, table: pa.Table, step: Step) -> pa.Table:
-        """The rows that `step` keeps."""
-        return self.take(kind, table, step.apply(table, self.fields, self.progress.step(kind)))
+    def run_step(self, kind: str, table: pa.Table, step: Step) -> pa.Table:
+        """Run a step and return the rows that it keeps."""
+        return self.apply_verdict(kind, table, step.apply(table, self.fields, self.progress.start_step(kind)))
 
-    def take(self, kind: str, table: pa.Table, verdict: Verdict) -> pa.Table:
-        """The rows that a verdict keeps; the others are counted by their reasons and put aside."""
+    def apply_verdict(self, kind: str, table: pa.Table, verdict: Verdict) -> pa.Table:
+        """Return the rows that a verdict keeps; count the others by reason and collect them."""
         import pyarrow as pa
 
-        kept = verdict.rows.filter(pa.array([not reason for reason in verdict.reasons], pa.bool_()))
-        gone = self._rejects(kind, verdict)
-        self.dropped.append(gone)
+        kept_rows = verdict.rows.filter(pa.array([not reason for reason in verdict.reasons], pa.bool_()))
+        dropped_rows = self._rejects(kind, verdict)
+        self.dropped.append(dropped_rows)
         self.funnel.append(
             {
                 "step": kind,
                 "before": table.num_rows,
-                "after": kept.num_rows,
-                "dropped": dict(Counter(gone["reason"].to_pylist()).most_common()),
+                "after": kept_rows.num_rows,
+                "dropped": dict(Counter(dropped_rows["reason"].to_pylist()).most_common()),
                 "notes": dict(sorted(verdict.notes.items())),
-                "examples": self._examples(gone),
+                "examples": self._examples(dropped_rows),
             }
         )
-        return kept
+        return kept_rows
 
-    def rejects(self) -> pa.Table:
-        """All rows dropped: id, source, step, reason, detail, and the objective's columns."""
+    def build_rejects(self) -> pa.Table:
+        """A table of all dropped rows: id, source, step, reason, detail, and the objective's text and label columns."""
         import pyarrow as pa
 
         if self.dropped:
@@ -58,8 +58,8 @@ class Account:
         names = ["id", "source", "step", "reason", "detail", *self.fields.text]
         return pa.table({name: pa.array([], pa.string()) for name in [*names, *filter(None, [self.fields.label])]})
 
-    def told(self) -> str:
-        """One line on each step that dropped rows."""
+    def describe_drops(self) -> str:
+        """One line per step that dropped rows, for error messages."""
         return "\n".join(
             f"  {entry['step']}: {entry['before']} -> {entry['after']} rows ("
             + ", ".join(f"{reason}: {count}" for reason, count in entry["dropped"].items())
@@ -71,14 +71,14 @@ class Account:
     def _rejects(self, kind: str, verdict: Verdict) -> pa.Table:
         import pyarrow as pa
 
-        at = [row for row, reason in enumerate(verdict.reasons) if reason]
-        rows = verdict.rows.take(pa.array(at, pa.int64()))
-        details = [verdict.details[row] for row in at] if verdict.details else [""] * len(at)
+        dropped_indices = [row for row, reason in enumerate(verdict.reasons) if reason]
+        rows = verdict.rows.take(pa.array(dropped_indices, pa.int64()))
+        details = [verdict.details[row] for row in dropped_indices] if verdict.details else [""] * len(dropped_indices)
         columns = {
             "id": texts_of(rows, "id"),
             "source": texts_of(rows, "source"),
-            "step": [kind] * len(at),
-            "reason": [verdict.reasons[row] for row in at],
+            "step": [kind] * len(dropped_indices),
+            "reason": [verdict.reasons[row] for row in dropped_indices],
             "detail": details,
         }
         for name in (*self.fields.text, self.fields.label):
@@ -86,37 +86,41 @@ class Account:
                 columns[name] = texts_of(rows, name)
         return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
-    def _examples(self, gone: pa.Table) -> list[dict[str, str]]:
+    def _examples(self, dropped_rows: pa.Table) -> list[dict[str, str]]:
         examples: list[dict[str, str]] = []
-        shown: Counter[str] = Counter()
-        texts, reasons = self.fields.row_texts(gone), texts_of(gone, "reason")
+        shown_by_reason: Counter[str] = Counter()
+        texts, reasons = self.fields.row_texts(dropped_rows), texts_of(dropped_rows, "reason")
         for row, reason in enumerate(reasons):
-            shown[reason] += 1
-            if shown[reason] <= EXAMPLES:
-                told = {"id": gone["id"][row].as_py(), "reason": reason, "detail": gone["detail"][row].as_py()}
-                examples.append({**told, "text": texts[row][:SHOWN]})
+            shown_by_reason[reason] += 1
+            if shown_by_reason[reason] <= EXAMPLES:
+                example = {
+                    "id": dropped_rows["id"][row].as_py(),
+                    "reason": reason,
+                    "detail": dropped_rows["detail"][row].as_py(),
+                }
+                examples.append({**example, "text": texts[row][:EXAMPLE_CHARACTERS]})
         return examples
 
 
-class Steady:
-    """Progress over all steps: each counts for all the rows there were at first, however many are left."""
+class StepsProgress:
+    """Progress over all steps. Each step counts for the initial number of rows, so that the total stays fixed."""
 
     def __init__(self, listener: OnProgress, rows: int, steps: int) -> None:
         self._listener, self._rows, self._total = listener, rows, rows * steps
         self._before = -rows
 
-    def step(self, kind: str) -> OnProgress:
-        """What the next step reports to."""
+    def start_step(self, kind: str) -> OnProgress:
+        """Start the next step; returns the callback for its progress."""
         self._before += self._rows
-        before = self._before
+        done_before = self._before
 
         def on_progress(progress: Progress) -> None:
-            done = before + self._rows * progress.done // max(1, progress.total)
+            done = done_before + self._rows * progress.done // max(1, progress.total)
             self._listener(Progress(done, self._total, note=kind))
 
         on_progress(Progress(0, 1))
         return on_progress
 
-    def done(self) -> None:
-        """All is done."""
+    def finish(self) -> None:
+        """Report that all steps are done."""
         self._listener(Progress(self._total, self._total, note="split"))

@@ -1,4 +1,4 @@
-"""Texts out of a table of rows, and back into it."""
+"""Reads texts from a table of rows and writes them back."""
 
 from __future__ import annotations
 
@@ -14,44 +14,46 @@ T = TypeVar("T")
 
 
 def texts_of(rows: pa.Table, name: str) -> list[str]:
-    """A column as a list, '' for null."""
+    """The values of a column, '' for null."""
     return [text or "" for text in rows.column(name).to_pylist()]
 
 
 def with_texts(rows: pa.Table, name: str, texts: Sequence[str]) -> pa.Table:
-    """`rows` with other texts in the column `name`."""
+    """`rows` with the column `name` replaced by `texts`."""
     import pyarrow as pa
 
     index = rows.column_names.index(name)
     return rows.set_column(index, name, pa.array(texts, pa.string()))
 
 
-def rewritten(
+def rewrite_texts(
     rows: pa.Table, fields: Fields, change: Callable[[list[str]], list[tuple[str, T]]]
 ) -> tuple[pa.Table, list[str], list[T]]:
-    """The rows with their texts changed, '' or a reason to drop each, and what `change` says of the texts."""
-    said: list[T] = []
-    before = rows
+    """Apply `change` to all texts of the rows.
+
+    Returns the changed rows, '' or a reason to drop each row, and the note that `change` returns for each text."""
+    notes: list[T] = []
+    original = rows
     for name in fields.text:
         values = texts_of(rows, name)
-        parts = [fields.extract_texts(name, value) for value in values]
-        outcomes = iter(change([piece for part in parts for piece in part]))
+        pieces_by_row = [fields.extract_texts(name, value) for value in values]
+        outcomes = iter(change([piece for row_pieces in pieces_by_row for piece in row_pieces]))
         changed = []
-        for value, part in zip(values, parts, strict=True):
-            taken = [next(outcomes) for _ in part]
-            said += [note for _, note in taken]
-            pieces = [text for text, _ in taken]
+        for value, row_pieces in zip(values, pieces_by_row, strict=True):
+            rewritten_pieces = [next(outcomes) for _ in row_pieces]
+            notes += [note for _, note in rewritten_pieces]
+            pieces = [text for text, _ in rewritten_pieces]
             changed.append(fields.replace_texts(name, value, pieces))
         rows = with_texts(rows, name, changed)
-    rows, reasons = fields.realign_annotations(before, rows)
-    return rows, reasons, said
+    rows, reasons = fields.realign_annotations(original, rows)
+    return rows, reasons, notes
 
 
 def labels_of(rows: pa.Table, fields: Fields) -> list[str]:
-    """The label of each row; '' for all where the objective has none."""
+    """The label of each row; all '' if the objective has no label."""
     return texts_of(rows, fields.label) if fields.label else [""] * rows.num_rows
 
 
 def splits_of(rows: pa.Table) -> list[str]:
-    """The split that each row came with, '' for none. Rows of two splits are no duplicates: they are contamination."""
+    """The split that each row came with, '' for none. Equal rows of two splits are contamination, not duplicates."""
     return texts_of(rows, "split") if "split" in rows.column_names else [""] * rows.num_rows

@@ -1,4 +1,4 @@
-"""label-conflicts: the same text must not have two labels."""
+"""label-conflicts: drop texts that have more than one label."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelConflicts:
-    """Drops rows whose text, but for case and spacing, also stands with another label.
+    """Drops rows whose text also occurs with another label, ignoring case and spacing.
 
-    A majority can be told only before `duplicates`, which leaves one row of each label.
+    `keep: majority` only works before `duplicates`, which leaves one row per label.
     """
 
     keep: Literal["none", "majority"] = option(
         "none",
-        "none: drop all rows of such a text; majority: keep those of the label that more than half of them have.",
+        "none: drop all rows of such a text; majority: keep the rows of a label that more than half of them have.",
     )
 
     def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
-        """A reason for each row in conflict; its detail names the labels of its text and how many rows have each."""
+        """Drop each row in conflict; its detail lists the labels of its text and their numbers of rows."""
         from hone.curation.step import Verdict
 
         keys = list(zip(splits_of(rows), map(fold, fields.row_texts(rows)), strict=True))
         labels = labels_of(rows, fields)
-        found: dict[tuple[str, str], Counter[str]] = {}
+        labels_by_text: dict[tuple[str, str], Counter[str]] = {}
         for key, label in zip(keys, labels, strict=True):
-            found.setdefault(key, Counter())[label] += 1
+            labels_by_text.setdefault(key, Counter())[label] += 1
         reasons, details = [], []
         for key, label in zip(keys, labels, strict=True):
-            conflict = len(found[key]) > 1 and not (
-                self.keep == "majority" and 2 * found[key][label] > found[key].total()
+            conflict = len(labels_by_text[key]) > 1 and not (
+                self.keep == "majority" and 2 * labels_by_text[key][label] > labels_by_text[key].total()
             )
             reasons.append("same text, two labels" if conflict else "")
-            details.append(_told(found[key]) if conflict else "")
+            details.append(_describe_counts(labels_by_text[key]) if conflict else "")
         on_progress(Progress(rows.num_rows, rows.num_rows))
         return Verdict(rows, reasons, details)
 
 
-def _told(labels: Counter[str]) -> str:
+def _describe_counts(labels: Counter[str]) -> str:
     return ", ".join(f"{label}: {count}" for label, count in sorted(labels.items()))

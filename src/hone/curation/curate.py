@@ -1,4 +1,4 @@
-"""The curate stage: rows through the steps, each drop with its reason, and then into train, valid and test."""
+"""The curate stage: run the steps on the rows, record a reason for each drop, then split into train, valid and test."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hone.curation.account import Account, Steady
+from hone.curation.account import Account, StepsProgress
 from hone.curation.columns import labels_of, splits_of, texts_of, with_texts
-from hone.curation.split import SPLITS, TEST, TRAIN, VALID, contaminated, divide, known_splits
+from hone.curation.split import SPLITS, TEST, TRAIN, VALID, find_contaminated_rows, normalize_splits, split_rows
 from hone.curation.step import Fields, Step, Verdict
 from hone.errors import DataError
 from hone.progress import OnProgress, ignore
@@ -18,7 +18,7 @@ from hone.store.artifact import Product
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS_PER_GROUP = 100_000  # of a Parquet file
+ROWS_PER_GROUP = 100_000  # row group size of the Parquet files
 
 
 def curate(
@@ -33,133 +33,136 @@ def curate(
     near_duplicate: float,
     on_progress: OnProgress = ignore,
 ) -> Product:
-    """Writes train.parquet, valid.parquet, test.parquet and rejects.parquet into `out`.
+    """Write train.parquet, valid.parquet, test.parquet and rejects.parquet to `out`.
 
-    `steps` are done in order on the rows of the file `rows`, and each row goes into one of the four files. Splits
-    that came with the rows are kept and decontaminated; missing ones are taken from the training rows. The facts are
-    the funnel (rows before and after each step, drops by reason, examples) and the splits' sizes and classes.
-    Raises DataError where nothing is left to learn from, and says which step dropped what.
+    Runs `steps` in order on the rows of the file `rows`; each row ends up in one of the four files. Splits that came
+    with the rows are kept and decontaminated; missing ones are taken from the training rows. The facts are the funnel
+    (rows before and after each step, drops by reason, examples) and the sizes and classes of the splits.
+    Raises DataError if too few rows are left to train and test on, with the drops by step.
     """
     import pyarrow.parquet as pq
 
     table = pq.read_table(rows, memory_map=False)
-    table = with_texts(table, "split", known_splits(splits_of(table)))
-    account = Account(fields, Steady(on_progress, table.num_rows, len(steps) + 1))
+    table = with_texts(table, "split", normalize_splits(splits_of(table)))
+    account = Account(fields, StepsProgress(on_progress, table.num_rows, len(steps) + 1))
     for kind, step in steps:
-        table = account.run(kind, table, step)
+        table = account.run_step(kind, table, step)
     _check_rows(table, account)
     _check_two_classes(table, fields, account)
-    parts = _part(table, fields, account, valid=valid, test=test, seed=seed, threshold=near_duplicate)
-    for split, part in parts.items():
-        write(part, out / f"{split}.parquet")
-    write(account.rejects(), out / "rejects.parquet")
-    account.progress.done()
+    tables = _split(table, fields, account, valid=valid, test=test, seed=seed, threshold=near_duplicate)
+    for split, split_table in tables.items():
+        write_table(split_table, out / f"{split}.parquet")
+    write_table(account.build_rejects(), out / "rejects.parquet")
+    account.progress.finish()
     facts = {
         "funnel": account.funnel,
-        "splits": {split: part.num_rows for split, part in parts.items()},
-        "classes": {split: _classes(part, fields) for split, part in parts.items()},
+        "splits": {split: split_table.num_rows for split, split_table in tables.items()},
+        "classes": {split: _count_classes(split_table, fields) for split, split_table in tables.items()},
     }
-    kept = sum(part.num_rows for part in parts.values())
-    return Product(kept, tuple(f"{split}.parquet" for split in SPLITS), facts)
+    row_count = sum(split_table.num_rows for split_table in tables.values())
+    return Product(row_count, tuple(f"{split}.parquet" for split in SPLITS), facts)
 
 
-def write(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file whose bytes depend on the rows alone."""
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file whose bytes depend only on the rows."""
     import pyarrow.parquet as pq
 
     plain = table.combine_chunks().replace_schema_metadata(None)
     pq.write_table(plain, path, compression="zstd", row_group_size=ROWS_PER_GROUP)
 
 
-def _part(
+def _split(
     table: pa.Table, fields: Fields, account: Account, *, valid: float, test: float, seed: int, threshold: float
 ) -> dict[str, pa.Table]:
-    """The table of each split: those the rows came with, decontaminated, and the missing ones parted from training."""
+    """The table of each split: the splits the rows came with, decontaminated, and missing ones taken from training."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if any(splits_of(table)):
-        table = account.take("decontaminate", table, _decontamination(table, fields, threshold))
-    given = set(splits_of(table)) - {""}
+        table = account.apply_verdict("decontaminate", table, _decontamination(table, fields, threshold))
+    named_splits = set(splits_of(table)) - {""}
     open_rows = [i for i, split in enumerate(splits_of(table)) if split in ("", TRAIN)]
-    if not given:
-        _check_large_classes(table, fields)
-    if not given or not {VALID, TEST} <= given:
-        part = table.take(pa.array(open_rows, pa.int64()))  # an empty list alone has no type
-        divided = divide(
-            fields.row_texts(part),
-            fields.strata(part),
-            valid=0.0 if VALID in given else valid,
-            test=0.0 if TEST in given else test,
+    if not named_splits:
+        _check_class_sizes(table, fields)
+    if not named_splits or not {VALID, TEST} <= named_splits:
+        training_rows = table.take(pa.array(open_rows, pa.int64()))  # an empty list alone has no type
+        new_splits = split_rows(
+            fields.row_texts(training_rows),
+            fields.strata(training_rows),
+            valid=0.0 if VALID in named_splits else valid,
+            test=0.0 if TEST in named_splits else test,
             seed=seed,
             threshold=threshold,
         )
         splits = splits_of(table)
-        for row, split in zip(open_rows, divided, strict=True):
+        for row, split in zip(open_rows, new_splits, strict=True):
             splits[row] = split
         table = with_texts(table, "split", splits)
-    parts = {split: table.filter(pc.equal(table["split"], split)) for split in SPLITS}
-    _check_splits(parts, fields, account)
-    return parts
+    tables = {split: table.filter(pc.equal(table["split"], split)) for split in SPLITS}
+    _check_splits(tables, fields, account)
+    return tables
 
 
 def _decontamination(table: pa.Table, fields: Fields, threshold: float) -> Verdict:
-    found = contaminated(fields.row_texts(table), splits_of(table), threshold)
+    contaminated_rows = find_contaminated_rows(fields.row_texts(table), splits_of(table), threshold)
     ids = texts_of(table, "id")
     reasons, details = [""] * table.num_rows, [""] * table.num_rows
-    for row, (reason, other) in found.items():
+    for row, (reason, other) in contaminated_rows.items():
         reasons[row], details[row] = reason, f"repeats {ids[other]}"
     return Verdict(table, reasons, details)
 
 
 def _check_rows(table: pa.Table, account: Account) -> None:
-    """Raises DataError where no row is left."""
+    """Raise DataError if no row is left."""
     if not table.num_rows:
         raise DataError(
-            f"no rows are left after curation\n{account.told()}" if account.told() else "there are no rows to curate",
+            f"no rows are left after curation\n{account.describe_drops()}"
+            if account.describe_drops()
+            else "there are no rows to curate",
             where="curation",
-            fix="Loosen the step that drops too much, or check what ingest gave it.",
+            fix="Loosen the step that drops too much, or check the rows from ingest.",
         )
 
 
 def _check_two_classes(table: pa.Table, fields: Fields, account: Account) -> None:
-    """Raises DataError where all rows have one label."""
+    """Raise DataError if all rows have the same label."""
     classes = set(labels_of(table, fields))
     if fields.label and len(classes) == 1:
         raise DataError(
-            f"one class only: all {table.num_rows} rows have the label {next(iter(classes))!r}"
-            + (f"; dropped before:\n{account.told()}" if account.told() else ""),
+            f"only one class: all {table.num_rows} rows have the label {next(iter(classes))!r}"
+            + (f"; dropped rows:\n{account.describe_drops()}" if account.describe_drops() else ""),
             where=f"curation, column {fields.label}",
-            fix="It takes two to tell them apart. Check ingest.columns.label, and the step that dropped the others.",
+            fix="At least two classes are needed. Check ingest.columns.label, and the step that dropped the others.",
         )
 
 
-def _check_large_classes(table: pa.Table, fields: Fields) -> None:
-    """Raises DataError where a class has one row, which cannot be learned from and tested on."""
+def _check_class_sizes(table: pa.Table, fields: Fields) -> None:
+    """Raise DataError if a class has a single row, which cannot be in both train and test."""
     classes = Counter(labels_of(table, fields))
     single = sorted(label for label, count in classes.items() if count == 1) if fields.label else []
     if single:
         count = "1 class has" if len(single) == 1 else f"{len(single)} classes have"
-        more = ", ..." if len(single) > 5 else ""
+        ellipsis = ", ..." if len(single) > 5 else ""
         raise DataError(
-            f"{count} one row only, which cannot be in both train and test: {', '.join(single[:5])}{more}",
+            f"{count} only one row, which cannot be in both train and test: {', '.join(single[:5])}{ellipsis}",
             where=f"curation, column {fields.label}",
             fix="Add rows, or drop such classes: a step {kind: balance, min_rows: 2} in curation.steps.",
         )
 
 
-def _check_splits(parts: dict[str, pa.Table], fields: Fields, account: Account) -> None:
-    """Raises DataError where nothing is left to train or to test on."""
+def _check_splits(tables: dict[str, pa.Table], fields: Fields, account: Account) -> None:
+    """Raise DataError if nothing is left to train or test on."""
     for split in (TRAIN, TEST):
-        if not parts[split].num_rows:
-            sizes = ", ".join(f"{name} {part.num_rows}" for name, part in parts.items())
+        if not tables[split].num_rows:
+            sizes = ", ".join(f"{name} {split_table.num_rows}" for name, split_table in tables.items())
             raise DataError(
-                f"no rows are left for {split} (rows: {sizes})" + (f"\n{account.told()}" if account.told() else ""),
+                f"no rows are left for {split} (rows: {sizes})"
+                + (f"\n{account.describe_drops()}" if account.describe_drops() else ""),
                 where="curation",
                 fix="Add rows, or loosen the steps and curation.split.near_duplicate.",
             )
-    _check_two_classes(parts[TRAIN], fields, account)
+    _check_two_classes(tables[TRAIN], fields, account)
 
 
-def _classes(part: pa.Table, fields: Fields) -> dict[str, int]:
+def _count_classes(part: pa.Table, fields: Fields) -> dict[str, int]:
     return dict(sorted(Counter(labels_of(part, fields)).items())) if fields.label else {}

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from hone.curation.step import Fields, Verdict
 
-WORTH, WORTH_LANGUAGES = 8_000_000, 1_000_000  # characters: some two seconds on one core
-PHRASE = 5  # words of a phrase that should not repeat
-LANGUAGE_SAMPLE = 2_000  # characters that the language is told from
+# Characters from which several processes pay off: about two seconds of work on one core.
+WORTH, WORTH_LANGUAGES = 8_000_000, 1_000_000
+PHRASE = 5  # words per phrase, for the share of repeated phrases
+LANGUAGE_SAMPLE = 2_000  # characters used to identify the language
 
 _SYMBOL = re.compile(r"[^\w\s]|_")
 
@@ -35,24 +36,24 @@ class Filters:
 
     libraries: ClassVar[tuple[str, ...]] = ("py3langid",)
 
-    min_chars: int = option(1, "The least characters of a text.", ge=1)
-    max_chars: int = option(100_000, "The most characters of a text.", ge=1)
-    min_words: int = option(1, "The least words of a text.", ge=0)
+    min_chars: int = option(1, "Minimum length of a text, in characters.", ge=1)
+    max_chars: int = option(100_000, "Maximum length of a text, in characters.", ge=1)
+    min_words: int = option(1, "Minimum length of a text, in words.", ge=0)
     max_repeated_lines: float = option(
-        0.3, "The largest share of lines that repeat an earlier one; 1 for no such limit.", ge=0, le=1
+        0.3, "Maximum share of lines that repeat an earlier line; 1 means no limit.", ge=0, le=1
     )
     max_repeated_phrases: float = option(
-        0.15, "The largest share of characters in five-word phrases that stood before; 1 for no limit.", ge=0, le=1
+        0.15, "Maximum share of characters in repeated five-word phrases; 1 means no limit.", ge=0, le=1
     )
     max_symbols: float = option(
-        0.5, "The largest share of characters that are neither letters, digits nor spaces; 1 for no limit.", ge=0, le=1
+        0.5, "Maximum share of characters other than letters, digits and spaces; 1 means no limit.", ge=0, le=1
     )
     languages: tuple[str, ...] = option(
-        (), "Languages to keep, as ISO 639-1 codes ([en, de]); empty keeps all. Unreliable below some 20 characters."
+        (), "Languages to keep, as ISO 639-1 codes ([en, de]); empty keeps all. Unreliable below about 20 characters."
     )
 
     def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
-        """A reason for each text beyond a limit, and the figure as its detail."""
+        """Drop each text beyond a limit, with the measured value as detail."""
         from hone.curation.step import Verdict
 
         if self.languages:
@@ -62,7 +63,7 @@ class Filters:
         return Verdict(rows, [reason for reason, _ in outcomes], [detail for _, detail in outcomes])
 
     def judge(self, texts: list[str]) -> list[tuple[str, str]]:
-        """The reason to drop each text, and the figure; ('', '') for one to keep."""
+        """The reason to drop each text, and the measured value; ('', '') for a text to keep."""
         return [self._judge(text) for text in texts]
 
     def _judge(self, text: str) -> tuple[str, str]:
@@ -87,7 +88,7 @@ class Filters:
 
 
 def repeated_lines(text: str) -> float:
-    """The share of the lines of `text` that repeat an earlier line; empty lines do not count."""
+    """The share of lines that repeat an earlier line; empty lines do not count."""
     if "\n" not in text:
         return 0.0
     lines = [line for line in map(str.strip, text.split("\n")) if line]
@@ -95,37 +96,37 @@ def repeated_lines(text: str) -> float:
 
 
 def repeated_phrases(text: str) -> float:
-    """The share of characters, spaces apart, of words in phrases of PHRASE words that stood in `text` before."""
+    """The share of characters, without spaces, in words of phrases (PHRASE words) that occur earlier in `text`."""
     words = text.split()
-    phrases = list(zip(*(words[start:] for start in range(PHRASE)), strict=False))
+    phrases = list(zip(*(words[offset:] for offset in range(PHRASE)), strict=False))
     if len(set(phrases)) == len(phrases):
         return 0.0
-    seen: set[tuple[str, ...]] = set()
-    repeated = counted = 0  # words before `counted` are counted already
-    for at, phrase in enumerate(phrases):
-        if phrase in seen:
-            repeated += sum(map(len, words[max(at, counted) : at + PHRASE]))
-            counted = at + PHRASE
-        seen.add(phrase)
+    seen_phrases: set[tuple[str, ...]] = set()
+    repeated = counted = 0  # words before index `counted` are already counted
+    for start, phrase in enumerate(phrases):
+        if phrase in seen_phrases:
+            repeated += sum(map(len, words[max(start, counted) : start + PHRASE]))
+            counted = start + PHRASE
+        seen_phrases.add(phrase)
     return repeated / sum(map(len, words))
 
 
 def symbols(text: str) -> float:
-    """The share of characters, spaces apart, that are neither letters nor digits nor the marks on them."""
-    found = _SYMBOL.findall(text)
+    """The share of characters, without spaces, that are neither letters, digits nor combining marks."""
+    symbol_characters = _SYMBOL.findall(text)
     if not text.isascii():
-        found = [symbol for symbol in found if unicodedata.category(symbol)[0] != "M"]
-    return len(found) / max(1, sum(map(len, text.split())))
+        symbol_characters = [symbol for symbol in symbol_characters if unicodedata.category(symbol)[0] != "M"]
+    return len(symbol_characters) / max(1, sum(map(len, text.split())))
 
 
 def _check_languages(languages: tuple[str, ...]) -> None:
-    known = _identifier().labels
-    unknown = [language for language in languages if language not in known]
+    supported = _identifier().labels
+    unknown = [language for language in languages if language not in supported]
     if unknown:
         raise ConfigError(
-            f"no such language: {', '.join(unknown)}",
+            f"unknown languages: {', '.join(unknown)}",
             where="curation.steps.filters.languages",
-            fix=f"There are {', '.join(sorted(known))}.",
+            fix=f"Supported are {', '.join(sorted(supported))}.",
         )
 
 
@@ -135,7 +136,7 @@ def _identify(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _identifier() -> Any:
-    """py3langid's model, read once in each process: it takes half a second."""
+    """py3langid's model, loaded once per process: it takes half a second."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE)

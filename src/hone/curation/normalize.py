@@ -1,4 +1,4 @@
-"""normalize: mend the encoding, bring characters to one form, turn HTML into text, tidy the spacing."""
+"""normalize: fix the encoding, unify characters, convert HTML to text, clean up the spacing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from hone.curation.columns import rewritten
+from hone.curation.columns import rewrite_texts
 from hone.curation.parallel import over_texts
-from hone.curation.text.html_text import to_text
+from hone.curation.text.html_text import html_to_text
 from hone.parts.options import option
 from hone.progress import OnProgress
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
     from hone.curation.step import Fields, Verdict
 
-WORTH = 10_000_000  # characters: two seconds on one core for ASCII, 15 for text that ftfy must look at
+# Characters from which several processes pay off: two seconds on one core for ASCII, 15 for text that needs ftfy.
+WORTH = 10_000_000
 
-_NOT_PLAIN = re.compile(r"[^\t\n\x20-\x7e]")  # without a match a text is ASCII and there is nothing to mend
-# Shown by nothing: control characters, soft hyphen, zero-width space, marks of direction, byte order mark. The joiners
-# U+200C and U+200D stay: emoji and several scripts need them.
+_NOT_PLAIN = re.compile(r"[^\t\n\x20-\x7e]")  # without a match the text is ASCII: nothing to fix
+# Invisible: control characters, soft hyphen, zero-width space, direction marks, byte order mark. The joiners U+200C
+# and U+200D stay: emoji and several scripts need them.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
 )
@@ -36,56 +37,56 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 @dataclass(frozen=True)
 class Normalize:
-    """Mends mojibake (ftfy), brings characters to one unicode form, turns HTML into text and tidies the spacing."""
+    """Fixes mojibake (ftfy), unifies Unicode characters, converts HTML to text and cleans up the spacing."""
 
     libraries: ClassVar[tuple[str, ...]] = ("ftfy",)
 
     form: Literal["NFC", "NFKC"] = option(
-        "NFC", "Unicode form; NFKC also folds ligatures, full-width letters and superscripts."
+        "NFC", "Unicode normal form; NFKC also folds ligatures, full-width letters and superscripts."
     )
-    encoding: bool = option(True, "Mend text that was decoded in a wrong encoding (ftfy).")
-    html: bool = option(True, "Turn texts that hold HTML elements or entities into plain text.")
+    encoding: bool = option(True, "Fix text that was decoded with the wrong encoding (ftfy).")
+    html: bool = option(True, "Convert texts with HTML elements or entities to plain text.")
     spacing: Literal["collapse", "trim", "keep"] = option(
         "collapse",
-        "collapse: one space between words, at most one empty line; trim: only spaces at the ends of lines go, "
-        "as indented code needs; keep: nothing changes.",
+        "collapse: single spaces, at most one empty line; trim: only remove spaces at line ends, which keeps the "
+        "indentation of code; keep: no change.",
     )
 
     def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
-        """Every row, its texts normalized; `notes` counts the texts that changed, by what changed them."""
+        """Normalize the texts of every row; `notes` counts the changed texts by kind of change."""
         from hone.curation.step import Verdict
 
         notes: Counter[str] = Counter()
-        rows, reasons, said = rewritten(
+        rows, reasons, changes_by_text = rewrite_texts(
             rows, fields, lambda texts: over_texts(self.normalize, texts, on_progress, worth=WORTH)
         )
-        notes.update(change for changes in said for change in changes)
+        notes.update(change for changes in changes_by_text for change in changes)
         return Verdict(rows, reasons, notes=dict(notes))
 
     def normalize(self, texts: list[str]) -> list[tuple[str, tuple[str, ...]]]:
-        """Each text normalized, and what changed it."""
+        """Each text normalized, and the kinds of change made to it."""
         return [self._normalize(text) for text in texts]
 
     def _normalize(self, text: str) -> tuple[str, tuple[str, ...]]:
         changes: list[str] = []
-        for change, mend in (
-            ("encoding", self._mend),
-            ("html", to_text if self.html else str),
+        for change, rewrite in (
+            ("encoding", self._fix_encoding),
+            ("html", html_to_text if self.html else str),
             ("characters", self._unify),
             ("spacing", self._space),
         ):
-            mended = mend(text)
-            if mended != text:
+            changed = rewrite(text)
+            if changed != text:
                 changes.append(change)
-                text = mended
+                text = changed
         return text, tuple(changes)
 
-    def _mend(self, text: str) -> str:
+    def _fix_encoding(self, text: str) -> str:
         if not self.encoding or not _NOT_PLAIN.search(text):
             return text
         import ftfy
 
-        # Quotes, ligatures and widths are characters that an author may mean: NFKC folds them where that is wanted.
+        # Curly quotes, ligatures and widths may be intended by the author; form NFKC folds the latter two on request.
         return str(
             ftfy.fix_text(
                 text,

@@ -1,4 +1,4 @@
-"""What every curation step is: options in, a verdict on each row out."""
+"""The interface of a curation step: options in, a verdict on each row out."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Fields(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a step says of a table of n rows.
+    """The result of a step for a table of n rows.
 
-    `rows`: n rows in the same order, texts perhaps rewritten. `reasons`: n entries, '' keeps the row, a short
-    lower-case phrase drops it ("shorter than 20 characters", "near-duplicate"). The phrases are counted, so they
-    name no row; `details` (n entries, or none) may: the row it repeats. `notes` counts what was changed in rows
-    that stay ({"e-mail": 12}).
+    `rows`: the n rows in the same order, with possibly rewritten texts. `reasons`: n entries; '' keeps the row, a
+    short lower-case phrase drops it ("shorter than 20 characters", "near-duplicate"). Reasons are counted, so they
+    must not name a row; `details` (n entries, or empty) may, such as the row repeated. `notes` counts the changes to
+    kept rows ({"e-mail": 12}).
     """
 
     rows: pa.Table

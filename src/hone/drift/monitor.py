@@ -19,7 +19,7 @@ from hone.errors import DataError, ModelError, ServiceError
 from hone.models.locate import locate_base_model
 from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective
-from hone.parts.moments import dated
+from hone.parts.moments import fill_as_of
 from hone.registry import integrity, reference
 from hone.registry.reference import Sample
 from hone.registry.row_text import detect_languages, input_text
@@ -58,7 +58,7 @@ def check_version(version: Version, config: RunConfig, inputs: Part, home: Home)
         folder = fetch_run_file(home.tracking_uri, version, reference.FOLDER, Path(scratch))
         (folder / reference.STATISTICS).write_bytes((Path(scratch) / reference.STATISTICS).read_bytes())
         reference_sample, held_out, held_out_inputs = reference.read_reference(folder)
-    source = SOURCES[inputs.kind](**dated(inputs.options(), None))
+    source = SOURCES[inputs.kind](**fill_as_of(inputs.options(), None))
     recent_rows = recent.read_recent(source, objective, config.ingest.columns, monitoring.sample, monitoring.seed)
     recent_sample = build_sample(recent_rows, objective)
     kept_reference, kept_recent = select_distinct(reference_sample.texts, recent_sample.texts)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from hone.config.file import parse
+from hone.config.file import parse_config
 from hone.config.sections import RunConfig
 from hone.errors import ConfigError, ModelError
 from hone.objectives import OBJECTIVES
@@ -85,7 +85,7 @@ def config_as_of(config: RunConfig, moment: date | datetime) -> RunConfig:
     """The configuration as of an earlier moment; raises ConfigError where its source cannot be read so."""
     values = config.model_dump(mode="json")
     values["ingest"]["as_of"] = moment.isoformat()
-    return parse(values, config.name)
+    return parse_config(values, config.name)
 
 
 def list_dates(

@@ -1,7 +1,7 @@
-"""How a part (a source, a curation step, an objective, a method) declares what a config may set.
+"""How a part (a source, a curation step, an objective, a method) declares its configurable options.
 
-A part is a frozen dataclass whose fields are made by `option`. `hone.config.sections` turns it into a section
-of the RunConfig. Parts need no pydantic, so that objectives and methods also run where there is none.
+A part is a frozen dataclass whose fields are made by `option`. `hone.config.parts` turns it into a section
+of the RunConfig. Parts do not depend on pydantic, so that objectives and methods also run where it is not installed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ REQUIRED: Any = dataclasses.MISSING
 def option(default: Any, description: str, *, location: bool = False, learning: bool = False, **bounds: Any) -> Any:
     """A dataclass field with a description, and pydantic's bounds (`ge`, `gt`, `le`, `lt`, `min_length`, ...).
 
-    `default` is REQUIRED for a field that every config must set. `location` marks an option that says
-    where rows lie and not what they are: it is left out of cache keys, for which the content counts. `learning` marks
-    one that says how rows are learned from: it is left out of the keys of the stages before training.
+    Pass REQUIRED as `default` for a field that every config must set. `location` marks an option that only states where
+    rows are stored: it is left out of cache keys, which depend on the content. `learning` marks an option that only
+    affects training: it is left out of the keys of the stages before training.
     """
     metadata = {"description": description, "location": location, "learning": learning, "bounds": bounds}
     if isinstance(default, (list, dict)):
@@ -25,11 +25,11 @@ def option(default: Any, description: str, *, location: bool = False, learning: 
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def locations(part: type[Any]) -> set[str]:
-    """The names of the options of `part` that only say where its rows lie."""
+def location_options(part: type[Any]) -> set[str]:
+    """The names of the options of `part` that only state where its rows are stored."""
     return {f.name for f in dataclasses.fields(part) if f.metadata.get("location")}
 
 
 def learning(part: type[Any]) -> set[str]:
-    """The names of the options of `part` that only say how rows are learned from."""
+    """The names of the options of `part` that only affect training."""
     return {f.name for f in dataclasses.fields(part) if f.metadata.get("learning")}

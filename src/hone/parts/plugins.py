@@ -1,6 +1,6 @@
-"""Parts that other installed packages bring: a config names their kind, and never code.
+"""Parts provided by other installed packages: a config refers to them by kind, never by module path.
 
-A package offers a part by an entry point, in its own pyproject.toml:
+A package provides a part through an entry point in its pyproject.toml:
 
     [project.entry-points."hone.objectives"]
     shouting = "acme_text.shouting:Shouting"
@@ -67,7 +67,7 @@ def installed(group: str) -> tuple[EntryPoint, ...]:
 
 
 def kind_of(table: Mapping[str, type[Any]], part: object) -> str:
-    """The kind under which the part's class is in the table; raises KeyError where it is in none."""
+    """The kind of the part's class in the table; raises KeyError if it has none."""
     for kind, cls in table.items():
         if cls is type(part):
             return kind
@@ -75,16 +75,16 @@ def kind_of(table: Mapping[str, type[Any]], part: object) -> str:
 
 
 @cache
-def homes() -> dict[str, Path]:
-    """The folders, or lone files, of the packages that offer parts, by the packages' names."""
-    places = {}
+def plugin_folders() -> dict[str, Path]:
+    """The folder (or the single file) of each package that provides parts, by package name."""
+    folders = {}
     for name in {entry.module.partition(".")[0] for entry in _entry_points()}:
         spec = find_spec(name)
         if spec and spec.submodule_search_locations:
-            places[name] = Path(next(iter(spec.submodule_search_locations)))
+            folders[name] = Path(next(iter(spec.submodule_search_locations)))
         elif spec and spec.origin:
-            places[name] = Path(spec.origin)
-    return places
+            folders[name] = Path(spec.origin)
+    return folders
 
 
 @cache

@@ -12,17 +12,17 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 def expand(text: str) -> str:
-    """`text` with `${VAR}`, `${VAR:-default}` and a leading `~` replaced; raises DataError at an unset one."""
+    """Replace `${VAR}`, `${VAR:-default}` and a leading `~` in `text`; raises DataError if a variable is unset."""
 
-    def value(match: re.Match[str]) -> str:
+    def value_of(match: re.Match[str]) -> str:
         name, default = match.groups()
-        found = os.environ.get(name) or default
-        if found is None:
+        replacement = os.environ.get(name) or default
+        if replacement is None:
             raise DataError(
                 f"the environment variable {name} is not set",
                 where=text,
                 fix=f"Set it: export {name}=... or write ${{{name}:-a default}} in the config.",
             )
-        return found
+        return replacement
 
-    return str(Path(expanded).expanduser()) if (expanded := _VARIABLE.sub(value, text))[:1] == "~" else expanded
+    return str(Path(expanded).expanduser()) if (expanded := _VARIABLE.sub(value_of, text))[:1] == "~" else expanded

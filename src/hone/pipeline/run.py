@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from hone.config.file import dump
+from hone.config.file import dump_config
 from hone.config.sections import RunConfig
 from hone.environment import Home
 from hone.errors import HoneError
 from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES, list_stages
-from hone.progress import Progress, tell
+from hone.progress import Progress, emit
 from hone.store.artifact import Artifact, Product
 from hone.store.recipe import Recipe, code_digests, find_nearest, installed_versions, list_reasons
 
@@ -41,12 +41,12 @@ def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
 
     def make(out: Path) -> Product:
         def on_progress(progress: Progress) -> None:
-            tell(stage, "progress", progress)
+            emit(stage, "progress", progress)
             job.on_progress(progress)
 
         stale_artifact = store.find(stage, recipe.key)
         reasons = list_reasons(recipe, find_nearest(recipe, store.list_manifests(stage), job.config.name))
-        tell(stage, "started", [definition.stale_reason(stale_artifact)] if stale_artifact else reasons)
+        emit(stage, "started", [definition.stale_reason(stale_artifact)] if stale_artifact else reasons)
         return definition.make(replace(job, out=out, key=recipe.key, on_progress=on_progress))
 
     store = job.home.store
@@ -54,12 +54,12 @@ def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
         recipe,
         make,
         name=job.config.name,
-        config=dump(job.config),
+        config=dump_config(job.config),
         resumable=definition.resumable,
         is_current=lambda artifact: not definition.stale_reason(artifact),
-        on_wait=lambda: tell(stage, "waiting"),
+        on_wait=lambda: emit(stage, "waiting"),
     )
-    tell(stage, "hit" if hit else "done", artifact)
+    emit(stage, "hit" if hit else "done", artifact)
     return artifact, hit
 
 

@@ -1,4 +1,4 @@
-"""A base model of one's own: a tokenizer trained on the curated text, and random weights of a named architecture."""
+"""A base model from scratch: a tokenizer trained on the curated text, and random weights for an architecture."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 FOLDER = "model"
-SENTINELS = 100  # of T5's span corruption
-BYTES = 256
+SENTINELS = 100  # <extra_id_0> to <extra_id_99>, as in T5's vocabulary
+BYTES = 256  # byte-level BPE starts from all of them
 
 
 def make_base(
@@ -35,17 +35,17 @@ def make_base(
     seed: int,
     on_progress: OnProgress = ignore,
 ) -> Product:
-    """Writes a base model into out/model, as save_pretrained does: random weights, and a tokenizer of the train split.
+    """Write a base model to out/model with save_pretrained: random weights, and a tokenizer trained on the train split.
 
-    The same rows and sizes give the same bytes. The tokenizer has at most `vocabulary` tokens. Raises ConfigError where
-    the heads do not part the hidden size, DataError where the split has no text.
+    The same rows and sizes give the same bytes. The tokenizer has at most `vocabulary` tokens. Raises ConfigError if
+    `hidden_size` is not a multiple of `heads`, DataError if the split has no text.
     """
     import pyarrow.parquet as pq
     import torch
 
     if hidden_size % heads:
         raise ConfigError(
-            f"{heads} heads do not part a hidden size of {hidden_size}",
+            f"a hidden size of {hidden_size} is not a multiple of {heads} heads",
             where="model.scratch",
             fix=f"Choose a hidden_size that is a multiple of {heads}.",
         )
@@ -55,13 +55,13 @@ def make_base(
         tokenizer = _train_tokenizer(architecture, _texts(file, objective, on_progress), vocabulary, positions)
     if len(tokenizer) <= BYTES + len(tokenizer.all_special_tokens):
         raise DataError(
-            "has no text to train a tokenizer on",
+            "no text to train a tokenizer on",
             where=str(splits / "train.parquet"),
-            fix="Look at what curation dropped.",
+            fix="Check which rows curation dropped (rejects.parquet).",
         )
     sizes = {"hidden": hidden_size, "layers": layers, "heads": heads, "positions": positions, "vocab": len(tokenizer)}
     torch.manual_seed(seed)
-    model = _random(architecture, sizes, tokenizer)
+    model = _build_random_model(architecture, sizes, tokenizer)
     model.save_pretrained(out / FOLDER)
     tokenizer.save_pretrained(out / FOLDER)
     on_progress(Progress(rows, rows))
@@ -84,7 +84,7 @@ def _train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Byte-level byte pair encoding (Radford et al., 2019), with the architecture's special tokens.
 
-    Every text comes back from it byte for byte. Of the kinds that `tokenizers` trains it alone is the same each time.
+    Decoding returns every text byte for byte. It is the only kind whose training in `tokenizers` is deterministic.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -102,9 +102,9 @@ def _train_tokenizer(
     )
     raw.train_from_iterator(texts, trainer=trainer)
     if architecture in _FRAMES:
-        _frame(raw, *_FRAMES[architecture])
-    more = {"extra_special_tokens": sentinels} if sentinels else {"model_max_length": positions}
-    return PreTrainedTokenizerFast(tokenizer_object=raw, **special, **more)
+        _add_frame(raw, *_FRAMES[architecture])
+    extra_options = {"extra_special_tokens": sentinels} if sentinels else {"model_max_length": positions}
+    return PreTrainedTokenizerFast(tokenizer_object=raw, **special, **extra_options)
 
 
 _SPECIAL = {
@@ -120,7 +120,7 @@ _SPECIAL = {
     },
     "t5": {"pad_token": "<pad>", "eos_token": "</s>"},
 }
-# The special tokens around a text, and around a pair of texts.
+# Templates of special tokens around a single text and around a pair of texts.
 _FRAMES = {
     "bert": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
     "roberta": ("<s> $A </s>", "<s> $A </s> </s> $B </s>"),
@@ -128,8 +128,8 @@ _FRAMES = {
 }
 
 
-def _frame(raw: Tokenizer, single: str, pair: str) -> None:
-    """Put special tokens around a text, and around two."""
+def _add_frame(raw: Tokenizer, single: str, pair: str) -> None:
+    """Make the tokenizer add special tokens around a text and around a pair."""
     from tokenizers import processors
 
     marks = sorted({word for word in pair.split() if not word.startswith("$")})
@@ -140,17 +140,19 @@ def _frame(raw: Tokenizer, single: str, pair: str) -> None:
     )
 
 
-def _random(architecture: str, sizes: Mapping[str, int], tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """The model with the head that it is pre-trained with, its weights as the architecture draws them."""
+def _build_random_model(
+    architecture: str, sizes: Mapping[str, int], tokenizer: PreTrainedTokenizerFast
+) -> PreTrainedModel:
+    """A model with its pre-training head, initialized as the architecture prescribes (needs a seeded torch)."""
     import transformers
 
     hidden, layers, heads = sizes["hidden"], sizes["layers"], sizes["heads"]
-    usual = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads}
-    usual |= {"intermediate_size": 4 * hidden, "max_position_embeddings": sizes["positions"]}
-    named: dict[str, dict[str, Any]] = {
+    common_options = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads}
+    common_options |= {"intermediate_size": 4 * hidden, "max_position_embeddings": sizes["positions"]}
+    options_by_architecture: dict[str, dict[str, Any]] = {
         "gpt2": {"n_embd": hidden, "n_layer": layers, "n_head": heads, "n_positions": sizes["positions"]},
         # RoBERTa counts positions from the padding token's id on.
-        "roberta": usual | {"max_position_embeddings": sizes["positions"] + 1 + (tokenizer.pad_token_id or 0)},
+        "roberta": common_options | {"max_position_embeddings": sizes["positions"] + 1 + (tokenizer.pad_token_id or 0)},
         "t5": {
             "d_model": hidden,
             "d_kv": hidden // heads,
@@ -159,7 +161,7 @@ def _random(architecture: str, sizes: Mapping[str, int], tokenizer: PreTrainedTo
             "num_heads": heads,
         },
     }
-    grouped = {"num_key_value_heads": heads} if architecture in ("llama", "mistral", "qwen2") else {}
+    group_options = {"num_key_value_heads": heads} if architecture in ("llama", "mistral", "qwen2") else {}
     ids = {
         name: getattr(tokenizer, name)
         for name in ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -168,7 +170,9 @@ def _random(architecture: str, sizes: Mapping[str, int], tokenizer: PreTrainedTo
     if architecture == "t5":
         ids["decoder_start_token_id"] = tokenizer.pad_token_id
     config = transformers.AutoConfig.for_model(
-        architecture, vocab_size=sizes["vocab"], **(named.get(architecture, usual) | grouped | ids)
+        architecture,
+        vocab_size=sizes["vocab"],
+        **(options_by_architecture.get(architecture, common_options) | group_options | ids),
     )
     auto = {"bert": "AutoModelForMaskedLM", "roberta": "AutoModelForMaskedLM", "t5": "AutoModelForSeq2SeqLM"}
     model: PreTrainedModel = getattr(transformers, auto.get(architecture, "AutoModelForCausalLM")).from_config(config)

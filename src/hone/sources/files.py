@@ -1,4 +1,4 @@
-"""Rows out of files of one of several formats, and of one file a column, here or behind any fsspec URL."""
+"""Rows from files in one of several formats, or from one file per column; local files or any fsspec URL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from typing import ClassVar, Literal
 from hone.errors import ConfigError, DataError
 from hone.parts.options import REQUIRED, option
 from hone.sources.formats import annotated, formats
-from hone.sources.formats.places import Place, UndecodableError, find, inside, rename_apart, texts
+from hone.sources.formats.places import (
+    Place,
+    UndecodableError,
+    decode_texts,
+    find_inside,
+    find_places,
+    with_unique_names,
+)
 from hone.sources.source import RawRow
 from hone.store.digests import digest_of
 
@@ -36,7 +43,7 @@ _COMPRESSED = (".gz", ".zst")
 
 @dataclass(frozen=True)
 class _Set:
-    """The files of which one line or row each makes a row: one file, or one for each column."""
+    """The files that form rows together: a single file, or one per column; and the split they belong to."""
 
     places: tuple[Place, ...]
     split: str
@@ -48,87 +55,91 @@ class _Set:
 
 @dataclass(frozen=True)
 class Files:
-    """Rows out of files of one of several formats, or one file a column; .gz and .zst; any fsspec URL."""
+    """Rows from files in one of several formats, or from one file per column; .gz and .zst; any fsspec URL."""
 
     paths: list[str] = option(
         REQUIRED,
         "Files: paths, globs (data/*.csv.gz) or URLs (s3://...). ${VAR}, ${VAR:-default} and ~ are replaced. "
-        "With column_files: the directories that hold them.",
+        "With column_files: the directories that contain them.",
         location=True,
         min_length=1,
     )
     format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "txt", "lines", "conll", "squad"] = option(
         "auto",
-        "What the files are; auto goes by their names' ends. txt: a row a line (see separator), in the column text. "
-        "conll: a token and "
-        "its tag a line, sentences parted by empty lines. squad: the JSON of SQuAD 1.1 and 2.0, a row a question.",
+        "File format; auto uses the file extension. txt: one row per line (see separator), in the column text. "
+        "conll: one token and tag per line, with an empty line between sentences. squad: SQuAD 1.1 or 2.0 JSON, one "
+        "row per question.",
     )
     splits: dict[Literal["train", "valid", "test"], str] = option(
-        {}, "Which files are which split, where the data came split: {train: train*.csv, test: heldout/*}."
+        {}, "Patterns of the files of each split, if the data is already split: {train: train*.csv, test: heldout/*}."
     )
     column_files: dict[str, str] = option(
         {},
-        "For format lines: each column's file, line by line: {text: seq.in, label: label}. A * may stand for what "
-        "the files of one set share: {text: '*_text.txt', label: '*_labels.txt'}.",
+        "For format lines: the file of each column, one value per line: {text: seq.in, label: label}. A * matches the "
+        "part of the name that files of one set share: {text: '*_text.txt', label: '*_labels.txt'}.",
     )
-    column_names: list[str] = option([], "The columns of csv and tsv files that have no header line.")
+    column_names: list[str] = option([], "Column names, for csv and tsv files without a header line.")
     separator: str = option(
         "\n",
-        "What parts the rows of txt files: a line feed, an empty line (two line feeds), a text such as <|endoftext|>; "
-        "where it is empty each file is one row.",
+        "Separator between the rows of a txt file: a line feed, an empty line (two line feeds) or a text such as "
+        "<|endoftext|>. If empty, each file is one row.",
     )
-    encoding: str = option("utf-8", "The files' encoding, by Python's name for it. A byte order mark is left out.")
-    delimiter: str = option("", "What parts the fields; empty: a comma for csv, a tab for tsv.", max_length=1)
+    encoding: str = option("utf-8", "Text encoding, by its Python name. A byte order mark is removed.")
+    delimiter: str = option("", "Field separator; empty: a comma for csv, a tab for tsv.", max_length=1)
     quoting: Literal["auto", "rfc4180", "none"] = option(
-        "auto", "rfc4180: fields may stand in double quotes. none: a quote is a character. auto: none for tsv alone."
+        "auto",
+        "rfc4180: fields may be in double quotes. none: quotes are ordinary characters. auto: none for tsv only.",
     )
 
     libraries: ClassVar[tuple[str, ...]] = ("pyarrow",)
 
     def fingerprint(self, digest: Callable[[Path], str]) -> str:
-        """Digest over each file's name, split and content, in order; not over directories or times."""
+        """Digest over each file's name, split and content, in order; independent of directories and times."""
         return digest_of(
-            [[one.name, one.split, [place.digest(digest) for place in one.places]] for one in self._sets()]
+            [
+                [file_set.name, file_set.split, [place.digest(digest) for place in file_set.places]]
+                for file_set in self._sets()
+            ]
         )
 
     def rows(self) -> Iterator[RawRow]:
-        """Every row of every file. Raises DataError at bytes not in the encoding and at a file without rows."""
-        for one in self._sets():
+        """Every row of every file. Raises DataError for undecodable bytes and for a file without rows."""
+        for file_set in self._sets():
             number = 0
             try:
-                for number, (values, refused) in enumerate(self._read(one), 1):
-                    yield RawRow(f"{one.name}:{number}", one.name, values, one.split, refused)
+                for number, (values, refused) in enumerate(self._read(file_set), 1):
+                    yield RawRow(f"{file_set.name}:{number}", file_set.name, values, file_set.split, refused)
             except UndecodableError as fault:
-                raise self._undecodable(one, number + 1, fault) from None
+                raise self._undecodable(file_set, number + 1, fault) from None
             if not number:
-                raise DataError("holds no rows", where=one.places[0].shown, fix="Mend or leave out the file.")
+                raise DataError("has no rows", where=file_set.places[0].shown, fix="Fix the file, or exclude it.")
 
-    def _read(self, one: _Set) -> Iterator[formats.Row]:
-        first = one.places[0]
-        kind = self._format(first)
+    def _read(self, file_set: _Set) -> Iterator[formats.Row]:
+        first_place = file_set.places[0]
+        kind = self._format(first_place)
         if kind == "lines":
-            columns = zip(self.column_files, one.places, strict=True)
+            columns = zip(self.column_files, file_set.places, strict=True)
             return formats.read_lines({column: (place.shown, self._text(place)) for column, place in columns})
         if kind == "parquet":
-            return _parquet(first)
+            return _parquet(first_place)
         if kind in ("csv", "tsv"):
             delimiter = self.delimiter or {"csv": ",", "tsv": "\t"}[kind]
             quoted = self.quoting == "rfc4180" or (self.quoting == "auto" and kind == "csv")
-            return formats.read_csv(self._text(first), self.column_names, delimiter, quoted, first.shown)
+            return formats.read_csv(self._text(first_place), self.column_names, delimiter, quoted, first_place.shown)
         if kind == "json":
-            return formats.read_json(self._text(first), first.shown)
+            return formats.read_json(self._text(first_place), first_place.shown)
         if kind == "jsonl":
-            return formats.read_jsonl(self._text(first))
+            return formats.read_jsonl(self._text(first_place))
         if kind == "conll":
-            return annotated.read_conll(self._text(first))
+            return annotated.read_conll(self._text(first_place))
         if kind == "squad":
-            return annotated.read_squad(self._text(first), first.shown)
+            return annotated.read_squad(self._text(first_place), first_place.shown)
         if self.separator != "\n":
-            return formats.read_documents(self._text(first), self.separator)
-        return formats.read_lines({"text": (first.shown, self._text(first))})
+            return formats.read_documents(self._text(first_place), self.separator)
+        return formats.read_lines({"text": (first_place.shown, self._text(first_place))})
 
     def _text(self, place: Place) -> Iterator[str]:
-        return texts(place.chunks(), self.encoding)
+        return decode_texts(place.chunks(), self.encoding)
 
     def _format(self, place: Place) -> str:
         if self.format != "auto":
@@ -139,7 +150,7 @@ class Files:
         suffix = PurePosixPath(name.stem).suffix if name.suffix in _COMPRESSED else name.suffix
         if suffix.lower() not in _SUFFIXES:
             raise ConfigError(
-                f"its name does not tell what format it has (known: {', '.join(_SUFFIXES)})",
+                f"unknown file extension; the format cannot be inferred (known: {', '.join(_SUFFIXES)})",
                 where=place.shown,
                 fix="Set ingest.source.format.",
             )
@@ -148,39 +159,39 @@ class Files:
     def _sets(self) -> list[_Set]:
         if (self.format == "lines") != bool(self.column_files) and self.format != "auto":
             raise ConfigError(
-                "format lines and column_files go together",
+                "format lines and column_files must be used together",
                 where="ingest.source",
-                fix="column_files: {text: seq.in, label: label} names the file of each column.",
+                fix="Set column_files to the file of each column: {text: seq.in, label: label}.",
             )
         sets: list[tuple[Place, ...]] = (
-            self._column_sets() if self.column_files else [(place,) for place in find(self.paths)]
+            self._column_sets() if self.column_files else [(place,) for place in find_places(self.paths)]
         )
         self._check_splits(sets)
         return [_Set(places, self._split(places)) for places in sets]
 
     def _column_sets(self) -> list[tuple[Place, ...]]:
-        """One set for each directory and each text that the patterns' * stands for."""
+        """One set per directory and per text that the patterns' * matches."""
         sets: dict[tuple[str, str], dict[str, Place]] = {}
-        for directory in find(self.paths, directories=True):
+        for directory in find_places(self.paths, directories=True):
             for column, pattern in self.column_files.items():
-                for place in inside(directory, pattern):
+                for place in find_inside(directory, pattern):
                     key = (directory.path, _star(pattern, PurePosixPath(place.path).name))
                     sets.setdefault(key, {})[column] = place
         for (directory_path, _), places in sets.items():
             for column in self.column_files.keys() - places.keys():
-                have = ", ".join(place.name for place in places.values())
+                present = ", ".join(place.name for place in places.values())
                 raise DataError(
-                    f"no file for the column {column} goes with {have}",
+                    f"no file for the column {column} matches {present}",
                     where=directory_path,
-                    fix=f"Mend ingest.source.column_files.{column} ({self.column_files[column]}).",
+                    fix=f"Correct ingest.source.column_files.{column} ({self.column_files[column]}).",
                 )
         if not sets:
-            raise DataError("none of column_files is there", where=", ".join(self.paths), fix="Mend ingest.source.")
-        flat = iter(rename_apart([sets[key][column] for key in sets for column in self.column_files]))
+            raise DataError("no file matches column_files", where=", ".join(self.paths), fix="Correct ingest.source.")
+        flat = iter(with_unique_names([sets[key][column] for key in sets for column in self.column_files]))
         return [tuple(next(flat) for _ in self.column_files) for _ in sets]
 
     def _split(self, places: tuple[Place, ...]) -> str:
-        """The one split whose pattern a set's files match; '' where no splits are told."""
+        """The one split whose pattern a set's files match; '' if no splits are configured."""
         matching = [
             split
             for split, pattern in self.splits.items()
@@ -189,7 +200,7 @@ class Files:
         if self.splits and len(matching) != 1:
             which = " and ".join(matching) if matching else "no split"
             raise DataError(
-                f"belongs to {which}", where=places[0].shown, fix=f"Mend ingest.source.splits {self.splits}."
+                f"belongs to {which}", where=places[0].shown, fix=f"Correct ingest.source.splits {self.splits}."
             )
         return matching[0] if matching else ""
 
@@ -198,23 +209,23 @@ class Files:
         for split, pattern in self.splits.items():
             if not counts[split]:
                 raise DataError(
-                    f"none of {len(sets)} files is called {pattern}",
+                    f"none of {len(sets)} files matches {pattern}",
                     where=f"ingest.source.splits.{split}",
-                    fix="There are " + ", ".join(places[0].name for places in sets[:5]) + ".",
+                    fix="The files are " + ", ".join(places[0].name for places in sets[:5]) + ".",
                 )
 
-    def _undecodable(self, one: _Set, row: int, fault: UndecodableError) -> DataError:
+    def _undecodable(self, file_set: _Set, row: int, fault: UndecodableError) -> DataError:
         return DataError(
             f"is not {self.encoding}: byte 0x{fault.byte:02x} at byte offset {fault.offset}, in row {row}",
-            where=", ".join(place.shown for place in one.places),
-            fix="Set ingest.source.encoding to what the file is (latin-1, cp1252, utf-16, ...), or mend that byte.",
+            where=", ".join(place.shown for place in file_set.places),
+            fix="Set ingest.source.encoding to the file's encoding (latin-1, cp1252, utf-16, ...), or fix that byte.",
         )
 
 
 def _star(pattern: str, name: str) -> str:
-    """What the * of `pattern` stands for in `name`; '' where there is none."""
-    before, star, after = pattern.rpartition("/")[2].partition("*")
-    return name.removeprefix(before).removesuffix(after) if star else ""
+    """The part of `name` that the * of `pattern` matches; '' without a *."""
+    prefix, star, suffix = pattern.rpartition("/")[2].partition("*")
+    return name.removeprefix(prefix).removesuffix(suffix) if star else ""
 
 
 def _parquet(place: Place) -> Iterator[formats.Row]:

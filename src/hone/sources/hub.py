@@ -1,4 +1,4 @@
-"""Rows out of a Hugging Face dataset: a hub id at one commit, or a directory on this machine."""
+"""Rows of a Hugging Face dataset: a hub id at a commit, or a local directory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from hone.parts.variables import expand
 from hone.sources.source import RawRow
 from hone.store.digests import digest_of
 
-_OWN: dict[str, str] = {"train": "train", "valid": "validation", "test": "test"}
+# Our names for splits, and the hub's.
+_HUB_SPLITS: dict[str, str] = {"train": "train", "valid": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Hub:
-    """Rows out of a Hugging Face dataset: a hub id at one commit, or a local directory in the hub's layout."""
+    """Rows of a Hugging Face dataset: a hub id at a commit, or a local directory in the hub's layout."""
 
     dataset: str = option(
         REQUIRED,
@@ -30,14 +31,14 @@ class Hub:
     )
     revision: str = option(
         "",
-        "The commit, 40 hexadecimal digits: a branch or a tag can move and is not taken. Empty for a directory alone.",
+        "The commit, 40 hexadecimal digits; branches and tags can move and are not accepted. Empty for a directory.",
         pattern=r"^([0-9a-f]{40})?$",
     )
-    config: str = option("", "The dataset's configuration (subset), where it has several.")
+    config: str = option("", "The dataset's configuration (subset), if it has several.")
     splits: dict[Literal["train", "valid", "test"], str] = option(
         {},
-        "Our splits and the dataset's: {train: train, test: 'validation[:50%]'}. Empty: its train, validation and "
-        "test; and where it has one split alone, its rows without a split.",
+        "Maps splits to the dataset's: {train: train, test: 'validation[:50%]'}. If empty: its train, validation "
+        "and test; a dataset with a single split counts as not split.",
     )
 
     libraries: ClassVar[tuple[str, ...]] = ("datasets",)
@@ -51,7 +52,7 @@ class Hub:
         return digest_of({str(file.relative_to(directory)): digest(file) for file in files})
 
     def rows(self) -> Iterator[RawRow]:
-        """The splits' rows. Raises DataError where there is no such dataset, ServiceError where no hub answers."""
+        """The splits' rows. Raises DataError if there is no such dataset, ServiceError if the hub does not answer."""
         with self._faults(), TemporaryDirectory(prefix="hone-hub-") as scratch:
             builder = self._builder(scratch)
             builder.download_and_prepare()
@@ -63,25 +64,25 @@ class Hub:
                     yield RawRow(f"{theirs}:{number}", name, _named(values, names), ours)
 
     def _directory(self) -> Path | None:
-        """The directory, or None for a hub id, which must come with its commit."""
+        """The directory, or None for a hub id; raises ConfigError for a hub id without a commit."""
         path = Path(expand(self.dataset))
         if path.is_dir():
             return path
         if self.dataset.startswith(("/", ".", "~", "$")) or self.dataset.count("/") > 1:
-            raise DataError("no such directory", where=str(path), fix="Mend ingest.source.dataset.")
+            raise DataError("no such directory", where=str(path), fix="Correct ingest.source.dataset.")
         if not self.revision:
             raise ConfigError(
                 f"the hub dataset {self.dataset} is not pinned",
                 where="ingest.source.revision",
-                fix=f"Give the commit that https://huggingface.co/datasets/{self.dataset}/commits/main shows.",
+                fix=f"Set it to a commit listed at https://huggingface.co/datasets/{self.dataset}/commits/main.",
             )
         return None
 
     def _builder(self, scratch: str) -> Any:
-        """What reads the dataset: the local cache's copy of the very commit, else the hub.
+        """The dataset's builder: from the local cache if it has exactly this commit, else from the hub.
 
-        A directory is read into `scratch`, for the libraries' own cache goes by size and time. `load_dataset` itself
-        gives another cached commit where the hub does not answer, hence the look at what came.
+        A directory is read into `scratch`, because the library's cache goes by size and time. If the hub does not
+        answer, `load_dataset_builder` silently returns another cached commit, hence the check of its hash.
         """
         from datasets import load_dataset_builder
 
@@ -93,52 +94,52 @@ class Hub:
         builder = load_dataset_builder(repository, self.config or None, revision=self.revision)
         if builder.hash != self.revision:
             raise ServiceError(
-                "the hub does not answer, and the local cache holds other commits alone",
+                "the hub does not answer, and the local cache only has other commits",
                 where=f"{repository}@{self.revision}",
-                fix="Check the network, or take a commit that is here.",
+                fix="Check the network, or choose a commit that is cached.",
             )
         return builder
 
     def _cached(self, repository: str) -> Any:
-        """The builder of the cached copy of this commit, None where there is none."""
+        """The builder for the cached copy of this commit, or None."""
         from datasets import config
         from datasets.naming import camelcase_to_snakecase
         from datasets.packaged_modules.cache.cache import Cache
 
         *owner, name = repository.split("/")
         folder = "___".join([*owner, camelcase_to_snakecase(name)])
-        found = sorted(Path(config.HF_DATASETS_CACHE).glob(f"{folder}/{self.config or '*'}/*/{self.revision}"))
-        if len(found) > 1:
-            names = ", ".join(path.parts[-3] for path in found)
+        cached_copies = sorted(Path(config.HF_DATASETS_CACHE).glob(f"{folder}/{self.config or '*'}/*/{self.revision}"))
+        if len(cached_copies) > 1:
+            names = ", ".join(path.parts[-3] for path in cached_copies)
             raise ConfigError(f"has several configurations: {names}", where=repository, fix="Set ingest.source.config.")
-        if not found:
+        if not cached_copies:
             return None
-        config_name, version, commit = found[0].parts[-3:]
+        config_name, version, commit = cached_copies[0].parts[-3:]
         return Cache(dataset_name=name, repo_id=repository, config_name=config_name, version=version, hash=commit)
 
-    def _chosen(self, there: list[str]) -> list[tuple[str, str]]:
-        """Our splits and the dataset's, in our order."""
+    def _chosen(self, available: list[str]) -> list[tuple[str, str]]:
+        """Pairs of a split and the dataset's name for it, in the order train, valid, test."""
         if self.splits:
-            return [(ours, self.splits[ours]) for ours in _OWN if ours in self.splits]
-        chosen = [(ours, theirs) for ours, theirs in _OWN.items() if theirs in there]
-        if len(there) == 1:
-            return [("", there[0])]
+            return [(ours, self.splits[ours]) for ours in _HUB_SPLITS if ours in self.splits]
+        chosen = [(ours, theirs) for ours, theirs in _HUB_SPLITS.items() if theirs in available]
+        if len(available) == 1:
+            return [("", available[0])]
         if not chosen:
             raise DataError(
-                f"has no train, validation or test; it has {', '.join(there)}",
+                f"has no train, validation or test; it has {', '.join(available)}",
                 where=self.dataset,
-                fix=f"Set ingest.source.splits: {{train: {there[0]}}}.",
+                fix=f"Set ingest.source.splits: {{train: {available[0]}}}.",
             )
         return chosen
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        """Names what `datasets` raises, and keeps its progress bars off the screen meanwhile."""
+        """Translates the exceptions of `datasets` into Hone's, and hides its progress bars meanwhile."""
         import datasets
         from datasets.exceptions import DatasetsError
         from httpx import HTTPError
 
-        shown = datasets.is_progress_bar_enabled()
+        bars_were_enabled = datasets.is_progress_bar_enabled()
         datasets.disable_progress_bars()
         where = expand(self.dataset)
         try:
@@ -152,7 +153,7 @@ class Hub:
             fix = "Check ingest.source: dataset, revision, config and splits."
             raise DataError(f"cannot be read: {_innermost(fault)}", where=where, fix=fix) from fault
         finally:
-            if shown:
+            if bars_were_enabled:
                 datasets.enable_progress_bars()
 
 
@@ -167,14 +168,14 @@ def _innermost(fault: BaseException) -> str:
 
 
 def _class_names(features: Any) -> dict[str, Any]:
-    """Columns whose values are numbers of classes, with what names them."""
+    """The columns with class numbers, and the feature that maps them to names."""
     from datasets import ClassLabel
 
     return {name: feature for name, feature in features.items() if isinstance(feature, ClassLabel)}
 
 
 def _named(values: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
-    """The row with class numbers replaced by names; -1, the hub's mark for an unknown class, is null."""
+    """The row with class numbers replaced by names; -1, the hub's value for an unknown class, becomes null."""
     for column, feature in names.items():
         number = values[column]
         values[column] = None if number is None or number < 0 else feature.int2str(number)

@@ -1,4 +1,4 @@
-"""The first stage: from a source's raw rows to rows.parquet, every row of the input accounted for."""
+"""The ingest stage: from a source's raw rows to rows.parquet; every input row is accounted for."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ConfigError, DataError
-from hone.parts.moments import when
+from hone.parts.moments import parse_time
 from hone.progress import OnProgress, Progress, ignore
-from hone.sources.formats.likeness import looks_like
+from hone.sources.formats.likeness import guess_objective
 from hone.sources.source import RawRow, Source
 from hone.store.artifact import Product
 
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 Shape = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 ROWS, REFUSED = "rows.parquet", "refused.parquet"
-OWN = ("id", "source", "split")
+OWN_COLUMNS = ("id", "source", "split")  # columns that ingest adds
 _GROUP_ROWS, _GROUP_CHARACTERS = 10_000, 1 << 25
 
 
 @dataclass
 class _Account:
-    """What has been read so far: `seen` are the source's columns, `had` those of rows as shaped."""
+    """Counts of the rows read so far.
+
+    `later`: rows after `until`; `source_columns`: columns of the source's rows; `shaped_columns`: columns of shaped
+    rows; `example`: the first row; `first_refused`: up to five lines for the error message."""
 
     objective: str
     read: int = 0
@@ -40,10 +43,10 @@ class _Account:
     later: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
-    seen: dict[str, None] = field(default_factory=dict)
-    had: set[str] = field(default_factory=set)
+    source_columns: dict[str, None] = field(default_factory=dict)
+    shaped_columns: set[str] = field(default_factory=set)
     example: Mapping[str, Any] = field(default_factory=dict)
-    first: list[str] = field(default_factory=list)
+    first_refused: list[str] = field(default_factory=list)
     source: str = ""
 
     def facts(self) -> dict[str, Any]:
@@ -71,55 +74,55 @@ def ingest(
     until: datetime | None = None,
     on_progress: OnProgress = ignore,
 ) -> Product:
-    """Write the rows of `source` to out/rows.parquet and those that cannot be used to out/refused.parquet.
+    """Write the usable rows of `source` to out/rows.parquet and the refused ones to out/refused.parquet.
 
-    `columns` must have a value in each row; `rename` gives the source's names for them where they differ; `keep`
-    names further columns, which may be null. All are strings; what was nested is JSON text. `shape` gives a raw row,
-    whose columns have our names, those that it has in another form, or raises ValueError, which refuses it. Where rows
-    look like data of another objective than the one called `objective`, errors say so. With `until` rows are left out
-    whose time, in the source's column `time`, is after it; a row without one is refused.
-    Facts: read, rows, refused (read = rows + refused), later (left out, if any), reasons, sources. Raises DataError
-    where a column is in no row, and where more than `max_refused` (a share) of the rows are refused; ConfigError at a
-    mapping of no column.
+    `columns` must have a value in each row; `rename` maps them to the source's names where these differ; `keep` names
+    additional columns, which may be null. All values are written as strings, nested ones as JSON text. `shape` takes a
+    row with renamed columns and returns columns to add or replace, or raises ValueError to refuse the row. Errors
+    mention when rows look like data of an objective other than `objective`. With `until`, rows with a later time in
+    the source's column `time` are left out, and rows without a time are refused.
+    Facts: read, rows, refused (read = rows + refused), later (if any were left out), reasons, sources. Raises DataError
+    if a column is in no row, or if more than `max_refused` (a share) of the rows are refused; ConfigError if `rename`
+    or `keep` names a wrong column.
     """
-    required, kept = _wanted(columns, rename, keep)
+    required, kept = _resolve_columns(columns, rename, keep)
     account = _Account(objective)
     with (
-        _Writer(out / ROWS, (*OWN, *required, *kept)) as rows,
+        _Writer(out / ROWS, (*OWN_COLUMNS, *required, *kept)) as rows,
         _Writer(out / REFUSED, ("where", "source", "reason", "raw")) as refused,
     ):
-        for found in source.rows():
-            if until and not found.refused:
-                found, late = _timed(found, time, until)
+        for source_row in source.rows():
+            if until and not source_row.refused:
+                source_row, late = _check_time(source_row, time, until)
                 account.later += late
                 if late:
                     continue
-            raw = _shaped(found, shape, rename)
-            values, reason = _convert(raw, required, kept)
-            _count(account, found, raw, reason)
+            shaped_row = _shape_row(source_row, shape, rename)
+            values, reason = _convert(shaped_row, required, kept)
+            _count(account, source_row, shaped_row, reason)
             if reason:
-                refused.write((raw.where, raw.source, reason, _raw_text(found.values)))
+                refused.write((shaped_row.where, shaped_row.source, reason, _raw_text(source_row.values)))
             else:
-                rows.write((raw.where, raw.source, raw.split, *values))
+                rows.write((shaped_row.where, shaped_row.source, shaped_row.split, *values))
             if account.read % _GROUP_ROWS == 0:
                 on_progress(Progress(account.read, 0))
-    _check(account, required, kept, max_refused)
+    _check_account(account, required, kept, max_refused)
     on_progress(Progress(account.read, account.read))
     return Product(account.read - account.refused, (ROWS,), account.facts())
 
 
-def _timed(raw: RawRow, time: str, until: datetime) -> tuple[RawRow, bool]:
-    """The row, refused where its time cannot be read, and whether it came after `until`."""
+def _check_time(raw: RawRow, time: str, until: datetime) -> tuple[RawRow, bool]:
+    """The row, refused if its time is invalid, and whether its time is after `until`."""
     try:
-        return raw, when(raw.values.get(time)) > until
+        return raw, parse_time(raw.values.get(time)) > until
     except ValueError as fault:
-        return replace(raw, refused=f"{time} says not when it came: {fault}"), False
+        return replace(raw, refused=f"{time} has no valid time: {fault}"), False
 
 
 def text_of(value: Any) -> str | None:
-    """A value as text: strings as they are, None and nan as None, dates in ISO 8601, all else as JSON.
+    """Convert a value to text: strings unchanged, None and nan to None, dates to ISO 8601, other values to JSON.
 
-    Raises ValueError at what no text can hold: bytes that are not UTF-8, half of a surrogate pair.
+    Raises ValueError for what cannot be text: bytes that are not UTF-8, half of a surrogate pair.
     """
     if isinstance(value, str):
         value.encode()
@@ -137,39 +140,41 @@ def text_of(value: Any) -> str | None:
     return str(value)
 
 
-def _wanted(
+def _resolve_columns(
     columns: Sequence[str], rename: Mapping[str, str], keep: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Our names and the source's, of the columns that are required and of those that are kept."""
+    """Maps from column names to the source's names: of the required columns, and of those to keep."""
     for name in rename.keys() - set(columns):
         raise ConfigError(
             f"the objective has no column {name}",
             where="ingest.columns",
-            fix=f"It has {', '.join(columns)}. On the left stands the objective's column, on the right the source's.",
+            fix=f"Its columns are {', '.join(columns)}. Write OBJECTIVE_COLUMN: SOURCE_COLUMN.",
         )
-    taken = [*OWN, *columns]
+    taken_names = [*OWN_COLUMNS, *columns]
     for name in keep:
-        if name in taken or keep.count(name) > 1:
+        if name in taken_names or keep.count(name) > 1:
             raise ConfigError(
-                f"{name} stands there already: rows have {', '.join(taken)}", where="ingest.keep", fix="Leave it out."
+                f"duplicate column {name}: rows already have {', '.join(taken_names)}",
+                where="ingest.keep",
+                fix="Remove it.",
             )
     return {name: rename.get(name, name) for name in columns}, {name: name for name in keep}
 
 
-def _shaped(raw: RawRow, shape: Shape, rename: Mapping[str, str]) -> RawRow:
-    """The row with the objective's columns under its names, or refused for what keeps it from having them."""
+def _shape_row(raw: RawRow, shape: Shape, rename: Mapping[str, str]) -> RawRow:
+    """The row with the objective's columns, or refused with the reason why it does not have them."""
     if raw.refused:
         return raw
-    named = {name: value for name, value in raw.values.items() if name not in rename}
-    named |= {ours: raw.values[theirs] for ours, theirs in rename.items() if theirs in raw.values}
+    renamed = {name: value for name, value in raw.values.items() if name not in rename}
+    renamed |= {ours: raw.values[theirs] for ours, theirs in rename.items() if theirs in raw.values}
     try:
-        return replace(raw, values={**named, **shape(named)})
+        return replace(raw, values={**renamed, **shape(renamed)})
     except ValueError as fault:
-        return replace(raw, values=named, refused=str(fault))
+        return replace(raw, values=renamed, refused=str(fault))
 
 
 def _convert(raw: RawRow, required: Mapping[str, str], kept: Mapping[str, str]) -> tuple[list[str | None], str]:
-    """The values to write, and '' or why the row is refused, in the source's names."""
+    """The values to write, and '' or the reason to refuse the row, in terms of the source's column names."""
     if raw.refused:
         return [], raw.refused
     values: list[str | None] = []
@@ -184,60 +189,64 @@ def _convert(raw: RawRow, required: Mapping[str, str], kept: Mapping[str, str]) 
     return values, ""
 
 
-def _count(account: _Account, found: RawRow, raw: RawRow, reason: str) -> None:
-    """Count the row `found`, which became `raw` and is refused for `reason`, if any."""
+def _count(account: _Account, source_row: RawRow, shaped_row: RawRow, reason: str) -> None:
+    """Count `source_row`, which was shaped to `shaped_row` and is refused for `reason`, if any."""
     account.read += 1
-    account.source = account.source or raw.source
-    if not found.refused:
-        account.example = account.example or raw.values
-    if not raw.refused:
-        account.seen.update(dict.fromkeys(found.values))
-        account.had.update(raw.values)
+    account.source = account.source or shaped_row.source
+    if not source_row.refused:
+        account.example = account.example or shaped_row.values
+    if not shaped_row.refused:
+        account.source_columns.update(dict.fromkeys(source_row.values))
+        account.shaped_columns.update(shaped_row.values)
     if not reason:
-        account.sources[raw.source] += 1
+        account.sources[shaped_row.source] += 1
         return
     account.refused += 1
     account.reasons[reason.partition(":")[0]] += 1
-    if len(account.first) < 5:
-        account.first.append(f"  {raw.where}  {reason}  {_raw_text(found.values)[:120]}")
+    if len(account.first_refused) < 5:
+        account.first_refused.append(f"  {shaped_row.where}  {reason}  {_raw_text(source_row.values)[:120]}")
 
 
-def _check(account: _Account, required: Mapping[str, str], kept: Mapping[str, str], max_refused: float) -> None:
+def _check_account(account: _Account, required: Mapping[str, str], kept: Mapping[str, str], max_refused: float) -> None:
     if not account.read:
-        what = f"all of its {account.later} rows came later than as_of" if account.later else "the source has no rows"
-        raise DataError(what, where="ingest.source", fix="Check its paths or its query, and as_of.")
-    if account.seen:
+        message = f"all of its {account.later} rows are later than as_of" if account.later else "the source has no rows"
+        raise DataError(message, where="ingest.source", fix="Check its paths or query, and as_of.")
+    if account.source_columns:
         for ours, theirs in (*required.items(), *kept.items()):
-            if ours not in account.had:
-                raise _no_such_column(ours, theirs, account, "keep" if ours in kept else "columns")
+            if ours not in account.shaped_columns:
+                raise _missing_column_error(ours, theirs, account, "keep" if ours in kept else "columns")
     if account.refused > max_refused * account.read or account.refused == account.read:
         share = account.refused / account.read
         raise DataError(
-            f"{account.refused} of {account.read} rows are refused ({share:.2%}, allowed are {max_refused:.2%}):\n"
-            + "\n".join(account.first),
+            f"{account.refused} of {account.read} rows are refused ({share:.2%}; max_refused is {max_refused:.2%}):\n"
+            + "\n".join(account.first_refused),
             where=account.source,
-            fix="Mend these rows, or raise ingest.max_refused to go on without them." + _other_objective(account),
+            fix="Fix these rows, or raise ingest.max_refused to continue without them." + _suggest_objective(account),
         )
 
 
-def _no_such_column(ours: str, theirs: str, account: _Account, setting: str) -> DataError:
-    near = difflib.get_close_matches(theirs, account.seen, 1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    there = ", ".join(map(repr, account.seen))
-    example = f"ingest.columns: {{{ours}: {near[0] if near else 'NAME'}}}" if setting == "columns" else "ingest.keep"
+def _missing_column_error(ours: str, theirs: str, account: _Account, setting: str) -> DataError:
+    close_names = difflib.get_close_matches(theirs, account.source_columns, 1, cutoff=0.5)
+    hint = f"Did you mean {close_names[0]!r}? " if close_names else ""
+    source_columns = ", ".join(map(repr, account.source_columns))
+    example = (
+        f"ingest.columns: {{{ours}: {close_names[0] if close_names else 'NAME'}}}"
+        if setting == "columns"
+        else "ingest.keep"
+    )
     return DataError(
-        f"there is no column {theirs!r} in any row; there are {there}",
+        f"no row has a column {theirs!r}; the columns are {source_columns}",
         where=account.source,
-        fix=f"{hint}Set {example} to the column that is meant." + _other_objective(account),
+        fix=f"{hint}Set {example} to the right column." + _suggest_objective(account),
     )
 
 
-def _other_objective(account: _Account) -> str:
-    """What to do where the rows look like data of another objective; '' where they do not."""
-    likely = looks_like(account.example)
+def _suggest_objective(account: _Account) -> str:
+    """A suggestion if the rows look like data of another objective, else ''."""
+    likely = guess_objective(account.example)
     if likely in ("", account.objective):
         return ""
-    return f" Or, for these rows look like data for {likely}: set objective.kind to {likely}."
+    return f" These rows look like data for {likely}: if so, set objective.kind to {likely}."
 
 
 def _raw_text(values: Mapping[str, Any]) -> str:
@@ -245,7 +254,7 @@ def _raw_text(values: Mapping[str, Any]) -> str:
 
 
 class _Writer:
-    """Rows of strings into a Parquet file, in row groups of 10,000 rows or some 32 million characters."""
+    """Writes rows of strings to a Parquet file, in row groups of 10,000 rows or about 32 million characters."""
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         self._path, self._names = path, names

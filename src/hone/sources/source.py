@@ -1,4 +1,4 @@
-"""What every source is: options in, raw rows out."""
+"""The interface of a source: options in, raw rows out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class RawRow:
-    """One row as its source has it. `where` names it for a person: `train.csv:17`, row 17 of that file.
+    """One row as the source provides it. `where` locates it for people: `train.csv:17` is row 17 of that file.
 
-    `refused` says why it cannot be used (a ragged line, malformed JSON); then `values` holds what there was.
+    `refused` is the reason why the row cannot be used (a ragged line, malformed JSON), else ''; `values` then holds
+    what could be read.
     """
 
     where: str
@@ -26,11 +27,11 @@ class Source(Protocol):
     """A frozen dataclass of options (`hone.parts.options.option`) that reads rows."""
 
     def fingerprint(self, digest: Callable[[Path], str]) -> str:
-        """What the rows' content is, without reading them where that can be known; fast, imports nothing heavy.
+        """A digest of the rows' content, if possible without reading the rows; fast, without heavy imports.
 
-        `digest(path)` gives a local file's SHA-256 from memory where the file has not changed. Raises DataError
-        where a file is missing, ServiceError where a server does not answer.
+        `digest(path)` returns a local file's SHA-256, cached while the file is unchanged. Raises DataError if a file
+        is missing, ServiceError if a server does not answer.
         """
 
     def rows(self) -> Iterator[RawRow]:
-        """Every row in a fixed order, the refused ones among them."""
+        """Every row in a fixed order, including refused rows."""

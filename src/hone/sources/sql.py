@@ -1,4 +1,4 @@
-"""Rows out of a database: any SQLAlchemy URL and a query."""
+"""Rows from a database: an SQLAlchemy URL and a query."""
 
 from __future__ import annotations
 
@@ -25,35 +25,37 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Sql:
-    """Rows out of a database: what a query gives, streamed."""
+    """Rows from a database: the result of a query, streamed."""
 
     url: str = option(
         REQUIRED,
         "An SQLAlchemy URL: postgresql://user:${PASSWORD}@host/database, sqlite:///file.sqlite. ${VAR} and "
-        "${VAR:-default} are replaced when the database is asked, and are never written anywhere.",
+        "${VAR:-default} are replaced when connecting and never stored.",
         location=True,
         min_length=1,
     )
     query: str = option(
-        REQUIRED, "The SELECT whose rows are read, in its order: give it an ORDER BY over a unique key.", min_length=1
+        REQUIRED,
+        "The SELECT statement; needs an ORDER BY over a unique key, because the order is part of the content.",
+        min_length=1,
     )
     fingerprint_query: str = option(
         "",
-        "A fast query whose result changes when the rows do (select count(*), max(updated_at) from ...). "
-        "Where empty, the rows themselves are read and digested.",
+        "A fast query whose result changes when the rows change: select count(*), max(updated_at) from ... "
+        "If empty, all rows are read to compute the digest.",
     )
 
     libraries: ClassVar[tuple[str, ...]] = ("sqlalchemy",)
 
     def fingerprint(self, digest: Callable[[Path], str]) -> str:
-        """SHA-256 over what `fingerprint_query` gives, or over all rows where there is none."""
+        """SHA-256 over the result of `fingerprint_query`, or over all rows if it is empty."""
         sha = hashlib.sha256()
         for values in self._values(self.fingerprint_query or self.query):
             sha.update(json.dumps(values, default=str).encode() + b"\n")
         return sha.hexdigest()
 
     def rows(self) -> Iterator[RawRow]:
-        """The query's rows. Raises DataError where it is wrong, ServiceError where the database does not answer."""
+        """The query's rows. Raises DataError if the query fails, ServiceError if the database does not answer."""
         for number, values in enumerate(self._values(self.query), 1):
             yield RawRow(f"sql:{number}", "sql", values)
 
@@ -63,18 +65,20 @@ class Sql:
         with self._connected() as connection:
             result = connection.execute(text(query))
             if not result.returns_rows:
-                raise DataError("the query gives no rows", where="ingest.source.query", fix="Write a SELECT.")
+                raise DataError("the query returns no rows", where="ingest.source.query", fix="Use a SELECT statement.")
             names = list(result.keys())
             if len(set(names)) < len(names):
-                twins = ", ".join(sorted({name for name in names if names.count(name) > 1}))
-                fix = "Name them apart: SELECT a.id AS a_id, b.id AS b_id."
-                raise DataError(f"the query gives several columns called {twins}", where="ingest.source.query", fix=fix)
+                duplicates = ", ".join(sorted({name for name in names if names.count(name) > 1}))
+                fix = "Give them different names: SELECT a.id AS a_id, b.id AS b_id."
+                raise DataError(
+                    f"the query returns several columns named {duplicates}", where="ingest.source.query", fix=fix
+                )
             for batch in result.yield_per(_BATCH).partitions():
                 yield from (dict(zip(names, row, strict=True)) for row in batch)
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
-        """A connection that streams and that is rolled back at the end; names what goes wrong without a secret."""
+        """A streaming connection, rolled back at the end; database errors become Hone's, with secrets masked."""
         from sqlalchemy import create_engine
         from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
         from sqlalchemy.pool import NullPool
@@ -85,7 +89,9 @@ class Sql:
         try:
             engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
         except (NoSuchModuleError, ImportError) as fault:
-            raise ConfigError(f"no driver for it is installed: {hide(fault)}", where=shown, fix=_driver(url)) from None
+            raise ConfigError(
+                f"the database driver is not installed: {hide(fault)}", where=shown, fix=_install_hint(url)
+            ) from None
         try:
             connection = engine.connect()
         except DBAPIError as fault:
@@ -108,29 +114,29 @@ class Sql:
             raise ConfigError(
                 "is not an SQLAlchemy URL",
                 where="ingest.source.url",
-                fix="It has the form dialect://user:password@host:port/database; percent-encode what is special in it.",
+                fix="Use dialect://user:password@host:port/database, with special characters percent-encoded.",
             ) from None
         if url.drivername == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
         if url.get_backend_name() == "sqlite":
-            _must_exist(url)
+            _check_file_exists(url)
         return url
 
 
-_COLON = "Mend ingest.source.query. A colon before a word is a parameter: write \\: where it is meant as it stands."
+_COLON = "Correct ingest.source.query. A colon before a word marks a parameter: write \\: for a literal colon."
 
 
-def _must_exist(url: URL) -> None:
-    """SQLite makes an empty database of a file that is not there."""
+def _check_file_exists(url: URL) -> None:
+    """Raise DataError if a SQLite file is missing; SQLite itself would create an empty database."""
     name = url.database or ":memory:"
     if name != ":memory:" and not name.startswith("file:") and not Path(name).is_file():
-        raise DataError("no such SQLite file", where=name, fix="Mend ingest.source.url.")
+        raise DataError("no such SQLite file", where=name, fix="Correct ingest.source.url.")
 
 
 def _hider(url: URL) -> Callable[[object], str]:
-    """A function that gives a message without the URL's password and without its query's values."""
+    """A function that masks the URL's password and query values in a message."""
     query: Mapping[str, Any] = url.query
-    values = [value for given in query.values() for value in ([given] if isinstance(given, str) else given)]
+    values = [text for value in query.values() for text in ([value] if isinstance(value, str) else value)]
     secrets = [re.escape(secret) for secret in [str(url.password or ""), *values] if secret]
 
     def hide(message: object) -> str:
@@ -140,20 +146,20 @@ def _hider(url: URL) -> Callable[[object], str]:
     return hide
 
 
-def _driver(url: URL) -> str:
+def _install_hint(url: URL) -> str:
     return "pip install 'hone[postgresql]'" if url.get_backend_name() == "postgresql" else "pip install its driver."
 
 
 def _unreachable(message: str, shown: str) -> ServiceError:
-    fix = "Check that it runs, the address, the user and the password, then run again."
+    fix = "Check that it is running, and the address, user and password; then run again."
     return ServiceError(f"the database cannot be reached: {message}", where=shown, fix=fix)
 
 
 def _query_fault(fault: DBAPIError, url: URL, message: str, shown: str) -> DataError | ServiceError:
-    """Whether it was the query or the server. SQLite calls both OperationalError."""
+    """The error for a fault of the query or of the server. SQLite raises OperationalError for both."""
     from sqlalchemy.exc import InterfaceError, OperationalError
 
     lost = isinstance(fault, (OperationalError, InterfaceError)) and url.get_backend_name() != "sqlite"
     if lost or fault.connection_invalidated or "database is locked" in message:
-        return ServiceError(f"the database broke off: {message}", where=shown, fix="Run again.")
-    return DataError(f"the query cannot be run: {message}", where=shown, fix="Mend ingest.source.query.")
+        return ServiceError(f"the connection to the database was lost: {message}", where=shown, fix="Run again.")
+    return DataError(f"the query cannot be run: {message}", where=shown, fix="Correct ingest.source.query.")

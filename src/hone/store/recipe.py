@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hone.parts.plugins import homes
+from hone.parts.plugins import plugin_folders
 from hone.store.digests import digest_of
 
 PACKAGE = Path(__file__).parents[1]
@@ -144,7 +144,7 @@ def _module_file(module: str) -> Path | None:
 
 
 def _package_homes() -> dict[str, Path]:
-    return {"hone": PACKAGE, **homes()}
+    return {"hone": PACKAGE, **plugin_folders()}
 
 
 def _in_package(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Tokenize: splits in, Arrow files of token ids out, with an account of what did not fit."""
+"""The tokenize stage: splits to Arrow files of token ids, with an account of truncated and dropped rows."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 SPLITS = ("train", "valid", "test")
 TARGETS, DROPPED = "targets.json", "dropped.arrow"
 
-# What is held in memory at once: 2,048 rows, or 4 MiB of text where that is less, or one row.
+# Rows in memory at once: 2,048, or fewer if their text exceeds 4 MiB, but at least one.
 BATCH_ROWS = 2048
 BATCH_BYTES = 4 << 20
 
 
 @dataclass
 class Account:
-    """What became of a split's rows. Lengths are in tokens before the cut; `longest` holds (length, id) of cut rows.
+    """Counts of a split's rows and tokens.
 
-    `needed` is the `max_length` at which nothing of a row is cut: less than its length where a row is of several
-    sequences, as its column `longest` then says.
-    `target_lost` holds the tokens cut off each row's target, where an objective has such: the column `target_lost`.
-    A row that is encoded in several pieces is one row; `sequences` are what the model is given.
+    `lengths` are in tokens before truncation; `longest` has (length, id) of the five longest truncated rows. `needed`
+    is the `max_length` at which a row is not truncated: less than its length if a row consists of several sequences
+    (the column `longest` of encoded rows). `target_lost` has the tokens cut off each row's target, for objectives with
+    the column `target_lost`. A row encoded in several pieces counts once; `sequences` counts the model's inputs.
     """
 
     sequences: int = 0
@@ -54,7 +54,7 @@ class Account:
     target_lost: list[np.ndarray] = field(default_factory=list)
 
     def add(self, encoded: pa.Table) -> int:
-        """Count a batch of rows as `Objective.encode` gives them: the pieces of one stand in succession; how many."""
+        """Count a batch from `Objective.encode`, where the pieces of a row are adjacent; returns the number of rows."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -66,20 +66,20 @@ class Account:
         lost = np.add.reduceat(encoded["lost"].to_numpy(), firsts)
         lengths = np.add.reduceat(pc.list_value_length(encoded["input_ids"]).to_numpy(), firsts) + lost
         needed = encoded["longest"].to_numpy() if "longest" in encoded.column_names else lengths
-        cut = lost.nonzero()[0]
+        truncated = lost.nonzero()[0]
         self.sequences += len(encoded)
         self.lengths.append(lengths)
         self.needed.append(needed)
         self.lost_tokens += int(lost.sum())
-        self.truncated_rows += len(cut)
-        names = ids.take(pa.array(firsts[cut])).to_pylist()
-        self.longest = heapq.nlargest(5, [*self.longest, *zip(needed[cut].tolist(), names, strict=True)])
+        self.truncated_rows += len(truncated)
+        truncated_ids = ids.take(pa.array(firsts[truncated])).to_pylist()
+        self.longest = heapq.nlargest(5, [*self.longest, *zip(needed[truncated].tolist(), truncated_ids, strict=True)])
         if "target_lost" in encoded.column_names:
             self.target_lost.append(encoded["target_lost"].to_numpy())
         return len(lengths)
 
     def facts(self) -> dict[str, int]:
-        """Counts for the manifest; `tokens` are those that stayed, the other lengths those of whole rows."""
+        """Counts for the manifest; `tokens` counts the tokens kept, other lengths are those of whole rows."""
         import numpy as np
 
         lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
@@ -93,10 +93,10 @@ class Account:
             "longest": int(lengths.max(initial=0)),
             "median": int(median),
             "p95": int(p95),
-            **self._of_targets(),
+            **self._target_facts(),
         }
 
-    def _of_targets(self) -> dict[str, int]:
+    def _target_facts(self) -> dict[str, int]:
         import numpy as np
 
         if not self.target_lost:
@@ -104,8 +104,8 @@ class Account:
         lost = np.concatenate(self.target_lost)
         return {"truncated_targets": int((lost > 0).sum()), "lost_target_tokens": int(lost.sum())}
 
-    def length_for(self, max_truncated: float) -> int:
-        """The least `max_length` that cuts no more than the share `max_truncated` of the rows."""
+    def find_max_length(self, max_truncated: float) -> int:
+        """The smallest `max_length` that truncates at most the share `max_truncated` of the rows."""
         import numpy as np
 
         lengths = np.sort(np.concatenate(self.needed))
@@ -123,12 +123,12 @@ def tokenize(
     max_dropped: float = 0.0,
     on_progress: OnProgress = ignore,
 ) -> Product:
-    """Token ids of the three splits in the directory `splits`, written batch by batch to Arrow files in `out`.
+    """Write the token ids of the three splits in the directory `splits` to Arrow files in `out`, batch by batch.
 
-    `base` is the base model's directory. Training rows are packed where the objective does that. The same rows give
-    the same bytes. Rows that the objective leaves out are in dropped.arrow, with their split and the reason. Raises
-    DataError where more than the share `max_truncated` of a split's rows is cut, or more than `max_dropped` left out;
-    ConfigError where the base has no `max_length` positions.
+    `base` is the base model's directory. Training rows are packed if the objective packs. The same rows give the same
+    bytes. Rows that the objective leaves out are listed in dropped.arrow, with split and reason. Raises DataError if
+    more than the share `max_truncated` of a split's rows is truncated, or more than `max_dropped` left out;
+    ConfigError if the base model has fewer than `max_length` positions.
     """
     import pyarrow.parquet as pq
 
@@ -136,9 +136,9 @@ def tokenize(
     positions, vocabulary = _limits(base, tokenizer)
     if max_length > positions:
         raise ConfigError(
-            f"{max_length} is more than the {positions} tokens that the base model takes",
+            f"{max_length} exceeds the base model's maximum of {positions} tokens",
             where="tokenization.max_length",
-            fix=f"Set it to {positions} or less, or choose a base model with more positions than {base.name} has.",
+            fix=f"Set it to {positions} or less, or choose a base model with more positions than {base.name}.",
         )
     files = {split: pq.ParquetFile(splits / f"{split}.parquet") for split in SPLITS}
     targets = objective.build_targets(files["train"].read([n for n in objective.columns if n not in objective.inputs]))
@@ -147,22 +147,22 @@ def tokenize(
     total = sum(file.metadata.num_rows for file in files.values())
     accounts: dict[str, Account] = {}
     dropped: dict[str, list[str]] = {split: [] for split in SPLITS}
-    done, began = 0, time.perf_counter()
+    done, start = 0, time.perf_counter()
     with environment(ALL_CORES):
         for split, file in files.items():
             account = accounts[split] = Account()
             encode = partial(objective.encode, tokenizer=tokenizer, max_length=max_length, targets=targets)
             if objective.drop_reason:
-                encode = partial(_noting, encode, dropped[split])
-            encoded = _ahead(encode, _batches(file, objective))
-            for batch in _written(encoded, out / f"{split}.arrow"):
+                encode = partial(_encode_and_note_dropped, encode, dropped[split])
+            encoded = _encode_ahead(encode, _batches(file, objective))
+            for batch in _write_batches(encoded, out / f"{split}.arrow"):
                 _check_ids(batch, vocabulary, base)
                 done += account.add(batch)
                 on_progress(Progress(done, total, note=split))
             _check_dropped(split, dropped[split], file.metadata.num_rows, max_dropped, objective.drop_reason)
             _check_truncation(split, account, max_length, max_truncated, positions)
         accounts["train"].sequences = _pack(out / "train.arrow", objective, max_length)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     facts: dict[str, Any] = {"splits": {split: account.facts() for split, account in accounts.items()}}
     if any(dropped.values()):
         _write_dropped(out / DROPPED, dropped, objective.drop_reason)
@@ -171,7 +171,7 @@ def tokenize(
 
 
 def read_tokens(path: Path) -> pa.Table:
-    """The rows of an Arrow file that `tokenize` wrote, mapped into memory and not copied."""
+    """Load an Arrow file written by `tokenize`, memory-mapped without a copy."""
     import pyarrow as pa
 
     with pa.memory_map(str(path)) as file:
@@ -179,7 +179,7 @@ def read_tokens(path: Path) -> pa.Table:
 
 
 def dropped_ids(tokens: Path, split: str) -> set[str]:
-    """The ids of the split's rows that were left out of the tokens in the directory `tokens`."""
+    """The ids of the split's rows that tokenization left out; `tokens` is the artifact's directory."""
     import pyarrow.compute as pc
 
     if not (tokens / DROPPED).is_file():
@@ -188,13 +188,13 @@ def dropped_ids(tokens: Path, split: str) -> set[str]:
     return set(table["id"].filter(pc.equal(table["split"], split)).to_pylist())
 
 
-def _noting(encode: Callable[[pa.Table], pa.Table], dropped: list[str], rows: pa.Table) -> pa.Table:
-    """The encoded rows; the ids of those that were left out are added to `dropped`."""
+def _encode_and_note_dropped(encode: Callable[[pa.Table], pa.Table], dropped: list[str], rows: pa.Table) -> pa.Table:
+    """Encode the rows; ids of rows that are left out are appended to `dropped`."""
     import pyarrow.compute as pc
 
     encoded = encode(rows)
-    gone = pc.invert(pc.is_in(rows["id"], value_set=encoded["id"].combine_chunks()))
-    dropped.extend(rows["id"].filter(gone).to_pylist())
+    left_out = pc.invert(pc.is_in(rows["id"], value_set=encoded["id"].combine_chunks()))
+    dropped.extend(rows["id"].filter(left_out).to_pylist())
     return encoded
 
 
@@ -209,7 +209,7 @@ def _write_dropped(path: Path, dropped: Mapping[str, list[str]], reason: str) ->
 
 
 def _batches(file: Any, objective: Objective) -> Iterator[pa.Table]:
-    """A Parquet file's rows in order, bounded by BATCH_ROWS and BATCH_BYTES, after one empty batch for the schema."""
+    """Yield a Parquet file's rows in batches limited by BATCH_ROWS and BATCH_BYTES, after an empty one (the schema)."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -224,10 +224,10 @@ def _batches(file: Any, objective: Objective) -> Iterator[pa.Table]:
             yield rows.slice(start, end - start)
 
 
-def _ahead(encode: Callable[[pa.Table], pa.Table], batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The encoded batches in order, two worked on at once: what Python does for one hides behind Rust in the other.
+def _encode_ahead(encode: Callable[[pa.Table], pa.Table], batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the encoded batches in order, encoding two at once: Python work on one overlaps Rust work on the other.
 
-    The first is done alone: it sets the tokenizer's state.
+    The first is encoded alone, because it sets the tokenizer's truncation state.
     """
     yield encode(next(batches))
     with ThreadPoolExecutor(2) as pool:
@@ -240,8 +240,8 @@ def _ahead(encode: Callable[[pa.Table], pa.Table], batches: Iterator[pa.Table]) 
             yield ahead.popleft().result()
 
 
-def _written(batches: Iterator[pa.Table], path: Path) -> Iterator[pa.Table]:
-    """The batches, each after it was written to the Arrow IPC file at `path`."""
+def _write_batches(batches: Iterator[pa.Table], path: Path) -> Iterator[pa.Table]:
+    """Write the batches to the Arrow IPC file at `path`, yielding each after it is written."""
     import pyarrow as pa
 
     first = next(batches)
@@ -252,29 +252,29 @@ def _written(batches: Iterator[pa.Table], path: Path) -> Iterator[pa.Table]:
 
 
 def _pack(path: Path, objective: Objective, max_length: int) -> int:
-    """Put several training rows into one, where the objective does that; gives the number of rows in the file."""
+    """Pack several training rows into one, if the objective packs; returns the number of rows in the file."""
     import pyarrow as pa
 
     tokens = read_tokens(path)
     batches = objective.pack_rows(tokens, max_length) if len(tokens) else None
     if batches is None:
         return len(tokens)
-    work, rows = path.with_suffix(".packed"), 0
+    packed_path, rows = path.with_suffix(".packed"), 0
     first = next(batches)
-    with pa.ipc.new_file(work, first.schema) as writer:
+    with pa.ipc.new_file(packed_path, first.schema) as writer:
         for batch in chain([first], batches):
             writer.write_table(batch)
             rows += batch.num_rows
-    work.replace(path)
+    packed_path.replace(path)
     return rows
 
 
 def _limits(base: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """The most tokens of a row that the base model takes, and the size of its vocabulary."""
+    """The base model's maximum number of tokens per row, and the size of its vocabulary."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=may_run(base)).get_text_config()
-    # Where there is no limit transformers writes 1e30 for a tokenizer, and -1 for XLNet.
+    # transformers reports no limit as model_max_length 1e30 and, for XLNet, max_position_embeddings -1.
     positions = getattr(config, "max_position_embeddings", None) or -1
     return int(min(tokenizer.model_max_length, positions if positions > 0 else 10**9)), int(config.vocab_size)
 
@@ -285,9 +285,9 @@ def _check_ids(encoded: pa.Table, vocabulary: int, base: Path) -> None:
     highest = pc.max(pc.list_flatten(encoded["input_ids"])).as_py()
     if highest is not None and highest >= vocabulary:
         raise ModelError(
-            f"its tokenizer gives the id {highest}, its model has {vocabulary} embeddings",
+            f"its tokenizer produces the id {highest}, but its model has only {vocabulary} embeddings",
             where=str(base),
-            fix="The tokenizer must be the one the model was trained with, or the embeddings must be resized.",
+            fix="Use the tokenizer that the model was trained with, or resize the model's embeddings.",
         )
 
 
@@ -295,8 +295,9 @@ def _check_dropped(split: str, dropped: list[str], rows: int, max_dropped: float
     if len(dropped) <= max_dropped * rows:
         return
     raise DataError(
-        f"{len(dropped)} of {rows} rows ({len(dropped) / rows:.1%}) are left out, {max_dropped:.1%} may be: {reason}."
-        f" Among them: {', '.join(sorted(dropped)[:5])}",
+        f"{len(dropped)} of {rows} rows ({len(dropped) / rows:.1%}) are left out ({reason});"
+        f" tokenization.max_dropped is {max_dropped:.1%}."
+        f" Examples: {', '.join(sorted(dropped)[:5])}",
         where=f"the {split} split",
         fix="Raise tokenization.max_length, drop long rows with curation's filters, or raise tokenization.max_dropped.",
     )
@@ -307,18 +308,24 @@ def _check_truncation(split: str, account: Account, max_length: int, max_truncat
     targets = account.facts().get("truncated_targets", 0)
     if targets > max_truncated * rows:
         raise DataError(
-            f"{targets} of {rows} targets ({targets / rows:.1%}) are cut, {max_truncated:.1%} may be",
+            f"{targets} of {rows} targets ({targets / rows:.1%}) are truncated; "
+            f"tokenization.max_truncated is {max_truncated:.1%}",
             where=f"the {split} split",
-            fix="Raise objective.max_target_length, or allow more with tokenization.max_truncated.",
+            fix="Raise objective.max_target_length, or raise tokenization.max_truncated.",
         )
     if account.truncated_rows <= max_truncated * rows:
         return
-    enough = account.length_for(max_truncated)
-    longer = f"Set tokenization.max_length to {enough}" if enough <= positions else f"The base takes {positions} tokens"
+    needed = account.find_max_length(max_truncated)
+    hint = (
+        f"Set tokenization.max_length to {needed}"
+        if needed <= positions
+        else f"The base model is limited to {positions} tokens"
+    )
     examples = ", ".join(f"{name} ({length} tokens)" for length, name in account.longest)
     raise DataError(
         f"{account.truncated_rows} of {rows} rows ({account.truncated_rows / rows:.1%}) are longer than {max_length} "
-        f"tokens, {max_truncated:.1%} may be; {account.lost_tokens} tokens would be lost. The longest: {examples}",
+        f"tokens; tokenization.max_truncated is {max_truncated:.1%}. {account.lost_tokens} "
+        f"tokens would be lost. The longest: {examples}",
         where=f"the {split} split",
-        fix=f"{longer}; or allow more with tokenization.max_truncated, or drop long rows with curation's filters.",
+        fix=f"{hint}; or raise tokenization.max_truncated, or drop long rows with curation's filters.",
     )

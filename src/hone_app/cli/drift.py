@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hone.config.file import load_config
 from hone_app.cli.orchestration import orchestrated
 
 
@@ -24,12 +25,11 @@ def monitor(arguments: argparse.Namespace) -> int:
     """Check once and print the verdict; the exit status is 0 with and without drift."""
     from pydantic import TypeAdapter
 
-    from hone.config.file import load
     from hone.config.parts import SourcePart
     from hone.environment import home
     from hone.errors import ConfigError
 
-    config, data = load(arguments.config, arguments.overrides), home()
+    config, data = load_config(arguments.config, arguments.overrides), home()
     if not arguments.inputs and config.monitoring.inputs is None:
         fix = "Use --inputs PATH, or set monitoring.inputs in the configuration."
         raise ConfigError("has no source of recent inputs", where=str(arguments.config), fix=fix)

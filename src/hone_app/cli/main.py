@@ -75,10 +75,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _load(arguments: argparse.Namespace) -> RunConfig:
-    from hone.config.file import load
+    from hone.config.file import load_config
     from hone.pipeline.stage import pin_base
 
-    config = pin_base(load(arguments.config, arguments.overrides), home())
+    config = pin_base(load_config(arguments.config, arguments.overrides), home())
     if config.model.trust_code:
         warning = f"hone: warning: the code of {config.model.trust_code} runs, since model.trust_code names it."
         print(warning, file=sys.stderr)  # noqa: T201

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hone.config.file import load_config
 from hone_app.cli.main import main
 
 
@@ -52,7 +53,7 @@ def test_a_fault_in_the_config_is_printed_and_ends_with_2(
     assert main([command, str(conf), "training.learning_rat=1"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"hone: {conf}: 1 fault")
+    assert err.startswith(f"hone: {conf}: 1 error")
     assert "did you mean learning_rate?" in err
 
 
@@ -63,12 +64,11 @@ def test_missing_data_ends_with_3(conf: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_verify_finds_a_changed_byte(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from hone.config.file import load
     from hone.environment import home
     from hone.pipeline.run import run_stage
     from hone.pipeline.stage import Job
 
-    made = run_stage("ingest", Job(load(conf), {}, home()))
+    made = run_stage("ingest", Job(load_config(conf), {}, home()))
     assert main(["verify", str(conf)]) == 0
     assert "1 artifacts" in capsys.readouterr().out
     rows = made.path / "rows.parquet"

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from hone.pipeline.plan import StagePlan
-from hone.progress import Progress, tell
+from hone.progress import Progress, emit
 from hone.store.artifact import Artifact, Product
 from hone.store.recipe import Recipe
 from hone.store.store import Store
@@ -39,7 +39,7 @@ def test_a_running_stage_shows_rate_time_left_and_loss() -> None:
 
 def test_brackets_in_a_users_words_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     with show_progress(["ingest"], make_console()):
-        tell("ingest", "started", ["ingest.source.paths ['[old]/rows.csv'] -> ['[/new]/rows.csv']"])
+        emit("ingest", "started", ["ingest.source.paths ['[old]/rows.csv'] -> ['[/new]/rows.csv']"])
     assert "['[old]/rows.csv'] -> ['[/new]/rows.csv']" in capsys.readouterr().out
 
 
@@ -65,16 +65,16 @@ def test_a_terminal_gets_a_bar_for_what_runs() -> None:
     console.print(board.render())
     assert "━" in printed(console)
     with show_progress(["ingest"], console):
-        tell("ingest", "hit", ARTIFACT)
+        emit("ingest", "hit", ARTIFACT)
     assert "up to date" in printed(console)
 
 
 def test_elsewhere_there_are_plain_lines_once_for_each_event(console: Console) -> None:
     with show_progress(["ingest", "curate"], console):
-        tell("ingest", "hit", ARTIFACT)
-        tell("ingest", "hit", ARTIFACT)
-        tell("curate", "started", ["curation.min_chars 20 -> 40"])
-        tell("curate", "progress", Progress(1, 2))
+        emit("ingest", "hit", ARTIFACT)
+        emit("ingest", "hit", ARTIFACT)
+        emit("curate", "started", ["curation.min_chars 20 -> 40"])
+        emit("curate", "progress", Progress(1, 2))
     assert printed(console).splitlines() == [
         "ingest    up to date · 1,800 rows",
         "curate    curation.min_chars 20 -> 40",

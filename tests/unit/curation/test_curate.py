@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hone.curation.balance import Balance
 from hone.curation.conflicts import LabelConflicts
-from hone.curation.curate import curate, write
+from hone.curation.curate import curate, write_table
 from hone.curation.dedup.near import near_pairs
 from hone.curation.duplicates import Duplicates
 from hone.curation.filters import Filters
@@ -128,8 +128,8 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     curated(rows, tmp_path / "one")
     curated(rows, tmp_path / "two")
     many = pa.table({"text": [f"text {i} " * 5 for i in range(50_000)]})
-    write(many, tmp_path / "one" / "whole")
-    write(pa.concat_tables([many[:77], many[77:30_000], many[30_000:]]), tmp_path / "two" / "whole")
+    write_table(many, tmp_path / "one" / "whole")
+    write_table(pa.concat_tables([many[:77], many[77:30_000], many[30_000:]]), tmp_path / "two" / "whole")
     for file in (*FILES, "rejects.parquet", "whole"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
@@ -207,20 +207,20 @@ def test_no_rows_left_says_which_step_dropped_what(tmp_path: Path) -> None:
 
 def test_one_class_only_says_what_dropped_the_other(tmp_path: Path) -> None:
     rows = table(["x", "one", "two", "three"], ["a", "b", "b", "b"])
-    with pytest.raises(DataError, match="one class only: all 3 rows have the label 'b'") as caught:
+    with pytest.raises(DataError, match="only one class: all 3 rows have the label 'b'") as caught:
         curated(rows, tmp_path, [("filters", Filters(min_chars=2))])
     assert "filters: 4 -> 3 rows" in str(caught.value)
 
 
 def test_one_class_only_once_training_is_decontaminated(tmp_path: Path) -> None:
     rows = table(["one", "two", "three", "one", "four"], ["a", "b", "b", "a", "b"], ["train"] * 3 + ["test"] * 2)
-    with pytest.raises(DataError, match="one class only: all 2 rows have the label 'b'"):
+    with pytest.raises(DataError, match="only one class: all 2 rows have the label 'b'"):
         curated(rows, tmp_path, [], valid=0)
 
 
 def test_a_class_with_one_row_is_named_and_the_way_out_told(tmp_path: Path) -> None:
     rows = dirty_rows()
-    with pytest.raises(DataError, match=r"1 class has one row only.*: alone") as caught:
+    with pytest.raises(DataError, match=r"1 class has only one row.*: alone") as caught:
         curated(rows, tmp_path, STEPS[:-1])
     assert "kind: balance, min_rows: 2" in str(caught.value)
     assert "alone" not in curated(rows, tmp_path).facts["classes"]["train"]

@@ -60,7 +60,7 @@ def test_languages_keep_those_listed() -> None:
 
 def test_a_language_that_there_is_not_is_a_fault_of_the_configuration() -> None:
     rows = pa.table({"id": ["1"], "text": ["text"]})
-    with pytest.raises(ConfigError, match="no such language: klingon"):
+    with pytest.raises(ConfigError, match="unknown languages: klingon"):
         Filters(languages=("klingon",)).apply(rows, MaskedLM(), ignore)
 
 

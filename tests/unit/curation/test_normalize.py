@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hone.curation.normalize import Normalize
-from hone.curation.text.html_text import to_text
+from hone.curation.text.html_text import html_to_text
 from hone.objectives.masked_lm import MaskedLM
 from hone.progress import ignore
 
@@ -78,14 +78,14 @@ def test_what_is_normal_stays_as_it_is(text: str) -> None:
 
 @given(st.text(alphabet="<>/!-[]&;# abpbrdiv\"'=?", max_size=60))
 def test_no_markup_however_broken_is_too_much(text: str) -> None:
-    assert "<p>" not in to_text("<p>" + text)
+    assert "<p>" not in html_to_text("<p>" + text)
 
 
 @pytest.mark.parametrize(
     "unit", ["<", "<a", "<!--", "<![", "<a b=", "<a '", '<a "b" ', "</", "<script>", "&", "< ", "<p "]
 )
 def test_a_million_characters_of_broken_markup_take_linear_time(unit: str) -> None:
-    assert to_text("<p>" + unit * (1_000_000 // len(unit))).count("<p>") == 0
+    assert html_to_text("<p>" + unit * (1_000_000 // len(unit))).count("<p>") == 0
 
 
 def test_a_text_of_a_million_characters() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hone.config.file import parse
+from hone.config.file import parse_config
 from hone.config.sections import RunConfig
 from hone.drift.retraining import config_as_of, list_dates
 from hone.environment import Home
@@ -25,7 +25,7 @@ def config(folder: Path, **sections: Any) -> RunConfig:
         "ingest": {"source": {"kind": "files", "paths": [str(folder / "rows.csv")]}, "time": "came"},
         "model": {"base": "somewhere"},
     }
-    return parse(tree | sections)
+    return parse_config(tree | sections)
 
 
 def test_dates_go_from_the_first_to_the_last() -> None:
@@ -52,7 +52,7 @@ def test_a_source_without_time_cannot_be_read_as_of_a_date(tmp_path: Path) -> No
     given = config(tmp_path)
     assert config_as_of(given, date(2026, 3, 1)).ingest.as_of == date(2026, 3, 1)
     bare = given.model_copy(update={"ingest": given.ingest.model_copy(update={"time": ""})})
-    with pytest.raises(ConfigError, match="as_of needs time"):
+    with pytest.raises(ConfigError, match="as_of requires time"):
         config_as_of(bare, date(2026, 3, 1))
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hone.config.file import parse
+from hone.config.file import parse_config
 from hone.errors import ModelError
 from hone.evaluation.judging import predict
 from hone.methods import METHODS as CLASSES
@@ -147,7 +147,7 @@ def test_whole_line(case: Case, family: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(predict, "WARM_UP", 1)
     monkeypatch.setattr(predict, "REQUESTS", 1)
     line = begin(tmp_path / "hone", monkeypatch)
-    config = parse(configuration(case, base_of(family, tmp_path / "base"), tmp_path))
+    config = parse_config(configuration(case, base_of(family, tmp_path / "base"), tmp_path))
     try:
         found = line.go(config)
     except ModelError as fault:

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )
 from sklearn.neighbors import KNeighborsClassifier
 
-from hone.curation.split import divide
+from hone.curation.split import split_rows
 from hone.errors import DataError
 from hone.evaluation.judging import metrics
 from hone.methods.lora import Lora
@@ -152,7 +152,7 @@ def test_rare_labels_stand_in_every_split() -> None:
         for row in range(place * 5, place * 5 + 5):  # each rare one beside common ones in five rows
             sets[row].append(name)
     table = rows(*sets)
-    parted = divide(
+    parted = split_rows(
         [f"{n} {' '.join(map(str, draw.integers(0, 10**6, 8)))}" for n in range(400)],
         OBJECTIVE.strata(table),
         valid=0.2,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hone.config.file import load
-from hone.parts.plugins import homes
+from hone.parts.plugins import plugin_folders
 from hone.pipeline.stages import STAGES, stages_of
 from hone.store.recipe import list_imports
 
@@ -43,6 +43,6 @@ def test_a_stage_has_the_versions_of_what_it_imports_in_its_key(name: str, monke
         definition = STAGES[stage]
         covered = set(definition.libraries(config)) | EXEMPT.get(stage, set())
         packages = {module.partition(".")[0] for module in list_imports(definition.code(config))}
-        for package in packages - set(sys.stdlib_module_names) - {"hone", *homes()}:
+        for package in packages - set(sys.stdlib_module_names) - {"hone", *plugin_folders()}:
             providers = {provider.lower().replace("_", "-") for provider in distributions.get(package, [package])}
             assert providers & covered, f"{stage} imports {package}, whose version is not in its key"

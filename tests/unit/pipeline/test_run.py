@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hone.config.file import parse
+from hone.config.file import parse_config
 from hone.config.sections import RunConfig
 from hone.environment import Home
 from hone.errors import ConfigError, DataError
@@ -37,7 +37,7 @@ def rows(tmp_path: Path) -> Path:
 
 def configured(rows: Path, model: Path, **sections: Any) -> RunConfig:
     ingest = {"source": {"kind": "files", "paths": [str(rows)]}}
-    return parse({"name": "x", "ingest": ingest, "model": {"base": str(model)}} | sections)
+    return parse_config({"name": "x", "ingest": ingest, "model": {"base": str(model)}} | sections)
 
 
 def key(stage: str, config: RunConfig, home: Path) -> str:
@@ -64,7 +64,7 @@ def test_a_section_moves_the_keys_of_its_stages_alone(
     section: dict[str, Any], moved: set[str], rows: Path, model: Path, tmp_path: Path
 ) -> None:
     before = configured(rows, model)
-    after = parse(before.model_dump() | section | {"model": {"base": str(model)} | section.get("model", {})})
+    after = parse_config(before.model_dump() | section | {"model": {"base": str(model)} | section.get("model", {})})
     assert {name for name in STAGES if key(name, before, tmp_path) != key(name, after, tmp_path)} == moved
 
 
@@ -92,7 +92,7 @@ def test_before_the_first_run_all_is_a_miss_or_waits(rows: Path, model: Path, tm
     assert outlooks[0].reasons == ("no earlier result",)
     assert outlooks[1].reasons == ("waits for ingest",)
     assert outlooks[-1].reasons == ("waits for train and evaluate",)
-    scratch = parse(configured(rows, model).model_dump() | {"model": {"scratch": {"architecture": "bert"}}})
+    scratch = parse_config(configured(rows, model).model_dump() | {"model": {"scratch": {"architecture": "bert"}}})
     validate = plan_run(scratch, Home(tmp_path))[3]
     assert (validate.stage, validate.reasons) == ("validate", ("waits for curate and base",))
 

@@ -68,7 +68,7 @@ def test_the_same_rows_and_seed_give_the_same_bytes(architecture: str, splits: P
 
 
 def test_heads_that_do_not_part_the_width_are_refused(splits: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="3 heads do not part a hidden size of 32"):
+    with pytest.raises(ConfigError, match="a hidden size of 32 is not a multiple of 3 heads"):
         made(splits, tmp_path, "llama", heads=3)
 
 

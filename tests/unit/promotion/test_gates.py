@@ -211,16 +211,18 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 def test_mcnemar_takes_no_margin() -> None:
-    with pytest.raises(ValueError, match="mcnemar knows no margin"):
+    with pytest.raises(ValueError, match="mcnemar does not support a margin"):
         Promotion(test="mcnemar", margin=0.01)
 
 
 def test_the_settings_of_promotion_move_no_key_of_the_line() -> None:
-    from hone.config.file import parse
+    from hone.config.file import parse_config
     from hone.pipeline.stages import STAGES
 
     tree = {"name": "a", "ingest": {"source": {"kind": "files", "paths": ["a.csv"]}}, "model": {"base": "b"}}
-    one, other = (parse(tree | {"promotion": promotion}) for promotion in ({}, {"level": 0.01, "policy": "auto"}))
+    one, other = (
+        parse_config(tree | {"promotion": promotion}) for promotion in ({}, {"level": 0.01, "policy": "auto"})
+    )
     assert one != other
     for stage in STAGES.values():
         assert stage.config(one) == stage.config(other)

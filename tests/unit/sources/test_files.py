@@ -123,12 +123,12 @@ class TestCsv:
 
     def test_a_quote_that_swallows_the_rest_of_the_file_stops_with_its_line(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.csv", 'text,label\na,x\n"b,y\n' + "c,z\n" * 1000)
-        with pytest.raises(DataError, match=r"a\.csv, line 3: a quote opened in line 3 takes in .* line 1003"):
+        with pytest.raises(DataError, match=r"a\.csv, line 3: a quote opened in line 3 spans .* line 1003"):
             read(path)
 
     def test_a_quote_that_swallows_rows_up_to_the_next_quote_stops(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.csv", 'text,label\n"a,x\nb,y\n"c",z\nd,w\n')
-        with pytest.raises(DataError, match="a quote opened in line 2 takes in everything up to line 4"):
+        with pytest.raises(DataError, match="a quote opened in line 2 spans everything up to line 4"):
             read(path)
 
     def test_an_unclosed_quote_in_the_last_line_is_refused(self, tmp_path: Path) -> None:
@@ -143,11 +143,11 @@ class TestCsv:
 
     def test_a_nul_character_is_refused(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.csv", "text,label\na\0b,x\nc,y\n")
-        assert [row.refused for row in read(path)] == ["holds a NUL character", ""]
+        assert [row.refused for row in read(path)] == ["contains a NUL character", ""]
 
     def test_utf16_taken_for_utf8_is_told(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.csv", "text,label\na,x\n".encode("utf-16-le"))
-        with pytest.raises(DataError, match="encoding: utf-16"):
+        with pytest.raises(DataError, match="encoding to utf-16"):
             read(path)
 
     def test_empty_lines_are_no_rows(self, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ class TestCsv:
         assert values(write(tmp_path / "a.csv", "text;label\na;x\n"), delimiter=";") == [{"text": "a", "label": "x"}]
 
     def test_twin_columns(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="several columns called 'text'"):
+        with pytest.raises(DataError, match="several columns named 'text'"):
             read(write(tmp_path / "a.csv", "text,text\na,x\n"))
 
 
@@ -199,7 +199,7 @@ class TestJson:
         assert rows[1].refused.startswith("malformed JSON: ")
         assert "line 3 of the file" in rows[1].refused
         assert rows[2].refused == "not a JSON object"
-        assert "a key stands twice" in rows[3].refused
+        assert "duplicate key" in rows[3].refused
         assert [row.values["text"] for row in rows if not row.refused] == ["a", "d"]
 
     def test_rows_larger_than_what_is_read_at_once(self, tmp_path: Path) -> None:
@@ -258,11 +258,11 @@ class TestLines:
 
     def test_a_missing_column_file_is_named(self, tmp_path: Path) -> None:
         write(tmp_path / "train_text.txt", "a\n")
-        with pytest.raises(DataError, match=r"no file for the column label goes with .*train_text\.txt"):
+        with pytest.raises(DataError, match=r"no file for the column label matches .*train_text\.txt"):
             read(str(tmp_path), column_files={"text": "*_text.txt", "label": "*_labels.txt"})
 
     def test_format_lines_needs_column_files(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="go together"):
+        with pytest.raises(ConfigError, match="used together"):
             read(str(tmp_path), format="lines")
 
 
@@ -311,7 +311,7 @@ class TestEncodings:
             read(write(tmp_path / "a.json", b'[{"a": "x"}, {"a": "y\xff"}]'))
 
     def test_an_encoding_that_is_none(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="there is no text encoding utf-9"):
+        with pytest.raises(ConfigError, match="unknown text encoding utf-9"):
             read(write(tmp_path / "a.csv", "a\n1\n"), encoding="utf-9")
 
 
@@ -340,16 +340,16 @@ class TestCompression:
 class TestPlaces:
     @pytest.mark.parametrize("content", ["", "\ufeff", "text,label\n", "\n\n"])
     def test_an_empty_file(self, tmp_path: Path, content: str) -> None:
-        with pytest.raises(DataError, match=r"a\.csv: holds no rows"):
+        with pytest.raises(DataError, match=r"a\.csv: has no rows"):
             read(write(tmp_path / "a.csv", content))
 
     @pytest.mark.parametrize("name", ["none.csv", "*.csv"])
     def test_a_missing_file(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(DataError, match=r"is there|no such file"):
+        with pytest.raises(DataError, match="no such file"):
             read(str(tmp_path / name))
 
     def test_a_directory(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"is a directory, no file\n.*DIRECTORY/\*\.csv"):
+        with pytest.raises(DataError, match=r"is a directory, not a file\n.*DIRECTORY/\*\.csv"):
             read(str(tmp_path))
 
     def test_variables(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,7 +395,7 @@ class TestSplits:
         [
             ({"train": "train.csv"}, "belongs to no split"),
             ({"train": "*.csv", "test": "test.csv"}, "belongs to train and test"),
-            ({"train": "*.csv", "test": "held.csv"}, r"splits\.test: none of 2 files is called held\.csv"),
+            ({"train": "*.csv", "test": "held.csv"}, r"splits\.test: none of 2 files matches held\.csv"),
         ],
     )
     def test_every_file_is_in_one(self, tmp_path: Path, splits: dict[str, str], message: str) -> None:
@@ -427,7 +427,7 @@ class TestFingerprint:
         assert len(set(prints)) == len(prints)
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"none\.csv: no such file|no file is there"):
+        with pytest.raises(DataError, match=r"none\.csv: no such file"):
             self.fingerprint(str(tmp_path / "none.csv"))
 
 

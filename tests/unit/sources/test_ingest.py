@@ -100,7 +100,7 @@ def test_too_many_refused_rows_stop_with_counts_and_the_first_five(tmp_path: Pat
     with pytest.raises(DataError) as fault:
         run(given_rows(*rows), tmp_path, max_refused=0.09)
     message = str(fault.value)
-    assert message.startswith("here: 10 of 100 rows are refused (10.00%, allowed are 9.00%)")
+    assert message.startswith("here: 10 of 100 rows are refused (10.00%; max_refused is 9.00%)")
     assert [n for n in range(10) if f"bad {n}" in message] == [0, 1, 2, 3, 4]
     assert "here:91  label is null" in message
     assert run(given_rows(*rows), tmp_path, max_refused=0.1).rows == 90
@@ -117,12 +117,12 @@ def test_all_rows_refused_stop_whatever_is_allowed(tmp_path: Path) -> None:
         (
             ["txet", "label"],
             {},
-            ["there is no column 'text' in any row; there are 'txet', 'label'", "Did you mean 'txet'?"],
+            ["no row has a column 'text'; the columns are 'txet', 'label'", "Did you mean 'txet'?"],
         ),
         (["txet", "label"], {}, ["ingest.columns: {text: txet}"]),
-        (["a", "b"], {}, ["there are 'a', 'b'", "ingest.columns: {text: NAME}"]),
-        (["text", "label"], {"keep": ["topic"]}, ["there is no column 'topic'", "ingest.keep"]),
-        (["text", "label"], {"rename": {"label": "Label"}}, ["there is no column 'Label'", "Did you mean 'label'?"]),
+        (["a", "b"], {}, ["the columns are 'a', 'b'", "ingest.columns: {text: NAME}"]),
+        (["text", "label"], {"keep": ["topic"]}, ["no row has a column 'topic'", "ingest.keep"]),
+        (["text", "label"], {"rename": {"label": "Label"}}, ["no row has a column 'Label'", "Did you mean 'label'?"]),
     ],
 )
 def test_a_wrong_column_says_what_there_is_and_what_to_set(
@@ -169,9 +169,9 @@ def test_a_shape_sees_columns_by_our_names(tmp_path: Path) -> None:
     ],
 )
 def test_rows_of_another_objective_are_told(tmp_path: Path, row: dict[str, Any], objective: str) -> None:
-    with pytest.raises(DataError, match="there is no column") as fault:
+    with pytest.raises(DataError, match="no row has a column") as fault:
         run(given_rows(row), tmp_path, objective="text-classification")
-    assert f"these rows look like data for {objective}: set objective.kind to {objective}." in str(fault.value)
+    assert f"These rows look like data for {objective}: if so, set objective.kind to {objective}." in str(fault.value)
     with pytest.raises(DataError) as fault:
         run(given_rows(row), tmp_path, objective=objective)
     assert "look like data" not in str(fault.value)
@@ -234,9 +234,9 @@ def test_no_rows(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"rename": {"txt": "body"}}, "objective has no column txt"),
-        ({"keep": ["text"]}, "text stands there already"),
-        ({"keep": ["source"]}, "source stands there already"),
-        ({"keep": ["a", "a"]}, "a stands there already"),
+        ({"keep": ["text"]}, "duplicate column text"),
+        ({"keep": ["source"]}, "duplicate column source"),
+        ({"keep": ["a", "a"]}, "duplicate column a"),
     ],
 )
 def test_a_mapping_of_no_column_is_a_fault_of_the_config(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -73,9 +73,9 @@ class TestSqlite:
         [
             ("select nowhere from tickets", "no such column"),
             ("selec 1", "syntax error"),
-            ("delete from tickets", "gives no rows"),
-            ("select body, topic as body from tickets", "several columns called body"),
-            ("select body from tickets where topic = ':bug'", "A colon before a word is a parameter"),
+            ("delete from tickets", "returns no rows"),
+            ("select body, topic as body from tickets", "several columns named body"),
+            ("select body from tickets where topic = ':bug'", "A colon before a word marks a parameter"),
         ],
     )
     def test_a_wrong_query(self, sqlite: str, query: str, message: str) -> None:
@@ -182,7 +182,7 @@ class TestPostgresql:
         rows = Sql(url=postgresql.url, query=ENDLESS).rows()
         next(rows)
         postgresql.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
-        with pytest.raises(ServiceError, match="broke off") as fault:
+        with pytest.raises(ServiceError, match="connection to the database was lost") as fault:
             for _ in rows:
                 pass
         _no_secret(fault.value)

@@ -73,7 +73,10 @@ def test_too_much_truncation_says_where_how_much_and_what_would_do(base: Path, t
     with pytest.raises(DataError) as caught:
         run(splits, tmp_path / "out", base, max_length=12, max_truncated=0.1)
     message = str(caught.value)
-    assert "the test split: 10 of 20 rows (50.0%) are longer than 12 tokens, 10.0% may be" in message
+    assert (
+        "the test split: 10 of 20 rows (50.0%) are longer than 12 tokens; tokenization.max_truncated is 10.0%"
+        in message
+    )
     assert f"{sum(range(1, 11))} tokens would be lost" in message
     for n in (19, 18, 17, 16, 15):
         assert f"test.csv:{n} ({n + 3} tokens)" in message
@@ -85,7 +88,7 @@ def test_too_much_truncation_says_where_how_much_and_what_would_do(base: Path, t
 
 def test_a_length_that_no_row_needs_is_not_proposed_beyond_the_base(base: Path, tmp_path: Path) -> None:
     splits = write_splits(tmp_path / "in", train=["word " * 100, "word " * 90])
-    with pytest.raises(DataError, match="The base takes 64 tokens"):
+    with pytest.raises(DataError, match="The base model is limited to 64 tokens"):
         run(splits, tmp_path / "out", base, max_truncated=0)
 
 
@@ -138,7 +141,7 @@ def test_an_empty_validation_split_is_an_empty_file(base: Path, tmp_path: Path) 
 
 
 def test_more_tokens_than_the_base_has_positions_is_a_fault_of_the_config(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"tokenization.max_length: 65 is more than the 64 tokens"):
+    with pytest.raises(ConfigError, match=r"tokenization.max_length: 65 exceeds the base model's maximum of 64 tokens"):
         run(write_splits(tmp_path / "in"), tmp_path / "out", base, max_length=65)
     run(write_splits(tmp_path / "in"), tmp_path / "out", base, max_length=64)
 
@@ -150,7 +153,7 @@ def test_ids_that_the_model_has_no_embedding_for_are_refused(base: Path, tmp_pat
         (other / file.name).write_bytes(file.read_bytes())
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "vocab_size": 5}))
-    with pytest.raises(ModelError, match="its model has 5 embeddings"):
+    with pytest.raises(ModelError, match="its model has only 5 embeddings"):
         run(write_splits(tmp_path / "in"), tmp_path / "out", other)
 
 

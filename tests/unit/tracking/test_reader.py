@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hone.config.file import parse
+from hone.config.file import parse_config
 from hone.environment import Home
 from hone.errors import ModelError
 from hone.methods.lora import Lora
@@ -81,11 +81,11 @@ def test_a_run_keeps_the_version_that_an_alias_meant(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
     tree = {"name": "next", "ingest": {"source": {"kind": "files", "paths": ["a.csv"]}}}
-    config = parse(tree | {"model": {"base": "models:/tiny@candidate"}})
+    config = parse_config(tree | {"model": {"base": "models:/tiny@candidate"}})
     home = Home(tmp_path)
     assert pin_base(config, home).model.base == "models:/tiny/1"
     assert pin_base(pin_base(config, home), home) == pin_base(config, home)
-    plain = parse(tree | {"model": {"base": "some/hub-model"}})
+    plain = parse_config(tree | {"model": {"base": "some/hub-model"}})
     assert pin_base(plain, home) is plain
 
 

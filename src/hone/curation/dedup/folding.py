@@ -1,11 +1,11 @@
-"""When two texts count as the same: what is left of a text once case, spacing and punctuation are folded away."""
+"""Normal forms for comparing texts: without differences of case, spacing and punctuation."""
 
 from __future__ import annotations
 
 import re
 import string
 
-LONGEST = 1_000_000  # characters of a text that are compared; what comes after them is not looked at
+LONGEST = 1_000_000  # characters of a text that are compared; the rest is ignored
 
 _ASCII_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 _PUNCTUATION = re.compile("[“”‘’‚„«»‹›–—…·•¡¿、。，！？；：（）「」『』【】《》]")
@@ -14,19 +14,19 @@ _UNSPACED = re.compile("([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u
 
 
 def fold(text: str) -> str:
-    """`text` without differences of case and spacing."""
+    """`text` in case-folded form with single spaces."""
     return " ".join(text.casefold().split())
 
 
 def spread(text: str) -> str:
-    """`text` in lower case with spaces between its words, whatever its script; ASCII punctuation is left in it."""
+    """`text` in case-folded form with spaces between words in any script; ASCII punctuation stays."""
     return " ".join(_UNSPACED.sub(r" \1 ", _PUNCTUATION.sub(" ", text.casefold())).split())
 
 
 def fold_to_words(text: str) -> str:
-    """The words of the first million characters of `text`, one space between them, without case and punctuation.
+    """The case-folded words of the first million characters of `text`, without punctuation, separated by single spaces.
 
-    A text of nothing but punctuation keeps it.
+    A text that is only punctuation keeps it.
     """
     text = text[:LONGEST]
     folded = text.casefold() if text.isascii() else spread(text)

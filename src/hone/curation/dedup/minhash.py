@@ -1,8 +1,8 @@
-"""MinHash signatures of many texts at once, in numpy: word hashes, shingles, signatures, and buckets of like ones.
+"""MinHash signatures of many texts at once, in numpy: word hashes, shingles, signatures, and buckets of similar ones.
 
 Broder, On the resemblance and containment of documents (1997); banding as in Leskovec, Rajaraman and Ullman,
 Mining of Massive Datasets, chapter 3. No Python object is made per word, shingle or permutation. Words and shingles
-are told apart by 64-bit hashes: among a billion different ones some 0.03 pairs are taken for one.
+are compared by 64-bit hashes: among a billion distinct ones about 0.03 pairs collide.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     U64 = npt.NDArray[np.uint64]
     I64 = npt.NDArray[np.int64]
 
-CHUNK_BYTES = 1 << 20  # of text hashed at once: some 50 MB of working arrays
-CHUNK_WORDS = 1 << 19  # shingled at once, likewise
-BLOCK = 1 << 15  # shingles signed at once: they stay in the processor's cache through all permutations
+CHUNK_BYTES = 1 << 20  # text hashed at once: about 50 MB of working arrays
+CHUNK_WORDS = 1 << 19  # words shingled at once: about the same
+BLOCK = 1 << 15  # shingles signed at once: small enough to stay in the CPU cache for all permutations
 MISSED = 1e-4  # at most this share of the pairs just at the threshold may share no bucket
 _BASE, _SEED = 0x9E3779B97F4A7C15, 0x48F3
-_BETWEEN = 255  # parts texts in a buffer; no byte of UTF-8
+_BETWEEN = 255  # separates texts in a buffer; never occurs in UTF-8
 _APART = bytes.maketrans(
     (string.ascii_uppercase + string.punctuation + string.whitespace + "\x1c\x1d\x1e\x1f").encode(),
     string.ascii_lowercase.encode() + b" " * (len(string.punctuation + string.whitespace) + 4),
@@ -48,7 +48,7 @@ def hash_words(texts: Sequence[str]) -> tuple[U64, I64]:
     return np.concatenate([np.zeros(0, np.uint64), *(words for words, _ in parts)]), np.cumsum(counts)
 
 
-def digests(words: U64, offsets: I64) -> U64:
+def digest_texts(words: U64, offsets: I64) -> U64:
     """A 64-bit hash of the words of each text in their order."""
     import numpy as np
 
@@ -57,22 +57,22 @@ def digests(words: U64, offsets: I64) -> U64:
     return _mix(np.add.reduceat(_mix(words + places * np.uint64(_BASE)), offsets[:-1])) if len(counts) else words
 
 
-def shingles(words: U64, offsets: I64, size: int) -> tuple[U64, I64]:
+def hash_shingles(words: U64, offsets: I64, size: int) -> tuple[U64, I64]:
     """Hashes of the runs of `size` words in each text, and n + 1 offsets; a shorter text is one run."""
     import numpy as np
 
     parts = [
         _shingle_block(words[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1]), size)
-        for first, last in cuts(offsets, CHUNK_WORDS)
+        for first, last in row_ranges(offsets, CHUNK_WORDS)
     ]
     counts = np.maximum(np.diff(offsets) - size + 1, 1)
     return np.concatenate([words[:0], *parts]), np.concatenate([offsets[:1], np.cumsum(counts)])
 
 
-def signatures(hashes: U64, offsets: I64, num_perm: int) -> U32:
-    """The MinHash signatures [n, num_perm] of n sets of shingle hashes.
+def compute_signatures(hashes: U64, offsets: I64, num_perm: int) -> U32:
+    """The MinHash signatures, [n, num_perm] uint32, of n sets of shingle hashes.
 
-    Two sets agree in each entry with a probability that is their Jaccard similarity.
+    The probability that two sets agree in an entry equals their Jaccard similarity.
     """
     import numpy as np
 
@@ -85,21 +85,21 @@ def signatures(hashes: U64, offsets: I64, num_perm: int) -> U32:
         block = small[offsets[first] : offsets[last]]
         starts = offsets[first:last] - offsets[first]
         permuted = np.empty_like(block)
-        least = np.empty((num_perm, last - first), np.uint32)
+        minima = np.empty((num_perm, last - first), np.uint32)
         for i, factor in enumerate(odd):
             np.multiply(block, factor, out=permuted)
-            np.minimum.reduceat(permuted, starts, out=least[i])
-        signed[first:last] = least.T
+            np.minimum.reduceat(permuted, starts, out=minima[i])
+        signed[first:last] = minima.T
 
-    for _ in _in_threads(sign, cuts(offsets, BLOCK)):
+    for _ in _in_threads(sign, row_ranges(offsets, BLOCK)):
         pass
     return signed
 
 
-def buckets(signed: U32, threshold: float) -> Iterator[tuple[I64, I64]]:
-    """For each band of the signatures: the rows that share a bucket with another, and the bucket of each.
+def find_buckets(signed: U32, threshold: float) -> Iterator[tuple[I64, I64]]:
+    """Yield for each band of the signatures the rows that share a bucket with another row, and the bucket of each.
 
-    Rows of one bucket follow each other in ascending order. Bands are as narrow as the threshold needs.
+    Rows of a bucket are adjacent and ascending. Bands are as narrow as the threshold requires.
     """
     import numpy as np
 
@@ -112,7 +112,7 @@ def buckets(signed: U32, threshold: float) -> Iterator[tuple[I64, I64]]:
         keys = np.zeros(count, np.uint64)
         for entry in range(band * width, (band + 1) * width):
             keys = keys * np.uint64(_BASE) + signed[:, entry]
-        # Sorted as one number, a part of the hash before the row: faster than an argsort, and rows come in order.
+        # Hash bits and row packed into one number: sorting it is faster than an argsort and keeps rows in order.
         ranked = np.sort((_mix(keys) >> row_bits << row_bits) | rows)
         same = (ranked[1:] >> row_bits) == (ranked[:-1] >> row_bits)
         shared = np.concatenate([same, [False]]) | np.concatenate([[False], same])
@@ -124,27 +124,27 @@ def buckets(signed: U32, threshold: float) -> Iterator[tuple[I64, I64]]:
 
 @lru_cache(maxsize=64)
 def rows_per_band(threshold: float, num_perm: int) -> int:
-    """The widest band with which a pair of similarity `threshold` is missed with a probability of MISSED or less."""
+    """The widest band that misses a pair of similarity `threshold` with a probability of MISSED or less."""
     fit = [r for r in range(1, num_perm + 1) if miss_probability(threshold, r, num_perm // r) <= MISSED]
     return max(fit, default=1)
 
 
 def miss_probability(similarity: float, width: int, bands: int) -> float:
-    """How likely a pair of this Jaccard similarity shares none of `bands` buckets of `width` entries."""
+    """The probability that a pair of this Jaccard similarity shares none of `bands` buckets of `width` entries."""
     return float((1 - similarity**width) ** bands)
 
 
-def cuts(offsets: I64, size: int) -> list[tuple[int, int]]:
-    """Ranges of rows that together hold some `size` items; a larger row is a range of its own."""
+def row_ranges(offsets: I64, size: int) -> list[tuple[int, int]]:
+    """Ranges (first, last) of rows with about `size` items in total; a larger row is a range of its own."""
     import numpy as np
 
     marks = np.arange(0, offsets[-1] + size, size)
-    cuts = np.unique(np.searchsorted(offsets, marks).clip(max=len(offsets) - 1)).tolist()
-    return list(pairwise(cuts))
+    bounds = np.unique(np.searchsorted(offsets, marks).clip(max=len(offsets) - 1)).tolist()
+    return list(pairwise(bounds))
 
 
-def positions(offsets: I64, rows: I64) -> tuple[I64, I64]:
-    """Where the items of some rows lie, row after row, and the offsets of the rows among them."""
+def item_positions(offsets: I64, rows: I64) -> tuple[I64, I64]:
+    """The indices of the items of `rows`, row by row, and the offsets of the rows among them."""
     import numpy as np
 
     counts = np.diff(offsets)[rows]
@@ -153,7 +153,7 @@ def positions(offsets: I64, rows: I64) -> tuple[I64, I64]:
 
 
 def _in_threads(work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
-    """`work` on each part, in order; numpy lets other threads run meanwhile."""
+    """Yield `work(part)` for each part, in order; threads help because numpy releases the GIL."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(cores()) as threads:
@@ -174,7 +174,7 @@ def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _hash_chunk(texts: list[str]) -> tuple[U64, I64]:
-    """The word hashes of a few texts, and how many each has: one at least.
+    """The word hashes of a few texts, and the number of each text: at least one.
 
     A word's hash is a polynomial of its bytes modulo 2**64, taken as a difference of prefix sums.
     """
@@ -206,18 +206,18 @@ def _hash_text(text: str) -> np.uint64:
 
 
 def _shingle_block(words: U64, counts: I64, size: int) -> U64:
-    """The shingle hashes of texts of so many words each."""
+    """The shingle hashes of texts with `counts` words each."""
     import numpy as np
 
     last = np.cumsum(counts) - 1
     first = last - counts + 1
-    row_last, at = np.repeat(last, counts), np.arange(len(words))
+    row_last, word_index = np.repeat(last, counts), np.arange(len(words))
     total = np.zeros(len(words), np.uint64)
     padded = np.concatenate([words, np.zeros(size, np.uint64)])
     for offset in range(size):
-        inside = at + offset <= row_last
+        inside = word_index + offset <= row_last
         total = _mix(total + np.where(inside, padded[offset : offset + len(words)], np.uint64(offset + 1)))
-    whole = at + size - 1 <= row_last
+    whole = word_index + size - 1 <= row_last
     whole[first[counts < size]] = True
     return total[whole]
 

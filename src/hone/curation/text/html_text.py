@@ -1,6 +1,6 @@
-"""HTML to text, for texts that really hold HTML: `a < b`, `List<int>` and `x &= y` are left as they are.
+"""Converts HTML to text, only for texts that really are HTML: `a < b`, `List<int>` and `x &= y` stay unchanged.
 
-Patterns and not `html.parser`, which raises AssertionError on `<![;` and takes quadratic time on broken markup.
+Uses patterns instead of `html.parser`, which raises AssertionError on `<![;` and needs quadratic time on broken markup.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _INLINE = frozenset(
     "samp select small source span strike strong sub sup textarea time track tt u var video wbr".split()
 )
 _KNOWN = _BLOCK | _CELL | _INLINE
-# Of these a start tag alone tells of HTML; `<source>` and `<input>` stand in usage lines, `<a>` in type parameters.
-_TELLING = frozenset("br hr img p li div span tr td".split())
+# A start tag of these alone indicates HTML. `<source>` and `<input>` occur in usage lines, `<a>` as type parameter.
+_INDICATORS = frozenset("br hr img p li div span tr td".split())
 
 _OPENING = re.compile(r"<([a-zA-Z][a-zA-Z0-9]*)(?:\s[^<>]*)?/?>")
 _CLOSING = re.compile(r"</([a-zA-Z][a-zA-Z0-9]*)\s*>")
@@ -29,7 +29,7 @@ _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]
 _MARKUP = re.compile(
     r"""
     <!--.*?(?:-->|\Z)                                        # a comment
-    | <(script|style|template)\b[^<>]*>.*?(?:</\1\s*>|\Z)    # what no reader sees
+    | <(script|style|template)\b[^<>]*>.*?(?:</\1\s*>|\Z)    # content that is not displayed
     | <[!?][a-zA-Z\[][^<>]*>                                 # a declaration
     | </?(?P<tag>[a-zA-Z][a-zA-Z0-9]*)(?:\s(?:[^<>"']|"[^"<]*"|'[^'<]*')*+|\s[^<>]*)?/?>
     """,
@@ -37,11 +37,11 @@ _MARKUP = re.compile(
 )
 
 
-def to_text(text: str) -> str:
-    """`text` without HTML's tags, comments, scripts and styles, a line for each block; entities as characters.
+def html_to_text(text: str) -> str:
+    """Remove HTML tags, comments, scripts and styles, put blocks on separate lines, and decode entities.
 
-    A text without HTML comes back as it is. It counts as HTML when it holds a tag such as `<br>` or `<p>`, or one of
-    HTML's elements opened and closed. Tags that are not HTML's stay.
+    A text counts as HTML if it contains a tag such as `<br>` or `<p>`, or an HTML element opened and closed. Other
+    texts keep their tags, as do tags that are not HTML's.
     """
     if "<" in text and _holds_html(text):
         text = _MARKUP.sub(_replacement, text)
@@ -51,7 +51,7 @@ def to_text(text: str) -> str:
 def _holds_html(text: str) -> bool:
     opened = {name.lower() for name in _OPENING.findall(text)}
     closed = {name.lower() for name in _CLOSING.findall(text)}
-    return bool(opened & _TELLING or opened & closed & _KNOWN)
+    return bool(opened & _INDICATORS or opened & closed & _KNOWN)
 
 
 def _replacement(match: re.Match[str]) -> str:

@@ -1,6 +1,6 @@
-"""Personal data and secrets in text: patterns, and the checks that tell a number of a kind from any other number.
+"""Finds personal data and secrets in text: patterns, and checks that distinguish a kind of number from other numbers.
 
-All patterns take time linear in the text: every repetition is bounded, or can begin at one place only.
+All patterns take linear time: every repetition is bounded, or can begin at only one position.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from ipaddress import AddressValueError, IPv6Address
 
 Check = Callable[[re.Match[str]], int]
-"""How many characters of a match are to be replaced: all, a leading part, or none (0)."""
+"""Returns the number of characters of a match to replace: all, a leading part, or none (0)."""
 
 _SECRETS = (
     "access_?token|refresh_?token|id_?token|auth_?token|token|api_?key|apikey|key|client_?secret|secret|password|"
@@ -44,33 +44,33 @@ def _all(match: re.Match[str]) -> int:
 
 
 def _card(match: re.Match[str]) -> int:
-    """All of it where the digits have a card's beginning and length and pass Luhn's check."""
+    """The whole match if the digits have a card issuer's prefix and length and pass Luhn's check."""
     digits = re.sub(r"\D", "", match[0])
-    return len(match[0]) if digits.startswith(_CARDS.get(len(digits), ("none",))) and luhn(digits) else 0
+    return len(match[0]) if digits.startswith(_CARDS.get(len(digits), ("none",))) and passes_luhn(digits) else 0
 
 
-def luhn(digits: str) -> bool:
+def passes_luhn(digits: str) -> bool:
     """Whether the last of `digits` is Luhn's check digit of the others."""
     doubled = [sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2]]
     return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
 
 
 def _iban(match: re.Match[str]) -> int:
-    """As many characters as the country's IBANs have, where the checksum holds (ISO 13616, remainder 1 by 97)."""
-    left = _IBAN_LENGTHS.get(match[0][:2], 0)
-    if not left:
+    """The length of the country's IBANs, if the checksum is valid (ISO 13616: remainder 1 modulo 97)."""
+    remaining = _IBAN_LENGTHS.get(match[0][:2], 0)
+    if not remaining:
         return 0
     for end, character in enumerate(match[0], 1):
-        left -= character != " "
-        if left == 0:
+        remaining -= character != " "
+        if remaining == 0:
             iban = match[0][:end].replace(" ", "")
-            rest_is_apart = not match[0][end : end + 1].isalnum()
-            return end if rest_is_apart and int("".join(str(int(c, 36)) for c in iban[4:] + iban[:4])) % 97 == 1 else 0
+            ends_here = not match[0][end : end + 1].isalnum()
+            return end if ends_here and int("".join(str(int(c, 36)) for c in iban[4:] + iban[:4])) % 97 == 1 else 0
     return 0
 
 
 def _ipv6(match: re.Match[str]) -> int:
-    """All of it where it is an address with a digit or four groups: `std::dec` and `12:30:45` are none."""
+    """The whole match if it is an address with a digit or four groups; not `std::dec` and `12:30:45`."""
     try:
         IPv6Address(match[0])
     except AddressValueError:
@@ -80,7 +80,7 @@ def _ipv6(match: re.Match[str]) -> int:
 
 
 def _phone(match: re.Match[str]) -> int:
-    """All of it where it has the digits of a number (ITU-T E.164: 15 at most) and is no date."""
+    """The whole match if it has 8 to 15 digits (the maximum of ITU-T E.164) and is not a date."""
     number = re.split(r"\s?(?:x|ext)", match[0])[0]
     digits = re.sub(r"\D", "", number)
     date = re.fullmatch(r"0?\d{1,2}[-./ ]\d{1,2}[-./ ]\d{4}|\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}", number)
@@ -99,7 +99,7 @@ TAGS = {
     "ip": "<IP>",
     "phone": "<PHONE>",
 }
-"""What each kind is replaced by, in the order in which they are looked for."""
+"""The tag that replaces each kind, in the order of search."""
 
 _PATTERNS: dict[str, tuple[tuple[str, Check], ...]] = {
     "url_secret": (
@@ -121,21 +121,22 @@ _PATTERNS: dict[str, tuple[tuple[str, Check], ...]] = {
         (rf"(?<![\w.])0\d{{1,4}}(?:[ /-]\d{{2,5}}){{2,4}}{_EXTENSION}", _phone),
     ),
 }
-_LEAST_DIGITS = {"iban": 8, "card": 13, "ip": 1, "phone": 8}  # of a text that can hold one of the kind
-_SIGNS = {"url_secret": "=@", "email": "@", "ip": ".:"}  # one of which it holds
+# Quick tests that skip the patterns of a kind: digits that a text must have, and characters, one of which it must have.
+_MIN_DIGITS = {"iban": 8, "card": 13, "ip": 1, "phone": 8}
+_SIGNS = {"url_secret": "=@", "email": "@", "ip": ".:"}
 _DIGIT = re.compile("[0-9]")
 
 
-def redact(text: str, kinds: Iterable[str]) -> tuple[str, list[str]]:
-    """`text` with a tag for each find of one of `kinds`, and the kind of each find."""
-    found: list[str] = []
+def redact_text(text: str, kinds: Iterable[str]) -> tuple[str, list[str]]:
+    """Replace every match of `kinds` in `text` by its tag; returns the text and the kind of each match."""
+    found_kinds: list[str] = []
     digits = len(_DIGIT.findall(text))
     for kind in kinds:
         signs = _SIGNS.get(kind)
-        if digits >= _LEAST_DIGITS.get(kind, 0) and (not signs or any(sign in text for sign in signs)):
+        if digits >= _MIN_DIGITS.get(kind, 0) and (not signs or any(sign in text for sign in signs)):
             for pattern, check in _compiled(kind):
-                text = pattern.sub(partial(_tagged, kind, check, found), text)
-    return text, found
+                text = pattern.sub(partial(_replace, kind, check, found_kinds), text)
+    return text, found_kinds
 
 
 @lru_cache(maxsize=len(TAGS))
@@ -143,9 +144,9 @@ def _compiled(kind: str) -> tuple[tuple[re.Pattern[str], Check], ...]:
     return tuple((re.compile(pattern), check) for pattern, check in _PATTERNS[kind])
 
 
-def _tagged(kind: str, check: Check, found: list[str], match: re.Match[str]) -> str:
+def _replace(kind: str, check: Check, found_kinds: list[str], match: re.Match[str]) -> str:
     length = check(match)
     if not length:
         return match[0]
-    found.append(kind)
+    found_kinds.append(kind)
     return (match.groupdict().get("kept") or "") + TAGS[kind] + match[0][length:]

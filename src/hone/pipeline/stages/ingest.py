@@ -6,8 +6,8 @@ from typing import Any
 
 from hone.config.sections import RunConfig
 from hone.objectives import OBJECTIVES
-from hone.parts.moments import dated, end_of
-from hone.parts.options import locations
+from hone.parts.moments import fill_as_of, last_moment
+from hone.parts.options import location_options
 from hone.pipeline.stage import Job, Stage, build_part, get_module, list_data_options, list_libraries
 from hone.sources import SOURCES
 from hone.sources.source import Source
@@ -20,7 +20,9 @@ def _config(config: RunConfig) -> dict[str, Any]:
     time_options = {"time": section.time, "as_of": section.as_of.isoformat()} if section.as_of and section.time else {}
     options = section.model_dump(exclude={"time", "as_of"}) | time_options
     options["source"] = {
-        name: value for name, value in options["source"].items() if name not in locations(SOURCES[section.source.kind])
+        name: value
+        for name, value in options["source"].items()
+        if name not in location_options(SOURCES[section.source.kind])
     }
     return {"ingest": options, "objective": list_data_options(config)}
 
@@ -28,7 +30,7 @@ def _config(config: RunConfig) -> dict[str, Any]:
 def _source(config: RunConfig) -> Source:
     """The configured source, as of the configured date."""
     part = config.ingest.source
-    source: Source = SOURCES[part.kind](**dated(part.options(), config.ingest.as_of))
+    source: Source = SOURCES[part.kind](**fill_as_of(part.options(), config.ingest.as_of))
     return source
 
 
@@ -50,7 +52,7 @@ def _make(job: Job) -> Product:
         keep=section.keep,
         max_refused=section.max_refused,
         time=section.time,
-        until=end_of(section.as_of) if section.as_of and section.time else None,
+        until=last_moment(section.as_of) if section.as_of and section.time else None,
         on_progress=job.on_progress,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from hone.config.file import dump
+from hone.config.file import dump_config
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, get_module
@@ -32,7 +32,7 @@ def _make(job: Job) -> Product:
             run_id=run.run_id,
             model_name=config.registration.model or config.name,
             alias=config.registration.alias,
-            config=dump(config),
+            config=dump_config(config),
             tags=_git_commit() | dict(job.tags),
             on_progress=job.on_progress,
         )

@@ -1,7 +1,7 @@
-"""File formats: from the text or bytes of a file to its rows.
+"""File formats: readers from the text or bytes of a file to its rows.
 
-Each reader yields (values, refused): the values of a row by column, and '' or why the row cannot be used. A fault
-that leaves open where the next row begins is a DataError, for what follows it could not be accounted for.
+Each reader yields (values, refused): the values of a row by column, and '' or the reason why the row cannot be used.
+A fault after which the start of the next row is unknown raises DataError, because rows could be lost silently.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from itertools import chain, zip_longest
 from typing import Any, BinaryIO, Literal
 
 from hone.errors import DataError
-from hone.sources.formats.places import lines
+from hone.sources.formats.places import split_lines
 
 Row = tuple[dict[str, Any], str]
 
-# A field above 64 million characters is an unclosed quote, not a text; the csv module's own limit is 131,072.
+# Above 64 Mi (2**26) characters a field is taken for an unclosed quote; the csv module's own limit is 131,072.
 LARGEST_FIELD = 1 << 26
-_NUL = "holds a NUL character"
+_NUL = "contains a NUL character"
 
 
 def read_csv(text: Iterable[str], names: Sequence[str], delimiter: str, quoted: bool, shown: str) -> Iterator[Row]:
-    """The rows of delimited text (RFC 4180 where `quoted`); the first line holds the `names` where none are given.
+    """Read delimited text (RFC 4180 if `quoted`); without `names` the first line is the header.
 
-    A line with too many or too few fields is refused. A quote that takes in further lines and is not closed as it
-    should be stops with a DataError, for it may have swallowed rows. Empty lines are no rows.
+    A line with too many or too few fields is refused. A quoted field that spans lines and is closed wrongly raises
+    DataError, because it may contain further rows. Empty lines are skipped.
     """
-    last = [""]
+    last_line = [""]
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(_remembering(lines(text), last), delimiter=delimiter, quoting=quoting, strict=True)
+    reader = csv.reader(_remember_last(split_lines(text), last_line), delimiter=delimiter, quoting=quoting, strict=True)
     with _large_fields():
         header = list(names) or _header(reader, shown)
         while True:
@@ -42,21 +42,21 @@ def read_csv(text: Iterable[str], names: Sequence[str], delimiter: str, quoted: 
                 return
             except csv.Error as fault:
                 reason = _csv_reason(str(fault), line, reader.line_num, shown)
-                yield {"line": last[0].rstrip("\r\n")}, f"{reason}: line {line}"
+                yield {"line": last_line[0].rstrip("\r\n")}, f"{reason}: line {line}"
                 continue
             if fields:
                 yield _csv_row(fields, header, line, shown, given=bool(names))
 
 
 def read_jsonl(text: Iterable[str]) -> Iterator[Row]:
-    """One JSON object a line; a line that is none is refused. Empty lines are no rows."""
-    for number, line in enumerate(lines(text), 1):
+    """Read one JSON object per line; any other line is refused. Empty lines are skipped."""
+    for number, line in enumerate(split_lines(text), 1):
         if line.strip():
             yield _json_row(line, number)
 
 
 def read_json(text: Iterable[str], shown: str) -> Iterator[Row]:
-    """The objects of a JSON array, one by one; or JSON lines, where the file begins with an object."""
+    """Read the objects of a JSON array one by one, or JSON lines if the file begins with an object."""
     pieces = iter(text)
     buffer = _Buffer(pieces)
     opening = buffer.peek()
@@ -66,67 +66,67 @@ def read_json(text: Iterable[str], shown: str) -> Iterator[Row]:
         return _json_lines(buffer.rest(), shown)
     if not opening:
         return iter(())
-    raise DataError(f"begins with {opening!r}: neither a JSON array nor JSON lines", where=shown, fix="Mend the file.")
+    raise DataError(f"begins with {opening!r}: neither a JSON array nor JSON lines", where=shown, fix="Fix the file.")
 
 
 def read_lines(columns: Mapping[str, tuple[str, Iterable[str]]]) -> Iterator[Row]:
-    """A row for each line; `columns` gives for each column the name to show and the text of the file that holds it.
+    """Read a row per line; `columns` maps each column to its file's name (for messages) and text.
 
-    Raises DataError where the files have not the same number of lines.
+    Raises DataError if the files differ in their number of lines.
     """
-    files = {shown: lines(text) for shown, text in columns.values()}
+    files = {shown: split_lines(text) for shown, text in columns.values()}
     names = list(columns)
     for number, row in enumerate(zip_longest(*files.values())):
         if None in row:
             raise _unequal(files, row, number)
-        values = {name: _without_end(line) for name, line in zip(names, row, strict=True)}
+        values = {name: _strip_line_end(line) for name, line in zip(names, row, strict=True)}
         yield values, _NUL if any("\0" in line for line in row) else ""
 
 
 def read_documents(pieces: Iterable[str], separator: str) -> Iterator[Row]:
-    """A row for each text between two of `separator`, or for the whole where it is ''.
+    """Read a row per text between separators, or a single row if `separator` is ''.
 
-    Line feeds around a document are left out, and documents of nothing but spaces; every line ends with a line feed.
+    Line feeds around a document are removed, blank documents skipped, and line ends changed to line feeds.
     """
-    for text in _parted(_unix(pieces), separator):
+    for text in _split_documents(_unify_line_ends(pieces), separator):
         if text.strip():
             yield {"text": text.strip("\n")}, _NUL if "\0" in text else ""
 
 
-def _parted(pieces: Iterable[str], separator: str) -> Iterator[str]:
+def _split_documents(pieces: Iterable[str], separator: str) -> Iterator[str]:
     if not separator:
         yield "".join(pieces)
         return
-    begun = ""
+    unfinished = ""
     for piece in pieces:
-        *whole, begun = (begun + piece).split(separator)
-        yield from whole
-    yield begun
+        *finished, unfinished = (unfinished + piece).split(separator)
+        yield from finished
+    yield unfinished
 
 
-def _unix(pieces: Iterable[str]) -> Iterator[str]:
-    """The text with line feeds for every end of a line; a carriage return at a piece's end waits for the next."""
-    waiting = ""
+def _unify_line_ends(pieces: Iterable[str]) -> Iterator[str]:
+    """Replace CRLF by line feeds; a carriage return at the end of a piece is held back until the next piece."""
+    held_return = ""
     for piece in pieces:
-        text = waiting + piece
-        waiting = "\r" if text.endswith("\r") else ""
+        text = held_return + piece
+        held_return = "\r" if text.endswith("\r") else ""
         yield text.removesuffix("\r").replace("\r\n", "\n")
-    yield waiting
+    yield held_return
 
 
 def read_parquet(file: BinaryIO, shown: str) -> Iterator[Row]:
-    """The rows of a Parquet file, a thousand in memory at a time."""
+    """Read the rows of a Parquet file, a thousand in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         parquet = pq.ParquetFile(file)
-        _no_twins(parquet.schema_arrow.names, shown)
+        _check_unique(parquet.schema_arrow.names, shown)
         for batch in parquet.iter_batches(batch_size=1000):
             yield from ((values, "") for values in batch.to_pylist())
     except (pa.ArrowException, OSError, UnicodeDecodeError) as fault:
         raise DataError(
-            f"cannot be read as Parquet: {fault}", where=shown, fix="Write or fetch the file again."
+            f"cannot be read as Parquet: {fault}", where=shown, fix="Export or download the file again."
         ) from fault
 
 
@@ -134,24 +134,24 @@ def _header(reader: Any, shown: str) -> list[str]:
     try:
         header: list[str] = next(reader, [])
     except csv.Error as fault:
-        raise DataError(
-            f"its header cannot be read: {fault}", where=f"{shown}, line 1", fix="Mend the file."
-        ) from fault
+        raise DataError(f"its header cannot be read: {fault}", where=f"{shown}, line 1", fix="Fix the file.") from fault
     if any("\0" in name for name in header):
         raise DataError(
-            "its header holds NUL characters",
+            "its header contains NUL characters",
             where=shown,
-            fix="It looks like UTF-16: set ingest.source.encoding: utf-16.",
+            fix="The file looks like UTF-16: set ingest.source.encoding to utf-16.",
         )
-    _no_twins(header, shown)
+    _check_unique(header, shown)
     return header
 
 
-def _no_twins(names: Sequence[str], shown: str) -> None:
-    twins = sorted({name for name in names if names.count(name) > 1})
-    if twins:
+def _check_unique(names: Sequence[str], shown: str) -> None:
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
         raise DataError(
-            f"has several columns called {', '.join(map(repr, twins))}", where=shown, fix="Rename all but one of them."
+            f"has several columns named {', '.join(map(repr, duplicates))}",
+            where=shown,
+            fix="Rename all but one of them.",
         )
 
 
@@ -161,7 +161,7 @@ def _csv_row(fields: list[str], header: Sequence[str], line: int, shown: str, *,
             "fields": fields
         }, f"{_count(len(fields), 'field')} where there are {_count(len(header), 'column')}: line {line}"
     if given and line == 1 and fields == list(header):
-        raise DataError("its first line is a header", where=shown, fix="Leave ingest.source.column_names out.")
+        raise DataError("its first line is a header", where=shown, fix="Remove ingest.source.column_names.")
     return dict(zip(header, fields, strict=True)), _NUL if any("\0" in field for field in fields) else ""
 
 
@@ -170,42 +170,42 @@ def _count(number: int, thing: str) -> str:
 
 
 def _csv_reason(fault: str, first: int, last: int, shown: str) -> str:
-    """Why the record in these lines is refused; raises DataError where its quote took in lines that may be rows."""
+    """The reason to refuse the record in these lines; raises DataError if a quote spans lines that may be rows."""
     if "new-line" in fault:  # all quotes before it are closed
         return "a carriage return outside quotes"
     if last == first:
         return f"malformed ({fault})"
     raise DataError(
-        f"a quote opened in line {first} takes in everything up to line {last}, where it is not closed right ({fault})",
+        f"a quote opened in line {first} spans everything up to line {last}, where it is closed wrongly ({fault})",
         where=f"{shown}, line {first}",
-        fix="Close or double the quote in that line; or set ingest.source.quoting: none where quotes mean nothing.",
+        fix="Close or double the quote in that line; or set ingest.source.quoting to none if quotes have no meaning.",
     )
 
 
 @contextmanager
 def _large_fields() -> Iterator[None]:
-    before = csv.field_size_limit(LARGEST_FIELD)
+    previous_limit = csv.field_size_limit(LARGEST_FIELD)
     try:
         yield
     finally:
-        csv.field_size_limit(before)
+        csv.field_size_limit(previous_limit)
 
 
-def _remembering(items: Iterable[str], last: list[str]) -> Iterator[str]:
+def _remember_last(items: Iterable[str], last_item: list[str]) -> Iterator[str]:
     for item in items:
-        last[0] = item
+        last_item[0] = item
         yield item
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("a key stands twice in an object")
+        raise ValueError("duplicate key in an object")
     return values
 
 
 def _constant(name: str) -> Any:
-    """NaN, which is no JSON but which pandas writes for what is missing, is null; infinities are text."""
+    """NaN, which is not JSON but which pandas writes for missing values, becomes None; infinities become text."""
     return None if name == "NaN" else name
 
 
@@ -225,65 +225,67 @@ def _object_row(value: Any) -> Row:
 
 
 def _json_lines(text: Iterator[str], shown: str) -> Iterator[Row]:
-    """JSON lines in a file called .json: its first line must be a whole object."""
+    """Read JSON lines from a .json file: its first line must be a complete object."""
     rows = read_jsonl(text)
-    first = next(rows)
-    if first[1].startswith("malformed JSON"):
+    first_row = next(rows)
+    if first_row[1].startswith("malformed JSON"):
         raise DataError(
-            "begins with an object that its first line does not end: neither a JSON array nor JSON lines",
+            "begins with an object that spans several lines: neither a JSON array nor JSON lines",
             where=shown,
-            fix="Make it a list of objects, [{...}, {...}], or one object a line.",
+            fix="Use a list of objects, [{...}, {...}], or one object per line.",
         )
-    return chain([first], rows)
+    return chain([first_row], rows)
 
 
 class _Buffer:
-    """Text that comes in pieces, read value by value from its front."""
+    """Text that arrives in pieces, parsed value by value."""
 
     def __init__(self, pieces: Iterator[str]) -> None:
         self._pieces, self._text, self._at = pieces, "", 0
 
     def peek(self) -> str:
-        """The next character that is no space; '' at the end."""
+        """The next character that is not whitespace; '' at the end."""
         while True:
             while self._at < len(self._text):
                 if self._text[self._at] not in " \t\r\n":
                     return self._text[self._at]
                 self._at += 1
-            if not self._more():
+            if not self._fill():
                 return ""
 
     def skip(self) -> None:
-        """Go past the character that `peek` gave."""
+        """Skip the character that `peek` returned."""
         self._at += 1
 
     def value(self) -> Any:
-        """The next JSON value; raises ValueError where there is none. It must be followed by more text."""
+        """The next JSON value; raises ValueError if there is none. More text must follow it."""
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
             except ValueError:
-                if not self._more():
+                if not self._fill():
                     raise
                 continue
-            if end < len(self._text) or not self._more():  # the end of what is here may cut a number in two
+            if (
+                end < len(self._text) or not self._fill()
+            ):  # a number at the end of the buffer may continue in the next piece
                 self._at = end
                 return value
 
     def rest(self) -> Iterator[str]:
-        """All that has not been read."""
+        """The text that has not been parsed yet."""
         return chain([self._text[self._at :]], self._pieces)
 
-    def _more(self) -> bool:
-        """Read on: as much again as there is, so that a large value is parsed few times."""
-        begun = [self._text[self._at :]]
+    def _fill(self) -> bool:
+        """Read at least as much text as is buffered, so that a large value is re-parsed only a few times."""
+        text_pieces = [self._text[self._at :]]
         size = 0
         for piece in self._pieces:
-            begun.append(piece)
+            text_pieces.append(piece)
             size += len(piece)
-            if size >= len(begun[0]) and size:
+            if size >= len(text_pieces[0]) and size:
                 break
-        self._text, self._at = "".join(begun), 0
+        self._text, self._at = "".join(text_pieces), 0
         return size > 0
 
 
@@ -307,7 +309,7 @@ def _array(buffer: _Buffer, shown: str) -> Iterator[Row]:
 
 
 def _broken_array(fault: str, number: int, shown: str) -> DataError:
-    fix = "What follows cannot be told apart into rows: mend the file, or write one object a line (jsonl)."
+    fix = "The rows after it cannot be separated: fix the file, or write one object per line (jsonl)."
     return DataError(f"malformed JSON array: {fault}", where=f"{shown}, row {number}", fix=fix)
 
 
@@ -316,9 +318,11 @@ def _unequal(files: Mapping[str, Iterator[str]], row: Sequence[str | None], numb
         shown: number + (line is not None) + sum(1 for _ in rest)
         for (shown, rest), line in zip(files.items(), row, strict=True)
     }
-    told = ", ".join(f"{shown} has {_count(count, 'line')}" for shown, count in counts.items())
-    return DataError(f"the files of one set differ in length: {told}", fix="Line i of each must belong to row i.")
+    line_counts = ", ".join(f"{shown} has {_count(count, 'line')}" for shown, count in counts.items())
+    return DataError(
+        f"the files of one set differ in length: {line_counts}", fix="Line i of each file must belong to row i."
+    )
 
 
-def _without_end(line: str) -> str:
+def _strip_line_end(line: str) -> str:
     return line.removesuffix("\n").removesuffix("\r")

@@ -1,4 +1,4 @@
-"""Which objective rows look like data for, by the names and values of their columns."""
+"""Guesses the objective that rows are meant for, from the names and values of their columns."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 Test = Callable[[Any], bool]
 
 
-def looks_like(row: Mapping[str, Any]) -> str:
-    """The kind of objective that learns from rows like this one, '' where it cannot be told."""
-    for objective, *columns in SIGNS:
+def guess_objective(row: Mapping[str, Any]) -> str:
+    """The kind of objective that a row like this is data for, '' if unknown."""
+    for objective, *columns in SIGNATURES:
         if all(any(name in row and fits(row[name]) for name in names) for names, fits in columns):
             return objective
     return ""
@@ -26,7 +26,7 @@ def _list(value: Any) -> bool:
 
 
 def _fraction(value: Any) -> bool:
-    """A number such as 3.5 or "3.5": classes are counted in whole ones."""
+    """A number such as 3.5 or "3.5"; whole numbers may be classes."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -38,8 +38,8 @@ _LABEL = ("label", "category", "class", "intent", "topic")
 _SCORE = ("score", "rating", "value", "target", *_LABEL)
 _TEXT = (("text", "sentence", "content", "body"), _any)
 
-# An objective, and of what columns its rows must have one each. The first that fits is it.
-SIGNS: tuple[tuple[str, *tuple[tuple[tuple[str, ...], Test], ...]], ...] = (
+# An objective, and groups of columns; rows must have one column of each group. The first match is used.
+SIGNATURES: tuple[tuple[str, *tuple[tuple[tuple[str, ...], Test], ...]], ...] = (
     ("preference", (("chosen",), _any), (("rejected",), _any)),
     ("preference", (("prompt", "messages"), _any), (("completion", "messages"), _any), (("label", "kto_tag"), _any)),
     ("chat", (("messages", "conversations", "conversation", "dialogue"), _list)),

@@ -1,4 +1,4 @@
-"""Places: from the paths, globs and URLs of a config to files, and from files to bytes, text and lines."""
+"""Finds the files that paths, globs and URLs of a config name, and reads their bytes, text and lines."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from typing import Any, BinaryIO
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.parts.variables import expand
 
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes read at once
+# Keys of fsspec's info() under which object stores give a checksum of the content.
 _CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5", "sha256")
 
 
 class UndecodableError(Exception):
-    """A byte that is not in the declared encoding: its offset in the (decompressed) file, in bytes."""
+    """A byte that is invalid in the declared encoding; `offset` is in bytes of the decompressed file."""
 
     def __init__(self, offset: int, byte: int) -> None:
         super().__init__(f"byte 0x{byte:02x} at offset {offset}")
@@ -30,7 +31,7 @@ class UndecodableError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """One file. `name` is the shortest end of its path that tells it from the others; `shown` is for messages."""
+    """A file. `name` is the shortest unique end of its path; `shown` is its path in messages, without secrets."""
 
     files: Any
     path: str
@@ -39,11 +40,11 @@ class Place:
 
     @property
     def local(self) -> bool:
-        """Whether it lies on this machine's disk."""
+        """Whether the file is on the local file system."""
         return "file" in _protocols(self.files)
 
     def digest(self, digest: Callable[[Path], str]) -> str:
-        """A local file's SHA-256 by `digest`; elsewhere the store's own checksum, else SHA-256 of the bytes."""
+        """A local file's SHA-256 by `digest`; otherwise the store's checksum, else SHA-256 of the bytes."""
         if self.local:
             return digest(Path(self.path))
         with _faults(self.shown):
@@ -57,13 +58,13 @@ class Place:
         return sha.hexdigest()
 
     def open(self) -> BinaryIO:
-        """Its bytes as they lie there, seekable; the caller closes it."""
+        """Open the file's raw bytes, seekable; the caller closes it."""
         with _faults(self.shown):
             opened: BinaryIO = self.files.open(self.path, "rb")
             return opened
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes, decompressed where the name ends in .gz or .zst. Raises DataError where they are damaged."""
+        """The file's bytes, decompressed if the name ends in .gz or .zst. Raises DataError if they are damaged."""
         suffix = PurePosixPath(self.name).suffix
         if suffix == ".gz":
             return _inflate(self._raw(), lambda: zlib.decompressobj(wbits=31), self.shown)
@@ -79,20 +80,20 @@ class Place:
                 yield chunk
 
 
-def find(patterns: Sequence[str], *, directories: bool = False) -> list[Place]:
-    """The files (or directories) that paths, globs and URLs name, each once, in the patterns' order, then by name.
+def find_places(patterns: Sequence[str], *, directories: bool = False) -> list[Place]:
+    """The files (or directories) that paths, globs and URLs match, each once, in the patterns' order, then by name.
 
-    Raises DataError where a pattern matches nothing, ServiceError where a store does not answer.
+    Raises DataError if a pattern matches nothing, ServiceError if a store does not answer.
     """
-    found: dict[str, Place] = {}
+    places_by_path: dict[str, Place] = {}
     for pattern in patterns:
         for place in _matches(pattern, directories=directories):
-            found.setdefault(place.path, place)
-    return rename_apart(list(found.values()))
+            places_by_path.setdefault(place.path, place)
+    return with_unique_names(list(places_by_path.values()))
 
 
-def inside(directory: Place, pattern: str) -> list[Place]:
-    """The files in `directory` whose names match `pattern`; they carry the directory's name before their own."""
+def find_inside(directory: Place, pattern: str) -> list[Place]:
+    """The files in `directory` whose names match `pattern`; their names are prefixed with the directory's."""
     with _faults(directory.shown):
         paths = sorted(directory.files.glob(f"{directory.path.rstrip('/')}/{pattern}"))
     return [
@@ -101,20 +102,20 @@ def inside(directory: Place, pattern: str) -> list[Place]:
     ]
 
 
-def rename_apart(places: Sequence[Place]) -> list[Place]:
-    """The same places, named by the shortest ends of their paths that tell these apart."""
-    names = _names_apart([place.path for place in places])
+def with_unique_names(places: Sequence[Place]) -> list[Place]:
+    """The same places, each named by the shortest end of its path that makes all names unique."""
+    names = _unique_names([place.path for place in places])
     return [replace(place, name=name) for place, name in zip(places, names, strict=True)]
 
 
-def texts(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
-    """The decoded text, piece by piece, without a byte order mark.
+def decode_texts(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
+    """Decode the text piece by piece, without a byte order mark.
 
-    Raises UndecodableError at the first byte that is not in the encoding, after the text before it has been given.
+    Raises UndecodableError at the first invalid byte, after the text before it has been yielded.
     """
     decoder = _decoder(encoding)
-    consumed, first = 0, True
-    for chunk, final in _and_end(chunks):
+    consumed, at_beginning = 0, True
+    for chunk, final in _with_final(chunks):
         pending = len(decoder.getstate()[0])
         fault = None
         try:
@@ -123,43 +124,43 @@ def texts(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
             text = error.object[: error.start].decode(error.encoding, "ignore")
             fault = UndecodableError(consumed - pending + error.start, error.object[error.start])
         consumed += len(chunk)
-        yield text.removeprefix("\ufeff") if first else text
-        first = first and not text
+        yield text.removeprefix("\ufeff") if at_beginning else text
+        at_beginning = at_beginning and not text
         if fault:
             raise fault
 
 
-def lines(pieces: Iterable[str]) -> Iterator[str]:
-    """The lines of a text that comes in pieces, line feeds included. Nothing but a line feed ends a line."""
-    begun: list[str] = []
+def split_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a text that arrives in pieces, including line feeds. Only a line feed ends a line."""
+    unfinished: list[str] = []
     for piece in pieces:
         first, *rest = piece.split("\n")
-        begun.append(first)
+        unfinished.append(first)
         for part in rest:
-            yield "".join(begun) + "\n"
-            begun = [part]
-    if last := "".join(begun):
+            yield "".join(unfinished) + "\n"
+            unfinished = [part]
+    if last := "".join(unfinished):
         yield last
 
 
 def _matches(pattern: str, *, directories: bool) -> list[Place]:
-    """What `pattern` names; their names are those of the paths."""
+    """The places that `pattern` matches, named by their full paths."""
     from fsspec.core import url_to_fs
 
     url = expand(pattern)
     with _faults(_shown(url)):
         files, path = url_to_fs(url)
         paths = [path] if not _is_glob(url) or files.exists(path) else sorted(files.glob(path))
-        found = [path for path in paths if (files.info(path)["type"] == "directory") == directories]
-    if not found:
+        matching_paths = [path for path in paths if (files.info(path)["type"] == "directory") == directories]
+    if not matching_paths:
         kind, other = ("directory", "file") if directories else ("file", "directory")
         raise DataError(
-            f"is a {other}, no {kind}" if paths else f"no {kind} is there",
+            f"is a {other}, not a {kind}" if paths else f"no such {kind}",
             where=_shown(url),
-            fix=f"Mend ingest.source.paths ({_shown(pattern)})."
-            + (" DIRECTORY/*.csv names the files in a directory." if paths and not directories else ""),
+            fix=f"Correct ingest.source.paths ({_shown(pattern)})."
+            + (" Use DIRECTORY/*.csv for the files in a directory." if paths and not directories else ""),
         )
-    return [Place(files, path, path, _shown(_with_protocol(files, path))) for path in found]
+    return [Place(files, path, path, _shown(_with_protocol(files, path))) for path in matching_paths]
 
 
 def _with_protocol(files: Any, path: str) -> str:
@@ -169,7 +170,7 @@ def _with_protocol(files: Any, path: str) -> str:
 
 
 def _is_glob(path: str) -> bool:
-    """Whether it has a wildcard; in a URL a question mark is none, for there it begins the query."""
+    """Whether the path has a wildcard; in a URL a question mark begins the query instead."""
     return any(mark in path for mark in ("*[" if "://" in path else "*?["))
 
 
@@ -183,11 +184,11 @@ def _basename(path: str) -> str:
 
 
 def _segments(path: str) -> list[str]:
-    """The parts of a path, of a URL without its query."""
+    """The segments of a path; a URL's query is ignored."""
     return (path.split("?")[0] if "://" in path else path).strip("/").split("/")
 
 
-def _names_apart(paths: Sequence[str]) -> list[str]:
+def _unique_names(paths: Sequence[str]) -> list[str]:
     parts = [_segments(path) for path in paths]
     for depth in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
@@ -197,44 +198,44 @@ def _names_apart(paths: Sequence[str]) -> list[str]:
 
 
 def _shown(path: str) -> str:
-    """A path or URL without what may be secret in it: the user's part and the query."""
+    """A path or URL for messages: without user information and query, which may be secret."""
     return re.sub(r"(?<=://)[^/@]*@", "", path).split("?")[0] if "://" in path else path
 
 
 @contextmanager
 def _faults(shown: str) -> Iterator[None]:
-    """Names what can go wrong at a store of files."""
+    """Translate the exceptions of a file system into DataError and ServiceError."""
     try:
         yield
     except (FileNotFoundError, PermissionError, ImportError, ValueError) as fault:
         _raise_network_fault(fault.__cause__, shown)  # fsspec calls any fault of HTTP a FileNotFoundError
-        kinds: dict[type[Exception], str] = {FileNotFoundError: "no such file", PermissionError: "may not be read"}
-        what = kinds.get(type(fault), f"cannot be opened: {fault}")
-        raise DataError(what, where=shown, fix="Mend ingest.source.paths, or what lies there.") from None
+        messages: dict[type[Exception], str] = {FileNotFoundError: "no such file", PermissionError: "permission denied"}
+        message = messages.get(type(fault), f"cannot be opened: {fault}")
+        raise DataError(message, where=shown, fix="Correct ingest.source.paths, or the file itself.") from None
     except _network_faults() as fault:
         _raise_network_fault(fault, shown)
 
 
 def _raise_network_fault(fault: BaseException | None, shown: str) -> None:
-    """Raises DataError for a refusal (HTTP 4xx), ServiceError for any other fault of a network; passes the rest."""
+    """Raise DataError for a refusal (HTTP 4xx), ServiceError for another network fault; return for other exceptions."""
     if not isinstance(fault, _network_faults()):
         return
     status = getattr(fault, "status", 0)
     if 400 <= status < 500 and status != 429:
-        what = "no such file" if status in (404, 410) else f"is refused with HTTP status {status}"
-        raise DataError(what, where=shown, fix="Mend ingest.source.paths.") from None
+        message = "no such file" if status in (404, 410) else f"was refused with HTTP status {status}"
+        raise DataError(message, where=shown, fix="Correct ingest.source.paths.") from None
     fix = "Check the network and the store, then run again."
     raise ServiceError(f"did not answer: {type(fault).__name__}", where=shown, fix=fix) from None
 
 
 def _network_faults() -> tuple[type[Exception], ...]:
-    """What file systems raise when a network fails; aiohttp's own errors are no OSErrors."""
+    """The exceptions that file systems raise for network faults; aiohttp's are not OSErrors."""
     aiohttp = sys.modules.get("aiohttp")
     return (ConnectionError, TimeoutError, *([aiohttp.ClientError] if aiohttp else []))
 
 
 def _inflate(chunks: Iterable[bytes], new: Callable[[], Any], shown: str) -> Iterator[bytes]:
-    """Decompressed bytes of one or several members; raises DataError where the data is damaged or cut short."""
+    """Decompress one or several members; raises DataError if the data is damaged or truncated."""
     zstd_error = getattr(sys.modules.get("zstandard"), "ZstdError", zlib.error)
     member = None
     try:
@@ -244,12 +245,14 @@ def _inflate(chunks: Iterable[bytes], new: Callable[[], Any], shown: str) -> Ite
                 yield member.decompress(chunk)
                 chunk, member = (member.unused_data, None) if member.eof else (b"", member)
     except (zlib.error, zstd_error) as fault:
-        raise DataError(f"its compressed data is damaged: {fault}", where=shown, fix="Fetch the file again.") from fault
+        raise DataError(
+            f"its compressed data is damaged: {fault}", where=shown, fix="Download the file again."
+        ) from fault
     if member is not None:
-        raise DataError("its compressed data ends too early", where=shown, fix="Fetch the file again.")
+        raise DataError("its compressed data is truncated", where=shown, fix="Download the file again.")
 
 
-def _and_end(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+def _with_final(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     for chunk in chunks:
         yield chunk, False
     yield b"", True
@@ -260,10 +263,10 @@ def _decoder(encoding: str) -> codecs.IncrementalDecoder:
         b"a".decode(encoding)
     except LookupError:
         raise ConfigError(
-            f"there is no text encoding {encoding}",
+            f"unknown text encoding {encoding}",
             where="ingest.source.encoding",
-            fix="Names are those of Python: utf-8, utf-16, latin-1, cp1252, shift_jis, ...",
+            fix="Use a Python encoding name: utf-8, utf-16, latin-1, cp1252, shift_jis, ...",
         ) from None
     except UnicodeError:
-        pass  # utf-16 and the like: one byte is no character
+        pass  # the encoding exists, but one byte is not a character in it (utf-16)
     return codecs.getincrementaldecoder(encoding)()

@@ -131,7 +131,7 @@ def test_signatures_agree_as_often_as_the_sets_are_alike() -> None:
         for _ in range(40):
             words = [f"w{rng.random()}" for _ in range(common + 2 * alone)]
             texts = [" ".join(words[: common + alone]), " ".join(words[:common] + words[common + alone :])]
-            signed = minhash.signatures(*minhash.shingles(*minhash.hash_words(texts), 1), 128)
+            signed = minhash.compute_signatures(*minhash.hash_shingles(*minhash.hash_words(texts), 1), 128)
             estimates.append(float((signed[0] == signed[1]).mean()))
         expected = common / (common + 2 * alone)
         spread = (expected * (1 - expected) / 128 / 40) ** 0.5

@@ -10,7 +10,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
-from hone.evaluation.judging.baselines import find_nearest
+from hone.evaluation.judging.baselines import find_nearest, neighbour_weights
 from tests.unit.evaluation.judging.classified import OBJECTIVE, targets
 
 

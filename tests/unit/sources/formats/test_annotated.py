@@ -81,14 +81,14 @@ def test_a_ragged_sentence_is_refused_with_its_line_and_the_others_stay(tmp_path
         "",
         "ragged: 2 columns in line 3, 3 in the first",
         "",
-        "one column where there should be a token and its tag: line 8",
+        "one column instead of a token and its tag: line 8",
     ]
     assert found[1].where == "a.conll:2"
     assert found[1].values["tokens"] == ["b", "c"]
 
 
 def test_a_nul_character_is_refused(tmp_path: Path) -> None:
-    assert [row.refused for row in rows(tmp_path / "a.conll", "a\0\tO\n")] == ["holds a NUL character: line 1"]
+    assert [row.refused for row in rows(tmp_path / "a.conll", "a\0\tO\n")] == ["contains a NUL character: line 1"]
 
 
 def test_a_squad_file_is_a_row_for_each_question(tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_a_question_without_a_list_of_answers_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1]", "has no list called data"),
+        ("[1]", "has no list data"),
         (
             '{"data": [{"paragraphs": [{"context": "c"}]}]}',
-            r"a.json, data\[0\].paragraphs\[0\]: has no list called qas",
+            r"a.json, data\[0\].paragraphs\[0\]: has no list qas",
         ),
         ('{"data": [', "malformed JSON"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hone.sources.formats.likeness import looks_like
+from hone.sources.formats.likeness import guess_objective
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ from hone.sources.formats.likeness import looks_like
     ],
 )
 def test_the_columns_tell(row: dict[str, Any], objective: str) -> None:
-    assert looks_like(row) == objective
+    assert guess_objective(row) == objective
 
 
 def test_real_data(shared: Path) -> None:
     data = shared / "datasets"
     with (data / "banking77/train.csv").open(newline="", encoding="utf8") as file:
-        assert looks_like(next(csv.DictReader(file))) == "text-classification"
+        assert guess_objective(next(csv.DictReader(file))) == "text-classification"
     with (data / "scitldr_a/train.jsonl").open(encoding="utf8") as file:
-        assert looks_like(json.loads(next(file))) == "seq2seq"
+        assert guess_objective(json.loads(next(file))) == "seq2seq"
     with (data / "rasbt_instruct/instruction-data.json").open(encoding="utf8") as file:
-        assert looks_like(json.load(file)[0]) == "chat"
+        assert guess_objective(json.load(file)[0]) == "chat"
     with (data / "llamafactory_demo/dpo_en_demo.json").open(encoding="utf8") as file:
-        assert looks_like(json.load(file)[0]) == "preference"
+        assert guess_objective(json.load(file)[0]) == "preference"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hone.sources.formats.formats import read_json
-from hone.sources.formats.places import UndecodableError, lines, texts
+from hone.sources.formats.places import UndecodableError, decode_texts, split_lines
 
 Cut = TypeVar("Cut", str, bytes)
 PROPERTY = settings(max_examples=100, deadline=None, database=None)
@@ -28,12 +28,12 @@ def pieces(whole: Cut, size: int) -> Sequence[Cut]:
     size=st.integers(1, 5),
 )
 def test_decoding(text: str, encoding: str, size: int) -> None:
-    assert "".join(texts(pieces(text.encode(encoding), size), encoding)) == text.removeprefix("\ufeff")
+    assert "".join(decode_texts(pieces(text.encode(encoding), size), encoding)) == text.removeprefix("\ufeff")
 
 
 def test_a_byte_order_mark_is_one_at_the_beginning_alone() -> None:
-    assert "".join(texts(pieces("\ufeffa\ufeffb".encode(), 1), "utf-8")) == "a\ufeffb"
-    assert "".join(texts(["\ufeffa".encode(), "\ufeffb".encode()], "utf-8")) == "a\ufeffb"
+    assert "".join(decode_texts(pieces("\ufeffa\ufeffb".encode(), 1), "utf-8")) == "a\ufeffb"
+    assert "".join(decode_texts(["\ufeffa".encode(), "\ufeffb".encode()], "utf-8")) == "a\ufeffb"
 
 
 @pytest.mark.parametrize("size", range(1, 9))
@@ -44,7 +44,7 @@ def test_the_offset_of_a_bad_byte(encoding: str, bad: bytes, size: int) -> None:
     before = "aあé"[: 2 if encoding == "shift_jis" else 3].encode(encoding)
     got = []
     with pytest.raises(UndecodableError) as fault:
-        for text in texts(pieces(before + bad + "rest".encode(encoding), size), encoding):
+        for text in decode_texts(pieces(before + bad + "rest".encode(encoding), size), encoding):
             got.append(text)
     assert (fault.value.offset, fault.value.byte) == (len(before), bad[0])
     assert "".join(got) == before.decode(encoding)
@@ -53,7 +53,7 @@ def test_the_offset_of_a_bad_byte(encoding: str, bad: bytes, size: int) -> None:
 @PROPERTY
 @given(text=st.text("ab\n\r\x0b\u2028"), size=st.integers(1, 4))
 def test_lines(text: str, size: int) -> None:
-    assert list(lines(pieces(text, size))) == [line for line in text.replace("\n", "\n\0").split("\0") if line]
+    assert list(split_lines(pieces(text, size))) == [line for line in text.replace("\n", "\n\0").split("\0") if line]
 
 
 @PROPERTY
