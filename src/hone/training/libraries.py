@@ -29,7 +29,7 @@ def import_libraries(spec: Mapping[str, Any]) -> None:
     needed = {library for part in parts for library in getattr(part, "libraries", ())}
     with absent(name for name in OPTIONAL if name not in needed):
         import pyarrow as pa
-        import transformers.modeling_utils
+        import transformers.modeling_utils  # noqa: F401
 
         pa.array([])  # looks for pandas once, the first time
         if "peft" in needed:
