@@ -47,9 +47,9 @@ def imported(code: str, *words: str) -> set[str]:
 @pytest.mark.parametrize(
     "module",
     [
-        "hone.cli",  # what `hone plan` and the start of each command wait for
-        "hone.servers",  # the guard of a server, as long as that runs
-        "tasks.slot_guard",  # the guard of a GPU slot, as long as a training runs
+        "hone_app.cli.main",  # what `hone plan` and the start of each command wait for
+        "hone_app.service.servers",  # the guard of a server, as long as that runs
+        "tasks.runtime.slot_guard",  # the guard of a GPU slot, as long as a training runs
         "hone.training.launch",
     ],
 )
