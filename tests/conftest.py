@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests import changed, ending, schedule
+from tests import changed, ending, preloaded, schedule
 from tests.durations import pytest_terminal_summary as pytest_terminal_summary
 from tests.postgresql import Cluster, throw_away
 from tests.services import Service
@@ -121,6 +121,12 @@ def service(tmp_path_factory: pytest.TempPathFactory, place: Path) -> Iterator[S
     """The service of a data folder of its own, which ends with the tests."""
     with Service(tmp_path_factory.mktemp("service") / "hone", place).running() as service:
         yield service
+
+
+@pytest.fixture
+def forked_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process starts by `sys.executable`, such as trainings, is forked with its imports done."""
+    monkeypatch.setattr(sys, "executable", preloaded.python())
 
 
 @pytest.fixture(autouse=True)
