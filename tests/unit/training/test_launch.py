@@ -197,7 +197,7 @@ def test_out_of_memory_halves_the_micro_batch_and_goes_on(tmp_path: Path) -> Non
     """A real one: the address space is limited to little more than one row at a time needs, and the batch has 32."""
     base = tiny_bert(tmp_path / "base", positions=512)
     tokens = write_tokens(tmp_path / "tokens", base, train=32, valid=0, longest=512)
-    settings = {"batch_size": 32, "max_steps": 2, "checkpoint_seconds": 0, "micro_batch_size": 1}
+    settings = {"batch_size": 32, "max_steps": 2, "checkpoint_seconds": 0, "micro_batch_size": 1, "precision": "fp32"}
     peak = _peak_address_space(specification(tokens, tmp_path / "small", base, **settings))
     spec = specification(tokens, tmp_path / "out", base, **settings | {"micro_batch_size": 0})
     limit = peak + 150 * 2**20
