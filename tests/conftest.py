@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests import ending
+from tests import changed, ending, preloaded, schedule
 from tests.durations import pytest_terminal_summary as pytest_terminal_summary
 from tests.postgresql import Cluster, throw_away
-from tests.schedule import pytest_collection_modifyitems as pytest_collection_modifyitems
 from tests.services import Service
 from tests.small_line import topic_base, topic_rows
 
@@ -31,6 +30,14 @@ SHARED = Path(os.environ.get("HONE_SHARED", Path(__file__).parents[2] / "shared"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-families", action="store_true", help="write docs/families.md from tests/unit/families")
+    parser.addoption("--changed", action="store_true", help="only test files that a change since main could matter to")
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks of groups in this hook too
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--changed"):
+        changed.deselect(config, items)
+    schedule.arrange(config, items)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -114,6 +121,12 @@ def service(tmp_path_factory: pytest.TempPathFactory, place: Path) -> Iterator[S
     """The service of a data folder of its own, which ends with the tests."""
     with Service(tmp_path_factory.mktemp("service") / "hone", place).running() as service:
         yield service
+
+
+@pytest.fixture
+def forked_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process starts by `sys.executable`, such as trainings, is forked with its imports done."""
+    monkeypatch.setattr(sys, "executable", preloaded.python())
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,7 @@ SERVERS = ("service", "workers", "postgresql")
 FOLDERS = ("tests/pipeline", "tests/browser", "tests/faults", "tests/unit/families", "tests/unit")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in this hook too
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def arrange(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the groups of `--dist loadgroup` and bring the tests into the order in which processes take them."""
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:

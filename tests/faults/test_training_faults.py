@@ -55,6 +55,7 @@ def train(tokens: Path, out: Path, base: Path, on_event: Any = launch.ignore) ->
     launch.train(tokens, out, base=base, on_event=on_event, **parts)
 
 
+@pytest.mark.usefixtures("forked_children")
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     base: Path, tokens: Path, interrupted: Path, tmp_path: Path
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert "a checkpoint is damaged and passed over" in (out / "train.log").read_text("utf8")
 
 
+@pytest.mark.usefixtures("forked_children")
 def test_where_all_are_damaged_the_error_says_what_to_delete(
     base: Path, tokens: Path, interrupted: Path, tmp_path: Path
 ) -> None:

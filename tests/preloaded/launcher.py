@@ -20,7 +20,7 @@ WORKER = (
     "import runpy, sys; sys.executable = {!r}; sys.argv = {!r}; runpy.run_module('prefect', None, '__main__', True)"
 )
 # A script that does not name any of these has no use for them.
-LIBRARIES = re.compile(r"\b(import|from) (mlflow|torch|prefect|hone|flows|tasks)\b")
+LIBRARIES = re.compile(r"\b(import|from) (mlflow|torch|prefect|hone|hone_app|flows|tasks)\b")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 

@@ -44,6 +44,7 @@ def gone(pid: int, within: float = 60.0) -> bool:
         os.close(handle)
 
 
+@pytest.mark.usefixtures("forked_children")
 @pytest.mark.slow
 def test_a_training_tells_its_steps_and_leaves_what_it_says(base: Path, tokens: Path, tmp_path: Path) -> None:
     events: list[Event] = []
@@ -162,6 +163,7 @@ def test_all_that_the_training_started_ends_with_the_parent() -> None:
         assert process.wait(60) == -signal.SIGKILL
 
 
+@pytest.mark.usefixtures("forked_children")
 @pytest.mark.slow
 def test_errors_of_the_training_come_back_as_themselves(base: Path, tokens: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as fault:
@@ -170,6 +172,7 @@ def test_errors_of_the_training_come_back_as_themselves(base: Path, tokens: Path
     assert "There are query, key, value, dense" in str(fault.value)
 
 
+@pytest.mark.usefixtures("forked_children")
 @pytest.mark.slow
 def test_a_fault_without_a_word_shows_the_end_of_the_log(base: Path, tokens: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as fault:
@@ -194,7 +197,7 @@ def test_out_of_memory_halves_the_micro_batch_and_goes_on(tmp_path: Path) -> Non
     """A real one: the address space is limited to little more than one row at a time needs, and the batch has 32."""
     base = tiny_bert(tmp_path / "base", positions=512)
     tokens = write_tokens(tmp_path / "tokens", base, train=32, valid=0, longest=512)
-    settings = {"batch_size": 32, "max_steps": 2, "checkpoint_seconds": 0, "micro_batch_size": 1}
+    settings = {"batch_size": 32, "max_steps": 2, "checkpoint_seconds": 0, "micro_batch_size": 1, "precision": "fp32"}
     peak = _peak_address_space(specification(tokens, tmp_path / "small", base, **settings))
     spec = specification(tokens, tmp_path / "out", base, **settings | {"micro_batch_size": 0})
     limit = peak + 150 * 2**20
