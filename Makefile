@@ -32,11 +32,12 @@ test-all: check ## the same with the long tests, then what computes as on a proc
 test-changed: $(VENV)/.dev ## the test files whose imports differ from main
 	$(BIN)/pytest $(PYTEST) --changed
 
-check: $(VENV)/.dev ## format check, lint, types and import rules
+check: $(VENV)/.dev ## format check, lint, types, import rules and the words of messages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/prose.py
 
 bench: $(VENV)/.bench ## every benchmark, each with a peer in the same run
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

@@ -103,7 +103,7 @@ def _ask(worker: subprocess.Popen[bytes], chunk: list[str]) -> list[Outcome]:
         raise HoneError(
             f"a worker process ended with exit code {worker.wait()}",
             where="curation",
-            fix="Its traceback stands above. Where there is none it was killed, most likely for want of memory.",
+            fix="Its traceback is above. If there is none, it was killed, most likely because memory ran out.",
         )
     return outcomes
 

@@ -127,5 +127,5 @@ def _refused(uri: str, why: str) -> ModelError:
     return ModelError(
         f"failed the serving test: {why}",
         where=uri,
-        fix="Load it as a server would, mlflow.pyfunc.load_model, and mend what it says; then register it again.",
+        fix="Load it as a server would (mlflow.pyfunc.load_model), fix the error, and register it again.",
     )

@@ -125,7 +125,7 @@ def _closed(split: str, label: str, labels: Sequence[str]) -> list[Expected]:
 
 
 def _no_leak(split: str) -> list[Expected]:
-    fix = "A row of an earlier split says the same: let curation split the rows, or set such rows aside: " + ASIDE
+    fix = "A row of an earlier split has the same text: let curation split the rows, or set such rows aside: " + ASIDE
     return [Expected(split, "expect_column_values_to_be_null", {"column": "hone_same_as"}, fix)]
 
 
@@ -142,7 +142,9 @@ def file_suite(path: Path) -> list[Expected]:
     try:
         tree = yaml.safe_load(path.read_text("utf8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
-        raise ConfigError(f"the suite cannot be read: {fault}", where=str(path), fix="Mend validation.suite.") from None
+        raise ConfigError(
+            f"the suite cannot be read: {fault}", where=str(path), fix="Correct validation.suite."
+        ) from None
     entries = tree.get("expectations") if isinstance(tree, dict) else tree
     if not isinstance(entries, list) or not entries:
         raise ConfigError("holds no list of expectations", where=str(path), fix="See docs/validation.md for one.")
