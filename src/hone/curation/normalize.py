@@ -79,6 +79,10 @@ class Normalize:
             if changed != text:
                 changes.append(change)
                 text = changed
+        if "characters" in changes:
+            # Without an invisible character the rest may read as mojibake: fix it now, as a second run would.
+            while (again := self._space(self._unify(self._fix_encoding(text)))) != text:
+                text = again
         return text, tuple(changes)
 
     def _fix_encoding(self, text: str) -> str:
