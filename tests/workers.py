@@ -120,12 +120,12 @@ class Workers:
     def close(self) -> None:
         """End what it has started and still runs; a worker may miss that it is asked to."""
         for process in (*self.runs, *self.workers):
-            process.terminate()
+            process.terminate()  # type: ignore[attr-defined]
             try:
-                process.wait(20)
+                process.wait(20)  # type: ignore[attr-defined]
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                process.kill()  # type: ignore[attr-defined]
+                process.wait()  # type: ignore[attr-defined]
 
     def taken(self) -> int:
         """How many slots of the limit `gpu` are taken."""

@@ -112,7 +112,7 @@ def test_training_goes_on_without_mlflow_and_its_curve_is_whole_when_it_is_back(
         back.set()
         run.finish("FINISHED")
     assert caplog.text.count("Training goes on without MLflow") == 1
-    history = run_log.connect(uri).get_metric_history(run.run_id, "train/loss")
+    history = run_log.connect(uri).get_metric_history(run.run_id, "train/loss")  # type: ignore[attr-defined]
     assert sorted((metric.step, metric.value) for metric in history) == [(1, 1.0), (2, 0.5)]
 
 

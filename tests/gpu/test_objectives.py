@@ -110,6 +110,6 @@ def test_four_bits_are_trained_and_merged_as_what_they_stand_for(
     tokenizer, test = load_tokenizer(out / "model"), read_tokens(tokens / "test.arrow")
     reader = Reader(case.build(), tokenizer.pad_token_id, torch.device(device), tokenizer)
     merged = predict.load_trained(out / "model", targets, reader.device)
-    beside = predict.load_adapted(out / "adapter", base, targets, reader, METHODS["qlora"](**options).load_on_base)
+    beside = predict.load_adapted(out / "adapter", base, targets, reader, METHODS["qlora"](**options).load_on_base)  # type: ignore[attr-defined]
     ours, theirs = (predict.read(model, test, reader, lambda *_: None, "")[0] for model in (merged, beside))
     predict.check_merged(ours, theirs, out)

@@ -89,8 +89,8 @@ def test_a_version_is_promoted_and_rolled_back(home: Home) -> None:
     assert list_aliases(journal.client, "small")["champion"] == "1"
     again = promote.decide(journal, "2", downloads=home.downloads, policy="shadow")
     assert again.policy == "shadow"
-    start = promote.get_standing(journal)
-    promote.move_champion(
+    start = promote.get_standing(journal)  # type: ignore[attr-defined]
+    promote.move_champion(  # type: ignore[attr-defined]
         journal, start, "2", action="promoted", who="kim", why="tried", figures={}, previous=start.champion
     )
     assert list_aliases(journal.client, "small")["champion"] == "2"

@@ -93,20 +93,20 @@ def test_a_missing_field_is_named(tmp_path: Path) -> None:
 
 def test_overrides_reach_values_lists_and_parts(conf: Path) -> None:
     config = load_config(conf, ["training.learning_rate=3e-4", "curation.steps=[{kind: filters}, {kind: balance}]"])
-    assert config.training.learning_rate == 3e-4
+    assert config.training.learning_rate == 3e-4  # type: ignore[attr-defined]
     conf.write_text(MINIMAL + "curation: {steps: [{kind: normalize}, {kind: filters}]}\n")
     config = load_config(conf, ["curation.steps.filters.min_chars=7", "ingest.source.paths.0=other.csv"])
-    assert config.curation.steps[1].min_chars == 7
-    assert config.ingest.source.paths == ["other.csv"]
+    assert config.curation.steps[1].min_chars == 7  # type: ignore[attr-defined]
+    assert config.ingest.source.paths == ["other.csv"]  # type: ignore[attr-defined]
 
 
 def test_overrides_reach_the_steps_and_parts_that_a_file_leaves_at_their_defaults(conf: Path) -> None:
     before, config = load_config(conf), load_config(conf, ["curation.steps.filters.min_chars=7"])
     assert [step.kind for step in config.curation.steps] == [step.kind for step in before.curation.steps]
-    assert [step.min_chars for step in config.curation.steps if step.kind == "filters"] == [7]
+    assert [step.min_chars for step in config.curation.steps if step.kind == "filters"] == [7]  # type: ignore[attr-defined]
     assert load_config(conf).curation == before.curation
     assert "method.rank: no such field" in faults(conf, "method.rank=4")
-    assert load_config(conf, ["method.kind=lora", "method.rank=4"]).method.rank == 4
+    assert load_config(conf, ["method.kind=lora", "method.rank=4"]).method.rank == 4  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("override", ["training", "=3", "training.epochs.x=1", "curation.steps.9.x=1"])
@@ -151,7 +151,7 @@ def test_a_password_is_refused_and_not_repeated(conf: Path, source: str) -> None
 def test_a_password_of_the_environment_is_taken(conf: Path) -> None:
     url = "postgresql://ada:${SECRET}@db/app?token=${TOKEN:-}"
     config = load_config(conf, [f"ingest.source={{kind: sql, url: '{url}', query: select 1}}"])
-    assert config.ingest.source.url == url
+    assert config.ingest.source.url == url  # type: ignore[attr-defined]
 
 
 def test_every_field_of_every_section_is_described() -> None:

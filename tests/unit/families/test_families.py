@@ -123,15 +123,15 @@ def test_family(
     reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
     targets, test = json.loads((tokens / "targets.json").read_text("utf8")), read_tokens(tokens / "test.arrow")
     adapter = isinstance(way, AdapterMethod)
-    if adapter and not way.can_merge:
+    if adapter and not way.can_merge:  # type: ignore[attr-defined]
         model = predict.load_adapted(tmp_path / "adapter", base, targets, reader)
         word = "on its base"
     else:
         model = predict.load_trained(tmp_path / "model", targets, reader.device)
         word = "merged" if adapter else "yes"
     raw, _ = predict.read(model, test, reader, advance, "")
-    if adapter and way.can_merge:
-        unmerged = predict.load_adapted(tmp_path / "adapter", base, targets, reader, way.load_on_base)
+    if adapter and way.can_merge:  # type: ignore[attr-defined]
+        unmerged = predict.load_adapted(tmp_path / "adapter", base, targets, reader, way.load_on_base)  # type: ignore[attr-defined]
         predict.check_merged(raw, predict.read(unmerged, test, reader, advance, "")[0], tmp_path)
     if not adapter:
         before, _ = predict.read(trained[0].model.eval(), test, reader, advance, "")

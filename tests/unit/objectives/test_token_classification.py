@@ -255,7 +255,7 @@ def test_the_rival_tags_a_word_as_training_did_most(bert: Path) -> None:
     test = rows([["card", "lost", "broken"]], [["O", "O", "O"]])
     tokenizer = load_tokenizer(bert)
     both = [OBJECTIVE.encode(part, tokenizer, 64, TARGETS) for part in (train, test)]
-    [raw] = OBJECTIVE.baseline_predictions(*both, TARGETS, test).values()
+    [raw] = OBJECTIVE.baseline_predictions(*both, TARGETS, test).values()  # type: ignore[call-arg]
     assert [TARGETS["labels"][at] for at in raw["said"][0]] == ["B-PER", "O", "O"]
     assert raw["scores"][0] == pytest.approx([1, 2 / 3, 3 / 6])
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hone.config.file import load
+from hone.config.file import load_config
 from hone.parts.plugins import plugin_folders
-from hone.pipeline.stages import STAGES, stages_of
+from hone.pipeline.stages import STAGES, list_stages
 from hone.store.recipe import list_imports
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -38,8 +38,8 @@ EXEMPT = {
 def test_a_stage_has_the_versions_of_what_it_imports_in_its_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("BANKING77", "NCBI_DISEASE", "SNIPS", "XQUAD"):
         monkeypatch.setenv(variable, "/nowhere")
-    config, distributions = load(CONF / f"{name}.yaml"), packages_distributions()
-    for stage in stages_of(config):
+    config, distributions = load_config(CONF / f"{name}.yaml"), packages_distributions()
+    for stage in list_stages(config):
         definition = STAGES[stage]
         covered = set(definition.libraries(config)) | EXEMPT.get(stage, set())
         packages = {module.partition(".")[0] for module in list_imports(definition.code(config))}

@@ -132,7 +132,7 @@ def test_an_entry_that_is_being_carried_out_is_waited_for(made: Made, monkeypatc
             polls.append(seconds)
             journal.client.delete_experiment(first.experiment)
 
-        monkeypatch.setattr(module.time, "sleep", give_up)
+        monkeypatch.setattr(module.time, "sleep", give_up)  # type: ignore[attr-defined]
         with journal.claim() as second:
             assert (second.number, len(polls)) == (2, 1)
 

@@ -147,7 +147,7 @@ def test_a_decision_is_void_once_another_was_promoted(journal: Journal, tmp_path
     crown(journal, "2", who="eve")
     crown(journal, "1", who="eve")
     with pytest.raises(ChampionMoved, match="eve promoted"):
-        promote.move_champion(
+        promote.move_champion(  # type: ignore[attr-defined]
             journal, decision.start, "2", action="promoted", who="bob", why="", figures={}, previous="1"
         )
     assert champion(journal) == "1"

@@ -17,7 +17,7 @@ import pytest
 
 from hone.store import databases
 from hone.store.databases import create_file, create_prefect_database, dump_schema, is_current, run_schema
-from hone.tracking.client import prepare
+from hone.tracking.client import create_sqlite_store
 from hone_app.service.schemas import migrate_mlflow, migrate_prefect, prefect_database
 
 
@@ -74,8 +74,8 @@ def test_a_schema_that_the_installed_release_does_not_know_is_not_used(tmp_path:
         assert not create_prefect_database(tmp_path / "prefect.db")
     assert not (tmp_path / "prefect.db").exists()
     with schema("mlflow", unknown, tmp_path):
-        prepare(f"sqlite:///{tmp_path}/migrated.db")
-    prepare(f"sqlite:///{tmp_path}/made.db")
+        create_sqlite_store(f"sqlite:///{tmp_path}/migrated.db")
+    create_sqlite_store(f"sqlite:///{tmp_path}/made.db")
     assert content(tmp_path / "migrated.db") == content(tmp_path / "made.db")
 
 

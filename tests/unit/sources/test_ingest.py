@@ -190,14 +190,14 @@ def test_rows_that_are_all_refused_may_be_of_another_objective(
 ) -> None:
     part = OBJECTIVES[asked]()
     with pytest.raises(DataError, match="1 of 1 rows are refused") as fault:
-        run(given_rows(row), tmp_path, columns=part.columns, shape=part.shape, objective=asked, max_refused=1)
+        run(given_rows(row), tmp_path, columns=part.columns, shape=part.normalize_row, objective=asked, max_refused=1)
     assert f"look like data for {likely}" in str(fault.value)
 
 
 def test_labels_in_any_form_are_written_as_json(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('text,labels\na,"[""joy"", ""love""]"\nb,joy;anger\nc,\n')
     part = MultiLabelClassification(separator=";")
-    run(Files(paths=[str(tmp_path / "a.csv")]), tmp_path / "out", columns=part.columns, shape=part.shape)
+    run(Files(paths=[str(tmp_path / "a.csv")]), tmp_path / "out", columns=part.columns, shape=part.normalize_row)
     assert [row["labels"] for row in written(tmp_path / "out")] == ['["joy", "love"]', '["anger", "joy"]', "[]"]
     (tmp_path / "b.csv").write_text("text,toxic,threat\na,1,0\nb,0,0\nc,1,1\nd,2,0\n")
     part = MultiLabelClassification(label_columns=("toxic", "threat"))
@@ -205,7 +205,7 @@ def test_labels_in_any_form_are_written_as_json(tmp_path: Path) -> None:
         Files(paths=[str(tmp_path / "b.csv")]),
         tmp_path / "bits",
         columns=part.columns,
-        shape=part.shape,
+        shape=part.normalize_row,
         max_refused=0.5,
     )
     assert [row["labels"] for row in written(tmp_path / "bits")] == ['["toxic"]', "[]", '["threat", "toxic"]']
@@ -215,7 +215,9 @@ def test_labels_in_any_form_are_written_as_json(tmp_path: Path) -> None:
 def test_a_number_is_written_as_one(tmp_path: Path) -> None:
     part = Regression()
     source = given_rows({"text": "a", "price": "3"}, {"text": "b", "price": 0.1}, {"text": "c", "price": "n/a"})
-    product = run(source, tmp_path, columns=part.columns, shape=part.shape, rename={"label": "price"}, max_refused=0.5)
+    product = run(
+        source, tmp_path, columns=part.columns, shape=part.normalize_row, rename={"label": "price"}, max_refused=0.5
+    )
     assert [row["label"] for row in written(tmp_path)] == ["3.0", "0.1"]
     assert product.facts["reasons"] == {"label is not a number": 1}
 

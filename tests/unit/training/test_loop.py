@@ -244,7 +244,7 @@ def test_auto_keeps_the_precision_of_an_earlier_attempt(
     precision: str, base: Path, tokens: Path, tmp_path: Path
 ) -> None:
     spec = specification(tokens, tmp_path / "out", base, precision="auto", max_steps=1)
-    choices.write(tmp_path / "out", choices.Choices(precision=precision))
+    choices.save_choices(tmp_path / "out", choices.Choices(precision=precision))
     train(spec)
     assert account(tmp_path / "out")["precision"] == precision
 

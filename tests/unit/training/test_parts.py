@@ -119,10 +119,10 @@ def test_gradients_are_scaled_then_clipped_and_the_norm_is_that_before() -> None
 
 def test_peak_memory_is_in_bytes_on_linux_and_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = 5_000_000
-    monkeypatch.setattr(hardware.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=counted))
-    monkeypatch.setattr(hardware.sys, "platform", "darwin")
+    monkeypatch.setattr(hardware.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=counted))  # type: ignore[attr-defined]
+    monkeypatch.setattr(hardware.sys, "platform", "darwin")  # type: ignore[attr-defined]
     assert hardware.peak_memory(torch.device("cpu")) == counted
-    monkeypatch.setattr(hardware.sys, "platform", "linux")
+    monkeypatch.setattr(hardware.sys, "platform", "linux")  # type: ignore[attr-defined]
     assert hardware.peak_memory(torch.device("cpu")) == 1024 * counted
 
 

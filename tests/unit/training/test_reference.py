@@ -83,7 +83,7 @@ def test_every_loss_learns_by_every_method(
     # Only what an objective needs is asked of the base, and no second model is counted.
     assert (tmp_path / "reference").is_dir() == (loss != "orpo")
     account = json.loads((tmp_path / "training.json").read_text("utf8"))
-    plain = sum(parameter.numel() for parameter in session.OBJECTIVES["preference"]().model(base, {}).parameters())
+    plain = sum(parameter.numel() for parameter in session.OBJECTIVES["preference"]().load_model(base, {}).parameters())  # type: ignore[attr-defined]
     assert account["parameters"] - plain == (account["trainable"] if method[0] == "lora" else 0)
 
 
@@ -152,7 +152,7 @@ def test_the_base_is_asked_in_smaller_batches_where_memory_does_not_suffice(
     assert built.micro_batch_size == 8
     assert sizes[:4] == [8, 4, 2, 2]
     much, little = (
-        session.TokenFile(tokens / "train.arrow", tmp_path / which / "reference" / "train.arrow")
+        session.TokenFile(tokens / "train.arrow", tmp_path / which / "reference" / "train.arrow")  # type: ignore[attr-defined]
         for which in ("much", "little")
     )
     for row in range(len(much)):

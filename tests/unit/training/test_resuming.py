@@ -55,7 +55,7 @@ def test_stopped_and_gone_on_with_it_gives_the_same_bytes(
 
         out.mkdir(exist_ok=True)
         spec = {"tokens": str(tokens), "out": str(out), "base": str(base), "method": method}
-        spec |= {"objective": (case.objective, dict(case.options)), "settings": settings | {"checkpoint_seconds": 0}}
+        spec |= {"objective": (case.objective, dict(case.options)), "settings": settings | {"checkpoint_seconds": 0}}  # type: ignore[dict-item]
         loop.run(spec, hear)
         return resumed
 

@@ -31,7 +31,7 @@ def test_a_difference_that_is_there_is_found_with_an_interval_around_it() -> Non
     generator = np.random.default_rng(0)
     theirs = generator.random(400) < 0.5
     ours = theirs | (generator.random(400) < 0.4)
-    found = compare_paired("accuracy", *accuracies(resample(400, 999, seed=1), ours, theirs), 0.95)
+    found = compare_paired("accuracy", *accuracies(resample(400, 999, seed=1), ours, theirs), 0.95)  # type: ignore[call-arg]
     assert found["difference"] == pytest.approx(ours.mean() - theirs.mean())
     assert 0 < found["low"] < found["difference"] < found["high"]
     assert found["p"] == pytest.approx(1 / 1000)
@@ -41,7 +41,7 @@ def test_the_worse_system_is_not_called_better() -> None:
     generator = np.random.default_rng(0)
     theirs = generator.random(400) < 0.8
     ours = theirs & (generator.random(400) < 0.7)
-    found = compare_paired("accuracy", *accuracies(resample(400, 999, seed=1), ours, theirs), 0.95)
+    found = compare_paired("accuracy", *accuracies(resample(400, 999, seed=1), ours, theirs), 0.95)  # type: ignore[call-arg]
     assert found["high"] < 0
     assert found["p"] == 1.0
 
@@ -52,7 +52,7 @@ def test_pairing_finds_what_two_separate_intervals_would_not() -> None:
     ours = theirs.copy()
     ours[np.flatnonzero(~theirs)[:9]] = True  # 3 points better, on the same rows right
     draws = resample(300, 999, seed=2)
-    paired = compare_paired("accuracy", *accuracies(draws, ours, theirs), 0.95)
+    paired = compare_paired("accuracy", *accuracies(draws, ours, theirs), 0.95)  # type: ignore[call-arg]
     [ours_alone], [theirs_alone] = accuracies(draws, ours), accuracies(resample(300, 999, seed=99), theirs)
     unpaired = compare_paired("accuracy", ours_alone, theirs_alone, 0.95)
     assert paired["p"] < 0.01
@@ -64,7 +64,7 @@ def test_systems_of_equal_skill_are_told_apart_no_oftener_than_the_level_says() 
     found = []
     for trial in range(300):
         ours, theirs = generator.random((2, 120)) < 0.65
-        found.append(compare_paired("accuracy", *accuracies(resample(120, 199, trial), ours, theirs), 0.95)["p"] < 0.05)
+        found.append(compare_paired("accuracy", *accuracies(resample(120, 199, trial), ours, theirs), 0.95)["p"] < 0.05)  # type: ignore[call-arg]
     assert 5 <= sum(found) <= 27  # 15 expected; its standard deviation is 3.8
 
 
