@@ -98,7 +98,7 @@ def write(tmp_path: Path, lines: list[str]) -> Files:
 def test_recent_inputs_need_no_labels_and_what_they_lack_is_counted(tmp_path: Path) -> None:
     source = write(tmp_path, ["body,when", *(f"text {i},1" for i in range(50)), '"",2', "a,b,ragged,line"])
     found = recent.read_recent(source, TextClassification(), {"text": "body"}, 20, 1)
-    assert (len(found.rows), found.of, found.unreadable) == (20, 51, 1)
+    assert (len(found.rows), found.rows_read, found.unreadable) == (20, 51, 1)
     assert found.missing == {"text": (1, 51)}
     assert recent.read_recent(source, TextClassification(), {"text": "body"}, 20, 1) == found
     assert recent.read_recent(source, TextClassification(), {"text": "body"}, 20, 2).rows != found.rows
