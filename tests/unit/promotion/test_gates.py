@@ -106,7 +106,7 @@ def test_mcnemar_refuses_a_metric_that_is_no_share_of_right_rows() -> None:
         name: type(of)(of.statistics, of.predictions, of.references, broken[name])
         for name, of in given.outcomes.items()
     }
-    with pytest.raises(ConfigError, match="Take the bootstrap"):
+    with pytest.raises(ConfigError, match="to bootstrap"):
         gates.mcnemar_p_value(Match(given.rows, given.candidate, LABELS, outcomes, given.draws))
 
 
