@@ -6,6 +6,7 @@ model computes what was trained. PEFT's own merge rounds the sum to four bits ag
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from hone.methods.lora import Lora
 from hone.options import option
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
@@ -77,12 +79,32 @@ class QLora(Lora):
 def _layer_class() -> Any:
     """A linear layer of four bits, as a class: bitsandbytes is imported here.
 
-    Products are in bfloat16 within autocast and in float32 elsewhere, whatever came first. bitsandbytes (0.50) keeps
-    the type of the first batch, rounds the bias to it, and on a CPU with AVX-512 BF16 repacks the weights when they are
-    first asked without gradients, after which none flow through them.
+    Products are in bfloat16 within autocast and in float32 elsewhere, whatever came first. bitsandbytes' own layer
+    (0.50) keeps the type of the first batch and rounds the bias to it. On a CPU with AVX-512 BF16 its first call
+    without gradients packs the weights by 32 rows, with scales in bfloat16: other numbers of rows are an
+    AssertionError, and no gradients flow afterwards.
     """
     import bitsandbytes
     import torch
+    from torch.nn.functional import linear
+
+    class Product(torch.autograd.Function):
+        """x Wᵀ + bias on a CPU. The backward pass dequantizes again, so that only the four bits are kept for it."""
+
+        @staticmethod
+        def forward(context: Any, x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
+            context.weight = weight
+            return linear(x, _dequantize_weight(weight, x.dtype), bias)
+
+        @staticmethod
+        def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+            [gradient] = gradients
+            of_x, _, of_bias = context.needs_input_grad
+            return (
+                gradient @ _dequantize_weight(context.weight, gradient.dtype) if of_x else None,
+                None,
+                gradient.flatten(0, -2).sum(0) if of_bias else None,
+            )
 
     class FourBits(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         conv1d = False
@@ -91,11 +113,37 @@ def _layer_class() -> Any:
             device = x.device.type
             kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
             bias = None if self.bias is None else self.bias.to(kind)
-            state = self.weight.quant_state
-            said: Tensor = bitsandbytes.matmul_4bit(x.to(kind), self.weight, bias=bias, quant_state=state)
-            return said.to(x.dtype)
+            if device == "cpu":
+                product: Tensor = Product.apply(x.to(kind), self.weight, bias)  # type: ignore[no-untyped-call]
+            else:
+                state = self.weight.quant_state
+                product = bitsandbytes.matmul_4bit(x.to(kind), self.weight, bias=bias, quant_state=state)
+            return product.to(x.dtype)
+
+        def dequantize(self) -> Tensor:
+            return _dequantize_weight(self.weight, torch.float32)
+
+        @property
+        def W_q(self) -> Tensor:  # noqa: N802
+            """PEFT's DoRA calls `dequantize` of a layer that has this name, else bitsandbytes' function."""
+            weight: Tensor = self.weight
+            return weight
 
     return FourBits
+
+
+def _dequantize_weight(weight: Any, dtype: torch.dtype) -> Tensor:
+    """The numbers that a weight's four bits stand for, the same on any processor."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    state = copy.copy(weight.quant_state)
+    shape, size = state.shape, state.shape.numel()
+    # One row per block: with AVX-512, bitsandbytes (0.50) takes wrong scales where the row's width is a multiple of 16
+    # but not of 64 (gpt-nano-sort, 48 wide, then sorts 646 of 729 inputs). A training step costs the same.
+    state.shape = (size // state.blocksize, state.blocksize) if size % state.blocksize == 0 else (1, size)
+    state.dtype = dtype
+    numbers: Tensor = dequantize_4bit(weight.data, state).reshape(shape)
+    return numbers
 
 
 def _four_bits(layer: Any, double: bool) -> nn.Module:
@@ -116,13 +164,12 @@ def _four_bits(layer: Any, double: bool) -> nn.Module:
 
 def _dequantize(model: PreTrainedModel) -> None:
     """Put float32 layers of the numbers that the four bits stand for in their places."""
-    import bitsandbytes
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
     for name, layer in list(model.named_modules()):
         if isinstance(layer, _layer_class()):
-            weight = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+            weight = layer.dequantize()
             outs, ins = weight.shape
             plain = Conv1D(outs, ins) if layer.conv1d else nn.Linear(ins, outs, bias=layer.bias is not None)
             plain.weight = nn.Parameter((weight.T if layer.conv1d else weight).contiguous())
@@ -134,27 +181,28 @@ def _dequantize(model: PreTrainedModel) -> None:
 def _check_bitsandbytes() -> None:
     """Raise ModelError where bitsandbytes is not installed, or cannot do a small product with four bits here."""
     import torch
+    from torch import nn
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    # A row is one block of one number, which four bits keep exactly.
+    layer = nn.Linear(64, 64, bias=False)
+    layer.weight.data = torch.arange(1.0, 65).view(64, 1).repeat(1, 64)
+    expected = layer.weight.data.sum(1).to(device)
     try:
-        import bitsandbytes
-
-        weight, state = bitsandbytes.functional.quantize_4bit(torch.ones(64, 64), quant_type="nf4")
-        there = bitsandbytes.nn.Params4bit(weight, quant_state=state, bnb_quantized=True).to(device)
-        said = bitsandbytes.matmul_4bit(torch.ones(1, 64, device=device), there, quant_state=there.quant_state)
+        product = _four_bits(layer, double=False).to(device)(torch.ones(1, 64, device=device))[0]
     except ModuleNotFoundError as fault:
         raise ModelError(
             f"needs {fault.name}, which is not installed",
             where="method.kind qlora",
             fix="Install it: pip install 'hone[qlora]'; or choose the method lora.",
         ) from fault
-    except (RuntimeError, AttributeError, NotImplementedError) as fault:
+    except (RuntimeError, AttributeError, NotImplementedError, AssertionError) as fault:
         raise ModelError(
             f"bitsandbytes cannot multiply with four-bit weights on this {device}: {fault}",
             where="method.kind qlora",
             fix="Install a build of bitsandbytes for this device, or choose the method lora.",
         ) from fault
-    if not torch.allclose(said, torch.full_like(said, 64), rtol=0.01):
+    if not torch.allclose(product, expected, rtol=0.01):
         raise ModelError(
             f"bitsandbytes gives wrong products of four-bit weights on this {device}",
             where="method.kind qlora",

@@ -24,7 +24,7 @@ from hone.methods.lora import Lora
 from hone.methods.method import AdapterMethod
 from hone.methods.prefix import Prefix
 from hone.methods.prompt import Prompt
-from hone.methods.qlora import QLora
+from hone.methods.qlora import QLora, _four_bits
 from tests.tiny_bases import tiny
 
 IDS = torch.tensor([[9, 10, 11, 12, 13], [14, 15, 16, 0, 0]])
@@ -126,10 +126,56 @@ def test_qlora_rounds_as_the_reference_does(base: Callable[[str], Path]) -> None
     reference = AutoModelForSequenceClassification.from_pretrained(
         base("bert"), num_labels=3, quantization_config=wanted, dtype=torch.float32
     )
-    plain = load(base("bert"))
-    reference.classifier, reference.bert.pooler = plain.classifier, plain.bert.pooler
-    assert (logits(plain) - logits(reference)).abs().max() > 1e-3
-    assert torch.allclose(logits(QLora(rank=4).prepare(plain)), logits(reference), atol=1e-5)
+    expected = four_bit_weights(reference)
+    weights = four_bit_weights(QLora(rank=4).prepare(load(base("bert"))).get_base_model())
+    assert len(weights) == 12
+    assert weights.keys() == expected.keys()
+    for name, (bits, numbers) in weights.items():
+        assert torch.equal(bits, expected[name][0])
+        assert torch.allclose(numbers, expected[name][1], atol=1e-6)
+
+
+def four_bit_weights(model: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The bits of each four-bit layer and the numbers that they stand for."""
+    from bitsandbytes.nn import Linear4bit
+
+    layers = {name.removesuffix(".base_layer"): m for name, m in model.named_modules() if isinstance(m, Linear4bit)}
+    return {name: (layer.weight.data, numbers_of(layer)) for name, layer in layers.items()}
+
+
+def numbers_of(layer: Any) -> torch.Tensor:
+    """The numbers that a layer's four bits stand for, by definition: NF4's 16 values times the scale of the block."""
+    from bitsandbytes.functional import dequantize_blockwise, get_4bit_type
+
+    state, packed = layer.weight.quant_state, layer.weight.data.flatten()
+    scales = dequantize_blockwise(state.absmax, state.state2) + state.offset if state.nested else state.absmax
+    codes = torch.stack([packed >> 4, packed & 15], 1).flatten()[: state.shape.numel()]
+    values = get_4bit_type("nf4", device="cpu")[codes.long()]
+    numbers: torch.Tensor = (values * scales.repeat_interleave(64)[: len(values)]).view(state.shape)
+    return numbers
+
+
+@pytest.mark.parametrize("inputs", [16, 48, 64, 80, 100, 33])
+@pytest.mark.parametrize("outputs", [7, 32])
+@pytest.mark.parametrize("double", [True, False])
+def test_qlora_computes_with_what_its_bits_stand_for(inputs: int, outputs: int, double: bool) -> None:
+    """Whatever the shape, with gradients after a pass without them too: bitsandbytes' CPU kernels need more."""
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(inputs, outputs)
+    plain.weight.data *= torch.rand(outputs, 1)  # scales that differ
+    layer = _four_bits(plain, double).eval()
+    numbers, x = numbers_of(layer), torch.randn(2, 3, inputs)
+    expected = torch.nn.functional.linear(x, numbers, plain.bias)
+    with torch.no_grad():
+        assert torch.allclose(layer(x), expected, atol=1e-5)
+    moving = x.clone().requires_grad_()
+    product = layer(moving)
+    assert torch.allclose(product, expected, atol=1e-5)
+    weights = torch.randn_like(product)
+    (product * weights).sum().backward()
+    assert torch.allclose(moving.grad, weights @ numbers, atol=1e-5)
+    assert torch.allclose(plain.bias.grad, weights.sum((0, 1)), atol=1e-5)
+    assert torch.allclose(layer.dequantize(), numbers, atol=1e-6)
 
 
 def test_qlora_products_are_of_the_type_of_the_moment(base: Callable[[str], Path]) -> None:
@@ -165,7 +211,7 @@ def test_qlora_where_it_cannot_be_done_says_so(base: Callable[[str], Path], monk
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no kernel image is available")
 
-    monkeypatch.setattr("bitsandbytes.matmul_4bit", broken)
+    monkeypatch.setattr("bitsandbytes.functional.dequantize_4bit", broken)
     with pytest.raises(ModelError, match="cannot multiply with four-bit weights on this cpu: no kernel image"):
         QLora().prepare(load(base("bert")))
 
