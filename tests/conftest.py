@@ -85,7 +85,7 @@ def small(base_model: Path, rows_csv: Path) -> dict[str, Any]:
         "curation": {"steps": [{"kind": "normalize"}, {"kind": "filters"}, {"kind": "duplicates"}]},
         "model": {"base": str(base_model)},
         "tokenization": {"max_length": 32},
-        "training": {"epochs": 10, "batch_size": 16, "learning_rate": 5.0e-3},
+        "training": {"epochs": 10, "batch_size": 16, "learning_rate": 5.0e-3, "precision": "fp32"},
         "evaluation": {"resamples": 200},
     }
 

@@ -12,6 +12,13 @@ from tests.tiny_bases import WORDS
 COLOURS = ("red", "green", "blue")
 
 
+def machine_precisions() -> list[str]:
+    """The precisions that `auto` may choose on this machine's CPU."""
+    from hone.training.hardware import cpu_has_bf16
+
+    return ["fp32", "bf16"] if cpu_has_bf16() else ["fp32"]
+
+
 def write_tokens(folder: Path, base: Path, *, train: int = 96, valid: int = 24, longest: int = 12) -> Path:
     """Sentences of random words with one colour, which is the label, as the tokenize stage leaves them."""
     import pyarrow as pa
@@ -42,7 +49,7 @@ def write_tokens(folder: Path, base: Path, *, train: int = 96, valid: int = 24, 
 def specification(
     tokens: Path, out: Path, base: Path, *, method: tuple[str, dict[str, Any]] = ("full", {}), **settings: Any
 ) -> dict[str, Any]:
-    """What launch.py would write for the training process."""
+    """What launch.py would write for the training process; in float32, for the same values on any processor."""
     out.mkdir(parents=True, exist_ok=True)
     return {
         "tokens": str(tokens),
@@ -50,7 +57,14 @@ def specification(
         "base": str(base),
         "objective": ("text-classification", {}),
         "method": method,
-        "settings": {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, "device": "cpu", **settings},
+        "settings": {
+            "epochs": 2,
+            "batch_size": 8,
+            "learning_rate": 5e-3,
+            "device": "cpu",
+            "precision": "fp32",
+            **settings,
+        },
     }
 
 

@@ -63,7 +63,13 @@ def train_versions(root: Path) -> Versions:
     """Train and register both."""
     rows = topic_rows(root / "rows.csv", 500, label="label")
     for number, epochs in EPOCHS.items():
-        training = {"epochs": epochs, "batch_size": 16, "learning_rate": 5.0e-3, "seed": int(number)}
+        training = {
+            "epochs": epochs,
+            "batch_size": 16,
+            "learning_rate": 5.0e-3,
+            "precision": "fp32",
+            "seed": int(number),
+        }
         assert register(root, config(root, rows, training=training)) == number
     return Versions(f"sqlite:///{root}/hone/mlflow/mlflow.db", root)
 

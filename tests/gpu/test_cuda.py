@@ -44,7 +44,7 @@ def figures(events: list[Event], name: str) -> list[float]:
 
 @pytest.mark.parametrize("method", [("full", {}), ("lora", {"rank": 4, "target_modules": ["query", "value", "dense"]})])
 def test_it_learns_in_bf16(base: Path, tokens: Path, tmp_path: Path, method: tuple[str, Event]) -> None:
-    facts, events = train(tokens, tmp_path / "out", base, epochs=8, learning_rate=1e-2, method=method)
+    facts, events = train(tokens, tmp_path / "out", base, precision="auto", epochs=8, learning_rate=1e-2, method=method)
     assert facts["device"] == torch.cuda.get_device_name()
     assert facts["precision"] == ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32")
     assert figures(events, "valid_accuracy")[-1] > 0.6

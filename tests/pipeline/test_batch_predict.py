@@ -45,7 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, base_model: Path, rows_csv: P
     steps = [{"kind": "normalize"}, {"kind": "duplicates", "near": False}]
     topics = {"source": {"kind": "files", "paths": [str(rows_csv)]}, "columns": {"label": "topic"}}
     words = {"source": {"kind": "files", "paths": [str(folder / "rows.conll")]}}
-    learning = {"epochs": 10, "batch_size": 16, "learning_rate": 5.0e-3}
+    learning = {"epochs": 10, "batch_size": 16, "learning_rate": 5.0e-3, "precision": "fp32"}
     made = Home(folder / "hone")
     for tree in (
         {"name": "small", "ingest": topics},

@@ -35,7 +35,7 @@ def test_pairs_go_the_whole_line(line: Line, tmp_path: Path, base_model: Path) -
         "model": {"base": str(base_model)},
         "tokenization": {"max_length": 16},
         "method": {"kind": "lora", "rank": 8, "target_modules": ["query", "value", "dense"]},
-        "training": {"epochs": 15, "batch_size": 32, "learning_rate": 1.0e-2},
+        "training": {"epochs": 15, "batch_size": 32, "learning_rate": 1.0e-2, "precision": "fp32"},
         "evaluation": {"resamples": 100},
     }
     conf = tmp_path / "pairs.yaml"

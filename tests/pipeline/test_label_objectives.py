@@ -38,7 +38,7 @@ def configure(tmp_path: Path, base: Path, objective: Mapping[str, Any], columns:
         "model": {"base": str(base)},
         "objective": dict(objective),
         "tokenization": {"max_length": 32},
-        "training": {"epochs": 20, "batch_size": 16, "learning_rate": 3.0e-3},
+        "training": {"epochs": 20, "batch_size": 16, "learning_rate": 3.0e-3, "precision": "fp32"},
         "evaluation": {"resamples": 100, "slices": ["length"]},
     }
     path = tmp_path / "small.yaml"

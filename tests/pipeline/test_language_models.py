@@ -47,7 +47,7 @@ def run(
         },
         "model": {"base": str(base)},
         "tokenization": {"max_length": 16},
-        "training": {"epochs": 6, "batch_size": 8, "learning_rate": 1.0e-2, **training},
+        "training": {"epochs": 6, "batch_size": 8, "learning_rate": 1.0e-2, "precision": "fp32", **training},
         "evaluation": {"resamples": 200},
     }
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))

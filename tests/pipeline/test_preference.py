@@ -53,7 +53,7 @@ def test_preferences_go_the_whole_line(
         "model": {"base": str(tiny_llama(tmp_path / "base"))},
         "tokenization": {"max_length": 32},
         "method": method,
-        "training": {"epochs": 6, "batch_size": 16, "learning_rate": 2.0e-2},
+        "training": {"epochs": 6, "batch_size": 16, "learning_rate": 2.0e-2, "precision": "fp32"},
         "evaluation": {"resamples": 100},
     }
     conf = tmp_path / "preferences.yaml"

@@ -48,7 +48,7 @@ def asked(tmp_path: Path) -> Path:
         "curation": {"steps": [{"kind": "normalize"}]},
         "model": {"base": str(tiny_bert(tmp_path / "base", words=["which", "colour", *COLOURS, *FILLING]))},
         "tokenization": {"max_length": 28},
-        "training": {"epochs": 20, "batch_size": 16, "learning_rate": 5.0e-3},
+        "training": {"epochs": 20, "batch_size": 16, "learning_rate": 5.0e-3, "precision": "fp32"},
         "evaluation": {"resamples": 100},
     }
     path = tmp_path / "asked.yaml"

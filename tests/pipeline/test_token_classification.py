@@ -36,7 +36,7 @@ def tagged(tmp_path: Path, base_model: Path) -> Path:
         "curation": {"steps": [{"kind": "normalize"}, {"kind": "redact"}, {"kind": "duplicates", "near": False}]},
         "model": {"base": str(base_model)},
         "tokenization": {"max_length": 32},
-        "training": {"epochs": 12, "batch_size": 8, "learning_rate": 1.0e-2},
+        "training": {"epochs": 12, "batch_size": 8, "learning_rate": 1.0e-2, "precision": "fp32"},
         "evaluation": {"resamples": 100},
     }
     path = tmp_path / "tagged.yaml"

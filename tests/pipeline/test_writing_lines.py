@@ -64,7 +64,7 @@ def test_a_decoder_learns_to_answer_and_is_served(hone: Hone, line: Line, tmp_pa
         "objective": {"kind": "chat", "template": str(tmp_path / "talk.jinja"), "generate": 8, "max_new_tokens": 8},
         "model": {"base": str(tiny_talker(tmp_path / "base"))},
         "tokenization": {"max_length": 24, "max_dropped": 0.05},
-        "training": {"epochs": 12, "batch_size": 16, "learning_rate": 5.0e-3},
+        "training": {"epochs": 12, "batch_size": 16, "learning_rate": 5.0e-3, "precision": "fp32"},
     }
     made = line(written(tmp_path, tree, rows))
 
@@ -115,7 +115,7 @@ def test_an_encoder_decoder_learns_to_write_and_is_served(line: Line, tmp_path: 
         "model": {"base": str(tiny_t5(tmp_path / "base", words=TALK))},
         "method": {"kind": "full"},
         "tokenization": {"max_length": 24},
-        "training": {"epochs": 15, "batch_size": 16, "learning_rate": 1.0e-2},
+        "training": {"epochs": 15, "batch_size": 16, "learning_rate": 1.0e-2, "precision": "fp32"},
     }
     made = line(written(tmp_path, tree, rows))
     facts = made["evaluate"].facts()

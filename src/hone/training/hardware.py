@@ -56,7 +56,16 @@ def choose_precision(wish: Literal["auto", "fp32", "bf16"], device: torch.device
         return wish
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if _cpu_has_bf16() and _seconds(torch.bfloat16) < 0.8 * _seconds(torch.float32) else "fp32"
+    return "bf16" if cpu_has_bf16() and _seconds(torch.bfloat16) < 0.8 * _seconds(torch.float32) else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has bf16 products and torch uses them: ONEDNN_MAX_CPU_ISA can forbid it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text("utf8").split() if cpuinfo.is_file() else []
+    if "avx512_bf16" not in flags and "amx_bf16" not in flags:
+        return False
+    return torch._C._has_mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def device_name(device: torch.device) -> str:
@@ -92,12 +101,6 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _cpu_has_bf16() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text("utf8").split() if cpuinfo.is_file() else []
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _seconds(dtype: torch.dtype) -> float:

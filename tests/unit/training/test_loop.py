@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,9 @@ from safetensors.torch import load_file
 
 from hone.errors import ConfigError, NonFiniteLoss, TrainingError
 from hone.objectives.text_classification import TextClassification
-from hone.training import loop
+from hone.training import choices, loop
 from tests.tiny_bases import tiny_bert, tiny_llama
-from tests.tiny_training import specification, write_tokens
+from tests.tiny_training import machine_precisions, specification, write_tokens
 
 Event = dict[str, Any]
 
@@ -55,10 +58,13 @@ GOLDEN = [2.09093, 1.21279, 1.63011, 0.99547, 1.98395, 2.43948]
 GOLDEN_VALID = 1.34031
 
 
-def test_it_learns_and_leaves_a_model_that_transformers_loads(steady: Path, more: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", machine_precisions())
+def test_it_learns_and_leaves_a_model_that_transformers_loads(
+    precision: str, steady: Path, more: Path, tmp_path: Path
+) -> None:
     from transformers import pipeline
 
-    events = train(specification(more, tmp_path / "out", steady, epochs=6))
+    events = train(specification(more, tmp_path / "out", steady, precision=precision, epochs=6))
     facts = account(tmp_path / "out")
     assert events[0]["type"] == "started"
     assert events[-1]["type"] == "done"
@@ -116,11 +122,12 @@ def _stop_at(step: int) -> Any:
     return send
 
 
+@pytest.mark.parametrize("precision", machine_precisions())
 @pytest.mark.parametrize("method", [("full", {}), ("lora", {"rank": 4})])
 def test_resuming_gives_the_same_bytes_and_the_same_history(
-    base: Path, tokens: Path, tmp_path: Path, method: tuple[str, dict[str, Any]]
+    base: Path, tokens: Path, tmp_path: Path, method: tuple[str, dict[str, Any]], precision: str
 ) -> None:
-    settings = {"method": method, "patience": 5, "checkpoint_seconds": 0}
+    settings = {"method": method, "precision": precision, "patience": 5, "checkpoint_seconds": 0}
     train(specification(tokens, tmp_path / "straight", base, **settings))
     again = specification(tokens, tmp_path / "stopped", base, **settings)
     for step in (5, 6, 14):
@@ -221,6 +228,29 @@ def test_a_decoder_trains_too(tmp_path: Path) -> None:
     tokens = write_tokens(tmp_path / "tokens", base, train=192)
     train(specification(tokens, tmp_path / "out", base, epochs=7, learning_rate=1e-2))
     assert history(tmp_path / "out")[-1]["valid_accuracy"] > 0.7
+
+
+def test_auto_takes_a_precision_that_the_machine_has(base: Path, tokens: Path, tmp_path: Path) -> None:
+    train(specification(tokens, tmp_path / "out", base, precision="auto", max_steps=1))
+    assert account(tmp_path / "out")["precision"] in machine_precisions()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_auto_keeps_the_precision_of_an_earlier_attempt(
+    precision: str, base: Path, tokens: Path, tmp_path: Path
+) -> None:
+    spec = specification(tokens, tmp_path / "out", base, precision="auto", max_steps=1)
+    choices.write(tmp_path / "out", choices.Choices(precision=precision))
+    train(spec)
+    assert account(tmp_path / "out")["precision"] == precision
+
+
+def test_auto_takes_no_bf16_where_torch_may_not_use_it() -> None:
+    """As on a processor without AVX-512, which oneDNN's variable pretends."""
+    ask = "from hone.training.hardware import cpu_has_bf16; print(cpu_has_bf16())"
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    answer = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, env=environment, check=True)
+    assert answer.stdout == "False\n"
 
 
 def test_bfloat16_stays_near_float32(steady: Path, more: Path, tmp_path: Path) -> None:
