@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -127,6 +128,19 @@ def test_a_slice_that_fell_for_certain_refuses_and_a_noisy_one_does_not() -> Non
     assert gates.slice_gates(match(ours, theirs), guards, ["nothing"], 0.05) == []
 
 
+def test_the_more_slices_the_surer_a_fall_must_be() -> None:
+    """Each of m slices is judged at level / m: a fall that refuses in one slice may be chance in one of ten."""
+    guards, source = Guards(slice_fall=0.11), np.repeat([f"team {i}" for i in range(10)], 20)
+    theirs = np.ones(len(source), bool)
+    ours = theirs.copy()
+    ours[:6] = False  # the first slice falls by 6 of its 20 rows, for certain at 0.05 and not at 0.005
+    [alone] = gates.slice_gates(match(ours[:20], theirs[:20], source="team 0"), guards, ["source"], 0.05)
+    [one_of_ten] = gates.slice_gates(match(ours, theirs, source=source), guards, ["source"], 0.05)
+    assert alone.figure == one_of_ten.figure == pytest.approx(0.3)
+    assert not alone.passed
+    assert one_of_ten.passed
+
+
 def test_a_class_that_fell_for_certain_refuses() -> None:
     n = 300
     ours, theirs = np.ones(n, bool), hits(n, 0.9)
@@ -173,6 +187,25 @@ def test_a_candidate_that_answers_too_slowly_refuses(
     given = match(hits(60, 0.9), hits(60, 0.9)).rows
     gate = gates.latency_gate(contenders, given, 2.0, 0.05, 1)
     assert gate.passed is passes and gate.figure == pytest.approx(slower)
+
+
+def test_a_few_slow_answers_do_not_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of 40 answers decide the p95: the ratio is above the bound, the lower end of its interval is not."""
+    clock, calls = Clock(), itertools.count()
+    monkeypatch.setattr("time.perf_counter", lambda: clock.seconds)
+    contenders = {CANDIDATE: contender("2", LABELS), CHAMPION: contender("1", LABELS)}
+    usual, slow = clock.spent(0.01), clock.spent(0.1)
+
+    def answer(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+        answers: list[dict[str, Any]] = (slow if next(calls) in (10, 20, 30) else usual)(rows)
+        return answers
+
+    object.__setattr__(contenders[CANDIDATE], "answer", answer)
+    object.__setattr__(contenders[CHAMPION], "answer", usual)
+    gate = gates.latency_gate(contenders, match(hits(60, 0.9), hits(60, 0.9)).rows, 2.0, 0.05, 1)
+    assert gate.figure is not None and gate.low is not None
+    assert gate.low < 2.0 < gate.figure
+    assert gate.passed
 
 
 def test_weights_that_are_too_many_refuse() -> None:
