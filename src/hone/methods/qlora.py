@@ -124,7 +124,7 @@ def _layer_class() -> Any:
             return _dequantize_weight(self.weight, torch.float32)
 
         @property
-        def W_other(self) -> Tensor:  # noqa: N802
+        def W_q(self) -> Tensor:  # noqa: N802
             """PEFT's DoRA calls `dequantize` of a layer that has this name, else bitsandbytes' function."""
             weight: Tensor = self.weight
             return weight
