@@ -6,7 +6,6 @@ import base64
 import datetime
 import hashlib
 import importlib.metadata
-import ipaddress
 import json
 import os
 import re
@@ -112,7 +111,7 @@ class Mirror(BaseHTTPRequestHandler):
 
 
 def write_certificate(folder: Path) -> Path:
-    """An authority that nothing here trusts; beside it `server.pem`, with its certificate of 127.0.0.1 and the key."""
+    """An authority that nothing here trusts; beside it `server.pem`, with its certificate of localhost and the key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -126,8 +125,7 @@ def write_certificate(folder: Path) -> Path:
         builder = builder.not_valid_before(now - datetime.timedelta(days=1))
         builder = builder.not_valid_after(now + datetime.timedelta(days=1))
         builder = builder.add_extension(x509.BasicConstraints(ca=name == "authority", path_length=None), critical=True)
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         certificates.append(builder.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     place = folder / "authority.pem"
     place.write_bytes(certificates[0])
@@ -202,7 +200,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield Machine(tmp_path, f"127.0.0.1:{server.server_port}", certificate)
+            yield Machine(tmp_path, f"localhost:{server.server_port}", certificate)
         finally:
             server.shutdown()
             thread.join()
