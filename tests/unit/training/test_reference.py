@@ -83,7 +83,7 @@ def test_every_loss_learns_by_every_method(
     # Only what an objective needs is asked of the base, and no second model is counted.
     assert (tmp_path / "reference").is_dir() == (loss != "orpo")
     account = json.loads((tmp_path / "training.json").read_text("utf8"))
-    plain = sum(parameter.numel() for parameter in session.OBJECTIVES["preference"]().model(base, {}).parameters())
+    plain = sum(parameter.numel() for parameter in session.OBJECTIVES["preference"]().load_model(base, {}).parameters())
     assert account["parameters"] - plain == (account["trainable"] if method[0] == "lora" else 0)
 
 
