@@ -47,9 +47,9 @@ FINETUNE = """
 import sys
 from pathlib import Path
 from flows.finetune import finetune
-from hone.config.file import load
+from hone.config.file import load_config
 
-finetune(load(Path(sys.argv[1]), sys.argv[2:]))
+finetune(load_config(Path(sys.argv[1]), sys.argv[2:]))
 """
 
 # As `hone up` does it with HONE_NOTIFY_URL.
