@@ -83,7 +83,7 @@ def house(
     conf.parent.mkdir()
     conf.write_text(yaml.safe_dump(tree))
     left = [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_", "HONE_"))]
-    own = {"HONE_HOME": str(folder / "hone"), "PREFECT_API_URL": prefect_url, "HF_HUB_OFFLINE": "1"}
+    own = {"HONE_HOME": str(folder / "home"), "PREFECT_API_URL": prefect_url, "HF_HUB_OFFLINE": "1"}
     own |= {"PREFECT_HOME": str(folder / "prefect"), "MLFLOW_DISABLE_TELEMETRY": "true"}
     with pytest.MonkeyPatch.context() as patch:
         for name in left:
