@@ -62,7 +62,7 @@ def test_trusted_code_is_run_and_goes_along_with_the_version(
 
     done = hone("run", conf, f"model.trust_code={trusted}", HF_MODULES_CACHE=str(tmp_path / "modules"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"hone: warning: the code of {trusted} is run" in done.stderr
+    assert f"hone: warning: the code of {trusted} runs" in done.stderr
     [report] = Path(environment["HONE_HOME"], "store", "register").glob("*/report.html")
     assert f"runs the code of {trusted}" in report.read_text()
     from mlflow import MlflowClient

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hone.config.file import load_config
 from hone_app.cli.orchestration import orchestrated
 
 
@@ -25,6 +24,7 @@ def monitor(arguments: argparse.Namespace) -> int:
     """Check once and print the verdict; the exit status is 0 with and without drift."""
     from pydantic import TypeAdapter
 
+    from hone.config.file import load_config
     from hone.config.parts import SourcePart
     from hone.environment import home
     from hone.errors import ConfigError

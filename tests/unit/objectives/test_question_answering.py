@@ -67,8 +67,8 @@ def test_one_answer_alone_and_none() -> None:
     [
         (answers(("blue", 4)), "answers: at 4 the context has 'red ', not the answer 'blue'"),
         (answers(("card", 400)), "answers: at 400 the context has ''"),
-        (answers(("card", -1)), "answers: answer_start 0 is not a place but -1"),
-        (answers(("card", "8")), "answers: answer_start 0 is not a place but '8'"),  # type: ignore[arg-type]
+        (answers(("card", -1)), "answers: answer_start 0 is not an offset but -1"),
+        (answers(("card", "8")), "answers: answer_start 0 is not an offset but '8'"),  # type: ignore[arg-type]
         (answers(("", 4)), "answers: text 0 is not text but ''"),
         ({"text": ["card"], "answer_start": []}, "answers: neither"),
         ("card", "answers: not JSON"),

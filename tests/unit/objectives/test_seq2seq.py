@@ -232,7 +232,7 @@ def test_cut_targets_are_counted_and_bounded(base: Path, tmp_path: Path) -> None
     special = len(load_tokenizer(base)("")["input_ids"])
     assert (facts["truncated_rows"], facts["truncated_targets"]) == (0, 1)
     assert facts["lost_target_tokens"] == 30 + special - 8
-    with pytest.raises(DataError, match=r"1 of 10 targets \(10.0%\) are cut.*\n.*objective.max_target_length"):
+    with pytest.raises(DataError, match=r"1 of 10 targets \(10.0%\) are truncated.*\n.*objective.max_target_length"):
         tokenize(given, out, **settings, max_truncated=0.05)
 
 

@@ -28,7 +28,9 @@ EXEMPT = {
     "curate": OF_THE_MODEL,
     "validate": OF_THE_MODEL | {"pyyaml"},  # the suite's content is in the key
     "tokenize": {"torch"},
-    "evaluate": {"peft"},  # where the method is none of PEFT's, its code is imported and not called
+    # If the method does not use PEFT, code that does is imported and not called.
+    "train": {"peft"},
+    "evaluate": {"peft"},
     "register": OF_THE_VERSION,
     "base": {"jinja2", "rouge-score", "sacrebleu"},
 }
