@@ -86,7 +86,7 @@ from hone.objectives import OBJECTIVES
 from hone.objectives.text_classification import TextClassification
 class Own(TextClassification): pass
 Own.__module__ = "acme_text"
-OBJECTIVES["text-classification"] = Own
+OBJECTIVES.built_in["text-classification"] = Own
 from hone.training.libraries import import_libraries
 import_libraries({"objective": ("text-classification", {}), "method": ("full", {})})
 import pyarrow
