@@ -27,6 +27,10 @@ GRACE_SECONDS = 10.0
 def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM end the tests in order; start the guard where tests run."""
     signal.signal(signal.SIGTERM, _end)
+    if (
+        signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    ):  # started in a shell's background: children would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return  # this process hands tests out and runs none
     mark = f"{os.getpid()}-{os.urandom(4).hex()}"
