@@ -6,8 +6,8 @@
         check_step(Shouting(max_capitals=0.3), rows, TextClassification())
 
 Each check raises AssertionError with what the part does not keep to. `check_objective` and `check_method` train a few
-steps, so give them a tiny base model; the part must be registered by an entry point, as the training process
-finds it by its kind.
+steps, so give them a tiny base model. They raise KeyError if the part is registered by no entry point: the training
+process finds it by its kind.
 """
 
 from __future__ import annotations
@@ -232,7 +232,13 @@ def _check_resumes(
         train("resumed", stop_at=STEPS - 1)
     except _StopTraining:
         resumed = train("resumed")
-    for file in sorted(straight.glob("model/*.safetensors")) + sorted(straight.glob("adapter/*.safetensors")):
+    else:
+        raise AssertionError(f"the training ended before step {STEPS - 1}: give it more rows")
+    facts = json.loads((resumed / "training.json").read_text("utf8"))
+    assert facts["resumed_from"], "the interrupted training began anew, and not at its last checkpoint"
+    files = [file for folder in ("model", "adapter") for file in sorted(straight.glob(f"{folder}/*.safetensors"))]
+    assert files, "the training saved no weights"
+    for file in files:
         twin = resumed / file.relative_to(straight)
         assert twin.read_bytes() == file.read_bytes(), f"{file.name} differs after an interrupted training"
     return straight
