@@ -193,7 +193,9 @@ def rollback(journal: Journal, *, who: str, why: str, downloads: Path) -> Record
     start = get_standing(journal)
     if not start.previous:
         raise PromotionError(
-            "there is no former champion", where=journal.model, fix="hone history shows what was; promote a version."
+            "there is no former champion",
+            where=journal.model,
+            fix="Promote another version first; `hone history` lists the moves.",
         )
     with smoke.server(journal.client.tracking_uri) as server:
         try:

@@ -241,7 +241,7 @@ def as_metrics(split: str, event: Mapping[str, Any], milliseconds: int) -> list[
 
 
 def take(events: list[list[Metric]], limit: int) -> list[list[Metric]]:
-    """Cut from the front of `events` as many as hold `limit` metrics together; an event is never parted."""
+    """Cut from the front of `events` as many as hold `limit` metrics together; an event is never split."""
     total, count = 0, 0
     for event in events:
         total += len(event)

@@ -1,4 +1,4 @@
-"""Words and their tags: how a text is parted into words, and which entities a row of tags names.
+"""Words and their tags: how a text is split into words, and which entities a row of tags names.
 
 Tags stand as they are given. Their scheme is one of
 
@@ -98,7 +98,7 @@ def _begins(before: tuple[str, str], now: tuple[str, str]) -> bool:
 
 
 def parse_list(value: Any, name: str) -> list[Any]:
-    """The items of a list, of a list as JSON text, or of a text parted at spaces; ValueError names the field else."""
+    """The items of a list, of a list as JSON text, or of a text split at spaces; ValueError names the field else."""
     if isinstance(value, str):
         given = parse_json_list(value)
         return [item for item in _PLAIN_SPACE.split(value) if item] if given is None else given
@@ -142,7 +142,7 @@ def join_words(words: Sequence[str]) -> tuple[str, list[Extent]]:
 
 
 def find_word_extents(text: str, split: str, cuts: Iterable[int] = ()) -> list[Extent]:
-    """Where the words of `text` stand, parted at spaces, or at punctuation too, and at the characters `cuts`."""
+    """Where the words of `text` are, split at spaces, or at punctuation too, and at the characters `cuts`."""
     bounds = set(cuts)
     if split == "punctuation":
         marks = [at for at, sign in enumerate(text) if unicodedata.category(sign)[0] in "PS" and sign != "_"]
