@@ -169,7 +169,9 @@ def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
     # Approved: moved, journalled with the name on the form, told to those who listen.
     run = prefect.start("promote/promote", model=MODEL)
     prefect.wait(run, "PAUSED")
-    prefect.answer(run, decision="approve", who="ada", reason="better on every slice")
+    prefect.form(run)  # until Prefect has it, an answer is refused
+    approved = prefect.answer(run, decision="approve", who="ada", reason="better on every slice")
+    assert approved["status"] == "ACCEPT", approved
     assert prefect.wait(run, "COMPLETED")["name"] == "Promoted"
     assert list_aliases(journal.client, MODEL) == {"candidate": "2", "champion": "2", "previous": "1"}
     assert (last(journal).action, last(journal).who) == ("promoted", "ada")
