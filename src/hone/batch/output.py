@@ -7,7 +7,6 @@ DIRECTORY/       part-00000.parquet ... one for each shard, _manifest.json (the 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from hone.errors import ConfigError, DataError, StoreError
 from hone.progress import Progress, emit
 from hone.store.artifact import Artifact
 from hone.store.digests import digest_of, file_digest
+from hone.store.files import replace_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -192,19 +192,13 @@ def _write_file(out: Path, tables: Iterator[pa.Table], account: Account, schema:
 
     for leftover in out.parent.glob(f".{out.name}.*.partial"):  # by a run that was killed
         leftover.unlink()
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     text = json.dumps(account, ensure_ascii=False)
-    try:
-        with partial.open("wb") as file:
-            with pq.ParquetWriter(file, schema.with_metadata({METADATA: text.encode()}), compression="zstd") as parquet:
-                for table in tables:
-                    parquet.write_table(table)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(out)
-    finally:
-        partial.unlink(missing_ok=True)
-    out.with_name(f"{out.name}.json").write_text(json.dumps(account, indent=1, ensure_ascii=False), "utf8")
+    schema = schema.with_metadata({METADATA: text.encode()})
+    with replace_file(out) as work, pq.ParquetWriter(work, schema, compression="zstd") as parquet:
+        for table in tables:
+            parquet.write_table(table)
+    with replace_file(out.with_name(f"{out.name}.json")) as work:
+        work.write_text(json.dumps(account, indent=1, ensure_ascii=False), "utf8")
 
 
 def _write_directory(out: Path, tables: Iterator[pa.Table], account: Account) -> Account:

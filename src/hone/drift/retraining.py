@@ -16,6 +16,7 @@ from hone.config.sections import RunConfig
 from hone.errors import ConfigError, ModelError
 from hone.objectives import OBJECTIVES
 from hone.registry.reference import FOLDER, HASHES, row_hashes, rows_digest
+from hone.store import layout
 from hone.store.artifact import Artifact
 from hone.tracking.links import fetch_run_file, find_current_version, list_versions_with_tag
 from hone.tracking.reader import Version
@@ -76,7 +77,7 @@ def compute_row_hashes(config: RunConfig, rows: Artifact) -> np.ndarray:
     import pyarrow.parquet as pq
 
     columns = OBJECTIVES[config.objective.kind].columns
-    batches = pq.ParquetFile(rows.path / "rows.parquet").iter_batches(columns=list(columns))
+    batches = pq.ParquetFile(rows.path / layout.ROWS).iter_batches(columns=list(columns))
     hashes = [value for batch in batches for value in row_hashes(pa.Table.from_batches([batch]), columns)]
     return np.sort(np.array(hashes, np.uint64))
 

@@ -16,6 +16,8 @@ from hone.promotion.champion import Standing, add_entry, get_standing, move_cham
 from hone.promotion.decision import TAG, Decision, Judged, log_page, tag_version
 from hone.promotion.journal import Journal, Record
 from hone.registry import integrity
+from hone.splits import TEST, TRAIN
+from hone.store import layout
 from hone.tracking.aliases import CANDIDATE, CHAMPION, list_aliases
 from hone.tracking.client import connect, translate_errors
 from hone.tracking.links import fetch_run_file, load_version_config
@@ -294,14 +296,14 @@ def _judge(
 ) -> tuple[list[Judged], list[Gate]]:
     """The rows that were judged on, and the gates."""
     from hone.promotion import gates
-    from hone.promotion.rows import TEST, Rows, find_leaked, load_golden_set, load_split
+    from hone.promotion.rows import Rows, find_leaked, load_golden_set, load_split
 
     ours, objective = contenders[CANDIDATE].version, contenders[CANDIDATE].objective
-    sets = [Rows(TEST, *reversed(load_split(uri, ours, "test")))]
+    sets = [Rows(TEST, *reversed(load_split(uri, ours, TEST)))]
     judged_gates: list[Gate] = []
     if settings.golden:
         golden = load_golden_set(settings.golden, objective)
-        training, _ = load_split(uri, ours, "train")
+        training, _ = load_split(uri, ours, TRAIN)
         judged_gates.append(
             gates.leakage_gate(golden, find_leaked(golden.table, training, objective, settings.near_duplicate))
         )
@@ -335,7 +337,7 @@ def _unseen(uri: str, sets: Sequence[Rows], theirs: Contender, settings: Promoti
     from hone.promotion.rows import exclude_rows, find_leaked, load_split
 
     try:
-        training, _ = load_split(uri, theirs.version, "train")
+        training, _ = load_split(uri, theirs.version, TRAIN)
     except ModelError:
         return list(sets)
     return [
@@ -351,7 +353,7 @@ def _told(match: Match, settings: Promotion) -> Judged:
     figures = {
         name: {
             metric: metrics.interval(values, 1 - 2 * settings.level)
-            for metric, values in match.figures(metrics.totals(outcome.statistics, match.draws)).items()
+            for metric, values in match.compute_metrics(metrics.totals(outcome.statistics, match.draws)).items()
         }
         for name, outcome in match.outcomes.items()
     }
@@ -362,6 +364,6 @@ def _baselines(tracking_uri: str, version: Version) -> dict[str, Any]:
     """The metrics.json of the version's run; raises ModelError where it has none."""
     with tempfile.TemporaryDirectory() as scratch:
         metrics: dict[str, Any] = json.loads(
-            fetch_run_file(tracking_uri, version, "metrics.json", Path(scratch)).read_text("utf8")
+            fetch_run_file(tracking_uri, version, layout.METRICS, Path(scratch)).read_text("utf8")
         )
     return metrics

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hone.curation.dedup.near import near_pairs
 from hone.errors import ConfigError
 from hone.objectives.base import Objective
+from hone.store import layout
 from hone.store.digests import file_digest
 from hone.tracking.links import fetch_run_file
 from hone.tracking.reader import Version
@@ -18,7 +19,7 @@ from hone.tracking.reader import Version
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TEST, GOLDEN = "test", "golden"
+GOLDEN = "golden"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def load_split(tracking_uri: str, version: Version, split: str) -> tuple[pa.Tabl
     import pyarrow.parquet as pq
 
     with tempfile.TemporaryDirectory() as scratch:
-        file = fetch_run_file(tracking_uri, version, f"splits/{split}.parquet", Path(scratch))
+        file = fetch_run_file(tracking_uri, version, f"splits/{layout.rows_file(split)}", Path(scratch))
         return pq.read_table(file, memory_map=False), file_digest(file)
 
 
@@ -49,7 +50,7 @@ def load_golden_set(path: str, objective: Objective) -> Rows:
 
     from hone.parts.variables import expand
     from hone.sources.files import Files
-    from hone.sources.ingest import ROWS, ingest
+    from hone.sources.ingest import ingest
 
     file = Path(expand(path))
     if not file.is_file():
@@ -66,7 +67,7 @@ def load_golden_set(path: str, objective: Objective) -> Rows:
             max_refused=0.0,
             shape=objective.normalize_row,
         )
-        return Rows(GOLDEN, file_digest(file), pq.read_table(Path(scratch) / ROWS, memory_map=False))
+        return Rows(GOLDEN, file_digest(file), pq.read_table(Path(scratch) / layout.ROWS, memory_map=False))
 
 
 def find_leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: float) -> list[int]:

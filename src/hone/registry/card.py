@@ -15,12 +15,13 @@ import yaml
 
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
+from hone.splits import SPLITS
+from hone.store import layout
 from hone.store.artifact import Artifact
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-SPLITS = ("train", "valid", "test")
 WEAKEST = 8
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_NAMES = {"macro_f1": "f1", "micro_f1": "f1", "entity_f1": "f1"}
@@ -43,7 +44,7 @@ def write(
     from huggingface_hub import ModelCard
 
     tree = yaml.safe_load(config)
-    metrics = json.loads((artifacts["evaluate"].path / "metrics.json").read_text("utf8"))
+    metrics = json.loads((artifacts["evaluate"].path / layout.METRICS).read_text("utf8"))
     body = (
         _environment()
         .get_template("card.md")
@@ -114,7 +115,7 @@ def _data(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
         "ingest": artifacts["ingest"].facts(),
         "funnel": curated["funnel"],
         "rows": {split: tokens[split]["rows"] for split in SPLITS},
-        "digests": [(split, files[f"{split}.parquet"]["sha256"]) for split in SPLITS],
+        "digests": [(split, files[layout.rows_file(split)]["sha256"]) for split in SPLITS],
         "quarantined": validated.facts()["quarantined"],
         "classes": classes,
         "labels": sorted({label for _, counts in classes for label in counts}),

@@ -47,6 +47,7 @@ USED_BY_SERVED = (
     "hone.objectives.shared.tokenizer",
     "hone.registry.served.sums",
 )
+USED_BY_ADAPTERS = ("hone.methods.adapters", "hone.models.places")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pyarrow")
 ADAPTER_REQUIREMENTS = ("peft", "huggingface-hub")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
@@ -171,7 +172,7 @@ def signature(objective: Objective) -> ModelSignature:
 def serving_code(objective: Objective, adapter: bool) -> dict[str, str]:
     """The source of the modules that answer for the objective, by path, with their imports as they are in Hone."""
     cls = type(objective)
-    modules = [cls.__module__, *USED_BY_SERVED, *(["hone.methods.adapters"] if adapter else [])]
+    modules = [cls.__module__, *USED_BY_SERVED, *(USED_BY_ADAPTERS if adapter else ())]
     entry = f"from {cls.__module__} import {cls.__name__} as Objective\n"
     return {ENTRY: entry, **read_sources(modules)}
 

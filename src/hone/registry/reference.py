@@ -22,6 +22,8 @@ import numpy as np
 
 from hone.objectives.base import Objective
 from hone.registry.row_text import detect_languages, input_text, split_words
+from hone.splits import TEST, TRAIN
+from hone.store import layout
 from hone.store.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -137,10 +139,10 @@ def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(artifacts["ingest"].path / "rows.parquet")
+    file = pq.ParquetFile(artifacts["ingest"].path / layout.ROWS)
     total, generator = file.metadata.num_rows, np.random.default_rng(SEED)
     sampled_positions = np.sort(generator.permutation(total)[:ROWS])
-    held_out_ids = pq.read_table(artifacts["validate"].path / "test.parquet", columns=["id"])["id"].to_pylist()
+    held_out_ids = pq.read_table(artifacts["validate"].path / layout.rows_file(TEST), columns=["id"])["id"].to_pylist()
     sampled_ids = pa.array(
         [held_out_ids[position] for position in np.sort(generator.permutation(len(held_out_ids))[:ROWS])], pa.string()
     )
@@ -215,7 +217,7 @@ def _compute_statistics(
             }
             for name in objective.inputs
         },
-        "labels": _label_shares(artifacts["validate"].path / "train.parquet", objective.label),
+        "labels": _label_shares(artifacts["validate"].path / layout.rows_file(TRAIN), objective.label),
         "libraries": {name: version(name) for name in ("py3langid",)},
     }
 

@@ -22,9 +22,10 @@ from hone.progress import OnProgress, Progress, ignore
 from hone.registry import card, reference
 from hone.registry.integrity import TAG as FILES
 from hone.registry.package import Form, package
+from hone.splits import TEST, TRAIN, VALID
+from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import digest_of, file_digest
-from hone.tokenization.tokenize import TARGETS
 from hone.tracking.client import connect, default_tracking_uri, translate_errors
 from hone.tracking.reader import SCHEME
 from hone.tracking.run_log import backfill
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 KEY = "hone.register_key"
-SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # by the context MLflow knows it under
+MLFLOW_CONTEXTS = {TRAIN: "train", VALID: "validation", TEST: "test"}  # the names that MLflow uses
 DATASET_DIGEST = 36  # characters, the most that MLflow takes
 SOURCES = 1000  # characters of the sources' names
 
@@ -98,13 +99,13 @@ def register(
     ModelError where a file could run code when loaded.
     """
     section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
-    targets = json.loads((artifacts["evaluate"].path / TARGETS).read_text("utf8"))
+    targets = json.loads((artifacts["evaluate"].path / layout.TARGETS).read_text("utf8"))
     form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]))
     memory = reference.write_reference(out, artifacts, objective)
     known = version_tags(artifacts, form, base, config) | {name: str(value) for name, value in tags.items()}
     known |= memory.tags
     wanted = Candidate(artifacts, form, base, model_name, alias, config, known)
-    (out / "report.html").write_text(report, "utf8")
+    (out / layout.REPORT).write_text(report, "utf8")
     client = connect(tracking_uri)
     steps = _counted(on_progress)
     with translate_errors(tracking_uri):
@@ -160,20 +161,20 @@ def _counted(on_progress: OnProgress) -> Iterator[None]:
 def _complete_run(client: MlflowClient, run: Run, wanted: Candidate, out: Path) -> None:
     """Bring the training's run up to date: curves, datasets, test metrics, report, configuration, results."""
     run_id, artifacts = run.info.run_id, wanted.artifacts
-    backfill(client, run_id, artifacts["train"].path / "history.jsonl")
+    backfill(client, run_id, artifacts["train"].path / layout.HISTORY)
     _log_datasets(client, run, artifacts)
     _log_metrics(client, run, test_metrics(artifacts["evaluate"]))
     (out / "config.yaml").write_text(wanted.config, "utf8")
-    for file in (out / "report.html", out / "config.yaml", artifacts["evaluate"].path / "metrics.json"):
+    for file in (out / layout.REPORT, out / "config.yaml", artifacts["evaluate"].path / layout.METRICS):
         client.log_artifact(run_id, str(file))
     # What a promotion judges by: the rows that were trained on, and those that were not.
-    for split in ("train", "test"):
-        client.log_artifact(run_id, str(artifacts["validate"].path / f"{split}.parquet"), "splits")
+    for split in (TRAIN, TEST):
+        client.log_artifact(run_id, str(artifacts["validate"].path / layout.rows_file(split)), "splits")
 
 
 def test_metrics(evaluated: Artifact) -> dict[str, float]:
     """`test/accuracy`, `test/accuracy_low` and `_high`, and each baseline's as `test_majority/accuracy`."""
-    systems = json.loads((evaluated.path / "metrics.json").read_text("utf8"))["systems"]
+    systems = json.loads((evaluated.path / layout.METRICS).read_text("utf8"))["systems"]
     return {
         f"{'test' if system == 'model' else f'test_{system}'}/{metric}{suffix}": float(figure[bound])
         for system, figures in systems.items()
@@ -198,7 +199,7 @@ def _log_datasets(client: MlflowClient, run: Run, artifacts: Mapping[str, Artifa
 
     inputs = [
         DatasetInput(_dataset(artifacts["validate"], split), [InputTag("mlflow.data.context", context)])
-        for split, context in SPLITS.items()
+        for split, context in MLFLOW_CONTEXTS.items()
     ]
     client.log_inputs(run.info.run_id, datasets=inputs)
 
@@ -208,7 +209,7 @@ def _dataset(splits: Artifact, split: str) -> Any:
     import pyarrow.parquet as pq
     from mlflow.entities import Dataset
 
-    name = f"{split}.parquet"
+    name = layout.rows_file(split)
     file = pq.ParquetFile(splits.path / name)
     columns = [{"type": "string", "name": column, "required": True} for column in file.schema_arrow.names]
     return Dataset(
@@ -261,7 +262,7 @@ def _example(wanted: Candidate) -> dict[str, str]:
     import pyarrow.parquet as pq
 
     objective = wanted.form.objective
-    test = pq.ParquetFile(wanted.artifacts["validate"].path / "test.parquet")
+    test = pq.ParquetFile(wanted.artifacts["validate"].path / layout.rows_file(TEST))
     first_row = pa.Table.from_batches([next(test.iter_batches(1, columns=list(objective.columns)))])
     [first] = objective.inference_inputs(first_row)
 

@@ -18,6 +18,7 @@ from hone.parts.moments import parse_time
 from hone.progress import OnProgress, Progress, ignore
 from hone.sources.formats.likeness import guess_objective
 from hone.sources.source import RawRow, Source
+from hone.store import layout
 from hone.store.artifact import Product
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 Shape = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
-ROWS, REFUSED = "rows.parquet", "refused.parquet"
+
 OWN_COLUMNS = ("id", "source", "split")  # columns that ingest adds
 _GROUP_ROWS, _GROUP_CHARACTERS = 10_000, 1 << 25
 
@@ -88,8 +89,8 @@ def ingest(
     required, kept = _resolve_columns(columns, rename, keep)
     account = _Account(objective)
     with (
-        _Writer(out / ROWS, (*OWN_COLUMNS, *required, *kept)) as rows,
-        _Writer(out / REFUSED, ("where", "source", "reason", "raw")) as refused,
+        _Writer(out / layout.ROWS, (*OWN_COLUMNS, *required, *kept)) as rows,
+        _Writer(out / layout.REFUSED, ("where", "source", "reason", "raw")) as refused,
     ):
         for source_row in source.rows():
             if until and not source_row.refused:
@@ -108,7 +109,7 @@ def ingest(
                 on_progress(Progress(account.read, 0))
     _check_account(account, required, kept, max_refused)
     on_progress(Progress(account.read, account.read))
-    return Product(account.read - account.refused, (ROWS,), account.facts())
+    return Product(account.read - account.refused, (layout.ROWS,), account.facts())
 
 
 def _check_time(raw: RawRow, time: str, until: datetime) -> tuple[RawRow, bool]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from hone.errors import CheckpointError
 from hone.store.digests import file_digest
+from hone.store.files import replace_file, sync, write_synced
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +76,12 @@ def save_checkpoint(home: Path, checkpoint: Checkpoint) -> None:
     write_synced(work / "state.json", json.dumps(vars(checkpoint.state)))
     digests = {}
     for file in sorted(work.iterdir()):
-        sync_to_disk(file)
+        sync(file)
         digests[file.name] = file_digest(file)
     write_synced(work / _MANIFEST, json.dumps(digests, indent=1))
     shutil.rmtree(home / name, ignore_errors=True)
     work.rename(home / name)
-    sync_to_disk(home)
+    sync(home)
     _prune(home)
 
 
@@ -111,10 +111,8 @@ def save_best_weights(home: Path, step: int, weights: Tensors) -> str:
     """Save the best weights so far; returns their digest."""
     home.mkdir(parents=True, exist_ok=True)
     file = _best(home, step)
-    work = file.with_name(f".writing-{file.name}")
-    save_file(weights, work)
-    sync_to_disk(work)
-    work.rename(file)
+    with replace_file(file) as work:
+        save_file(weights, work)
     return file_digest(file)
 
 
@@ -128,21 +126,6 @@ def load_best_weights(home: Path, state: State, device: torch.device) -> Tensors
             fix=f"Delete {home} to train from the beginning.",
         )
     return load_file(file, device=str(device))
-
-
-def write_synced(path: Path, text: str) -> None:
-    """Write a file, and wait until it is on disk."""
-    path.write_text(text, "utf8")
-    sync_to_disk(path)
-
-
-def sync_to_disk(path: Path) -> None:
-    """Wait until a file, or a directory's list of files, is on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _complete(home: Path) -> list[Path]:

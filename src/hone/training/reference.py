@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from hone.objectives.base import Objective
-from hone.training.checkpoints import sync_to_disk
+from hone.store.files import replace_file
 from hone.training.hardware import out_of_memory
 from hone.training.launch import REFERENCE
 from hone.training.tokens import TokenFile
@@ -79,9 +79,5 @@ def _predict_batch(rows: dict[str, list[Any]], ask: ReferenceModel) -> dict[str,
 def _write_columns(columns: dict[str, Any], path: Path) -> None:
     """Write the columns to an Arrow file atomically: it appears only when all of it is on disk."""
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    work = path.with_name(f".writing-{path.name}")
-    with pa.ipc.new_file(work, table.schema) as writer:
+    with replace_file(path) as work, pa.ipc.new_file(work, table.schema) as writer:
         writer.write_table(table)
-    sync_to_disk(work)
-    work.rename(path)
-    sync_to_disk(path.parent)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.models import own_code
 from hone.objectives.shared.tokenizer import load_tokenizer
+from hone.store.files import write_synced
 from hone.training import checkpoints, hardware
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def save_result(session: Session, stopped: str) -> None:
         "valid_loss": state.best_loss if kept_best else state.valid_loss,
         "stopped": stopped,
     }
-    checkpoints.write_synced(session.out / ACCOUNT, json.dumps(facts, indent=1))
+    write_synced(session.out / ACCOUNT, json.dumps(facts, indent=1))
 
 
 def _save_adapter(model: Any, directory: Path) -> None:

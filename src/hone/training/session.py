@@ -17,6 +17,8 @@ from hone.methods.method import Method
 from hone.models import own_code
 from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective, Targets
+from hone.splits import TRAIN, VALID
+from hone.store import layout
 from hone.training import checkpoints, choices, flops, hardware, randomness, reference
 from hone.training.checkpoints import Checkpoint, State, Tensors
 from hone.training.embeddings import narrow_embedding
@@ -135,13 +137,13 @@ def build(spec: Mapping[str, Any]) -> Session:
     peak = hardware.peak_flops(device, precision)
 
     randomness.seed_generators(settings.seed)
-    targets = json.loads((tokens / "targets.json").read_text("utf8"))
+    targets = json.loads((tokens / layout.TARGETS).read_text("utf8"))
     plain = objective.load_model(base, targets)
     pad_id = int(plain.config.pad_token_id or 0)
     if objective.needs_reference_model:
         ask = reference.ReferenceModel(objective, plain.to(device), pad_id, micro_batch_size, precision)
         train, valid = (
-            reference.add_reference_columns(tokens / f"{split}.arrow", out, ask) for split in ("train", "valid")
+            reference.add_reference_columns(tokens / layout.tokens_file(split), out, ask) for split in (TRAIN, VALID)
         )
     model = method.prepare(plain)
     objective.check_model(model, f"{type(method).__name__} on {base}")
@@ -175,7 +177,7 @@ def build(spec: Mapping[str, Any]) -> Session:
         flops=flops.count_flops(model),
         optimizer=make_adamw(model, settings.weight_decay),
         state=State(),
-        history=History(out / "history.jsonl"),
+        history=History(out / layout.HISTORY),
     )
     session.resume()
     return session
@@ -195,10 +197,10 @@ def _part(table: Mapping[str, Any], given: tuple[str, Mapping[str, Any]]) -> Any
 
 
 def _rows(tokens: Path, settings: Settings) -> tuple[TokenFile, TokenFile]:
-    train, valid = TokenFile(tokens / "train.arrow"), TokenFile(tokens / "valid.arrow")
+    train, valid = TokenFile(tokens / layout.tokens_file(TRAIN)), TokenFile(tokens / layout.tokens_file(VALID))
     if not len(train):
         raise DataError(
-            "there is no row to train on", where=str(tokens / "train.arrow"), fix="See what curate dropped."
+            "there is no row to train on", where=str(tokens / layout.tokens_file(TRAIN)), fix="See what curate dropped."
         )
     if settings.patience and not len(valid):
         raise ConfigError(

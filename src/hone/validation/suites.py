@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ConfigError
+from hone.splits import SPLITS, TRAIN
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
     from hone.objectives.base import Objective
-
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def settings_suite(objective: Objective, labels: Sequence[str], settings: Mappin
     """What the config's `validation` section and the objective ask for; `labels` are those of the training split."""
     found = []
     for split in SPLITS:
-        held_out = split != "train"
+        held_out = split != TRAIN
         found += _columns(split, objective)
         found += _size(split, settings, "min_rows_held_out" if held_out else "min_rows")
         if objective.label:
@@ -116,7 +115,7 @@ def _balance(split: str, settings: Mapping[str, Any]) -> list[Expected]:
         {"column": "hone_label_rows", "min_value": settings["min_rows_per_class"]},
         "Bring more rows of the label, drop it with a class floor in curation, or lower validation.min_rows_per_class.",
     )
-    return [share, rows] if split == "train" else [share]
+    return [share, rows] if split == TRAIN else [share]
 
 
 def _closed(split: str, label: str, labels: Sequence[str]) -> list[Expected]:

@@ -17,8 +17,10 @@ from hone.objectives.base import Objective
 from hone.objectives.shared.tokenizer import count_tokens, load_tokenizer
 from hone.process_environment import ALL_CORES, NO_ANALYTICS, environment
 from hone.progress import OnProgress, Progress, ignore
+from hone.splits import SPLITS, TEST, TRAIN, VALID
+from hone.store import layout
 from hone.store.artifact import Product
-from hone.validation.suites import SPLITS, Expected, file_suite, settings_suite
+from hone.validation.suites import Expected, file_suite, settings_suite
 from hone.validation.verdicts import Finding, Judge
 
 if TYPE_CHECKING:
@@ -52,14 +54,14 @@ def validate(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tables = {split: pq.read_table(splits / f"{split}.parquet") for split in SPLITS}
+    tables = {split: pq.read_table(splits / layout.rows_file(split)) for split in SPLITS}
     tokenizer = load_tokenizer(base)
     quarantine: list[pa.Table] = []
     with environment(NO_ANALYTICS | ALL_CORES):
         asked = file_suite(Path(settings["suite"]).expanduser()) if settings["suite"] else []
         judge = Judge(out / DATA_DOCS)
         while True:
-            suite = settings_suite(objective, _labels(tables["train"], objective), settings) + asked
+            suite = settings_suite(objective, _labels(tables[TRAIN], objective), settings) + asked
             frames = _frames(tables, objective, tokenizer, near_duplicate, on_progress)
             findings, failing = judge.verdict(frames, suite, objective, settings["on_failure"] == "quarantine")
             tables, aside = _set_aside(tables, failing)
@@ -123,7 +125,7 @@ def _same_as(tables: Mapping[str, pa.Table], objective: Objective, threshold: fl
         split: table for split, table in tables.items() if _has_text(table, objective) and "id" in table.column_names
     }
     texts = {split: objective.row_texts(table) for split, table in known.items()}
-    for held_out, earlier in (("valid", ("train",)), ("test", ("train", "valid"))):
+    for held_out, earlier in ((VALID, (TRAIN,)), (TEST, (TRAIN, VALID))):
         others = [(split, row) for split in earlier if split in known for row in range(len(texts[split]))]
         if held_out not in known:
             continue
@@ -166,7 +168,7 @@ def _write(out: Path, tables: Mapping[str, pa.Table], aside: pa.Table, findings:
     import pyarrow.parquet as pq
 
     for split, table in tables.items():
-        pq.write_table(table, out / f"{split}.parquet")
+        pq.write_table(table, out / layout.rows_file(split))
     pq.write_table(aside, out / "quarantine.parquet")
     facts = {
         "success": all(finding.success for finding in findings),
@@ -176,7 +178,7 @@ def _write(out: Path, tables: Mapping[str, pa.Table], aside: pa.Table, findings:
         "data_docs": f"{DATA_DOCS}/index.html",
     }
     (out / "validation.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1), "utf8")
-    return Product(sum(map(len, tables.values())), tuple(f"{split}.parquet" for split in SPLITS), facts)
+    return Product(sum(map(len, tables.values())), tuple(layout.rows_file(split) for split in SPLITS), facts)
 
 
 def _reasons(aside: pa.Table) -> dict[str, int]:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import ValidationFailed
 from hone.objectives.base import Objective
-from hone.validation.suites import SPLITS, Expected
+from hone.splits import SPLITS
+from hone.validation.suites import Expected
 
 if TYPE_CHECKING:
     import pandas as pd

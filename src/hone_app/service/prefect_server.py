@@ -16,7 +16,7 @@ from prefect.cli import app
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from sqlalchemy import Engine, event, make_url
 
-from hone.store.databases import create_prefect_database
+from hone_app.service.schemas import create_prefect_database
 
 
 @event.listens_for(Engine, "before_cursor_execute", retval=True)

@@ -1,4 +1,4 @@
-"""Write the schemas that new databases are made from, as the installed releases migrate them: `make schemas`."""
+"""Prefect's database schema, and the command that writes it and MLflow's again: `make schemas`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hone.store.databases import SCHEMAS, dump_schema
+from hone.store.databases import Schema, create_file, dump_schema
+from hone.tracking import client
 
 if TYPE_CHECKING:
     from prefect.server.database import PrefectDBInterface
+
+
+PREFECT = Schema(Path(__file__).with_name("prefect.sql"), "prefect", "server/database/_migrations/versions/sqlite")
+
+
+def create_prefect_database(path: Path) -> bool:
+    """Create Prefect's database at `path` if there is no file; returns False if the server has to do it itself.
+
+    A newer Prefect runs the migrations that the schema lacks when it starts.
+    """
+    if path.exists() or not PREFECT.is_known:
+        return False
+    create_file(path, PREFECT.create_tables)
+    return True
 
 
 def migrate_mlflow(path: Path) -> None:
@@ -45,7 +60,7 @@ def prefect_database(path: Path) -> Iterator[PrefectDBInterface]:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PREFECT_HOME"] = folder
-        for name, migrate in (("mlflow", migrate_mlflow), ("prefect", migrate_prefect)):
-            database = Path(folder) / f"{name}.db"
+        for schema, migrate in ((client.SCHEMA, migrate_mlflow), (PREFECT, migrate_prefect)):
+            database = Path(folder) / f"{schema.package}.db"
             migrate(database)
-            (SCHEMAS / f"{name}.sql").write_text(dump_schema(database), "utf8")
+            schema.script.write_text(dump_schema(database), "utf8")

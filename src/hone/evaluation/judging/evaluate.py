@@ -19,8 +19,10 @@ from hone.objectives.base import Metric, Objective, Outcome, Predictions, Target
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.progress import OnProgress, ignore
+from hone.splits import TEST, TRAIN, VALID
+from hone.store import layout
 from hone.store.artifact import Product
-from hone.tokenization.tokenize import TARGETS, dropped_ids, read_tokens
+from hone.tokenization.tokenize import dropped_ids, read_tokens
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,10 +79,10 @@ def evaluate(
     adapter do not score alike.
     """
 
-    test, train = read_tokens(tokens / "test.arrow"), read_tokens(tokens / "train.arrow")
-    rows = _rows_of(test, splits / "test.parquet", slices, objective, dropped_ids(tokens, "test"))
-    plain = json.loads((tokens / TARGETS).read_text("utf8"))
-    valid = read_tokens(tokens / "valid.arrow") if objective.tunes_targets else test.slice(0, 0)
+    test, train = read_tokens(tokens / layout.tokens_file(TEST)), read_tokens(tokens / layout.tokens_file(TRAIN))
+    rows = _rows_of(test, splits / layout.rows_file(TEST), slices, objective, dropped_ids(tokens, TEST))
+    plain = json.loads((tokens / layout.TARGETS).read_text("utf8"))
+    valid = read_tokens(tokens / layout.tokens_file(VALID)) if objective.tunes_targets else test.slice(0, 0)
     whole = method.can_merge if isinstance(method, AdapterMethod) else True
     passes = (1 + objective.has_neighbour_baseline) * (len(test) + len(valid))
     passes += (objective.works_untuned + (method.adapter and whole)) * len(test)
@@ -110,11 +112,11 @@ def evaluate(
         "merged": merged,
         "whole": whole,
     }
-    _write_json(out / "metrics.json", report)
-    _write_json(out / "speed.json", speed)
-    _write_json(out / TARGETS, targets)
+    _write_json(out / layout.METRICS, report)
+    _write_json(out / layout.SPEED, speed)
+    _write_json(out / layout.TARGETS, targets)
     _write_predictions(out / "predictions.parquet", trial, raw)
-    return Product(len(rows), ("metrics.json", "predictions.parquet", TARGETS), _facts(report))
+    return Product(len(rows), (layout.METRICS, "predictions.parquet", layout.TARGETS), _facts(report))
 
 
 def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from hone.evaluation.report import figures, report_data, report_results
 from hone.evaluation.report.report_data import View
+from hone.store import layout
 from hone.store.artifact import Artifact
 from hone.store.layout import CONFIG
 
@@ -41,7 +42,7 @@ def render(
     paths = {stage: artifacts[stage].path for stage in stages}
     config_text = (paths["evaluate"] / CONFIG).read_text("utf8")
     config = yaml.safe_load(config_text) or {}
-    metrics = report_results.measured(_read_json(paths["evaluate"] / "metrics.json"))
+    metrics = report_results.measured(_read_json(paths["evaluate"] / layout.METRICS))
     script = (HERE / "report.js").read_text("utf8")
     return (
         _environment()
@@ -55,7 +56,7 @@ def render(
             about=_about(config, manifests),
             **_data_views(facts, manifests, paths, config),
             **_result_views(metrics, facts),
-            speed=report_results.speed(_read_json(paths["evaluate"] / "speed.json")),
+            speed=report_results.speed(_read_json(paths["evaluate"] / layout.SPEED)),
             lineage=[_lineage(stage, manifests, artifacts[stage]) for stage in stages],
             ancestors=[_ancestor(version) for version in ancestors],
             versions=_versions(manifests),
@@ -67,8 +68,8 @@ def render(
 def _data_views(
     facts: Mapping[str, View], manifests: Mapping[str, View], paths: Mapping[str, Path], config: View
 ) -> View:
-    refused = paths["ingest"] / "refused.parquet"
-    history = report_data.read_history(paths["train"] / "history.jsonl")
+    refused = paths["ingest"] / layout.REFUSED
+    history = report_data.read_history(paths["train"] / layout.HISTORY)
     return {
         "funnel": report_data.funnel(facts["ingest"], facts["curate"], facts["validate"], refused),
         "splits": report_data.splits(facts["tokenize"], facts["curate"]),

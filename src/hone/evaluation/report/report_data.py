@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hone.evaluation.report import charts, figures
+from hone.splits import SPLITS, TEST, TRAIN, VALID
 
 View = dict[str, Any]
-SPLITS = ("train", "valid", "test")
-SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
+SPLIT_NAMES = {TRAIN: "training", VALID: "validation", TEST: "test"}
 
 
 def clip(text: object, limit: int) -> str:
