@@ -23,7 +23,7 @@ from pathlib import Path
 
 from installed_docs.source import InstalledDocs
 
-from hone.curation.dedup.folding import fold_to_words
+from hone.curation.dedup.folding import fold_to_tokens
 from hone.curation.dedup.near import NUM_PERM, SHINGLE, clusters
 from hone.curation.parallel import cores
 
@@ -121,7 +121,7 @@ def real_passages() -> list[str]:
 
 def word_runs(text: str) -> set[bytes]:
     """The word 3-grams of a text, folded as ours are."""
-    words = fold_to_words(text).split(" ")
+    words = fold_to_tokens(text).split(" ")
     return {" ".join(words[i : i + SHINGLE]).encode() for i in range(max(1, len(words) - SHINGLE + 1))}
 
 

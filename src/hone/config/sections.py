@@ -70,6 +70,15 @@ class Curation(Section):
         description="Curation steps, in order of execution.",
     )
     split: Split = Field(default_factory=Split, description="How rows are split.")
+    held_out: Literal["keep", "curate"] = Field(
+        "keep",
+        description="Validation and test rows that came with the data: keep counts their flaws and drops none; curate"
+        " lets the steps drop them.",
+    )
+    max_dropped: float = Field(0.2, ge=0, le=1, description="Maximum share of rows that a step may drop.")
+    on_excess: Literal["warn", "stop"] = Field(
+        "warn", description="Action if a step drops more: only warn, or stop the run."
+    )
 
 
 class Validation(Section):

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from hone.curation.columns import texts_of
+from hone.curation.columns import splits_of, texts_of, with_texts
 from hone.curation.step import Fields, Step, Verdict
+from hone.errors import DataError
 from hone.progress import OnProgress, Progress
+from hone.splits import TEST, VALID
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+log = logging.getLogger(__name__)
+
+FLAW = "curation_flaw"  # the column with the reason for which curation would have dropped a held-out row
+SHOWN = 3  # reasons and groups that a warning lists
 EXAMPLES = 3  # dropped rows shown per reason
 EXAMPLE_CHARACTERS = 300  # of an example's text
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a step may drop.
+
+    max_dropped      the share of rows above which a step is reported
+    stop             whether such a step stops the run
+    curate_held_out  whether steps may drop rows of a validation or test split that came with the data
+    """
+
+    max_dropped: float = 0.2
+    stop: bool = False
+    curate_held_out: bool = False
 
 
 @dataclass
@@ -23,30 +44,48 @@ class Account:
 
     fields: Fields
     progress: StepsProgress
+    limits: Limits
     funnel: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[pa.Table] = field(default_factory=list)
 
     def run_step(self, kind: str, table: pa.Table, step: Step) -> pa.Table:
         """Run a step and return the rows that it keeps."""
-        return self.apply_verdict(kind, table, step.apply(table, self.fields, self.progress.start_step(kind)))
+        verdict = step.apply(table, self.fields, self.progress.start_step(kind))
+        return self.apply_verdict(kind, table, verdict, limited=not getattr(step, "drops_by_design", False))
 
-    def apply_verdict(self, kind: str, table: pa.Table, verdict: Verdict) -> pa.Table:
-        """Return the rows that a verdict keeps; count the others by reason and collect them."""
+    def apply_verdict(self, kind: str, table: pa.Table, verdict: Verdict, *, limited: bool = True) -> pa.Table:
+        """Return the rows that a verdict keeps; count the others by reason and collect them.
+
+        Held-out rows that came with the data are kept, with the reason in the column FLAW. A step that drops more than
+        the allowed share of rows, if `limited`, is logged as a warning, or raises DataError.
+        """
         import pyarrow as pa
 
+        flagged: Counter[str] = Counter()
+        if not self.limits.curate_held_out:
+            verdict, flagged = _keep_held_out(kind, verdict)
         kept_rows = verdict.rows.filter(pa.array([not reason for reason in verdict.reasons], pa.bool_()))
         dropped_rows = self._rejects(kind, verdict)
         self.dropped.append(dropped_rows)
-        self.funnel.append(
-            {
-                "step": kind,
-                "before": table.num_rows,
-                "after": kept_rows.num_rows,
-                "dropped": dict(Counter(dropped_rows["reason"].to_pylist()).most_common()),
-                "notes": dict(sorted(verdict.notes.items())),
-                "examples": self._examples(dropped_rows),
-            }
-        )
+        entry = {
+            "step": kind,
+            "before": table.num_rows,
+            "after": kept_rows.num_rows,
+            "dropped": dict(Counter(dropped_rows["reason"].to_pylist()).most_common()),
+            "flagged": dict(flagged.most_common()),
+            "notes": dict(sorted(verdict.notes.items())),
+            "examples": self._examples(dropped_rows),
+        }
+        if limited and dropped_rows.num_rows > self.limits.max_dropped * table.num_rows:
+            entry["warning"] = _describe_excess(kind, table.num_rows, dropped_rows, self.limits.max_dropped)
+            if self.limits.stop:
+                raise DataError(
+                    str(entry["warning"]),
+                    where=f"curation.steps, {kind}",
+                    fix="Loosen the step, or set curation.max_dropped or curation.on_excess=warn.",
+                )
+            log.warning("%s", entry["warning"])
+        self.funnel.append(entry)
         return kept_rows
 
     def build_rejects(self) -> pa.Table:
@@ -100,6 +139,35 @@ class Account:
                 }
                 examples.append({**example, "text": texts[row][:EXAMPLE_CHARACTERS]})
         return examples
+
+
+def _keep_held_out(kind: str, verdict: Verdict) -> tuple[Verdict, Counter[str]]:
+    """The verdict without drops of held-out rows, which have the reason in the column FLAW, and their counts by reason.
+
+    Rows drawn for validation or test later are not held out yet.
+    """
+    reasons, flaws = list(verdict.reasons), texts_of(verdict.rows, FLAW)
+    flagged: Counter[str] = Counter()
+    for row, split in enumerate(splits_of(verdict.rows)):
+        if reasons[row] and split in (VALID, TEST):
+            flagged[reasons[row]] += 1
+            flaws[row] = flaws[row] or f"{kind}: {reasons[row]}"
+            reasons[row] = ""
+    return replace(verdict, rows=with_texts(verdict.rows, FLAW, flaws), reasons=reasons), flagged
+
+
+def _describe_excess(kind: str, before: int, dropped_rows: pa.Table, max_dropped: float) -> str:
+    """What was dropped, by reason, and what most of the dropped rows have in common."""
+    count = dropped_rows.num_rows
+    reasons = Counter(dropped_rows["reason"].to_pylist()).most_common(SHOWN)
+    clusters = Counter(filter(None, dropped_rows["detail"].to_pylist())).most_common(SHOWN)
+    text = (
+        f"{kind} drops {count} of {before} rows ({count / before:.0%}; curation.max_dropped is {max_dropped:.0%}): "
+        + ", ".join(f"{number} {reason}" for reason, number in reasons)
+    )
+    if clusters and clusters[0][1] > 1:
+        text += "; largest groups: " + ", ".join(f"{number} {detail}" for detail, number in clusters)
+    return text
 
 
 class StepsProgress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hone.curation.columns import labels_of, splits_of
 from hone.parts.options import option
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Balance:
     """Drops classes with too few rows, and a random part of classes with too many."""
+
+    drops_by_design: ClassVar[bool] = True
 
     min_rows: int = option(1, "Minimum number of rows per class; all rows of smaller classes are dropped.", ge=1)
     max_rows: int = option(

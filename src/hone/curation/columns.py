@@ -27,17 +27,18 @@ def with_texts(rows: pa.Table, name: str, texts: Sequence[str]) -> pa.Table:
 
 
 def rewrite_texts(
-    rows: pa.Table, fields: Fields, change: Callable[[list[str]], list[tuple[str, T]]]
+    rows: pa.Table, fields: Fields, change: Callable[[str, list[str]], list[tuple[str, T]]]
 ) -> tuple[pa.Table, list[str], list[T]]:
-    """Apply `change` to all texts of the rows.
+    """Apply `change` to all texts of the rows, given with the name of their column.
 
-    Returns the changed rows, '' or a reason to drop each row, and the note that `change` returns for each text."""
+    Returns the changed rows, '' or a reason to drop each row, and the note that `change` returns for each text.
+    """
     notes: list[T] = []
     original = rows
     for name in fields.text:
         values = texts_of(rows, name)
         pieces_by_row = [fields.extract_texts(name, value) for value in values]
-        outcomes = iter(change([piece for row_pieces in pieces_by_row for piece in row_pieces]))
+        outcomes = iter(change(name, [piece for row_pieces in pieces_by_row for piece in row_pieces]))
         changed = []
         for value, row_pieces in zip(values, pieces_by_row, strict=True):
             rewritten_pieces = [next(outcomes) for _ in row_pieces]

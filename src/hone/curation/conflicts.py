@@ -1,12 +1,13 @@
-"""label-conflicts: drop texts that have more than one label."""
+"""label-conflicts: drop texts that have more than one answer."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from hone.curation.columns import labels_of, splits_of
+from hone.curation.columns import splits_of
 from hone.curation.dedup.folding import fold
 from hone.parts.options import option
 from hone.progress import OnProgress, Progress
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 class LabelConflicts:
     """Drops rows whose text also occurs with another label, ignoring case and spacing.
 
-    `keep: majority` only works before `duplicates`, which leaves one row per label.
+    So it does with other answers of which one is right: sets of labels, tags, answers to a question. Where a text may
+    have several right answers (numbers, targets, completions) rows are counted, not dropped.
+    `keep: majority` only works before `duplicates`, which leaves one row per answer.
     """
 
     keep: Literal["none", "majority"] = option(
@@ -30,24 +33,28 @@ class LabelConflicts:
     )
 
     def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
-        """Drop each row in conflict; its detail lists the labels of its text and their numbers of rows."""
+        """Drop each row in conflict; its detail lists the answers to its text and their numbers of rows."""
         from hone.curation.step import Verdict
 
-        keys = list(zip(splits_of(rows), map(fold, fields.row_texts(rows)), strict=True))
-        labels = labels_of(rows, fields)
-        labels_by_text: dict[tuple[str, str], Counter[str]] = {}
-        for key, label in zip(keys, labels, strict=True):
-            labels_by_text.setdefault(key, Counter())[label] += 1
-        reasons, details = [], []
-        for key, label in zip(keys, labels, strict=True):
-            conflict = len(labels_by_text[key]) > 1 and not (
-                self.keep == "majority" and 2 * labels_by_text[key][label] > labels_by_text[key].total()
-            )
-            reasons.append("same text, two labels" if conflict else "")
-            details.append(_describe_counts(labels_by_text[key]) if conflict else "")
+        texts = (map(fold, fields.context_texts(rows)), map(fold, fields.identity_texts(rows)))
+        keys = list(zip(splits_of(rows), *texts, strict=True))
+        answers = fields.answer_keys(rows)
+        counts_by_text: dict[Hashable, Counter[str]] = {}
+        for key, answer in zip(keys, answers, strict=True):
+            counts_by_text.setdefault(key, Counter())[answer] += 1
+        contradicted = [len(counts_by_text[key]) > 1 for key in keys]
         on_progress(Progress(rows.num_rows, rows.num_rows))
+        if not fields.single_answer:
+            notes = {"rows whose text has other answers too": sum(contradicted)} if any(contradicted) else {}
+            return Verdict(rows, [""] * rows.num_rows, notes=notes)
+        reasons, details = [], []
+        for key, answer, is_contradicted in zip(keys, answers, contradicted, strict=True):
+            counts = counts_by_text[key]
+            conflict = is_contradicted and not (self.keep == "majority" and 2 * counts[answer] > counts.total())
+            reasons.append(("same text, two labels" if fields.label else "same text, two answers") if conflict else "")
+            details.append(_describe_counts(counts) if conflict else "")
         return Verdict(rows, reasons, details)
 
 
-def _describe_counts(labels: Counter[str]) -> str:
-    return ", ".join(f"{label}: {count}" for label, count in sorted(labels.items()))
+def _describe_counts(answers: Counter[str]) -> str:
+    return ", ".join(f"{answer}: {count}" for answer, count in sorted(answers.items()))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hone.curation.account import Account, StepsProgress
+from hone.curation.account import FLAW, Account, Limits, StepsProgress
 from hone.curation.columns import labels_of, splits_of, texts_of, with_texts
-from hone.curation.split import find_contaminated_rows, normalize_splits, split_rows
+from hone.curation.split import find_contaminated_rows, group_rows, normalize_splits, split_rows
 from hone.curation.step import Fields, Step, Verdict
 from hone.errors import DataError
 from hone.progress import OnProgress, ignore
@@ -20,6 +20,7 @@ from hone.store.artifact import Product
 if TYPE_CHECKING:
     import pyarrow as pa
 
+DEFAULT_LIMITS = Limits()
 ROWS_PER_GROUP = 100_000  # row group size of the Parquet files
 
 
@@ -33,25 +34,35 @@ def curate(
     test: float,
     seed: int,
     near_duplicate: float,
+    limits: Limits = DEFAULT_LIMITS,
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Write train.parquet, valid.parquet, test.parquet and rejects.parquet to `out`.
 
     Runs `steps` in order on the rows of the file `rows`; each row ends up in one of the four files. Splits that came
-    with the rows are kept and decontaminated; missing ones are taken from the training rows. The facts are the funnel
-    (rows before and after each step, drops by reason, examples) and the sizes and classes of the splits.
+    with the rows are kept: what is wrong with their validation and test rows is in the column `curation_flaw`, and
+    training rows that repeat them are dropped. Missing splits are taken from the training rows. Validation and test
+    rows have the text that came, as a served model gets it, except for what a step with `rewrites_held_out` changes.
+
+    The facts are the funnel (rows before and after each step, drops by reason, examples), the sizes and classes of the
+    splits, and of the validation and test splits that came with the data how many rows they had.
     Raises DataError if too few rows are left to train and test on, with the drops by step.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(rows, memory_map=False)
-    table = with_texts(table, "split", normalize_splits(splits_of(table)))
-    account = Account(fields, StepsProgress(on_progress, table.num_rows, len(steps) + 1))
+    read = pq.read_table(rows, memory_map=False)
+    table = with_texts(read, "split", normalize_splits(splits_of(read)))
+    table = table.append_column(FLAW, pa.array([""] * table.num_rows, pa.string()))
+    given = Counter(splits_of(table))
+    account = Account(fields, StepsProgress(on_progress, table.num_rows, len(steps) + 1), limits)
     for kind, step in steps:
         table = account.run_step(kind, table, step)
     _check_rows(table, account)
     _check_two_classes(table, fields, account)
     tables = _split(table, fields, account, valid=valid, test=test, seed=seed, threshold=near_duplicate)
+    for split in (VALID, TEST):
+        tables[split] = _restore_texts(tables[split], read, steps, fields)
     for split, split_table in tables.items():
         write_table(split_table, out / layout.rows_file(split))
     write_table(account.build_rejects(), out / "rejects.parquet")
@@ -59,6 +70,8 @@ def curate(
     facts = {
         "funnel": account.funnel,
         "splits": {split: split_table.num_rows for split, split_table in tables.items()},
+        "given": {split: given[split] for split in (VALID, TEST) if given[split]},
+        "flawed": {split: sum(map(bool, texts_of(tables[split], FLAW))) for split in (VALID, TEST)},
         "classes": {split: _count_classes(split_table, fields) for split, split_table in tables.items()},
     }
     row_count = sum(split_table.num_rows for split_table in tables.values())
@@ -91,10 +104,10 @@ def _split(
         new_splits = split_rows(
             fields.row_texts(training_rows),
             fields.strata(training_rows),
+            group_rows(training_rows, fields, threshold),
             valid=0.0 if VALID in named_splits else valid,
             test=0.0 if TEST in named_splits else test,
             seed=seed,
-            threshold=threshold,
         )
         splits = splits_of(table)
         for row, split in zip(open_rows, new_splits, strict=True):
@@ -105,8 +118,23 @@ def _split(
     return tables
 
 
+def _restore_texts(table: pa.Table, read: pa.Table, steps: Sequence[tuple[str, Step]], fields: Fields) -> pa.Table:
+    """The rows with the columns that were read, rewritten only by the steps that must (`Step.rewrites_held_out`)."""
+    import pyarrow as pa
+
+    position_of = {name: position for position, name in enumerate(texts_of(read, "id"))}
+    original = read.take(pa.array([position_of[name] for name in texts_of(table, "id")], pa.int64()))
+    for _, step in steps:
+        if getattr(step, "rewrites_held_out", False):
+            original = step.apply(original, fields, ignore).rows
+    for name in read.column_names:
+        if name != "split":
+            table = table.set_column(table.column_names.index(name), name, original[name])
+    return table
+
+
 def _decontamination(table: pa.Table, fields: Fields, threshold: float) -> Verdict:
-    contaminated_rows = find_contaminated_rows(fields.row_texts(table), splits_of(table), threshold)
+    contaminated_rows = find_contaminated_rows(table, fields, threshold)
     ids = texts_of(table, "id")
     reasons, details = [""] * table.num_rows, [""] * table.num_rows
     for row, (reason, other) in contaminated_rows.items():

@@ -1,14 +1,16 @@
-"""duplicates: keep the first of rows with the same or nearly the same text."""
+"""duplicates: keep the first of rows with the same or nearly the same text and the same answer."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hone.curation.columns import labels_of, splits_of
+from hone.curation.columns import splits_of
 from hone.curation.dedup.folding import fold
-from hone.curation.dedup.near import NUM_PERM, SHINGLE, clusters
+from hone.curation.dedup.near import NUM_PERM, SHINGLE
+from hone.curation.dedup.similar_rows import COMMON, cluster_rows
 from hone.parts.options import option
 from hone.progress import OnProgress, Progress
 
@@ -22,13 +24,17 @@ if TYPE_CHECKING:
 class Duplicates:
     """Keeps the first of rows whose texts are the same, ignoring case and spacing, or nearly the same.
 
-    Rows with different labels are not duplicates (see `label-conflicts`), nor are rows of different splits, if rows
-    came with splits: decontamination later removes what the splits share from the training rows.
+    Rows with different answers are not duplicates (see `label-conflicts`), nor are rows of different splits, if rows
+    came with splits: decontamination later removes what the splits share from the training rows. What rows may share,
+    such as a system prompt, a passage or a footer of many rows, does not make them duplicates.
     """
 
     near: bool = option(True, "Also drop near-duplicates.")
     threshold: float = option(
         0.8, "Minimum Jaccard similarity of two texts' word runs to count as near-duplicates.", ge=0.3, le=1
+    )
+    common: float = option(
+        COMMON, "Word runs that more than this share of the rows have do not count; 1 counts all.", gt=0, le=1
     )
     shingle: int = option(SHINGLE, "Number of words in a run (shingle).", ge=1, le=20)
     num_perm: int = option(
@@ -36,19 +42,26 @@ class Duplicates:
     )
 
     def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
-        """Drop each row that repeats an earlier one; the detail names the earlier row."""
+        """Drop each row that repeats an earlier one that is kept; the detail names that row."""
+        import pyarrow as pa
+
         from hone.curation.step import Verdict
 
-        texts, kinds = fields.row_texts(rows), list(zip(splits_of(rows), labels_of(rows, fields), strict=True))
-        first_index = _first_of_each(list(zip(kinds, map(fold, texts), strict=True)))
+        answers = [" ".join(answer.split()) for answer in fields.answer_keys(rows)]
+        kinds = list(zip(splits_of(rows), answers, strict=True))
+        texts = (map(fold, fields.context_texts(rows)), map(fold, fields.identity_texts(rows)))
+        first_index = _first_of_each(list(zip(kinds, *texts, strict=True)))
         reasons = ["" if row == index else "duplicate" for index, row in enumerate(first_index)]
         on_progress(Progress(rows.num_rows // 4, rows.num_rows))
         if self.near:
             distinct_rows = [index for index, reason in enumerate(reasons) if not reason]
-            leaders = clusters(
-                [texts[i] for i in distinct_rows],
+            leaders = cluster_rows(
+                rows.take(pa.array(distinct_rows, pa.int64())),
+                fields,
                 self.threshold,
                 apart=[kinds[i] for i in distinct_rows],
+                common=self.common,
+                chained=False,
                 shingle=self.shingle,
                 num_perm=self.num_perm,
             )
@@ -57,9 +70,9 @@ class Duplicates:
         reasons = [reason or ("" if first_index[i] == i else "near-duplicate") for i, reason in enumerate(reasons)]
         on_progress(Progress(rows.num_rows, rows.num_rows))
         ids = rows.column("id").to_pylist()
-        return Verdict(
-            rows, reasons, [f"repeats {ids[first_index[i]]}" if reason else "" for i, reason in enumerate(reasons)]
-        )
+        details = [f"repeats {ids[first_index[i]]}" if reason else "" for i, reason in enumerate(reasons)]
+        largest = max(Counter(first_index).values(), default=1)
+        return Verdict(rows, reasons, details, {"rows in the largest cluster": largest} if largest > 1 else {})
 
 
 def _first_of_each(keys: Sequence[Hashable]) -> list[int]:

@@ -31,7 +31,8 @@ _SYMBOL = re.compile(r"[^\w\s]|_")
 class Filters:
     """Drops texts by length, repetition, symbols and language.
 
-    The measures of repetition are those of Rae et al., Scaling Language Models (Gopher, 2021), table A1.
+    The measures of repetition are those of Rae et al., Scaling Language Models (Gopher, 2021), table A1. They were made
+    for web pages and have no limits by default: short texts and answers repeat themselves for good reasons.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("py3langid",)
@@ -40,13 +41,13 @@ class Filters:
     max_chars: int = option(100_000, "Maximum length of a text, in characters.", ge=1)
     min_words: int = option(1, "Minimum length of a text, in words.", ge=0)
     max_repeated_lines: float = option(
-        0.3, "Maximum share of lines that repeat an earlier line; 1 means no limit.", ge=0, le=1
+        1.0, "Maximum share of lines that repeat an earlier line; 1 means no limit.", ge=0, le=1
     )
     max_repeated_phrases: float = option(
-        0.15, "Maximum share of characters in repeated five-word phrases; 1 means no limit.", ge=0, le=1
+        1.0, "Maximum share of characters in repeated five-word phrases; 1 means no limit.", ge=0, le=1
     )
     max_symbols: float = option(
-        0.5, "Maximum share of characters other than letters, digits and spaces; 1 means no limit.", ge=0, le=1
+        1.0, "Maximum share of characters other than letters, digits and spaces; 1 means no limit.", ge=0, le=1
     )
     languages: tuple[str, ...] = option(
         (), "Languages to keep, as ISO 639-1 codes ([en, de]); empty keeps all. Unreliable below about 20 characters."

@@ -1,4 +1,7 @@
-"""normalize: fix the encoding, unify characters, convert HTML to text, clean up the spacing."""
+"""normalize: fix the encoding, unify characters, convert HTML to text, clean up the spacing.
+
+What a model learns to write keeps its characters: the indentation of code, markup and entities belong to the answer.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,8 @@ _NOT_PLAIN = re.compile(r"[^\t\n\x20-\x7e]")  # without a match the text is ASCI
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
 )
+# Not a character of XML 1.0 (https://www.w3.org/TR/xml/#charsets): NUL and other controls, lone surrogates.
+_INVALID = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BREAKS = re.compile("\r\n?|[\x85\u2028\u2029]")
 _SPACES = re.compile(r"[^\S\n]+")
 _AROUND_BREAK = re.compile(r" ?\n ?")
@@ -37,7 +42,11 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 @dataclass(frozen=True)
 class Normalize:
-    """Fixes mojibake (ftfy), unifies Unicode characters, converts HTML to text and cleans up the spacing."""
+    """Fixes mojibake (ftfy), unifies Unicode characters, converts HTML to text and cleans up the spacing.
+
+    In text that the model learns to write (answers, completions, documents) only line ends and invalid characters
+    change, unless `generated` is set.
+    """
 
     libraries: ClassVar[tuple[str, ...]] = ("ftfy",)
 
@@ -52,14 +61,23 @@ class Normalize:
         "indentation of code; keep: no change.",
     )
 
+    generated: bool = option(
+        False,
+        "Also normalize text that the model learns to write; by default only line ends and invalid characters change.",
+    )
+
     def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
         """Normalize the texts of every row; `notes` counts the changed texts by kind of change."""
         from hone.curation.step import Verdict
 
         notes: Counter[str] = Counter()
-        rows, reasons, changes_by_text = rewrite_texts(
-            rows, fields, lambda texts: over_texts(self.normalize, texts, on_progress, worth=WORTH)
-        )
+
+        def change(column: str, texts: list[str]) -> list[tuple[str, tuple[str, ...]]]:
+            if column in fields.generated and not self.generated:
+                return [clean(text) for text in texts]
+            return over_texts(self.normalize, texts, on_progress, worth=WORTH)
+
+        rows, reasons, changes_by_text = rewrite_texts(rows, fields, change)
         notes.update(change for changes in changes_by_text for change in changes)
         return Verdict(rows, reasons, notes=dict(notes))
 
@@ -114,3 +132,9 @@ class Normalize:
         if self.spacing == "trim":
             return _TRAILING.sub("", text).strip("\n")
         return _EMPTY_LINES.sub("\n\n", _AROUND_BREAK.sub("\n", _SPACES.sub(" ", text))).strip()
+
+
+def clean(text: str) -> tuple[str, tuple[str, ...]]:
+    """`text` with line feeds for line ends and without invalid characters, and the kinds of change made to it."""
+    cleaned = _INVALID.sub("", _BREAKS.sub("\n", text))
+    return cleaned, ("characters",) if cleaned != text else ()

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from hone.curation.columns import rewrite_texts
 from hone.curation.parallel import over_texts
@@ -26,6 +26,8 @@ WORTH = 8_000_000  # characters from which several processes pay off: about two 
 class Redact:
     """Replaces personal data and secrets by tags such as <EMAIL>, and words that leak the label by <LABEL>."""
 
+    rewrites_held_out: ClassVar[bool] = True
+
     kinds: tuple[Literal["url_secret", "email", "iban", "card", "ip", "phone"], ...] = option(
         ("url_secret", "email", "iban", "card", "ip", "phone"),
         "Kinds of data to redact. Card numbers and IBANs must have valid check digits; url_secret means passwords and "
@@ -39,7 +41,7 @@ class Redact:
 
         notes: Counter[str] = Counter()
         rows, reasons, kinds_by_text = rewrite_texts(
-            rows, fields, lambda texts: over_texts(self.redact, texts, on_progress, worth=WORTH)
+            rows, fields, lambda _, texts: over_texts(self.redact, texts, on_progress, worth=WORTH)
         )
         notes.update(kind for kinds in kinds_by_text for kind in kinds)
         return Verdict(rows, reasons, notes=dict(notes))

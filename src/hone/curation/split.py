@@ -8,13 +8,21 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hone.curation.balance import rank_of_text
+from hone.curation.columns import splits_of
 from hone.curation.dedup.folding import fold
-from hone.curation.dedup.near import clusters, near_pairs
+from hone.curation.dedup.similar_rows import cluster_rows, find_repeats
 from hone.errors import DataError
 from hone.splits import TEST, TRAIN, VALID
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hone.curation.step import Fields
+
+LARGEST_GROUP, FEW_ROWS = 0.1, 20  # a group of similar rows above this share of the rows, and this number, is divided
 _NAMES = {
     TRAIN: ("train", "training", "trn"),
     VALID: ("valid", "validation", "val", "dev", "devel", "development", "eval"),
@@ -49,33 +57,51 @@ def normalize_splits(names: Sequence[str]) -> list[str]:
     return [split or TRAIN for split in splits]
 
 
-def find_contaminated_rows(texts: Sequence[str], splits: Sequence[str], threshold: float) -> dict[int, tuple[str, int]]:
+def find_contaminated_rows(table: pa.Table, fields: Fields, threshold: float) -> dict[int, tuple[str, int]]:
     """Rows that also occur, exactly or nearly, in a later split: the reason, and the index of one such row.
 
     Covers training rows that occur in valid or test, and valid rows that occur in test, so that valid and test
     measure unseen rows.
     """
+    import pyarrow as pa
+
+    splits, texts = splits_of(table), fields.identity_texts(table)
     contaminated: dict[int, tuple[str, int]] = {}
     for split, later in ((VALID, (TEST,)), (TRAIN, (TEST, VALID))):
         candidates = [i for i, name in enumerate(splits) if name == split]
-        later_rows = [i for name in later for i, other in enumerate(splits) if other == name and i not in contaminated]
-        for i, j in near_pairs([texts[i] for i in candidates], [texts[j] for j in later_rows], threshold):
+        later_rows = [i for name in later for i, other in enumerate(splits) if other == name]
+        rows, others = (table.take(pa.array(indices, pa.int64())) for indices in (candidates, later_rows))
+        for i, j in find_repeats(rows, others, fields, threshold):
             row, other = candidates[i], later_rows[j]
             same = fold(texts[row]) == fold(texts[other])
             contaminated[row] = (f"{'also' if same else 'nearly also'} in {splits[other]}", other)
     return contaminated
 
 
+def group_rows(table: pa.Table, fields: Fields, threshold: float) -> list[int]:
+    """For each row the index of the first row of its group: rows that must be in the same split.
+
+    These are rows linked by similar pairs. Where such links chain more than LARGEST_GROUP of the rows together, each
+    row of that group is in a group with the first row that it is similar to itself.
+    """
+    leaders = cluster_rows(table, fields, threshold)
+    sizes = Counter(leaders)
+    limit = max(FEW_ROWS, LARGEST_GROUP * len(leaders))
+    if max(sizes.values(), default=0) <= limit:
+        return leaders
+    divided = cluster_rows(table, fields, threshold, chained=False)
+    return [divided[row] if sizes[leader] > limit else leader for row, leader in enumerate(leaders)]
+
+
 def split_rows(
-    texts: Sequence[str], labels: Sequence[str], *, valid: float, test: float, seed: int, threshold: float
+    texts: Sequence[str], labels: Sequence[str], leaders: Sequence[int], *, valid: float, test: float, seed: int
 ) -> list[str]:
     """The split of each row: shares `valid` and `test` of each class, the rest for training.
 
-    Rows linked by a similarity of `threshold` or more form a group that stays together. A class with at least three
-    groups is in every requested split; one with a single group is only in training. Depends on the seed and the
-    texts, not on the order of rows.
+    Rows with the same leader (`group_rows`) stay together. A class with at least three groups is in every requested
+    split; one with a single group is only in training. Depends on the seed and the texts, not on the order of rows.
     """
-    groups = _build_groups(texts, labels, clusters(texts, threshold), seed)
+    groups = _build_groups(texts, labels, leaders, seed)
     sizes = Counter(labels)
     by_class: defaultdict[str, list[_Group]] = defaultdict(list)
     for group in groups:

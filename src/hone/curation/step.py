@@ -19,11 +19,28 @@ class Fields(Protocol):
         """See `Objective.text`."""
 
     @property
+    def generated(self) -> tuple[str, ...]:
+        """See `Objective.generated`."""
+
+    @property
     def label(self) -> str:
         """See `Objective.label`."""
 
     def row_texts(self, rows: pa.Table) -> list[str]:
         """See `Objective.row_texts`."""
+
+    @property
+    def single_answer(self) -> bool:
+        """See `Objective.single_answer`."""
+
+    def identity_texts(self, rows: pa.Table) -> list[str]:
+        """See `Objective.identity_texts`."""
+
+    def context_texts(self, rows: pa.Table) -> list[str]:
+        """See `Objective.context_texts`."""
+
+    def answer_keys(self, rows: pa.Table) -> list[str]:
+        """See `Objective.answer_keys`."""
 
     def extract_texts(self, column: str, value: str) -> list[str]:
         """See `Objective.extract_texts`."""
@@ -55,7 +72,11 @@ class Verdict:
 
 
 class Step(Protocol):
-    """A frozen dataclass of options (`hone.parts.options.option`) that judges rows."""
+    """A frozen dataclass of options (`hone.parts.options.option`) that judges rows.
+
+    Two class variables are optional. `drops_by_design`: the number of rows that it drops is chosen, not a finding.
+    `rewrites_held_out`: validation and test rows are rewritten too; others keep the text that a served model would get.
+    """
 
     def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
         """A verdict on each row; deterministic, whatever the number of cores."""

@@ -65,6 +65,8 @@ class Objective(ABC):
 
     columns        names of the columns that rows must have; all hold text, nested values as JSON
     text           those of the columns that hold text, which curation may rewrite (`extract_texts`)
+    generated      those of `text` that the model learns to write: curation keeps their characters
+    single_answer  whether a text has one right answer, so that rows with one text and two answers contradict each other
     label          the column that holds the class; '' if there is none
     inputs         the columns that a caller of the served model sends
     outputs        what the served model returns: names with MLflow types (string, double, long; `string[]` for a list)
@@ -79,6 +81,8 @@ class Objective(ABC):
 
     columns: ClassVar[tuple[str, ...]]
     text: ClassVar[tuple[str, ...]]
+    generated: ClassVar[tuple[str, ...]] = ()
+    single_answer: ClassVar[bool] = False
     label: ClassVar[str] = ""
     inputs: ClassVar[tuple[str, ...]]
     outputs: ClassVar[Mapping[str, str]]
@@ -112,6 +116,26 @@ class Objective(ABC):
         """Each row as one text for people: its text columns, one per line; null becomes ''."""
         columns = [[text or "" for text in rows.column(name).to_pylist()] for name in self.text]
         return columns[0] if len(columns) == 1 else ["\n".join(texts) for texts in zip(*columns, strict=True)]
+
+    def identity_texts(self, rows: pa.Table) -> list[str]:
+        """What tells each row from the others, as one text: on this the similarity of rows is measured."""
+        return self.row_texts(rows)
+
+    def context_texts(self, rows: pa.Table) -> list[str]:
+        """What many rows may have in common without being similar, such as a system prompt; '' for none.
+
+        Rows with different contexts are never similar.
+        """
+        return [""] * rows.num_rows
+
+    def answer_keys(self, rows: pa.Table) -> list[str]:
+        """The right answer of each row: rows with one text and two answers are not duplicates.
+
+        By default the values of all columns that are not text.
+        """
+        names = [name for name in self.columns if name not in self.text]
+        rows_of_answers = zip(*([value or "" for value in rows[name].to_pylist()] for name in names), strict=True)
+        return ["\n".join(answers) for answers in rows_of_answers] if names else [""] * rows.num_rows
 
     def extract_texts(self, column: str, value: str) -> list[str]:
         """The texts in one value of a `text` column; the value itself if it is plain text."""

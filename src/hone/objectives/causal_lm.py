@@ -46,6 +46,7 @@ class CausalLM(Objective):
 
     columns: ClassVar[tuple[str, ...]] = ("text",)
     text: ClassVar[tuple[str, ...]] = ("text",)
+    generated: ClassVar[tuple[str, ...]] = ("text",)
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"continuation": "string", "perplexity": "double"}
     pipeline: ClassVar[str] = "text-generation"

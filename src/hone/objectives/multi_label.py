@@ -39,6 +39,7 @@ class MultiLabelClassification(Objective):
 
     columns: ClassVar[tuple[str, ...]] = ("text", "labels")
     text: ClassVar[tuple[str, ...]] = ("text",)
+    single_answer: ClassVar[bool] = True
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"labels": "string[]", "scores": "double[]"}
     pipeline: ClassVar[str] = "text-classification"

@@ -48,6 +48,7 @@ class QuestionAnswering(Objective):
 
     columns: ClassVar[tuple[str, ...]] = ("question", "context", "answers")
     text: ClassVar[tuple[str, ...]] = ("question", "context", "answers")
+    single_answer: ClassVar[bool] = True
     inputs: ClassVar[tuple[str, ...]] = ("question", "context")
     outputs: ClassVar[Mapping[str, str]] = {"answer": "string", "score": "double", "start": "long", "end": "long"}
     pipeline: ClassVar[str] = "question-answering"
@@ -92,6 +93,19 @@ class QuestionAnswering(Objective):
         """Each question, and its context on the next line."""
         both = zip(rows["question"].to_pylist(), rows["context"].to_pylist(), strict=True)
         return [f"{question or ''}\n{context or ''}" for question, context in both]
+
+    def identity_texts(self, rows: pa.Table) -> list[str]:
+        """The questions: one passage has many."""
+        return [question or "" for question in rows["question"].to_pylist()]
+
+    def context_texts(self, rows: pa.Table) -> list[str]:
+        """The passages."""
+        return [context or "" for context in rows["context"].to_pylist()]
+
+    def answer_keys(self, rows: pa.Table) -> list[str]:
+        """The texts of all answers of each question, sorted."""
+        values = rows["answers"].to_pylist()
+        return [json.dumps(sorted(set(json.loads(value)["text"]))) if value else "" for value in values]
 
     def extract_texts(self, column: str, value: str) -> list[str]:
         """The texts of the answers; questions and contexts are plain text."""

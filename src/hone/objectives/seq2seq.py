@@ -37,6 +37,7 @@ class Seq2Seq(Objective):
 
     columns: ClassVar[tuple[str, ...]] = ("text", "target")
     text: ClassVar[tuple[str, ...]] = ("text", "target")
+    generated: ClassVar[tuple[str, ...]] = ("target",)
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"text": "string"}
     pipeline: ClassVar[str] = "text2text-generation"
@@ -82,6 +83,14 @@ class Seq2Seq(Objective):
         """The source and all references, one per line."""
         both = zip(*(rows[name].to_pylist() for name in self.columns), strict=True)
         return ["\n".join([source or "", *references_of(target or "")]) for source, target in both]
+
+    def identity_texts(self, rows: pa.Table) -> list[str]:
+        """The sources: one source may have several right targets."""
+        return [source or "" for source in rows["text"].to_pylist()]
+
+    def answer_keys(self, rows: pa.Table) -> list[str]:
+        """The references of each source."""
+        return [target or "" for target in rows["target"].to_pylist()]
 
     def extract_texts(self, column: str, value: str) -> list[str]:
         """The source itself, or each of the references."""

@@ -46,6 +46,7 @@ class SpanCorruption(Objective):
 
     columns: ClassVar[tuple[str, ...]] = ("text",)
     text: ClassVar[tuple[str, ...]] = ("text",)
+    generated: ClassVar[tuple[str, ...]] = ("text",)
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"text": "string"}
     pipeline: ClassVar[str] = "text2text-generation"

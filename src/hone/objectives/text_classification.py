@@ -30,6 +30,7 @@ class TextClassification(Objective):
 
     columns: ClassVar[tuple[str, ...]] = ("text", "label")
     text: ClassVar[tuple[str, ...]] = ("text",)
+    single_answer: ClassVar[bool] = True
     label: ClassVar[str] = "label"
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"label": "string", "score": "double"}

@@ -40,6 +40,7 @@ class TokenClassification(Objective):
 
     columns: ClassVar[tuple[str, ...]] = ("tokens", "tags")
     text: ClassVar[tuple[str, ...]] = ("tokens",)
+    single_answer: ClassVar[bool] = True
     inputs: ClassVar[tuple[str, ...]] = ("tokens",)
     outputs: ClassVar[Mapping[str, str]] = {"entities": "string"}
     pipeline: ClassVar[str] = "token-classification"

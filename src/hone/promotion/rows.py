@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hone.curation.dedup.near import near_pairs
+from hone.curation.dedup.similar_rows import find_repeats
 from hone.errors import ConfigError
 from hone.objectives.base import Objective
 from hone.store import layout
@@ -71,11 +71,11 @@ def load_golden_set(path: str, objective: Objective) -> Rows:
 
 
 def find_leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: float) -> list[int]:
-    """Positions of `rows` that say the same as a training row, but for case, spacing and punctuation, or nearly.
+    """Positions of `rows` that repeat a training row, ignoring case and spacing, or nearly do.
 
-    Nearly: a Jaccard index of their runs of words of `threshold` or more (`hone.curation.dedup.near`).
+    Nearly: a Jaccard index of `threshold` or more of what tells rows apart (`hone.curation.dedup.similar_rows`).
     """
-    return [row for row, _ in near_pairs(objective.row_texts(rows), objective.row_texts(training), threshold)]
+    return [row for row, _ in find_repeats(rows, training, objective, threshold)]
 
 
 def exclude_rows(rows: Rows, positions: Sequence[int]) -> Rows:

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.curation.dedup.near import near_pairs
+from hone.curation.account import FLAW
+from hone.curation.dedup.similar_rows import find_repeats
 from hone.errors import ValidationFailed
 from hone.objectives.base import Objective
 from hone.objectives.shared.tokenizer import count_tokens, load_tokenizer
@@ -119,21 +120,32 @@ def _has_text(table: pa.Table, objective: Objective) -> bool:
 
 
 def _same_as(tables: Mapping[str, pa.Table], objective: Objective, threshold: float) -> dict[str, list[str | None]]:
-    """For each row the id of one in an earlier split that says the same or, from `threshold` on, nearly the same."""
+    """For each row the id of one in an earlier split that is the same or, from `threshold` on, nearly the same."""
+    import pyarrow as pa
+
     same: dict[str, list[str | None]] = {split: [None] * len(table) for split, table in tables.items()}
     known = {
         split: table for split, table in tables.items() if _has_text(table, objective) and "id" in table.column_names
     }
-    texts = {split: objective.row_texts(table) for split, table in known.items()}
     for held_out, earlier in ((VALID, (TRAIN,)), (TEST, (TRAIN, VALID))):
-        others = [(split, row) for split in earlier if split in known for row in range(len(texts[split]))]
         if held_out not in known:
             continue
-        for row, other in near_pairs(texts[held_out], [texts[split][i] for split, i in others], threshold):
-            if texts[held_out][row].strip():
-                split, i = others[other]
-                same[held_out][row] = known[split]["id"][i].as_py()
+        earlier_tables = [_without_repeats(known[split]) for split in earlier if split in known]
+        others = pa.concat_tables(earlier_tables, promote_options="permissive")
+        texts = objective.row_texts(known[held_out])
+        for row, other in find_repeats(known[held_out], others, objective, threshold):
+            if texts[row].strip():
+                same[held_out][row] = others["id"][other].as_py()
     return same
+
+
+def _without_repeats(rows: pa.Table) -> pa.Table:
+    """The rows without given validation rows that repeat test rows: curation keeps these and says so."""
+    import pyarrow.compute as pc
+
+    if FLAW not in rows.column_names:
+        return rows
+    return rows.filter(pc.invert(pc.starts_with(rows[FLAW].fill_null(""), "decontaminate:")))
 
 
 def _labels(train: pa.Table, objective: Objective) -> list[str]:

@@ -155,10 +155,10 @@ def test_rare_labels_stand_in_every_split() -> None:
     parted = split_rows(
         [f"{n} {' '.join(map(str, draw.integers(0, 10**6, 8)))}" for n in range(400)],
         OBJECTIVE.strata(table),
+        range(400),
         valid=0.2,
         test=0.2,
         seed=3,
-        threshold=0.8,
     )
     for name in rare:
         assert {split for split, names in zip(parted, sets, strict=True) if name in names} == {"train", "valid", "test"}

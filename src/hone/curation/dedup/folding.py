@@ -1,16 +1,22 @@
-"""Normal forms for comparing texts: without differences of case, spacing and punctuation."""
+"""Normal forms for comparing texts: without differences of case and spacing, or of case, spacing and punctuation."""
 
 from __future__ import annotations
 
 import re
 import string
 
+QUOTES = "\"'`"
+ENDINGS = ".,!?;:"  # between a word and a space they end a phrase; anywhere else they have a meaning, as in 3.5 and :)
+SYMBOLS = "".join(sorted(set(string.punctuation) - set(QUOTES)))
 LONGEST = 1_000_000  # characters of a text that are compared; the rest is ignored
 
 _ASCII_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 _PUNCTUATION = re.compile("[“”‘’‚„«»‹›–—…·•¡¿、。，！？；：（）「」『』【】《》]")
 # Thai, Lao, Myanmar, Khmer, kana and han are written without spaces: each character is a word of its own.
 _UNSPACED = re.compile("([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0002ffff])")
+_QUOTES = str.maketrans(dict.fromkeys(QUOTES, " "))
+_ENDING = re.compile(rf"(?<=[^\s{re.escape(SYMBOLS)}])[{re.escape(ENDINGS)}](?=\s|\Z)")
+_SYMBOL = re.compile(f"([{re.escape(SYMBOLS)}])")
 
 
 def fold(text: str) -> str:
@@ -31,3 +37,14 @@ def fold_to_words(text: str) -> str:
     text = text[:LONGEST]
     folded = text.casefold() if text.isascii() else spread(text)
     return " ".join(folded.translate(_ASCII_PUNCTUATION).split()) or fold(text)
+
+
+def fold_to_tokens(text: str) -> str:
+    """The case-folded words and symbols of the first million characters of `text`, separated by single spaces.
+
+    Symbols count because they can be all that differs: 3 + 4 and 3 - 4, C and C++. Quotes, and punctuation that ends a
+    phrase, do not. A text of quotes alone keeps them.
+    """
+    text = text[:LONGEST]
+    folded = (text.casefold() if text.isascii() else spread(text)).translate(_QUOTES)
+    return " ".join(_SYMBOL.sub(r" \1 ", _ENDING.sub(" ", folded)).split()) or fold(text)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
-from hone.curation.dedup.folding import LONGEST, fold, spread
+from hone.curation.dedup.folding import ENDINGS, LONGEST, QUOTES, SYMBOLS, fold, spread
 from hone.curation.parallel import cores
 
 if TYPE_CHECKING:
@@ -31,16 +31,19 @@ BLOCK = 1 << 15  # shingles signed at once: small enough to stay in the CPU cach
 MISSED = 1e-4  # at most this share of the pairs just at the threshold may share no bucket
 _BASE, _SEED = 0x9E3779B97F4A7C15, 0x48F3
 _BETWEEN = 255  # separates texts in a buffer; never occurs in UTF-8
-_APART = bytes.maketrans(
-    (string.ascii_uppercase + string.punctuation + string.whitespace + "\x1c\x1d\x1e\x1f").encode(),
-    string.ascii_lowercase.encode() + b" " * (len(string.punctuation + string.whitespace) + 4),
+_SPACES = string.whitespace + "\x1c\x1d\x1e\x1f" + QUOTES
+_FOLDED = bytes.maketrans(
+    (string.ascii_uppercase + _SPACES).encode(), string.ascii_lowercase.encode() + b" " * len(_SPACES)
 )
+# The kind of each byte: a separator, part of a word, or a symbol, which is a word of its own.
+_SEPARATOR, _WORD, _SYMBOL = 0, 1, 2
+_KINDS = bytes(_SEPARATOR if i in (32, _BETWEEN) else _SYMBOL if chr(i) in SYMBOLS else _WORD for i in range(256))
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
 def hash_words(texts: Sequence[str]) -> tuple[U64, I64]:
-    """64-bit hashes of the words of each text as `fold_to_words` gives them, text after text, and n + 1 offsets."""
+    """64-bit hashes of the words of each text as `fold_to_tokens` gives them, text after text, and n + 1 offsets."""
     import numpy as np
 
     parts = [_hash_chunk(chunk) for chunk in _chunks(texts)]
@@ -67,6 +70,23 @@ def hash_shingles(words: U64, offsets: I64, size: int) -> tuple[U64, I64]:
     ]
     counts = np.maximum(np.diff(offsets) - size + 1, 1)
     return np.concatenate([words[:0], *parts]), np.concatenate([offsets[:1], np.cumsum(counts)])
+
+
+def drop_common(hashes: U64, offsets: I64, limit: float) -> tuple[U64, I64]:
+    """The hashes without those that more than `limit` rows have, and offsets; a row that has no others keeps all."""
+    import numpy as np
+
+    counts = np.diff(offsets)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    distinct, occurrences = np.unique(hashes, return_counts=True)
+    frequent = distinct[occurrences > limit]  # repetitions within a row are counted too: a superset
+    positions = np.flatnonzero(np.isin(hashes, frequent))
+    pairs = np.unique(np.stack([np.searchsorted(frequent, hashes[positions]), rows[positions]]), axis=1)
+    common = frequent[np.bincount(pairs[0], minlength=len(frequent)) > limit]
+    dropped = np.isin(hashes, common)
+    remaining = np.bincount(rows[~dropped], minlength=len(counts))
+    dropped &= np.repeat(remaining > 0, counts)
+    return hashes[~dropped], np.concatenate([[0], np.cumsum(np.bincount(rows[~dropped], minlength=len(counts)))])
 
 
 def compute_signatures(hashes: U64, offsets: I64, num_perm: int) -> U32:
@@ -182,13 +202,11 @@ def _hash_chunk(texts: list[str]) -> tuple[U64, I64]:
 
     texts = [text if len(text) <= LONGEST else text[:LONGEST] for text in texts]
     encoded = [text.encode() if text.isascii() else spread(text).encode("utf8", "surrogatepass") for text in texts]
-    data = np.frombuffer(bytes([_BETWEEN]).join([*encoded, b""]).translate(_APART), np.uint8)
+    data = np.frombuffer(bytes([_BETWEEN]).join([*encoded, b""]).translate(_FOLDED), np.uint8)
     powers, inverses, values = _powers(max(CHUNK_BYTES * 2, 1 << len(data).bit_length()))
     prefix = np.zeros(len(data) + 1, np.uint64)
     np.cumsum(values[data] * powers[: len(data)], out=prefix[1:])
-    inside = np.concatenate([[False], (data != 32) & (data != _BETWEEN)])
-    starts = np.flatnonzero(inside[1:] & ~inside[:-1])
-    ends = np.flatnonzero(inside[:-1] & ~inside[1:])
+    starts, ends = _find_words(data)
     words = _mix((prefix[ends] - prefix[starts]) * inverses[starts])
     last = np.searchsorted(starts, np.flatnonzero(data == _BETWEEN))
     counts = np.diff(last, prepend=0)
@@ -196,6 +214,20 @@ def _hash_chunk(texts: list[str]) -> tuple[U64, I64]:
         words = np.insert(words, last[wordless], [_hash_text(fold(texts[row])) for row in wordless])
         counts[wordless] = 1
     return words, counts
+
+
+def _find_words(data: npt.NDArray[np.uint8]) -> tuple[I64, I64]:
+    """The first byte of each word of a buffer, and the byte after its last one."""
+    import numpy as np
+
+    kinds = np.frombuffer(data.tobytes().translate(_KINDS), np.uint8).copy()
+    after_word = np.concatenate([[False], kinds[:-1] == _WORD])
+    before_gap = np.concatenate([kinds[1:] == _SEPARATOR, [True]])
+    kinds[np.isin(data, list(ENDINGS.encode())) & after_word & before_gap] = _SEPARATOR
+    is_word, is_symbol = kinds == _WORD, kinds == _SYMBOL
+    starts = np.flatnonzero(is_symbol | is_word & ~np.concatenate([[False], is_word[:-1]]))
+    ends = np.flatnonzero(is_symbol | is_word & ~np.concatenate([is_word[1:], [False]])) + 1
+    return starts, ends
 
 
 def _hash_text(text: str) -> np.uint64:

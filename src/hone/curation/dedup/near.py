@@ -1,13 +1,14 @@
 """Near-duplicate texts: pairs found by MinHash and locality-sensitive hashing, each verified by its Jaccard index.
 
-Similarity is the Jaccard index of two texts' sets of word runs (shingles), ignoring case, spacing and punctuation.
-Every reported pair is at or above the threshold; of pairs just at the threshold a share of at most `minhash.MISSED`
-is missed, and less of those above it.
+Similarity is the Jaccard index of two texts' sets of word runs (shingles), ignoring case and spacing. Shingles of many
+texts can be left out: a footer or a template that half of the texts share says nothing about what is in them. Every
+reported pair is at or above the threshold; of pairs just at the threshold a share of at most `minhash.MISSED` is
+missed, and less of those above it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from hone.curation.dedup.jaccard import ShingleSets
 from hone.curation.dedup.minhash import (
     compute_signatures,
     digest_texts,
+    drop_common,
     find_buckets,
     hash_shingles,
     hash_words,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 SHINGLE, NUM_PERM = 3, 128
 FEW = 32  # buckets up to this size are expanded to all pairs; larger ones are processed row by row
+FEW_COMMON = 10  # a shingle of no more texts than this is never left out as common
 DEVIATIONS = 6  # a pair whose signature agreement is this many standard deviations too low is skipped unverified
 
 
@@ -37,23 +40,29 @@ def clusters(
     threshold: float,
     *,
     apart: Sequence[Hashable] = (),
+    common: float = 1.0,
+    chained: bool = True,
     shingle: int = SHINGLE,
     num_perm: int = NUM_PERM,
 ) -> list[int]:
     """For each text the index of the first text of its cluster; pairs of similarity `threshold` or more are linked.
 
-    Texts with different values in `apart` are never linked.
+    Texts with different values in `apart` are never linked. Shingles that more than the share `common` of the texts
+    have are left out, unless a text has no others. Without `chained`, each text is itself similar to the first one of
+    its cluster: a chain of similar pairs whose ends differ is divided.
     """
-    similar = _Alike(texts, apart, threshold, shingle, num_perm)
-    kind, forest = similar.kind, _Forest(len(similar.kind))
+    similar = _Alike(texts, apart, threshold, common, shingle, num_perm)
+    forest = _Forest(len(similar.first))
     for i, j in similar.pairs:
-        if kind[i] == kind[j]:
-            forest.join(i, j)
+        forest.join(i, j)
     for crowd in similar.crowds:
-        for crowd_kind in sorted({kind[row] for row in crowd.tolist()}):
-            _join_crowd(crowd[[kind[row] == crowd_kind for row in crowd.tolist()]], forest, similar)
+        _join_crowd(crowd, forest, similar)
+    order = sorted(range(len(similar.first)), key=similar.first.__getitem__)
+    leaders = {number: forest.root(number) for number in order}
+    if not chained:
+        leaders = _divide_chains(order, leaders, similar)
     first_index: dict[int, int] = {}
-    return [first_index.setdefault(forest.root(number), index) for index, number in enumerate(similar.numbers)]
+    return [first_index.setdefault(leaders[number], index) for index, number in enumerate(similar.numbers)]
 
 
 def near_pairs(
@@ -61,14 +70,17 @@ def near_pairs(
     others: Sequence[str],
     threshold: float,
     *,
+    apart: Sequence[Hashable] = (),
+    common: float = 1.0,
     shingle: int = SHINGLE,
     num_perm: int = NUM_PERM,
 ) -> list[tuple[int, int]]:
     """For each of `texts` that is a near-duplicate of any of `others`: its index, and the index of one such other.
 
-    Sorted by text; texts without a near-duplicate are left out.
+    Sorted by text; texts without a near-duplicate are left out. `apart`, with a value for each of `texts` and then of
+    `others`, and `common` are those of `clusters`.
     """
-    similar = _Alike([*texts, *others], (), threshold, shingle, num_perm)
+    similar = _Alike([*texts, *others], apart, threshold, common, shingle, num_perm)
     text_numbers, other_numbers = similar.numbers[: len(texts)], similar.numbers[len(texts) :]
     first_other: dict[int, int] = {}
     for index, number in enumerate(other_numbers):
@@ -85,27 +97,37 @@ def near_pairs(
 
 
 class _Alike:
-    """Pairs of similar texts.
+    """Pairs of similar texts of one kind (`apart`).
 
-    Texts with the same words and the same kind (`apart`) share a number: `numbers` has the number of each text, `kind`
-    the kind of each number. `pairs` are similar numbers i < j, except those that only share `crowds`: buckets too
-    large to expand to all pairs.
+    Texts with the same words and the same kind share a number: `numbers` has the number of each text, `first` the
+    first text of each number. `pairs` are similar numbers i < j, except those that only share `crowds`: buckets too
+    large to expand to all pairs, each of one kind.
     """
 
     def __init__(
-        self, texts: Sequence[str], apart: Sequence[Hashable], threshold: float, shingle: int, num_perm: int
+        self,
+        texts: Sequence[str],
+        apart: Sequence[Hashable],
+        threshold: float,
+        common: float,
+        shingle: int,
+        num_perm: int,
     ) -> None:
         import numpy as np
 
         kinds = _numbered(apart) if apart else np.zeros(len(texts), np.int64)
         first, numbers, hashes, offsets = _shingles_of_distinct(texts, kinds, shingle)
         self.numbers: list[int] = numbers.tolist()
-        self.kind: list[int] = kinds[first].tolist()
+        self.first: list[int] = first.tolist()
+        if common < 1:
+            hashes, offsets = drop_common(hashes, offsets, max(FEW_COMMON, common * len(first)))
+        kind = kinds[first]
         self.sets = ShingleSets(hashes, offsets, threshold)
         self._signed = compute_signatures(hashes, offsets, num_perm)
         self._min_agreement = num_perm * threshold - DEVIATIONS * (num_perm * threshold * (1 - threshold)) ** 0.5
-        i, j, self.crowds = _candidates(self._signed, threshold)
-        plausible = self._plausible(i, j)
+        i, j, crowds = _candidates(self._signed, threshold)
+        self.crowds = [part for crowd in crowds for part in _split_by(kind[crowd], crowd)]
+        plausible = self._plausible(i, j) & (kind[i] == kind[j])
         i, j = i[plausible], j[plausible]
         alike = self.sets.all_alike(i, j)
         self.pairs: list[tuple[int, int]] = list(zip(i[alike].tolist(), j[alike].tolist(), strict=True))
@@ -179,6 +201,29 @@ def _split_buckets(rows: I64, bucket: I64) -> list[I64]:
     import numpy as np
 
     return np.split(rows, np.flatnonzero(np.diff(bucket)) + 1) if len(rows) else []
+
+
+def _split_by(kinds: I64, rows: I64) -> list[I64]:
+    """The rows of each kind, in their order, without those that are alone."""
+    import numpy as np
+
+    return [part for kind in np.unique(kinds) if len(part := rows[kinds == kind]) > 1]
+
+
+def _divide_chains(order: Sequence[int], leaders: Mapping[int, int], similar: _Alike) -> dict[int, int]:
+    """For each number, in `order`, the first earlier leader in its cluster that it is similar to, else itself."""
+    import numpy as np
+
+    leaders_by_cluster: dict[int, list[int]] = {}
+    divided: dict[int, int] = {}
+    for number in order:
+        candidates = leaders_by_cluster.setdefault(leaders[number], [])
+        plausible = similar.agreement(np.array(candidates, np.int64), number).tolist() if candidates else []
+        leader = next((candidates[i] for i in plausible if similar.sets.alike(candidates[i], number)), number)
+        divided[number] = leader
+        if leader == number:
+            candidates.append(number)
+    return divided
 
 
 def _pairs(rows: I64, bucket: I64) -> tuple[I64, I64]:

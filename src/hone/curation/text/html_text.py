@@ -35,14 +35,25 @@ _MARKUP = re.compile(
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
+# Markdown code: a fence of three or more backticks or tildes up to one as long (CommonMark 4.5), or a code span.
+_CODE = re.compile(
+    r"(^[ ]{0,3}(`{3,}|~{3,})[^\n]*\n.*?(?:^[ ]{0,3}\2[`~]*[ \t]*$|\Z)|`[^`\n]+`)", re.DOTALL | re.MULTILINE
+)
 
 
 def html_to_text(text: str) -> str:
     """Remove HTML tags, comments, scripts and styles, put blocks on separate lines, and decode entities.
 
     A text counts as HTML if it contains a tag such as `<br>` or `<p>`, or an HTML element opened and closed. Other
-    texts keep their tags, as do tags that are not HTML's.
+    texts keep their tags, as do tags that are not HTML's. Markdown code, fenced or in backticks, is not changed.
     """
+    if "`" not in text and "~~~" not in text:
+        return _convert(text)
+    parts = _CODE.split(text)  # prose, code, the code's fence, prose, ...
+    return "".join(parts[i] if i % 3 else _convert(parts[i]) for i in range(len(parts)) if i % 3 != 2)
+
+
+def _convert(text: str) -> str:
     if "<" in text and _holds_html(text):
         text = _MARKUP.sub(_replacement, text)
     return _ENTITY.sub(lambda match: unescape(match[0]), text) if "&" in text else text

@@ -56,6 +56,17 @@ class Conversation:
             raise ValueError("nothing to answer: messages has no user turn")
         return Conversation(self.messages[:count], self.tools)
 
+    @property
+    def system(self) -> str:
+        """The system's messages, and the tools as JSON, one per line; '' if there are none."""
+        contents = [message["content"] for message in self.messages if message["role"] == "system"]
+        return "\n".join([*contents, *(json.dumps(tool, sort_keys=True) for tool in self.tools)])
+
+    @property
+    def without_system(self) -> Conversation:
+        """The messages of the user, the assistant and the tools."""
+        return Conversation([message for message in self.messages if message["role"] != "system"])
+
     def __str__(self) -> str:
         return "\n\n".join("\n".join([f"{one['role']}: {one['content']}", *_calls_shown(one)]) for one in self.messages)
 

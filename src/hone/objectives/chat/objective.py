@@ -47,6 +47,7 @@ class Chat(Objective):
 
     columns: ClassVar[tuple[str, ...]] = ("messages",)
     text: ClassVar[tuple[str, ...]] = ("messages",)
+    generated: ClassVar[tuple[str, ...]] = ("messages",)
     inputs: ClassVar[tuple[str, ...]] = ("messages",)
     outputs: ClassVar[Mapping[str, str]] = {"answer": "string"}
     pipeline: ClassVar[str] = "text-generation"
@@ -77,6 +78,16 @@ class Chat(Objective):
     def row_texts(self, rows: pa.Table) -> list[str]:
         """Roles and contents, one message after the other."""
         return [str(parse_conversation(value)) if value else "" for value in rows["messages"].to_pylist()]
+
+    def identity_texts(self, rows: pa.Table) -> list[str]:
+        """Roles and contents of the messages other than the system's."""
+        conversations = [parse_conversation(value) if value else None for value in rows["messages"].to_pylist()]
+        return [str(conversation.without_system) if conversation else "" for conversation in conversations]
+
+    def context_texts(self, rows: pa.Table) -> list[str]:
+        """The system's messages and the tools."""
+        conversations = [parse_conversation(value) if value else None for value in rows["messages"].to_pylist()]
+        return [conversation.system if conversation else "" for conversation in conversations]
 
     def extract_texts(self, column: str, value: str) -> list[str]:
         """The messages' contents, reasoning, and arguments of tool calls."""

@@ -48,6 +48,7 @@ class Preference(Objective):
 
     columns: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
     text: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
+    generated: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
     inputs: ClassVar[tuple[str, ...]] = ("prompt",)
     outputs: ClassVar[Mapping[str, str]] = {"completion": "string", "log_probability": "double"}
     pipeline: ClassVar[str] = "text-generation"
@@ -91,6 +92,14 @@ class Preference(Objective):
             "\n".join(plain_text(text) for text in (prompt, chosen or rejected))
             for prompt, chosen, rejected in _read_triples(rows)
         ]
+
+    def identity_texts(self, rows: pa.Table) -> list[str]:
+        """The completions: one prompt has many pairs."""
+        return [f"{plain_text(chosen)}\n{plain_text(rejected)}" for _, chosen, rejected in _read_triples(rows)]
+
+    def context_texts(self, rows: pa.Table) -> list[str]:
+        """The prompts."""
+        return [plain_text(prompt) for prompt, *_ in _read_triples(rows)]
 
     def extract_texts(self, column: str, value: str) -> list[str]:
         """The messages' contents, or the plain text between the spaces around it."""

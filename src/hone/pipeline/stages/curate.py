@@ -10,6 +10,7 @@ from hone.store.artifact import Product
 
 
 def _make(job: Job) -> Product:
+    from hone.curation.account import Limits
     from hone.curation.curate import curate
 
     section = job.config.curation
@@ -22,6 +23,7 @@ def _make(job: Job) -> Product:
         test=section.split.test,
         seed=section.split.seed,
         near_duplicate=section.split.near_duplicate,
+        limits=Limits(section.max_dropped, section.on_excess == "stop", section.held_out == "curate"),
         on_progress=job.on_progress,
     )
 

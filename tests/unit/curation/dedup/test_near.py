@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hone.curation.dedup import minhash
-from hone.curation.dedup.folding import fold_to_words
+from hone.curation.dedup.folding import fold_to_tokens
 from hone.curation.dedup.near import FEW, clusters, near_pairs
 
 PUNCTUATION = string.punctuation + " "
@@ -18,7 +18,7 @@ WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu x
 
 
 def shingles(text: str, size: int = 3) -> set[tuple[str, ...]]:
-    words = fold_to_words(text).split(" ")
+    words = fold_to_tokens(text).split(" ")
     return {tuple(words[i : i + size]) for i in range(max(1, len(words) - size + 1))}
 
 
@@ -104,7 +104,7 @@ def test_scripts_without_spaces_are_compared_by_character() -> None:
 def test_words_hash_as_they_are_folded(texts: list[str]) -> None:
     words, offsets = minhash.hash_words(texts)
     hashes = [tuple(words[offsets[i] : offsets[i + 1]].tolist()) for i in range(len(texts))]
-    folded = [fold_to_words(text) for text in texts]
+    folded = [fold_to_tokens(text) for text in texts]
     assert [len(row) for row in hashes] == [text.count(" ") + 1 if text.strip(PUNCTUATION) else 1 for text in folded]
     for one, other in combinations(range(len(texts)), 2):
         assert (hashes[one] == hashes[other]) == (folded[one] == folded[other])

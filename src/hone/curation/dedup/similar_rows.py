@@ -1,0 +1,54 @@
+"""Rows that repeat each other, by what tells rows apart: not by what many of them share.
+
+Compared are `Objective.identity_texts`. A context that rows may share (a system prompt, a passage, the prompt of a
+preference) does not make them similar, but rows with different contexts are not (`Objective.context_texts`). Runs of
+words that more than COMMON of the rows have, such as a footer, do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hone.curation.dedup.near import clusters, near_pairs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hone.curation.step import Fields
+
+COMMON = 0.05
+
+
+def cluster_rows(
+    rows: pa.Table,
+    fields: Fields,
+    threshold: float,
+    *,
+    apart: Sequence[Hashable] = (),
+    common: float = COMMON,
+    chained: bool = True,
+    **options: Any,
+) -> list[int]:
+    """For each row the index of the first row of its cluster (`near.clusters`, which has the `options`)."""
+    contexts = _number_contexts(fields.context_texts(rows), threshold)
+    kinds = list(zip(contexts, apart or [""] * rows.num_rows, strict=True))
+    texts = fields.identity_texts(rows)
+    return clusters(texts, threshold, apart=kinds, common=common, chained=chained, **options)
+
+
+def find_repeats(rows: pa.Table, others: pa.Table, fields: Fields, threshold: float) -> list[tuple[int, int]]:
+    """For each of `rows` that is similar to any of `others`: its index, and the index of one such other row."""
+    contexts = _number_contexts([*fields.context_texts(rows), *fields.context_texts(others)], threshold)
+    texts, other_texts = fields.identity_texts(rows), fields.identity_texts(others)
+    return near_pairs(texts, other_texts, threshold, apart=contexts, common=COMMON)
+
+
+def _number_contexts(contexts: Sequence[str], threshold: float) -> list[int]:
+    """A number for each context, the same for similar ones."""
+    if not any(contexts):
+        return [0] * len(contexts)
+    first = {context: index for index, context in reversed(list(enumerate(contexts)))}
+    distinct = sorted(first, key=first.__getitem__)
+    number_of = dict(zip(distinct, clusters(distinct, threshold), strict=True))
+    return [number_of[context] for context in contexts]
