@@ -154,7 +154,7 @@ class CausalLM(Objective):
 
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The decoder in float32 with its own head; raises ModelError if a weight is missing."""
-        return load_with_head("AutoModelForCausalLM", base, whole=True)
+        return load_with_head("AutoModelForCausalLM", base, all_weights=True)
 
     def check_model(self, model: Any, where: str) -> None:
         """Raise ModelError if packed documents would attend to each other."""

@@ -153,7 +153,7 @@ class Embedding(Objective):
 
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32, without a head; raises ModelError if its files are incomplete."""
-        return load_with_head("AutoModel", base, whole=True)
+        return load_with_head("AutoModel", base, all_weights=True)
 
     def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of each anchor's positive among all candidates of the batch, and the rows.

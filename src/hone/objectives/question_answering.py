@@ -150,7 +150,7 @@ class QuestionAnswering(Objective):
 
         pairs = list(zip(rows["question"].to_pylist(), rows["context"].to_pylist(), strict=True))
         windows_by_row = split_into_windows(tokenizer, pairs, max_length, self.stride)
-        frame, spans = Frame.of(tokenizer), _first_answers(rows) if labelled else [None] * len(rows)
+        frame, spans = Frame.from_tokenizer(tokenizer), _first_answers(rows) if labelled else [None] * len(rows)
         encoded = [
             {
                 "id": str(name),
@@ -346,9 +346,9 @@ def _schema() -> pa.Schema:
 
 def _encoded(window: Window, span: tuple[int, int] | None, frame: Frame, cls_id: int | None) -> dict[str, Any]:
     """The columns of a window; `cls` is 0 if the tokenizer has no such token."""
-    ids, types, begin = frame.around(window)
+    ids, types, begin = frame.wrap_window(window)
     cls = ids.index(cls_id) if cls_id in ids else 0
-    inside = window.find(*span) if span else None
+    inside = window.find_tokens(*span) if span else None
     first, last = (begin + place for place in inside) if inside else (cls, cls)
     places = {"begin": begin, "cls": cls, "first": first, "last": last}
     return {"input_ids": ids, "types": types, "starts": window.starts, "ends": window.ends, **places}

@@ -146,7 +146,7 @@ class Seq2Seq(Objective):
         Raises ModelError if the base is not an encoder-decoder, ConfigError if it has fewer than `max_target_length`
         positions.
         """
-        model = load_with_head("AutoModelForSeq2SeqLM", base, whole=True)
+        model = load_with_head("AutoModelForSeq2SeqLM", base, all_weights=True)
         positions = getattr(model.config, "max_position_embeddings", None) or 10**9
         if self.max_target_length > positions:
             raise ConfigError(
@@ -154,7 +154,7 @@ class Seq2Seq(Objective):
                 where="objective.max_target_length",
                 fix=f"Set it to {positions} or less.",
             )
-        return set_generation_config(model, beams=self.num_beams, most=self.max_target_length)
+        return set_generation_config(model, beams=self.num_beams, max_new_tokens=self.max_target_length)
 
     def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of the references' tokens, float32, and their number."""
@@ -170,7 +170,7 @@ class Seq2Seq(Objective):
 
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         outputs: dict[str, Any] = {
-            "generated": generate_ids(model, inputs, most=self.max_target_length, beams=self.num_beams)
+            "generated": generate_ids(model, inputs, max_new_tokens=self.max_target_length, beams=self.num_beams)
         }
         if "labels" in batch:
             labels = batch["labels"]

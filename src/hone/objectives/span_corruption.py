@@ -140,7 +140,7 @@ class SpanCorruption(Objective):
 
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The encoder-decoder in float32 with its own head; raises ModelError if a weight is missing."""
-        return load_with_head("AutoModelForSeq2SeqLM", base, whole=True)
+        return load_with_head("AutoModelForSeq2SeqLM", base, all_weights=True)
 
     def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed negative log-likelihood of the labels, float32, and their number."""

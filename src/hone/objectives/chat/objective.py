@@ -176,8 +176,8 @@ class Chat(Objective):
 
         Raises ModelError if a weight is missing.
         """
-        model = load_with_head("AutoModelForCausalLM", base, whole=True)
-        return set_generation_config(model, ends=[targets["end"]], most=self.max_new_tokens)
+        model = load_with_head("AutoModelForCausalLM", base, all_weights=True)
+        return set_generation_config(model, ends=[targets["end"]], max_new_tokens=self.max_new_tokens)
 
     def check_model(self, model: Any, where: str) -> None:
         """Raise ModelError if packed conversations would attend to each other."""
@@ -212,7 +212,9 @@ class Chat(Objective):
             return generated
         prompts = [batch["input_ids"][row, : lengths[row]] for row in asked]
         max_new_tokens, inputs = self._room(model, _left_padded(prompts, int(model.config.pad_token_id or 0)))
-        continuations = generate_ids(model, inputs, most=max_new_tokens, ends=sorted(set(batch["end"].tolist())))
+        continuations = generate_ids(
+            model, inputs, max_new_tokens=max_new_tokens, ends=sorted(set(batch["end"].tolist()))
+        )
         for row, ids in zip(asked, continuations, strict=True):
             generated[row] = ids
         return generated

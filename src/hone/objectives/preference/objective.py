@@ -147,7 +147,7 @@ class Preference(Objective):
 
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32 as a causal language model; raises ModelError if it is not one."""
-        return load_with_head("AutoModelForCausalLM", base, whole=True)
+        return load_with_head("AutoModelForCausalLM", base, all_weights=True)
 
     def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed loss of a batch and its number of pairs, or of completions for KTO.
