@@ -110,7 +110,7 @@ def test_a_template_that_renders_earlier_turns_otherwise_is_an_error_that_names_
     objective = Chat()
     tokenizer, targets = equipped(tiny_talker(tmp_path / "base", template=LAST), objective)
     digest = chat_template.template_digest(LAST)[:12]
-    with pytest.raises(ModelError, match=rf"{digest}.*messages\[2\] otherwise when more follows"):
+    with pytest.raises(ModelError, match=rf"{digest}.*messages\[2\] differently when more follows"):
         objective.encode(rows(LONG), tokenizer, 64, targets)
 
 
