@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hone.objectives.base import Batch
 
 NO_POSITION = -1
-_EXCLUDED = -1e9  # the logit of a position that cannot be in an answer; finite, so that sums and softmax are too
+_EXCLUDED = -1e9  # the logit of a position where no answer can begin or end
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"\w+")
 
@@ -371,7 +371,9 @@ def _parse_answers(answers: Any) -> list[tuple[Any, Any]]:
             return list(zip(texts, starts, strict=True))
     if isinstance(answers, list) and all(isinstance(answer, Mapping) for answer in answers):
         return [(answer.get("text"), answer.get("answer_start")) for answer in answers]
-    raise ValueError("answers: neither {text: [...], answer_start: [...]}, as long as each other, nor a list of such")
+    raise ValueError(
+        "answers: neither {text: [...], answer_start: [...]} of equal lengths nor a list of {text, answer_start}"
+    )
 
 
 def _check_answer(index: int, text: Any, start: Any, context: str) -> None:

@@ -132,7 +132,7 @@ def check_order(messages: list[Message], where: str) -> list[Message]:
     for n, message in enumerate(messages):
         if message["role"] not in FOLLOW[last]:
             after = f"after {last}" if last else "at the beginning"
-            raise ValueError(f"wrong order: {where}[{n}] is of {message['role']} {after}")
+            raise ValueError(f"wrong order: {where}[{n}] has the role {message['role']} {after}")
         last = message["role"]
     return messages
 
@@ -156,7 +156,7 @@ def _normalize_message(raw: Any, where: str) -> Message:
     if calls:
         message["tool_calls"] = calls
     if not message["content"].strip() and not calls and message["role"] != "tool":
-        raise ValueError(f"empty content: {where}.{field} says nothing")
+        raise ValueError(f"empty content: {where}.{field}")
     if message["role"] == "assistant":
         message |= _parse_weight(raw, where)
     return message
@@ -240,7 +240,7 @@ def check_text(value: Any, where: str, *, empty: bool = False) -> str:
     if not isinstance(value, str):
         raise ValueError(f"not text: {where} is {describe_type(value)}")
     if not empty and not value.strip():
-        raise ValueError(f"empty content: {where} says nothing")
+        raise ValueError(f"empty content: {where}")
     return value
 
 

@@ -35,7 +35,7 @@ def conversation_from_row(values: Mapping[str, Any]) -> Conversation:
             tools = conversation.tools or normalize_tools(values.get("tools"))
             return _cut_after_last_answer(Conversation(conversation.messages, tools))
     columns = ", ".join(values)
-    raise ValueError(f"no conversation: there is neither messages nor conversations, but {columns}")
+    raise ValueError(f"no conversation: no supported form has the columns {columns}")
 
 
 def _parse_openai(values: Mapping[str, Any]) -> Conversation:
@@ -80,7 +80,7 @@ def _parse_alpaca(values: Mapping[str, Any]) -> Conversation:
 def _parse_self_instruct(values: Mapping[str, Any]) -> Conversation:
     instances = parse_json(values["instances"], "instances")
     if not isinstance(instances, list) or len(instances) != 1 or not isinstance(instances[0], Mapping):
-        raise ValueError("not one example: instances is to hold one input and output; give each a row of its own")
+        raise ValueError("not one example: instances must hold one input and output; give each its own row")
     return _parse_alpaca({"output": None, **instances[0], "instruction": values["instruction"]})
 
 
@@ -105,7 +105,7 @@ def _cut_after_last_answer(conversation: Conversation) -> Conversation:
     """The conversation up to the assistant's last turn; raises ValueError if there is no turn to learn from."""
     roles = [message["role"] for message in conversation.messages]
     if "assistant" not in roles:
-        raise ValueError(f"no assistant turn: there is {', '.join(roles) or 'no message'}")
+        raise ValueError(f"no assistant turn: the roles are {', '.join(roles) or 'none'}")
     if not any(message["role"] == "assistant" and message.get("weight", 1) for message in conversation.messages):
         raise ValueError("no assistant turn to learn from: all have the weight 0")
     last = len(roles) - roles[::-1].index("assistant")

@@ -60,7 +60,7 @@ class Chat(Objective):
         "rougeL": Metric("ROUGE-L of the last answer"),
     }
     works_untuned: ClassVar[bool] = True
-    drop_reason: ClassVar[str] = "no token of the assistant's is within max_length"
+    drop_reason: ClassVar[str] = "no assistant token is within max_length"
 
     template: str = option(
         "", "Chat template: a .jinja file, chatml, or a name of one of the tokenizer's; empty uses the tokenizer's own."

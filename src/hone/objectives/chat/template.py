@@ -71,8 +71,8 @@ def resolve_template(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
 
     Raises ConfigError if there is none, ModelError if it writes the current date into every conversation.
     """
-    own = tokenizer.chat_template
-    templates: dict[str, str] = own if isinstance(own, dict) else {"default": own} if own else {}
+    default = tokenizer.chat_template  # a dictionary if the tokenizer has several, by name
+    templates: dict[str, str] = default if isinstance(default, dict) else {"default": default} if default else {}
     file = template_file(name)
     if file is not None:
         template = _read_template(file)

@@ -129,7 +129,7 @@ def _find_turn_tokens(encoding: Any, text: str, span: tuple[int, int], end_ids: 
     if stop < len(encoding.ids) and encoding.ids[stop] in end_ids:
         return first, stop + 1
     raise ModelError(
-        f"its chat template ends the assistant's turn {text[start:end][-20:]!r} with no token of the tokenizer's own:"
+        f"its chat template ends the assistant's turn {text[start:end][-20:]!r} without a special token:"
         " the model would not learn to stop",
         where="objective.template",
         fix="Set objective.template to a template that ends turns with a special token, such as chatml.",

@@ -98,10 +98,10 @@ def normalize_messages(value: Any, name: str) -> Messages:
 
 def _normalize_message(message: Any, name: str) -> dict[str, str]:
     if not isinstance(message, Mapping):
-        raise ValueError(f"{name} holds something else than messages")
+        raise ValueError(f"{name} has an item that is not a message")
     role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
     if role not in _ROLES:
-        raise ValueError(f"{name} has a message of no known role: {role}")
+        raise ValueError(f"{name} has a message with an unknown role: {role}")
     if isinstance(content, list):
         parts = [part.get("text", part.get("value")) for part in content if isinstance(part, Mapping)]
         all_text = len(parts) == len(content) and all(isinstance(part, str) for part in parts)
@@ -140,7 +140,7 @@ def _normalize_single(values: Mapping[str, Any], column: str) -> Mapping[str, An
     else:
         messages = normalize_messages(values.get("messages", values.get("conversations")), "messages")
         if len(messages) < 2 or messages[-1]["role"] != "assistant":
-            raise ValueError("messages do not end with the assistant's")
+            raise ValueError("messages do not end with the assistant's turn")
         prompt, completion = messages[:-1], messages[-1:]
     return _build_row(prompt, *((completion, []) if label in ("true", "1") else ([], completion)))
 

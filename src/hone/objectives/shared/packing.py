@@ -115,7 +115,7 @@ def check_documents_isolated(model: Any, where: str) -> None:
     # Tolerance for rounding: 0.1% of the largest logit.
     if not torch.allclose(alone, packed, rtol=1e-3, atol=1e-3 * float(alone.abs().max())):
         raise ModelError(
-            "documents that are packed into one row would see into each other in this model",
+            "packed documents would attend to each other in this model",
             where=where,
             fix="Set objective.packing=false.",
         )

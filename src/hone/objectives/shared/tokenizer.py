@@ -43,7 +43,11 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
-        raise ModelError("its tokenizer has no padding, end or unknown token", where=str(base), fix="Give it one.")
+        raise ModelError(
+            "its tokenizer has no padding, end or unknown token",
+            where=str(base),
+            fix="Set pad_token in tokenizer_config.json.",
+        )
     return tokenizer
 
 

@@ -113,7 +113,7 @@ def split_into_windows(
                     ids=ids[part],
                     starts=[begin for begin, _ in offsets[part]],
                     ends=[end for _, end in offsets[part]],
-                    lost=len(encoding.ids) - len(question),
+                    lost=len(encoding) - len(question),
                     is_first=part is parts[0],
                     is_last=part is parts[-1],
                 )
