@@ -110,7 +110,7 @@ def test_sharegpt_function_calls_are_the_assistants() -> None:
         ({"instruction": "a", "output": ""}, "empty content: output"),
         ({"instruction": "a", "output": "b", "history": [["x"]]}, r"not a pair: history\[0\]"),
         ({"instruction": "a", "instances": []}, "not one example: instances"),
-        ({"text": "a", "label": "b"}, "neither messages nor conversations, but text, label"),
+        ({"text": "a", "label": "b"}, "no supported form has the columns text, label"),
     ],
 )
 def test_what_is_no_conversation_is_refused_with_the_field(row: dict[str, Any], reason: str) -> None:
