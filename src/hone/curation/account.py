@@ -62,7 +62,7 @@ class Account:
         import pyarrow as pa
 
         flagged: Counter[str] = Counter()
-        if not self.limits.curate_held_out:
+        if FLAW in table.column_names:
             verdict, flagged = _keep_held_out(kind, verdict)
         kept_rows = verdict.rows.filter(pa.array([not reason for reason in verdict.reasons], pa.bool_()))
         dropped_rows = self._rejects(kind, verdict)

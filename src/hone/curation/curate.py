@@ -53,8 +53,9 @@ def curate(
 
     read = pq.read_table(rows, memory_map=False)
     table = with_texts(read, "split", normalize_splits(splits_of(read)))
-    table = table.append_column(FLAW, pa.array([""] * table.num_rows, pa.string()))
-    given = Counter(splits_of(table))
+    given = Counter(split for split in splits_of(table) if split in (VALID, TEST))
+    if given and not limits.curate_held_out:
+        table = table.append_column(FLAW, pa.array([""] * table.num_rows, pa.string()))
     account = Account(fields, StepsProgress(on_progress, table.num_rows, len(steps) + 1), limits)
     for kind, step in steps:
         table = account.run_step(kind, table, step)
@@ -70,8 +71,8 @@ def curate(
     facts = {
         "funnel": account.funnel,
         "splits": {split: split_table.num_rows for split, split_table in tables.items()},
-        "given": {split: given[split] for split in (VALID, TEST) if given[split]},
-        "flawed": {split: sum(map(bool, texts_of(tables[split], FLAW))) for split in (VALID, TEST)},
+        "given": dict(given),
+        "flawed": {split: _count_flaws(tables[split]) for split in given},
         "classes": {split: _count_classes(split_table, fields) for split, split_table in tables.items()},
     }
     row_count = sum(split_table.num_rows for split_table in tables.values())
@@ -192,6 +193,10 @@ def _check_splits(tables: dict[str, pa.Table], fields: Fields, account: Account)
                 fix="Add rows, or loosen the steps and curation.split.near_duplicate.",
             )
     _check_two_classes(tables[TRAIN], fields, account)
+
+
+def _count_flaws(table: pa.Table) -> int:
+    return sum(map(bool, texts_of(table, FLAW))) if FLAW in table.column_names else 0
 
 
 def _count_classes(part: pa.Table, fields: Fields) -> dict[str, int]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from hone.curation.balance import rank_of_text
 from hone.curation.columns import splits_of
 from hone.curation.dedup.folding import fold
-from hone.curation.dedup.similar_rows import cluster_rows, find_repeats
+from hone.curation.dedup.near import join_groups
+from hone.curation.dedup.similar_rows import cluster_contexts, cluster_rows, find_repeats
 from hone.errors import DataError
 from hone.splits import TEST, TRAIN, VALID
 
@@ -81,10 +82,13 @@ def find_contaminated_rows(table: pa.Table, fields: Fields, threshold: float) ->
 def group_rows(table: pa.Table, fields: Fields, threshold: float) -> list[int]:
     """For each row the index of the first row of its group: rows that must be in the same split.
 
-    These are rows linked by similar pairs. Where such links chain more than LARGEST_GROUP of the rows together, each
-    row of that group is in a group with the first row that it is similar to itself.
+    These are rows linked by similar pairs, and rows with similar contexts unless `Fields.split_contexts`. Where such
+    links chain more than LARGEST_GROUP of the rows together, each row of that group is in a group with the first row
+    that it is similar to itself.
     """
     leaders = cluster_rows(table, fields, threshold)
+    if not fields.split_contexts:
+        leaders = join_groups(leaders, cluster_contexts(table, fields, threshold))
     sizes = Counter(leaders)
     limit = max(FEW_ROWS, LARGEST_GROUP * len(leaders))
     if max(sizes.values(), default=0) <= limit:

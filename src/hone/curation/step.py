@@ -33,6 +33,10 @@ class Fields(Protocol):
     def single_answer(self) -> bool:
         """See `Objective.single_answer`."""
 
+    @property
+    def split_contexts(self) -> bool:
+        """See `Objective.split_contexts`."""
+
     def identity_texts(self, rows: pa.Table) -> list[str]:
         """See `Objective.identity_texts`."""
 

@@ -67,6 +67,7 @@ class Objective(ABC):
     text           those of the columns that hold text, which curation may rewrite (`extract_texts`)
     generated      those of `text` that the model learns to write: curation keeps their characters
     single_answer  whether a text has one right answer, so that rows with one text and two answers contradict each other
+    split_contexts whether rows with one context may be in different splits (`context_texts`)
     label          the column that holds the class; '' if there is none
     inputs         the columns that a caller of the served model sends
     outputs        what the served model returns: names with MLflow types (string, double, long; `string[]` for a list)
@@ -83,6 +84,7 @@ class Objective(ABC):
     text: ClassVar[tuple[str, ...]]
     generated: ClassVar[tuple[str, ...]] = ()
     single_answer: ClassVar[bool] = False
+    split_contexts: ClassVar[bool] = True
     label: ClassVar[str] = ""
     inputs: ClassVar[tuple[str, ...]]
     outputs: ClassVar[Mapping[str, str]]

@@ -48,6 +48,7 @@ class QuestionAnswering(Objective):
 
     columns: ClassVar[tuple[str, ...]] = ("question", "context", "answers")
     text: ClassVar[tuple[str, ...]] = ("question", "context", "answers")
+    split_contexts: ClassVar[bool] = False
     single_answer: ClassVar[bool] = True
     inputs: ClassVar[tuple[str, ...]] = ("question", "context")
     outputs: ClassVar[Mapping[str, str]] = {"answer": "string", "score": "double", "start": "long", "end": "long"}

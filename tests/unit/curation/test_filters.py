@@ -18,9 +18,10 @@ def test_reasons_name_the_limit_and_details_the_figure() -> None:
     assert judged("much too long", max_chars=5) == ("longer than 5 characters", "13 characters")
     assert judged("two, words!", min_words=3) == ("fewer than 3 words", "2 words")
     assert judged(" \n ") == ("empty text", "")
-    assert judged("{{[[((=+=))]]}} a") == ("mostly symbols", "a share of 0.94")
-    assert judged("a line\n" * 3) == ("repeated lines", "a share of 0.67")
-    assert judged("one two three four five, " * 2 + "six seven eight nine ten")[0] == "repeated phrases"
+    assert judged("{{[[((=+=))]]}} a", max_symbols=0.5) == ("mostly symbols", "a share of 0.94")
+    assert judged("a line\n" * 3, max_repeated_lines=0.3) == ("repeated lines", "a share of 0.67")
+    repeated = "one two three four five, " * 2 + "six seven eight nine ten"
+    assert judged(repeated, max_repeated_phrases=0.15)[0] == "repeated phrases"
 
 
 def test_ordinary_texts_stay() -> None:
@@ -30,6 +31,12 @@ def test_ordinary_texts_stay() -> None:
         "हिन्दी में लिखा हुआ एक छोटा वाक्य",
         "信用卡什么时候能够寄到我家里来呢",
         "No.",
+        "Ok...",
+        "@user @user @user so tired",
+        "how much we earn and how much we spend and how much we earn and how much we spend",
+        "C++",
+        ":(",
+        "no\nno\nno\nno",
     ):
         assert judged(text) == ("", "")
 
@@ -66,5 +73,6 @@ def test_a_language_that_there_is_not_is_a_fault_of_the_configuration() -> None:
 
 @pytest.mark.parametrize("text", ["word " * 200_000, "!" * 1_000_000, "a\n" * 500_000])
 def test_a_text_of_a_million_characters_is_judged(text: str) -> None:
-    assert judged(text, max_chars=2_000_000)[0] in ("repeated phrases", "mostly symbols", "repeated lines")
+    limits = {"max_repeated_lines": 0.3, "max_repeated_phrases": 0.15, "max_symbols": 0.5}
+    assert judged(text, max_chars=2_000_000, **limits)[0] in ("repeated phrases", "mostly symbols", "repeated lines")
     assert judged(text)[0] == "longer than 100000 characters"

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hone.curation.normalize import Normalize
+from hone.curation.filters import Filters
+from hone.curation.normalize import Normalize, clean
 from hone.curation.text.html_text import html_to_text
+from hone.objectives import OBJECTIVES
+from hone.objectives.base import Objective
+from hone.objectives.causal_lm import CausalLM
 from hone.objectives.masked_lm import MaskedLM
 from hone.progress import ignore
 
@@ -91,3 +99,70 @@ def test_a_million_characters_of_broken_markup_take_linear_time(unit: str) -> No
 
 def test_a_text_of_a_million_characters() -> None:
     assert len(normalized("<p>" + "naïve <b>text</b> &amp; " * 40_000)) == len("naïve text & ") * 40_000 - 1
+
+
+CODE = "def f(x):\n    if x:\n        return 1\n\n\n\n    return '&lt;b&gt;'  # <div>\ttab, ｆｕｌｌ and Ã©"
+GENERATING: dict[str, dict[str, Any]] = {
+    "chat": {
+        "messages": [
+            {"role": "system", "content": CODE},
+            {"role": "user", "content": f"```html\n<div>\n  <p>x</p>\n</div>\n```\n{CODE}"},
+            {
+                "role": "assistant",
+                "content": CODE,
+                "tool_calls": [{"type": "function", "function": {"name": "run", "arguments": {"code": CODE}}}],
+            },
+            {"role": "tool", "content": f"<table>{CODE}</table>"},
+            {"role": "assistant", "content": CODE},
+        ]
+    },
+    "preference": {"prompt": CODE, "chosen": f"{CODE} ", "rejected": f"\nno: {CODE}"},
+    "causal-lm": {"text": CODE},
+    "span-corruption": {"text": CODE},
+    "seq2seq": {"text": "in  put", "target": CODE},
+}
+
+
+@pytest.mark.parametrize("kind", GENERATING)
+def test_what_a_model_learns_to_write_keeps_its_characters(kind: str) -> None:
+    objective = OBJECTIVES[kind]()
+    row = objective.normalize_row(GENERATING[kind])
+    values = {name: [row[name] if isinstance(row[name], str) else json.dumps(row[name])] for name in objective.columns}
+    rows = pa.table(values)
+    verdict = Normalize().apply(rows, objective, ignore)
+    assert verdict.reasons == [""]
+    for name in objective.generated:
+        before, after = (
+            [json.loads(v) if v[0] in "[{" else v for v in t[name].to_pylist()] for t in (rows, verdict.rows)
+        )
+        assert after == before
+    if kind == "seq2seq":
+        assert verdict.rows["text"].to_pylist() == ["in put"]
+    assert CODE not in str(Normalize(generated=True).apply(rows, objective, ignore).rows.to_pylist()[0])
+
+
+def test_line_ends_and_invalid_characters_of_written_text_are_unified() -> None:
+    rows = pa.table({"text": ["a\r\n  b\rc\u2028\x00d\x1b[0m\ud800".encode("utf8", "replace").decode()]})
+    assert Normalize().apply(rows, CausalLM(), ignore).rows["text"].to_pylist() == ["a\n  b\nc\nd[0m?"]
+
+
+@pytest.mark.parametrize("objective", [MaskedLM(), CausalLM()], ids=["read", "written"])
+def test_html_is_not_interpreted_in_code(objective: Objective) -> None:
+    text = "<p>Write</p>\n```html\n<div>&lt;b&gt;</div>\n```\nand `<br>` or\n~~~\n<p>\n~~~~\n<p>then &amp;</p>"
+    (result,) = Normalize(spacing="keep").apply(pa.table({"text": [text]}), objective, ignore).rows["text"].to_pylist()
+    for code in ("```html\n<div>&lt;b&gt;</div>\n```", "`<br>`", "~~~\n<p>\n~~~~"):
+        assert code in result
+    assert ("then &\n" in result) is (objective.generated == ())
+
+
+def test_real_answers_keep_their_indentation(shared: Path) -> None:
+    chat = OBJECTIVES["chat"]()
+    rows = json.loads((shared / "datasets/llamafactory_demo/alpaca_en_demo.json").read_text("utf8"))
+    values = [json.dumps(chat.normalize_row(row)["messages"]) for row in rows]
+    table = pa.table({"messages": values})
+    for step in (Normalize(), Filters()):
+        verdict = step.apply(table, chat, ignore)
+        assert set(verdict.reasons) == {""}
+        contents = (chat.extract_texts("messages", value) for value in verdict.rows["messages"].to_pylist())
+        for before, after in zip((chat.extract_texts("messages", value) for value in values), contents, strict=True):
+            assert after == [clean(text)[0] for text in before]

@@ -61,9 +61,7 @@ def test_two_rows_of_a_class_are_for_training_and_testing() -> None:
 
 def test_a_class_of_near_duplicates_alone_is_for_training() -> None:
     texts = [*random_texts(20), *["one and the same text with some words"] * 10]
-    found = shares(
-        split_texts(texts, ["a"] * 20 + ["b"] * 10, valid=0.2, test=0.2, seed=3), ["a"] * 20 + ["b"] * 10
-    )
+    found = shares(split_texts(texts, ["a"] * 20 + ["b"] * 10, valid=0.2, test=0.2, seed=3), ["a"] * 20 + ["b"] * 10)
     assert found["b"] == {"train": 10}
 
 

@@ -96,6 +96,15 @@ def near_pairs(
     return [(index, matches[number]) for index, number in enumerate(text_numbers) if number in matches]
 
 
+def join_groups(leaders: Sequence[int], others: Sequence[int]) -> list[int]:
+    """For each item the first item of its group, when the groups of both lists are joined where they overlap."""
+    forest = _Forest(len(leaders))
+    for item, both in enumerate(zip(leaders, others, strict=True)):
+        for leader in both:
+            forest.join(item, leader)
+    return [forest.root(item) for item in range(len(leaders))]
+
+
 class _Alike:
     """Pairs of similar texts of one kind (`apart`).
 

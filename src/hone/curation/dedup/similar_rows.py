@@ -37,6 +37,16 @@ def cluster_rows(
     return clusters(texts, threshold, apart=kinds, common=common, chained=chained, **options)
 
 
+def cluster_contexts(rows: pa.Table, fields: Fields, threshold: float) -> list[int]:
+    """For each row the index of the first row with a similar context; its own for a row without a context."""
+    contexts = fields.context_texts(rows)
+    first: dict[int, int] = {}
+    return [
+        first.setdefault(number, row) if context else row
+        for row, (context, number) in enumerate(zip(contexts, _number_contexts(contexts, threshold), strict=True))
+    ]
+
+
 def find_repeats(rows: pa.Table, others: pa.Table, fields: Fields, threshold: float) -> list[tuple[int, int]]:
     """For each of `rows` that is similar to any of `others`: its index, and the index of one such other row."""
     contexts = _number_contexts([*fields.context_texts(rows), *fields.context_texts(others)], threshold)

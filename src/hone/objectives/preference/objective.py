@@ -48,6 +48,7 @@ class Preference(Objective):
 
     columns: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
     text: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
+    split_contexts: ClassVar[bool] = False
     generated: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
     inputs: ClassVar[tuple[str, ...]] = ("prompt",)
     outputs: ClassVar[Mapping[str, str]] = {"completion": "string", "log_probability": "double"}

@@ -129,7 +129,7 @@ def test_signatures_agree_as_often_as_the_sets_are_alike() -> None:
     for common, alone in ((10, 5), (60, 10), (300, 100)):
         estimates = []
         for _ in range(40):
-            words = [f"w{rng.random()}" for _ in range(common + 2 * alone)]
+            words = [f"w{rng.getrandbits(60)}" for _ in range(common + 2 * alone)]
             texts = [" ".join(words[: common + alone]), " ".join(words[:common] + words[common + alone :])]
             signed = minhash.compute_signatures(*minhash.hash_shingles(*minhash.hash_words(texts), 1), 128)
             estimates.append(float((signed[0] == signed[1]).mean()))

@@ -1,0 +1,201 @@
+"""Rows are similar in what tells them apart: not by a footer, a prompt, a passage or a system message they share."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from hone.curation.conflicts import LabelConflicts
+from hone.curation.dedup.near import clusters
+from hone.curation.duplicates import Duplicates
+from hone.curation.split import find_contaminated_rows, group_rows, split_rows
+from hone.objectives import OBJECTIVES
+from hone.objectives.base import Objective
+from hone.objectives.masked_lm import MaskedLM
+from hone.objectives.text_classification import TextClassification
+from hone.progress import ignore
+
+WORDS = [f"word{i}" for i in range(2000)]
+
+
+def words(draw: random.Random, count: int) -> str:
+    return " ".join(draw.choices(WORDS, k=count))
+
+
+def table(objective: Objective, *rows: dict[str, Any], splits: list[str] | None = None) -> pa.Table:
+    """The rows as ingest would write them."""
+    shaped = [objective.normalize_row(row) for row in rows]
+    columns = {
+        name: [value if isinstance(value := row.get(name), str | None) else json.dumps(value) for row in shaped]
+        for name in objective.columns
+    }
+    columns |= {"id": [f"row{i}" for i in range(len(rows))], "split": splits or [""] * len(rows)}
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def count_kept(objective: Objective, rows: pa.Table, **options: Any) -> int:
+    return Duplicates(**options).apply(rows, objective, ignore).reasons.count("")
+
+
+def tickets(count: int = 400) -> list[str]:
+    """Texts of 15 random words, every second one with the same footer of 150."""
+    draw = random.Random(3)
+    footer = words(draw, 150)
+    return [words(draw, 15) + (f"\n{footer}" if i % 2 else "") for i in range(count)]
+
+
+def test_a_footer_of_half_of_the_rows_does_not_make_them_duplicates() -> None:
+    texts = tickets()
+    assert clusters(texts, 0.8) != list(range(400))  # with the footer they are similar
+    rows = table(MaskedLM(), *({"text": text} for text in texts))
+    assert count_kept(MaskedLM(), rows) == 400
+    assert count_kept(MaskedLM(), table(MaskedLM(), *({"text": text} for text in [*texts, *texts[:50]]))) == 400
+
+
+def test_rows_with_a_footer_are_in_every_split_in_their_share() -> None:
+    texts = tickets()
+    groups = group_rows(table(MaskedLM(), *({"text": text} for text in texts)), MaskedLM(), 0.8)
+    splits = split_rows(texts, [""] * 400, groups, valid=0.1, test=0.2, seed=17)
+    for split, size in (("train", 280), ("valid", 40), ("test", 80)):
+        footers = sum("\n" in text for text, name in zip(texts, splits, strict=True) if name == split)
+        assert splits.count(split) == size
+        assert abs(footers - size / 2) < 3 * (size / 4) ** 0.5
+
+
+def test_rows_with_a_footer_are_not_contamination() -> None:
+    splits = ["train", "train", "train", "test"] * 100
+    rows = table(MaskedLM(), *({"text": text} for text in tickets()), splits=splits)
+    assert find_contaminated_rows(rows, MaskedLM(), 0.8) == {}
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_chats_under_one_system_prompt_are_different(share: int) -> None:
+    draw, chat = random.Random(4), OBJECTIVES["chat"]()
+    system = {"role": "system", "content": words(draw, 250)}
+    rows = []
+    for i in range(200 * share):
+        turns = [{"role": "user", "content": words(draw, 8)}, {"role": "assistant", "content": words(draw, 8)}]
+        rows.append({"messages": turns if i % share else [system, *turns]})
+    assert count_kept(chat, table(chat, *rows)) == 200 * share
+    other = {"role": "system", "content": words(draw, 250)}
+    repeated = [*rows, rows[0], {"messages": [other, *rows[0]["messages"][1:]]}]
+    assert count_kept(chat, table(chat, *repeated)) == 200 * share + 1
+
+
+def test_pairs_of_one_prompt_are_different_and_stay_together() -> None:
+    draw, preference = random.Random(5), OBJECTIVES["preference"]()
+    prompts = [words(draw, 200) for _ in range(4)]
+    pairs = [{"prompt": prompts[i % 4], "chosen": words(draw, 9), "rejected": words(draw, 9)} for i in range(50)]
+    rows = table(preference, *pairs)
+    assert count_kept(preference, rows) == 50
+    assert set(group_rows(rows, preference, 0.8)) == {0, 1, 2, 3}
+    assert count_kept(preference, table(preference, *pairs, {**pairs[0], "chosen": pairs[0]["chosen"].upper()})) == 50
+
+
+def test_questions_about_one_passage_are_different_and_stay_together(shared: Path) -> None:
+    qa = OBJECTIVES["question-answering"]()
+    paragraphs = [
+        paragraph
+        for article in json.loads((shared / "datasets/xquad/xquad.en.json").read_text("utf8"))["data"]
+        for paragraph in article["paragraphs"]
+    ]
+    questions = [
+        {"question": question["question"], "context": paragraph["context"], "answers": question["answers"]}
+        for paragraph in paragraphs
+        for question in paragraph["qas"]
+    ]
+    rows = table(qa, *questions)
+    reasons = Duplicates().apply(rows, qa, ignore).reasons
+    assert len(reasons) == 1190
+    assert reasons.count("duplicate") == 3  # XQuAD asks three questions about a passage twice, with the same answer
+    assert reasons.count("") == 1187
+    assert len(set(group_rows(rows, qa, 0.8))) <= len(paragraphs)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is 3 + 4?", "What is 3 - 4?"),
+        ("great :)", "great :("),
+        ("C", "C++"),
+        ("C++", "C#"),
+        ("x == 1", "x != 1"),
+        ("-5 degrees", "5 degrees"),
+        ("the result of the sum a + b is c", "the result of the sum a * b is c"),
+    ],
+)
+def test_symbols_have_a_meaning(one: str, other: str) -> None:
+    rows = table(MaskedLM(), {"text": one}, {"text": other}, {"text": f" {one.upper()}\n"})
+    assert Duplicates().apply(rows, MaskedLM(), ignore).reasons == ["", "", "duplicate"]
+
+
+ANSWERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "text-classification": ({"text": "one text", "label": "a"}, {"label": "b"}),
+    "multi-label-classification": ({"text": "one text", "labels": ["a"]}, {"labels": ["a", "b"]}),
+    "regression": ({"text": "one text", "label": "1.5"}, {"label": "2.5"}),
+    "token-classification": ({"tokens": ["one", "text"], "tags": ["O", "B-X"]}, {"tags": ["B-X", "O"]}),
+    "question-answering": (
+        {"question": "who", "context": "Ann or Bo", "answers": {"text": ["Ann"], "answer_start": [0]}},
+        {"answers": {"text": ["Bo"], "answer_start": [7]}},
+    ),
+    "seq2seq": ({"text": "one text", "target": "a target"}, {"target": "another one"}),
+    "chat": (
+        {"messages": [{"role": "user", "content": "why"}, {"role": "assistant", "content": "so"}]},
+        {"messages": [{"role": "user", "content": "why"}, {"role": "assistant", "content": "not"}]},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_the_answer_belongs_to_what_is_compared(kind: str) -> None:
+    objective, (row, change) = OBJECTIVES[kind](), ANSWERS[kind]
+    rows = table(objective, row, row | change, row)
+    assert Duplicates().apply(rows, objective, ignore).reasons == ["", "", "duplicate"]
+    verdict = LabelConflicts().apply(rows, objective, ignore)
+    if objective.single_answer:
+        assert all("same text, two" in reason for reason in verdict.reasons)
+        assert all(": 2" in detail and ": 1" in detail for detail in verdict.details)
+    elif kind != "chat":  # whose answer is part of its text
+        assert verdict.reasons == [""] * 3
+        assert verdict.notes == {"rows whose text has other answers too": 3}
+
+
+def test_a_chain_of_similar_rows_is_divided_and_its_length_reported() -> None:
+    draw = random.Random(6)
+    text = draw.sample(WORDS, 60)
+    chain = []
+    for i in range(40):
+        chain.append(" ".join(text))
+        text[i % 60] = f"new{i}"
+    rows = table(MaskedLM(), *({"text": text} for text in chain))
+    assert set(clusters(chain, 0.8)) == {0}
+    verdict = Duplicates(common=1.0).apply(rows, MaskedLM(), ignore)
+    kept = [i for i, reason in enumerate(verdict.reasons) if not reason]
+    assert 1 < len(kept) < 40
+    for index, detail in enumerate(verdict.details):
+        if detail:
+            leader = int(detail.removeprefix("repeats row"))
+            assert leader in kept
+            assert clusters([chain[leader], chain[index]], 0.8) == [0, 0]
+    assert verdict.notes["rows in the largest cluster"] == max(
+        1 + verdict.details.count(f"repeats row{leader}") for leader in kept
+    )
+
+
+def test_a_group_that_chains_a_large_part_together_is_divided_before_the_split() -> None:
+    draw = random.Random(7)
+    text = draw.sample(WORDS, 60)
+    chain = []
+    for i in range(60):
+        chain.append(" ".join(text))
+        text[i] = f"new{i}"
+    texts = chain + [words(draw, 15) for _ in range(200)]
+    rows = table(TextClassification(), *({"text": text, "label": "a"} for text in texts))
+    groups = group_rows(rows, TextClassification(), 0.8)
+    assert max(map(groups.count, set(groups))) <= 26  # a tenth of the rows
+    assert len(set(groups)) > 200
