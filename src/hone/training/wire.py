@@ -25,7 +25,7 @@ Send = Callable[[Event], None]
 
 
 def make_sender(descriptor: int) -> Send:
-    """A function that writes events to the pipe `descriptor`; a closed pipe is not handled, as this process then ends."""
+    """A function that writes events to the pipe `descriptor`; a closed pipe is not handled: this process ends then."""
     os.set_inheritable(descriptor, False)
 
     def send(event: Event) -> None:
