@@ -94,7 +94,7 @@ def select_target_modules(
     if wanted:
         return list(wanted)
     usual_names = usual.get(model.config.model_type, [])
-    # PEFT gives a string, a pattern, for some model types.
+    # PEFT's defaults may be a string instead of a list of names: then they are not used.
     for names in ([] if isinstance(usual_names, str) else usual_names, *others):
         if names and all(any(_matches_suffix(full, name) for full in layers) for name in names):
             return list(names)
@@ -200,12 +200,12 @@ def _check_positions(model: Any, _: tuple[Any, ...], inputs: dict[str, Any]) -> 
     for name, module in model.get_base_model().named_modules():
         if name.rpartition(".")[2] in _POSITIONS and hasattr(module, "num_embeddings"):
             # With a padding index (RoBERTa) positions start after it.
-            positions = module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-            if virtual + tokens > positions:
+            limit = module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+            if virtual + tokens > limit:
                 raise ModelError(
-                    f"{virtual} virtual tokens and a row of {tokens} are more than its {positions} positions",
+                    f"{virtual} virtual tokens and a row of {tokens} are more than its {limit} positions",
                     where=type(model.get_base_model()).__name__,
-                    fix=f"Set tokenization.max_length to {max(positions - virtual, 0)} or less, or fewer virtual tokens.",
+                    fix=f"Set tokenization.max_length to {max(limit - virtual, 0)} or less, or fewer virtual tokens.",
                 )
 
 

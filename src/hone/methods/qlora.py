@@ -30,7 +30,10 @@ class QLora(Lora):
     libraries: ClassVar[tuple[str, ...]] = ("peft", "bitsandbytes")
 
     double: bool = option(True, "Quantize the scales of the weights to eight bits too: saves 0.4 bits per weight.")
-    merged: bool = option(True, "Register merged weights, dequantized to float32; false registers the adapter alone.")
+    merged: bool = option(
+        True,
+        "Register merged weights, dequantized to float32; false registers the adapter alone, for the unquantized base.",
+    )
 
     def prepare(self, model: PreTrainedModel) -> Any:
         """A PeftModel of `model` with its inner linear layers in NF4, and trainable adapters and head.
