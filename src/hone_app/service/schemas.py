@@ -1,4 +1,4 @@
-"""Write the schemas that new databases are made from, as the installed releases migrate them: `make schemas`."""
+"""Write the schemas for new databases, made by the migrations of the installed releases: `make schemas`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def migrate_mlflow(path: Path) -> None:
-    """Have MLflow make its database at `path` by its migrations, without the experiment that each store adds."""
+    """Create MLflow's database at `path` by its migrations, without the experiment that each store adds."""
     from mlflow.store.db.utils import _safe_initialize_tables, create_sqlalchemy_engine_with_retry
 
     engine = create_sqlalchemy_engine_with_retry(f"sqlite:///{path}")
@@ -26,14 +26,14 @@ def migrate_mlflow(path: Path) -> None:
 
 
 def migrate_prefect(path: Path) -> None:
-    """Have Prefect make its database at `path`, or bring the one that is there up to date, by its migrations."""
+    """Create Prefect's database at `path`, or update an existing one, by its migrations."""
     with prefect_database(path) as database:
         asyncio.run(database.create_db())
 
 
 @contextmanager
 def prefect_database(path: Path) -> Iterator[PrefectDBInterface]:
-    """Prefect's own handle on the SQLite database at `path`."""
+    """Prefect's interface to the SQLite database at `path`."""
     from prefect.server.database import provide_database_interface
     from prefect.server.database.configurations import AioSqliteConfiguration
     from prefect.server.database.dependencies import temporary_database_config
