@@ -91,9 +91,9 @@ def _build_account(batch: Batch, rows: Artifact, answers: Sequence[Artifact], ou
     if rows.rows and unanswered == rows.rows:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in facts["reasons"].items())
         raise DataError(
-            f"none of {rows.rows} rows has a prediction: {reasons or 'the model refuses them all'}",
+            f"none of {rows.rows} rows has a prediction: {reasons or 'the model refuses all of them'}",
             where=batch.request.source.kind,
-            fix="Check that the columns hold the model's inputs.",
+            fix="Check that the columns contain the model's inputs.",
         )
     seconds = sum(manifest["seconds"] for manifest in manifests)
     return {

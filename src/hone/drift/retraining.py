@@ -97,7 +97,7 @@ def list_dates(
     only one of them has a time of day, or for more than 1,000 dates.
     """
     if first is None and last is not None:
-        raise ConfigError("is the end of a range without a beginning", where=f"until {last}", fix="Give as_of too.")
+        raise ConfigError("is the end of a range without a start", where=f"until {last}", fix="Give as_of too.")
     if first is None or last is None:
         return [first]
     if isinstance(first, datetime) != isinstance(last, datetime):

@@ -37,9 +37,9 @@ def find_task_type(model: PreTrainedModel) -> str:
     suffixes = [suffix for suffix in _TASK_TYPES if name.endswith(suffix)]
     if not suffixes:
         raise ModelError(
-            "adapters are not known for this kind of model",
+            "adapters are not supported for this class of model",
             where=name,
-            fix=f"They are for {', '.join(_TASK_TYPES)}; choose the method full or freeze.",
+            fix=f"Supported are {', '.join(_TASK_TYPES)}; choose the method full or freeze.",
         )
     return _TASK_TYPES[max(suffixes, key=len)]
 
@@ -218,8 +218,8 @@ def _refuse_tied(model: PreTrainedModel, wanted: Sequence[str], layers: Mapping[
     ]
     if tied:
         raise ModelError(
-            f"method.{option}: the weights of {', '.join(tied)} are those of the word embedding too,"
-            " which an adapter would change when it is merged",
+            f"method.{option}: the weights of {', '.join(tied)} are tied to the word embedding,"
+            " which merging an adapter would change",
             where=type(model).__name__,
             fix="Leave it out.",
         )

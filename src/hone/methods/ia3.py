@@ -75,7 +75,7 @@ class Ia3:
         targets = adapters.select_target_modules(model, self.target_modules, usual, _OTHERS)
         if not targets:
             raise ModelError(
-                f"no layers are usual for the model type {model.config.model_type}",
+                f"PEFT has no default layers for the model type {model.config.model_type}",
                 where=type(model).__name__,
                 fix="Name them in method.target_modules; there are "
                 + ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in adapters.list_linear_layers(model))),

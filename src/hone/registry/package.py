@@ -201,7 +201,7 @@ def list_requirements(adapter: bool) -> list[str]:
 
 
 def refuse_pickles(place: Path) -> None:
-    """Raise ModelError where a file could run code when it is loaded."""
+    """Raise ModelError for a file that could run code when it is loaded."""
     pickled = [str(file.relative_to(place)) for file in sorted(place.rglob("*")) if file.suffix in PICKLED]
     if pickled:
         raise ModelError(

@@ -324,7 +324,7 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
             raise
     if bad or not name.strip():
         raise ConfigError(
-            f"MLflow takes no model name with {' '.join(bad) or 'nothing in it'}",
+            f"MLflow accepts no model name with {' '.join(bad) or 'nothing in it'}",
             where=f"registration.model {name!r}",
             fix="Use letters, digits, dashes and underscores.",
         )

@@ -123,7 +123,7 @@ def load_best_weights(home: Path, state: State, device: torch.device) -> Tensors
     file = _best_weights_file(home, state.best_step)
     if not file.is_file() or file_digest(file) != state.best_digest:
         raise CheckpointError(
-            f"the best weights, of step {state.best_step}, are gone or damaged",
+            f"the best weights, of step {state.best_step}, are missing or damaged",
             where=str(file),
             fix=f"Delete {home} to train from the beginning.",
         )
@@ -159,9 +159,9 @@ def _find_damage(directory: Path) -> str:
     for name, digest in digests.items():
         file = directory / name
         if not file.is_file():
-            return f"{file} is gone"
+            return f"{file} is missing"
         if file_digest(file) != digest:
-            return f"{file} does not hold the bytes that were written"
+            return f"{file} does not contain the bytes that were written"
     return ""
 
 

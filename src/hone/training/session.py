@@ -198,7 +198,7 @@ def _open_splits(tokens: Path, settings: Settings) -> tuple[TokenFile, TokenFile
     train, valid = TokenFile(tokens / "train.arrow"), TokenFile(tokens / "valid.arrow")
     if not len(train):
         raise DataError(
-            "there is no row to train on", where=str(tokens / "train.arrow"), fix="See what curate dropped."
+            "there are no rows to train on", where=str(tokens / "train.arrow"), fix="See what curate dropped."
         )
     if settings.patience and not len(valid):
         raise ConfigError(

@@ -148,7 +148,7 @@ def file_suite(path: Path) -> list[Expected]:
         ) from None
     entries = tree.get("expectations") if isinstance(tree, dict) else tree
     if not isinstance(entries, list) or not entries:
-        raise ConfigError("holds no list of expectations", where=str(path), fix="See docs/validation.md for one.")
+        raise ConfigError("contains no list of expectations", where=str(path), fix="See docs/validation.md for one.")
     faults = [f"expectation {n}: {fault}" for n, entry in enumerate(entries, 1) for fault in _find_entry_faults(entry)]
     if faults:
         raise ConfigError(

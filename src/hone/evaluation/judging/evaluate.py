@@ -284,7 +284,7 @@ def _read_test_rows(
         raise DataError(
             f"its {len(rows)} rows are not the {len(tokenized)} that were tokenized",
             where=str(path),
-            fix="Evaluate with the tokens that were made of these splits.",
+            fix="Evaluate with the tokens that were made from these splits.",
         )
     return rows.take(places)
 

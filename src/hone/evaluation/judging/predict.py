@@ -146,7 +146,7 @@ def load_adapted(
     Raises ModelError if there is no adapter, or if it does not fit the base model.
     """
     if not adapter.is_dir():
-        raise ModelError("the method trains an adapter, and there is none", where=str(adapter), fix="Train again.")
+        raise ModelError("the method trains an adapter, but there is none", where=str(adapter), fix="Train again.")
     try:
         with _quiet():
             model = put_on(reader.objective.load_model(base, targets), adapter)
@@ -161,10 +161,10 @@ def check_merged(merged: Predictions, unmerged: Predictions, path: Path) -> dict
     largest = float(np.abs(ours - theirs).max())
     if largest > MERGE_TOLERANCE:
         raise ModelError(
-            f"merged and on its base the adapter scores the test rows differently, by up to {largest:.2g}"
-            f" where {MERGE_TOLERANCE:g} is allowed",
+            f"the scores of the merged weights and of the adapter on its base differ by up to {largest:.2g}"
+            f" on the test rows, where {MERGE_TOLERANCE:g} is allowed",
             where=str(path),
-            fix="The adapter must hold the head too (PEFT's modules_to_save), and the base be the one it learned on.",
+            fix="The adapter must include the head (PEFT's modules_to_save), and be on the base it was trained on.",
         )
     return {"rows": len(merged["scores"]), "largest_difference": largest}
 
