@@ -17,14 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hone.errors import ChampionMoved
 from hone.promotion.journal import Action, Claim, Journal, Record, check_not_moved
 from hone.tracking.aliases import CHAMPION, PREVIOUS, list_aliases
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

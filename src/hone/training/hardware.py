@@ -39,22 +39,22 @@ _NO_MEMORY = (
 )
 
 
-def choose_device(wish: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """CUDA if it is available and `wish` allows it, else the CPU; raises ConfigError for `cuda` without CUDA."""
+def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """CUDA if it is available and `setting` allows it, else the CPU; raises ConfigError for `cuda` without CUDA."""
     available = torch.cuda.is_available()
-    if wish == "cuda" and not available:
+    if setting == "cuda" and not available:
         raise ConfigError(
             "there is no CUDA device, or torch was built without CUDA",
             where="training.device cuda",
             fix="Set it to auto, or install a torch for this machine's driver.",
         )
-    return torch.device("cuda" if available and wish != "cpu" else "cpu")
+    return torch.device("cuda" if available and setting != "cpu" else "cpu")
 
 
-def choose_precision(wish: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+def choose_precision(setting: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
     """bf16 if the device supports it and is faster with it: on a CPU that is measured (0.2 s)."""
-    if wish != "auto":
-        return wish
+    if setting != "auto":
+        return setting
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return (

@@ -69,10 +69,10 @@ def find_nearest(
     best = np.full((len(queries), k), -np.inf, np.float32)
     nearest_rows = np.zeros((len(queries), k), np.int64)
     for block, rows in memory:
-        near = np.concatenate([best, queries @ block.T], axis=1)
+        similarities = np.concatenate([best, queries @ block.T], axis=1)
         candidates = np.concatenate([nearest_rows, np.broadcast_to(rows, (len(queries), len(rows)))], axis=1)
-        top = np.argpartition(-near, k - 1, axis=1)[:, :k]
-        best, nearest_rows = np.take_along_axis(near, top, 1), np.take_along_axis(candidates, top, 1)
+        top = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
+        best, nearest_rows = np.take_along_axis(similarities, top, 1), np.take_along_axis(candidates, top, 1)
     order = np.argsort(-best, axis=1, kind="stable")
     return np.take_along_axis(best, order, 1), np.take_along_axis(nearest_rows, order, 1)
 

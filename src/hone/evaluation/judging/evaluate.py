@@ -92,7 +92,7 @@ def evaluate(
         targets = objective.tune_targets(valid, predict.read(trained, valid, reader, advance, "tuning")[0], plain)
     raw, seconds = predict.read(trained, test, reader, advance, "testing the model")
     speed = predict.measure_speed(trained, rows, test, targets, reader, max_length, raw, seconds)
-    del trained
+    del trained  # the adapter and the baselines load models of their own
     merged = _check_merge(method, raw, model, base, targets, test, reader, advance) if whole else None
 
     rivals = _predict_baselines(base, train, valid, test, rows, neighbours, reader, advance, plain)

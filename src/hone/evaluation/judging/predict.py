@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Maximum difference of float32 scores of one row between an adapter on its base and the merged weights.
 MERGE_TOLERANCE = 1e-4
+# Requests that are not timed, requests that are, and the total seconds after which no more are sent.
 WARM_UP, REQUESTS, REQUEST_SECONDS = 5, 50, 30.0
 
 Advance = Callable[[int, str], None]

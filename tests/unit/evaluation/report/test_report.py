@@ -135,7 +135,7 @@ def test_rows_with_nothing_to_learn_from_are_told(tmp_path: Path) -> None:
 
 def test_the_funnel_accounts_for_every_row_with_reasons_and_examples(plain: Page) -> None:
     rows = plain.sections["rows"]
-    assert "1,800 of 38,112 rows were kept" in rows
+    assert "1,800 of 38,112 rows are used" in rows
     assert "Ingest 38,100 of 38,112 rows stay 38,100 −12" in rows
     assert "near-duplicate 2,542" in rows and "repeats numpy/core.py:410, similarity 0.91" in rows
     assert "not valid UTF-8 9" in rows and "docs.csv:2" in rows and "docs.csv:3" not in rows
