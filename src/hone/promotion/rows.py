@@ -1,4 +1,4 @@
-"""The rows that versions are judged on: the candidate's own test split, and a frozen golden set."""
+"""The rows that versions are compared on: the candidate's own test split, and a fixed golden set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOLDEN = "golden"
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to judge on: where they come from, the SHA-256 of their file, and how many of it were left out, and why."""
+    """Rows to compare on: their name, the SHA-256 of their file, and the number of its rows that were left out."""
 
     name: str
     digest: str
@@ -35,7 +35,7 @@ class Rows:
 def load_split(tracking_uri: str, version: Version, split: str) -> tuple[pa.Table, str]:
     """A split that the version's run logged when it was registered, and the SHA-256 of its file.
 
-    Raises ModelError where it has none.
+    Raises ModelError if it has none.
     """
     import pyarrow.parquet as pq
 
@@ -45,7 +45,7 @@ def load_split(tracking_uri: str, version: Version, split: str) -> tuple[pa.Tabl
 
 
 def load_golden_set(path: str, objective: Objective) -> Rows:
-    """The rows of the golden file, read as the line reads its source; raises ConfigError where there is none."""
+    """The rows of the golden file, ingested as a run's source is; raises ConfigError if there is no such file."""
     import pyarrow.parquet as pq
 
     from hone.parts.variables import expand
@@ -71,9 +71,10 @@ def load_golden_set(path: str, objective: Objective) -> Rows:
 
 
 def find_leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: float) -> list[int]:
-    """Positions of `rows` that repeat a training row, ignoring case and spacing, or nearly do.
+    """Positions of `rows` that are duplicates or near duplicates of a training row.
 
-    Nearly: a Jaccard index of `threshold` or more of what tells rows apart (`hone.curation.dedup.similar_rows`).
+    Duplicates are equal except for case and punctuation; near duplicates have a Jaccard index of their word
+    shingles of `threshold` or more of what tells rows apart (`hone.curation.dedup.similar_rows`).
     """
     return [row for row, _ in find_repeats(rows, training, objective, threshold)]
 

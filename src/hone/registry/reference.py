@@ -88,7 +88,7 @@ def write_reference(out: Path, artifacts: Mapping[str, Artifact], objective: Obj
     """Write the three reference files for a version made from these artifacts (ingest, validate) into `out`."""
     scan = _scan_ingested(artifacts, objective)
     hashes = np.sort(np.array(scan.hashes, np.uint64))
-    samples = {INGESTED: _asked(scan.drawn, objective), HELD_OUT: _asked(scan.held_out, objective)}
+    samples = {INGESTED: _build_inputs(scan.drawn, objective), HELD_OUT: _build_inputs(scan.held_out, objective)}
     table = _build_table(samples, objective)
     statistics = _compute_statistics(artifacts, table, objective, scan.blank)
     (out / STATISTICS).write_text(json.dumps(statistics, ensure_ascii=False, indent=1), "utf8")
@@ -162,7 +162,7 @@ def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _
     return scan
 
 
-def _asked(parts: Sequence[pa.Table], objective: Objective) -> list[dict[str, str]]:
+def _build_inputs(parts: Sequence[pa.Table], objective: Objective) -> list[dict[str, str]]:
     """The rows as model inputs, in random order."""
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""What one attempt at training determined and the next reuses: `choices.json` in the work directory."""
+"""What one training attempt determined and the next one reuses: `choices.json` in the work directory."""
 
 from __future__ import annotations
 

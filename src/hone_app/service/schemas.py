@@ -32,7 +32,7 @@ def create_prefect_database(path: Path) -> bool:
 
 
 def migrate_mlflow(path: Path) -> None:
-    """Have MLflow make its database at `path` by its migrations, without the experiment that each store adds."""
+    """Create MLflow's database at `path` by its migrations, without the experiment that each store adds."""
     from mlflow.store.db.utils import _safe_initialize_tables, create_sqlalchemy_engine_with_retry
 
     engine = create_sqlalchemy_engine_with_retry(f"sqlite:///{path}")
@@ -41,14 +41,14 @@ def migrate_mlflow(path: Path) -> None:
 
 
 def migrate_prefect(path: Path) -> None:
-    """Have Prefect make its database at `path`, or bring the one that is there up to date, by its migrations."""
+    """Create Prefect's database at `path`, or update an existing one, by its migrations."""
     with prefect_database(path) as database:
         asyncio.run(database.create_db())
 
 
 @contextmanager
 def prefect_database(path: Path) -> Iterator[PrefectDBInterface]:
-    """Prefect's own handle on the SQLite database at `path`."""
+    """Prefect's interface to the SQLite database at `path`."""
     from prefect.server.database import provide_database_interface
     from prefect.server.database.configurations import AioSqliteConfiguration
     from prefect.server.database.dependencies import temporary_database_config
