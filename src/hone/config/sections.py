@@ -87,6 +87,11 @@ class Validation(Section):
     on_failure: Literal["stop", "quarantine", "warn"] = Field(
         "stop", description="Action on a failed expectation: stop the run, set the failing rows aside, or only warn."
     )
+    unseen_labels: Literal["report", "stop"] = Field(
+        "report",
+        description="Validation and test rows with a label that no training row has: report counts them as errors; stop"
+        " fails the validation.",
+    )
     suite: str = Field("", description="Path of a YAML file with additional Great Expectations expectations.")
     min_rows: int = Field(20, ge=1, description="Minimum number of rows in the training split.")
     min_rows_held_out: int = Field(
@@ -162,6 +167,11 @@ class Tokenization(Section):
         ge=0,
         le=1,
         description="Maximum share of rows dropped because truncation leaves nothing to learn; above it the run stops.",
+    )
+    special_tokens: list[str] = Field(
+        default=[],
+        description="Special tokens, such as <|im_end|>, that act as such when a text has their names; all others are"
+        " text.",
     )
 
 

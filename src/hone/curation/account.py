@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,13 @@ class Account:
         self.funnel.append(entry)
         return kept_rows
 
+    def note_emptied_classes(self, labels: Sequence[str]) -> None:
+        """Note that the last step dropped all training rows with these labels, in the funnel and as a warning."""
+        if labels:
+            entry = self.funnel[-1]
+            entry["emptied"] = list(labels)
+            log.warning("%s drops all training rows with the labels %s", entry["step"], ", ".join(labels))
+
     def build_rejects(self) -> pa.Table:
         """A table of all dropped rows: id, source, step, reason, detail, and the objective's text and label columns."""
         import pyarrow as pa
@@ -102,6 +110,7 @@ class Account:
         return "\n".join(
             f"  {entry['step']}: {entry['before']} -> {entry['after']} rows ("
             + ", ".join(f"{reason}: {count}" for reason, count in entry["dropped"].items())
+            + (f"; all training rows with the labels {', '.join(entry['emptied'])}" if "emptied" in entry else "")
             + ")"
             for entry in self.funnel
             if entry["dropped"]

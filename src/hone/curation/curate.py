@@ -95,7 +95,9 @@ def _split(
     import pyarrow.compute as pc
 
     if any(splits_of(table)):
+        classes = set(_count_classes(_training_rows(table), fields))
         table = account.apply_verdict("decontaminate", table, _decontamination(table, fields, threshold))
+        account.note_emptied_classes(sorted(classes - set(_count_classes(_training_rows(table), fields))))
     named_splits = set(splits_of(table)) - {""}
     open_rows = [i for i, split in enumerate(splits_of(table)) if split in ("", TRAIN)]
     if not named_splits:
@@ -132,6 +134,12 @@ def _restore_texts(table: pa.Table, read: pa.Table, steps: Sequence[tuple[str, S
         if name != "split":
             table = table.set_column(table.column_names.index(name), name, original[name])
     return table
+
+
+def _training_rows(table: pa.Table) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return table.filter(pc.equal(table["split"], TRAIN))
 
 
 def _decontamination(table: pa.Table, fields: Fields, threshold: float) -> Verdict:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+UNSEEN = "(not in training)"  # the name of all labels or types that no training row has
 Batch = dict[str, "Tensor"]
 # What a model must know besides its weights, JSON-able: class names, thresholds, scaling.
 Targets = Mapping[str, Any]
@@ -182,6 +183,10 @@ class Objective(ABC):
         the trained model. A target named `..._sha256` becomes a tag of the model version.
         """
         return dict(targets)
+
+    def list_unseen_labels(self, rows: pa.Table, targets: Targets) -> list[str]:
+        """For each row with a label that no training row has, that label. Such rows count as errors."""
+        return []
 
     @abstractmethod
     def encode(

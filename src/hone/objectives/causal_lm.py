@@ -26,7 +26,7 @@ from hone.objectives.shared.plain_text import (
     token_losses,
 )
 from hone.objectives.shared.statistics import safe_ratio
-from hone.objectives.shared.tokenizer import encode_with_offsets, get_texts, to_list_array
+from hone.objectives.shared.tokenizer import encode_with_offsets, get_texts, list_control_tokens, to_list_array
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ class CausalLM(Objective):
         """
         import pyarrow as pa
 
-        end, texts = _end_of_text(tokenizer), get_texts(rows)
-        encoded = [encoding.ids for encoding in encode_with_offsets(tokenizer, texts)]
+        end, texts, control = _end_of_text(tokenizer), get_texts(rows), list_control_tokens(targets)
+        encoded = [encoding.ids for encoding in encode_with_offsets(tokenizer, texts, control=control)]
         if not labelled:
             return _encode_prompts(rows, [ids or [_start_of_text(tokenizer)] for ids in encoded], end, max_length)
         closed_ids = [ids if ids[-1:] == [end] else [*ids, end] for ids in encoded]
@@ -103,7 +103,9 @@ class CausalLM(Objective):
         closed = [[*[0] * (len(row_pieces) - 1), 1] for row_pieces in pieces]
         sizes, lost = [len(text.encode()) for text in texts], [0] * len(texts)
         if self.long_documents == "truncate":
-            sizes, lost = _measure_truncation(tokenizer, texts, [len(ids) - 1 for ids in closed_ids], sizes, max_length)
+            sizes, lost = _measure_truncation(
+                tokenizer, texts, [len(ids) - 1 for ids in closed_ids], sizes, max_length, control
+            )
             pieces, closed = [row_pieces[:1] for row_pieces in pieces], [row_pieces[:1] for row_pieces in closed]
         firsts = {"bytes": (sizes, pa.int64()), "lost": (lost, pa.int32())}
         return pa.table(
@@ -302,13 +304,16 @@ def _measure_truncation(
     lengths: Sequence[int],
     sizes: Sequence[int],
     max_length: int,
+    control: Sequence[str],
 ) -> tuple[list[int], list[int]]:
     """The bytes covered by the first `max_length` tokens of each text, and how many of its tokens are lost."""
     lost = [max(0, length - max_length) for length in lengths]
     covered_bytes = list(sizes)
     truncated_rows = [row for row, tokens in enumerate(lost) if tokens]
     for row, encoding in zip(
-        truncated_rows, encode_with_offsets(tokenizer, [texts[row] for row in truncated_rows]), strict=True
+        truncated_rows,
+        encode_with_offsets(tokenizer, [texts[row] for row in truncated_rows], control=control),
+        strict=True,
     ):
         covered_bytes[row] = len(texts[row][: encoding.offsets[max_length - 1][1]].encode())
     return covered_bytes, lost

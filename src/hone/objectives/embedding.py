@@ -14,7 +14,7 @@ from hone.objectives.base import Metric, Objective, Outcome, Predictions, Target
 from hone.objectives.shared import retrieval
 from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.padding import attention_mask, pad_rows
-from hone.objectives.shared.tokenizer import encode_texts
+from hone.objectives.shared.tokenizer import encode_texts, list_control_tokens
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ class Embedding(Objective):
             if labelled
             else [[text] for text in rows["text"].to_pylist()]
         )
-        ids, cut = encode_texts(tokenizer, [text for texts in texts_by_row for text in texts], max_length)
+        ids, cut = encode_texts(
+            tokenizer, [text for texts in texts_by_row for text in texts], max_length, list_control_tokens(targets)
+        )
         starts, first_text = ids.offsets.to_pylist(), _group_starts([len(texts) for texts in texts_by_row])
         lengths = [[b - a for a, b in pairwise(starts[i : j + 1])] for i, j in pairwise(first_text)]
         full_lengths = [

@@ -23,7 +23,7 @@ from hone.objectives.shared.plain_text import (
     token_outcome,
 )
 from hone.objectives.shared.statistics import safe_ratio
-from hone.objectives.shared.tokenizer import encode_with_offsets, get_texts, to_list_array
+from hone.objectives.shared.tokenizer import encode_with_offsets, get_texts, list_control_tokens, to_list_array
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -83,10 +83,9 @@ class MaskedLM(Objective):
             raise ModelError(
                 "its tokenizer has no mask token", where=tokenizer.name_or_path, fix="Choose an encoder such as BERT."
             )
-        pieces_by_row = [
-            [encoding, *encoding.overflowing]
-            for encoding in encode_with_offsets(tokenizer, get_texts(rows), max_length)
-        ]
+        control = [*list_control_tokens(targets), *([] if labelled else [tokenizer.mask_token])]
+        encodings = encode_with_offsets(tokenizer, get_texts(rows), max_length, control=control)
+        pieces_by_row = [[encoding, *encoding.overflowing] for encoding in encodings]
         pieces = [piece for row_pieces in pieces_by_row for piece in row_pieces]
         row_index = pa.array([row for row, row_pieces in enumerate(pieces_by_row) for _ in row_pieces], pa.int64())
         columns = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.heads import load_with_head, text_logits
 from hone.objectives.shared.label_forms import has_label, parse_label_names
 from hone.objectives.shared.padding import attention_mask, pad_rows
@@ -115,10 +115,22 @@ class MultiLabelClassification(Objective):
     ) -> pa.Table:
         """`id`, `input_ids` (list<int32>), `labels` (list<int8>, 0 or 1 for each of the targets'), `lost` (int32).
 
-        Raises DataError for a null text and for a label that is not in the targets.
+        `unseen` (bool) marks rows that have a label which is not in the targets. Raises DataError for a null text.
         """
-        labels = {"labels": _encode_labels(rows, targets["labels"])} if labelled else {}
-        return encode_rows(rows, tokenizer, max_length, **labels)
+        import pyarrow as pa
+
+        if not labelled:
+            return encode_rows(rows, tokenizer, max_length, targets)
+        known = set(targets["labels"])
+        unseen = pa.array([not known.issuperset(names) for names in _parse_labels(rows)], pa.bool_())
+        return encode_rows(
+            rows, tokenizer, max_length, targets, labels=_encode_labels(rows, targets["labels"]), unseen=unseen
+        )
+
+    def list_unseen_labels(self, rows: pa.Table, targets: Targets) -> list[str]:
+        """The labels of all rows that are not in the targets."""
+        known = set(targets["labels"])
+        return [name for names in _parse_labels(rows) for name in names if name not in known]
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask [rows, longest], int64, labels [rows, labels], float32; padded with `pad_id`."""
@@ -170,17 +182,22 @@ class MultiLabelClassification(Objective):
     def compute_outcome(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
-        """Statistics: for each label true positives, rows that have it, rows predicted to; then exact match, and 1."""
+        """Statistics: for each label true positives, rows that have it, rows predicted to; then exact match, and 1.
+
+        The last label collects those that no training row has; they are never predicted.
+        """
         import numpy as np
 
         scores = np.asarray(predictions["scores"], np.float64)
-        has_label, predicted = _label_matrix(tokens), scores >= self._thresholds(targets)
+        predicted = np.pad(scores >= self._thresholds(targets), ((0, 0), (0, 1)))
+        scores = np.pad(scores, ((0, 0), (0, 1)))
+        has_label = np.concatenate([_label_matrix(tokens), tokens["unseen"].to_numpy()[:, None]], axis=1)
         wrong = has_label != predicted
         exact = np.stack([~wrong.any(1), np.ones(len(wrong), bool)], axis=1)
         return Outcome(
             statistics=np.concatenate([has_label & predicted, has_label, predicted, exact], axis=1, dtype=np.float64),
             predictions=_join_labels(predicted, targets["labels"]),
-            references=_join_labels(has_label, targets["labels"]),
+            references=_join_labels(has_label, [*targets["labels"], UNSEEN]),
             # Each wrong label counts 1, and how far its probability is from the right one.
             errors=(wrong * (1 + np.abs(scores - has_label))).sum(1),
         )
@@ -199,14 +216,17 @@ class MultiLabelClassification(Objective):
             "micro_f1": safe_ratio(2 * right.sum(0), support.sum(0) + predicted.sum(0)),
             "macro_f1": safe_ratio(np.where(defined, f1, 0).sum(0), defined.sum(0)),
             "subset_accuracy": safe_ratio(sums[-2], sums[-1]),
-            "hamming_loss": safe_ratio((support + predicted - 2 * right).sum(0), len(right) * sums[-1]),
+            "hamming_loss": safe_ratio((support + predicted - 2 * right).sum(0), (len(right) - 1) * sums[-1]),
         }
 
     def compute_group_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
         """`precision`, `recall`, `f1` and `support` (rows) of each label."""
         import numpy as np
 
-        return metrics_by_group(targets["labels"], *np.split(sums[:-2], 3))
+        groups = metrics_by_group([*targets["labels"], UNSEEN], *np.split(sums[:-2], 3))
+        if not groups[UNSEEN]["support"][0]:
+            del groups[UNSEEN]
+        return groups
 
     def baseline_predictions(
         self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
@@ -281,21 +301,14 @@ def _parse_labels(rows: pa.Table) -> list[list[str]]:
 
 
 def _encode_labels(rows: pa.Table, labels: Sequence[str]) -> pa.ListArray:
-    """0 or 1 for each row and each of `labels`; raises DataError for other labels."""
+    """0 or 1 for each row and each of `labels`."""
     import numpy as np
     import pyarrow as pa
 
     index_by_name = {name: index for index, name in enumerate(labels)}
     marked = np.zeros((len(rows), len(labels)), np.int8)
     for row, names in enumerate(_parse_labels(rows)):
-        unknown = [name for name in names if name not in index_by_name]
-        if unknown:
-            raise DataError(
-                f"no training row has the label {', '.join(unknown[:5])}",
-                where=f"row {rows['id'][row].as_py()}",
-                fix="Add training rows with it, or list the labels to use in objective.labels.",
-            )
-        marked[row, [index_by_name[name] for name in names]] = 1
+        marked[row, [index_by_name[name] for name in names if name in index_by_name]] = 1
     ends = np.arange(len(rows) + 1, dtype=np.int32) * len(labels)
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(marked.reshape(-1)))
 

@@ -15,6 +15,7 @@ from hone.objectives.shared import squad
 from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import safe_ratio
+from hone.objectives.shared.tokenizer import list_control_tokens
 from hone.objectives.shared.windows import Frame, Window, split_into_windows
 from hone.parts.options import option
 
@@ -164,7 +165,7 @@ class QuestionAnswering(Objective):
         import pyarrow as pa
 
         pairs = list(zip(rows["question"].to_pylist(), rows["context"].to_pylist(), strict=True))
-        windows_by_row = split_into_windows(tokenizer, pairs, max_length, self.stride)
+        windows_by_row = split_into_windows(tokenizer, pairs, max_length, self.stride, list_control_tokens(targets))
         frame, spans = Frame.from_tokenizer(tokenizer), _first_answers(rows) if labelled else [None] * len(rows)
         encoded = [
             {

@@ -96,10 +96,10 @@ class Regression(Objective):
         import pyarrow as pa
 
         if not labelled:
-            return encode_rows(rows, tokenizer, max_length)
+            return encode_rows(rows, tokenizer, max_length, targets)
         numbers = _label_numbers(rows)
         standard = (numbers - targets["mean"]) / targets["deviation"]
-        return encode_rows(rows, tokenizer, max_length, label=pa.array(numbers), standard=pa.array(standard))
+        return encode_rows(rows, tokenizer, max_length, targets, label=pa.array(numbers), standard=pa.array(standard))
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask [rows, longest], int64; labels [rows], float32, standardized."""

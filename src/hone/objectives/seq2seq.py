@@ -16,7 +16,7 @@ from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.overlap import ROUGE, bleu_counts, bleu_from_counts, rouge_scores
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import safe_ratio
-from hone.objectives.shared.tokenizer import encode_texts
+from hone.objectives.shared.tokenizer import encode_texts, list_control_tokens
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -133,14 +133,14 @@ class Seq2Seq(Objective):
                 row_id = rows["id"].filter(rows[name].is_null())[0].as_py()
                 raise DataError(f"a row has no {name}", where=f"row {row_id}", fix="Drop such rows.")
         # One limit for both: the limit is state of the tokenizer, which threads share.
-        longest = max(max_length, self.max_target_length)
+        longest, control = max(max_length, self.max_target_length), list_control_tokens(targets)
         sources = [self.prefix + text for text in rows["text"].to_pylist()]
-        ids, lost = _truncate_rows(tokenizer, *encode_texts(tokenizer, sources, longest), max_length)
+        ids, lost = _truncate_rows(tokenizer, *encode_texts(tokenizer, sources, longest, control), max_length)
         columns = {"id": rows["id"].cast(pa.string()), "input_ids": ids}
         if labelled:
             first_references = [parse_references(value)[0] for value in rows["target"].to_pylist()]
             labels, target_lost = _truncate_rows(
-                tokenizer, *encode_texts(tokenizer, first_references, longest), self.max_target_length
+                tokenizer, *encode_texts(tokenizer, first_references, longest, control), self.max_target_length
             )
             columns |= {"labels": labels, "target_lost": target_lost}
         return pa.table({**columns, "lost": lost})

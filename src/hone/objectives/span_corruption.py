@@ -26,7 +26,7 @@ from hone.objectives.shared.plain_text import (
     token_outcome,
 )
 from hone.objectives.shared.statistics import safe_ratio
-from hone.objectives.shared.tokenizer import encode_with_offsets, get_texts, to_list_array
+from hone.objectives.shared.tokenizer import encode_with_offsets, get_texts, list_control_tokens, to_list_array
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -85,7 +85,11 @@ class SpanCorruption(Objective):
 
         first, step, count = _sentinels(tokenizer)
         end, room = int(tokenizer.eos_token_id), max_length - 1
-        ids_by_row = [encoding.ids for encoding in encode_with_offsets(tokenizer, get_texts(rows), special=False)]
+        # A caller of the served model writes sentinels for what is to be filled in.
+        sentinels = [] if labelled else tokenizer.convert_ids_to_tokens([first + n * step for n in range(count)])
+        control = [*list_control_tokens(targets), *sentinels]
+        encodings = encode_with_offsets(tokenizer, get_texts(rows), special=False, control=control)
+        ids_by_row = [encoding.ids for encoding in encodings]
         pieces_by_row = [
             [ids[start : start + room] for start in range(0, max(1, len(ids)), room)] for ids in ids_by_row
         ]

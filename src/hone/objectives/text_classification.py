@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
-from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.heads import load_with_head, text_logits
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hone.objectives.base import Batch
+
+IGNORED = -100  # the label of a row that has no loss
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,10 @@ class TextClassification(Objective):
     ) -> pa.Table:
         """`id`, `input_ids` (list<int32>), `label` (int64, index in the targets), `lost` (int32, tokens cut off).
 
-        Raises DataError for a null text and for a label that is not in the targets.
+        The index of a label that is not in the targets is the number of these. Raises DataError for a null text.
         """
         label = {"label": _label_indices(rows, targets["labels"])} if labelled else {}
-        return encode_rows(rows, tokenizer, max_length, **label)
+        return encode_rows(rows, tokenizer, max_length, targets, **label)
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask [rows, longest] and labels [rows], all int64; padded on the right with `pad_id`."""
@@ -93,12 +95,16 @@ class TextClassification(Objective):
         return load_with_head("AutoModelForSequenceClassification", base, labels=targets["labels"])
 
     def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
-        """The summed cross entropy of a batch, float32, and its number of rows."""
+        """The summed cross entropy of a batch, float32, and its number of rows with a known label."""
         from torch.nn.functional import cross_entropy
 
         labels = batch["labels"]
-        total = cross_entropy(text_logits(model, batch), labels, reduction="sum", label_smoothing=self.label_smoothing)
-        return total, len(labels)
+        logits = text_logits(model, batch)
+        labels = labels.where(labels < logits.shape[1], IGNORED)  # a validation row's label that no training row has
+        total = cross_entropy(
+            logits, labels, reduction="sum", label_smoothing=self.label_smoothing, ignore_index=IGNORED
+        )
+        return total, int((labels != IGNORED).sum())
 
     def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """`scores`: class probabilities [rows, labels], float32."""
@@ -107,10 +113,13 @@ class TextClassification(Objective):
     def compute_outcome(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
-        """Statistics: for each label true positives, rows that have it, rows predicted to."""
+        """Statistics: for each label true positives, rows that have it, rows predicted to.
+
+        The last label collects those that no training row has; they are never predicted.
+        """
         import numpy as np
 
-        labels, scores = np.array(targets["labels"], object), np.asarray(predictions["scores"])
+        labels, scores = np.array([*targets["labels"], UNSEEN], object), np.asarray(predictions["scores"])
         right, predicted = tokens["label"].to_numpy(), scores.argmax(1)
         one_hot = np.eye(len(labels))
         confidences = scores.max(1).astype(np.float64)
@@ -141,7 +150,15 @@ class TextClassification(Objective):
         """`precision`, `recall`, `f1` and `support` (rows) of each label."""
         import numpy as np
 
-        return metrics_by_group(targets["labels"], *np.split(sums, 3))
+        groups = metrics_by_group([*targets["labels"], UNSEEN], *np.split(sums, 3))
+        if not groups[UNSEEN]["support"][0]:
+            del groups[UNSEEN]
+        return groups
+
+    def list_unseen_labels(self, rows: pa.Table, targets: Targets) -> list[str]:
+        """The label of each row that has none of the targets'."""
+        labels = set(targets["labels"])
+        return [label for label in rows["label"].to_pylist() if label not in labels]
 
     def baseline_predictions(
         self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
@@ -177,18 +194,11 @@ class TextClassification(Objective):
 
 
 def _label_indices(rows: pa.Table, labels: Sequence[str]) -> pa.ChunkedArray:
-    """The index in `labels` of each row's label, int64; raises DataError for other labels."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    names = rows["label"]
-    indices = pc.index_in(names, value_set=pa.array(labels, names.type))
-    if indices.null_count:
-        unknown = names.filter(indices.is_null()).unique().to_pylist()
-        listed = ", ".join("null" if name is None else str(name) for name in unknown[:5])
-        raise DataError(
-            f"{len(unknown)} label(s) that no training row has: {listed}",
-            where=f"row {rows['id'].filter(indices.is_null())[0].as_py()}",
-            fix="Add training rows with them, or drop the rows that have them.",
-        )
-    return indices.cast(pa.int64())
+    column = rows["label"]
+    if column.null_count:
+        first = rows["id"].filter(column.is_null())[0].as_py()
+        raise DataError("a row has no label", where=f"row {first}", fix="Drop such rows.")
+    return pc.index_in(column, value_set=pa.array(labels, column.type)).fill_null(len(labels)).cast(pa.int64())

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared import tagging
 from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
 from hone.objectives.shared.tagging import Entity
-from hone.objectives.shared.tokenizer import count_lost_tokens, encode_with_offsets, to_list_array
+from hone.objectives.shared.tokenizer import count_lost_tokens, encode_with_offsets, list_control_tokens, to_list_array
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # a token without a label of its own
 NO_TOKEN, NO_WORD = -1, -2
-UNSEEN = "(not in training)"
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,9 @@ class TokenClassification(Objective):
         import pyarrow as pa
 
         joined = [_join_words(value, self.words) for value in rows["tokens"].to_pylist()]
-        encoded = encode_with_offsets(tokenizer, [text for text, _ in joined], max_length)
+        encoded = encode_with_offsets(
+            tokenizer, [text for text, _ in joined], max_length, control=list_control_tokens(targets)
+        )
         first_tokens = [
             _first_tokens(encoding, extents) for encoding, (_, extents) in zip(encoded, joined, strict=True)
         ]

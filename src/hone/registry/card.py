@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hone.evaluation.report.population import describe_population
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
 from hone.splits import SPLITS
@@ -62,6 +63,7 @@ def render_card(
             settings=yaml.safe_dump({part: tree[part] for part in ("method", "training")}, sort_keys=False).strip(),
             training=artifacts["train"].facts(),
             lineage=sorted(lineage.items()),
+            population=describe_population({stage: artifacts[stage].facts() for stage in ("curate", "tokenize")}),
             **_collect_data(artifacts),
             **_collect_results(metrics),
         )

@@ -15,6 +15,7 @@ from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ConfigError
+from hone.evaluation.report.population import describe_population
 from hone.methods.method import AdapterMethod, Method
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
@@ -127,6 +128,7 @@ def register(
         "model_uri": f"models:/{model_name}/{version.version}",
         "alias": alias,
         "existing": existing,
+        "population": describe_population({stage: artifacts[stage].facts() for stage in ("curate", "tokenize")}),
     }
     (out / "registration.json").write_text(json.dumps(registration, indent=1), "utf8")
     list(steps)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 import json
+import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import ConfigError, DataError, ModelError
 from hone.models.own_code import may_run
-from hone.objectives.base import Objective
-from hone.objectives.shared.tokenizer import load_tokenizer
+from hone.objectives.base import Objective, Targets
+from hone.objectives.shared.tokenizer import CONTROL, load_tokenizer
 from hone.process_environment import ALL_CORES, environment
 from hone.progress import OnProgress, Progress, ignore
-from hone.splits import SPLITS, TRAIN
+from hone.splits import SPLITS, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 DROPPED = "dropped.arrow"
 
@@ -122,14 +125,16 @@ def tokenize(
     max_length: int,
     max_truncated: float,
     max_dropped: float = 0.0,
+    special_tokens: Sequence[str] = (),
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Write the token ids of the three splits in the directory `splits` to Arrow files in `out`, batch by batch.
 
-    `base` is the base model's directory. Training rows are packed if the objective packs. The same rows give the same
-    bytes. Rows that the objective leaves out are listed in dropped.arrow, with split and reason. Raises DataError if
-    more than the share `max_truncated` of a split's rows is truncated, or more than `max_dropped` left out;
-    ConfigError if the base model has fewer than `max_length` positions.
+    `base` is the base model's directory; `special_tokens` act as such where a text has their names. Training rows are
+    packed if the objective packs. The same rows give the same bytes. Rows that the objective leaves out are listed in
+    dropped.arrow, with split and reason. Raises DataError if more than the share `max_truncated` of a split's rows is
+    truncated, or more than `max_dropped` left out; ConfigError if the base model has fewer than `max_length` positions,
+    or not these special tokens.
     """
     import pyarrow.parquet as pq
 
@@ -143,6 +148,9 @@ def tokenize(
         )
     files = {split: pq.ParquetFile(splits / layout.rows_file(split)) for split in SPLITS}
     targets = objective.build_targets(files[TRAIN].read([n for n in objective.columns if n not in objective.inputs]))
+    if special_tokens:
+        _check_special_tokens(tokenizer, special_tokens)
+        targets[CONTROL] = list(special_tokens)
     targets = objective.prepare_tokenizer(tokenizer, targets)
     (out / layout.TARGETS).write_text(json.dumps(targets, ensure_ascii=False, indent=1), "utf8")
     total = sum(file.metadata.num_rows for file in files.values())
@@ -165,10 +173,39 @@ def tokenize(
         accounts[TRAIN].sequences = _pack(out / layout.tokens_file(TRAIN), objective, max_length)
     seconds = time.perf_counter() - start
     facts: dict[str, Any] = {"splits": {split: account.facts() for split, account in accounts.items()}}
+    if unseen := _count_unseen_labels(files, objective, targets):
+        facts["unseen_labels"] = unseen
     if any(dropped.values()):
         _write_dropped(out / DROPPED, dropped, objective.drop_reason)
         facts["dropped"] = {split: {objective.drop_reason: len(ids)} for split, ids in dropped.items() if ids}
     return Product(done, ("*.arrow", layout.TARGETS), {**facts, "rows_per_second": round(done / seconds, 1)})
+
+
+def _check_special_tokens(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> None:
+    """Raise ConfigError for a name that is not that of a special token."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special |= set(tokenizer.all_special_tokens)
+    if unknown := sorted(set(names) - special):
+        raise ConfigError(
+            f"the base model's tokenizer has no special token {', '.join(unknown)}",
+            where="tokenization.special_tokens",
+            fix=f"Name some of {', '.join(sorted(special)[:20])}.",
+        )
+
+
+def _count_unseen_labels(files: Mapping[str, Any], objective: Objective, targets: Targets) -> dict[str, dict[str, int]]:
+    """The labels of validation and test rows that no training row has, with their numbers of rows, by split."""
+    unseen: dict[str, dict[str, int]] = {}
+    for split in (VALID, TEST):
+        rows = files[split].read([name for name in objective.columns if name not in objective.inputs])
+        if counts := Counter(objective.list_unseen_labels(rows, targets)):
+            unseen[split] = dict(counts.most_common())
+            names = ", ".join(f"{label} ({count})" for label, count in counts.most_common(5))
+            effect = "count as errors" if split == TEST else "have no loss"
+            log.warning(
+                "%d %s rows have labels that no training row has, and %s: %s", counts.total(), split, effect, names
+            )
+    return unseen
 
 
 def read_tokens(path: Path) -> pa.Table:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.curation.account import FLAW
+from hone.curation.columns import texts_of, with_texts
 from hone.curation.dedup.similar_rows import find_repeats
 from hone.errors import ValidationFailed
 from hone.objectives.base import Objective
@@ -22,7 +23,7 @@ from hone.splits import SPLITS, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
 from hone.validation.suites import Expected, file_suite, settings_suite
-from hone.validation.verdicts import Finding, Judge
+from hone.validation.verdicts import Finding, Judge, describe_expectation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,15 +67,17 @@ def validate(
             suite = settings_suite(objective, _list_labels(tables[TRAIN], objective), settings) + user_suite
             frames = _build_frames(tables, objective, tokenizer, near_duplicate, on_progress)
             findings, failing = judge.evaluate_suite(frames, suite, objective, settings["on_failure"] == "quarantine")
-            tables, aside = _set_aside(tables, failing)
+            tables, removable, tolerated = _keep_given_rows(tables, failing)
+            tables, aside = _set_aside(tables, removable)
             quarantine.append(aside)
             if not len(aside):
                 break
         judge.build_docs()
     aside = pa.concat_tables(quarantine, promote_options="permissive")
     failed = [(finding, expected) for finding, expected in zip(findings, suite, strict=True) if not finding.success]
-    if failed and settings["on_failure"] != "warn":
-        raise _build_error(failed, len(findings), aside, _save_docs(out / DATA_DOCS, docs_on_failure))
+    fatal = [(finding, one) for finding, one in failed if (one.split, describe_expectation(one)) not in tolerated]
+    if fatal and settings["on_failure"] != "warn":
+        raise _build_error(fatal, len(findings), aside, _save_docs(out / DATA_DOCS, docs_on_failure))
     for finding, _ in failed:
         log.warning("does not hold: %s", "\n".join(_describe_finding(finding)))
     return _write_results(out, tables, aside, findings)
@@ -155,6 +158,25 @@ def _list_labels(train: pa.Table, objective: Objective) -> list[str]:
     if objective.label not in train.column_names:
         return []
     return sorted(train[objective.label].unique().drop_null().to_pylist())
+
+
+def _keep_given_rows(
+    tables: Mapping[str, pa.Table], failing: Mapping[str, Mapping[int, Sequence[str]]]
+) -> tuple[dict[str, pa.Table], dict[str, Mapping[int, Sequence[str]]], set[tuple[str, str]]]:
+    """The splits and the failing rows without validation and test rows that came with the data: these stay.
+
+    They get the expectations as their flaw. The last value has the splits and expectations that they fail.
+    """
+    kept_tables, others = dict(tables), dict(failing)
+    tolerated: set[tuple[str, str]] = set()
+    for split in (VALID, TEST):
+        if FLAW in tables[split].column_names and failing[split]:
+            flaws = texts_of(tables[split], FLAW)
+            for row, expectations in failing[split].items():
+                flaws[row] = flaws[row] or f"validation: {'; '.join(expectations)}"
+                tolerated.update((split, expectation) for expectation in expectations)
+            kept_tables[split], others[split] = with_texts(tables[split], FLAW, flaws), {}
+    return kept_tables, others, tolerated
 
 
 def _set_aside(

@@ -156,6 +156,8 @@ def print_summary(console: Console, evaluated: Artifact, registered: Artifact, u
     metrics = json.loads((evaluated.path / layout.METRICS).read_text("utf8"))
     version = registered.facts()
     console.print(_table(metrics))
+    for sentence in version.get("population", ()):
+        console.print(sentence, highlight=False)
     for name, value in (
         ("registered", f"{version['model']} version {version['version']}, alias {version['alias']}"),
         ("report", registered.path / layout.REPORT),

@@ -128,7 +128,7 @@ def test_what_a_model_learns_to_write_keeps_its_characters(kind: str) -> None:
     objective = OBJECTIVES[kind]()
     row = objective.normalize_row(GENERATING[kind])
     values = {name: [row[name] if isinstance(row[name], str) else json.dumps(row[name])] for name in objective.columns}
-    rows = pa.table(values)
+    rows = pa.table({"id": ["row 1"], **values})
     verdict = Normalize().apply(rows, objective, ignore)
     assert verdict.reasons == [""]
     for name in objective.generated:

@@ -34,7 +34,8 @@ def table(objective: Objective, *rows: dict[str, Any], splits: list[str] | None 
         name: [value if isinstance(value := row.get(name), str | None) else json.dumps(value) for row in shaped]
         for name in objective.columns
     }
-    columns |= {"id": [f"row{i}" for i in range(len(rows))], "split": splits or [""] * len(rows)}
+    columns["id"] = [f"row{i}" for i in range(len(rows))]
+    columns["split"] = list(splits or [""] * len(rows))
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
 

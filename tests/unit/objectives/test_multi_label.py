@@ -53,7 +53,8 @@ def rows(*sets: list[str]) -> pa.Table:
 
 
 def encoded(marked: np.ndarray) -> pa.Table:
-    return pa.table({"labels": pa.array(marked.astype(np.int8).tolist(), pa.list_(pa.int8()))})
+    labels = pa.array(marked.astype(np.int8).tolist(), pa.list_(pa.int8()))
+    return pa.table({"labels": labels, "unseen": pa.array([False] * len(marked))})
 
 
 def figures(marked: np.ndarray, said: np.ndarray) -> dict[str, float]:
@@ -177,9 +178,19 @@ def test_encoding_marks_the_labels(bert: Path) -> None:
     assert asked.column_names == ["id", "input_ids", "lost"]
 
 
-def test_an_unknown_label_is_named_with_its_row(bert: Path) -> None:
-    with pytest.raises(DataError, match=r"row a.csv:1: no training row has the label fear"):
-        OBJECTIVE.encode(rows(["love"], ["fear", "love"]), load_tokenizer(bert), 8, TARGETS)
+def test_a_label_that_no_training_row_has_is_an_error(bert: Path) -> None:
+    table = rows(["love"], ["fear", "love"])
+    assert OBJECTIVE.list_unseen_labels(table, TARGETS) == ["fear"]
+    tokens = OBJECTIVE.encode(table, load_tokenizer(bert), 8, TARGETS)
+    marked = np.array([[name == "love" for name in LABELS]] * 2, np.float32)
+    outcome = OBJECTIVE.compute_outcome(tokens, {"scores": marked}, TARGETS)
+    assert outcome.references[1] == "love, (not in training)"
+    sums = outcome.statistics.sum(0)[:, None]
+    metrics = OBJECTIVE.compute_metrics(sums, TARGETS)
+    assert metrics["subset_accuracy"] == 0.5
+    assert metrics["micro_f1"] == pytest.approx(4 / 5)
+    assert metrics["hamming_loss"] == pytest.approx(1 / 8)
+    assert OBJECTIVE.compute_group_metrics(sums, TARGETS)["(not in training)"]["support"] == [1]
 
 
 class TestLoss:

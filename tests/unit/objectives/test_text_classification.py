@@ -66,9 +66,22 @@ def test_encoding_is_what_the_tokenizer_itself_gives(bert: Path) -> None:
     assert encoded["lost"].to_pylist() == [0, 0, 40 - 8, 0]
 
 
-def test_an_unknown_label_is_named_with_its_row(bert: Path) -> None:
-    with pytest.raises(DataError, match=r"row train.csv:1: 1 label\(s\) that no training row has: cheque"):
-        OBJECTIVE.encode(rows(["a", "b", "c"], ["card", "cheque", "cheque"]), load_tokenizer(bert), 10, TARGETS)
+def test_a_label_that_no_training_row_has_is_an_error_and_has_no_loss(bert: Path) -> None:
+    table = rows(["a", "b", "c"], ["card", "cheque", "cheque"])
+    assert OBJECTIVE.list_unseen_labels(table, TARGETS) == ["cheque", "cheque"]
+    tokens = OBJECTIVE.encode(table, load_tokenizer(bert), 10, TARGETS)
+    scores = np.eye(3, dtype=np.float32)
+    outcome = OBJECTIVE.compute_outcome(tokens, {"scores": scores}, TARGETS)
+    assert outcome.references == ["card", "(not in training)", "(not in training)"]
+    assert (outcome.errors > 0).tolist() == [False, True, True]
+    sums = outcome.statistics.sum(0)[:, None]
+    assert OBJECTIVE.compute_metrics(sums, TARGETS)["accuracy"] == pytest.approx(1 / 3)
+    assert OBJECTIVE.compute_group_metrics(sums, TARGETS)["(not in training)"]["support"] == [2]
+    model = OBJECTIVE.load_model(bert, TARGETS).eval()
+    columns = tokens.select(["input_ids", "label"]).to_pydict()
+    loss, count = OBJECTIVE.compute_loss(model, OBJECTIVE.collate(columns, 0))
+    alone, _ = OBJECTIVE.compute_loss(model, OBJECTIVE.collate({k: v[:1] for k, v in columns.items()}, 0))
+    assert count == 1 and loss.item() == pytest.approx(alone.item(), rel=1e-5)
 
 
 def test_a_row_without_a_text_is_named(bert: Path) -> None:

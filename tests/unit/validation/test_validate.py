@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from hone.config.sections import Validation
+from hone.curation.account import FLAW
 from hone.errors import ConfigError, ValidationFailed
 from hone.objectives.text_classification import TextClassification
 from hone.store.artifact import Product
@@ -67,7 +68,7 @@ def run(base: Path, tmp_path: Path, tables: dict[str, pa.Table]) -> Any:
             base=base,
             objective=TextClassification(),
             near_duplicate=0.8,
-            settings=Validation(**settings).model_dump(),
+            settings=Validation(**{"unseen_labels": "stop"} | settings).model_dump(),
             docs_on_failure=docs_on_failure,
         )
 
@@ -158,6 +159,29 @@ def test_a_label_is_named_even_behind_many_rows_of_another(run: Any, tables: dic
     tables["test"] = with_rows(sound("test", 48, "oslo"), *[{"label": "a"}] * 40, {"label": "late"})
     with pytest.raises(ValidationFailed, match=r"_in_set\(label\): 41 of 48 rows fail: 'a', 'late'"):
         run(max_class_share=1.0)
+
+
+def test_a_label_that_training_never_had_is_left_to_the_evaluation(
+    run: Any, tables: dict[str, pa.Table], tmp_path: Path
+) -> None:
+    tables["test"] = with_rows(tables["test"], {"label": "chargeback"})
+    product = run(unseen_labels="report", on_failure="quarantine")
+    assert product.facts["quarantined"] == 0 and not failed(product)
+    assert pq.read_table(tmp_path / "out" / "test.parquet")["label"].to_pylist().count("chargeback") == 1
+
+
+def test_quarantine_leaves_given_test_rows_in_place(run: Any, tables: dict[str, pa.Table], tmp_path: Path) -> None:
+    for split in SPLITS:
+        tables[split] = tables[split].append_column(FLAW, pa.array([""] * len(tables[split]), pa.string()))
+    repeated = tables["train"]["text"][3].as_py()
+    tables["test"] = with_rows(tables["test"], {"text": repeated})
+    product = run(on_failure="quarantine")
+    assert product.facts["quarantined"] == 0
+    test = pq.read_table(tmp_path / "out" / "test.parquet")
+    assert test.num_rows == tables["test"].num_rows
+    flaws = dict(zip(test["text"].to_pylist(), test[FLAW].to_pylist(), strict=True))
+    assert flaws[repeated].startswith("validation: ") and "hone_same_as" in flaws[repeated]
+    assert sum(map(bool, flaws.values())) == 1
 
 
 def test_a_text_that_stands_in_an_earlier_split_is_a_leak(run: Any, tables: dict[str, pa.Table]) -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hone.curation.account import FLAW
 from hone.errors import DataError
 from hone.evaluation.judging import baselines, metrics, predict
 from hone.evaluation.judging.comparison import compare_paired
 from hone.evaluation.judging.slices import check_slices, slice_figures, slice_parts
 from hone.methods.method import AdapterMethod, Method
-from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.progress import OnProgress, ignore
@@ -27,6 +28,8 @@ from hone.tokenization.tokenize import dropped_ids, read_tokens
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# The slice of given test rows that curation would have dropped, had they been training rows.
+CURATION, FLAWED, SOUND = "curation", "rows that curation would drop", "other rows"
 MODEL, ADAPTER = "model", "adapter"
 CLIP = 500  # characters of text and labels in the report's worst errors
 
@@ -80,6 +83,8 @@ def evaluate(
     """
     test, train = read_tokens(tokens / layout.tokens_file(TEST)), read_tokens(tokens / layout.tokens_file(TRAIN))
     rows = _read_test_rows(test, splits / layout.rows_file(TEST), slices, objective, dropped_ids(tokens, TEST))
+    if CURATION in rows.column_names:
+        slices = [*slices, CURATION]
     plain = json.loads((tokens / layout.TARGETS).read_text("utf8"))
     valid = read_tokens(tokens / layout.tokens_file(VALID)) if objective.tunes_targets else test.slice(0, 0)
     whole = method.can_merge if isinstance(method, AdapterMethod) else True
@@ -143,9 +148,10 @@ def compute_report(trial: Trial, draws: np.ndarray, confidence: float, seed: int
         details["calibration"] = metrics.calibration(ours.confidences, correct)
     if ours.classes is not None:
         reference_classes, predicted_classes = ours.classes
-        details["confusion"] = metrics.confusion(
-            reference_classes, predicted_classes, trial.targets["labels"], draws, confidence
-        )
+        labels = list(trial.targets["labels"])
+        if reference_classes.max() == len(labels):
+            labels.append(UNSEEN)
+        details["confusion"] = metrics.confusion(reference_classes, predicted_classes, labels, draws, confidence)
     lower = measures[main].lower
     return {
         "main_metric": main,
@@ -288,7 +294,11 @@ def _read_test_rows(
             where=str(path),
             fix="Evaluate with the tokens that were made from these splits.",
         )
-    return rows.take(places)
+    rows = rows.take(places)
+    if FLAW in rows.column_names and any(flaws := rows[FLAW].to_pylist()):
+        parts = [FLAWED if flaw else SOUND for flaw in flaws]
+        rows = rows.append_column(CURATION, pa.array(parts, pa.string()))
+    return rows
 
 
 def _collect_facts(report: Mapping[str, Any]) -> dict[str, Any]:

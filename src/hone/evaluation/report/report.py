@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from hone.evaluation.report import figures, report_data, report_results
+from hone.evaluation.report.population import describe_population
 from hone.evaluation.report.report_data import View
 from hone.store import layout
 from hone.store.artifact import Artifact
@@ -84,6 +85,7 @@ def _result_views(metrics: View, facts: Mapping[str, View]) -> View:
     return {
         "metrics": metrics,
         "verdict": report_results.verdict(metrics),
+        "population": describe_population(facts),
         "dot_plots": report_results.dot_plots(metrics),
         "forest": report_results.forest(metrics),
         "classes": report_results.classes(metrics, trained_on),

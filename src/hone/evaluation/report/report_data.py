@@ -28,6 +28,9 @@ def funnel(ingest: View, curate: View, validate: View, refused: Path) -> View:
         _funnel_step(step["step"], step["before"], step["after"], step["dropped"], step["examples"], step["notes"])
         for step in curate["funnel"]
     ]
+    for view, step in zip(steps[1:], curate["funnel"], strict=True):
+        view["flagged"] = [{"reason": reason, "rows": rows} for reason, rows in (step.get("flagged") or {}).items()]
+        view["warning"] = step.get("warning", "")
     last = steps[-1]["after"]
     if validate["quarantined"]:
         rows_by_expectation = validate.get("quarantined_by") or {
@@ -61,7 +64,8 @@ def _funnel_step(
         if rows
     ]
     changed = [(note, rows) for note, rows in sorted(notes.items(), key=lambda item: -item[1]) if rows]
-    return {"name": figures.words(name), "before": before, "after": after, "reasons": reasons, "notes": changed}
+    counts = {"name": figures.words(name), "before": before, "after": after}
+    return {**counts, "reasons": reasons, "notes": changed, "flagged": [], "warning": ""}
 
 
 def _refused_examples(refused: Path, ingest: View) -> list[View]:

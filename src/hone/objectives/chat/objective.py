@@ -27,6 +27,7 @@ from hone.objectives.shared.overlap import rouge_scores
 from hone.objectives.shared.packing import best_fit_decreasing, check_documents_isolated, pack_documents, position_ids
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import safe_ratio
+from hone.objectives.shared.tokenizer import list_control_tokens
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ class Chat(Objective):
         """
         chat_template.check_template(tokenizer, targets["template_sha256"])
         try:
-            encoded = (encode_training_rows if labelled else encode_prompts)(rows, tokenizer, max_length)
+            encode = encode_training_rows if labelled else encode_prompts
+            encoded = encode(rows, tokenizer, max_length, list_control_tokens(targets))
         except ValueError as fault:
             raise DataError(
                 str(fault), where=find_bad_row(rows, tokenizer, labelled), fix="Fix or drop the row."

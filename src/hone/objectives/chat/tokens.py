@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hone.errors import ModelError
 from hone.objectives.chat import template as chat_template
 from hone.objectives.chat.conversations import Conversation, parse_conversation
+from hone.objectives.shared.special_tokens import get_special_tokens
+from hone.objectives.shared.tokenizer import encode_rendered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,12 +29,14 @@ class Entry(NamedTuple):
     lost: int
 
 
-def encode_training_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Entry]:
+def encode_training_rows(
+    rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, control: Sequence[str] = ()
+) -> list[Entry]:
     """The rows that have labels within `max_length` tokens. Raises ValueError for a row that is not a conversation."""
     entries: list[Entry] = []
-    conversations = [parse_conversation(value) for value in rows["messages"].to_pylist()]
+    conversations = _parse_hidden(rows, tokenizer, control)
     names = rows["id"].to_pylist()
-    for name, (ids, labels, prompt_length) in zip(names, label_turns(tokenizer, conversations), strict=True):
+    for name, (ids, labels, prompt_length) in zip(names, label_turns(tokenizer, conversations, control), strict=True):
         if any(label != MASKED for label in labels[:max_length]):
             # Generation needs the last answer as its reference: there is no prompt if that is cut.
             is_complete = all(label == MASKED for label in labels[max_length:])
@@ -43,12 +47,14 @@ def encode_training_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max
     return entries
 
 
-def encode_prompts(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Entry]:
+def encode_prompts(
+    rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, control: Sequence[str] = ()
+) -> list[Entry]:
     """The rows' prompts for an answer, without labels, cut at the beginning to `max_length` tokens."""
-    questions = [parse_conversation(value).question for value in rows["messages"].to_pylist()]
+    questions = [conversation.question for conversation in _parse_hidden(rows, tokenizer, control)]
     texts = [chat_template.render_conversation(tokenizer, question, prompt=True) for question in questions]
     entries: list[Entry] = []
-    for name, encoding in zip(rows["id"].to_pylist(), _encode_texts(tokenizer, texts), strict=True):
+    for name, encoding in zip(rows["id"].to_pylist(), encode_rendered(tokenizer, texts, control), strict=True):
         ids = encoding.ids[-max_length:]
         entries.append(Entry(name, ids, [], len(ids), len(encoding.ids) - len(ids)))
     return entries
@@ -83,22 +89,19 @@ def find_bad_row(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, labelled: b
     return "a row"
 
 
-def _encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Any]:
-    """The texts' encodings with offsets, not truncated; the template has already written the special tokens."""
-    backend = tokenizer.backend_tokenizer
-    if backend.padding is not None or backend.truncation is not None:  # unchanged if right: other threads may encode
-        backend.no_padding()
-        backend.no_truncation()
-    return list(backend.encode_batch(list(texts), add_special_tokens=False))
+def _parse_hidden(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, control: Sequence[str]) -> list[Conversation]:
+    """The rows' conversations, in which names of special tokens are hidden from the chat template's tokens."""
+    special = get_special_tokens(tokenizer, control)
+    return [parse_conversation(special.hide(value)) for value in rows["messages"].to_pylist()]
 
 
 def label_turns(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], control: Sequence[str] = ()
 ) -> list[tuple[list[int], list[int], int]]:
     """For each conversation its token ids, labels, and the number of tokens before the last turn that is learned."""
     rendered = [chat_template.render_turns(tokenizer, conversation) for conversation in conversations]
     end_ids = _list_end_ids(tokenizer)
-    encodings = _encode_texts(tokenizer, [text for text, _ in rendered])
+    encodings = encode_rendered(tokenizer, [text for text, _ in rendered], control)
     labelled = []
     for (text, spans), encoding in zip(rendered, encodings, strict=True):
         labels, first = [MASKED] * len(encoding.ids), 0

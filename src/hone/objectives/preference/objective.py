@@ -31,6 +31,7 @@ from hone.objectives.preference.tokens import (
     token_log_probs,
 )
 from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.tokenizer import list_control_tokens
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -139,15 +140,18 @@ class Preference(Objective):
         the end. Raises DataError for a row that `find_fault` refuses.
         """
         ids = rows["id"].to_pylist()
+        control = list_control_tokens(targets)
         if not labelled:
             # Room is left for the answer, but a prompt keeps at least half of the length.
             room = max(max_length - self.answer_tokens, max_length // 2)
-            return encode_prompts(ids, [parse_text(text) for text in rows["prompt"].to_pylist()], tokenizer, room)
+            return encode_prompts(
+                ids, [parse_text(text) for text in rows["prompt"].to_pylist()], tokenizer, room, control
+            )
         texts = _read_triples(rows)
         for name, row in zip(ids, texts, strict=True):
             if reason := find_fault(*row):
                 raise DataError(reason, where=f"row {name}", fix="Drop such rows, or fix the source.")
-        return encode_pairs(ids, texts, tokenizer, max_length)
+        return encode_pairs(ids, texts, tokenizer, max_length, control)
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """See `collate_sequences`, for KTO with other rows' completions too, and `collate_prompts`."""

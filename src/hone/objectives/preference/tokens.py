@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hone.errors import DataError
 from hone.objectives.preference.rows import Messages, Text, render_plain
 from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.special_tokens import get_special_tokens
+from hone.objectives.shared.tokenizer import encode_rendered, encode_with_offsets
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +56,11 @@ class _Sequence(NamedTuple):
 
 
 def encode_pairs(
-    ids: Sequence[str], rows: Sequence[tuple[Text, Text, Text]], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ids: Sequence[str],
+    rows: Sequence[tuple[Text, Text, Text]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    control: Sequence[str] = (),
 ) -> pa.Table:
     """`id`, `input_ids`, `lost`, and the token counts `prompt`, `chosen` and `rejected` (int32, 0 if missing).
 
@@ -64,7 +70,7 @@ def encode_pairs(
     """
     import pyarrow as pa
 
-    full_rows = _tokenize_rows(rows, tokenizer, ids)
+    full_rows = _tokenize_rows(rows, tokenizer, ids, control)
     cut_rows = [_truncate_row(row, max_length) for row in full_rows]
     completions = [
         (row.rejected or row.chosen) if index % 2 else (row.chosen or row.rejected)
@@ -90,12 +96,16 @@ def encode_pairs(
 
 
 def encode_prompts(
-    ids: Sequence[str], prompts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    ids: Sequence[str],
+    prompts: Sequence[Text],
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    control: Sequence[str] = (),
 ) -> pa.Table:
     """`id`, `input_ids` (the last `max_tokens` tokens of each prompt) and `lost` (the number of tokens cut off)."""
     import pyarrow as pa
 
-    token_ids = _tokenize_prompts(prompts, tokenizer)
+    token_ids = _tokenize_prompts(prompts, tokenizer, control)
     return pa.table(
         {
             "id": pa.array(ids, pa.string()),
@@ -213,7 +223,10 @@ def _truncate_row(row: Tokens, max_length: int) -> Tokens:
 
 
 def _tokenize_rows(
-    rows: Sequence[tuple[Text, Text, Text]], tokenizer: PreTrainedTokenizerBase, ids: Sequence[str]
+    rows: Sequence[tuple[Text, Text, Text]],
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[str],
+    control: Sequence[str],
 ) -> list[Tokens]:
     """The rows' tokens.
 
@@ -221,9 +234,10 @@ def _tokenize_rows(
     alone: a tokenizer may merge the end of the prompt with the beginning of the completion. The end token is added
     after plain text, and where the chat template puts it.
     """
-    prompts = _tokenize_prompts([prompt for prompt, *_ in rows], tokenizer)
+    prompts = _tokenize_prompts([prompt for prompt, *_ in rows], tokenizer, control)
     sequences_by_side = [
-        _tokenize_sequences([(row[0], row[side]) for row in rows if row[side] != []], tokenizer) for side in (1, 2)
+        _tokenize_sequences([(row[0], row[side]) for row in rows if row[side] != []], tokenizer, control)
+        for side in (1, 2)
     ]
     tokens = []
     for name, row, prompt in zip(ids, rows, prompts, strict=True):
@@ -240,28 +254,33 @@ def _tokenize_rows(
     return tokens
 
 
-def _tokenize_prompts(prompts: Sequence[Text], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def _tokenize_prompts(
+    prompts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, control: Sequence[str]
+) -> list[list[int]]:
     """The token ids of the prompts as a model gets them, up to where its answer begins."""
     texts = [
-        prompt if isinstance(prompt, str) else _render_messages(tokenizer, prompt, answered=False) for prompt in prompts
+        prompt if isinstance(prompt, str) else _render_messages(tokenizer, prompt, control, answered=False)
+        for prompt in prompts
     ]
     end = tokenizer.eos_token_id
-    token_ids = _encode_texts(texts, [_uses_template(tokenizer, prompt) for prompt in prompts], tokenizer)
+    token_ids = _encode_texts(texts, [_uses_template(tokenizer, prompt) for prompt in prompts], tokenizer, control)
     # A tokenizer that ends every text with the end token must not close the prompt before its answer.
     return [row[:-1] if len(row) > 1 and row[-1] == end else row for row in token_ids]
 
 
-def _tokenize_sequences(rows: Sequence[tuple[Text, Text]], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+def _tokenize_sequences(
+    rows: Sequence[tuple[Text, Text]], tokenizer: PreTrainedTokenizerBase, control: Sequence[str]
+) -> Iterator[list[int]]:
     """Yield the token ids of each prompt with its completion, the end token included."""
     texts = [
         prompt + completion
         if isinstance(prompt, str) and isinstance(completion, str)
-        else _render_messages(tokenizer, [*prompt, *completion], answered=True)
+        else _render_messages(tokenizer, [*prompt, *completion], control, answered=True)
         for prompt, completion in rows
     ]
     templated = [_uses_template(tokenizer, prompt) for prompt, _ in rows]
     end = tokenizer.eos_token_id
-    for row, by_template in zip(_encode_texts(texts, templated, tokenizer), templated, strict=True):
+    for row, by_template in zip(_encode_texts(texts, templated, tokenizer, control), templated, strict=True):
         yield row if by_template or end is None or row[-1:] == [end] else [*row, end]
 
 
@@ -269,27 +288,28 @@ def _uses_template(tokenizer: PreTrainedTokenizerBase, text: Text) -> bool:
     return not isinstance(text, str) and bool(tokenizer.chat_template)
 
 
-def _render_messages(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, answered: bool) -> str:
+def _render_messages(
+    tokenizer: PreTrainedTokenizerBase, messages: Messages, control: Sequence[str], *, answered: bool
+) -> str:
     """Messages as text by the tokenizer's chat template; without a template, in the form of the HH data."""
     if not tokenizer.chat_template:
         return render_plain(messages, answered=answered)
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered))
+    special = get_special_tokens(tokenizer, control)
+    turns = [turn | {"content": special.hide(turn["content"])} for turn in messages]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered))
 
 
 def _encode_texts(
-    texts: Sequence[str], templated: Sequence[bool], tokenizer: PreTrainedTokenizerBase
+    texts: Sequence[str], templated: Sequence[bool], tokenizer: PreTrainedTokenizerBase, control: Sequence[str]
 ) -> list[list[int]]:
     """The token ids of texts, not truncated; a chat template has already written its special tokens."""
-    backend = tokenizer.backend_tokenizer
-    if backend.padding is not None or backend.truncation is not None:  # unchanged if right: other threads may encode
-        backend.no_padding()
-        backend.no_truncation()
     token_ids: list[list[int]] = [[]] * len(texts)
-    for special in (True, False):
-        indices = [index for index, by_template in enumerate(templated) if by_template is not special]
-        encodings = backend.encode_batch_fast([texts[index] for index in indices], add_special_tokens=special)
-        for index, encoding in zip(indices, encodings, strict=True):
-            token_ids[index] = encoding.ids
+    plain = [index for index, by_template in enumerate(templated) if not by_template]
+    rendered = [index for index, by_template in enumerate(templated) if by_template]
+    plain_encodings = encode_with_offsets(tokenizer, [texts[index] for index in plain], control=control)
+    rendered_encodings = encode_rendered(tokenizer, [texts[index] for index in rendered], control)
+    for index, encoding in zip([*plain, *rendered], [*plain_encodings, *rendered_encodings], strict=True):
+        token_ids[index] = encoding.ids
     return token_ids
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from itertools import chain
@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import DataError, ModelError
 from hone.models.own_code import may_run
+from hone.objectives.base import Targets
+from hone.objectives.shared.special_tokens import encode_as_text, get_special_tokens
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
+
+CONTROL = "special_tokens"  # the key of the control tokens in the targets
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
@@ -52,40 +56,48 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
 
 
 def encode_texts(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]], max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str | tuple[str, str]],
+    max_length: int,
+    control: Collection[str] = (),
 ) -> tuple[pa.ListArray, np.ndarray]:
     """Token ids of `texts` (list<int32>, with special tokens) and, for each, the number of tokens cut off (int32).
 
     A pair of texts is encoded in the tokenizer's form for pairs. Rows are cut to `max_length` ids on the tokenizer's
-    own side; of a pair the longer text is cut. Runs in Rust on all cores; several threads may call it at once only
-    with the same `max_length`.
+    own side; of a pair the longer text is cut. The names of special tokens in a text are text, except those in
+    `control`. Runs in Rust on all cores; several threads may call it at once only with the same `max_length`.
     """
     import numpy as np
 
-    backend = tokenizer.backend_tokenizer
-    _set_truncation(backend, max_length, tokenizer.truncation_side)
+    def set_truncation(backend: Tokenizer) -> None:
+        _set_truncation(backend, max_length, tokenizer.truncation_side)
+
     # The fast variant leaves out offsets, which are not used here.
-    encoded = backend.encode_batch_fast(list(texts))
+    encoded = encode_as_text(
+        tokenizer, texts, control, set_truncation, lambda backend, rows: backend.encode_batch_fast(rows)
+    )
     ids = [encoding.ids for encoding in encoded]
-    special = backend.num_special_tokens_to_add(is_pair=False)
+    special = tokenizer.backend_tokenizer.num_special_tokens_to_add(is_pair=False)
     full = [row for row, row_ids in enumerate(ids) if len(row_ids) == max_length]
     lost = np.zeros(len(ids), np.int32)
     if full and not isinstance(texts[0], str):
         # The overflow of a pair repeats parts of both texts: count the tokens again instead.
-        lost[full] = count_tokens(_copy_tokenizer(tokenizer), [texts[row] for row in full]) - max_length
+        lost[full] = count_tokens(_copy_tokenizer(tokenizer), [texts[row] for row in full], control) - max_length
     else:
         lost[full] = [sum(len(piece) - special for piece in encoded[row].overflowing) for row in full]
     return to_list_array(ids), lost
 
 
-def encode_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, **columns: Any) -> pa.Table:
+def encode_rows(
+    rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, targets: Targets, **columns: Any
+) -> pa.Table:
     """The rows with their `text` encoded: `id`, `input_ids` (list<int32>), the given `columns`, `lost` (int32).
 
     Raises DataError for a null text.
     """
     import pyarrow as pa
 
-    input_ids, lost = encode_texts(tokenizer, get_texts(rows), max_length)
+    input_ids, lost = encode_texts(tokenizer, get_texts(rows), max_length, list_control_tokens(targets))
     return pa.table({"id": rows["id"].cast(pa.string()), "input_ids": input_ids, **columns, "lost": pa.array(lost)})
 
 
@@ -96,16 +108,48 @@ def _copy_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBa
 
 
 def encode_with_offsets(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 0, special: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int = 0,
+    special: bool = True,
+    control: Collection[str] = (),
 ) -> list[Encoding]:
     """The texts' encodings with offsets (in characters) and word ids, cut on the right to `max_length` ids; 0: not cut.
 
-    What was cut off is in `overflowing`. Several threads may call it at once only with the same `max_length`.
+    What was cut off is in `overflowing`. The names of special tokens in a text are text, except those in `control`.
+    Several threads may call it at once only with the same `max_length`.
     """
-    backend = tokenizer.backend_tokenizer
-    _set_truncation(backend, max_length, "right")
-    encodings: list[Encoding] = backend.encode_batch(list(texts), add_special_tokens=special)
+    return encode_as_text(
+        tokenizer,
+        texts,
+        control,
+        lambda backend: _set_truncation(backend, max_length, "right"),
+        lambda backend, rows: backend.encode_batch(rows, add_special_tokens=special),
+    )
+
+
+def encode_rendered(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], control: Collection[str] = ()
+) -> list[Encoding]:
+    """The encodings with offsets of texts that a chat template wrote, with its special tokens, not truncated.
+
+    Names of special tokens in the row's own texts were hidden before (`SpecialTokens.hide`) and are text.
+    """
+    special = get_special_tokens(tokenizer, control)
+    rows = [row for row, text in enumerate(texts) if special.is_hidden_in(text)]
+    _set_truncation(tokenizer.backend_tokenizer, 0, "right")
+    encodings: list[Encoding] = tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    if rows:
+        swapped = [special.swap(texts[row]) for row in rows]
+        for row, encoding in zip(rows, special.copy.encode_batch(swapped, add_special_tokens=False), strict=True):
+            encodings[row] = encoding
     return encodings
+
+
+def list_control_tokens(targets: Targets) -> Sequence[str]:
+    """The special tokens that act as such in texts (`tokenization.special_tokens`); a model's targets contain them."""
+    names: Sequence[str] = targets.get(CONTROL, ())
+    return names
 
 
 def _set_truncation(backend: Tokenizer, max_length: int, direction: str) -> None:
@@ -149,11 +193,17 @@ def count_lost_tokens(encoding: Encoding) -> int:
     return sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)
 
 
-def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:
+def count_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]], control: Collection[str] = ()
+) -> np.ndarray:
     """The length of each text in tokens, special tokens included, without truncation (int32)."""
     import numpy as np
 
-    backend = tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.no_truncation()
-    return np.array([len(encoding) for encoding in backend.encode_batch_fast(list(texts))], np.int32)
+    encoded = encode_as_text(
+        tokenizer,
+        texts,
+        control,
+        lambda backend: _set_truncation(backend, 0, "right"),
+        lambda backend, rows: backend.encode_batch_fast(rows),
+    )
+    return np.array([len(encoding) for encoding in encoded], np.int32)

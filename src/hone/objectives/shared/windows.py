@@ -80,18 +80,24 @@ class Frame:
 
 
 def split_into_windows(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], max_length: int, stride: int
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[str, str]],
+    max_length: int,
+    stride: int,
+    control: Sequence[str] = (),
 ) -> list[list[Window]]:
     """The windows of each pair of question and context, at least one, that together cover the context.
 
     Each has at most `max_length` ids with its frame. Neighbours share `stride` tokens, at most half a window. A
     question is cut to half of the ids that the frame leaves. Raises ConfigError if these are fewer than two.
     """
-    questions = encode_with_offsets(tokenizer, [question for question, _ in pairs], special=False)
+    questions = encode_with_offsets(tokenizer, [question for question, _ in pairs], special=False, control=control)
     distinct = list(dict.fromkeys(context for _, context in pairs))  # SQuAD asks five questions of each
     encoded_contexts = {
         context: (encoding.ids, encoding.offsets)
-        for context, encoding in zip(distinct, encode_with_offsets(tokenizer, distinct, special=False), strict=True)
+        for context, encoding in zip(
+            distinct, encode_with_offsets(tokenizer, distinct, special=False, control=control), strict=True
+        )
     }
     room_for_pair = max_length - len(Frame.from_tokenizer(tokenizer))
     if room_for_pair < 2:

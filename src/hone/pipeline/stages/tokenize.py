@@ -37,6 +37,7 @@ def _make(job: Job) -> Product:
         max_length=section.max_length,
         max_truncated=section.max_truncated,
         max_dropped=section.max_dropped,
+        special_tokens=section.special_tokens,
         on_progress=job.on_progress,
     )
 
