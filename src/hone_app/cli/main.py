@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hone.environment import DEFAULTS, Home, home
 from hone.errors import HoneError
-from hone_app.cli import batch, drift, promotion, service
+from hone_app.cli import batch, drift, promotion, rows, service
 from hone_app.cli.orchestration import orchestrated
 from hone_app.service.up import join_service
 
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "print the JSON schema of the configuration"
     schema = commands.add_parser("schema", help=text, description=f"{text[0].upper()}{text[1:]}.")
     schema.set_defaults(command=_schema)
+    rows.add_commands(commands)
     service.add_commands(commands)
     promotion.add_commands(commands)
     drift.add_commands(commands)

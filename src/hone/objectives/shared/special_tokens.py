@@ -30,6 +30,7 @@ class SpecialTokens:
         names = sorted({*added, *tokenizer.all_special_tokens} - {*control, ""})
         self._hidden = {name: chr(_PRIVATE + i) + _FILL * (len(name) - 1) for i, name in enumerate(names)}
         self._shown = {hidden: name for name, hidden in self._hidden.items()}
+        self._first_characters = sorted({name[0] for name in names})
         self._names = _compile(names)
         self._both = _compile([*names, *self._shown])
         self._backend = tokenizer.backend_tokenizer
@@ -37,7 +38,8 @@ class SpecialTokens:
 
     def occur_in(self, text: str) -> bool:
         """Whether a special token's name is in the text."""
-        return bool(self._names.search(text))
+        # Most texts have no < or [: a scan for these takes a hundredth of the time of the pattern.
+        return any(character in text for character in self._first_characters) and bool(self._names.search(text))
 
     def hide(self, text: str) -> str:
         """The text with other characters, as many, for each name of a special token."""

@@ -1,0 +1,58 @@
+"""`hone rows`: what becomes of a configuration's rows before anything is trained."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hone.environment import home
+from hone.splits import SPLITS
+
+
+def add_commands(commands: Any) -> None:
+    """Add `rows` to the subparsers `commands`."""
+    text = "read and curate the rows and print the account: read, refused, dropped by reason, per split"
+    sub = commands.add_parser("rows", help=text, description=f"{text[0].upper()}{text[1:]}. Trains nothing.")
+    sub.add_argument("configs", nargs="+", type=Path, metavar="CONF", help="configuration files")
+    sub.set_defaults(command=print_accounts)
+
+
+def print_accounts(arguments: argparse.Namespace) -> int:
+    """Print the account of each configuration; the artifacts are in the store for the runs that follow."""
+    from hone.config.file import load_config
+    from hone.pipeline.run import run_stage
+    from hone.pipeline.stage import Job
+    from hone_app.cli.view import make_console
+
+    console = make_console()
+    for path in arguments.configs:
+        config = load_config(path, [])
+        ingest = run_stage("ingest", Job(config, {}, home()))
+        curate = run_stage("curate", Job(config, {"ingest": ingest}, home()))
+        for line in describe_account(config.name, ingest.facts(), curate.facts()):
+            console.print(line, highlight=False, soft_wrap=True)
+    return 0
+
+
+def describe_account(name: str, ingest: Mapping[str, Any], curate: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of an account, from the facts of both stages."""
+    refused = _count_reasons(ingest["reasons"])
+    yield f"{name}: {ingest['read']:,} rows read, {ingest['refused']:,} refused{f' ({refused})' if refused else ''}"
+    for step in curate["funnel"]:
+        if step["dropped"]:
+            yield f"  {step['step']}: {step['before']:,} -> {step['after']:,} ({_count_reasons(step['dropped'])})"
+        if step.get("flagged"):
+            yield f"  {step['step']}: flagged in validation and test rows, which stay: {_count_reasons(step['flagged'])}"
+    given = curate.get("given") or {}
+    splits = (
+        f"{split} {curate['splits'][split]:,}" + (f" of {given[split]:,} given" if split in given else "")
+        for split in SPLITS
+        if split in curate["splits"]
+    )
+    yield f"  {', '.join(splits)}"
+
+
+def _count_reasons(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.items() if count)
