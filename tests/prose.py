@@ -1,10 +1,12 @@
-"""Finds words that do not read as plain English in option descriptions, help texts and error messages.
+"""Finds words that do not read as plain English in option descriptions, help texts and error messages, and locals
+whose names say nothing.
 
     python tests/prose.py [FOLDER ...]      without folders: src/hone, src/hone_app, tasks and flows
 
 Prints `file:line: word -> what to write instead` for each find and exits with status 1 if there is one, else 0.
 Looked at are the texts of `option(...)`, of pydantic's `Field(description=...)`, of argparse's `help=`, `description=`
-and `epilog=`, of each HoneError that is made, and the texts assigned to a variable called `fix` or `hint`.
+and `epilog=`, of each HoneError that is made, and the texts assigned to a variable called `fix` or `hint`; and the
+names that functions assign to.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ PATTERNS = tuple(
     )
 )
 
+VAGUE = frozenset("at found given kept known of one said told".split())
+
 
 def error_classes(source: str) -> set[str]:
     """The names of HoneError and of the classes in the module's source that inherit from it."""
@@ -67,6 +71,21 @@ def find_words(source: str, errors: set[str]) -> Iterator[tuple[int, str, str]]:
         for match in pattern.finditer(text)
     }
     yield from sorted(found)
+
+
+def find_vague_names(source: str) -> Iterator[tuple[int, str, str]]:
+    """(line, name, what to write instead) for each vague name that a function of a module assigns to or takes."""
+    names: set[tuple[int, str]] = set()
+    for function in ast.walk(ast.parse(source)):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            arguments = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+            names.update((argument.lineno, argument.arg) for argument in arguments)
+            names.update(
+                (node.lineno, node.id)
+                for node in ast.walk(function)
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            )
+    yield from sorted((line, name, "what it holds") for line, name in names if name in VAGUE)
 
 
 def _texts(tree: ast.Module, errors: set[str]) -> Iterator[ast.expr]:
@@ -112,7 +131,8 @@ def main(arguments: Sequence[str]) -> int:
     count = 0
     for folder in map(Path, arguments) if arguments else FOLDERS:
         for file in sorted(folder.rglob("*.py")):
-            for line, word, instead in find_words(file.read_text("utf8"), errors):
+            source = file.read_text("utf8")
+            for line, word, instead in (*find_words(source, errors), *find_vague_names(source)):
                 shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
                 sys.stdout.write(f"{shown}:{line}: {word} -> {instead}\n")
                 count += 1

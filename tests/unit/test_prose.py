@@ -75,3 +75,14 @@ def test_every_place_where_a_user_reads_text_is_looked_at(tmp_path: Path, source
 )
 def test_good_english_and_other_strings_pass(tmp_path: Path, source: str) -> None:
     assert check(tmp_path, source) == (0, [])
+
+
+def test_names_that_say_nothing_are_found(tmp_path: Path) -> None:
+    source = "at = 1\ndef read(said):\n    found = [one for one in said]\n    rows = found\n    return rows\n"
+    status, lines = check(tmp_path, source)
+    assert status == 1
+    assert [line.split(": ", 1) for line in lines] == [
+        ["part.py:2", "said -> what it holds"],
+        ["part.py:3", "found -> what it holds"],
+        ["part.py:3", "one -> what it holds"],
+    ]

@@ -53,8 +53,8 @@ def curate(
 
     read = pq.read_table(rows, memory_map=False)
     table = with_texts(read, "split", normalize_splits(splits_of(read)))
-    given = Counter(split for split in splits_of(table) if split in (VALID, TEST))
-    if given and not limits.curate_held_out:
+    rows_by_split = Counter(split for split in splits_of(table) if split in (VALID, TEST))
+    if rows_by_split and not limits.curate_held_out:
         table = table.append_column(FLAW, pa.array([""] * table.num_rows, pa.string()))
     account = Account(fields, StepsProgress(on_progress, table.num_rows, len(steps) + 1), limits)
     for kind, step in steps:
@@ -71,8 +71,8 @@ def curate(
     facts = {
         "funnel": account.funnel,
         "splits": {split: split_table.num_rows for split, split_table in tables.items()},
-        "given": dict(given),
-        "flawed": {split: _count_flaws(tables[split]) for split in given},
+        "given": dict(rows_by_split),
+        "flawed": {split: _count_flaws(tables[split]) for split in rows_by_split},
         "classes": {split: _count_classes(split_table, fields) for split, split_table in tables.items()},
     }
     row_count = sum(split_table.num_rows for split_table in tables.values())

@@ -121,16 +121,16 @@ class MultiLabelClassification(Objective):
 
         if not labelled:
             return encode_rows(rows, tokenizer, max_length, targets)
-        known = set(targets["labels"])
-        unseen = pa.array([not known.issuperset(names) for names in _parse_labels(rows)], pa.bool_())
+        labels = set(targets["labels"])
+        unseen = pa.array([not labels.issuperset(names) for names in _parse_labels(rows)], pa.bool_())
         return encode_rows(
             rows, tokenizer, max_length, targets, labels=_encode_labels(rows, targets["labels"]), unseen=unseen
         )
 
     def list_unseen_labels(self, rows: pa.Table, targets: Targets) -> list[str]:
         """The labels of all rows that are not in the targets."""
-        known = set(targets["labels"])
-        return [name for names in _parse_labels(rows) for name in names if name not in known]
+        labels = set(targets["labels"])
+        return [name for names in _parse_labels(rows) for name in names if name not in labels]
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask [rows, longest], int64, labels [rows, labels], float32; padded with `pad_id`."""

@@ -75,7 +75,11 @@ def validate(
         judge.build_docs()
     aside = pa.concat_tables(quarantine, promote_options="permissive")
     failed = [(finding, expected) for finding, expected in zip(findings, suite, strict=True) if not finding.success]
-    fatal = [(finding, one) for finding, one in failed if (one.split, describe_expectation(one)) not in tolerated]
+    fatal = [
+        (finding, expected)
+        for finding, expected in failed
+        if (expected.split, describe_expectation(expected)) not in tolerated
+    ]
     if fatal and settings["on_failure"] != "warn":
         raise _build_error(fatal, len(findings), aside, _save_docs(out / DATA_DOCS, docs_on_failure))
     for finding, _ in failed:

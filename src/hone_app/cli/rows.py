@@ -44,10 +44,10 @@ def describe_account(name: str, ingest: Mapping[str, Any], curate: Mapping[str, 
         if step["dropped"]:
             yield f"  {step['step']}: {step['before']:,} -> {step['after']:,} ({_count_reasons(step['dropped'])})"
         if step.get("flagged"):
-            yield f"  {step['step']}: flagged in validation and test rows, which stay: {_count_reasons(step['flagged'])}"
-    given = curate.get("given") or {}
+            yield f"  {step['step']}: in validation and test rows, which stay: {_count_reasons(step['flagged'])}"
+    given_rows = curate.get("given") or {}
     splits = (
-        f"{split} {curate['splits'][split]:,}" + (f" of {given[split]:,} given" if split in given else "")
+        f"{split} {curate['splits'][split]:,}" + (f" of {given_rows[split]:,} given" if split in given_rows else "")
         for split in SPLITS
         if split in curate["splits"]
     )

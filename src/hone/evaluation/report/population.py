@@ -19,9 +19,9 @@ def describe_population(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     curate, tokenize = facts["curate"], facts["tokenize"]
     sentences = []
     for split, title in ((TEST, "test"), (VALID, "validation")):
-        given, used = (curate.get("given") or {}).get(split), tokenize["splits"].get(split, {}).get("rows")
-        if given and used is not None and used != given:
-            sentences.append(f"{used:,} of {given:,} given {title} rows were used.")
+        came, used = (curate.get("given") or {}).get(split), tokenize["splits"].get(split, {}).get("rows")
+        if came and used is not None and used != came:
+            sentences.append(f"{used:,} of {came:,} given {title} rows were used.")
     if flawed := (curate.get("flawed") or {}).get(TEST):
         sentences.append(f"{flawed:,} test rows would have been dropped as training rows: see the slice curation.")
     if unseen := (tokenize.get("unseen_labels") or {}).get(TEST):
