@@ -17,6 +17,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from installed_docs.source import InstalledDocs
@@ -29,6 +30,7 @@ from hone.drift import monitor
 from hone.environment import Home
 from hone.evaluation.judging import predict
 from hone.objectives import OBJECTIVES
+from hone.objectives.base import Objective
 from hone.promotion import smoke
 from hone.promotion.promote import decide, load_ready, open_journal
 from hone.store.artifact import Artifact
@@ -273,10 +275,20 @@ def test_a_shipped_configuration_gives_a_registered_version(
     assert "<html" in (made["register"].path / "report.html").read_text("utf8")[:500]
 
     objective = OBJECTIVES[config.objective.kind](**config.objective.options())
-    rows = objective.inference_inputs(pq.read_table(made["validate"].path / "test.parquet").slice(0, 2))
+    test = pq.read_table(made["validate"].path / "test.parquet")
+    assert_as_read(test, made["ingest"], objective)
+    rows = objective.inference_inputs(test.slice(0, 2))
     registered[file.stem] = {"uri": version["model_uri"], "rows": rows, "outputs": list(objective.outputs)}
     judged(file.stem, place, server, facts["metrics"])
     watched(file.stem, config, made, place, tmp_path)
+
+
+def assert_as_read(test: pa.Table, ingest: Artifact, objective: Objective) -> None:
+    """The rows that the model is scored on are those that were read: a caller of the served model sends just these."""
+    columns = list(objective.columns)
+    read = {row["id"]: row for row in pq.read_table(ingest.path / "rows.parquet").to_pylist()}
+    for row in test.to_pylist():
+        assert {name: row[name] for name in columns} == {name: read[row["id"]][name] for name in columns}
 
 
 def judged(model: str, place: Home, server: smoke.Server, figures: Mapping[str, float]) -> None:
