@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hone.curation.dedup.near import near_pairs
 from hone.errors import ConfigError
 from hone.objectives.base import Objective
-from hone.store.digests import file_digest
+from hone.store.digests import check_unchanged, file_digest
 from hone.tracking.links import fetch_run_file
 from hone.tracking.reader import Version
 
@@ -56,6 +56,7 @@ def load_golden_set(path: str, objective: Objective) -> Rows:
         raise ConfigError(
             "there is no such file", where=f"promotion.golden {file}", fix="Name a csv, jsonl or parquet file."
         )
+    digest = file_digest(file)
     with tempfile.TemporaryDirectory() as scratch:
         ingest(
             Files(paths=[str(file)]),
@@ -66,7 +67,8 @@ def load_golden_set(path: str, objective: Objective) -> Rows:
             max_refused=0.0,
             shape=objective.normalize_row,
         )
-        return Rows(GOLDEN, file_digest(file), pq.read_table(Path(scratch) / ROWS, memory_map=False))
+        check_unchanged({GOLDEN: digest}, {GOLDEN: file_digest(file)}, str(file))
+        return Rows(GOLDEN, digest, pq.read_table(Path(scratch) / ROWS, memory_map=False))
 
 
 def find_leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: float) -> list[int]:

@@ -21,7 +21,7 @@ from hone.sources.formats.places import (
     with_unique_names,
 )
 from hone.sources.source import RawRow
-from hone.store.digests import digest_of
+from hone.store.digests import changed_error, digest_of
 
 _SUFFIXES = {
     ".csv": "csv",
@@ -103,14 +103,17 @@ class Files:
         )
 
     def rows(self) -> Iterator[RawRow]:
-        """Every row of every file. Raises DataError for undecodable bytes and for a file without rows."""
+        """Every row of every file. Raises DataError for undecodable bytes, a file without rows, one that changes meanwhile."""
         for file_set in self._sets():
-            number = 0
+            number, stamps = 0, [place.stamp() for place in file_set.places]
             try:
                 for number, (values, refused) in enumerate(self._read(file_set), 1):
                     yield RawRow(f"{file_set.name}:{number}", file_set.name, values, file_set.split, refused)
             except UndecodableError as fault:
                 raise self._undecodable(file_set, number + 1, fault) from None
+            for place, stamp in zip(file_set.places, stamps, strict=True):
+                if place.stamp() != stamp:
+                    raise changed_error(place.shown)
             if not number:
                 raise DataError("has no rows", where=file_set.places[0].shown, fix="Fix the file, or exclude it.")
 

@@ -57,6 +57,14 @@ class Place:
             sha.update(chunk)
         return sha.hexdigest()
 
+    def stamp(self) -> object:
+        """What changes when the file does, without reading it: a local file's size, times and inode, else ''."""
+        if not self.local:
+            return ""
+        with _faults(self.shown):
+            stat = Path(self.path).stat()
+        return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
     def open(self) -> BinaryIO:
         """Open the file's raw bytes, seekable; the caller closes it."""
         with _faults(self.shown):
@@ -150,6 +158,7 @@ def _matches(pattern: str, *, directories: bool) -> list[Place]:
     url = expand(pattern)
     with _faults(_shown(url)):
         files, path = url_to_fs(url)
+        files.invalidate_cache()  # fsspec keeps listings, with their checksums, for as long as the process lives
         paths = [path] if not _is_glob(url) or files.exists(path) else sorted(files.glob(path))
         matching_paths = [path for path in paths if (files.info(path)["type"] == "directory") == directories]
     if not matching_paths:
