@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hone.curation.columns import texts_of
 from hone.curation.step import Fields, Step, Verdict
 from hone.progress import OnProgress, Progress
+from hone.store.tables import filter_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,7 +73,7 @@ class Account:
         import pyarrow as pa
 
         dropped_indices = [row for row, reason in enumerate(verdict.reasons) if reason]
-        rows = verdict.rows.take(pa.array(dropped_indices, pa.int64()))
+        rows = filter_rows(verdict.rows, dropped_indices)
         details = [verdict.details[row] for row in dropped_indices] if verdict.details else [""] * len(dropped_indices)
         columns = {
             "id": texts_of(rows, "id"),

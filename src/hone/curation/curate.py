@@ -14,6 +14,7 @@ from hone.curation.step import Fields, Step, Verdict
 from hone.errors import DataError
 from hone.progress import OnProgress, ignore
 from hone.store.artifact import Product
+from hone.store.tables import cut_rows, filter_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,15 +68,16 @@ def write_table(table: pa.Table, path: Path) -> None:
     """Write a Parquet file whose bytes depend only on the rows."""
     import pyarrow.parquet as pq
 
-    plain = table.combine_chunks().replace_schema_metadata(None)
-    pq.write_table(plain, path, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    plain = table.replace_schema_metadata(None)
+    with pq.ParquetWriter(path, plain.schema, compression="zstd") as writer:
+        for piece in cut_rows(plain, ROWS_PER_GROUP):
+            writer.write_table(piece)
 
 
 def _split(
     table: pa.Table, fields: Fields, account: Account, *, valid: float, test: float, seed: int, threshold: float
 ) -> dict[str, pa.Table]:
     """The table of each split: the splits the rows came with, decontaminated, and missing ones taken from training."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     if any(splits_of(table)):
@@ -85,7 +87,7 @@ def _split(
     if not named_splits:
         _check_class_sizes(table, fields)
     if not named_splits or not {VALID, TEST} <= named_splits:
-        training_rows = table.take(pa.array(open_rows, pa.int64()))  # an empty list alone has no type
+        training_rows = filter_rows(table, open_rows)
         new_splits = split_rows(
             fields.row_texts(training_rows),
             fields.strata(training_rows),

@@ -16,6 +16,7 @@ from hone.evaluation.judging.slices import LENGTH, slice_parts
 from hone.objectives.base import Outcome
 from hone.promotion.contender import Contender, common_labels
 from hone.promotion.rows import Rows
+from hone.store.tables import take_rows
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 MIN_ROWS = 5  # slices and classes with fewer rows are not judged
@@ -80,7 +81,7 @@ def build_match(rows: Rows, contenders: Mapping[str, Contender], settings: Promo
     outcomes = {}
     for name, one in contenders.items():
         encoded = tokens[name].filter(pc.is_in(tokens[name]["id"], value_set=both))
-        encoded = encoded.take(pa.array(_in_order_of(table["id"].to_pylist(), encoded["id"].to_pylist())))
+        encoded = take_rows(encoded, _in_order_of(table["id"].to_pylist(), encoded["id"].to_pylist()))
         outcomes[name] = one.objective.compute_outcome(encoded, one.read(encoded, labels), one.widened(labels), table)
     draws = metrics.resample(len(table), settings.resamples, settings.seed)
     return Match(rows, contenders[CANDIDATE], labels, outcomes, draws)
@@ -203,10 +204,8 @@ def latency_gate(contenders: Mapping[str, Contender], rows: Rows, max_ratio: flo
     """The ratio of both p95 latencies of single requests, timed in turns, so that a busy machine is busy for both."""
     import time
 
-    import pyarrow as pa
-
     places = np.linspace(0, len(rows.table) - 1, WARM_UP + REQUESTS).astype(int)
-    asked = contenders[CANDIDATE].objective.inference_inputs(rows.table.take(pa.array(places)))
+    asked = contenders[CANDIDATE].objective.inference_inputs(take_rows(rows.table, places))
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for row in asked:
         for name, contender in contenders.items():

@@ -12,6 +12,7 @@ from hone.curation.dedup.near import near_pairs
 from hone.errors import ConfigError
 from hone.objectives.base import Objective
 from hone.store.digests import check_unchanged, file_digest
+from hone.store.tables import filter_rows
 from hone.tracking.links import fetch_run_file
 from hone.tracking.reader import Version
 
@@ -82,7 +83,6 @@ def find_leaked(rows: pa.Table, training: pa.Table, objective: Objective, thresh
 def exclude_rows(rows: Rows, positions: Sequence[int]) -> Rows:
     """The rows except those at `positions`."""
     import numpy as np
-    import pyarrow as pa
 
     remaining = np.setdiff1d(np.arange(len(rows.table)), np.array(positions, np.int64))
-    return Rows(rows.name, rows.digest, rows.table.take(pa.array(remaining)), rows.left_out + len(set(positions)))
+    return Rows(rows.name, rows.digest, filter_rows(rows.table, remaining), rows.left_out + len(set(positions)))

@@ -103,7 +103,7 @@ class Files:
         )
 
     def rows(self) -> Iterator[RawRow]:
-        """Every row of every file. Raises DataError for undecodable bytes, a file without rows, one that changes meanwhile."""
+        """Every row of every file. Raises DataError for undecodable bytes, an empty file, a file that changes."""
         for file_set in self._sets():
             number, stamps = 0, [place.stamp() for place in file_set.places]
             try:

@@ -18,6 +18,7 @@ from hone.objectives.shared.tokenizer import count_tokens, load_tokenizer
 from hone.process_environment import ALL_CORES, NO_ANALYTICS, environment
 from hone.progress import OnProgress, Progress, ignore
 from hone.store.artifact import Product
+from hone.store.tables import filter_rows
 from hone.validation.suites import SPLITS, Expected, file_suite, settings_suite
 from hone.validation.verdicts import Finding, Judge
 
@@ -153,7 +154,7 @@ def _set_aside(
         keep = np.ones(len(table), bool)
         keep[rows] = False
         left[split] = table.filter(pa.array(keep))
-        taken = table.take(pa.array(rows, pa.int64()))
+        taken = filter_rows(table, rows)
         # Text, whatever was found where text should be: columns of the three splits stand below each other.
         columns = {name: taken[name].cast(pa.string()) for name in taken.column_names}
         columns["quarantined_from"] = pa.array([split] * len(rows), pa.string())

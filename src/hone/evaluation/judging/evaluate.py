@@ -20,6 +20,7 @@ from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.progress import OnProgress, ignore
 from hone.store.artifact import Product
+from hone.store.tables import take_rows
 from hone.tokenization.tokenize import TARGETS, dropped_ids, read_tokens
 
 if TYPE_CHECKING:
@@ -167,12 +168,11 @@ def by_slice(trial: Trial, draws: np.ndarray, slices: Sequence[str], confidence:
 
 def worst_errors(trial: Trial, limit: int) -> list[dict[str, Any]]:
     """The `most` rows on which the model erred most, with at most 500 characters of text."""
-    import pyarrow as pa
 
     ours = trial.ours
     wrong = np.flatnonzero(ours.errors > 0)
     worst = wrong[np.argsort(-ours.errors[wrong], kind="stable")][:limit]
-    rows = trial.rows.take(pa.array(worst))
+    rows = take_rows(trial.rows, worst)
     return [
         {
             "id": row["id"],
@@ -255,14 +255,14 @@ def _rows_of(
         raise DataError("has no rows to test the model on", where=str(path), fix="Raise curation.split.test.")
     rows = rows.filter(pc.invert(pc.is_in(rows["id"], value_set=pa.array(sorted(dropped), pa.string()))))
     tokenized = tokens["id"].unique()
-    places = pc.index_in(tokenized, value_set=rows["id"].combine_chunks())
+    places = pc.index_in(tokenized, value_set=rows["id"])
     if len(rows) != len(tokenized) or places.null_count:
         raise DataError(
             f"its {len(rows)} rows are not the {len(tokenized)} that were tokenized",
             where=str(path),
             fix="Evaluate with the tokens that were made of these splits.",
         )
-    return rows.take(places)
+    return take_rows(rows, places.to_numpy())
 
 
 def _facts(report: Mapping[str, Any]) -> dict[str, Any]:

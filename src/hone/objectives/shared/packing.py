@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ModelError
+from hone.store.tables import take_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,7 @@ def _joined(tokens: pa.Table, bins: Sequence[Sequence[int]]) -> pa.Table:
 
     sizes = np.array([len(positions) for positions in bins])
     ends = np.cumsum([0, *sizes])
-    taken = tokens.take(pa.array([position for positions in bins for position in positions], pa.int64()))
+    taken = take_rows(tokens, [position for positions in bins for position in positions])
     taken = taken.combine_chunks()
     first = taken["id"].take(pa.array(ends[:-1])).to_pylist()
     names = [name if size == 1 else f"{name} and {size - 1} more" for name, size in zip(first, sizes, strict=True)]

@@ -38,8 +38,8 @@ def row_indices(tokens: pa.Table) -> np.ndarray:
     """For each encoded row the place of the row that it is a piece of, in the order in which rows first come."""
     import numpy as np
 
-    found: np.ndarray = tokens["id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    return found
+    encoded = tokens["id"].dictionary_encode()  # one dictionary for all chunks
+    return np.concatenate([np.empty(0, np.int64), *(chunk.indices.to_numpy() for chunk in encoded.chunks)])
 
 
 def sum_by_row(owner: np.ndarray, statistics: Iterable[Any]) -> np.ndarray:
