@@ -13,15 +13,9 @@ from hone.curation.balance import rank_of_text
 from hone.curation.dedup.folding import fold
 from hone.curation.dedup.near import clusters, near_pairs
 from hone.errors import DataError
+from hone.parts.splits import KNOWN_NAMES, SPLITS, TEST, TRAIN, VALID, get_split
 
-TRAIN, VALID, TEST = "train", "valid", "test"
-SPLITS = (TRAIN, VALID, TEST)
-_NAMES = {
-    TRAIN: ("train", "training", "trn"),
-    VALID: ("valid", "validation", "val", "dev", "devel", "development", "eval"),
-    TEST: ("test", "testing", "tst", "heldout", "held-out", "held_out"),
-}
-_SPLIT_OF = {name: split for split, names in _NAMES.items() for name in names}
+__all__ = ["SPLITS", "TEST", "TRAIN", "VALID", "find_contaminated_rows", "normalize_splits", "split_rows"]
 
 
 def normalize_splits(names: Sequence[str]) -> list[str]:
@@ -30,14 +24,14 @@ def normalize_splits(names: Sequence[str]) -> list[str]:
     Rows without a name, where others have one, are for training. Raises DataError for an unknown name, and if the
     data has splits but none for training.
     """
-    unknown = sorted({name for name in names if name and name.strip().lower() not in _SPLIT_OF})
+    unknown = sorted({name for name in names if name and not get_split(name)})
     if unknown:
         raise DataError(
             f"unknown splits: {', '.join(unknown[:5])}",
             where="column split",
-            fix=f"Use one of {', '.join(_SPLIT_OF)}; or remove the column, and curation.split splits the rows.",
+            fix=f"Use one of {', '.join(KNOWN_NAMES)}; or remove the column, and curation.split splits the rows.",
         )
-    splits = [_SPLIT_OF.get(name.strip().lower(), "") for name in names]
+    splits = [get_split(name) for name in names]
     named_splits = set(splits) - {""}
     if len(named_splits) < 2:
         return [""] * len(names)

@@ -20,7 +20,8 @@ from hone.sources.formats.places import (
     find_places,
     with_unique_names,
 )
-from hone.sources.source import RawRow
+from hone.sources.source import RawRow, printable
+from hone.sources.splits import DEFAULT_COLUMN
 from hone.store.digests import changed_error, digest_of
 
 _SUFFIXES = {
@@ -73,6 +74,11 @@ class Files:
     splits: dict[Literal["train", "valid", "test"], str] = option(
         {}, "Patterns of the files of each split, if the data is already split: {train: train*.csv, test: heldout/*}."
     )
+    split_column: str = option(
+        DEFAULT_COLUMN,
+        "The column with each row's split: train, validation, dev, test, ... The column split counts only if its values"
+        " are such names. Empty: no column.",
+    )
     column_files: dict[str, str] = option(
         {},
         "For format lines: the file of each column, one value per line: {text: seq.in, label: label}. A * matches the "
@@ -105,10 +111,11 @@ class Files:
     def rows(self) -> Iterator[RawRow]:
         """Every row of every file. Raises DataError for undecodable bytes, an empty file, a file that changes."""
         for file_set in self._sets():
+            name = printable(file_set.name)
             number, stamps = 0, [place.stamp() for place in file_set.places]
             try:
                 for number, (values, refused) in enumerate(self._read(file_set), 1):
-                    yield RawRow(f"{file_set.name}:{number}", file_set.name, values, file_set.split, refused)
+                    yield RawRow(f"{name}:{number}", name, values, file_set.split, refused)
             except UndecodableError as fault:
                 raise self._undecodable(file_set, number + 1, fault) from None
             for place, stamp in zip(file_set.places, stamps, strict=True):

@@ -97,7 +97,7 @@ def _message(turn: Any, name: str) -> dict[str, str]:
     if not isinstance(turn, Mapping):
         raise ValueError(f"{name} holds something else than messages")
     role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise ValueError(f"{name} has a message of no known role: {role}")
     if isinstance(content, list):
         parts = [part.get("text", part.get("value")) for part in content if isinstance(part, Mapping)]
