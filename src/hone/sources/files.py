@@ -97,6 +97,12 @@ class Files:
         "rfc4180: fields may be in double quotes. none: quotes are ordinary characters. auto: none for tsv only.",
     )
 
+    escape: str = option(
+        "",
+        'Escape character in csv and tsv, such as \\ where files have \\" for a quote. Empty: quotes are doubled.',
+        max_length=1,
+    )
+
     libraries: ClassVar[tuple[str, ...]] = ("pyarrow",)
 
     def fingerprint(self, digest: Callable[[Path], str]) -> str:
@@ -133,9 +139,7 @@ class Files:
         if kind == "parquet":
             return _parquet(first_place)
         if kind in ("csv", "tsv"):
-            delimiter = self.delimiter or {"csv": ",", "tsv": "\t"}[kind]
-            quoted = self.quoting == "rfc4180" or (self.quoting == "auto" and kind == "csv")
-            return formats.read_csv(self._text(first_place), self.column_names, delimiter, quoted, first_place.shown)
+            return formats.read_csv(self._text(first_place), self.column_names, self._dialect(kind), first_place.shown)
         if kind == "json":
             return formats.read_json(self._text(first_place), first_place.shown)
         if kind == "jsonl":
@@ -147,6 +151,11 @@ class Files:
         if self.separator != "\n":
             return formats.read_documents(self._text(first_place), self.separator)
         return formats.read_lines({"text": (first_place.shown, self._text(first_place))})
+
+    def _dialect(self, kind: str) -> formats.Dialect:
+        delimiter = self.delimiter or {"csv": ",", "tsv": "\t"}[kind]
+        quoted = self.quoting == "rfc4180" or (self.quoting == "auto" and kind == "csv")
+        return formats.Dialect(delimiter, quoted, self.escape, configured=bool(self.delimiter))
 
     def _text(self, place: Place) -> Iterator[str]:
         return decode_texts(place.chunks(), self.encoding)
@@ -228,7 +237,9 @@ class Files:
         return DataError(
             f"is not {self.encoding}: byte 0x{fault.byte:02x} at byte offset {fault.offset}, in row {row}",
             where=", ".join(place.shown for place in file_set.places),
-            fix="Set ingest.source.encoding to the file's encoding (latin-1, cp1252, utf-16, ...), or fix that byte.",
+            fix=f"Set ingest.source.encoding to {fault.likely}: the file looks like it."
+            if fault.likely
+            else "Set ingest.source.encoding to the file's encoding (latin-1, cp1252, utf-16, ...), or fix that byte.",
         )
 
 

@@ -17,7 +17,7 @@ from hone.errors import ConfigError, DataError
 from hone.parts.moments import parse_time
 from hone.progress import OnProgress, Progress, ignore
 from hone.sources.formats.likeness import guess_objective
-from hone.sources.source import RawRow, Source, printable
+from hone.sources.source import RawRow, Source, Unreadable, printable
 from hone.sources.splits import read_splits
 from hone.store.artifact import Product
 
@@ -131,6 +131,8 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, str):
         value.encode()
         return value
+    if isinstance(value, Unreadable):
+        raise ValueError(value.reason)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, (bytes, bytearray, memoryview)):

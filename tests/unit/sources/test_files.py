@@ -8,10 +8,12 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.sources.files import Files
 from hone.sources.formats import formats
+from hone.sources.ingest import ingest
 from hone.sources.source import RawRow
 from hone.store.digests import file_digest
 
@@ -482,3 +485,121 @@ class TestUrls:
     def test_an_unknown_protocol(self) -> None:
         with pytest.raises(DataError, match="Protocol not known: nowhere"):
             read("nowhere://a/b.csv")
+
+
+class TestCsvAsSpreadsheetsAndDatabasesWriteIt:
+    def test_columns_at_the_end_without_a_name_are_no_columns(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", "v1,v2,,,\na,x,,,\nb,y,z,,\nc,z,,,\n")
+        rows = read(path)
+        assert [row.values for row in rows if not row.refused] == [{"v1": "a", "v2": "x"}, {"v1": "c", "v2": "z"}]
+        assert rows[1].refused == "a value in a column without a name: line 3"
+
+    def test_an_index_without_a_name_is_a_column(self, tmp_path: Path) -> None:
+        assert values(write(tmp_path / "a.csv", ",text\n0,a\n")) == [{"": "0", "text": "a"}]
+
+    @pytest.mark.parametrize(("name", "other"), [("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", ","), ("a.csv", "|")])
+    def test_a_header_with_another_delimiter_is_told(self, tmp_path: Path, name: str, other: str) -> None:
+        path = write(tmp_path / name, f"text{other}label\na{other}x\n")
+        with pytest.raises(DataError, match="Set ingest") as fault:
+            read(path)
+        assert repr(other) in fault.value.fix
+        assert values(path, delimiter=other) == [{"text": "a", "label": "x"}]
+        one_column = {".csv": ",", ".tsv": "\t"}[Path(name).suffix]
+        assert values(path, delimiter=one_column) == [{f"text{other}label": f"a{other}x"}]
+
+    @pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;"])
+    def test_the_delimiter_that_the_first_line_declares(self, tmp_path: Path, first: str) -> None:
+        path = write(tmp_path / "a.csv", f"\ufeff{first}\r\ntext;label\r\na,b;x\r\nb\r\n")
+        row, ragged = read(path)
+        assert row.values == {"text": "a,b", "label": "x"}
+        assert ragged.refused == "1 field where there are 2 columns: line 4"
+        with pytest.raises(DataError, match="declares the delimiter ';', not ','"):
+            read(path, delimiter=",")
+
+    def test_escaped_quotes(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", 'text,label\n"say \\"hi\\", then\nx",b\nc,d\n')
+        assert values(path, escape="\\") == [{"text": 'say "hi", then\nx', "label": "b"}, {"text": "c", "label": "d"}]
+
+    @pytest.mark.parametrize("text", ['"say \\"hi, \nx",b', '"a \\"quoted\\" one, two\nthree",b'])
+    def test_no_half_row_is_read_after_a_quote_without_a_partner(self, tmp_path: Path, text: str) -> None:
+        path = write(tmp_path / "a.csv", f"text,label\n{text}\nc,d\n")
+        with pytest.raises(DataError, match=r"a\.csv, line 2: line 2 has a quote without a partner") as fault:
+            read(path)
+        assert ("ingest.source.escape" in fault.value.fix) == ("\\" in text)
+
+    def test_an_empty_first_line(self, tmp_path: Path) -> None:
+        assert values(write(tmp_path / "a.csv", "\n\r\ntext,label\na,x\n")) == [{"text": "a", "label": "x"}]
+
+    def test_the_second_header_of_files_that_were_joined(self, tmp_path: Path) -> None:
+        rows = read(write(tmp_path / "a.csv", "text,label\na,x\ntext,label\nb,y\n"))
+        assert [row.refused for row in rows] == ["", "repeats the header: line 3", ""]
+        assert values(write(tmp_path / "b.csv", "text\na\ntext\n")) == [{"text": "a"}, {"text": "text"}]
+
+
+class TestEncodingsByTheirBytes:
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+    def test_an_encoding_without_its_byte_order_mark_is_told(self, tmp_path: Path, encoding: str) -> None:
+        path = write(tmp_path / "a.csv", "text,label\ncafé,x\n".encode(encoding))
+        with pytest.raises(DataError, match=f"Set ingest.source.encoding to {encoding}: the file looks like it"):
+            read(path, encoding=encoding[:6])
+        assert values(path, encoding=encoding) == [{"text": "café", "label": "x"}]
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+    def test_a_byte_order_mark_is_named(self, tmp_path: Path, encoding: str) -> None:
+        path = write(tmp_path / "a.jsonl", '{"text": "a"}\n'.encode(encoding))
+        with pytest.raises(DataError, match=f"Set ingest.source.encoding to {encoding}: the file looks like it"):
+            read(path)
+
+    def test_an_empty_file_of_a_declared_utf16(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="has no rows"):
+            read(write(tmp_path / "a.csv", ""), encoding="utf-16")
+
+
+class TestOddParquet:
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            pa.array([2**62, 1], pa.timestamp("us")),
+            pa.array([2**30, 1], pa.date32()),
+            pa.array([2**62, 1], pa.duration("s")),
+            pa.array([[2**62], [1]], pa.list_(pa.timestamp("us"))),
+            pa.array([[2**62], [1]], pa.list_(pa.timestamp("us", tz="Mars/Phobos"))),
+        ],
+    )
+    def test_a_date_out_of_range_refuses_a_row_only_where_it_is_needed(self, tmp_path: Path, odd: pa.Array) -> None:
+        pq.write_table(pa.table({"text": ["a", "b"], "odd": odd}), tmp_path / "a.parquet")
+        source = Files(paths=[str(tmp_path / "a.parquet")])
+        options: dict[str, Any] = {"rename": {}, "keep": [], "max_refused": 1.0}
+        assert ingest(source, tmp_path, columns=["text"], **options).rows == 2
+        if "Mars" in str(odd.type):
+            return
+        facts = ingest(source, tmp_path, columns=["text", "odd"], **options).facts
+        assert (facts["rows"], facts["reasons"]) == (1, {"odd is not text": 1})
+
+    def test_a_time_of_an_unknown_zone_is_its_moment(self, tmp_path: Path) -> None:
+        odd = pa.array([1_000_000], pa.timestamp("us", tz="Mars/Phobos"))
+        pq.write_table(pa.table({"time": odd}), tmp_path / "a.parquet")
+        assert values(str(tmp_path / "a.parquet"))[0]["time"] == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+
+    def test_class_names_that_datasets_wrote(self, tmp_path: Path) -> None:
+        label = datasets.ClassLabel(names=["neg", "pos"])
+        features = datasets.Features(
+            {"text": datasets.Value("string"), "label": label, "tags": datasets.List(label), "in": {"label": label}}
+        )
+        rows = [{"text": "a", "label": 1, "tags": [0, 1], "in": {"label": 1}}, {"text": "b", "label": -1, "tags": []}]
+        columns = {name: [row.get(name) for row in rows] for name in features}
+        data = datasets.Dataset.from_dict(columns, features=features)
+        data.to_parquet(str(tmp_path / "a.parquet"))
+        first, second = values(str(tmp_path / "a.parquet"))
+        assert first == {"text": "a", "label": "pos", "tags": ["neg", "pos"], "in": {"label": "pos"}}
+        assert (second["label"], second["tags"]) == (None, [])
+
+    def test_a_class_without_a_name_is_refused(self, tmp_path: Path) -> None:
+        described = {"info": {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}}}
+        schema = pa.schema([("text", pa.string()), ("label", pa.int64())], {"huggingface": json.dumps(described)})
+        pq.write_table(pa.table([["a", "b"], [0, 7]], schema=schema), tmp_path / "a.parquet")
+        source = Files(paths=[str(tmp_path / "a.parquet")])
+        ingest(source, tmp_path, columns=["text", "label"], rename={}, keep=[], max_refused=0.5)
+        assert pq.read_table(tmp_path / "rows.parquet")["label"].to_pylist() == ["neg"]
+        reason = pq.read_table(tmp_path / "refused.parquet")["reason"].to_pylist()
+        assert reason == ["label is not text: class 7 has no name: there are 2"]

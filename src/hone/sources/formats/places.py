@@ -21,12 +21,30 @@ CHUNK = 1 << 20  # bytes read at once
 _CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5", "sha256")
 
 
-class UndecodableError(Exception):
-    """A byte that is invalid in the declared encoding; `offset` is in bytes of the decompressed file."""
+_BYTE_ORDER_MARKS = {  # UTF-32's begins with UTF-16's
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# The encoding by which of each four bytes are mostly zero.
+_ZEROS = {
+    (False, True, False, True): "utf-16-le",
+    (True, False, True, False): "utf-16-be",
+    (False, True, True, True): "utf-32-le",
+    (True, True, True, False): "utf-32-be",
+}
 
-    def __init__(self, offset: int, byte: int) -> None:
+
+class UndecodableError(Exception):
+    """A byte that is invalid in the declared encoding; `offset` is in bytes of the decompressed file.
+
+    `likely` is the encoding that the file seems to have instead, '' if unknown.
+    """
+
+    def __init__(self, offset: int, byte: int, likely: str = "") -> None:
         super().__init__(f"byte 0x{byte:02x} at offset {offset}")
-        self.offset, self.byte = offset, byte
+        self.offset, self.byte, self.likely = offset, byte, likely
 
 
 @dataclass(frozen=True)
@@ -130,12 +148,25 @@ def decode_texts(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
             text = decoder.decode(chunk, final)
         except UnicodeDecodeError as error:
             text = error.object[: error.start].decode(error.encoding, "ignore")
-            fault = UndecodableError(consumed - pending + error.start, error.object[error.start])
+            likely = "" if consumed else _likely_encoding(chunk)
+            fault = UndecodableError(consumed - pending + error.start, error.object[error.start], likely)
+        except UnicodeError:  # utf-16 and utf-32 take the byte order from a mark at the beginning, which is not there
+            raise UndecodableError(consumed, (chunk or b"\0")[0], _likely_encoding(chunk)) from None
         consumed += len(chunk)
         yield text.removeprefix("\ufeff") if at_beginning else text
         at_beginning = at_beginning and not text
         if fault:
             raise fault
+
+
+def _likely_encoding(beginning: bytes) -> str:
+    """The encoding of which UTF-16 or UTF-32 the text that begins so seems to be, '' if neither."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if beginning.startswith(mark):
+            return encoding
+    # Most texts have characters below U+0100, of which these encodings write the zero bytes too.
+    zeros = [beginning[place:400:4].count(0) * 8 > len(beginning[:400]) for place in range(4)]
+    return _ZEROS.get(tuple(zeros), "")
 
 
 def split_lines(pieces: Iterable[str]) -> Iterator[str]:

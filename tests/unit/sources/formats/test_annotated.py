@@ -152,6 +152,7 @@ def test_xquad_has_as_many_questions_as_are_published(shared: Path) -> None:
 @pytest.mark.parametrize(
     "whole", ['{"data": [{"paragraphs": [5]}]}', '{"data": [5]}', "[5]", '{"data": [{"paragraphs": 5}]}']
 )
-def test_what_is_not_of_squads_structure_is_one_error(whole: str) -> None:
+def test_what_is_not_of_squads_structure_is_one_error(whole: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(whole)
     with pytest.raises(DataError, match="not SQuAD's format"):
-        list(read_squad([whole], "a.json"))
+        list(Files(paths=[str(tmp_path / "a.json")], format="squad").rows())
