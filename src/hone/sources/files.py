@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from hone.errors import ConfigError, DataError
 from hone.parts.options import REQUIRED, option
 from hone.sources.formats import annotated, formats
+from hone.sources.formats.packing import COMPRESSED_SUFFIXES, find_codec
 from hone.sources.formats.places import (
     Place,
     UndecodableError,
@@ -39,7 +40,6 @@ _SUFFIXES = {
     ".iob": "conll",
     ".bio": "conll",
 }
-_COMPRESSED = (".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Set:
 
 @dataclass(frozen=True)
 class Files:
-    """Rows from files in one of several formats, or from one file per column; .gz and .zst; any fsspec URL."""
+    """Rows from files in one of several formats, or one file per column; compressed, in archives, at any fsspec URL."""
 
     paths: list[str] = option(
         REQUIRED,
@@ -166,7 +166,7 @@ class Files:
         if self.column_files:
             return "lines"
         name = PurePosixPath(place.name)
-        suffix = PurePosixPath(name.stem).suffix if name.suffix in _COMPRESSED else name.suffix
+        suffix = PurePosixPath(name.stem).suffix if name.suffix in COMPRESSED_SUFFIXES else name.suffix
         if suffix.lower() not in _SUFFIXES:
             raise ConfigError(
                 f"unknown file extension; the format cannot be inferred (known: {', '.join(_SUFFIXES)})",
@@ -250,6 +250,6 @@ def _star(pattern: str, name: str) -> str:
 
 
 def _parquet(place: Place) -> Iterator[formats.Row]:
-    file = BytesIO(b"".join(place.chunks())) if place.name.endswith(_COMPRESSED) else place.open()
-    with file:
+    packed = place.archive is not None or find_codec(place.beginning(), PurePosixPath(place.name).suffix) is not None
+    with BytesIO(b"".join(place.chunks())) if packed else place.open() as file:
         yield from formats.read_parquet(file, place.shown)

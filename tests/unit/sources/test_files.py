@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
+import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import HTTPServer, SimpleHTTPRequestHandler
@@ -603,3 +607,95 @@ class TestOddParquet:
         assert pq.read_table(tmp_path / "rows.parquet")["label"].to_pylist() == ["neg"]
         reason = pq.read_table(tmp_path / "refused.parquet")["reason"].to_pylist()
         assert reason == ["label is not text: class 7 has no name: there are 2"]
+
+
+CSV = b"text,label\na,x\nb,y\n"
+PACKED = {
+    "gz": gzip.compress(CSV),
+    "zst": zstandard.compress(CSV),
+    "bz2": bz2.compress(CSV),
+    "xz": lzma.compress(CSV) + bytes(8),
+}
+
+
+def archive(kind: str, members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, content in members.items():
+                packed.writestr(name, content)
+        return buffer.getvalue()
+    with tarfile.open(fileobj=buffer, mode=f"w:{kind}") as packed:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            packed.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class TestPacked:
+    @pytest.mark.parametrize("kind", PACKED)
+    @pytest.mark.parametrize("named", [True, False])
+    def test_compressed_files_by_content(self, tmp_path: Path, kind: str, named: bool) -> None:
+        path = write(tmp_path / (f"a.csv.{kind}" if named else "a.csv"), PACKED[kind])
+        assert [row["text"] for row in values(path)] == ["a", "b"]
+
+    @pytest.mark.parametrize("kind", PACKED)
+    def test_a_truncated_file_stops(self, tmp_path: Path, kind: str) -> None:
+        with pytest.raises(DataError, match=r"its compressed data is (truncated|damaged)"):
+            read(write(tmp_path / "a.csv", PACKED[kind][:-15]))
+
+    def test_text_that_begins_like_bzip2(self, tmp_path: Path) -> None:
+        assert values(write(tmp_path / "a.csv", "BZh9,label\na,x\n")) == [{"BZh9": "a", "label": "x"}]
+
+    def test_compressed_parquet_without_a_suffix(self, tmp_path: Path) -> None:
+        buffer = io.BytesIO()
+        pq.write_table(pa.table({"text": ["a"]}), buffer)
+        assert values(write(tmp_path / "a.parquet", gzip.compress(buffer.getvalue()))) == [{"text": "a"}]
+        packed = write(tmp_path / "b.zip", archive("zip", {"a.parquet": buffer.getvalue()}))
+        assert values(packed) == [{"text": "a"}]
+
+    @pytest.mark.parametrize("kind", ["zip", "", "gz", "bz2", "xz"])
+    @pytest.mark.parametrize("name", ["data.zip", "data"])
+    def test_archives_by_content(self, tmp_path: Path, kind: str, name: str) -> None:
+        members = {
+            "d/train.csv": CSV,
+            "__MACOSX/d/._train.csv": b"x",
+            "d/.DS_Store": b"x",
+            "d/test.jsonl": b'{"text":"c"}',
+        }
+        path = write(tmp_path / name, archive(kind, members))
+        rows = read(path, splits={"train": "train.csv", "test": "d/test.jsonl"})
+        assert [(row.where, row.split, row.values["text"]) for row in rows] == [
+            ("train.csv:1", "train", "a"),
+            ("train.csv:2", "train", "b"),
+            ("test.jsonl:1", "test", "c"),
+        ]
+        before = Files(paths=[path]).fingerprint(file_digest)
+        write(tmp_path / name, archive(kind, members | {"d/test.jsonl": b'{"text":"d"}'}))
+        assert Files(paths=[path]).fingerprint(file_digest) != before
+
+    def test_some_files_of_an_archive(self, tmp_path: Path) -> None:
+        write(tmp_path / "data.zip", archive("zip", {"a.csv": CSV, "README.md": b"# read me"}))
+        with pytest.raises(ConfigError, match=r"data\.zip/README\.md: unknown file extension"):
+            read(str(tmp_path / "data.zip"))
+        assert len(read(f"zip://*.csv::{tmp_path}/data.zip")) == 2
+
+    def test_compressed_files_in_an_archive(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "data.zip", archive("zip", {"a.csv.gz": gzip.compress(CSV)}))
+        assert len(values(path)) == 2
+
+    @pytest.mark.parametrize("kind", ["zip", "", "gz"])
+    def test_a_damaged_archive_is_one_error(self, tmp_path: Path, kind: str) -> None:
+        whole = archive(kind, {f"{n}.csv": bytes(str(n), "ascii") * 3000 for n in range(30)})
+        with pytest.raises(DataError, match=r"data\.zip"):
+            read(write(tmp_path / "data.zip", whole[: len(whole) // 2]))
+
+    def test_an_archive_without_files(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="the archive has no files"):
+            read(write(tmp_path / "data.zip", archive("zip", {})))
+
+    def test_at_a_url(self, web: tuple[Path, str]) -> None:
+        folder, url = web
+        write(folder / "a.zip", archive("zip", {"a.csv": CSV}))
+        assert len(values(f"{url}/a.zip")) == 2

@@ -6,15 +6,23 @@ import codecs
 import hashlib
 import re
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.parts.variables import expand
+from hone.sources.formats.packing import (
+    HEAD_BYTES,
+    archive_faults,
+    decompress,
+    is_archive,
+    may_be_archive,
+    open_archive,
+)
 
 CHUNK = 1 << 20  # bytes read at once
 # Keys of fsspec's info() under which object stores give a checksum of the content.
@@ -49,12 +57,17 @@ class UndecodableError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """A file. `name` is the shortest unique end of its path; `shown` is its path in messages, without secrets."""
+    """A file. `name` is the shortest unique end of its path; `shown` is its path in messages, without secrets.
+
+    A file in an archive has the archive's place and its name in there, `member`; `files` is the archive's content.
+    """
 
     files: Any
     path: str
     name: str
     shown: str
+    archive: Place | None = None
+    member: str = ""
 
     @property
     def local(self) -> bool:
@@ -62,7 +75,12 @@ class Place:
         return "file" in _protocols(self.files)
 
     def digest(self, digest: Callable[[Path], str]) -> str:
-        """A local file's SHA-256 by `digest`; otherwise the store's checksum, else SHA-256 of the bytes."""
+        """A local file's SHA-256 by `digest`; otherwise the store's checksum, else SHA-256 of the bytes.
+
+        Of a file in an archive it is that of the archive.
+        """
+        if self.archive:
+            return self.archive.digest(digest)
         if self.local:
             return digest(Path(self.path))
         with _faults(self.shown):
@@ -71,12 +89,14 @@ class Place:
                 if info.get(key):
                     return f"{key}:{info[key]}"
         sha = hashlib.sha256()
-        for chunk in self._raw():
+        for chunk in self.raw():
             sha.update(chunk)
         return sha.hexdigest()
 
     def stamp(self) -> object:
         """What changes when the file does, without reading it: a local file's size, times and inode, else ''."""
+        if self.archive:
+            return self.archive.stamp()
         if not self.local:
             return ""
         with _faults(self.shown):
@@ -85,36 +105,40 @@ class Place:
 
     def open(self) -> BinaryIO:
         """Open the file's raw bytes, seekable; the caller closes it."""
-        with _faults(self.shown):
-            opened: BinaryIO = self.files.open(self.path, "rb")
+        with _faults(self.shown), self._archive_faults():
+            opened: BinaryIO = self.files.open(self.member or self.path, "rb")
             return opened
 
+    def beginning(self) -> bytes:
+        """The file's first bytes as they are stored, by which compressed files and archives are recognised."""
+        with self.open() as file:
+            return file.read(HEAD_BYTES)
+
     def chunks(self) -> Iterator[bytes]:
-        """The file's bytes, decompressed if the name ends in .gz or .zst. Raises DataError if they are damaged."""
-        suffix = PurePosixPath(self.name).suffix
-        if suffix == ".gz":
-            return _inflate(self._raw(), lambda: zlib.decompressobj(wbits=31), self.shown)
-        if suffix == ".zst":
-            import zstandard
+        """The file's bytes, decompressed if they are compressed. Raises DataError if they are damaged."""
+        return decompress(self.raw(), PurePosixPath(self.name).suffix, self.shown)
 
-            return _inflate(self._raw(), lambda: zstandard.ZstdDecompressor().decompressobj(), self.shown)
-        return self._raw()
-
-    def _raw(self) -> Iterator[bytes]:
-        with _faults(self.shown), self.files.open(self.path, "rb") as file:
+    def raw(self) -> Iterator[bytes]:
+        """The file's bytes as they are stored."""
+        with _faults(self.shown), self._archive_faults(), self.files.open(self.member or self.path, "rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+
+    def _archive_faults(self) -> AbstractContextManager[None]:
+        return archive_faults(self.shown) if self.archive else nullcontext()
 
 
 def find_places(patterns: Sequence[str], *, directories: bool = False) -> list[Place]:
     """The files (or directories) that paths, globs and URLs match, each once, in the patterns' order, then by name.
 
-    Raises DataError if a pattern matches nothing, ServiceError if a store does not answer.
+    The files in an archive are found in its place, in their order. Raises DataError if a pattern matches nothing,
+    ServiceError if a store does not answer.
     """
     places_by_path: dict[str, Place] = {}
     for pattern in patterns:
-        for place in _matches(pattern, directories=directories):
-            places_by_path.setdefault(place.path, place)
+        for match in _matches(pattern, directories=directories):
+            for place in [match] if directories else _unpacked(match):
+                places_by_path.setdefault(place.path, place)
     return with_unique_names(list(places_by_path.values()))
 
 
@@ -203,6 +227,32 @@ def _matches(pattern: str, *, directories: bool) -> list[Place]:
     return [Place(files, path, path, _shown(_with_protocol(files, path))) for path in matching_paths]
 
 
+def _seekable(place: Place) -> BinaryIO:
+    """The file, open; one from a web server is downloaded, as not all of these can give a part of a file."""
+    if not {"http", "https"} & set(_protocols(place.files)):
+        return place.open()
+    download = TemporaryFile()  # noqa: SIM115, closed with the archive
+    for chunk in place.raw():
+        download.write(chunk)
+    download.seek(0)
+    return download
+
+
+def _unpacked(place: Place) -> list[Place]:
+    """The files in an archive; the place itself if it is another file. Raises DataError for an empty archive."""
+    if not place.local and not may_be_archive(place.path):
+        return [place]
+    beginning = place.beginning()
+    if not is_archive(beginning):
+        return [place]
+    files, members = open_archive(_seekable(place), beginning, place.shown)
+    if not members:
+        raise DataError("the archive has no files", where=place.shown, fix="Correct ingest.source.paths.")
+    return [
+        Place(files, f"{place.path}/{member}", member, f"{place.shown}/{member}", place, member) for member in members
+    ]
+
+
 def _with_protocol(files: Any, path: str) -> str:
     if "file" in _protocols(files) or "://" in path:
         return path
@@ -272,24 +322,6 @@ def _network_faults() -> tuple[type[Exception], ...]:
     """The exceptions that file systems raise for network faults; aiohttp's are not OSErrors."""
     aiohttp = sys.modules.get("aiohttp")
     return (ConnectionError, TimeoutError, *([aiohttp.ClientError] if aiohttp else []))
-
-
-def _inflate(chunks: Iterable[bytes], new: Callable[[], Any], shown: str) -> Iterator[bytes]:
-    """Decompress one or several members; raises DataError if the data is damaged or truncated."""
-    zstd_error = getattr(sys.modules.get("zstandard"), "ZstdError", zlib.error)
-    member = None
-    try:
-        for chunk in chunks:
-            while chunk:
-                member = member or new()
-                yield member.decompress(chunk)
-                chunk, member = (member.unused_data, None) if member.eof else (b"", member)
-    except (zlib.error, zstd_error) as fault:
-        raise DataError(
-            f"its compressed data is damaged: {fault}", where=shown, fix="Download the file again."
-        ) from fault
-    if member is not None:
-        raise DataError("its compressed data is truncated", where=shown, fix="Download the file again.")
 
 
 def _with_final(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
