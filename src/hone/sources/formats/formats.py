@@ -13,14 +13,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from hone.errors import DataError
 from hone.sources.formats.class_names import find_class_names, name_classes
+from hone.sources.formats.labelled import PAIR, is_split_object, read_split_object
 from hone.sources.formats.places import split_lines
 from hone.sources.source import Unreadable
 
 Row = tuple[dict[str, Any], str]
+# A row with the split that its file says it has.
+SplitRow = tuple[dict[str, Any], str, str]
 
 # Above 64 Mi (2**26) characters a field is taken for an unclosed quote; the csv module's own limit is 131,072.
 LARGEST_FIELD = 1 << 26
@@ -83,14 +87,22 @@ def read_jsonl(text: Iterable[str]) -> Iterator[Row]:
             yield _json_row(line, number)
 
 
-def read_json(text: Iterable[str], shown: str) -> Iterator[Row]:
-    """Read the objects of a JSON array one by one, or JSON lines if the file begins with an object."""
+def read_json(
+    text: Iterable[str], shown: str, split_keys: Mapping[str, str] = MappingProxyType({}), names: Sequence[str] = PAIR
+) -> Iterator[Row | SplitRow]:
+    """Read the objects of a JSON array one by one, or JSON lines if the file begins with an object.
+
+    A single object with a list for each split gives the rows of the splits; see `read_split_object`.
+    """
     pieces = iter(text)
     buffer = _Buffer(pieces)
     opening = buffer.peek()
     if opening == "[":
         return _array(buffer, shown)
     if opening == "{":
+        whole = buffer.only_value()
+        if is_split_object(whole, split_keys):
+            return read_split_object(whole, split_keys, names, shown)
         return _json_lines(buffer.rest(), shown)
     if not opening:
         return iter(())
@@ -393,6 +405,22 @@ class _Buffer:
                 end < len(self._text) or not self._fill()
             ):  # a number at the end of the buffer may continue in the next piece
                 self._at = end
+                return value
+
+    def only_value(self) -> Any:
+        """The next JSON value, which stays in the buffer; None if there is none or if more text follows it."""
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+            except RecursionError:
+                return None
+            except ValueError:
+                if not self._fill():
+                    return None
+                continue
+            if self._text[end:].strip():
+                return None
+            if not self._fill():
                 return value
 
     def rest(self) -> Iterator[str]:

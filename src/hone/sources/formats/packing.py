@@ -135,7 +135,7 @@ def archive_faults(shown: str) -> Iterator[None]:
     """Translate the exceptions of damaged and encrypted archives into DataError."""
     try:
         yield
-    except (*_faults(), zipfile.BadZipFile, tarfile.TarError, RuntimeError, NotImplementedError, KeyError) as fault:
+    except _archive_exceptions() as fault:
         raise DataError(f"the archive cannot be read: {fault}", where=shown, fix=f"{_AGAIN} Or unpack it.") from None
 
 
@@ -168,6 +168,12 @@ def _inflate(chunks: Iterable[bytes], codec: Codec, shown: str) -> Iterator[byte
             chunk, member = (member.unused_data, None) if member.eof else (b"", member)
     if member is not None:
         raise DataError("its compressed data is truncated", where=shown, fix=_AGAIN)
+
+
+def _archive_exceptions() -> tuple[type[Exception], ...]:
+    """RuntimeError is for encrypted files, NotImplementedError for other compressions, KeyError for dangling links."""
+    others = (zipfile.BadZipFile, tarfile.TarError, RuntimeError, NotImplementedError, KeyError)
+    return (*_faults(), *others)
 
 
 def _faults() -> tuple[type[Exception], ...]:

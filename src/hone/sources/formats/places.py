@@ -36,7 +36,7 @@ _BYTE_ORDER_MARKS = {  # UTF-32's begins with UTF-16's
     codecs.BOM_UTF16_BE: "utf-16",
 }
 # The encoding by which of each four bytes are mostly zero.
-_ZEROS = {
+_ZEROS: dict[tuple[bool, ...], str] = {
     (False, True, False, True): "utf-16-le",
     (True, False, True, False): "utf-16-be",
     (False, True, True, True): "utf-32-le",
@@ -189,8 +189,8 @@ def _likely_encoding(beginning: bytes) -> str:
         if beginning.startswith(mark):
             return encoding
     # Most texts have characters below U+0100, of which these encodings write the zero bytes too.
-    zeros = [beginning[place:400:4].count(0) * 8 > len(beginning[:400]) for place in range(4)]
-    return _ZEROS.get(tuple(zeros), "")
+    zeros = tuple(beginning[place:400:4].count(0) * 8 > len(beginning[:400]) for place in range(4))
+    return _ZEROS.get(zeros, "")
 
 
 def split_lines(pieces: Iterable[str]) -> Iterator[str]:
