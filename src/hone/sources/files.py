@@ -180,7 +180,7 @@ class Files:
             return formats.read_csv(self._text(first_place), self.column_names, self._dialect(kind), first_place.shown)
         if kind == "json":
             names = self.column_names or PAIR
-            keys: dict[str, str] = {**self.split_keys}
+            keys = {str(split): key for split, key in self.split_keys.items()}
             return formats.read_json(self._text(first_place), first_place.shown, keys, names)
         if kind == "jsonl":
             return formats.read_jsonl(self._text(first_place))
