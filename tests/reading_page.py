@@ -25,7 +25,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 import zstandard
 
 PAGE = Path(__file__).parents[1] / "docs" / "reading.md"
@@ -158,6 +157,15 @@ ENCODINGS: Mapping[str, tuple[str, str]] = {
 }
 
 
+def _as_yaml(value: Any) -> str:
+    """An option's value as a person would write it in a configuration."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_as_yaml(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_as_yaml, value)) + "]"
+    return value if re.fullmatch(r"[\w;\\]+", value) else json.dumps(value)
+
+
 def read_form(form: Form, folder: Path) -> list[Any]:
     """The rows of the form's example, written to `folder`."""
     from hone.sources.files import Files
@@ -176,7 +184,7 @@ def build_tables() -> dict[str, str]:
     for form in FORMS:
         with tempfile.TemporaryDirectory() as folder:
             columns = ", ".join(f"`{name}`" for name in read_form(form, Path(folder))[0].values)
-        options = yaml.safe_dump(form.options, default_flow_style=True, width=1000).strip()[1:-1]
+        options = _as_yaml(form.options)[1:-1]
         options = f"`{options}`" if options else ""
         path = f"`{form.path}`" if form.path else ", ".join(f"`{name}`" for name in form.files)
         rows_by_form.setdefault((form.name, options, columns), []).append(path)
