@@ -52,7 +52,7 @@ def _write_answers(batch: Batch, shard: Shard, home: Home, out: Path) -> Product
     table = pq.read_table(shard.inputs_file)
     reasons = table[REASON].to_pylist()
     answerable = [row for row, reason in enumerate(reasons) if reason is None]
-    frame = table.select(list(batch.inputs)).take(answerable).to_pandas()
+    frame = table.select(list(batch.inputs)).filter(table[REASON].is_null()).to_pandas()
     answers: list[dict[str, Any]] = [{} for _ in reasons]
     with environment(ALL_CORES):
         for row, answer in zip(answerable, answer_rows(predict, refusals, frame), strict=True):

@@ -18,7 +18,7 @@ from hone.progress import Progress, emit
 from hone.sources.ingest import text_of
 from hone.sources.source import RawRow
 from hone.store.artifact import Artifact, Product
-from hone.store.digests import digest_of
+from hone.store.digests import check_unchanged, digest_of
 from hone.store.recipe import Recipe, code_digests, installed_versions
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def read_rows(batch: Batch, home: Home) -> Artifact:
     cannot be predicted; ConfigError if the input has a column that the output adds; and the source's errors.
     """
     emit("read", "started", [])
-    artifact, hit = home.store.obtain(rows_recipe(batch), lambda out: _write_shards(batch, out), name=batch.name)
+    artifact, hit = home.store.obtain(
+        rows_recipe(batch), lambda out: _read_unchanged(batch, home, out), name=batch.name
+    )
     emit("read", "hit" if hit else "done", artifact)
     return artifact
 
@@ -92,6 +94,13 @@ class _Account:
     shards: list[tuple[int, str]] = field(default_factory=list)
     columns: dict[str, None] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
+
+
+def _read_unchanged(batch: Batch, home: Home, out: Path) -> Product:
+    product = _write_shards(batch, out)
+    digest = build_source(batch.request).fingerprint(home.store.memo.digest)
+    check_unchanged({"data": batch.data}, {"data": digest}, batch.request.source.kind)
+    return product
 
 
 def _write_shards(batch: Batch, out: Path) -> Product:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +25,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises ConfigError that lists all errors: the field, the file, and the closest valid name.
     """
     try:
-        tree = yaml.load(path.read_text("utf8"), Loader=_Loader)
+        tree = load_yaml(path.read_text("utf8"))
     except (FileNotFoundError, IsADirectoryError):
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1)
         fix = f"Did you mean {path.parent / near[0]}?" if near else "Name a YAML file, such as conf/demo.yaml."
@@ -57,15 +58,37 @@ def dump_config(config: RunConfig) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that duplicate keys are an error and 5e-5 is a number."""
+def load_yaml(text: str) -> Any:
+    """The value of a YAML document. Raises yaml.YAMLError, also for dates that do not exist and for duplicate keys."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise yaml.YAMLError("lists or mappings are nested too deeply") from None
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        duplicates = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if duplicates:
-            raise yaml.YAMLError(f"duplicate key {', '.join(duplicates)}, line {node.start_mark.line + 1}")
-        return super().construct_mapping(node, deep)
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, except that duplicate keys and dates such as 2026-13-01 are errors with a line."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._checked: set[int] = set()
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as fault:
+            raise yaml.constructor.ConstructorError(None, None, f"{node.value}: {fault}", node.start_mark) from None
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # A mapping has its own keys alone before it is flattened: afterwards those of `<<` stand before them.
+        if id(node) not in self._checked:
+            self._checked.add(id(node))
+            own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            keys = [self.construct_object(key, deep=True) for key in own]
+            duplicates = sorted({str(key) for key in keys if keys.count(key) > 1})
+            if duplicates:
+                raise yaml.YAMLError(f"duplicate key {', '.join(duplicates)}, line {node.start_mark.line + 1}")
+        super().flatten_mapping(node)
 
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -87,9 +110,22 @@ def _override(tree: dict[str, Any], override: str) -> None:
             models = [inner for field in fields for inner in _models(field)]
         if not isinstance(target, (dict, list)):
             raise ConfigError(f"{name} is a value and has no fields", where=override)
-    target[_index(target, field_name, override) if isinstance(target, list) else field_name] = yaml.load(
-        value, Loader=_Loader
-    )
+    target[_index(target, field_name, override) if isinstance(target, list) else field_name] = _value(value, override)
+
+
+def _value(text: str, override: str) -> Any:
+    """The value of an override, written as in YAML; what YAML reserves for itself (`*.csv`, `@x`) is text here."""
+    if text.startswith(("*", "&", "@", "`", "%")):
+        return text
+    try:
+        return load_yaml(text)
+    except yaml.YAMLError as fault:
+        problem = getattr(fault, "problem", None) or getattr(fault, "reason", None) or fault
+        raise ConfigError(
+            f"the value is not YAML: {problem}",
+            where=override,
+            fix="Put it in quotes if it is text: 'field=\"value\"'.",
+        ) from None
 
 
 def _written_out(fields: Sequence[Any]) -> Any:
@@ -104,7 +140,7 @@ def _index(items: list[Any], name: str, override: str) -> int:
     for kind in (name, name.replace("_", "-")):
         if kind in kinds:
             return kinds.index(kind)
-    if name.isdigit() and int(name) < len(items):
+    if name.isdecimal() and name.isascii() and int(name) < len(items):
         return int(name)
     raise ConfigError(f"no item {name} among {len(items)}", where=override)
 
@@ -132,6 +168,8 @@ def _describe(error: Any) -> str:
     if error["type"] == "value_error":  # a whole section is not shown: it may contain a password
         value_suffix = f", not {error['input']!r}" if isinstance(error["input"], str) else ""
         return f"{path}: {error['ctx']['error']}{value_suffix}"
+    if error["type"] == "string_type" and isinstance(error["input"], bool | int | float | date):
+        return f"{path}: YAML reads this as {error['input']}, not as text: put it in quotes"
     message = error["msg"][:1].lower() + error["msg"][1:]
     return f"{path}: {message.removeprefix('input ')}, not {error['input']!r}"
 

@@ -32,7 +32,8 @@ class Ingest(Section):
     )
     time: str = Field(
         "",
-        description="The source column with a row's time: ISO 8601 or seconds since 1970. Enables point-in-time runs.",
+        description="The source column with a row's time: ISO 8601 or seconds (or milliseconds, ...) since 1970."
+        " Enables point-in-time runs.",
     )
     as_of: date | datetime | None = Field(
         None,

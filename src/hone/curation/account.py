@@ -13,6 +13,7 @@ from hone.curation.step import Fields, Step, Verdict
 from hone.errors import DataError
 from hone.progress import OnProgress, Progress
 from hone.splits import TEST, VALID
+from hone.store.tables import filter_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -120,7 +121,7 @@ class Account:
         import pyarrow as pa
 
         dropped_indices = [row for row, reason in enumerate(verdict.reasons) if reason]
-        rows = verdict.rows.take(pa.array(dropped_indices, pa.int64()))
+        rows = filter_rows(verdict.rows, dropped_indices)
         details = [verdict.details[row] for row in dropped_indices] if verdict.details else [""] * len(dropped_indices)
         columns = {
             "id": texts_of(rows, "id"),

@@ -16,6 +16,7 @@ from hone.progress import OnProgress, ignore
 from hone.splits import SPLITS, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
+from hone.store.tables import cut_rows, filter_rows, take_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,15 +84,16 @@ def write_table(table: pa.Table, path: Path) -> None:
     """Write a Parquet file whose bytes depend only on the rows."""
     import pyarrow.parquet as pq
 
-    plain = table.combine_chunks().replace_schema_metadata(None)
-    pq.write_table(plain, path, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    plain = table.replace_schema_metadata(None)
+    with pq.ParquetWriter(path, plain.schema, compression="zstd") as writer:
+        for piece in cut_rows(plain, ROWS_PER_GROUP):
+            writer.write_table(piece)
 
 
 def _split(
     table: pa.Table, fields: Fields, account: Account, *, valid: float, test: float, seed: int, threshold: float
 ) -> dict[str, pa.Table]:
     """The table of each split: the splits the rows came with, decontaminated, and missing ones taken from training."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     if any(splits_of(table)):
@@ -103,7 +105,7 @@ def _split(
     if not named_splits:
         _check_class_sizes(table, fields)
     if not named_splits or not {VALID, TEST} <= named_splits:
-        training_rows = table.take(pa.array(open_rows, pa.int64()))  # an empty list alone has no type
+        training_rows = filter_rows(table, open_rows)
         new_splits = split_rows(
             fields.row_texts(training_rows),
             fields.strata(training_rows),
@@ -123,10 +125,8 @@ def _split(
 
 def _restore_texts(table: pa.Table, read: pa.Table, steps: Sequence[tuple[str, Step]], fields: Fields) -> pa.Table:
     """The rows with the columns that were read, rewritten only by the steps that must (`Step.rewrites_held_out`)."""
-    import pyarrow as pa
-
     position_of = {name: position for position, name in enumerate(texts_of(read, "id"))}
-    original = read.take(pa.array([position_of[name] for name in texts_of(table, "id")], pa.int64()))
+    original = take_rows(read, [position_of[name] for name in texts_of(table, "id")])
     for _, step in steps:
         if getattr(step, "rewrites_held_out", False):
             original = step.apply(original, fields, ignore).rows

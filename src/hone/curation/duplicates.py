@@ -13,6 +13,7 @@ from hone.curation.dedup.near import NUM_PERM, SHINGLE
 from hone.curation.dedup.similar_rows import COMMON, cluster_rows
 from hone.parts.options import option
 from hone.progress import OnProgress, Progress
+from hone.store.tables import filter_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,8 +44,6 @@ class Duplicates:
 
     def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
         """Drop each row that repeats an earlier one that is kept; the detail names that row."""
-        import pyarrow as pa
-
         from hone.curation.step import Verdict
 
         answers = [" ".join(answer.split()) for answer in fields.answer_keys(rows)]
@@ -56,7 +55,7 @@ class Duplicates:
         if self.near:
             distinct_rows = [index for index, reason in enumerate(reasons) if not reason]
             leaders = cluster_rows(
-                rows.take(pa.array(distinct_rows, pa.int64())),
+                filter_rows(rows, distinct_rows),
                 fields,
                 self.threshold,
                 apart=[kinds[i] for i in distinct_rows],

@@ -16,7 +16,8 @@ from hone.curation.dedup.folding import fold
 from hone.curation.dedup.near import join_groups
 from hone.curation.dedup.similar_rows import cluster_contexts, cluster_rows, find_repeats
 from hone.errors import DataError
-from hone.splits import TEST, TRAIN, VALID
+from hone.splits import KNOWN_NAMES, TEST, TRAIN, VALID, get_split
+from hone.store.tables import filter_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from hone.curation.step import Fields
 
 LARGEST_GROUP, FEW_ROWS = 0.1, 20  # a group of similar rows above this share of the rows, and this number, is divided
-_NAMES = {
-    TRAIN: ("train", "training", "trn"),
-    VALID: ("valid", "validation", "val", "dev", "devel", "development", "eval"),
-    TEST: ("test", "testing", "tst", "heldout", "held-out", "held_out"),
-}
-_SPLIT_OF = {name: split for split, names in _NAMES.items() for name in names}
 
 
 def normalize_splits(names: Sequence[str]) -> list[str]:
@@ -38,14 +33,14 @@ def normalize_splits(names: Sequence[str]) -> list[str]:
     Rows without a name, where others have one, are for training. Raises DataError for an unknown name, and if the
     data has splits but none for training.
     """
-    unknown = sorted({name for name in names if name and name.strip().lower() not in _SPLIT_OF})
+    unknown = sorted({name for name in names if name and not get_split(name)})
     if unknown:
         raise DataError(
             f"unknown splits: {', '.join(unknown[:5])}",
             where="column split",
-            fix=f"Use one of {', '.join(_SPLIT_OF)}; or remove the column, and curation.split splits the rows.",
+            fix=f"Use one of {', '.join(KNOWN_NAMES)}; or remove the column, and curation.split splits the rows.",
         )
-    splits = [_SPLIT_OF.get(name.strip().lower(), "") for name in names]
+    splits = [get_split(name) for name in names]
     named_splits = set(splits) - {""}
     if len(named_splits) < 2:
         return [""] * len(names)
@@ -64,14 +59,12 @@ def find_contaminated_rows(table: pa.Table, fields: Fields, threshold: float) ->
     Covers training rows that occur in valid or test, and valid rows that occur in test, so that valid and test
     measure unseen rows.
     """
-    import pyarrow as pa
-
     splits, texts = splits_of(table), fields.identity_texts(table)
     contaminated: dict[int, tuple[str, int]] = {}
     for split, later in ((VALID, (TEST,)), (TRAIN, (TEST, VALID))):
         candidates = [i for i, name in enumerate(splits) if name == split]
         later_rows = [i for name in later for i, other in enumerate(splits) if other == name]
-        rows, others = (table.take(pa.array(indices, pa.int64())) for indices in (candidates, later_rows))
+        rows, others = (filter_rows(table, indices) for indices in (candidates, later_rows))
         for i, j in find_repeats(rows, others, fields, threshold):
             row, other = candidates[i], later_rows[j]
             same = fold(texts[row]) == fold(texts[other])

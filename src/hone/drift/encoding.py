@@ -17,16 +17,17 @@ def compute_embeddings(model: Path, texts: Sequence[str], max_length: int) -> np
     import pyarrow as pa
 
     from hone.evaluation.judging.predict import best_device, embed_batch, load_base
+    from hone.models.positions import get_max_tokens
     from hone.objectives.shared.reading import Reader
     from hone.objectives.shared.tokenizer import encode_texts, load_tokenizer
     from hone.objectives.text_classification import TextClassification
 
     device, tokenizer = best_device(), load_tokenizer(model)
     encoder = load_base(model, device)
-    max_positions = getattr(encoder.config, "max_position_embeddings", None) or max_length
     # A text without words becomes a padding token, so that it has at least one token.
     pad = tokenizer.convert_ids_to_tokens(tokenizer.pad_token_id)
-    ids, _ = encode_texts(tokenizer, [text if text.strip() else pad for text in texts], min(max_length, max_positions))
+    limit = min(max_length, get_max_tokens(encoder.config))
+    ids, _ = encode_texts(tokenizer, [text if text.strip() else pad for text in texts], limit)
     tokens = pa.table({"id": [str(index) for index in range(len(texts))], "input_ids": ids})
     embeddings: np.ndarray | None = None
     for positions, batch in Reader(TextClassification(), tokenizer.pad_token_id, device).batches(tokens):

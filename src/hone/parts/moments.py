@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from typing import Any
+
+# Seconds in 1973 and 2286, the numbers of 9 and 10 digits. Smaller ones are years or months (2024, 202401), or a 0 that
+# stands for no time; in the same time milliseconds have 12 and 13 digits, and so on.
+_EARLIEST, _LATEST = 1e8, 1e10
+_MINUTE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])([01]\d|2[0-3])[0-5]\d")  # 202401311230
+_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 AS_OF = "{as_of}"  # placeholder in a source's paths or query for the as-of date
 
@@ -17,9 +24,10 @@ def last_moment(as_of: date | datetime) -> datetime:
 
 
 def parse_time(value: Any) -> datetime:
-    """Parse a row's time: ISO 8601 (a date means its start) or seconds since 1970; UTC unless a zone is given.
+    """Parse a row's time: ISO 8601 (a date or a month means its start) or a number since 1970; UTC without a zone.
 
-    Raises ValueError for anything else.
+    A number is in seconds, milliseconds, microseconds or nanoseconds: those between 1973 and 2286 differ in their
+    number of digits. Raises ValueError for anything else, such as 202401, which is no such number.
     """
     if isinstance(value, datetime):
         moment = value
@@ -53,7 +61,16 @@ def _parse_text(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         pass
+    if _MONTH.fullmatch(text):
+        return datetime.fromisoformat(f"{text}-01")
+    message = f"{text[:40]!r} is not a time: use ISO 8601 (2024-01-31) or seconds since 1970"
     try:
-        return datetime.fromtimestamp(float(text), UTC)
-    except (ValueError, OverflowError, OSError):
-        raise ValueError(f"{text[:40]!r} is not a time: use ISO 8601 or seconds since 1970") from None
+        number = float(text)
+    except ValueError:
+        raise ValueError(message) from None
+    if _MINUTE.fullmatch(text):
+        raise ValueError(f"{text} is not a time: milliseconds since 1970, or a date and time without separators?")
+    for unit in (1, 1e3, 1e6, 1e9):
+        if _EARLIEST <= number / unit < _LATEST:
+            return datetime.fromtimestamp(number / unit, UTC)
+    raise ValueError(message)

@@ -14,6 +14,7 @@ from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES, list_stages
 from hone.progress import Progress, emit
 from hone.store.artifact import Artifact, Product
+from hone.store.digests import check_unchanged
 from hone.store.recipe import Recipe, code_digests, find_nearest, installed_versions, list_reasons
 
 
@@ -47,7 +48,9 @@ def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
         stale_artifact = store.find(stage, recipe.key)
         reasons = list_reasons(recipe, find_nearest(recipe, store.list_manifests(stage), job.config.name))
         emit(stage, "started", [definition.stale_reason(stale_artifact)] if stale_artifact else reasons)
-        return definition.make(replace(job, out=out, key=recipe.key, on_progress=on_progress))
+        product = definition.make(replace(job, out=out, key=recipe.key, on_progress=on_progress))
+        check_unchanged(recipe.inputs, recipe.inputs | definition.external_digests(job), stage)
+        return product
 
     store = job.home.store
     artifact, hit = store.obtain(

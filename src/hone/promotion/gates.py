@@ -16,6 +16,7 @@ from hone.evaluation.judging.slices import LENGTH, slice_parts
 from hone.objectives.base import Outcome
 from hone.promotion.contender import Contender, common_labels
 from hone.promotion.rows import Rows
+from hone.store.tables import take_rows
 from hone.tracking.aliases import CANDIDATE, CHAMPION
 
 MIN_ROWS = 5  # slices and classes with fewer rows are not judged
@@ -81,7 +82,7 @@ def build_match(rows: Rows, contenders: Mapping[str, Contender], settings: Promo
     outcomes = {}
     for name, contender in contenders.items():
         encoded = tokens[name].filter(pc.is_in(tokens[name]["id"], value_set=both))
-        encoded = encoded.take(pa.array(_in_order_of(table["id"].to_pylist(), encoded["id"].to_pylist())))
+        encoded = take_rows(encoded, _in_order_of(table["id"].to_pylist(), encoded["id"].to_pylist()))
         predictions, targets = contender.predict(encoded, labels), contender.widen_targets(labels)
         outcomes[name] = contender.objective.compute_outcome(encoded, predictions, targets, table)
     draws = metrics.resample(len(table), settings.resamples, settings.seed)
@@ -207,10 +208,8 @@ def latency_gate(contenders: Mapping[str, Contender], rows: Rows, max_ratio: flo
     """The ratio of both p95 latencies of single requests, timed alternately: load on the machine affects both alike."""
     import time
 
-    import pyarrow as pa
-
     places = np.linspace(0, len(rows.table) - 1, WARM_UP + REQUESTS).astype(int)
-    requests = contenders[CANDIDATE].objective.inference_inputs(rows.table.take(pa.array(places)))
+    requests = contenders[CANDIDATE].objective.inference_inputs(take_rows(rows.table, places))
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for request in requests:
         for name, contender in contenders.items():

@@ -12,7 +12,8 @@ from hone.curation.dedup.similar_rows import find_repeats
 from hone.errors import ConfigError
 from hone.objectives.base import Objective
 from hone.store import layout
-from hone.store.digests import file_digest
+from hone.store.digests import check_unchanged, file_digest
+from hone.store.tables import filter_rows
 from hone.tracking.links import fetch_run_file
 from hone.tracking.reader import Version
 
@@ -57,6 +58,7 @@ def load_golden_set(path: str, objective: Objective) -> Rows:
         raise ConfigError(
             "there is no such file", where=f"promotion.golden {file}", fix="Name a csv, jsonl or parquet file."
         )
+    digest = file_digest(file)
     with tempfile.TemporaryDirectory() as scratch:
         ingest(
             Files(paths=[str(file)]),
@@ -67,7 +69,8 @@ def load_golden_set(path: str, objective: Objective) -> Rows:
             max_refused=0.0,
             shape=objective.normalize_row,
         )
-        return Rows(GOLDEN, file_digest(file), pq.read_table(Path(scratch) / layout.ROWS, memory_map=False))
+        check_unchanged({GOLDEN: digest}, {GOLDEN: file_digest(file)}, str(file))
+        return Rows(GOLDEN, digest, pq.read_table(Path(scratch) / layout.ROWS, memory_map=False))
 
 
 def find_leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: float) -> list[int]:
@@ -82,7 +85,6 @@ def find_leaked(rows: pa.Table, training: pa.Table, objective: Objective, thresh
 def exclude_rows(rows: Rows, positions: Sequence[int]) -> Rows:
     """The rows except those at `positions`."""
     import numpy as np
-    import pyarrow as pa
 
     remaining = np.setdiff1d(np.arange(len(rows.table)), np.array(positions, np.int64))
-    return Rows(rows.name, rows.digest, rows.table.take(pa.array(remaining)), rows.left_out + len(set(positions)))
+    return Rows(rows.name, rows.digest, filter_rows(rows.table, remaining), rows.left_out + len(set(positions)))

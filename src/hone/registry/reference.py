@@ -25,6 +25,7 @@ from hone.registry.row_text import detect_languages, input_text, split_words
 from hone.splits import TEST, TRAIN
 from hone.store import layout
 from hone.store.artifact import Artifact
+from hone.store.tables import filter_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,8 +148,8 @@ def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _
         [held_out_ids[position] for position in np.sort(generator.permutation(len(held_out_ids))[:ROWS])], pa.string()
     )
     scan, start = _IngestedScan(), 0
-    for batch in file.iter_batches(columns=["id", *objective.columns]):
-        rows = pa.Table.from_batches([batch])
+    for group in range(file.num_row_groups):  # ingest limits the characters of a row group, not only its rows
+        rows = file.read_row_group(group, columns=["id", *objective.columns])
         scan.hashes += row_hashes(rows, objective.columns)
         for name in set(objective.inputs) & set(objective.columns):
             blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(rows[name])), 0)
@@ -156,7 +157,7 @@ def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _
         positions_in_batch = (
             sampled_positions[(sampled_positions >= start) & (sampled_positions < start + len(rows))] - start
         )
-        scan.drawn.append(rows.take(pa.array(positions_in_batch)))
+        scan.drawn.append(filter_rows(rows, positions_in_batch))
         scan.held_out.append(rows.filter(pc.is_in(rows["id"], value_set=sampled_ids)))
         start += len(rows)
     return scan

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from hone.errors import ConfigError, DataError
 from hone.parts.options import REQUIRED, option
-from hone.sources.formats import annotated, formats
+from hone.sources.formats import annotated, formats, labelled
+from hone.sources.formats.labelled import PAIR, find_path_columns
+from hone.sources.formats.packing import COMPRESSED_SUFFIXES, find_codec
 from hone.sources.formats.places import (
     Place,
     UndecodableError,
@@ -20,9 +23,10 @@ from hone.sources.formats.places import (
     find_places,
     with_unique_names,
 )
-from hone.sources.source import RawRow
+from hone.sources.source import RawRow, printable
+from hone.sources.splits import DEFAULT_COLUMN
 from hone.splits import Split
-from hone.store.digests import digest_of
+from hone.store.digests import changed_error, digest_of
 
 _SUFFIXES = {
     ".csv": "csv",
@@ -39,7 +43,6 @@ _SUFFIXES = {
     ".iob": "conll",
     ".bio": "conll",
 }
-_COMPRESSED = (".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class _Set:
 
 @dataclass(frozen=True)
 class Files:
-    """Rows from files in one of several formats, or from one file per column; .gz and .zst; any fsspec URL."""
+    """Rows from files in one of several formats, or one file per column; compressed, in archives, at any fsspec URL."""
 
     paths: list[str] = option(
         REQUIRED,
@@ -65,21 +68,39 @@ class Files:
         location=True,
         min_length=1,
     )
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "txt", "lines", "conll", "squad"] = option(
+    format: Literal[
+        "auto", "csv", "tsv", "json", "jsonl", "parquet", "txt", "lines", "labelled", "folders", "conll", "squad"
+    ] = option(
         "auto",
         "File format; auto uses the file extension. txt: one row per line (see separator), in the column text. "
-        "conll: one token and tag per line, with an empty line between sentences. squad: SQuAD 1.1 or 2.0 JSON, one "
-        "row per question.",
+        "labelled: one row per line, its label first (TREC, SST, fastText's __label__x). folders: one row per file, "
+        "its label is its folder's name. conll: one token and tag per line, with an empty line between sentences. "
+        "squad: SQuAD 1.1 or 2.0 JSON, one row per question.",
     )
     splits: dict[Split, str] = option(
         {}, "Patterns of the files of each split, if the data is already split: {train: train*.csv, test: heldout/*}."
+    )
+    split_column: str = option(
+        DEFAULT_COLUMN,
+        "The column with each row's split: train, validation, dev, test, ... The column split counts only if its values"
+        " are such names. Empty: no column.",
+    )
+    split_keys: dict[Literal["train", "valid", "test"], str] = option(
+        {},
+        "For a JSON object with a list for each split, the keys: {train: train, valid: val, test: test}. Other keys are"
+        " left out. Empty: all its keys must be names of splits.",
+    )
+    aliases: dict[str, str] = option(
+        {}, "Columns that have another name in some of the files: {summary1: summary} reads summary1 as summary."
     )
     column_files: dict[str, str] = option(
         {},
         "For format lines: the file of each column, one value per line: {text: seq.in, label: label}. A * matches the "
         "part of the name that files of one set share: {text: '*_text.txt', label: '*_labels.txt'}.",
     )
-    column_names: list[str] = option([], "Column names, for csv and tsv files without a header line.")
+    column_names: list[str] = option(
+        [], "Column names, for csv and tsv files without a header line, and for lists in JSON."
+    )
     separator: str = option(
         "\n",
         "Separator between the rows of a txt file: a line feed, an empty line (two line feeds) or a text such as "
@@ -92,30 +113,63 @@ class Files:
         "rfc4180: fields may be in double quotes. none: quotes are ordinary characters. auto: none for tsv only.",
     )
 
+    escape: str = option(
+        "",
+        'Escape character in csv and tsv, such as \\ where files have \\" for a quote. Empty: quotes are doubled.',
+        max_length=1,
+    )
+
     libraries: ClassVar[tuple[str, ...]] = ("pyarrow",)
 
     def fingerprint(self, digest: Callable[[Path], str]) -> str:
         """Digest over each file's name, split and content, in order; independent of directories and times."""
         return digest_of(
             [
-                [file_set.name, file_set.split, [place.digest(digest) for place in file_set.places]]
+                [
+                    file_set.name,
+                    file_set.split,
+                    [place.digest(digest) for place in file_set.places],
+                    *([columns] if (columns := self._path_columns(file_set)) else []),
+                ]
                 for file_set in self._sets()
             ]
         )
 
     def rows(self) -> Iterator[RawRow]:
-        """Every row of every file. Raises DataError for undecodable bytes and for a file without rows."""
+        """Every row of every file. Raises DataError for undecodable bytes, an empty file, a file that changes."""
         for file_set in self._sets():
-            number = 0
+            name = printable(file_set.name)
+            number, stamps = 0, [place.stamp() for place in file_set.places]
             try:
-                for number, (values, refused) in enumerate(self._read(file_set), 1):
-                    yield RawRow(f"{file_set.name}:{number}", file_set.name, values, file_set.split, refused)
+                path_columns = self._path_columns(file_set)
+                for number, (values, refused, *split) in enumerate(self._read(file_set), 1):
+                    if not refused:
+                        values, refused = self._complete(values, path_columns)
+                    yield RawRow(f"{name}:{number}", name, values, split[0] if split else file_set.split, refused)
             except UndecodableError as fault:
                 raise self._undecodable(file_set, number + 1, fault) from None
+            for place, stamp in zip(file_set.places, stamps, strict=True):
+                if place.stamp() != stamp:
+                    raise changed_error(place.shown)
             if not number:
                 raise DataError("has no rows", where=file_set.places[0].shown, fix="Fix the file, or exclude it.")
 
-    def _read(self, file_set: _Set) -> Iterator[formats.Row]:
+    def _path_columns(self, file_set: _Set) -> dict[str, str | None]:
+        return find_path_columns(file_set.places[0].path, label=self.format == "folders")
+
+    def _complete(self, values: dict[str, Any], path_columns: Mapping[str, str | None]) -> formats.Row:
+        """The row with its columns' common names and with the columns of its folders, or refused."""
+        for alias, name in self.aliases.items():
+            if alias in values and name in values:
+                return values, f"has both {alias} and {name}"
+            if alias in values:
+                values = {name if column == alias else column: value for column, value in values.items()}
+        for name, value in path_columns.items():
+            if name in values and str(values[name]) != str(value):
+                return values, f"{name} is not that of its folder"
+        return {**path_columns, **values}, ""
+
+    def _read(self, file_set: _Set) -> Iterator[formats.Row | formats.SplitRow]:
         first_place = file_set.places[0]
         kind = self._format(first_place)
         if kind == "lines":
@@ -124,20 +178,37 @@ class Files:
         if kind == "parquet":
             return _parquet(first_place)
         if kind in ("csv", "tsv"):
-            delimiter = self.delimiter or {"csv": ",", "tsv": "\t"}[kind]
-            quoted = self.quoting == "rfc4180" or (self.quoting == "auto" and kind == "csv")
-            return formats.read_csv(self._text(first_place), self.column_names, delimiter, quoted, first_place.shown)
+            return formats.read_csv(self._text(first_place), self.column_names, self._dialect(kind), first_place.shown)
         if kind == "json":
-            return formats.read_json(self._text(first_place), first_place.shown)
+            names = self.column_names or PAIR
+            keys = {str(split): key for split, key in self.split_keys.items()}
+            return formats.read_json(self._text(first_place), first_place.shown, keys, names)
         if kind == "jsonl":
             return formats.read_jsonl(self._text(first_place))
         if kind == "conll":
             return annotated.read_conll(self._text(first_place))
         if kind == "squad":
             return annotated.read_squad(self._text(first_place), first_place.shown)
+        if kind == "folders":
+            return labelled.read_file(self._text(first_place))
+        if kind == "labelled":
+            return labelled.read_labelled(self._text(first_place))
+        return self._read_text(first_place)
+
+    def _read_text(self, place: Place) -> Iterator[formats.Row]:
+        text = self._text(place)
         if self.separator != "\n":
-            return formats.read_documents(self._text(first_place), self.separator)
-        return formats.read_lines({"text": (first_place.shown, self._text(first_place))})
+            return formats.read_documents(text, self.separator)
+        beginning = next(text, "")
+        text = chain([beginning], text)
+        if self.format == "auto" and beginning.startswith(labelled.FASTTEXT):
+            return labelled.read_labelled(text)
+        return formats.read_lines({"text": (place.shown, text)})
+
+    def _dialect(self, kind: str) -> formats.Dialect:
+        delimiter = self.delimiter or {"csv": ",", "tsv": "\t"}[kind]
+        quoted = self.quoting == "rfc4180" or (self.quoting == "auto" and kind == "csv")
+        return formats.Dialect(delimiter, quoted, self.escape, configured=bool(self.delimiter))
 
     def _text(self, place: Place) -> Iterator[str]:
         return decode_texts(place.chunks(), self.encoding)
@@ -148,7 +219,7 @@ class Files:
         if self.column_files:
             return "lines"
         name = PurePosixPath(place.name)
-        suffix = PurePosixPath(name.stem).suffix if name.suffix in _COMPRESSED else name.suffix
+        suffix = PurePosixPath(name.stem).suffix if name.suffix in COMPRESSED_SUFFIXES else name.suffix
         if suffix.lower() not in _SUFFIXES:
             raise ConfigError(
                 f"unknown file extension; the format cannot be inferred (known: {', '.join(_SUFFIXES)})",
@@ -219,7 +290,9 @@ class Files:
         return DataError(
             f"is not {self.encoding}: byte 0x{fault.byte:02x} at byte offset {fault.offset}, in row {row}",
             where=", ".join(place.shown for place in file_set.places),
-            fix="Set ingest.source.encoding to the file's encoding (latin-1, cp1252, utf-16, ...), or fix that byte.",
+            fix=f"Set ingest.source.encoding to {fault.likely}: the file looks like it."
+            if fault.likely
+            else "Set ingest.source.encoding to the file's encoding (latin-1, cp1252, utf-16, ...), or fix that byte.",
         )
 
 
@@ -230,6 +303,6 @@ def _star(pattern: str, name: str) -> str:
 
 
 def _parquet(place: Place) -> Iterator[formats.Row]:
-    file = BytesIO(b"".join(place.chunks())) if place.name.endswith(_COMPRESSED) else place.open()
-    with file:
+    packed = place.archive is not None or find_codec(place.beginning(), PurePosixPath(place.name).suffix) is not None
+    with BytesIO(b"".join(place.chunks())) if packed else place.open() as file:
         yield from formats.read_parquet(file, place.shown)

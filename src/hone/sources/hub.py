@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.parts.options import REQUIRED, option
 from hone.parts.variables import expand
+from hone.sources.formats.class_names import find_class_names, name_classes
 from hone.sources.source import RawRow
 from hone.splits import TEST, TRAIN, VALID, Split
 from hone.store.digests import digest_of
@@ -60,9 +61,9 @@ class Hub:
             name = "hub" if self._directory() else expand(self.dataset)
             for ours, theirs in self._chosen(list(builder.info.splits)):
                 dataset = builder.as_dataset(split=theirs)
-                names = _class_names(dataset.features)
+                namers = find_class_names(dataset.features.to_dict())
                 for number, values in enumerate(dataset, 1):
-                    yield RawRow(f"{theirs}:{number}", name, _named(values, names), ours)
+                    yield RawRow(f"{theirs}:{number}", name, name_classes(values, namers), ours)
 
     def _directory(self) -> Path | None:
         """The directory, or None for a hub id; raises ConfigError for a hub id without a commit."""
@@ -166,18 +167,3 @@ def _innermost(fault: BaseException) -> str:
     while fault.__cause__ is not None:
         fault = fault.__cause__
     return f"{type(fault).__name__}: {fault}"
-
-
-def _class_names(features: Any) -> dict[str, Any]:
-    """The columns with class numbers, and the feature that maps them to names."""
-    from datasets import ClassLabel
-
-    return {name: feature for name, feature in features.items() if isinstance(feature, ClassLabel)}
-
-
-def _named(values: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
-    """The row with class numbers replaced by names; -1, the hub's value for an unknown class, becomes null."""
-    for column, feature in names.items():
-        number = values[column]
-        values[column] = None if number is None or number < 0 else feature.int2str(number)
-    return values

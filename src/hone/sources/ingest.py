@@ -17,7 +17,8 @@ from hone.errors import ConfigError, DataError
 from hone.parts.moments import parse_time
 from hone.progress import OnProgress, Progress, ignore
 from hone.sources.formats.likeness import guess_objective
-from hone.sources.source import RawRow, Source
+from hone.sources.source import RawRow, Source, Unreadable, printable
+from hone.sources.splits import read_splits
 from hone.store import layout
 from hone.store.artifact import Product
 
@@ -48,6 +49,7 @@ class _Account:
     shaped_columns: set[str] = field(default_factory=set)
     example: Mapping[str, Any] = field(default_factory=dict)
     first_refused: list[str] = field(default_factory=list)
+    refused_sources: Counter[str] = field(default_factory=Counter)
     source: str = ""
 
     def facts(self) -> dict[str, Any]:
@@ -73,6 +75,7 @@ def ingest(
     objective: str = "",
     time: str = "",
     until: datetime | None = None,
+    split_column: str = "",
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Write the usable rows of `source` to out/rows.parquet and the refused ones to out/refused.parquet.
@@ -81,7 +84,8 @@ def ingest(
     additional columns, which may be null. All values are written as strings, nested ones as JSON text. `shape` takes a
     row with renamed columns and returns columns to add or replace, or raises ValueError to refuse the row. Errors
     mention when rows look like data of an objective other than `objective`. With `until`, rows with a later time in
-    the source's column `time` are left out, and rows without a time are refused.
+    the source's column `time` are left out, and rows without a time are refused. `split_column` names the source's
+    column with each row's split; see `read_splits`.
     Facts: read, rows, refused (read = rows + refused), later (if any were left out), reasons, sources. Raises DataError
     if a column is in no row, or if more than `max_refused` (a share) of the rows are refused; ConfigError if `rename`
     or `keep` names a wrong column.
@@ -92,7 +96,7 @@ def ingest(
         _Writer(out / layout.ROWS, (*OWN_COLUMNS, *required, *kept)) as rows,
         _Writer(out / layout.REFUSED, ("where", "source", "reason", "raw")) as refused,
     ):
-        for source_row in source.rows():
+        for source_row in read_splits(source.rows(), split_column):
             if until and not source_row.refused:
                 source_row, late = _check_time(source_row, time, until)
                 account.later += late
@@ -128,6 +132,8 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, str):
         value.encode()
         return value
+    if isinstance(value, Unreadable):
+        raise ValueError(value.reason)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -135,7 +141,10 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, (bool, int, float, list, tuple, dict)):
-        text = json.dumps(value, ensure_ascii=False, default=str)
+        try:
+            text = json.dumps(value, ensure_ascii=False, default=str)
+        except RecursionError:
+            raise ValueError("lists or objects are nested too deeply") from None
         text.encode()
         return text
     return str(value)
@@ -151,6 +160,7 @@ def _resolve_columns(
             where="ingest.columns",
             fix=f"Its columns are {', '.join(columns)}. Write OBJECTIVE_COLUMN: SOURCE_COLUMN.",
         )
+    _check_each_column_once(columns, rename)
     taken_names = [*OWN_COLUMNS, *columns]
     for name in keep:
         if name in taken_names or keep.count(name) > 1:
@@ -162,6 +172,20 @@ def _resolve_columns(
     return {name: rename.get(name, name) for name in columns}, {name: name for name in keep}
 
 
+def _check_each_column_once(columns: Sequence[str], rename: Mapping[str, str]) -> None:
+    """Raise ConfigError if two of the objective's columns would be read from one of the source's."""
+    ours_by_theirs: dict[str, str] = {}
+    for ours in columns:
+        theirs = rename.get(ours, ours)
+        if theirs in ours_by_theirs:
+            raise ConfigError(
+                f"{ours_by_theirs[theirs]} and {ours} would both be read from the source's column {theirs!r}",
+                where="ingest.columns",
+                fix="Give each its own column. If the file has only one, check ingest.source.delimiter.",
+            )
+        ours_by_theirs[theirs] = ours
+
+
 def _shape_row(raw: RawRow, shape: Shape, rename: Mapping[str, str]) -> RawRow:
     """The row with the objective's columns, or refused with the reason why it does not have them."""
     if raw.refused:
@@ -171,7 +195,9 @@ def _shape_row(raw: RawRow, shape: Shape, rename: Mapping[str, str]) -> RawRow:
     try:
         return replace(raw, values={**renamed, **shape(renamed)})
     except ValueError as fault:
-        return replace(raw, values=renamed, refused=str(fault))
+        return replace(raw, values=renamed, refused=printable(str(fault)))
+    except RecursionError:
+        return replace(raw, values=renamed, refused="lists or objects are nested too deeply")
 
 
 def _convert(raw: RawRow, required: Mapping[str, str], kept: Mapping[str, str]) -> tuple[list[str | None], str]:
@@ -204,6 +230,7 @@ def _count(account: _Account, source_row: RawRow, shaped_row: RawRow, reason: st
         return
     account.refused += 1
     account.reasons[reason.partition(":")[0]] += 1
+    account.refused_sources[shaped_row.source] += 1
     if len(account.first_refused) < 5:
         account.first_refused.append(f"  {shaped_row.where}  {reason}  {_raw_text(source_row.values)[:120]}")
 
@@ -221,9 +248,16 @@ def _check_account(account: _Account, required: Mapping[str, str], kept: Mapping
         raise DataError(
             f"{account.refused} of {account.read} rows are refused ({share:.2%}; max_refused is {max_refused:.2%}):\n"
             + "\n".join(account.first_refused),
-            where=account.source,
+            where=_describe_sources(account.refused_sources),
             fix="Fix these rows, or raise ingest.max_refused to continue without them." + _suggest_objective(account),
         )
+
+
+def _describe_sources(rows_by_source: Counter[str]) -> str:
+    """The sources with the most of these rows, and how many others there are."""
+    names = [name for name, _ in rows_by_source.most_common(3)]
+    others = len(rows_by_source) - len(names)
+    return ", ".join(names) + (f" and {others} more" if others else "")
 
 
 def _missing_column_error(ours: str, theirs: str, account: _Account, setting: str) -> DataError:
@@ -251,7 +285,10 @@ def _suggest_objective(account: _Account) -> str:
 
 
 def _raw_text(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, default=str)
+    try:
+        return json.dumps(values, default=str)
+    except RecursionError:
+        return json.dumps({name: str(type(value).__name__) for name, value in values.items()})
 
 
 class _Writer:

@@ -23,6 +23,18 @@ class RawRow:
     refused: str = ""
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A value that Python cannot express, in a column that may not be needed: a date in the year 150,000."""
+
+    reason: str
+
+
+def printable(text: str) -> str:
+    """The text with what cannot be encoded (half of a surrogate pair, a byte of a file name) as \\ud800."""
+    return text.encode("utf8", "backslashreplace").decode("utf8")
+
+
 class Source(Protocol):
     """A frozen dataclass of options (`hone.parts.options.option`) that reads rows."""
 

@@ -15,6 +15,7 @@ from hone.errors import ConfigError, DataError, ServiceError
 from hone.parts.options import REQUIRED, option
 from hone.parts.variables import expand
 from hone.sources.source import RawRow
+from hone.sources.splits import DEFAULT_COLUMN
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
@@ -43,6 +44,12 @@ class Sql:
         "",
         "A fast query whose result changes when the rows change: select count(*), max(updated_at) from ... "
         "If empty, all rows are read to compute the digest.",
+    )
+
+    split_column: str = option(
+        DEFAULT_COLUMN,
+        "The column with each row's split: train, validation, dev, test, ... The column split counts only if its values"
+        " are such names. Empty: no column.",
     )
 
     libraries: ClassVar[tuple[str, ...]] = ("sqlalchemy",)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import ConfigError, DataError, ModelError
 from hone.models.own_code import may_run
+from hone.models.positions import get_max_tokens
 from hone.objectives.base import Objective, Targets
 from hone.objectives.shared.tokenizer import CONTROL, load_tokenizer
 from hone.process_environment import ALL_CORES, environment
@@ -312,9 +313,8 @@ def _limits(base: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=may_run(base)).get_text_config()
-    # transformers reports no limit as model_max_length 1e30 and, for XLNet, max_position_embeddings -1.
-    positions = getattr(config, "max_position_embeddings", None) or -1
-    return int(min(tokenizer.model_max_length, positions if positions > 0 else 10**9)), int(config.vocab_size)
+    # transformers reports no limit as model_max_length 1e30.
+    return int(min(tokenizer.model_max_length, get_max_tokens(config))), int(config.vocab_size)
 
 
 def _check_ids(encoded: pa.Table, vocabulary: int, base: Path) -> None:

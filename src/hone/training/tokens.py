@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import DataError
+from hone.store.tables import take_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +48,7 @@ class TokenFile:
         """The rows at `indices`, in that order, as an Arrow table with all columns."""
         import pyarrow as pa
 
-        return pa.Table.from_batches(self._chunks).take(pa.array(indices))
+        return take_rows(pa.Table.from_batches(self._chunks), list(indices))
 
     def names(self, indices: Iterable[int]) -> list[str]:
         """The ids (column `id`) of the rows at `indices`, for messages."""

@@ -142,7 +142,7 @@ def file_suite(path: Path) -> list[Expected]:
 
     try:
         tree = yaml.safe_load(path.read_text("utf8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as fault:  # ValueError: 2026-13-01, and not UTF-8
         raise ConfigError(
             f"the suite cannot be read: {fault}", where=str(path), fix="Correct validation.suite."
         ) from None

@@ -22,6 +22,7 @@ from hone.progress import OnProgress, Progress, ignore
 from hone.splits import SPLITS, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
+from hone.store.tables import filter_rows
 from hone.validation.suites import Expected, file_suite, settings_suite
 from hone.validation.verdicts import Finding, Judge, describe_expectation
 
@@ -196,7 +197,7 @@ def _set_aside(
         keep = np.ones(len(table), bool)
         keep[rows] = False
         remaining[split] = table.filter(pa.array(keep))
-        taken = table.take(pa.array(rows, pa.int64()))
+        taken = filter_rows(table, rows)
         # Cast to text whatever the type is: the columns of the three splits are concatenated.
         columns = {name: taken[name].cast(pa.string()) for name in taken.column_names}
         columns["quarantined_from"] = pa.array([split] * len(rows), pa.string())

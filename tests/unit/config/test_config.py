@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from hone.config.file import dump_config, load_config, parse_config
+from hone.config.file import dump_config, load_config, load_yaml, parse_config
 from hone.config.sections import RunConfig
 from hone.errors import ConfigError
 from hone.objectives import OBJECTIVES
@@ -197,3 +198,78 @@ def test_loading_imports_nothing_heavy(conf: Path) -> None:
     code += f"print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("text", ["*.csv", "@x", "`x`", "%x", "&a"])
+def test_an_override_may_begin_with_what_yaml_reserves(conf: Path, text: str) -> None:
+    config = load_config(conf, [f"ingest.source.paths.0={text}", f"model.base={text}"])
+    assert (config.ingest.source.options()["paths"], config.model.base) == ([text], text)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("2026-13-01", "month must be in"),
+        ("2026-02-30", "day is out of range"),
+        ("2026-01-01T25:00:00", "hour must be in"),
+        ("[a", "expected ',' or ']'"),
+        ("a: b: c", "mapping values are not allowed"),
+        ("!x y", "could not determine a constructor"),
+        ("!!int abc", "invalid literal"),
+        ("\x00", "special characters are not allowed"),
+        ("\ud800", "special characters are not allowed"),
+        ("[" * 5000, "nested too deeply"),
+    ],
+)
+def test_an_override_that_yaml_cannot_read_is_a_fault_with_a_fix(conf: Path, value: str, reason: str) -> None:
+    fault = faults(conf, f"ingest.as_of={value}")
+    assert reason in fault
+    assert fault.startswith("ingest.as_of=")
+    assert fault.endswith("Put it in quotes if it is text: 'field=\"value\"'.")
+    conf.write_bytes(f"name: {value}".encode("utf8", "surrogatepass"))
+    assert str(conf) in faults(conf)
+
+
+def test_an_index_that_is_no_number_is_a_fault(conf: Path) -> None:
+    assert "no item ²" in faults(conf, "ingest.source.paths.²=a")
+
+
+def test_merge_keys_are_read_and_own_keys_win(conf: Path) -> None:
+    conf.write_text(
+        "name: mine\nmodel: {base: some/model}\n"
+        "ingest: {source: {kind: files, paths: [rows.csv]}, columns: &one {text: body, label: topic}}\n"
+    )
+    merged = "curation: {split: &split {test: 0.2, seed: 3}}\nmonitoring: {}\n"
+    conf.write_text(conf.read_text() + merged)
+    conf.write_text(conf.read_text().replace("{test: 0.2, seed: 3}", "{<<: {test: 0.3, seed: 4}, seed: 5}"))
+    split = load_config(conf).curation.split
+    assert (split.test, split.seed) == (0.3, 5)
+
+
+def test_merge_keys_of_merge_keys(tmp_path: Path) -> None:
+    text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: [*b], z: 3}\nb2: *b\n"
+    tree = load_yaml(text)
+    assert tree["c"] == {"x": 1, "y": 2, "z": 3}
+    assert tree["b"] == tree["b2"] == {"x": 1, "y": 2}
+    with pytest.raises(yaml.YAMLError, match="duplicate key y"):
+        load_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2, y: 3}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("columns: {label: on}", "ingest.columns.label: YAML reads this as True"),
+        ("columns: {label: 2024-01-01}", "ingest.columns.label: YAML reads this as 2024-01-01"),
+        ("keep: [12:30:00]", "ingest.keep.0: YAML reads this as 45000"),
+        ("columns: {on: body}", "ingest.columns"),
+    ],
+)
+def test_what_yaml_does_not_read_as_text_is_answered_with_quotes(conf: Path, text: str, path: str) -> None:
+    conf.write_text(MINIMAL.replace("paths: [rows.csv]}", "paths: [rows.csv]}\n  " + text))
+    assert path in faults(conf)
+    assert "not as text: put it in quotes" in faults(conf)
+
+
+def test_the_language_no_is_answered_with_quotes(conf: Path) -> None:
+    fault = faults(conf, "curation.steps=[{kind: filters, languages: [en, no]}]")
+    assert "languages.1: YAML reads this as False, not as text: put it in quotes" in fault

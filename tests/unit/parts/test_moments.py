@@ -23,6 +23,11 @@ from hone.sources.ingest import ingest
         ("2026-03-01T12:30:00Z", "2026-03-01T12:30:00+00:00"),
         ("2026-03-01T12:30:00+02:00", "2026-03-01T12:30:00+02:00"),
         ("1772323200", "2026-03-01T00:00:00+00:00"),
+        ("1772323200000", "2026-03-01T00:00:00+00:00"),
+        (1772323200000000, "2026-03-01T00:00:00+00:00"),
+        (1772323200000000000, "2026-03-01T00:00:00+00:00"),
+        ("2026-03", "2026-03-01T00:00:00+00:00"),
+        (20260301, "2026-03-01T00:00:00+00:00"),
         (1772323200.5, "2026-03-01T00:00:00.500000+00:00"),
         (date(2026, 3, 1), "2026-03-01T00:00:00+00:00"),
         (datetime(2026, 3, 1, 5, tzinfo=UTC), "2026-03-01T05:00:00+00:00"),
@@ -32,7 +37,9 @@ def test_times_are_read_in_the_forms_that_sources_have(given: object, iso: str) 
     assert parse_time(given).isoformat() == iso
 
 
-@pytest.mark.parametrize("given", [None, True, "soon", "", "1e400"])
+@pytest.mark.parametrize(
+    "given", [None, True, "soon", "", "1e400", "nan", 202401, "2024", 0, -5, 202401011230, 20240101123000, "2024-13"]
+)
 def test_what_is_no_time_is_refused(given: object) -> None:
     with pytest.raises(ValueError, match="is not a time"):
         parse_time(given)

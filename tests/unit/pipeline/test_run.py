@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from hone.pipeline.plan import plan_run
 from hone.pipeline.run import build_recipe, run_ahead, run_stage
 from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES
+from hone.sources.files import Files
+from hone.sources.source import RawRow
+from hone.sources.sql import Sql
 from hone.store.artifact import Artifact
 
 
@@ -133,3 +138,69 @@ def test_a_missing_file_is_told_by_the_plan(rows: Path, model: Path, tmp_path: P
 def test_a_suite_that_is_not_there_is_told(rows: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no-suite\.yaml"):
         key("validate", configured(rows, model, validation={"suite": "no-suite.yaml"}), tmp_path)
+
+
+class TestAnInputThatChangesWhileItIsRead:
+    @pytest.fixture
+    def home(self, tmp_path: Path) -> Home:
+        return Home(tmp_path / "home")
+
+    def run_and_see_it_refused(self, config: RunConfig, home: Home, match: str) -> None:
+        with pytest.raises(DataError, match=match):
+            run_stage("ingest", Job(config, {}, home))
+        assert not home.store.list_manifests("ingest")
+
+    @pytest.mark.parametrize("place", ["before", "during", "after"])
+    def test_an_appended_row_is_never_stored_under_the_old_key(
+        self, place: str, rows: Path, model: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config, read = configured(rows, model), Files.rows
+
+        def append() -> None:
+            with rows.open("a") as file:
+                file.write("fine snow,weather\n")
+
+        def changing(self: Files) -> Iterator[RawRow]:
+            if place == "before":
+                append()
+            for number, row in enumerate(read(self)):
+                if place == "during" and number == 1:
+                    append()
+                yield row
+            if place == "after":
+                append()
+
+        monkeypatch.setattr(Files, "rows", changing)
+        self.run_and_see_it_refused(config, home, "changed while it was read")
+        monkeypatch.undo()
+        assert run_stage("ingest", Job(config, {}, home)).rows == 3
+
+    @pytest.mark.parametrize("fingerprint_query", ["", "select count(*) from tickets"])
+    def test_nor_is_a_row_of_a_table(
+        self, fingerprint_query: str, tmp_path: Path, model: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        database = tmp_path / "tickets.sqlite"
+
+        def execute(*statements: str) -> None:
+            with sqlite3.connect(database) as connection:
+                for statement in statements:
+                    connection.execute(statement)
+            connection.close()
+
+        execute(
+            "create table tickets (text text, label text)",
+            "insert into tickets values ('fine bread', 'food'), ('fine rain', 'weather')",
+        )
+        query = "select text, label from tickets order by text"
+        source = {"kind": "sql", "url": f"sqlite:///{database}", "query": query, "fingerprint_query": fingerprint_query}
+        config = parse_config({"name": "x", "ingest": {"source": source}, "model": {"base": str(model)}})
+        read = Sql.rows
+
+        def changing(self: Sql) -> Iterator[RawRow]:
+            execute("insert into tickets values ('fine snow', 'weather')")
+            yield from read(self)
+
+        monkeypatch.setattr(Sql, "rows", changing)
+        self.run_and_see_it_refused(config, home, "input data changed while it was read")
+        monkeypatch.undo()
+        assert run_stage("ingest", Job(config, {}, home)).rows == 3

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
+import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +28,7 @@ from hypothesis import strategies as st
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.sources.files import Files
 from hone.sources.formats import formats
+from hone.sources.ingest import ingest
 from hone.sources.source import RawRow
 from hone.store.digests import file_digest
 
@@ -482,3 +489,213 @@ class TestUrls:
     def test_an_unknown_protocol(self) -> None:
         with pytest.raises(DataError, match="Protocol not known: nowhere"):
             read("nowhere://a/b.csv")
+
+
+class TestCsvAsSpreadsheetsAndDatabasesWriteIt:
+    def test_columns_at_the_end_without_a_name_are_no_columns(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", "v1,v2,,,\na,x,,,\nb,y,z,,\nc,z,,,\n")
+        rows = read(path)
+        assert [row.values for row in rows if not row.refused] == [{"v1": "a", "v2": "x"}, {"v1": "c", "v2": "z"}]
+        assert rows[1].refused == "a value in a column without a name: line 3"
+
+    def test_an_index_without_a_name_is_a_column(self, tmp_path: Path) -> None:
+        assert values(write(tmp_path / "a.csv", ",text\n0,a\n")) == [{"": "0", "text": "a"}]
+
+    @pytest.mark.parametrize(("name", "other"), [("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", ","), ("a.csv", "|")])
+    def test_a_header_with_another_delimiter_is_told(self, tmp_path: Path, name: str, other: str) -> None:
+        path = write(tmp_path / name, f"text{other}label\na{other}x\n")
+        with pytest.raises(DataError, match="Set ingest") as fault:
+            read(path)
+        assert repr(other) in fault.value.fix
+        assert values(path, delimiter=other) == [{"text": "a", "label": "x"}]
+        one_column = {".csv": ",", ".tsv": "\t"}[Path(name).suffix]
+        assert values(path, delimiter=one_column) == [{f"text{other}label": f"a{other}x"}]
+
+    @pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;"])
+    def test_the_delimiter_that_the_first_line_declares(self, tmp_path: Path, first: str) -> None:
+        path = write(tmp_path / "a.csv", f"\ufeff{first}\r\ntext;label\r\na,b;x\r\nb\r\n")
+        row, ragged = read(path)
+        assert row.values == {"text": "a,b", "label": "x"}
+        assert ragged.refused == "1 field where there are 2 columns: line 4"
+        with pytest.raises(DataError, match="declares the delimiter ';', not ','"):
+            read(path, delimiter=",")
+
+    def test_escaped_quotes(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", 'text,label\n"say \\"hi\\", then\nx",b\nc,d\n')
+        assert values(path, escape="\\") == [{"text": 'say "hi", then\nx', "label": "b"}, {"text": "c", "label": "d"}]
+
+    @pytest.mark.parametrize("text", ['"say \\"hi, \nx",b', '"a \\"quoted\\" one, two\nthree",b'])
+    def test_no_half_row_is_read_after_a_quote_without_a_partner(self, tmp_path: Path, text: str) -> None:
+        path = write(tmp_path / "a.csv", f"text,label\n{text}\nc,d\n")
+        with pytest.raises(DataError, match=r"a\.csv, line 2: line 2 has a quote without a partner") as fault:
+            read(path)
+        assert ("ingest.source.escape" in fault.value.fix) == ("\\" in text)
+
+    def test_an_empty_first_line(self, tmp_path: Path) -> None:
+        assert values(write(tmp_path / "a.csv", "\n\r\ntext,label\na,x\n")) == [{"text": "a", "label": "x"}]
+
+    def test_the_second_header_of_files_that_were_joined(self, tmp_path: Path) -> None:
+        rows = read(write(tmp_path / "a.csv", "text,label\na,x\ntext,label\nb,y\n"))
+        assert [row.refused for row in rows] == ["", "repeats the header: line 3", ""]
+        assert values(write(tmp_path / "b.csv", "text\na\ntext\n")) == [{"text": "a"}, {"text": "text"}]
+
+
+class TestEncodingsByTheirBytes:
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+    def test_an_encoding_without_its_byte_order_mark_is_told(self, tmp_path: Path, encoding: str) -> None:
+        path = write(tmp_path / "a.csv", "text,label\ncafé,x\n".encode(encoding))
+        with pytest.raises(DataError, match=f"Set ingest.source.encoding to {encoding}: the file looks like it"):
+            read(path, encoding=encoding[:6])
+        assert values(path, encoding=encoding) == [{"text": "café", "label": "x"}]
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+    def test_a_byte_order_mark_is_named(self, tmp_path: Path, encoding: str) -> None:
+        path = write(tmp_path / "a.jsonl", '{"text": "a"}\n'.encode(encoding))
+        with pytest.raises(DataError, match=f"Set ingest.source.encoding to {encoding}: the file looks like it"):
+            read(path)
+
+    def test_an_empty_file_of_a_declared_utf16(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="has no rows"):
+            read(write(tmp_path / "a.csv", ""), encoding="utf-16")
+
+
+class TestOddParquet:
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            pa.array([2**62, 1], pa.timestamp("us")),
+            pa.array([2**30, 1], pa.date32()),
+            pa.array([2**62, 1], pa.duration("s")),
+            pa.array([[2**62], [1]], pa.list_(pa.timestamp("us"))),
+            pa.array([[2**62], [1]], pa.list_(pa.timestamp("us", tz="Mars/Phobos"))),
+        ],
+    )
+    def test_a_date_out_of_range_refuses_a_row_only_where_it_is_needed(self, tmp_path: Path, odd: pa.Array) -> None:
+        pq.write_table(pa.table({"text": ["a", "b"], "odd": odd}), tmp_path / "a.parquet")
+        source = Files(paths=[str(tmp_path / "a.parquet")])
+        options: dict[str, Any] = {"rename": {}, "keep": [], "max_refused": 1.0}
+        assert ingest(source, tmp_path, columns=["text"], **options).rows == 2
+        if "Mars" in str(odd.type):
+            return
+        facts = ingest(source, tmp_path, columns=["text", "odd"], **options).facts
+        assert (facts["rows"], facts["reasons"]) == (1, {"odd is not text": 1})
+
+    def test_a_time_of_an_unknown_zone_is_its_moment(self, tmp_path: Path) -> None:
+        odd = pa.array([1_000_000], pa.timestamp("us", tz="Mars/Phobos"))
+        pq.write_table(pa.table({"time": odd}), tmp_path / "a.parquet")
+        assert values(str(tmp_path / "a.parquet"))[0]["time"] == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+
+    def test_class_names_that_datasets_wrote(self, tmp_path: Path) -> None:
+        label = datasets.ClassLabel(names=["neg", "pos"])
+        features = datasets.Features(
+            {"text": datasets.Value("string"), "label": label, "tags": datasets.List(label), "in": {"label": label}}
+        )
+        rows = [{"text": "a", "label": 1, "tags": [0, 1], "in": {"label": 1}}, {"text": "b", "label": -1, "tags": []}]
+        columns = {name: [row.get(name) for row in rows] for name in features}
+        data = datasets.Dataset.from_dict(columns, features=features)
+        data.to_parquet(str(tmp_path / "a.parquet"))
+        first, second = values(str(tmp_path / "a.parquet"))
+        assert first == {"text": "a", "label": "pos", "tags": ["neg", "pos"], "in": {"label": "pos"}}
+        assert (second["label"], second["tags"]) == (None, [])
+
+    def test_a_class_without_a_name_is_refused(self, tmp_path: Path) -> None:
+        described = {"info": {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}}}
+        schema = pa.schema([("text", pa.string()), ("label", pa.int64())], {"huggingface": json.dumps(described)})
+        pq.write_table(pa.table([["a", "b"], [0, 7]], schema=schema), tmp_path / "a.parquet")
+        source = Files(paths=[str(tmp_path / "a.parquet")])
+        ingest(source, tmp_path, columns=["text", "label"], rename={}, keep=[], max_refused=0.5)
+        assert pq.read_table(tmp_path / "rows.parquet")["label"].to_pylist() == ["neg"]
+        reason = pq.read_table(tmp_path / "refused.parquet")["reason"].to_pylist()
+        assert reason == ["label is not text: class 7 has no name: there are 2"]
+
+
+CSV = b"text,label\na,x\nb,y\n"
+PACKED = {
+    "gz": gzip.compress(CSV),
+    "zst": zstandard.compress(CSV),
+    "bz2": bz2.compress(CSV),
+    "xz": lzma.compress(CSV) + bytes(8),
+}
+
+
+def archive(kind: str, members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, content in members.items():
+                packed.writestr(name, content)
+        return buffer.getvalue()
+    with tarfile.open(fileobj=buffer, mode=f"w:{kind}") as packed:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            packed.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class TestPacked:
+    @pytest.mark.parametrize("kind", PACKED)
+    @pytest.mark.parametrize("named", [True, False])
+    def test_compressed_files_by_content(self, tmp_path: Path, kind: str, named: bool) -> None:
+        path = write(tmp_path / (f"a.csv.{kind}" if named else "a.csv"), PACKED[kind])
+        assert [row["text"] for row in values(path)] == ["a", "b"]
+
+    @pytest.mark.parametrize("kind", PACKED)
+    def test_a_truncated_file_stops(self, tmp_path: Path, kind: str) -> None:
+        with pytest.raises(DataError, match=r"its compressed data is (truncated|damaged)"):
+            read(write(tmp_path / "a.csv", PACKED[kind][:-15]))
+
+    def test_text_that_begins_like_bzip2(self, tmp_path: Path) -> None:
+        assert values(write(tmp_path / "a.csv", "BZh9,label\na,x\n")) == [{"BZh9": "a", "label": "x"}]
+
+    def test_compressed_parquet_without_a_suffix(self, tmp_path: Path) -> None:
+        buffer = io.BytesIO()
+        pq.write_table(pa.table({"text": ["a"]}), buffer)
+        assert values(write(tmp_path / "a.parquet", gzip.compress(buffer.getvalue()))) == [{"text": "a"}]
+        packed = write(tmp_path / "b.zip", archive("zip", {"a.parquet": buffer.getvalue()}))
+        assert values(packed) == [{"text": "a"}]
+
+    @pytest.mark.parametrize("kind", ["zip", "", "gz", "bz2", "xz"])
+    @pytest.mark.parametrize("name", ["data.zip", "data"])
+    def test_archives_by_content(self, tmp_path: Path, kind: str, name: str) -> None:
+        members = {
+            "d/train.csv": CSV,
+            "__MACOSX/d/._train.csv": b"x",
+            "d/.DS_Store": b"x",
+            "d/test.jsonl": b'{"text":"c"}',
+        }
+        path = write(tmp_path / name, archive(kind, members))
+        rows = read(path, splits={"train": "train.csv", "test": "d/test.jsonl"})
+        assert [(row.where, row.split, row.values["text"]) for row in rows] == [
+            ("train.csv:1", "train", "a"),
+            ("train.csv:2", "train", "b"),
+            ("test.jsonl:1", "test", "c"),
+        ]
+        before = Files(paths=[path]).fingerprint(file_digest)
+        write(tmp_path / name, archive(kind, members | {"d/test.jsonl": b'{"text":"d"}'}))
+        assert Files(paths=[path]).fingerprint(file_digest) != before
+
+    def test_some_files_of_an_archive(self, tmp_path: Path) -> None:
+        write(tmp_path / "data.zip", archive("zip", {"a.csv": CSV, "README.md": b"# read me"}))
+        with pytest.raises(ConfigError, match=r"data\.zip/README\.md: unknown file extension"):
+            read(str(tmp_path / "data.zip"))
+        assert len(read(f"zip://*.csv::{tmp_path}/data.zip")) == 2
+
+    def test_compressed_files_in_an_archive(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "data.zip", archive("zip", {"a.csv.gz": gzip.compress(CSV)}))
+        assert len(values(path)) == 2
+
+    @pytest.mark.parametrize("kind", ["zip", "", "gz"])
+    def test_a_damaged_archive_is_one_error(self, tmp_path: Path, kind: str) -> None:
+        whole = archive(kind, {f"{n}.csv": bytes(str(n), "ascii") * 3000 for n in range(30)})
+        with pytest.raises(DataError, match=r"data\.zip"):
+            read(write(tmp_path / "data.zip", whole[: len(whole) // 2]))
+
+    def test_an_archive_without_files(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="the archive has no files"):
+            read(write(tmp_path / "data.zip", archive("zip", {})))
+
+    def test_at_a_url(self, web: tuple[Path, str]) -> None:
+        folder, url = web
+        write(folder / "a.zip", archive("zip", {"a.csv": CSV}))
+        assert len(values(f"{url}/a.zip")) == 2

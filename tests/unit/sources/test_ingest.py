@@ -25,6 +25,7 @@ from hone.progress import Progress
 from hone.sources.files import Files
 from hone.sources.ingest import ingest, text_of
 from hone.sources.source import RawRow, Source
+from hone.sources.sql import Sql
 from hone.store.artifact import Product
 
 
@@ -375,3 +376,108 @@ def test_renamed_columns_are_shaped_under_the_objectives_names(tmp_path: Path) -
     product = run(rows, tmp_path, rename={"text": "body"}, max_refused=0.5, shape=shape)
     assert product.facts["reasons"] == {"empty text": 1}
     assert pq.read_table(tmp_path / "rows.parquet")["text"].to_pylist() == ["A"]
+
+
+class TestSplitColumn:
+    def splits(self, out: Path, column: str, *values: Mapping[str, Any]) -> list[str]:
+        run(given_rows(*values), out, split_column=column, max_refused=0.9)
+        return [row["split"] for row in written(out)]
+
+    def test_a_column_with_the_names_of_splits_is_read(self, tmp_path: Path) -> None:
+        rows = [{"text": "a", "label": "b", "split": split} for split in ("Train", "dev", "validation", "test")]
+        assert self.splits(tmp_path, "split", *rows) == ["train", "valid", "valid", "test"]
+
+    def test_a_column_that_is_called_split_and_means_something_else_is_not(self, tmp_path: Path) -> None:
+        rows = [{"text": "a", "label": "b", "split": split} for split in ("banana", "train")]
+        assert self.splits(tmp_path, "split", *rows) == ["", ""]
+
+    def test_no_column_is_read_if_none_is_named(self, tmp_path: Path) -> None:
+        rows = [{"text": "a", "label": "b", "split": split} for split in ("train", "test")]
+        assert self.splits(tmp_path, "", *rows) == ["", ""]
+
+    def test_a_column_by_another_name(self, tmp_path: Path) -> None:
+        rows = [{"text": "a", "label": "b", "fold": "train"}, {"text": "a", "label": "b"}]
+        assert self.splits(tmp_path, "fold", *rows) == ["train"]
+        reasons = [row["reason"] for row in written(tmp_path, "refused")]
+        assert reasons == ["fold, the split, is empty"]
+
+    def test_a_later_value_that_is_no_split_is_a_fault_with_its_row(self, tmp_path: Path) -> None:
+        rows = [{"text": "a", "label": "b", "split": split} for split in ("train", "banana")]
+        with pytest.raises(DataError, match=r"here:2: its split is 'banana', which is not the name of a split"):
+            self.splits(tmp_path, "split", *rows)
+
+    def test_a_row_is_refused_that_contradicts_its_file(self, tmp_path: Path) -> None:
+        rows = [
+            RawRow(f"f:{n}", "f", {"text": "a", "label": "b", "split": s}, "test")
+            for n, s in enumerate(["test", "dev"])
+        ]
+        assert run(Given(rows), tmp_path, split_column="split", max_refused=0.5).facts["reasons"] == {
+            "split says valid, but its file is of test": 1
+        }
+
+    def test_files_and_databases_read_it_by_default(self) -> None:
+        assert Files(paths=["a.csv"]).split_column == Sql(url="sqlite://", query="select 1").split_column == "split"
+
+
+def test_the_message_on_refused_rows_names_the_files_that_have_them(tmp_path: Path) -> None:
+    rows = [RawRow(f"{name}:1", name, {"text": "a", "label": label}) for name, label in (("good", "x"), ("bad", None))]
+    with pytest.raises(DataError, match=r"^bad: 1 of 2 rows are refused"):
+        run(Given(rows), tmp_path)
+
+
+@pytest.mark.parametrize("rename", [{"text": "body", "label": "body"}, {"text": "label"}])
+def test_one_column_is_not_read_as_two(tmp_path: Path, rename: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"text and label would both be read from the source's column"):
+        run(given_rows({"body": "a", "label": "b"}), tmp_path, rename=rename)
+    swapped = {"text": "label", "label": "text"}
+    run(given_rows({"text": "a", "label": "b"}), tmp_path, rename=swapped)
+    assert written(tmp_path)[0]["text"] == "b"
+
+
+def test_odd_values_are_refused_rows_and_no_traceback(tmp_path: Path) -> None:
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    rows = [
+        RawRow("f:1", "f", {"text": "a", "label": "b", "\ud800": 1}),
+        RawRow("f:2", "f", {"text": deep, "label": "b"}),
+        RawRow("f:3", "f", {"text": "half \ud800", "label": "b"}),
+    ]
+    assert run(Given(rows), tmp_path, max_refused=0.9).facts["refused"] == 2
+    reasons = [row["reason"] for row in written(tmp_path, "refused")]
+    assert reasons[0] == "text is not text: lists or objects are nested too deeply"
+
+    def shape(_: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise ValueError("unknown role: \ud800")
+
+    good = RawRow("f:4", "f", {"text": "a", "label": "b"})
+    run(Given([*rows, good]), tmp_path / "shaped", max_refused=1.0, shape=lambda r: shape(r) if "\ud800" in r else r)
+    assert "unknown role: \\ud800" in {row["reason"] for row in written(tmp_path / "shaped", "refused")}
+
+
+ODD = [
+    '["user"]',
+    '{"a": ["b"]}',
+    "[[[1]]]",
+    "5",
+    "null",
+    "true",
+    "[null]",
+    "[5]",
+    "1e999",
+    '[{"role": ["user"], "content": 1}]',
+]
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("value", ODD)
+def test_no_objective_meets_an_odd_value_with_a_traceback(kind: str, value: str, tmp_path: Path) -> None:
+    objective = OBJECTIVES[kind]()
+    names = [*objective.columns, "prompt", "chosen", "rejected", "messages", "conversations", "spans", "entities"]
+    for number, name in enumerate(dict.fromkeys(names)):
+        columns = dict.fromkeys((*objective.columns, "prompt", "chosen", "rejected"), "x") | {name: json.loads(value)}
+        out = tmp_path / str(number)
+        try:
+            run(given_rows(columns), out, columns=objective.columns, shape=objective.normalize_row, max_refused=1.0)
+        except DataError as fault:
+            assert "refused" in str(fault) or "no row has a column" in str(fault)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -182,7 +185,39 @@ def test_a_memo_reads_a_changed_file_again(tmp_path: Path) -> None:
 def test_a_memo_does_not_read_an_unchanged_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memo, file = DigestMemo(tmp_path / "memo.sqlite"), tmp_path / "data.csv"
     file.write_text("one")
-    os.utime(file, (1_000_000_000, 1_000_000_000))
+    _let_a_minute_pass(monkeypatch)
     digest = memo.digest(file)
-    monkeypatch.setattr("hone.store.store.file_digest", lambda path: pytest.fail(f"read {path} again"))
+    monkeypatch.setattr("hone.store.digests.file_digest", lambda path: pytest.fail(f"read {path} again"))
     assert memo.digest(file) == digest
+
+
+def test_a_memo_reads_a_file_of_same_size_and_time_that_was_copied_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memo, file, other = DigestMemo(tmp_path / "memo.sqlite"), tmp_path / "data.csv", tmp_path / "other.csv"
+    for path, text in ((file, "one"), (other, "two")):
+        path.write_text(text)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    _let_a_minute_pass(monkeypatch)
+    before, inode = memo.digest(file), file.stat().st_ino
+    shutil.copy2(other, file)  # as cp -p: the inode, the size and the mtime stay
+    assert (file.stat().st_ino, file.stat().st_mtime) == (inode, 1_000_000_000)
+    assert memo.digest(file) == file_digest(other) != before
+
+
+def test_a_memo_of_an_earlier_version_is_left_alone_and_not_believed(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text("one")
+    stat = file.stat()
+    with sqlite3.connect(tmp_path / "memo.sqlite") as connection:
+        connection.execute("create table digests (path text primary key, size int, mtime int, inode int, digest text)")
+        row = (str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino, "stale")
+        connection.execute("insert into digests values (?,?,?,?,?)", row)
+    connection.close()
+    assert DigestMemo(tmp_path / "memo.sqlite").digest(file) == file_digest(file)
+
+
+def _let_a_minute_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that have just been written count as a minute old: the memo does not remember younger ones."""
+    later = time.time_ns() + 60_000_000_000
+    monkeypatch.setattr("hone.store.digests.time.time_ns", lambda: later)

@@ -23,6 +23,7 @@ from hone.progress import OnProgress, ignore
 from hone.splits import TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
+from hone.store.tables import take_rows
 from hone.tokenization.tokenize import dropped_ids, read_tokens
 
 if TYPE_CHECKING:
@@ -183,12 +184,11 @@ def compute_slices(trial: Trial, draws: np.ndarray, slices: Sequence[str], confi
 
 def list_worst_errors(trial: Trial, limit: int) -> list[dict[str, Any]]:
     """The `limit` rows with the largest errors of the model, with at most 500 characters of text each."""
-    import pyarrow as pa
 
     ours = trial.ours
     wrong = np.flatnonzero(ours.errors > 0)
     worst = wrong[np.argsort(-ours.errors[wrong], kind="stable")][:limit]
-    rows = trial.rows.take(pa.array(worst))
+    rows = take_rows(trial.rows, worst)
     return [
         {
             "id": row["id"],
@@ -287,14 +287,14 @@ def _read_test_rows(
         raise DataError("has no rows to test the model on", where=str(path), fix="Raise curation.split.test.")
     rows = rows.filter(pc.invert(pc.is_in(rows["id"], value_set=pa.array(sorted(dropped), pa.string()))))
     tokenized = tokens["id"].unique()
-    places = pc.index_in(tokenized, value_set=rows["id"].combine_chunks())
+    places = pc.index_in(tokenized, value_set=rows["id"])
     if len(rows) != len(tokenized) or places.null_count:
         raise DataError(
             f"its {len(rows)} rows are not the {len(tokenized)} that were tokenized",
             where=str(path),
             fix="Evaluate with the tokens that were made from these splits.",
         )
-    rows = rows.take(places)
+    rows = take_rows(rows, places.to_numpy())
     if FLAW in rows.column_names and any(flaws := rows[FLAW].to_pylist()):
         parts = [FLAWED if flaw else SOUND for flaw in flaws]
         rows = rows.append_column(CURATION, pa.array(parts, pa.string()))

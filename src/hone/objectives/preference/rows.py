@@ -100,7 +100,7 @@ def _normalize_message(message: Any, name: str) -> dict[str, str]:
     if not isinstance(message, Mapping):
         raise ValueError(f"{name} has an item that is not a message")
     role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise ValueError(f"{name} has a message with an unknown role: {role}")
     if isinstance(content, list):
         parts = [part.get("text", part.get("value")) for part in content if isinstance(part, Mapping)]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ModelError
+from hone.store.tables import take_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,7 @@ def _join_rows(tokens: pa.Table, bins: Sequence[Sequence[int]]) -> pa.Table:
 
     sizes = np.array([len(positions) for positions in bins])
     offsets = np.cumsum([0, *sizes])
-    rows = tokens.take(pa.array([position for positions in bins for position in positions], pa.int64()))
+    rows = take_rows(tokens, [position for positions in bins for position in positions])
     rows = rows.combine_chunks()
     first_ids = rows["id"].take(pa.array(offsets[:-1])).to_pylist()
     names = [name if size == 1 else f"{name} and {size - 1} more" for name, size in zip(first_ids, sizes, strict=True)]

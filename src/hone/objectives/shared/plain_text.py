@@ -39,8 +39,8 @@ def row_indices(tokens: pa.Table) -> np.ndarray:
     """For each encoded row the index of the row that it is a piece of, int64; rows are numbered as they first occur."""
     import numpy as np
 
-    indices: np.ndarray = tokens["id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    return indices
+    encoded = tokens["id"].dictionary_encode()  # one dictionary for all chunks
+    return np.concatenate([np.empty(0, np.int64), *(chunk.indices.to_numpy() for chunk in encoded.chunks)])
 
 
 def sum_by_row(row_index: np.ndarray, statistics: Iterable[Any]) -> np.ndarray:

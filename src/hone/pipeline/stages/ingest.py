@@ -52,6 +52,7 @@ def _make(job: Job) -> Product:
         keep=section.keep,
         max_refused=section.max_refused,
         time=section.time,
+        split_column=section.source.options().get("split_column", ""),
         until=last_moment(section.as_of) if section.as_of and section.time else None,
         on_progress=job.on_progress,
     )

@@ -52,8 +52,9 @@ def read_squad(text: Iterable[str], shown: str) -> Iterator[Row]:
         article_where = f"{shown}, data[{article_index}]"
         for paragraph_index, paragraph in enumerate(_items(article, "paragraphs", article_where)):
             paragraph_where = f"{article_where}.paragraphs[{paragraph_index}]"
+            questions = _items(paragraph, "qas", paragraph_where)
             shared = {"title": article.get("title"), "context": paragraph.get("context")}
-            for question in _items(paragraph, "qas", paragraph_where):
+            for question in questions:
                 yield _question(question, shared)
 
 

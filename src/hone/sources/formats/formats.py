@@ -8,40 +8,72 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
-from typing import Any, BinaryIO, Literal
+from types import MappingProxyType
+from typing import Any, BinaryIO
 
 from hone.errors import DataError
+from hone.sources.formats.class_names import find_class_names, name_classes
+from hone.sources.formats.labelled import PAIR, is_split_object, read_split_object
 from hone.sources.formats.places import split_lines
+from hone.sources.source import Unreadable
 
 Row = tuple[dict[str, Any], str]
+# A row with the split that its file says it has.
+SplitRow = tuple[dict[str, Any], str, str]
 
 # Above 64 Mi (2**26) characters a field is taken for an unclosed quote; the csv module's own limit is 131,072.
 LARGEST_FIELD = 1 << 26
 _NUL = "contains a NUL character"
 
 
-def read_csv(text: Iterable[str], names: Sequence[str], delimiter: str, quoted: bool, shown: str) -> Iterator[Row]:
-    """Read delimited text (RFC 4180 if `quoted`); without `names` the first line is the header.
+@dataclass(frozen=True)
+class Dialect:
+    """How delimited text is written: `escape` is the character before a quote that does not end a field, '' for none.
 
-    A line with too many or too few fields is refused. A quoted field that spans lines and is closed wrongly raises
-    DataError, because it may contain further rows. Empty lines are skipped.
+    `configured`: the delimiter is a person's choice, not the format's default.
     """
+
+    delimiter: str
+    quoted: bool
+    escape: str = ""
+    configured: bool = False
+
+
+def read_csv(text: Iterable[str], names: Sequence[str], dialect: Dialect, shown: str) -> Iterator[Row]:
+    """Read delimited text (RFC 4180 if quoted); without `names` the first line that is not empty is the header.
+
+    A first line sep=; sets the delimiter. Trailing columns without a name are no columns. A line with too many or too
+    few fields is refused, and so is a second header. A quoted field that is closed wrongly raises DataError if rows
+    could begin within it. Empty lines are skipped. Raises DataError if the header has another delimiter.
+    """
+    lines = split_lines(text)
+    first_line = next(lines, "")
+    delimiter = _declared_delimiter(first_line, dialect, shown)
+    skipped = 1 if delimiter else 0
+    dialect = replace(dialect, delimiter=delimiter, configured=True) if delimiter else dialect
     last_line = [""]
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(_remember_last(split_lines(text), last_line), delimiter=delimiter, quoting=quoting, strict=True)
+    reader = csv.reader(
+        _remember_last(lines if delimiter else chain([first_line], lines), last_line),
+        delimiter=dialect.delimiter,
+        quoting=csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE,
+        escapechar=dialect.escape or None,
+        strict=True,
+    )
     with _large_fields():
-        header = list(names) or _header(reader, shown)
+        header = list(names) or _header(reader, dialect, shown)
         while True:
-            line = reader.line_num + 1
+            line = reader.line_num + 1 + skipped
             try:
                 fields = next(reader)
             except StopIteration:
                 return
             except csv.Error as fault:
-                reason = _csv_reason(str(fault), line, reader.line_num, shown)
+                reason = _csv_reason(str(fault), line, reader.line_num + skipped, last_line[0], shown)
                 yield {"line": last_line[0].rstrip("\r\n")}, f"{reason}: line {line}"
                 continue
             if fields:
@@ -55,14 +87,22 @@ def read_jsonl(text: Iterable[str]) -> Iterator[Row]:
             yield _json_row(line, number)
 
 
-def read_json(text: Iterable[str], shown: str) -> Iterator[Row]:
-    """Read the objects of a JSON array one by one, or JSON lines if the file begins with an object."""
+def read_json(
+    text: Iterable[str], shown: str, split_keys: Mapping[str, str] = MappingProxyType({}), names: Sequence[str] = PAIR
+) -> Iterator[Row | SplitRow]:
+    """Read the objects of a JSON array one by one, or JSON lines if the file begins with an object.
+
+    A single object with a list for each split gives the rows of the splits; see `read_split_object`.
+    """
     pieces = iter(text)
     buffer = _Buffer(pieces)
     opening = buffer.peek()
     if opening == "[":
         return _array(buffer, shown)
     if opening == "{":
+        whole = buffer.only_value()
+        if is_split_object(whole, split_keys):
+            return read_split_object(whole, split_keys, names, shown)
         return _json_lines(buffer.rest(), shown)
     if not opening:
         return iter(())
@@ -115,34 +155,112 @@ def _unify_line_ends(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def read_parquet(file: BinaryIO, shown: str) -> Iterator[Row]:
-    """Read the rows of a Parquet file, a thousand in memory at a time."""
+    """Read the rows of a Parquet file, a thousand in memory at a time.
+
+    Class numbers become names where `datasets` wrote these into the file. A date that Python cannot express becomes
+    `Unreadable`, which refuses a row only if its column is used; times of an unknown zone are in UTC.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         parquet = pq.ParquetFile(file)
-        _check_unique(parquet.schema_arrow.names, shown)
+        names = parquet.schema_arrow.names
+        _check_unique(names, shown)
+        namers = find_class_names(_features(parquet.schema_arrow.metadata))
         for batch in parquet.iter_batches(batch_size=1000):
-            yield from ((values, "") for values in batch.to_pylist())
+            columns = [_values(column) for column in batch.columns]
+            for row in zip(*columns, strict=True) if columns else [()] * batch.num_rows:
+                yield name_classes(dict(zip(names, row, strict=True)), namers), ""
     except (pa.ArrowException, OSError, UnicodeDecodeError) as fault:
         raise DataError(
             f"cannot be read as Parquet: {fault}", where=shown, fix="Export or download the file again."
         ) from fault
 
 
-def _header(reader: Any, shown: str) -> list[str]:
+def _features(metadata: Mapping[bytes, bytes] | None) -> Mapping[str, Any]:
+    """The features that `datasets` writes into a Parquet file; {} for a file of another origin."""
     try:
-        header: list[str] = next(reader, [])
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _values(column: Any) -> list[Any]:
+    """A column's values as Python has them, `Unreadable` where it has none."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type) and column.type.tz:
+        try:
+            column[:1].to_pylist()
+        except (KeyError, ValueError):  # an unknown zone; the instants themselves are stored in UTC
+            column = column.cast(pa.timestamp(column.type.unit, "UTC"))
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        raise
+    except (OverflowError, KeyError, ValueError):
+        values = [_value(scalar) for scalar in column]
+    return values
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except (OverflowError, KeyError, ValueError) as fault:
+        return Unreadable(f"{scalar.type} that cannot be expressed ({fault})")
+
+
+def _declared_delimiter(first_line: str, dialect: Dialect, shown: str) -> str:
+    """The delimiter that a first line such as sep=; declares, as spreadsheets write it; '' for any other line."""
+    declaration = re.fullmatch(r'"?sep=([^\r\n])"?', first_line.rstrip("\r\n"), re.IGNORECASE)
+    if declaration is None:
+        return ""
+    if dialect.configured and dialect.delimiter != declaration[1]:
+        raise DataError(
+            f"its first line declares the delimiter {declaration[1]!r}, not {dialect.delimiter!r}",
+            where=shown,
+            fix="Correct ingest.source.delimiter, or leave it out.",
+        )
+    return declaration[1]
+
+
+def _header(reader: Any, dialect: Dialect, shown: str) -> list[str]:
+    """The names of the columns; those at the end without a name are ''. Raises DataError if they cannot be right."""
+    try:
+        header: list[str] = next((fields for fields in reader if fields), [])
     except csv.Error as fault:
-        raise DataError(f"its header cannot be read: {fault}", where=f"{shown}, line 1", fix="Fix the file.") from fault
+        where = f"{shown}, line {reader.line_num}"
+        raise DataError(f"its header cannot be read: {fault}", where=where, fix="Fix the file.") from fault
     if any("\0" in name for name in header):
         raise DataError(
             "its header contains NUL characters",
             where=shown,
             fix="The file looks like UTF-16: set ingest.source.encoding to utf-16.",
         )
-    _check_unique(header, shown)
+    _check_delimiter(header, dialect, shown)
+    _check_unique(_named(header), shown)
     return header
+
+
+def _named(header: Sequence[str]) -> Sequence[str]:
+    """The header without the columns at its end that have no name (`v1,v2,,,`, as spreadsheets write them)."""
+    size = len(header)
+    while size and not header[size - 1].strip():
+        size -= 1
+    return header[:size]
+
+
+def _check_delimiter(header: Sequence[str], dialect: Dialect, shown: str) -> None:
+    """Raise DataError if the only column's name contains another delimiter, and none was configured."""
+    others = [other for other in ";\t|," if header and other in header[0] and other != dialect.delimiter]
+    if len(header) == 1 and others and not dialect.configured:
+        raise DataError(
+            f"its header {header[0]!r} has no {dialect.delimiter!r}, but {others[0]!r}",
+            where=shown,
+            fix=f"Set ingest.source.delimiter to {others[0]!r}, or to {dialect.delimiter!r} if this is one column.",
+        )
 
 
 def _check_unique(names: Sequence[str], shown: str) -> None:
@@ -162,23 +280,40 @@ def _csv_row(fields: list[str], header: Sequence[str], line: int, shown: str, *,
         }, f"{_count(len(fields), 'field')} where there are {_count(len(header), 'column')}: line {line}"
     if given and line == 1 and fields == list(header):
         raise DataError("its first line is a header", where=shown, fix="Remove ingest.source.column_names.")
-    return dict(zip(header, fields, strict=True)), _NUL if any("\0" in field for field in fields) else ""
+    if len(fields) > 1 and fields == list(header):
+        return {"fields": fields}, f"repeats the header: line {line}"
+    names = _named(header)
+    if any(fields[len(names) :]):
+        return {"fields": fields}, f"a value in a column without a name: line {line}"
+    return dict(zip(names, fields, strict=False)), _NUL if any("\0" in field for field in fields) else ""
 
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _csv_reason(fault: str, first: int, last: int, shown: str) -> str:
-    """The reason to refuse the record in these lines; raises DataError if a quote spans lines that may be rows."""
+def _csv_reason(fault: str, first: int, last: int, text: str, shown: str) -> str:
+    """The reason to refuse the record in these lines, of which `text` is the last.
+
+    Raises DataError if the end of the record is unknown: a quote spans lines that may be rows, or a quote in a single
+    line has no partner, so that the lines after it may be the rest of the record.
+    """
     if "new-line" in fault:  # all quotes before it are closed
         return "a carriage return outside quotes"
-    if last == first:
+    pairs = text.count('"') % 2 == 0 and text.replace('\\"', "").count('"') % 2 == 0  # doubled or escaped
+    if last == first and (pairs or not text.endswith("\n")):
         return f"malformed ({fault})"
+    escape = "set ingest.source.escape to \\ if a backslash escapes quotes; " if '\\"' in text else ""
+    span = (
+        f"a quote opened in line {first} spans everything up to line {last}, where it is closed wrongly"
+        if last > first
+        else f"line {first} has a quote without a partner: what follows may belong to its row"
+    )
     raise DataError(
-        f"a quote opened in line {first} spans everything up to line {last}, where it is closed wrongly ({fault})",
+        f"{span} ({fault})",
         where=f"{shown}, line {first}",
-        fix="Close or double the quote in that line; or set ingest.source.quoting to none if quotes have no meaning.",
+        fix=f"Close or double the quote in that line; {escape}or set ingest.source.quoting to none if quotes have no "
+        "meaning.",
     )
 
 
@@ -270,6 +405,22 @@ class _Buffer:
                 end < len(self._text) or not self._fill()
             ):  # a number at the end of the buffer may continue in the next piece
                 self._at = end
+                return value
+
+    def only_value(self) -> Any:
+        """The next JSON value, which stays in the buffer; None if there is none or if more text follows it."""
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+            except RecursionError:
+                return None
+            except ValueError:
+                if not self._fill():
+                    return None
+                continue
+            if self._text[end:].strip():
+                return None
+            if not self._fill():
                 return value
 
     def rest(self) -> Iterator[str]:

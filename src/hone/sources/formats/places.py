@@ -6,37 +6,68 @@ import codecs
 import hashlib
 import re
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.parts.variables import expand
+from hone.sources.formats.packing import (
+    HEAD_BYTES,
+    archive_faults,
+    decompress,
+    is_archive,
+    may_be_archive,
+    open_archive,
+)
 
 CHUNK = 1 << 20  # bytes read at once
 # Keys of fsspec's info() under which object stores give a checksum of the content.
 _CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5", "sha256")
 
 
-class UndecodableError(Exception):
-    """A byte that is invalid in the declared encoding; `offset` is in bytes of the decompressed file."""
+_BYTE_ORDER_MARKS = {  # UTF-32's begins with UTF-16's
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# The encoding by which of each four bytes are mostly zero.
+_ZEROS: dict[tuple[bool, ...], str] = {
+    (False, True, False, True): "utf-16-le",
+    (True, False, True, False): "utf-16-be",
+    (False, True, True, True): "utf-32-le",
+    (True, True, True, False): "utf-32-be",
+}
 
-    def __init__(self, offset: int, byte: int) -> None:
+
+class UndecodableError(Exception):
+    """A byte that is invalid in the declared encoding; `offset` is in bytes of the decompressed file.
+
+    `likely` is the encoding that the file seems to have instead, '' if unknown.
+    """
+
+    def __init__(self, offset: int, byte: int, likely: str = "") -> None:
         super().__init__(f"byte 0x{byte:02x} at offset {offset}")
-        self.offset, self.byte = offset, byte
+        self.offset, self.byte, self.likely = offset, byte, likely
 
 
 @dataclass(frozen=True)
 class Place:
-    """A file. `name` is the shortest unique end of its path; `shown` is its path in messages, without secrets."""
+    """A file. `name` is the shortest unique end of its path; `shown` is its path in messages, without secrets.
+
+    A file in an archive has the archive's place and its name in there, `member`; `files` is the archive's content.
+    """
 
     files: Any
     path: str
     name: str
     shown: str
+    archive: Place | None = None
+    member: str = ""
 
     @property
     def local(self) -> bool:
@@ -44,7 +75,12 @@ class Place:
         return "file" in _protocols(self.files)
 
     def digest(self, digest: Callable[[Path], str]) -> str:
-        """A local file's SHA-256 by `digest`; otherwise the store's checksum, else SHA-256 of the bytes."""
+        """A local file's SHA-256 by `digest`; otherwise the store's checksum, else SHA-256 of the bytes.
+
+        Of a file in an archive it is that of the archive.
+        """
+        if self.archive:
+            return self.archive.digest(digest)
         if self.local:
             return digest(Path(self.path))
         with _faults(self.shown):
@@ -53,42 +89,56 @@ class Place:
                 if info.get(key):
                     return f"{key}:{info[key]}"
         sha = hashlib.sha256()
-        for chunk in self._raw():
+        for chunk in self.raw():
             sha.update(chunk)
         return sha.hexdigest()
 
+    def stamp(self) -> object:
+        """What changes when the file does, without reading it: a local file's size, times and inode, else ''."""
+        if self.archive:
+            return self.archive.stamp()
+        if not self.local:
+            return ""
+        with _faults(self.shown):
+            stat = Path(self.path).stat()
+        return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
     def open(self) -> BinaryIO:
         """Open the file's raw bytes, seekable; the caller closes it."""
-        with _faults(self.shown):
-            opened: BinaryIO = self.files.open(self.path, "rb")
+        with _faults(self.shown), self._archive_faults():
+            opened: BinaryIO = self.files.open(self.member or self.path, "rb")
             return opened
 
+    def beginning(self) -> bytes:
+        """The file's first bytes as they are stored, by which compressed files and archives are recognised."""
+        with self.open() as file:
+            return file.read(HEAD_BYTES)
+
     def chunks(self) -> Iterator[bytes]:
-        """The file's bytes, decompressed if the name ends in .gz or .zst. Raises DataError if they are damaged."""
-        suffix = PurePosixPath(self.name).suffix
-        if suffix == ".gz":
-            return _inflate(self._raw(), lambda: zlib.decompressobj(wbits=31), self.shown)
-        if suffix == ".zst":
-            import zstandard
+        """The file's bytes, decompressed if they are compressed. Raises DataError if they are damaged."""
+        return decompress(self.raw(), PurePosixPath(self.name).suffix, self.shown)
 
-            return _inflate(self._raw(), lambda: zstandard.ZstdDecompressor().decompressobj(), self.shown)
-        return self._raw()
-
-    def _raw(self) -> Iterator[bytes]:
-        with _faults(self.shown), self.files.open(self.path, "rb") as file:
+    def raw(self) -> Iterator[bytes]:
+        """The file's bytes as they are stored."""
+        with _faults(self.shown), self._archive_faults(), self.files.open(self.member or self.path, "rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+
+    def _archive_faults(self) -> AbstractContextManager[None]:
+        return archive_faults(self.shown) if self.archive else nullcontext()
 
 
 def find_places(patterns: Sequence[str], *, directories: bool = False) -> list[Place]:
     """The files (or directories) that paths, globs and URLs match, each once, in the patterns' order, then by name.
 
-    Raises DataError if a pattern matches nothing, ServiceError if a store does not answer.
+    The files in an archive are found in its place, in their order. Raises DataError if a pattern matches nothing,
+    ServiceError if a store does not answer.
     """
     places_by_path: dict[str, Place] = {}
     for pattern in patterns:
-        for place in _matches(pattern, directories=directories):
-            places_by_path.setdefault(place.path, place)
+        for match in _matches(pattern, directories=directories):
+            for place in [match] if directories else _unpacked(match):
+                places_by_path.setdefault(place.path, place)
     return with_unique_names(list(places_by_path.values()))
 
 
@@ -122,12 +172,25 @@ def decode_texts(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
             text = decoder.decode(chunk, final)
         except UnicodeDecodeError as error:
             text = error.object[: error.start].decode(error.encoding, "ignore")
-            fault = UndecodableError(consumed - pending + error.start, error.object[error.start])
+            likely = "" if consumed else _likely_encoding(chunk)
+            fault = UndecodableError(consumed - pending + error.start, error.object[error.start], likely)
+        except UnicodeError:  # utf-16 and utf-32 take the byte order from a mark at the beginning, which is not there
+            raise UndecodableError(consumed, (chunk or b"\0")[0], _likely_encoding(chunk)) from None
         consumed += len(chunk)
         yield text.removeprefix("\ufeff") if at_beginning else text
         at_beginning = at_beginning and not text
         if fault:
             raise fault
+
+
+def _likely_encoding(beginning: bytes) -> str:
+    """The encoding of which UTF-16 or UTF-32 the text that begins so seems to be, '' if neither."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if beginning.startswith(mark):
+            return encoding
+    # Most texts have characters below U+0100, of which these encodings write the zero bytes too.
+    zeros = tuple(beginning[place:400:4].count(0) * 8 > len(beginning[:400]) for place in range(4))
+    return _ZEROS.get(zeros, "")
 
 
 def split_lines(pieces: Iterable[str]) -> Iterator[str]:
@@ -150,6 +213,7 @@ def _matches(pattern: str, *, directories: bool) -> list[Place]:
     url = expand(pattern)
     with _faults(_shown(url)):
         files, path = url_to_fs(url)
+        files.invalidate_cache()  # fsspec keeps listings, with their checksums, for as long as the process lives
         paths = [path] if not _is_glob(url) or files.exists(path) else sorted(files.glob(path))
         matching_paths = [path for path in paths if (files.info(path)["type"] == "directory") == directories]
     if not matching_paths:
@@ -161,6 +225,32 @@ def _matches(pattern: str, *, directories: bool) -> list[Place]:
             + (" Use DIRECTORY/*.csv for the files in a directory." if paths and not directories else ""),
         )
     return [Place(files, path, path, _shown(_with_protocol(files, path))) for path in matching_paths]
+
+
+def _seekable(place: Place) -> BinaryIO:
+    """The file, open; one from a web server is downloaded, as not all of these can give a part of a file."""
+    if not {"http", "https"} & set(_protocols(place.files)):
+        return place.open()
+    download = TemporaryFile()  # noqa: SIM115, closed with the archive
+    for chunk in place.raw():
+        download.write(chunk)
+    download.seek(0)
+    return download
+
+
+def _unpacked(place: Place) -> list[Place]:
+    """The files in an archive; the place itself if it is another file. Raises DataError for an empty archive."""
+    if not place.local and not may_be_archive(place.path):
+        return [place]
+    beginning = place.beginning()
+    if not is_archive(beginning):
+        return [place]
+    files, members = open_archive(_seekable(place), beginning, place.shown)
+    if not members:
+        raise DataError("the archive has no files", where=place.shown, fix="Correct ingest.source.paths.")
+    return [
+        Place(files, f"{place.path}/{member}", member, f"{place.shown}/{member}", place, member) for member in members
+    ]
 
 
 def _with_protocol(files: Any, path: str) -> str:
@@ -232,24 +322,6 @@ def _network_faults() -> tuple[type[Exception], ...]:
     """The exceptions that file systems raise for network faults; aiohttp's are not OSErrors."""
     aiohttp = sys.modules.get("aiohttp")
     return (ConnectionError, TimeoutError, *([aiohttp.ClientError] if aiohttp else []))
-
-
-def _inflate(chunks: Iterable[bytes], new: Callable[[], Any], shown: str) -> Iterator[bytes]:
-    """Decompress one or several members; raises DataError if the data is damaged or truncated."""
-    zstd_error = getattr(sys.modules.get("zstandard"), "ZstdError", zlib.error)
-    member = None
-    try:
-        for chunk in chunks:
-            while chunk:
-                member = member or new()
-                yield member.decompress(chunk)
-                chunk, member = (member.unused_data, None) if member.eof else (b"", member)
-    except (zlib.error, zstd_error) as fault:
-        raise DataError(
-            f"its compressed data is damaged: {fault}", where=shown, fix="Download the file again."
-        ) from fault
-    if member is not None:
-        raise DataError("its compressed data is truncated", where=shown, fix="Download the file again.")
 
 
 def _with_final(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:

@@ -147,3 +147,12 @@ def test_xquad_has_as_many_questions_as_are_published(shared: Path) -> None:
     found = list(Files(paths=[str(shared / "datasets/xquad/*.json")], format="squad").rows())
     assert len(found) == len({row.values["question_id"] for row in found}) == 1190
     assert len({row.values["context"] for row in found}) == 240
+
+
+@pytest.mark.parametrize(
+    "whole", ['{"data": [{"paragraphs": [5]}]}', '{"data": [5]}', "[5]", '{"data": [{"paragraphs": 5}]}']
+)
+def test_what_is_not_of_squads_structure_is_one_error(whole: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(whole)
+    with pytest.raises(DataError, match="not SQuAD's format"):
+        list(Files(paths=[str(tmp_path / "a.json")], format="squad").rows())
