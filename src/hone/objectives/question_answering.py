@@ -47,6 +47,7 @@ class QuestionAnswering(Objective):
     """Predict the answer to a question as a span of a text, or that there is none."""
 
     columns: ClassVar[tuple[str, ...]] = ("question", "context", "answers")
+    forms: ClassVar[tuple[str, ...]] = ("is_impossible",)
     text: ClassVar[tuple[str, ...]] = ("question", "context", "answers")
     inputs: ClassVar[tuple[str, ...]] = ("question", "context")
     outputs: ClassVar[Mapping[str, str]] = {"answer": "string", "score": "double", "start": "long", "end": "long"}

@@ -39,6 +39,7 @@ class TokenClassification(Objective):
     """Predict a tag for each word, from the word's first token."""
 
     columns: ClassVar[tuple[str, ...]] = ("tokens", "tags")
+    forms: ClassVar[tuple[str, ...]] = ("text", "spans")
     text: ClassVar[tuple[str, ...]] = ("tokens",)
     inputs: ClassVar[tuple[str, ...]] = ("tokens",)
     outputs: ClassVar[Mapping[str, str]] = {"entities": "string"}

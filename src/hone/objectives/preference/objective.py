@@ -47,6 +47,19 @@ class Preference(Objective):
     """Which of two completions of a prompt is better, or whether one is good: DPO, ORPO and KTO."""
 
     columns: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
+    forms: ClassVar[tuple[str, ...]] = (
+        "chosen_messages",
+        "rejected_messages",
+        "messages",
+        "conversations",
+        "instruction",
+        "input",
+        "system",
+        "history",
+        "completion",
+        "label",
+        "kto_tag",
+    )
     text: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
     inputs: ClassVar[tuple[str, ...]] = ("prompt",)
     outputs: ClassVar[Mapping[str, str]] = {"completion": "string", "log_probability": "double"}
