@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, RowReader, Targets
 from hone.objectives.shared import tagging
+from hone.objectives.shared.annotations import Mark, check_accepted, find_annotated
 from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.span_account import SpanAccount
+from hone.objectives.shared.spans import SpanReading, read_spans
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
 from hone.objectives.shared.tagging import Entity
 from hone.objectives.shared.tokenizer import count_lost_tokens, encode_with_offsets, to_list_array
@@ -57,21 +60,52 @@ class TokenClassification(Objective):
         "each punctuation mark a word, spaces splits at spaces alone.",
     )
 
-    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`tokens` and `tags` as lists, from lists, JSON, texts split at spaces, or `text` with `spans`.
+    offsets: Literal["auto", "characters", "utf-16", "bytes"] = option(
+        "auto",
+        "What the offsets of spans count. auto: characters, unless the spans' own texts show that it is UTF-16 units "
+        "(as JavaScript counts) or bytes.",
+    )
+    max_subword_spans: float = option(
+        0.01,
+        "Maximum share of spans that may begin or end inside a word, as wrong offsets do; 1 if they are meant to.",
+        ge=0,
+        le=1,
+    )
 
-        Raises ValueError if their lengths differ, tags mix schemes, or spans are invalid.
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`tokens` and `tags` as lists, from lists, JSON, texts split at spaces, or a text with spans.
+
+        Spans may have the form of an annotation tool's export (`hone.objectives.shared.annotations`). Raises ValueError
+        if the lengths differ, tags mix schemes, or spans are invalid; SkippedRow for a row that was not accepted.
+        """
+        return self.tag_row(values, Counter())[0]
+
+    def start_reading(self) -> RowReader:
+        """A reader that counts spans by what their offsets mean, and those that cut words."""
+        return TagReader(self)
+
+    def tag_row(
+        self, values: Mapping[str, Any], notes: Counter[str]
+    ) -> tuple[Mapping[str, Any], tuple[str, list[Mark], SpanReading] | None]:
+        """The row as `normalize_row` returns it, and the text, marks and spans that it was made of, if it was.
+
+        Raises what `normalize_row` raises. `notes` counts what of the row is left out.
         """
         if values.get("tokens") is not None and values.get("tags") is not None:
+            check_accepted(values)
             tokens, tags = (tagging.parse_list(values[name], name) for name in ("tokens", "tags"))
             tagging.check_words(tokens, tags)
-            return {"tokens": tokens, "tags": tags}
-        spans = values.get("spans", values.get("entities"))
-        if "tokens" in values or values.get("text") is None or spans is None:
-            return values
-        tagged = tagging.tag_spans(values["text"], spans, self.words)
+            return {"tokens": tokens, "tags": tags}, None
+        annotated = find_annotated(values, notes)
+        if annotated is None:
+            return values, None
+        text, marks = annotated
+        if not isinstance(text, str):
+            raise ValueError(f"text: not text but {text!r:.60}")
+        reading = read_spans(text, marks, self.offsets)
+        tagged = tagging.tag_spans(text, reading.spans, self.words)
         tagging.check_words(tagged["tokens"], tagged["tags"])
-        return tagged
+        return tagged, (text, marks, reading)
 
     def row_texts(self, rows: pa.Table) -> list[str]:
         """The words of each row, joined by spaces."""
@@ -289,6 +323,26 @@ class TokenClassification(Objective):
             ]
             answers.append({"entities": json.dumps(entities, ensure_ascii=False), "tags": word_tags})
         return answers
+
+
+class TagReader(RowReader):
+    """Counts, over all rows, what the offsets of spans mean and which of them cut words."""
+
+    def __init__(self, objective: TokenClassification) -> None:
+        super().__init__(objective.normalize_row)
+        self._objective, self._account = objective, SpanAccount(objective.max_subword_spans)
+
+    def read(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As `TokenClassification.normalize_row`."""
+        row, annotated = self._objective.tag_row(values, self.notes)
+        if annotated is not None:
+            self._account.add(*annotated)
+        return row
+
+    def finish(self) -> Mapping[str, int]:
+        """The notes. Raises DataError if it is not clear what offsets count, or if too many spans cut words."""
+        self._account.check()
+        return {**self.notes, **self._account.list_notes()}
 
 
 def _parse_column(rows: pa.Table, name: str) -> list[Any]:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from hone.objectives.shared import tagging
-from hone.objectives.shared.tagging import Entity, find_entities, find_scheme, tag_spans
+from hone.objectives.shared.annotations import parse_json, parse_marks
+from hone.objectives.shared.spans import read_spans
+from hone.objectives.shared.tagging import Entity, find_entities, find_scheme
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,11 @@ def test_entities_are_those_of_seqeval(prefixes: str) -> None:
 
 
 TEXT = "Ann Lee, of Oslo."
+
+
+def tag_spans(text: str, spans: Any, split: str) -> dict[str, list[str]]:
+    marks = parse_marks(parse_json(spans), "spans")
+    return tagging.tag_spans(text, read_spans(text, marks).spans, split)
 
 
 def span(start: int, end: int, label: str = "PER") -> dict[str, Any]:
