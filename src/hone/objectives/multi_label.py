@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.shared.annotations import check_accepted, has_marks
 from hone.objectives.shared.heads import load_with_head, text_logits
 from hone.objectives.shared.label_forms import has_label, parse_label_names
 from hone.objectives.shared.padding import attention_mask, pad_rows
@@ -77,11 +78,15 @@ class MultiLabelClassification(Objective):
         """The row with `labels` as a sorted list of names, from a list, its text, or columns of 0 and 1.
 
         No label is [] or an empty text. Raises ValueError for labels in any other form; null is refused as unknown.
+        Raises SkippedRow for a row that an annotator rejected.
         """
+        check_accepted(values)
         if self.label_columns:
             names = [name for name in self.label_columns if has_label(values, name)]
         elif values.get("labels") is None:
             return values
+        elif has_marks(values["labels"]):
+            raise ValueError("labels is a list of spans, which are for token-classification")
         else:
             names = parse_label_names(values["labels"], self.separator)
         return {**values, "labels": sorted({name for name in names if not self.labels or name in self.labels})}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.shared.annotations import check_accepted, has_marks
 from hone.objectives.shared.heads import load_with_head, text_logits
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
@@ -41,7 +42,10 @@ class TextClassification(Objective):
     )
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The row itself; raises ValueError if its label is a list."""
+        """The row itself; raises ValueError if its label is a list, SkippedRow if an annotator rejected it."""
+        check_accepted(values)
+        if has_marks(values.get("label")):
+            raise ValueError("label is a list of spans, which are for token-classification")
         if isinstance(values.get("label"), (list, tuple)):
             raise ValueError(
                 "label is a list; this objective takes one label for a text (multi-label-classification takes several)"

@@ -51,7 +51,7 @@ def find_annotated(values: Mapping[str, Any], notes: Counter[str]) -> tuple[Any,
     for name in _LISTS:
         marks = parse_json(values.get(name))
         if name in _LISTS[:2] and marks is not None:
-            return values["text"], parse_marks(marks, name)
+            return values["text"], parse_marks(marks or [], name)
         if has_marks(marks) or (marks == [] and not isinstance(values[name], str)):
             return values["text"], parse_marks(marks, name)
     return None
