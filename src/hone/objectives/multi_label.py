@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, RowReader, Targets
 from hone.objectives.shared.annotations import check_accepted, has_marks
 from hone.objectives.shared.heads import load_with_head, text_logits
+from hone.objectives.shared.label_account import LabelReader
 from hone.objectives.shared.label_forms import has_label, parse_label_names
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
@@ -90,6 +91,10 @@ class MultiLabelClassification(Objective):
         else:
             names = parse_label_names(values["labels"], self.separator)
         return {**values, "labels": sorted({name for name in names if not self.labels or name in self.labels})}
+
+    def start_reading(self) -> RowReader:
+        """A reader that reports labels which differ by spaces or case alone."""
+        return LabelReader(self.normalize_row, _list_names, _list_names)
 
     def strata(self, rows: pa.Table) -> list[str]:
         """Each row's rarest label, '' for none: rare labels are split evenly, after Sechidis et al. 2011."""
@@ -276,6 +281,11 @@ def best_threshold(has_label: np.ndarray, scores: np.ndarray, default: float) ->
     candidates = (ranked[ends] + next_lower) / 2
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)
     return float(candidates[best[np.abs(candidates[best] - default).argmin()]])
+
+
+def _list_names(values: Mapping[str, Any]) -> Sequence[Any]:
+    """The labels in a row that has them as a list."""
+    return values["labels"] if isinstance(values.get("labels"), (list, tuple)) else ()
 
 
 def _label_lists(rows: pa.Table) -> list[list[str]]:

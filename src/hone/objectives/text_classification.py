@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
-from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, RowReader, Targets
 from hone.objectives.shared.annotations import check_accepted, has_marks
 from hone.objectives.shared.heads import load_with_head, text_logits
+from hone.objectives.shared.label_account import LabelReader, check_not_joined
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
 from hone.objectives.shared.tokenizer import encode_rows
@@ -41,8 +42,13 @@ class TextClassification(Objective):
         0.0, "Share of the target probability that is spread over all labels.", learning=True, ge=0, lt=1
     )
 
+    combined_labels: bool = option(False, "Accept labels that combine others, such as 2,5,9, as classes of their own.")
+
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The row itself; raises ValueError if its label is a list, SkippedRow if an annotator rejected it."""
+        """The row, its label without the spaces around it.
+
+        Raises ValueError if the label is a list or empty, SkippedRow if an annotator rejected it.
+        """
         check_accepted(values)
         if has_marks(values.get("label")):
             raise ValueError("label is a list of spans, which are for token-classification")
@@ -50,7 +56,16 @@ class TextClassification(Objective):
             raise ValueError(
                 "label is a list; this objective takes one label for a text (multi-label-classification takes several)"
             )
-        return values
+        if not isinstance(values.get("label"), str):
+            return values
+        label = values["label"].strip()
+        if not label:
+            raise ValueError("label is empty")
+        return {**values, "label": label}
+
+    def start_reading(self) -> RowReader:
+        """A reader that reports labels which differ by spaces or case alone, and refuses joined ones."""
+        return ClassReader(self)
 
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """`{"labels": [names, sorted]}` of the training rows; raises DataError for fewer than two."""
@@ -179,14 +194,32 @@ class TextClassification(Objective):
         return answers
 
 
+class ClassReader(LabelReader):
+    """Counts the labels of rows, one each."""
+
+    def __init__(self, objective: TextClassification) -> None:
+        super().__init__(objective.normalize_row, _list_label, _list_label)
+        self._objective = objective
+
+    def finish(self) -> Mapping[str, int]:
+        """The notes. Raises DataError if labels are combinations of others, unless `combined_labels` accepts them."""
+        if not self._objective.combined_labels:
+            check_not_joined(list(self.labels))
+        return super().finish()
+
+
+def _list_label(values: Mapping[str, Any]) -> list[str]:
+    return [values["label"]] if isinstance(values.get("label"), str) else []
+
+
 def _label_indices(rows: pa.Table, labels: Sequence[str]) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    given = rows["label"]
-    indices = pc.index_in(given, value_set=pa.array(labels, given.type))
+    names_by_row = rows["label"]
+    indices = pc.index_in(names_by_row, value_set=pa.array(labels, names_by_row.type))
     if indices.null_count:
-        unknown = given.filter(indices.is_null()).unique().to_pylist()
+        unknown = names_by_row.filter(indices.is_null()).unique().to_pylist()
         names = ", ".join("null" if name is None else str(name) for name in unknown[:5])
         raise DataError(
             f"{len(unknown)} label(s) that no training row has: {names}",
