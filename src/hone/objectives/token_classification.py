@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import eq
 from pathlib import Path
@@ -15,10 +16,18 @@ from hone.objectives.base import Metric, Objective, Outcome, Predictions, RowRea
 from hone.objectives.shared import tagging
 from hone.objectives.shared.annotations import Mark, check_accepted, find_annotated
 from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.label_account import describe_case_variants
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.span_account import SpanAccount
 from hone.objectives.shared.spans import SpanReading, read_spans
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
+from hone.objectives.shared.tag_forms import (
+    convert_tags,
+    describe_form,
+    find_form,
+    form_from_targets,
+    form_to_targets,
+)
 from hone.objectives.shared.tagging import Entity
 from hone.objectives.shared.tokenizer import count_lost_tokens, encode_with_offsets, to_list_array
 from hone.parts.options import option
@@ -95,7 +104,7 @@ class TokenClassification(Objective):
             check_accepted(values)
             tokens, tags = (tagging.parse_list(values[name], name) for name in ("tokens", "tags"))
             tagging.check_words(tokens, tags)
-            return {"tokens": tokens, "tags": tags}, None
+            return {"tokens": tokens, "tags": [tag.strip() for tag in tags]}, None
         annotated = find_annotated(values, notes)
         if annotated is None:
             return values, None
@@ -121,13 +130,16 @@ class TokenClassification(Objective):
         return json.dumps(words, ensure_ascii=False)
 
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
-        """`labels`, the tags of the training rows, sorted, and their `scheme`.
+        """`labels`, the tags of the training rows in the standard form, sorted, and their `scheme`.
 
-        Raises DataError if there are not at least two different tags, or if only some tags have prefixes.
+        `tag_form` says how they are written, where that is another form. Raises DataError if there are not at least two
+        different tags, or if only some tags have prefixes.
         """
-        labels = sorted({tag for tags in _parse_column(train, "tags") for tag in tags})
+        tags = {tag for row_tags in _parse_column(train, "tags") for tag in row_tags}
         where, check = "the training split, column tags", "Check the column that ingest.columns maps to tags."
         try:
+            form = find_form(tags)
+            labels = sorted(set(convert_tags(tags, form)))
             scheme = tagging.find_scheme(labels)
         except ValueError as fault:
             raise DataError(str(fault), where=where, fix="Use tags of one scheme in all rows.") from None
@@ -138,7 +150,7 @@ class TokenClassification(Objective):
             raise DataError(
                 "no word is in an entity: every tag is O" if labels else "has no tags", where=where, fix=fix
             )
-        return {"labels": labels, "scheme": scheme}
+        return {"labels": labels, "scheme": scheme, **form_to_targets(form)}
 
     def encode(
         self,
@@ -170,10 +182,10 @@ class TokenClassification(Objective):
         }
         if labelled:
             label_index = {label: index for index, label in enumerate(targets["labels"])}
-            columns["labels"] = to_list_array(
-                [[label_index.get(tag, IGNORED) for tag in tags] for tags in _check_aligned(rows, first_tokens)]
-            )
-            columns["tags"] = rows["tags"].cast(pa.string())
+            form = form_from_targets(targets)
+            tags_by_row = [convert_tags(tags, form) for tags in _check_aligned(rows, first_tokens)]
+            columns["labels"] = to_list_array([[label_index.get(tag, IGNORED) for tag in tags] for tags in tags_by_row])
+            columns["tags"] = pa.array([json.dumps(tags, ensure_ascii=False) for tags in tags_by_row], pa.string())
         return pa.table(
             {**columns, "lost": pa.array([count_lost_tokens(encoding) for encoding in encoded], pa.int32())}
         )
@@ -326,23 +338,39 @@ class TokenClassification(Objective):
 
 
 class TagReader(RowReader):
-    """Counts, over all rows, what the offsets of spans mean and which of them cut words."""
+    """Counts, over all rows, what the offsets of spans mean, which of them cut words, and how tags are written."""
 
     def __init__(self, objective: TokenClassification) -> None:
         super().__init__(objective.normalize_row)
         self._objective, self._account = objective, SpanAccount(objective.max_subword_spans)
+        self._tags: Counter[str] = Counter()
 
     def read(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """As `TokenClassification.normalize_row`."""
         row, annotated = self._objective.tag_row(values, self.notes)
         if annotated is not None:
             self._account.add(*annotated)
+        if isinstance(row.get("tags"), list):
+            self._tags.update(row["tags"])
         return row
 
     def finish(self) -> Mapping[str, int]:
         """The notes. Raises DataError if it is not clear what offsets count, or if too many spans cut words."""
         self._account.check()
-        return {**self.notes, **self._account.list_notes()}
+        return {**self.notes, **self._account.list_notes(), **self._describe_tags()}
+
+    def _describe_tags(self) -> dict[str, int]:
+        """Notes on tags that are written in another form than the standard one, or that differ by case alone."""
+        with suppress(ValueError):  # of the training rows' tags, tokenize decides
+            form = find_form(self._tags)
+            changed = sum(count for tag, count in self._tags.items() if convert_tags([tag], form) != [tag])
+            description = describe_form(form, self._tags)
+            return (
+                {f"tags read in another form: {description}": changed}
+                if changed
+                else describe_case_variants(self._tags)
+            )
+        return {}
 
 
 def _parse_column(rows: pa.Table, name: str) -> list[Any]:

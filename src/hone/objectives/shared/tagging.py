@@ -1,10 +1,12 @@
 """Words and their tags: how a text is split into words, and which entities a row of tags names.
 
-Tags stand as they are given. Their scheme is one of
+The scheme of tags is one of
 
 prefixed   BIO, BIOES (IOBES) or IO: O, and B-, I-, E-, S- before a type, or these letters alone, type _
 runs       types without prefixes and O: neighbouring words of one type are one entity
 words      no O: each word has a tag of its own, as parts of speech are
+
+Tags that are written otherwise (`hone.objectives.shared.tag_forms`) are brought into the first of these.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from hone.objectives.shared.spans import Span, describe_span
+from hone.objectives.shared.tag_forms import OUTSIDE, convert_tags, find_form
 
 Scheme = Literal["prefixed", "runs", "words"]
 Extent = tuple[int, int]
 
-OUTSIDE = "O"
 _PREFIXED = re.compile(r"[BIES]-.")
 _BARE = frozenset("BIES")
 _SOLID = re.compile(r"\S+")
@@ -38,16 +40,15 @@ class Entity(NamedTuple):
 
 def find_scheme(tags: Iterable[str]) -> Scheme:
     """The scheme of a set of tags; raises ValueError where some have prefixes and some have not."""
-    every = set(tags)
-    inside = sorted(every - {OUTSIDE})
+    distinct = set(tags)
+    inside = sorted(distinct - {OUTSIDE})
     prefixed = [tag for tag in inside if _PREFIXED.match(tag)]
     if len(prefixed) == len(inside) or _BARE.issuperset(inside):
         return "prefixed"
     if prefixed:
         [other, *_] = [tag for tag in inside if tag not in prefixed]
-        hint = " (BILOU's L- and U- are E- and S- here)" if re.match("[LU]-", other) else ""
-        raise ValueError(f"tags: {other!r} has none of the prefixes B-, I-, E-, S- that {prefixed[0]!r} has{hint}")
-    return "runs" if OUTSIDE in every else "words"
+        raise ValueError(f"tags: {other!r} has none of the prefixes B-, I-, E-, S- that {prefixed[0]!r} has")
+    return "runs" if OUTSIDE in distinct else "words"
 
 
 def tag_type(tag: str, scheme: Scheme) -> str:
@@ -123,7 +124,7 @@ def check_words(tokens: Sequence[Any], tags: Sequence[Any]) -> None:
             if not isinstance(item, str) or not item.strip():
                 hint = "; give the tag's name" if name == "tags" and isinstance(item, int) else ""
                 raise ValueError(f"{name}: item {index} is not text but {item!r:.60}{hint}")
-    find_scheme(tags)
+    find_scheme(convert_tags(tags, find_form(tags)))
 
 
 def join_words(words: Sequence[str]) -> tuple[str, list[Extent]]:
