@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 from typing import IO, Any, TypeVar
@@ -15,7 +15,7 @@ from hone.errors import HoneError
 from hone.progress import OnProgress, Progress
 
 Outcome = TypeVar("Outcome")
-Judge = Callable[[list[str]], list[Outcome]]
+Judge = Callable[[list[Any]], list[Outcome]]
 
 CHUNK = 2_000  # rows that go to a worker at once
 _SERVE = "import sys; sys.path[:] = sys.argv[1:]; from hone.curation.parallel import serve; serve()"
@@ -29,11 +29,12 @@ def cores() -> int:
 
 
 def over_texts(
-    judge: Judge[Outcome], texts: Sequence[str], on_progress: OnProgress, *, worth: int, workers: int = 0
+    judge: Judge[Outcome], texts: Sequence[Sized], on_progress: OnProgress, *, worth: int, workers: int = 0
 ) -> list[Outcome]:
     """`judge`'s outcome for each of `texts`, in order and the same for any number of `workers` (0: one for each core).
 
-    `judge` can be pickled. With fewer characters than `worth` all is done here: a worker starts in half a second.
+    A text may be a list of words. `judge` can be pickled. With fewer characters (or words) than `worth` all is done
+    here: a worker starts in half a second.
     """
     workers = workers or (cores() if sum(map(len, texts)) >= worth else 1)
     chunks = [list(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
@@ -57,7 +58,7 @@ def serve() -> None:
         answers.flush()
 
 
-def _map(judge: Judge[Outcome], chunks: list[list[str]], workers: int) -> Iterator[list[Outcome]]:
+def _map(judge: Judge[Outcome], chunks: list[list[Any]], workers: int) -> Iterator[list[Outcome]]:
     """The outcomes of the chunks, in order.
 
     Workers are new processes and no forks, which are not safe while other threads of this process hold locks.
@@ -72,7 +73,7 @@ def _map(judge: Judge[Outcome], chunks: list[list[str]], workers: int) -> Iterat
         for _ in range(workers):
             idle.put(started.enter_context(_worker(judge)))
 
-        def ask(chunk: list[str]) -> list[Outcome]:
+        def ask(chunk: list[Any]) -> list[Outcome]:
             worker = idle.get()
             try:
                 return _ask(worker, chunk)
@@ -95,7 +96,7 @@ def _worker(judge: Judge[Outcome]) -> Iterator[subprocess.Popen[bytes]]:
             worker.kill()
 
 
-def _ask(worker: subprocess.Popen[bytes], chunk: list[str]) -> list[Outcome]:
+def _ask(worker: subprocess.Popen[bytes], chunk: list[Any]) -> list[Outcome]:
     assert worker.stdout is not None
     _send(worker, chunk)
     outcomes: list[Outcome] | None = _receive(worker.stdout)

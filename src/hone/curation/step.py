@@ -19,6 +19,10 @@ class Fields(Protocol):
         """See `Objective.text`."""
 
     @property
+    def word_lists(self) -> tuple[str, ...]:
+        """See `Objective.word_lists`."""
+
+    @property
     def label(self) -> str:
         """See `Objective.label`."""
 

@@ -86,6 +86,7 @@ class Objective(ABC):
     columns        names of the columns that rows must have; all hold text, nested values as JSON
     forms          further columns that `normalize_row` reads, in which rows of another form have the same data
     text           those of the columns that hold text, which curation may rewrite (`extract_texts`)
+    word_lists     those of `text` whose texts are the words of one text, which curation may join to look for phrases
     label          the column that holds the class; '' if there is none
     inputs         the columns that a caller of the served model sends
     outputs        what the served model returns: names with MLflow types (string, double, long; `string[]` for a list)
@@ -101,6 +102,7 @@ class Objective(ABC):
     columns: ClassVar[tuple[str, ...]]
     forms: ClassVar[tuple[str, ...]] = ()
     text: ClassVar[tuple[str, ...]]
+    word_lists: ClassVar[tuple[str, ...]] = ()
     label: ClassVar[str] = ""
     inputs: ClassVar[tuple[str, ...]]
     outputs: ClassVar[Mapping[str, str]]

@@ -53,6 +53,7 @@ class TokenClassification(Objective):
     columns: ClassVar[tuple[str, ...]] = ("tokens", "tags")
     forms: ClassVar[tuple[str, ...]] = ("text", "spans")
     text: ClassVar[tuple[str, ...]] = ("tokens",)
+    word_lists: ClassVar[tuple[str, ...]] = ("tokens",)
     inputs: ClassVar[tuple[str, ...]] = ("tokens",)
     outputs: ClassVar[Mapping[str, str]] = {"entities": "string"}
     pipeline: ClassVar[str] = "token-classification"
