@@ -345,6 +345,7 @@ class TagReader(RowReader):
         super().__init__(objective.normalize_row)
         self._objective, self._account = objective, SpanAccount(objective.max_subword_spans)
         self._tags: Counter[str] = Counter()
+        self._rows, self._numbered = 0, 0
 
     def read(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """As `TokenClassification.normalize_row`."""
@@ -353,10 +354,22 @@ class TagReader(RowReader):
             self._account.add(*annotated)
         if isinstance(row.get("tags"), list):
             self._tags.update(row["tags"])
+            self._rows += len(row["tags"]) > 1
+            self._numbered += len(row["tags"]) > 1 and row["tokens"] == list(map(str, range(1, len(row["tags"]) + 1)))
         return row
 
     def finish(self) -> Mapping[str, int]:
-        """The notes. Raises DataError if it is not clear what offsets count, or if too many spans cut words."""
+        """The notes.
+
+        Raises DataError if tokens are but numbers of words, if it is not clear what offsets count, or if too many spans
+        cut words.
+        """
+        if self._numbered > self._rows / 2:
+            raise DataError(
+                f"in {self._numbered} of {self._rows} rows the tokens are 1, 2, 3 and so on: numbers of words",
+                where="column tokens",
+                fix="Choose the columns of a CoNLL file by their numbers, from 0 on: ingest.columns: {tokens: 1, tags: 2}.",
+            )
         self._account.check()
         return {**self.notes, **self._account.list_notes(), **self._describe_tags()}
 

@@ -79,6 +79,14 @@ def test_rows_that_are_not_right_are_refused_with_the_field(values: dict[str, An
         OBJECTIVE.normalize_row(values)
 
 
+def test_numbers_of_words_are_no_tokens() -> None:
+    reader = OBJECTIVE.start_reading()
+    for tokens in (["1", "2"], ["1", "2", "3"], ["1"]):
+        reader.read({"tokens": tokens, "tags": ["B-X"] * len(tokens)})
+    with pytest.raises(DataError, match=r"in 2 of 2 rows the tokens are 1, 2, 3(.|\n)*\{tokens: 1, tags: 2\}"):
+        reader.finish()
+
+
 def test_rows_of_an_unknown_form_are_left_to_ingest() -> None:
     assert OBJECTIVE.normalize_row({"sentence": "a"}) == {"sentence": "a"}
 
