@@ -42,7 +42,7 @@ check: $(VENV)/.dev ## format check, lint, types, import rules and the words of 
 bench: $(VENV)/.bench ## every benchmark, each with a peer in the same run
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
-schemas: $(VENV)/.dev ## write src/hone/store/schemas anew, from the migrations of the installed Prefect and MLflow
+schemas: $(VENV)/.dev ## write the *.sql of new databases again, from the migrations of the installed Prefect and MLflow
 	$(BIN)/python -m hone_app.service.schemas
 
 ui: $(VENV)/.demo ## start the servers and a worker, and say where the UIs are; `hone down` ends them

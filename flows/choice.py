@@ -25,7 +25,7 @@ def list_names() -> list[str]:
 def resolve_config(config: RunConfig | str) -> RunConfig:
     """The configuration itself, or the one in conf/ with this name, or the one in the YAML file at this path.
 
-    Raises ConfigError for an unknown name, and like `hone.config.file.load`.
+    Raises ConfigError for an unknown name, and like `hone.config.file.load_config`.
     """
     if isinstance(config, RunConfig):
         return config

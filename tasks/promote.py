@@ -139,7 +139,7 @@ def emit_moves(model: str) -> None:
                 from_version=entry.from_version,
                 to_version=entry.to_version,
             )
-        journal.announced(record)
+        journal.mark_announced(record)
 
 
 def artifact_key(model: str, prefix: str = "promotion") -> str:

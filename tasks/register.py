@@ -8,6 +8,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
+from hone.store import layout
 from hone.store.artifact import Artifact
 from tasks.stage import get_artifact, run_stage, stage_task
 
@@ -28,7 +29,7 @@ def register(
     inputs = {"config": config, "base": base} | {artifact.stage: artifact for artifact in stages}
     state = run_stage("register", inputs)
     version = get_artifact(state)
-    facts, report = version.facts(), version.path / "report.html"
+    facts, report = version.facts(), version.path / layout.REPORT
     create_link_artifact(report.as_uri(), "Report", key=f"report-{config.name}", description="The run's report")
     create_markdown_artifact(_summary(facts, report), key=f"version-{config.name}", description="The model version")
     return state

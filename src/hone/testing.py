@@ -30,6 +30,8 @@ from hone.objectives.text_classification import TextClassification
 from hone.parts.plugins import kind_of
 from hone.progress import ignore
 from hone.sources.source import Source
+from hone.splits import SPLITS, TEST
+from hone.store import layout
 from hone.store.digests import file_digest
 
 if TYPE_CHECKING:
@@ -114,11 +116,11 @@ def check_objective(objective: Objective, rows: pa.Table, base: Path, work: Path
     tokens = _tokenize(objective, rows, base, work, max_length)
     out = _check_resumes((kind, asdict(objective)), ("full", {}), tokens, base, work)
 
-    targets = json.loads((tokens / "targets.json").read_text("utf8"))
+    targets = json.loads((tokens / layout.TARGETS).read_text("utf8"))
     tokenizer = load_tokenizer(out / "model")
     reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
     model = predict.load_trained(out / "model", targets, reader.device)
-    test = read_tokens(tokens / "test.arrow")
+    test = read_tokens(tokens / layout.tokens_file(TEST))
     predictions, _ = reader.predict(model, test)
     outcome = objective.compute_outcome(test, predictions, targets, rows if objective.needs_rows else None)
     metrics = objective.compute_metrics(outcome.statistics.sum(0)[:, None], targets)
@@ -154,9 +156,9 @@ def check_method(method: Method, base: Path, work: Path) -> None:
     assert facts["trainable"] > 0, "no weight moves"
     if not (isinstance(method, AdapterMethod) and method.can_merge):
         return
-    targets, tokenizer = json.loads((tokens / "targets.json").read_text("utf8")), load_tokenizer(out / "model")
+    targets, tokenizer = json.loads((tokens / layout.TARGETS).read_text("utf8")), load_tokenizer(out / "model")
     reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
-    test = read_tokens(tokens / "test.arrow")
+    test = read_tokens(tokens / layout.tokens_file(TEST))
     merged, _ = reader.predict(predict.load_trained(out / "model", targets, reader.device), test)
     adapted = predict.load_adapted(out / "adapter", base, targets, reader, method.load_on_base)
     predict.check_merged(merged, reader.predict(adapted, test)[0], out)
@@ -198,8 +200,8 @@ def _tokenize(objective: Objective, rows: pa.Table, base: Path, work: Path, max_
     splits, tokens = work / "splits", work / "tokens"
     for folder in (splits, tokens):
         folder.mkdir(parents=True)
-    for split in ("train", "valid", "test"):
-        pq.write_table(rows, splits / f"{split}.parquet")
+    for split in SPLITS:
+        pq.write_table(rows, splits / layout.rows_file(split))
     tokenize(splits, tokens, base=base, objective=objective, max_length=max_length, max_truncated=1.0, max_dropped=0.0)
     return tokens
 

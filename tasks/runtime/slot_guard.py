@@ -1,7 +1,7 @@
-"""The guard of a GPU slot: a process that gives the slot back when its holder was killed and could not.
+"""The guard of a GPU slot: a process that releases the slot if its holder is killed.
 
-Its standard input is a pipe of the holder's, which the kernel closes however the holder ends. A line on it is the
-lease to answer for, an empty one says that all is given back. Until then it waits in one read, at 10 MB.
+Its standard input is a pipe from the holder, which the kernel closes however the holder ends. A line contains the lease
+to release, an empty line means that the slot was released. Until then the guard blocks in a read, with 10 MB of memory.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import sys
 import time
 from uuid import UUID
 
-TRIES = 30  # one every two seconds: after a minute the lease has run out by itself
+TRIES = 30  # one every two seconds: after a minute the lease has expired by itself
 PAUSE_SECONDS = 2.0
 
 
 def main() -> int:
-    """Wait for the holder's end; its lease is released then, unless it was already."""
+    """Wait for the holder's end, then release its lease unless it was released already."""
     lease = ""
     for line in sys.stdin:
         lease = line.strip()
         if not lease:
             return 0
-    return _release(UUID(lease)) if lease else 0
+    return _release_lease(UUID(lease)) if lease else 0
 
 
-def _release(lease: UUID) -> int:
+def _release_lease(lease: UUID) -> int:
     import httpx
     from prefect.client.orchestration import get_client
 

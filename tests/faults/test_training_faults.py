@@ -65,7 +65,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     events: list[Event] = []
     train(tokens, out, base, events.append)
     assert next(e["step"] for e in events if e["type"] == "resumed") == int(older.name.removeprefix("step-"))
-    assert "a checkpoint is damaged and passed over" in (out / "train.log").read_text("utf8")
+    assert "a damaged checkpoint is skipped" in (out / "train.log").read_text("utf8")
 
 
 @pytest.mark.usefixtures("forked_children")

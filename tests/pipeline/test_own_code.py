@@ -71,7 +71,7 @@ def test_trusted_code_is_run_and_goes_along_with_the_version(
     version = MlflowClient(f"sqlite:///{home}/mlflow.db").get_model_version("small", "1")
     assert version.tags["hone.remote_code"] == trusted
     [card] = home.rglob("artifacts/model/README.md")
-    assert f"**It runs code of its own**: the Python files of {trusted}" in card.read_text()
+    assert f"**It runs its own code**: the Python files of {trusted}" in card.read_text()
 
     # Another line of code is other code.
     (base / "modeling_own.py").write_text(MODELING + "\nFLAG = 1\n")

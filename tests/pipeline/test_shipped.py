@@ -233,7 +233,7 @@ def place(line: Line) -> Home:
 @pytest.fixture(scope="module")
 def server(place: Home) -> Iterator[smoke.Server]:
     """The process that versions are loaded in before they are promoted."""
-    with smoke.server(place.tracking_uri) as server:
+    with smoke.start_server(place.tracking_uri) as server:
         yield server
 
 

@@ -100,9 +100,9 @@ def test_a_part_of_another_package_has_pandas_at_hand() -> None:
 
 def test_what_looked_absent_can_be_imported_afterwards() -> None:
     code = """
-from hone.training.libraries import absent
+from hone.training.libraries import hide_packages
 import importlib.util
-with absent(["scipy"]):
+with hide_packages(["scipy"]):
     assert importlib.util.find_spec("scipy") is None
     try:
         import scipy

@@ -1,4 +1,4 @@
-"""A registered model's answers to one shard: by its own code, as a caller of the served model would get them."""
+"""A registered model's answers to one shard, computed by its own serving code: those that a caller would get."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STAGE = "batch-answers"
 ANSWERS = "answers.parquet"
 
-Ask = Callable[["pd.DataFrame"], "pd.DataFrame"]
+Predict = Callable[["pd.DataFrame"], "pd.DataFrame"]
 
 
 def answers_recipe(batch: Batch, shard: Shard) -> Recipe:
@@ -36,69 +36,73 @@ def answers_recipe(batch: Batch, shard: Shard) -> Recipe:
 
 
 def answer_shard(batch: Batch, shard: Shard, home: Home) -> tuple[Artifact, bool]:
-    """The shard's answers, a row for each of its rows, and whether the store had them.
+    """The shard's answers, one row for each of its rows, and whether they were already in the store.
 
     Raises DataError, with `unanswered: stop`, at a row that the model refuses.
     """
     return home.store.obtain(
-        answers_recipe(batch, shard), lambda out: _answer(batch, shard, home, out), name=batch.version
+        answers_recipe(batch, shard), lambda out: _write_answers(batch, shard, home, out), name=batch.version
     )
 
 
-def _answer(batch: Batch, shard: Shard, home: Home, out: Path) -> Product:
+def _write_answers(batch: Batch, shard: Shard, home: Home, out: Path) -> Product:
     import pyarrow.parquet as pq
 
-    ask, refusals = load_served(home.tracking_uri, batch.version)
+    predict, refusals = load_served(home.tracking_uri, batch.version)
     table = pq.read_table(shard.inputs_file)
     reasons = table[REASON].to_pylist()
     answerable = [row for row, reason in enumerate(reasons) if reason is None]
     frame = table.select(list(batch.inputs)).take(answerable).to_pandas()
     answers: list[dict[str, Any]] = [{} for _ in reasons]
     with environment(ALL_CORES):
-        for row, answer in zip(answerable, answer_rows(ask, refusals, frame), strict=True):
+        for row, answer in zip(answerable, answer_rows(predict, refusals, frame), strict=True):
             if isinstance(answer, str):
-                reasons[row] = _refused(batch, shard.first + row, answer)
+                reasons[row] = _handle_refusal(batch, shard.first + row, answer)
             else:
                 answers[row] = answer
-    columns = {name: _column([each.get(name) for each in answers], kind) for name, kind in batch.outputs.items()}
-    _write(columns, reasons, out / ANSWERS)
+    columns = {
+        name: _build_column([answer.get(name) for answer in answers], kind) for name, kind in batch.outputs.items()
+    }
+    _write_table(columns, reasons, out / ANSWERS)
     unanswered = sum(reason is not None for reason in reasons)
     return Product(len(reasons), (ANSWERS,), {"unanswered": unanswered})
 
 
-def answer_rows(ask: Ask, refusals: tuple[type[Exception], ...], frame: pd.DataFrame) -> list[dict[str, Any] | str]:
-    """Each row's answer, or why the model refuses it: a refused batch is split in halves until single rows are left."""
+def answer_rows(
+    predict: Predict, refusals: tuple[type[Exception], ...], frame: pd.DataFrame
+) -> list[dict[str, Any] | str]:
+    """Each row's answer, or the reason why the model refuses it; a refused batch is halved down to single rows."""
     if frame.empty:
         return []
     try:
-        answers: list[Any] = ask(frame).to_dict("records")
+        answers: list[Any] = predict(frame).to_dict("records")
     except refusals as fault:
         if len(frame) == 1:
             return [" ".join(str(fault).split())[:300] or type(fault).__name__]
         half = len(frame) // 2
-        return [*answer_rows(ask, refusals, frame[:half]), *answer_rows(ask, refusals, frame[half:])]
+        return [*answer_rows(predict, refusals, frame[:half]), *answer_rows(predict, refusals, frame[half:])]
     if len(answers) != len(frame):
         raise ModelError(f"gave {len(answers)} answers to {len(frame)} rows", fix="Register it again.")
     return answers
 
 
 @lru_cache(maxsize=1)
-def load_served(tracking_uri: str, version: str) -> tuple[Ask, tuple[type[Exception], ...]]:
-    """The version's model, verified and loaded once for this process, and the errors its code raises for a refused row.
+def load_served(tracking_uri: str, version: str) -> tuple[Predict, tuple[type[Exception], ...]]:
+    """The version's predict function, verified and loaded once per process, and its errors for a refused row.
 
-    In float32 as everywhere: bfloat16 would give other answers than the served model. Batches are of like length.
+    In float32, like everywhere: bfloat16 would give other answers than the served model. Batches have similar lengths.
     """
     from mlflow.pyfunc import load_model
 
     directory = check_files(tracking_uri, get_version(tracking_uri, version), reuse=True)
-    # batch_size 0: as many rows as suit the device.
+    # batch_size 0: chosen for the device.
     model = load_model(str(directory), model_config={"batch_size": 0})
     package = next((directory / "code").glob("served_*")).name
     served_errors = sys.modules.get(f"{package}.hone.errors")
     return model.predict, (ValueError, KeyError, TypeError, *([served_errors.HoneError] if served_errors else []))
 
 
-def _refused(batch: Batch, row: int, reason: str) -> str:
+def _handle_refusal(batch: Batch, row: int, reason: str) -> str:
     if batch.request.unanswered == "stop":
         raise DataError(
             f"row {row + 1} cannot be predicted: {reason}",
@@ -117,13 +121,13 @@ def arrow_type(kind: str) -> pa.DataType:
     return pa.list_(arrow_type(kind[:-2])) if kind.endswith("[]") else types[kind]
 
 
-def _column(values: Sequence[Any], kind: str) -> pa.Array:
+def _build_column(values: Sequence[Any], kind: str) -> pa.Array:
     import pyarrow as pa
 
     return pa.array(values, arrow_type(kind), from_pandas=not kind.endswith("[]"))
 
 
-def _write(columns: dict[str, pa.Array], reasons: Sequence[str | None], file: Path) -> None:
+def _write_table(columns: dict[str, pa.Array], reasons: Sequence[str | None], file: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

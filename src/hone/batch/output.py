@@ -1,13 +1,12 @@
-"""The output: a Parquet file, or a directory of part files, committed whole or not at all.
+"""The output: a Parquet file, or a directory of part files, committed atomically.
 
-OUT.parquet      one file; its account is in its metadata, under `hone`, and beside it in OUT.parquet.json
+OUT.parquet      one file; its account is in its metadata, under `hone`, and in OUT.parquet.json
 DIRECTORY/       part-00000.parquet ... one for each shard, _manifest.json (the account), _SUCCESS, written last
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.batch import rows as given_rows
+from hone.batch import rows as source_rows
 from hone.batch.answers import ANSWERS, arrow_type
 from hone.batch.request import Batch
 from hone.batch.rows import REASON, Shard, value_as_text
@@ -25,6 +24,7 @@ from hone.errors import ConfigError, DataError, StoreError
 from hone.progress import Progress, emit
 from hone.store.artifact import Artifact
 from hone.store.digests import digest_of, file_digest
+from hone.store.files import replace_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,10 +36,10 @@ SUCCESS, MANIFEST, METADATA = "_SUCCESS", "_manifest.json", b"hone"
 def find_finished(batch: Batch, home: Home) -> Account:
     """The account of the output if this batch has already written it, else {}.
 
-    Raises ConfigError where something exists at the path that no batch prediction wrote.
+    Raises ConfigError if something exists at the path that no batch prediction wrote.
     """
     out = Path(batch.request.output).absolute()
-    _check_place(out)
+    _check_writable(out)
     account = read_account(out)
     if account.get("key") != batch.key:
         return {}
@@ -48,7 +48,7 @@ def find_finished(batch: Batch, home: Home) -> Account:
 
 
 def read_account(out: Path) -> Account:
-    """The account of a finished output; {} where there is none."""
+    """The account of a finished output; {} if there is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -62,22 +62,22 @@ def read_account(out: Path) -> Account:
 
 
 def commit_output(batch: Batch, rows: Artifact, answers: Sequence[Artifact], home: Home) -> Account:
-    """Write the output and give its account; of two concurrent writers the second takes the first one's.
+    """Write the output and return its account; of two concurrent writers the second returns the first one's.
 
-    The copy of the input's rows is removed. Raises DataError where no row has a prediction, StoreError where the
-    rows and the answers are not as many.
+    The copy of the input's rows is removed. Raises DataError if no row has a prediction, StoreError if the numbers of
+    rows and answers differ.
     """
     out = Path(batch.request.output).absolute()
-    shards = given_rows.list_shards(rows)
+    shards = source_rows.list_shards(rows)
     emit("write", "started", [])
     with home.store.lock("batch-output", digest_of(str(out))[:20]):
         account = find_finished(batch, home)
         if not account:
-            account = _account(batch, rows, answers, out)
+            account = _build_account(batch, rows, answers, out)
             out.parent.mkdir(parents=True, exist_ok=True)
-            tables = _tables(batch, shards, answers)
+            tables = _join_answers(batch, shards, answers)
             if out.suffix == ".parquet":
-                _write_file(out, tables, account, _schema(batch, shards))
+                _write_file(out, tables, account, _build_schema(batch, shards))
             else:
                 account = _write_directory(out, tables, account)
             _drop_rows(batch, home)
@@ -85,15 +85,15 @@ def commit_output(batch: Batch, rows: Artifact, answers: Sequence[Artifact], hom
     return account
 
 
-def _account(batch: Batch, rows: Artifact, answers: Sequence[Artifact], out: Path) -> Account:
+def _build_account(batch: Batch, rows: Artifact, answers: Sequence[Artifact], out: Path) -> Account:
     facts, manifests = rows.facts(), [shard_answers.manifest() for shard_answers in answers]
     unanswered = sum(manifest["facts"]["unanswered"] for manifest in manifests)
     if rows.rows and unanswered == rows.rows:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in facts["reasons"].items())
         raise DataError(
-            f"none of {rows.rows} rows has a prediction: {reasons or 'the model refuses them all'}",
+            f"none of {rows.rows} rows has a prediction: {reasons or 'the model refuses all of them'}",
             where=batch.request.source.kind,
-            fix="Check that the columns hold the model's inputs.",
+            fix="Check that the columns contain the model's inputs.",
         )
     seconds = sum(manifest["seconds"] for manifest in manifests)
     return {
@@ -105,7 +105,7 @@ def _account(batch: Batch, rows: Artifact, answers: Sequence[Artifact], out: Pat
         "output": out.as_uri(),
         "rows": rows.rows,
         "unanswered": unanswered,
-        "reasons": dict(_reasons(answers)),
+        "reasons": dict(_count_reasons(answers)),
         "shards": len(answers),
         "seconds": round(seconds, 3),
         "rows_per_second": round(rows.rows / seconds, 1) if seconds else 0.0,
@@ -113,8 +113,8 @@ def _account(batch: Batch, rows: Artifact, answers: Sequence[Artifact], out: Pat
     }
 
 
-def _reasons(answers: Sequence[Artifact]) -> Counter[str]:
-    """How many rows have no prediction, by reason without its details, the most frequent first."""
+def _count_reasons(answers: Sequence[Artifact]) -> Counter[str]:
+    """The number of rows without a prediction by reason (without details), the 20 most frequent first."""
     import pyarrow.parquet as pq
 
     counts: Counter[str] = Counter()
@@ -125,12 +125,12 @@ def _reasons(answers: Sequence[Artifact]) -> Counter[str]:
     return Counter(dict(counts.most_common(20)))
 
 
-def _tables(batch: Batch, shards: Sequence[Shard], answers: Sequence[Artifact]) -> Iterator[pa.Table]:
-    """Each shard's rows with their answers, all of one schema."""
+def _join_answers(batch: Batch, shards: Sequence[Shard], answers: Sequence[Artifact]) -> Iterator[pa.Table]:
+    """Each shard's rows with their answers, all with the same schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(batch, shards)
+    schema = _build_schema(batch, shards)
     for shard, shard_answers in zip(shards, answers, strict=True):
         rows, answer_table = pq.read_table(shard.rows_file), pq.read_table(shard_answers.path / ANSWERS)
         if not rows.num_rows == answer_table.num_rows == shard.rows:
@@ -143,13 +143,13 @@ def _tables(batch: Batch, shards: Sequence[Shard], answers: Sequence[Artifact]) 
         version = pa.array([batch.version] * shard.rows, pa.string())
         added = [*answer_table.drop_columns([f"_{REASON}"]).columns, version, answer_table[f"_{REASON}"]]
         names = [name for name in schema.names if name not in batch.added]
-        row_columns = [_as(rows, name, schema.field(name).type) for name in names]
+        row_columns = [_cast_column(rows, name, schema.field(name).type) for name in names]
         yield pa.table([*row_columns, *added], schema=schema)
         emit("write", "progress", Progress(shard.first + shard.rows, shard.total))
 
 
-def _schema(batch: Batch, shards: Sequence[Shard]) -> pa.Schema:
-    """The input's columns in types that all shards' values have, and the added ones."""
+def _build_schema(batch: Batch, shards: Sequence[Shard]) -> pa.Schema:
+    """The output's schema: the input's columns, with types that hold the values of all shards, and the added ones."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -157,12 +157,12 @@ def _schema(batch: Batch, shards: Sequence[Shard]) -> pa.Schema:
     for shard in shards:
         for field in pq.read_schema(shard.rows_file):
             types.setdefault(field.name, []).append(field.type)
-    fields = [(name, _one_type(column_types)) for name, column_types in types.items()]
+    fields = [(name, _unify_types(column_types)) for name, column_types in types.items()]
     return pa.schema([*fields, *((name, arrow_type(kind)) for name, kind in batch.added.items())])
 
 
-def _one_type(types: Sequence[pa.DataType]) -> pa.DataType:
-    """The type that holds the values of all types; text if there is no other."""
+def _unify_types(types: Sequence[pa.DataType]) -> pa.DataType:
+    """A type that can hold values of all `types`; string if there is no other."""
     import pyarrow as pa
 
     fields = [pa.schema([("", kind)]) for kind in dict.fromkeys(types)]
@@ -173,8 +173,8 @@ def _one_type(types: Sequence[pa.DataType]) -> pa.DataType:
     return pa.string() if pa.types.is_null(unified) else unified
 
 
-def _as(rows: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
-    """A column in the type that all shards have; nulls where this one does not have it."""
+def _cast_column(rows: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    """The column `name` cast to the type `kind` of all shards; nulls if this shard does not have it."""
     import pyarrow as pa
 
     if name not in rows.column_names:
@@ -190,21 +190,15 @@ def _as(rows: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Ar
 def _write_file(out: Path, tables: Iterator[pa.Table], account: Account, schema: pa.Schema) -> None:
     import pyarrow.parquet as pq
 
-    for leftover in out.parent.glob(f".{out.name}.*.partial"):  # by a run that was killed
+    for leftover in out.parent.glob(f".{out.name}.*.partial"):  # of a run that was killed
         leftover.unlink()
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     text = json.dumps(account, ensure_ascii=False)
-    try:
-        with partial.open("wb") as file:
-            with pq.ParquetWriter(file, schema.with_metadata({METADATA: text.encode()}), compression="zstd") as parquet:
-                for table in tables:
-                    parquet.write_table(table)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(out)
-    finally:
-        partial.unlink(missing_ok=True)
-    out.with_name(f"{out.name}.json").write_text(json.dumps(account, indent=1, ensure_ascii=False), "utf8")
+    schema = schema.with_metadata({METADATA: text.encode()})
+    with replace_file(out) as work, pq.ParquetWriter(work, schema, compression="zstd") as parquet:
+        for table in tables:
+            parquet.write_table(table)
+    with replace_file(out.with_name(f"{out.name}.json")) as work:
+        work.write_text(json.dumps(account, indent=1, ensure_ascii=False), "utf8")
 
 
 def _write_directory(out: Path, tables: Iterator[pa.Table], account: Account) -> Account:
@@ -229,8 +223,8 @@ def _write_directory(out: Path, tables: Iterator[pa.Table], account: Account) ->
     return account
 
 
-def _check_place(out: Path) -> None:
-    """Raise ConfigError where what lies at `out` was not written by a batch prediction."""
+def _check_writable(out: Path) -> None:
+    """Raise ConfigError if `out` exists and was not written by a batch prediction."""
     if not out.exists() or read_account(out) or (out.is_dir() and not any(out.iterdir())):
         return
     raise ConfigError(
@@ -242,4 +236,4 @@ def _check_place(out: Path) -> None:
 
 def _drop_rows(batch: Batch, home: Home) -> None:
     """Remove the copy of the input's rows: the output has them all."""
-    shutil.rmtree(home.store.directory(given_rows.STAGE, given_rows.rows_recipe(batch).key), ignore_errors=True)
+    shutil.rmtree(home.store.directory(source_rows.STAGE, source_rows.rows_recipe(batch).key), ignore_errors=True)

@@ -19,7 +19,7 @@ PARAMS = ("version", "output", "files_sha256")
 
 
 def log_batch_run(batch: Batch, account: Account, home: Home) -> str:
-    """The id of the MLflow run of this output, which is created unless it exists.
+    """The id of the MLflow run of this output; the run is created if it does not exist.
 
     Metrics: rows, unanswered, seconds, rows_per_second, shards. Params: version, output, files_sha256, data.
     """
@@ -27,16 +27,16 @@ def log_batch_run(batch: Batch, account: Account, home: Home) -> str:
     with translate_errors(home.tracking_uri):
         experiment = get_or_create_experiment(client, f"{batch.name} predictions", home.artifact_root)
         runs = client.search_runs([experiment], f"tags.`{KEY}` = '{batch.key}' and attributes.status = 'FINISHED'")
-        return str(runs[0].info.run_id) if runs else _new(client, experiment, batch, account)
+        return str(runs[0].info.run_id) if runs else _create_run(client, experiment, batch, account)
 
 
-def _new(client: MlflowClient, experiment: str, batch: Batch, account: Account) -> str:
+def _create_run(client: MlflowClient, experiment: str, batch: Batch, account: Account) -> str:
     from mlflow.entities import Metric, Param
 
-    now = int(time.time() * 1000)
+    timestamp = int(time.time() * 1000)
     name = f"{batch.name} {batch.number} {account['finished']}"
     run_id = str(client.create_run(experiment, tags={KEY: batch.key}, run_name=name).info.run_id)
-    metrics = [Metric(name, float(account[name]), now, 0) for name in METRICS]
+    metrics = [Metric(name, float(account[name]), timestamp, 0) for name in METRICS]
     params = [Param(name, str(account[name])) for name in PARAMS] + [Param("data", batch.data)]
     client.log_batch(run_id, metrics=metrics, params=params)
     client.log_dict(run_id, account, "account.json")

@@ -55,10 +55,10 @@ class Request(Section):
 
 @dataclass(frozen=True)
 class Batch:
-    """A resolved request: `version` is models:/NAME/NUMBER, `proof` the digest of its files' sums.
+    """A resolved request: the version's `name` and `number`, and `proof`, the digest of its SHA256SUMS.
 
-    `inputs` are the columns that the model takes, `outputs` what it answers with and of which type, in its own words;
-    `data` is the digest of the source's content.
+    `inputs` are the model's input columns, `outputs` its output columns with MLflow's names of their types; `data` is
+    the digest of the source's content.
     """
 
     request: Request
@@ -71,35 +71,35 @@ class Batch:
 
     @property
     def version(self) -> str:
-        """models:/NAME/NUMBER."""
+        """The version's URI: models:/NAME/NUMBER."""
         return f"{SCHEME}{self.name}/{self.number}"
 
     @property
     def renamed(self) -> dict[str, str]:
-        """The source's name for each of the inputs."""
+        """The source's column name for each input."""
         return {name: self.request.columns.get(name, name) for name in self.inputs}
 
     @property
     def added(self) -> dict[str, str]:
-        """The columns that the output has beside the input's, and their types: the answer, the version, the reason.
+        """The added columns of the output and their types: the answer, the version, the reason.
 
-        The first of the model's outputs is called `prediction`, whatever the objective calls it.
+        The model's first output is called `prediction`, whatever its name in the objective.
         """
-        first, *others = self.outputs
-        names = {first: "prediction"} | {name: name for name in others}
+        first, *other_names = self.outputs
+        names = {first: "prediction"} | {name: name for name in other_names}
         kinds = {names[name]: kind for name, kind in self.outputs.items()} | {"model_version": "string"}
         return {self.request.prefix + name: kind for name, kind in (kinds | {"reason": "string"}).items()}
 
     @property
     def key(self) -> str:
-        """20 digits over all that decides the output: rows, model, request, code and libraries, and where it goes."""
+        """A digest (20 digits) of all that determines the output: rows, model, request, path, code and libraries."""
         options = self.request.model_dump(exclude={"model", "version", "source"})
         options |= {"output": str(Path(self.request.output).absolute())}
         parts = [options, self.source_options(), self.version, self.proof, self.data]
         return digest_of([*parts, code_digests(CODE), installed_versions(LIBRARIES)])[:20]
 
     def source_options(self) -> dict[str, Any]:
-        """The source's options, but for those that only say where its rows lie."""
+        """The source's options, without those that only locate its rows."""
         section = self.request.source.model_dump()
         return {
             name: value for name, value in section.items() if name not in location_options(SOURCES[section["kind"]])
@@ -107,18 +107,18 @@ class Batch:
 
 
 def resolve_request(request: Request, home: Home) -> Batch:
-    """The request for one version of the model, whose files are proved, and for the source's rows as they are now.
+    """Resolve the request: verify the model version's files and take the digest of the source's current rows.
 
-    Raises ModelError where there is no such version or its files are not those that were registered, ConfigError for
-    columns the model does not take, and as the source does.
+    Raises ModelError if there is no such version or its files are not those that were registered, ConfigError for
+    columns that are not inputs of the model, and the source's errors.
     """
     if "://" in request.output:
         raise ConfigError(
             "outputs are written to this machine's disks", where=f"output {request.output}", fix="Give a path."
         )
-    version = get_version(home.tracking_uri, _uri(request))
+    version = get_version(home.tracking_uri, _build_uri(request))
     directory = check_files(home.tracking_uri, version, reuse=True)
-    description = _about(directory, version.uri)
+    description = _read_description(directory, version.uri)
     unknown = [name for name in request.columns if name not in description["inputs"]]
     if unknown:
         raise ConfigError(
@@ -132,18 +132,18 @@ def resolve_request(request: Request, home: Home) -> Batch:
 
 
 def build_source(request: Request) -> Source:
-    """Where the rows come from."""
+    """The source of the request's rows."""
     source: Source = SOURCES[request.source.kind](**request.source.options())
     return source
 
 
-def _uri(request: Request) -> str:
-    """models:/NAME/NUMBER or models:/NAME@ALIAS."""
+def _build_uri(request: Request) -> str:
+    """The requested version's URI: models:/NAME/NUMBER or models:/NAME@ALIAS."""
     version = request.version.removeprefix("@") or CHAMPION
     return f"{SCHEME}{request.model}{'/' if re.fullmatch(r'[1-9][0-9]*', version) else '@'}{version}"
 
 
-def _about(place: Path, uri: str) -> dict[str, Any]:
+def _read_description(place: Path, uri: str) -> dict[str, Any]:
     file = place / "artifacts" / "model" / "objective.json"
     if not file.is_file():
         raise ModelError("was not registered by Hone", where=uri, fix="Name a model that `hone run` registered.")

@@ -1,4 +1,4 @@
-"""The source's rows in shards: the columns for the output, and the inputs for the model."""
+"""The source's rows in shards: their columns for the output, and the model's inputs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ REASON = "reason"
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows that are predicted together: `rows` of them from row `first` of `total` on, in the files `number`.
+    """Rows that are predicted together: `rows` rows from row `first` of `total`, in the files with `number`.
 
-    `digest` is over the model's inputs.
+    `digest` is that of the model's inputs.
     """
 
     folder: str
@@ -44,17 +44,17 @@ class Shard:
 
     @property
     def rows_file(self) -> Path:
-        """The rows as the source has them."""
+        """The file with the rows' columns as in the source."""
         return Path(self.folder) / f"{self.number:05}.parquet"
 
     @property
     def inputs_file(self) -> Path:
-        """The model's inputs, all text, and `reason`: null, or why the row cannot be predicted."""
+        """The file with the model's inputs, all text, and `reason`: null, or why the row cannot be predicted."""
         return Path(self.folder) / f"{self.number:05}.asked.parquet"
 
 
 def rows_recipe(batch: Batch) -> Recipe:
-    """What decides the shards. The output is part of it: once written, its shards are removed."""
+    """The recipe of the shards. It includes the output's path, because a written output's shards are removed."""
     request = batch.request
     config = {"source": batch.source_options(), "columns": batch.renamed, "added": list(batch.added)}
     config |= request.model_dump(include={"shard_rows", "unanswered"})
@@ -64,19 +64,19 @@ def rows_recipe(batch: Batch) -> Recipe:
 
 
 def read_rows(batch: Batch, home: Home) -> Artifact:
-    """Every row of the source in shards, from the store if they are there.
+    """Read every row of the source into shards, unless the store has them.
 
-    Raises DataError where a column that the model takes is in no row, and, with `unanswered: stop`, at the first row
-    that cannot be answered; ConfigError where the input has a column that the output adds; and as the source does.
+    Raises DataError if an input column of the model is in no row and, with `unanswered: stop`, at the first row that
+    cannot be predicted; ConfigError if the input has a column that the output adds; and the source's errors.
     """
     emit("read", "started", [])
-    artifact, hit = home.store.obtain(rows_recipe(batch), lambda out: _read(batch, out), name=batch.name)
+    artifact, hit = home.store.obtain(rows_recipe(batch), lambda out: _write_shards(batch, out), name=batch.name)
     emit("read", "hit" if hit else "done", artifact)
     return artifact
 
 
 def list_shards(rows: Artifact) -> list[Shard]:
-    """The shards, in the order of the rows."""
+    """The shards in the order of the rows."""
     shards, first = [], 0
     for number, (count, digest) in enumerate(rows.facts()["shards"]):
         shards.append(Shard(rows.uri, number, first, count, rows.rows, digest))
@@ -86,7 +86,7 @@ def list_shards(rows: Artifact) -> list[Shard]:
 
 @dataclass
 class _Account:
-    """Counts of the rows read: `columns` are those of readable rows, in the order they appeared."""
+    """Counts of the rows read: `columns` are those of readable rows, in order of appearance."""
 
     rows: int = 0
     shards: list[tuple[int, str]] = field(default_factory=list)
@@ -94,17 +94,17 @@ class _Account:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
-def _read(batch: Batch, out: Path) -> Product:
+def _write_shards(batch: Batch, out: Path) -> Product:
     account = _Account()
     source_rows = iter(build_source(batch.request).rows())
     while chunk := list(islice(source_rows, batch.request.shard_rows)):
-        inputs = [_asked(raw, batch.renamed) for raw in chunk]
+        inputs = [_extract_inputs(raw, batch.renamed) for raw in chunk]
         for raw, (_, reason) in zip(chunk, inputs, strict=True):
-            _count(account, raw, reason, stop=batch.request.unanswered == "stop")
-        _check_columns(account, batch)
+            _count_row(account, raw, reason, stop=batch.request.unanswered == "stop")
+        _check_added_columns(account, batch)
         shard = Shard(str(out), len(account.shards), 0, len(chunk), 0, digest_of([texts for texts, _ in inputs]))
-        _write(_given(chunk, list(account.columns)), shard.rows_file)
-        _write(_as_table(inputs, batch.inputs), shard.inputs_file)
+        _write_table(_build_rows(chunk, list(account.columns)), shard.rows_file)
+        _write_table(_build_inputs(inputs, batch.inputs), shard.inputs_file)
         account.shards.append((len(chunk), shard.digest))
         emit("read", "progress", Progress(account.rows, 0))
     if account.rows and not account.columns:
@@ -115,32 +115,32 @@ def _read(batch: Batch, out: Path) -> Product:
         )
     if not account.rows:
         account.columns |= dict.fromkeys(batch.renamed.values())
-    _check_there(account, batch)
+    _check_input_columns(account, batch)
     facts = {"columns": list(account.columns), "shards": account.shards, "reasons": dict(account.reasons)}
     (out / "shards.json").write_text(json.dumps(account.shards), "utf8")
     return Product(account.rows, ("shards.json", "*.parquet"), facts | {"unanswered": account.reasons.total()})
 
 
-def _asked(raw: RawRow, renamed: Mapping[str, str]) -> tuple[list[str | None], str]:
-    """The model's inputs of a row, and '' or the reason why it has none."""
-    nothing: list[str | None] = [None] * len(renamed)
+def _extract_inputs(raw: RawRow, renamed: Mapping[str, str]) -> tuple[list[str | None], str]:
+    """The model's inputs from a row, and '' or the reason why the row cannot be predicted."""
+    no_inputs: list[str | None] = [None] * len(renamed)
     if raw.refused:
-        return nothing, raw.refused
+        return no_inputs, raw.refused
     texts: list[str | None] = []
-    for theirs in renamed.values():
+    for column in renamed.values():
         try:
-            text = text_of(raw.values.get(theirs))
+            text = text_of(raw.values.get(column))
         except ValueError as fault:
-            return nothing, f"{theirs} is not text: {fault}"
+            return no_inputs, f"{column} is not text: {fault}"
         if text is None:
-            return nothing, f"{theirs} is null" if theirs in raw.values else f"there is no {theirs}"
+            return no_inputs, f"{column} is null" if column in raw.values else f"there is no {column}"
         if not text.strip():
-            return nothing, f"{theirs} is empty"
+            return no_inputs, f"{column} is empty"
         texts.append(text)
     return texts, ""
 
 
-def _count(account: _Account, raw: RawRow, reason: str, *, stop: bool) -> None:
+def _count_row(account: _Account, raw: RawRow, reason: str, *, stop: bool) -> None:
     account.rows += 1
     if not raw.refused:
         account.columns |= dict.fromkeys(raw.values)
@@ -154,7 +154,7 @@ def _count(account: _Account, raw: RawRow, reason: str, *, stop: bool) -> None:
         account.reasons[reason.partition(":")[0]] += 1
 
 
-def _check_columns(account: _Account, batch: Batch) -> None:
+def _check_added_columns(account: _Account, batch: Batch) -> None:
     duplicates = [name for name in batch.added if name in account.columns]
     if duplicates:
         raise ConfigError(
@@ -164,29 +164,29 @@ def _check_columns(account: _Account, batch: Batch) -> None:
         )
 
 
-def _check_there(account: _Account, batch: Batch) -> None:
-    for ours, theirs in batch.renamed.items():
-        if theirs not in account.columns:
-            similar = difflib.get_close_matches(theirs, account.columns, 1, cutoff=0.5)
+def _check_input_columns(account: _Account, batch: Batch) -> None:
+    for name, column in batch.renamed.items():
+        if column not in account.columns:
+            similar = difflib.get_close_matches(column, account.columns, 1, cutoff=0.5)
             raise DataError(
-                f"there is no column {theirs!r} in any row; there are {', '.join(map(repr, account.columns))}",
+                f"there is no column {column!r} in any row; there are {', '.join(map(repr, account.columns))}",
                 where=batch.request.source.kind,
-                fix=f"Name the column: columns: {{{ours}: {similar[0] if similar else 'NAME'}}}.",
+                fix=f"Name the column: columns: {{{name}: {similar[0] if similar else 'NAME'}}}.",
             )
 
 
-def _given(chunk: Sequence[RawRow], names: Sequence[str]) -> pa.Table:
-    """The rows' values. A refused row keeps its values if it has all columns."""
+def _build_rows(chunk: Sequence[RawRow], names: Sequence[str]) -> pa.Table:
+    """The rows as a table. A refused row keeps its values only if it has exactly these columns."""
     import pyarrow as pa
 
     all_columns = set(names)
     values = [raw.values if not raw.refused or raw.values.keys() == all_columns else {} for raw in chunk]
-    columns = {name: _array([value.get(name) for value in values]) for name in names}
+    columns = {name: _build_array([value.get(name) for value in values]) for name in names}
     return pa.table(columns) if columns else pa.table({"": pa.nulls(len(chunk))}).select([])
 
 
-def _array(values: list[Any]) -> pa.Array:
-    """The values in the type that Arrow finds for them; as text where they are of several."""
+def _build_array(values: list[Any]) -> pa.Array:
+    """The values with the type that Arrow infers; as text if they have several types."""
     import pyarrow as pa
 
     try:
@@ -196,14 +196,14 @@ def _array(values: list[Any]) -> pa.Array:
 
 
 def value_as_text(value: Any) -> str | None:
-    """A value as text, whatever it is."""
+    """Any value as text; `repr` if it has no text form."""
     try:
         return text_of(value)
     except ValueError:
         return repr(value)
 
 
-def _as_table(inputs_and_reasons: Sequence[tuple[list[str | None], str]], inputs: Sequence[str]) -> pa.Table:
+def _build_inputs(inputs_and_reasons: Sequence[tuple[list[str | None], str]], inputs: Sequence[str]) -> pa.Table:
     import pyarrow as pa
 
     texts = zip(*(texts for texts, _ in inputs_and_reasons), strict=True)
@@ -211,7 +211,7 @@ def _as_table(inputs_and_reasons: Sequence[tuple[list[str | None], str]], inputs
     return pa.table(columns | {REASON: pa.array([reason or None for _, reason in inputs_and_reasons], pa.string())})
 
 
-def _write(table: pa.Table, file: Path) -> None:
+def _write_table(table: pa.Table, file: Path) -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(table, file, compression="zstd")

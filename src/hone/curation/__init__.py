@@ -1,4 +1,4 @@
-"""What happens to rows before anything is learned from them: one file for each kind of step, one line in the table."""
+"""The curation steps, which prepare rows for training: one file and one line in the table for each."""
 
 from __future__ import annotations
 

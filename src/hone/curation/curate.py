@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from hone.curation.account import Account, StepsProgress
 from hone.curation.columns import labels_of, splits_of, texts_of, with_texts
-from hone.curation.split import SPLITS, TEST, TRAIN, VALID, find_contaminated_rows, normalize_splits, split_rows
+from hone.curation.split import find_contaminated_rows, normalize_splits, split_rows
 from hone.curation.step import Fields, Step, Verdict
 from hone.errors import DataError
 from hone.progress import OnProgress, ignore
+from hone.splits import SPLITS, TEST, TRAIN, VALID
+from hone.store import layout
 from hone.store.artifact import Product
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def curate(
     _check_two_classes(table, fields, account)
     tables = _split(table, fields, account, valid=valid, test=test, seed=seed, threshold=near_duplicate)
     for split, split_table in tables.items():
-        write_table(split_table, out / f"{split}.parquet")
+        write_table(split_table, out / layout.rows_file(split))
     write_table(account.build_rejects(), out / "rejects.parquet")
     account.progress.finish()
     facts = {
@@ -60,7 +62,7 @@ def curate(
         "classes": {split: _count_classes(split_table, fields) for split, split_table in tables.items()},
     }
     row_count = sum(split_table.num_rows for split_table in tables.values())
-    return Product(row_count, tuple(f"{split}.parquet" for split in SPLITS), facts)
+    return Product(row_count, tuple(layout.rows_file(split) for split in SPLITS), facts)
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A function over many texts on all cores, where there are enough of them that it pays."""
+"""Applies a function to many texts on all cores, if there are enough texts to save time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SERVE = "import sys; sys.path[:] = sys.argv[1:]; from hone.curation.parallel im
 
 def cores() -> int:
     """The processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux alone: fewer than cpu_count where a container or taskset says so
+    if hasattr(os, "sched_getaffinity"):  # Linux only: fewer than cpu_count in a container or under taskset
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -31,37 +31,37 @@ def cores() -> int:
 def over_texts(
     judge: Judge[Outcome], texts: Sequence[Sized], on_progress: OnProgress, *, worth: int, workers: int = 0
 ) -> list[Outcome]:
-    """`judge`'s outcome for each of `texts`, in order and the same for any number of `workers` (0: one for each core).
+    """The outcome of `judge` for each of `texts`, in order; the same for any number of `workers` (0: one per core).
 
-    A text may be a list of words. `judge` can be pickled. With fewer characters (or words) than `worth` all is done
-    here: a worker starts in half a second.
+    A text may be a list of words. `judge` must be picklable. Texts with fewer than `worth` characters (or words) in all
+    are judged in this process, since a worker takes half a second to start.
     """
     workers = workers or (cores() if sum(map(len, texts)) >= worth else 1)
     chunks = [list(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
     outcomes: list[Outcome] = []
-    for outcome in _map(judge, chunks, min(workers, len(chunks))):
+    for outcome in _map_chunks(judge, chunks, min(workers, len(chunks))):
         outcomes.extend(outcome)
         on_progress(Progress(len(outcomes), len(texts)))
     return outcomes
 
 
 def serve() -> None:
-    """A worker's work: a judge from standard input, then chunk for chunk its outcomes to standard output.
+    """Run a worker: read a judge and chunks from standard input, write each chunk's outcomes to standard output.
 
-    It ends with its input, so it does not outlive the process that started it, however that one dies.
+    It ends at the end of its input, so it does not outlive the process that started it, however that one ends.
     """
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not come between the answers
+    os.dup2(2, 1)  # output of libraries must not be mixed with the answers
     judge = pickle.load(sys.stdin.buffer)
     while (chunk := _receive(sys.stdin.buffer)) is not None:
         pickle.dump(judge(chunk), answers, pickle.HIGHEST_PROTOCOL)
         answers.flush()
 
 
-def _map(judge: Judge[Outcome], chunks: list[list[Any]], workers: int) -> Iterator[list[Outcome]]:
+def _map_chunks(judge: Judge[Outcome], chunks: list[list[Any]], workers: int) -> Iterator[list[Outcome]]:
     """The outcomes of the chunks, in order.
 
-    Workers are new processes and no forks, which are not safe while other threads of this process hold locks.
+    Workers are new processes, not forks: a fork is not safe while other threads of this process hold locks.
     """
     if workers <= 1:
         yield from map(judge, chunks)
@@ -71,23 +71,23 @@ def _map(judge: Judge[Outcome], chunks: list[list[Any]], workers: int) -> Iterat
     with ExitStack() as started:
         idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         for _ in range(workers):
-            idle.put(started.enter_context(_worker(judge)))
+            idle.put(started.enter_context(_start_worker(judge)))
 
-        def ask(chunk: list[Any]) -> list[Outcome]:
+        def judge_chunk(chunk: list[Any]) -> list[Outcome]:
             worker = idle.get()
             try:
-                return _ask(worker, chunk)
+                return _judge_in_worker(worker, chunk)
             finally:
                 idle.put(worker)
 
         threads = started.enter_context(ThreadPoolExecutor(workers))
-        yield from threads.map(ask, chunks)
+        yield from threads.map(judge_chunk, chunks)
 
 
 @contextmanager
-def _worker(judge: Judge[Outcome]) -> Iterator[subprocess.Popen[bytes]]:
+def _start_worker(judge: Judge[Outcome]) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-c", _SERVE, *sys.path]
-    # In a process group of its own: Ctrl-C is for this process, which then ends its workers.
+    # In a process group of its own: Ctrl-C reaches only this process, which then ends its workers.
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as worker:
         try:
             _send(worker, judge)
@@ -96,7 +96,7 @@ def _worker(judge: Judge[Outcome]) -> Iterator[subprocess.Popen[bytes]]:
             worker.kill()
 
 
-def _ask(worker: subprocess.Popen[bytes], chunk: list[Any]) -> list[Outcome]:
+def _judge_in_worker(worker: subprocess.Popen[bytes], chunk: list[Any]) -> list[Outcome]:
     assert worker.stdout is not None
     _send(worker, chunk)
     outcomes: list[Outcome] | None = _receive(worker.stdout)
@@ -115,11 +115,11 @@ def _send(worker: subprocess.Popen[bytes], message: object) -> None:
         pickle.dump(message, worker.stdin, pickle.HIGHEST_PROTOCOL)
         worker.stdin.flush()
     except BrokenPipeError:
-        return  # the worker is dead, which its missing answer will tell
+        return  # the worker is dead: its missing answer raises the error
 
 
 def _receive(stream: IO[bytes]) -> list[Any] | None:
-    """The next message; None where there is no more."""
+    """The next message; None at the end of the stream."""
     try:
         message: list[Any] = pickle.load(stream)
     except (EOFError, pickle.UnpicklingError):

@@ -13,9 +13,8 @@ from hone.curation.balance import rank_of_text
 from hone.curation.dedup.folding import fold
 from hone.curation.dedup.near import clusters, near_pairs
 from hone.errors import DataError
+from hone.splits import TEST, TRAIN, VALID
 
-TRAIN, VALID, TEST = "train", "valid", "test"
-SPLITS = (TRAIN, VALID, TEST)
 _NAMES = {
     TRAIN: ("train", "training", "trn"),
     VALID: ("valid", "validation", "val", "dev", "devel", "development", "eval"),

@@ -1,1 +1,1 @@
-"""Whether recent inputs of a model are like the rows it was trained on."""
+"""Drift: do recent inputs of a model differ from the rows it was trained on?"""

@@ -1,4 +1,4 @@
-"""The drift check: all tests on two samples of rows, corrected for their number, and the verdict."""
+"""The drift check: all tests on two samples of rows, corrected for multiple testing, and the verdict."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Decision = Literal["drift", "no drift", "too few rows"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the check: the level of all tests together, the minimum rows of each sample, permutations, seed."""
+    """Settings of the check: family-wise level, minimum number of rows of a sample, permutations, seed."""
 
     level: float = 0.05
     min_rows: int = 100
@@ -32,7 +32,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The decision, the number of rows of both samples, and each test's finding."""
+    """The decision, the sizes of both samples (rows), and each test's finding."""
 
     decision: Decision
     reference: int
@@ -51,11 +51,11 @@ class Verdict:
 
 
 def compute_verdict(reference: Sample, held_out: Sample, recent: Sample, settings: Settings) -> Verdict:
-    """The verdict on `recent`: against rows of the training, and against `held_out` ones for what training changes.
+    """The verdict on `recent`, compared with `reference` (training rows) and, for predictions, with `held_out` rows.
 
-    A model's predictions for rows it was trained on differ from those for other rows, drift or not: predictions are
-    compared with those for rows that it has not seen. Embeddings are compared with those of `reference`
-    where it has any, else of `held_out`. With fewer than `min_rows` rows in a sample the decision is `too few rows`.
+    A model's predictions for its training rows differ from those for other rows even without drift, so recent
+    predictions are compared with those for held-out rows. Embeddings are compared with those of `reference` if it has
+    any, else of `held_out`. With fewer than `min_rows` rows in a sample the decision is `too few rows`.
     """
     sizes = len(reference.texts), len(recent.texts)
     if min(sizes) < settings.min_rows:
@@ -73,7 +73,7 @@ def compute_verdict(reference: Sample, held_out: Sample, recent: Sample, setting
     ]
     if len(held_out.texts) >= settings.min_rows:
         findings += [
-            _predicted(name, held_out.predictions[name], predictions)
+            _compare_predictions(name, held_out.predictions[name], predictions)
             for name, predictions in recent.predictions.items()
             if name in held_out.predictions
         ]
@@ -88,8 +88,8 @@ def compute_verdict(reference: Sample, held_out: Sample, recent: Sample, setting
     return Verdict("drift" if any(finding.drifted for finding in corrected) else "no drift", *sizes, corrected)
 
 
-def _predicted(name: str, reference: Sequence[Any], recent: Sequence[Any]) -> Finding:
-    """The test of one output of a model: numbers by their distribution, names by their shares."""
+def _compare_predictions(name: str, reference: Sequence[Any], recent: Sequence[Any]) -> Finding:
+    """The test of one output of a model: of the distribution of numbers, or of the shares of names."""
     if all(isinstance(value, int | float) for value in (*reference, *recent)):
         return compare_numbers(f"predicted {name}", reference, recent, "")
     return compare_shares(f"predicted {name}", list(map(str, reference)), list(map(str, recent)))

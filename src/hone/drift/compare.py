@@ -1,8 +1,8 @@
-"""The tests: each compares recent rows with rows from the time of training, and gives a p-value.
+"""The drift tests: each compares recent rows with rows from the time of training and computes a p-value.
 
-A permutation test's p-value counts the arrangement that was seen among those drawn, so it is never 0 (Phipson and
-Smyth, Permutation p-values should never be zero, 2010). Rows are what is permuted: the words of one row, or its
-labels, are no independent draws.
+A permutation test counts the observed arrangement among the drawn ones, so its p-value is never 0 (Phipson and Smyth,
+Permutation p-values should never be zero, 2010). Whole rows are permuted: the words or labels of one row are not
+independent draws.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy as np
 
 from hone.registry.row_text import split_words
 
-MIN_EXPECTED = 5.0  # rows that a cell of a chi-square test must be expected to have (Cochran, 1954)
+MIN_EXPECTED = 5.0  # minimum expected count of a cell in a chi-square test (Cochran, 1954)
 OTHER_NAMES = "(other)"
-WORDS = 2000  # the most frequent words of both samples together, whose shares are compared
-SHOWN = 5
-FOLDS = 5
+WORDS = 2000  # number of most frequent words, of both samples together, whose shares are compared
+SHOWN = 5  # names in a note
+FOLDS = 5  # of the cross-validation
 RIDGE = 1.0  # added to the diagonal of the Gram matrix of unit-length embeddings, as RidgeClassifier's default
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one test: its statistic by name, the p-value, and what differs in words.
+    """The result of one test: its statistic (`measure` is its name), p-value, and a note on what differs.
 
     `adjusted` is the p-value corrected for the number of tests, set by `correct_p_values`; `reference` and `recent`
     count the rows compared.
@@ -43,7 +43,7 @@ class Finding:
 
 
 def compare_numbers(name: str, reference: Sequence[float], recent: Sequence[float], unit: str) -> Finding:
-    """Kolmogorov and Smirnov's two-sample test of numbers: the largest distance of their distribution functions."""
+    """The two-sample Kolmogorov-Smirnov test; the statistic is the largest distance of the distribution functions."""
     from scipy.stats import ks_2samp
 
     result = ks_2samp(reference, recent, method="asymp")
@@ -52,24 +52,26 @@ def compare_numbers(name: str, reference: Sequence[float], recent: Sequence[floa
 
 
 def compare_shares(name: str, reference: Sequence[str], recent: Sequence[str]) -> Finding:
-    """Pearson's chi-square test that two samples of names have the same shares; the measure is Cramer's V.
+    """Pearson's chi-square test that two samples of names have the same shares; the statistic is Cramer's V.
 
-    Names too rare to be tested, in rows expected of them, count as one.
+    Names with an expected count below MIN_EXPECTED are combined.
     """
     from scipy.stats import chi2_contingency
 
     counts = Counter(reference), Counter(recent)
-    names, table = _gathered(*counts)
+    names, table = _build_contingency_table(*counts)
     sizes = len(reference), len(recent)
     if len(names) < 2:
         return Finding(name, "V", 0.0, 1.0, *sizes, f"all {names[0]}" if names else "")
     result = chi2_contingency(table, correction=False)
-    strength = float(np.sqrt(result.statistic / table.sum()))
-    return Finding(name, "V", strength, float(result.pvalue), *sizes, _changes(names, table / table.sum(1)[:, None]))
+    cramers_v = float(np.sqrt(result.statistic / table.sum()))
+    return Finding(
+        name, "V", cramers_v, float(result.pvalue), *sizes, _describe_changes(names, table / table.sum(1)[:, None])
+    )
 
 
 def compare_missing(name: str, reference: tuple[int, int], recent: tuple[int, int]) -> Finding:
-    """Fisher's exact test of the share of rows that lack a value; each pair is (rows that lack it, rows)."""
+    """Fisher's exact test of the share of rows without a value; each pair is (rows without it, all rows)."""
     from scipy.stats import fisher_exact
 
     table = [[lacking, rows - lacking] for lacking, rows in (reference, recent)]
@@ -87,9 +89,9 @@ def compare_missing(name: str, reference: tuple[int, int], recent: tuple[int, in
 
 
 def compare_vocabulary(reference: Sequence[str], recent: Sequence[str], permutations: int, seed: int) -> Finding:
-    """The Jensen-Shannon distance (base 2, 0 to 1) of the words' shares, by permutation of rows.
+    """The Jensen-Shannon distance (base 2, 0 to 1) of the words' shares, with a p-value by permutation of rows.
 
-    A word counts once in a row. Compared are the 2,000 most frequent words of both samples together.
+    A word counts once per row; the 2,000 most frequent words of both samples together are compared.
     """
     from scipy.spatial.distance import jensenshannon
     from sklearn.feature_extraction.text import CountVectorizer
@@ -107,26 +109,26 @@ def compare_vocabulary(reference: Sequence[str], recent: Sequence[str], permutat
         return Finding("vocabulary", "JS distance", 1.0, 1.0, *sizes, "too few words")
     distances = jensenshannon(rest, counts, base=2, axis=1)
     table = np.stack([rest[0] / sizes[0], counts[0] / sizes[1]])
-    note = _changes(counter.get_feature_names_out().tolist(), table)
+    note = _describe_changes(counter.get_feature_names_out().tolist(), table)
     return Finding("vocabulary", "JS distance", float(distances[0]), compute_p_value(distances), *sizes, note)
 
 
 def compare_embeddings(reference: np.ndarray, recent: np.ndarray, permutations: int, seed: int) -> Finding:
     """Whether a linear classifier separates recent from reference rows by their embeddings [rows, dimensions].
 
-    The classifier two-sample test of Lopez-Paz and Oquab (2017): cross-validated AUC, each fold's, averaged, with a
-    p-value by permutation, the classifier trained anew for each (Ojala and Garriga, 2010). It is ridge regression on
-    the two classes (scikit-learn's RidgeClassifier): for fixed folds its scores are a linear map of the labels, so that
-    one matrix product scores all permutations, where logistic regression would be fitted thousands of times.
+    The classifier two-sample test of Lopez-Paz and Oquab (2017): the mean AUC of cross-validation, with a p-value by
+    permutation, the classifier retrained for each one (Ojala and Garriga, 2010). The classifier is ridge regression on
+    the two classes (scikit-learn's RidgeClassifier): for fixed folds its scores are a linear map of the labels, so one
+    matrix product scores all permutations, while logistic regression would have to be fitted thousands of times.
     """
     sizes = len(reference), len(recent)
     vectors = np.concatenate([reference, recent]).astype(np.float64)
     vectors -= vectors.mean(0)
-    if vectors.shape[1] > len(vectors):  # the same inner products in fewer dimensions
+    if vectors.shape[1] > len(vectors):  # SVD: the same inner products in fewer dimensions
         left, values, _ = np.linalg.svd(vectors, full_matrices=False)
         vectors = left * values
     is_recent = draw_arrangements(*sizes, permutations, seed)
-    # Folds are drawn without a look at the classes, for the permuted ones must meet the same.
+    # Folds are not stratified by class: all permutations must use the same folds.
     folds = np.array_split(np.random.default_rng(seed + 1).permutation(len(vectors)), FOLDS)
     fold_areas = [_fold_areas(vectors, is_recent, held_out) for held_out in folds]
     areas = np.nanmean(fold_areas, axis=0)
@@ -135,22 +137,22 @@ def compare_embeddings(reference: np.ndarray, recent: np.ndarray, permutations: 
 
 
 def draw_arrangements(reference: int, recent: int, permutations: int, seed: int) -> np.ndarray:
-    """Which rows are the recent ones (1.0, else 0.0), the true arrangement first: [rows, 1 + permutations]."""
+    """Which rows count as recent (1.0, else 0.0), the true arrangement first: float64 [rows, 1 + permutations]."""
     observed = np.repeat([0.0, 1.0], [reference, recent])
     generator = np.random.default_rng(seed)
     return np.stack([observed, *(generator.permutation(observed) for _ in range(permutations))], axis=1)
 
 
 def compute_p_value(statistics: np.ndarray) -> float:
-    """The share of arrangements whose statistic is as large as that of the first, the true one."""
+    """The share of arrangements with a statistic at least as large as that of the first, the true one."""
     # Equal arrangements may differ by rounding: 1e-12 counts them as equal.
     return float(np.mean(statistics >= statistics[0] - 1e-12))
 
 
 def correct_p_values(findings: Sequence[Finding], level: float) -> list[Finding]:
-    """The findings with p-values corrected for their number (Holm, A simple sequentially rejective test, 1979).
+    """The findings with `adjusted` p-values (Holm, A simple sequentially rejective multiple test procedure, 1979).
 
-    The chance that any is said to have drifted where none has is `level` at most, however they depend on each other.
+    Without drift, the probability of any finding of drift is at most `level`, whatever their dependence.
     """
     order = np.argsort([finding.p for finding in findings], kind="stable")
     ranked = np.array([findings[index].p for index in order]) * np.arange(len(findings), 0, -1)
@@ -163,7 +165,7 @@ def correct_p_values(findings: Sequence[Finding], level: float) -> list[Finding]
 
 
 def _fold_areas(vectors: np.ndarray, is_recent: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """The area under the ROC curve on the rows `held`, for each arrangement [arrangements]; nan where one class is."""
+    """The AUC on the rows `held_out` for each arrangement: [arrangements]; nan if they are all of one class."""
     from scipy.stats import rankdata
 
     rest = np.setdiff1d(np.arange(len(vectors)), held_out)
@@ -180,8 +182,8 @@ def _fold_areas(vectors: np.ndarray, is_recent: np.ndarray, held_out: np.ndarray
     return areas
 
 
-def _gathered(reference: Counter[str], recent: Counter[str]) -> tuple[list[str], np.ndarray]:
-    """Names and their counts [2, names]; those of which too few rows are expected in one sample count as one."""
+def _build_contingency_table(reference: Counter[str], recent: Counter[str]) -> tuple[list[str], np.ndarray]:
+    """Names and their counts [2, names]; names with an expected count below MIN_EXPECTED in a sample are combined."""
     total = reference + recent
     share = min(reference.total(), recent.total()) / max(1, total.total())
     names = [name for name, count in total.most_common() if count * share >= MIN_EXPECTED]
@@ -190,11 +192,11 @@ def _gathered(reference: Counter[str], recent: Counter[str]) -> tuple[list[str],
     if others.sum() * share >= MIN_EXPECTED:
         return [*names, OTHER_NAMES], np.hstack([table, others])
     if others.any() and names:
-        table[:, -1:] += others  # too few even together: with the rarest that is tested
+        table[:, -1:] += others  # too few even together: added to the rarest tested name
     return names, table
 
 
-def _changes(names: Sequence[str], parts: np.ndarray) -> str:
-    """The names whose shares changed most: `refund 3.1% -> 9.8%`."""
+def _describe_changes(names: Sequence[str], parts: np.ndarray) -> str:
+    """The names with the largest changes of their shares: `refund 3.1% -> 9.8%`."""
     largest = np.argsort(-np.abs(parts[1] - parts[0]), kind="stable")[:SHOWN]
     return ", ".join(f"{names[index]} {parts[0, index]:.1%} -> {parts[1, index]:.1%}" for index in largest.tolist())

@@ -1,4 +1,4 @@
-"""Embeddings of texts by a model that is not trained on them here."""
+"""Embeddings of texts by a frozen model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 
 def compute_embeddings(model: Path, texts: Sequence[str], max_length: int) -> np.ndarray:
-    """Unit-length embeddings, float32 [texts, dimensions], by the model in the directory `model`, its head left off.
+    """Unit-length embeddings, float32 [texts, dimensions], by the model in the directory `model`, without its head.
 
     The mean of the last hidden state over a text's first `max_length` tokens (Reimers and Gurevych, Sentence-BERT,
-    2019). Raises ModelError where it cannot be loaded.
+    2019). Raises ModelError if it cannot be loaded.
     """
     import pyarrow as pa
 
@@ -24,13 +24,13 @@ def compute_embeddings(model: Path, texts: Sequence[str], max_length: int) -> np
     device, tokenizer = best_device(), load_tokenizer(model)
     encoder = load_base(model, device)
     max_positions = getattr(encoder.config, "max_position_embeddings", None) or max_length
-    # A text without words still has one token to look at.
+    # A text without words becomes a padding token, so that it has at least one token.
     pad = tokenizer.convert_ids_to_tokens(tokenizer.pad_token_id)
     ids, _ = encode_texts(tokenizer, [text if text.strip() else pad for text in texts], min(max_length, max_positions))
     tokens = pa.table({"id": [str(index) for index in range(len(texts))], "input_ids": ids})
     embeddings: np.ndarray | None = None
     for positions, batch in Reader(TextClassification(), tokenizer.pad_token_id, device).batches(tokens):
-        unit = embed_batch(encoder, batch)
-        embeddings = np.empty((len(texts), unit.shape[1]), np.float32) if embeddings is None else embeddings
-        embeddings[positions] = unit
+        vectors = embed_batch(encoder, batch)
+        embeddings = np.empty((len(texts), vectors.shape[1]), np.float32) if embeddings is None else embeddings
+        embeddings[positions] = vectors
     return np.empty((0, 0), np.float32) if embeddings is None else embeddings

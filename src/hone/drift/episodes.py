@@ -1,7 +1,7 @@
 """Episodes of drift: an episode lasts from the first check with drift to the next one without.
 
-An episode is announced once, however many checks fall into it. Its state is in the version's tags, which every machine
-can read.
+An episode is announced once, however many checks it contains. Its state is stored in the version's tags, which every
+machine can read.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ STATE, EPISODE = "hone.drift.state", "hone.drift.episode"
 
 @dataclass(frozen=True)
 class Episode:
-    """Which episode of drift it is, 0 before the first, and whether this check begins it or ends it."""
+    """The number of the episode, 0 before the first, and whether this check begins or ends it."""
 
     number: int
     begins: bool = False
     ends: bool = False
 
     def key(self, version: Version) -> str:
-        """The same for the same episode of a version: two checks at once announce one event."""
+        """A key that identifies the episode of a version, so that concurrent checks announce it once."""
         return f"{version.uri}#{self.number}"
 
 
 def next_episode(tags: Mapping[str, str], decision: Decision) -> Episode:
-    """The episode after a check with this decision, by the version's tags; too few rows change nothing."""
+    """The episode after a check with this decision, from the version's tags; `too few rows` changes nothing."""
     number, drifting = int(tags.get(EPISODE, "0")), tags.get(STATE) == "drift"
     if decision == "drift" and not drifting:
         return Episode(number + 1, begins=True)

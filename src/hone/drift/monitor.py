@@ -1,4 +1,4 @@
-"""One check of a model: recent inputs against the rows that a version recorded when it was registered."""
+"""One drift check of a model: recent inputs against the rows recorded when a version was registered."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from hone.tracking.reader import SCHEME, Version
 if TYPE_CHECKING:
     from hone.config.parts import Part
 
-# Outputs of objectives that have shares or a distribution to compare.
+# Outputs of objectives whose shares or distribution can be compared.
 COMPARED = ("label", "labels", "value")
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """The model that gives embeddings, in words, and whether it may have learned from the training rows."""
+    """The model for embeddings, its name for people, and whether it may have been trained on the training rows."""
 
     path: Path
     name: str
@@ -46,10 +46,10 @@ class Encoder:
 
 
 def check_version(version: Version, config: RunConfig, inputs: Part, home: Home) -> Verdict:
-    """The verdict on the rows of the source `inputs`, by `config.monitoring`; `config` is the version's own otherwise.
+    """The verdict on the rows of the source `inputs`; apart from its section `monitoring`, `config` is the version's.
 
-    Facts: rows read and compared, repeated, unreadable, and the encoder. Raises ModelError where the version has
-    no record of its rows, DataError where the source has none with the model's inputs.
+    Its facts are the numbers of rows read, sampled, distinct and unreadable, and the encoder. Raises ModelError if the
+    version has no record of its rows, DataError if no row of the source has the model's inputs.
     """
     monitoring = config.monitoring
     objective = OBJECTIVES[config.objective.kind](**config.objective.options())
@@ -61,28 +61,29 @@ def check_version(version: Version, config: RunConfig, inputs: Part, home: Home)
     source = SOURCES[inputs.kind](**fill_as_of(inputs.options(), None))
     recent_rows = recent.read_recent(source, objective, config.ingest.columns, monitoring.sample, monitoring.seed)
     recent_sample = build_sample(recent_rows, objective)
-    kept_reference, kept_recent = select_distinct(reference_sample.texts, recent_sample.texts)
+    reference_positions, recent_positions = select_distinct(reference_sample.texts, recent_sample.texts)
     facts = {
         "rows": recent_rows.rows_read,
         "sampled": len(recent_rows.rows),
-        "distinct": len(kept_recent),
+        "distinct": len(recent_positions),
         "unreadable": recent_rows.unreadable,
     }
-    reference_sample, recent_sample = reference_sample.take(kept_reference), recent_sample.take(kept_recent)
+    reference_sample = reference_sample.take(reference_positions)
+    recent_sample = recent_sample.take(recent_positions)
     settings = Settings(monitoring.level, monitoring.min_rows, monitoring.permutations, monitoring.seed)
     if min(len(reference_sample.texts), len(recent_sample.texts)) < settings.min_rows:
         return replace(compute_verdict(reference_sample, held_out, recent_sample, settings), facts=facts)
     encoder = find_encoder(version, config, home)
-    reference_sample, held_out, recent_sample = _embedded(
+    reference_sample, held_out, recent_sample = _add_embeddings(
         encoder, reference_sample, held_out, recent_sample, config.tokenization.max_length
     )
-    held_out, recent_sample = _predicted(
+    held_out, recent_sample = _add_predictions(
         version,
         objective,
         held_out,
         held_out_inputs,
         recent_sample,
-        [recent_rows.rows[position] for position in kept_recent],
+        [recent_rows.rows[position] for position in recent_positions],
         home,
     )
     return replace(
@@ -91,26 +92,26 @@ def check_version(version: Version, config: RunConfig, inputs: Part, home: Home)
 
 
 def build_sample(recent_rows: recent.Recent, objective: Objective) -> Sample:
-    """The recent rows as the tests see them, texts clipped as those of the reference are."""
+    """The recent rows as a sample for the tests, their texts clipped like those of the reference."""
     texts = [input_text(objective, row) for row in recent_rows.rows]
     clipped = [text[: reference.MAX_TEXT_CHARACTERS] for text in texts]
     return Sample(clipped, list(map(len, texts)), detect_languages(clipped), recent_rows.missing)
 
 
 def select_distinct(reference_texts: Sequence[str], recent_texts: Sequence[str]) -> tuple[list[int], list[int]]:
-    """The rows of each sample to compare: those with a text, each text once.
+    """The positions of the rows to compare in each sample: those with a text, each text once.
 
-    The tests assume independent draws, which repeated requests of one client are not. Where texts
-    repeat, samples of one size are taken first: of more rows a smaller share is distinct.
+    The tests assume independent draws, which repeated requests of one client are not. If texts repeat, both samples are
+    first cut to the same size, since the share of distinct texts falls with the number of rows.
     """
     if len(set(reference_texts)) < len(reference_texts) or len(set(recent_texts)) < len(recent_texts):
         size = min(len(reference_texts), len(recent_texts))
         reference_texts, recent_texts = reference_texts[:size], recent_texts[:size]
-    return _first_of_each(reference_texts), _first_of_each(recent_texts)
+    return _find_first_occurrences(reference_texts), _find_first_occurrences(recent_texts)
 
 
 def find_encoder(version: Version, config: RunConfig, home: Home) -> Encoder:
-    """The frozen base model that the version was tuned from; where it cannot be loaded, the version's own encoder."""
+    """The frozen base model of the version; if it cannot be loaded, the version's own encoder."""
     base = version.tags.get("hone.base_model", "")
     if not config.model.scratch:
         try:
@@ -129,15 +130,15 @@ def find_encoder(version: Version, config: RunConfig, home: Home) -> Encoder:
     return Encoder(own, f"version {version.version}'s own encoder", True)
 
 
-def _first_of_each(texts: Sequence[str]) -> list[int]:
+def _find_first_occurrences(texts: Sequence[str]) -> list[int]:
     first = {text: position for position, text in reversed(list(enumerate(texts))) if text.strip()}
     return sorted(first.values())
 
 
-def _embedded(
+def _add_embeddings(
     encoder: Encoder, reference_sample: Sample, held_out: Sample, recent_sample: Sample, max_length: int
 ) -> tuple[Sample, Sample, Sample]:
-    """The samples with embeddings: of the rows that recent ones are compared with, those the encoder did not learn."""
+    """The samples with embeddings; on the reference side of rows that the encoder was not trained on."""
     compared = held_out if encoder.trained else reference_sample
     vectors = compute_embeddings(encoder.path, [*compared.texts, *recent_sample.texts], max_length)
     compared_vectors, recent_vectors = vectors[: len(compared.texts)], vectors[len(compared.texts) :]
@@ -148,7 +149,7 @@ def _embedded(
     return reference_sample, held_out, replace(recent_sample, embeddings=recent_vectors)
 
 
-def _predicted(
+def _add_predictions(
     version: Version,
     objective: Objective,
     held_out: Sample,
@@ -157,34 +158,36 @@ def _predicted(
     rows: Sequence[recent.Row],
     home: Home,
 ) -> tuple[Sample, Sample]:
-    """Both samples with the version's predictions, where these are a label, labels or a number."""
+    """Both samples with the version's predictions, if these are a label, labels or a number."""
     names = [name for name in COMPARED if name in objective.outputs]
     if not names or not held_out_inputs:
         return held_out, recent_sample
-    model = _load(version, home)
+    model = _load_model(version, home)
     return tuple(  # type: ignore[return-value]
-        replace(sample, predictions=_said(model, inputs, objective, names))
+        replace(sample, predictions=_predict(model, inputs, objective, names))
         for sample, inputs in ((held_out, held_out_inputs), (recent_sample, rows))
     )
 
 
-def _load(version: Version, home: Home) -> Any:
+def _load_model(version: Version, home: Home) -> Any:
     import mlflow
 
     with default_tracking_uri(home.tracking_uri):
         return mlflow.pyfunc.load_model(str(integrity.check_files(home.tracking_uri, version, reuse=True)))
 
 
-def _said(model: Any, rows: Sequence[recent.Row], objective: Objective, names: Sequence[str]) -> dict[str, list[Any]]:
+def _predict(
+    model: Any, rows: Sequence[recent.Row], objective: Objective, names: Sequence[str]
+) -> dict[str, list[Any]]:
     import pandas as pd
 
     frame = pd.DataFrame([{name: row.get(name) or "" for name in objective.inputs} for row in rows])
     answers = model.predict(frame)
-    return {name: [_plain(value) for value in answers[name].tolist()] for name in names}
+    return {name: [_simplify(value) for value in answers[name].tolist()] for name in names}
 
 
-def _plain(value: Any) -> str | float:
-    """A label as it is, a number as one, several labels as one name."""
+def _simplify(value: Any) -> str | float:
+    """A label as it is, a number as a float, several labels joined into one name."""
     if isinstance(value, list | tuple | np.ndarray):
         return ", ".join(sorted(map(str, value)))
     return value if isinstance(value, str) else float(value)

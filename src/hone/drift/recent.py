@@ -1,4 +1,4 @@
-"""Recent inputs: rows that a model was called with, from any source; labels are not needed."""
+"""Recent inputs of a model, from any source; labels are not needed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Row = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class Recent:
-    """A random sample of the rows, the number of rows read, and for each input (rows without it, rows).
+    """A random sample of the rows, the number of rows read, and for each input (rows without it, all rows).
 
-    `unreadable` counts the rows that the source could not read; they are among none of the others.
+    `unreadable` is the number of rows that the source could not read; the other counts exclude them.
     """
 
     rows: list[Row]
@@ -32,9 +32,9 @@ class Recent:
 
 
 def read_recent(source: Source, objective: Objective, rename: Mapping[str, str], sample: int, seed: int) -> Recent:
-    """The source's rows with the objective's inputs, at most `sample` of them, drawn at random in one pass.
+    """A random sample of at most `sample` of the source's rows, with the objective's inputs, drawn in one pass.
 
-    `rename` gives the source's names for columns where they differ. Raises DataError where an input is in no row.
+    `rename` maps columns to the source's names where they differ. Raises DataError if an input is in no row.
     """
     rows: list[Row] = []
     generator, rows_read, unreadable = random.Random(seed), 0, 0
@@ -44,7 +44,7 @@ def read_recent(source: Source, objective: Objective, rename: Mapping[str, str],
         if raw.refused:
             unreadable += 1
             continue
-        row = _asked(rename_columns(raw.values, rename), objective)
+        row = _extract_inputs(rename_columns(raw.values, rename), objective)
         columns |= row.keys()
         rows_without.update(name for name in objective.inputs if not (row.get(name) or "").strip())
         if len(rows) < sample:
@@ -62,21 +62,21 @@ def read_recent(source: Source, objective: Objective, rename: Mapping[str, str],
     return Recent(rows, rows_read, unreadable, {name: (rows_without[name], rows_read) for name in objective.inputs})
 
 
-def _asked(values: Mapping[str, Any], objective: Objective) -> dict[str, str | None]:
-    """The inputs that the row has, from rows with labels as well as from those without."""
+def _extract_inputs(values: Mapping[str, Any], objective: Objective) -> dict[str, str | None]:
+    """The inputs that the row has, whether or not it has labels."""
     import pyarrow as pa
 
     with suppress(ValueError):  # a row without labels is still an input
         values = {**values, **objective.normalize_row(values)}
-    found = {name: _text(values[name]) for name in objective.inputs if name in values}
-    if not found and all(name in values for name in objective.columns):
+    inputs = {name: _text(values[name]) for name in objective.inputs if name in values}
+    if not inputs and all(name in values for name in objective.columns):
         row = pa.table({name: pa.array([_text(values[name])], pa.string()) for name in objective.columns})
         return dict(objective.inference_inputs(row)[0])
-    return found
+    return inputs
 
 
 def _text(value: Any) -> str | None:
     try:
         return text_of(value)
-    except ValueError:  # bytes that are no text
+    except ValueError:  # bytes that are not text
         return None

@@ -1,4 +1,4 @@
-"""The report of a check: a page in Markdown, and a run in MLflow."""
+"""The report of a drift check: a page in Markdown, and a run in MLflow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def render_page(version: Version, verdict: Verdict, episode: int) -> str:
 
 
 def build_table(verdict: Verdict) -> list[dict[str, str]]:
-    """A row for each test."""
+    """The page's table: a row for each test."""
     return [
         {
             "test": finding.name,
@@ -52,7 +52,7 @@ def build_table(verdict: Verdict) -> list[dict[str, str]]:
 def log_check(
     tracking_uri: str, artifact_root: str, version: Version, verdict: Verdict, text: str, tags: Mapping[str, str]
 ) -> str:
-    """Log the check as a run of the experiment `NAME monitoring`; the run's id. Raises ServiceError."""
+    """Log the check as a run of the experiment `NAME monitoring`; returns the run's id. Raises ServiceError."""
     from mlflow.entities import Metric, RunTag
 
     client = connect(tracking_uri)
@@ -60,7 +60,9 @@ def log_check(
         experiment = get_or_create_experiment(client, f"{version.name} monitoring", artifact_root)
         run = client.create_run(experiment, run_name=f"version {version.version}: {verdict.decision}")
         run_id, start_time = str(run.info.run_id), run.info.start_time
-        figures = {f"{_name(f.name)}_{kind}": value for f in verdict.findings for kind, value in _figures(f)}
+        figures = {
+            f"{_build_metric_name(f.name)}_{kind}": value for f in verdict.findings for kind, value in _list_figures(f)
+        }
         metrics = [Metric(name, value, start_time, 0) for name, value in figures.items()]
         version_tags = {"hone.model": version.name, "hone.version": version.version, "hone.decision": verdict.decision}
         client.log_batch(
@@ -75,14 +77,14 @@ def log_check(
     return run_id
 
 
-def _figures(finding: Any) -> list[tuple[str, float]]:
+def _list_figures(finding: Any) -> list[tuple[str, float]]:
     return [("figure", finding.statistic), ("p", finding.p), ("p_corrected", finding.adjusted)]
 
 
-def _name(test: str) -> str:
-    return "drift/" + "".join(sign if sign.isalnum() else "_" for sign in test)
+def _build_metric_name(test: str) -> str:
+    return "drift/" + "".join(character if character.isalnum() else "_" for character in test)
 
 
 def _cell(text: str) -> str:
-    """Text in a cell of a Markdown table."""
+    """Text for a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""Whether there are new rows to train on: a source's rows against those that a version was trained on."""
+"""Whether there are new rows to train on: compares a source's rows with those that a version was trained on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hone.config.sections import RunConfig
 from hone.errors import ConfigError, ModelError
 from hone.objectives import OBJECTIVES
 from hone.registry.reference import FOLDER, HASHES, row_hashes, rows_digest
+from hone.store import layout
 from hone.store.artifact import Artifact
 from hone.tracking.links import fetch_run_file, find_current_version, list_versions_with_tag
 from hone.tracking.reader import Version
@@ -27,7 +28,7 @@ MAX_DATES = 1000
 
 @dataclass(frozen=True)
 class NewRows:
-    """What a look at the source says: what to do, why, and how many rows there are and are new by content."""
+    """The decision on retraining, its reason, and the numbers of all rows and of rows with new content."""
 
     decision: Decision
     why: str
@@ -36,9 +37,9 @@ class NewRows:
 
 
 def find_new_rows(config: RunConfig, rows: Artifact, tracking_uri: str, min_new_rows: int) -> NewRows:
-    """Compare the ingested `rows` with those of the model's champion, or of its newest version where none is.
+    """Compare the ingested `rows` with those of the model's champion or, without a champion, its newest version.
 
-    A row is new if its content is not among those rows, wherever it stands. Raises ServiceError.
+    A row is new if no row of the version has the same content. Raises ServiceError.
     """
     hashes = compute_row_hashes(config, rows)
     version = find_current_version(tracking_uri, config.registration.model or config.name)
@@ -47,16 +48,16 @@ def find_new_rows(config: RunConfig, rows: Artifact, tracking_uri: str, min_new_
     if version.tags.get("hone.rows_digest") == rows_digest(hashes):
         why = f"the source's rows are those that version {version.version} was trained on"
         return NewRows("nothing new", why, len(hashes), 0)
-    version_hashes = _hashes_of_version(version, tracking_uri)
+    version_hashes = _load_version_hashes(version, tracking_uri)
     if version_hashes is None:
         return NewRows("train", f"version {version.version} has no record of its rows", len(hashes), len(hashes))
-    return _judged(hashes, version_hashes, min_new_rows, f"version {version.version}")
+    return _decide(hashes, version_hashes, min_new_rows, f"version {version.version}")
 
 
 def find_new_rows_as_of(
     config: RunConfig, rows: Artifact, tracking_uri: str, min_new_rows: int, before: Artifact | None
 ) -> NewRows:
-    """The same for rows as of an earlier date: against any version made from just these rows, and those of `before`.
+    """The same for rows as of an earlier date: compares with versions trained on exactly these rows, and with `before`.
 
     `before` are the rows last trained on in a range of dates, None at its start.
     """
@@ -67,22 +68,22 @@ def find_new_rows_as_of(
         return NewRows("nothing new", f"version {versions[0]} was trained on just these rows", len(hashes), 0)
     if before is None:
         return NewRows("train", "no version was trained on these rows", len(hashes), len(hashes))
-    return _judged(hashes, compute_row_hashes(config, before), min_new_rows, "the date before")
+    return _decide(hashes, compute_row_hashes(config, before), min_new_rows, "the date before")
 
 
 def compute_row_hashes(config: RunConfig, rows: Artifact) -> np.ndarray:
-    """A hash of each ingested row's content, sorted: uint64."""
+    """The sorted hashes of the ingested rows' contents: uint64 [rows]."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = OBJECTIVES[config.objective.kind].columns
-    batches = pq.ParquetFile(rows.path / "rows.parquet").iter_batches(columns=list(columns))
+    batches = pq.ParquetFile(rows.path / layout.ROWS).iter_batches(columns=list(columns))
     hashes = [value for batch in batches for value in row_hashes(pa.Table.from_batches([batch]), columns)]
     return np.sort(np.array(hashes, np.uint64))
 
 
 def config_as_of(config: RunConfig, moment: date | datetime) -> RunConfig:
-    """The configuration as of an earlier moment; raises ConfigError where its source cannot be read so."""
+    """The configuration as of an earlier moment; raises ConfigError if its source cannot be read as of one."""
     values = config.model_dump(mode="json")
     values["ingest"]["as_of"] = moment.isoformat()
     return parse_config(values, config.name)
@@ -91,13 +92,13 @@ def config_as_of(config: RunConfig, moment: date | datetime) -> RunConfig:
 def list_dates(
     first: date | datetime | None, last: date | datetime | None, step: Literal["day", "week"]
 ) -> Sequence[date | None]:
-    """The dates from `first` to `last`, both among them where the steps meet it; `first` alone without a last.
+    """The dates from `first` to `last`, inclusive if a step falls on it; without `last` only `first`.
 
-    Without a first it is [None]: now. Raises ConfigError for a last without a first, where there are none, where only
-    one is a moment of a day, or for more than 1,000.
+    Without `first` it is [None], which means now. Raises ConfigError for `last` without `first`, for an empty range, if
+    only one of them has a time of day, or for more than 1,000 dates.
     """
     if first is None and last is not None:
-        raise ConfigError("is the end of a range without a beginning", where=f"until {last}", fix="Give as_of too.")
+        raise ConfigError("is the end of a range without a start", where=f"until {last}", fix="Give as_of too.")
     if first is None or last is None:
         return [first]
     if isinstance(first, datetime) != isinstance(last, datetime):
@@ -115,16 +116,16 @@ def list_dates(
     return moments
 
 
-def _judged(hashes: np.ndarray, before: np.ndarray, min_new_rows: int, whose: str) -> NewRows:
+def _decide(hashes: np.ndarray, before: np.ndarray, min_new_rows: int, source: str) -> NewRows:
     new = len(np.setdiff1d(hashes, before))
     gone = len(np.setdiff1d(before, hashes))
-    counted = f"{new:,} new rows since {whose}, {gone:,} gone"
+    counts = f"{new:,} new rows since {source}, {gone:,} gone"
     if new < min_new_rows:
-        return NewRows("too few new rows", f"{counted}; waiting for {min_new_rows:,}", len(hashes), new)
-    return NewRows("train", counted, len(hashes), new)
+        return NewRows("too few new rows", f"{counts}; waiting for {min_new_rows:,}", len(hashes), new)
+    return NewRows("train", counts, len(hashes), new)
 
 
-def _hashes_of_version(version: Version, tracking_uri: str) -> np.ndarray | None:
+def _load_version_hashes(version: Version, tracking_uri: str) -> np.ndarray | None:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             hashes: np.ndarray = np.load(fetch_run_file(tracking_uri, version, f"{FOLDER}/{HASHES}", Path(scratch)))

@@ -1,4 +1,4 @@
-"""How weights may move: one file for each method, one line for it in the table."""
+"""The fine-tuning methods: one file and one line in the table for each."""
 
 from __future__ import annotations
 

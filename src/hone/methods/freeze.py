@@ -34,7 +34,7 @@ class Freeze:
                 fix=f"Set method.layers to {len(stack)} or less, or choose the method full.",
             )
         model.requires_grad_(False)
-        for parameter in _above(model, name):
+        for parameter in _list_parameters_after(model, name):
             parameter.requires_grad_(True)
         for layer in list(stack)[len(stack) - self.layers :]:
             layer.requires_grad_(True)
@@ -66,7 +66,7 @@ def find_layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return longest
 
 
-def _above(model: nn.Module, stack: str) -> list[nn.Parameter]:
+def _list_parameters_after(model: nn.Module, stack: str) -> list[nn.Parameter]:
     """The parameters that come after the layer list named `stack`: pooler or last norm, and head."""
     names = [name for name, _ in model.named_parameters()]
     last = max(index for index, name in enumerate(names) if name.startswith(f"{stack}."))

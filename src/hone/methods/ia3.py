@@ -13,7 +13,7 @@ from hone.parts.options import option
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Keys, values and the layer after the inner activation, where PEFT knows none for the model's type; the last is that.
+# Keys, values and, last, the layer after the inner activation, for model types that PEFT has no defaults for.
 _OTHERS = (
     ("k_proj", "v_proj", "down_proj"),
     ("k_proj", "v_proj", "fc2"),
@@ -40,10 +40,10 @@ class Ia3:
     merged: bool = option(True, "Register merged weights; false registers the adapter alone.")
 
     def prepare(self, model: PreTrainedModel) -> Any:
-        """A PeftModel of `model`: the vectors and the head move. Raises ModelError for a name that no layer has."""
+        """A PeftModel of `model` with trainable vectors and head. Raises ModelError for a name that no layer has."""
         from peft import IA3Config, get_peft_model
 
-        targets, inner = self._layers(model)
+        targets, inner = self._select_layers(model)
         config = IA3Config(
             task_type=adapters.find_task_type(model),
             target_modules=targets,
@@ -60,14 +60,14 @@ class Ia3:
         """The base `model` with the adapter in `directory` beside its weights."""
         return adapters.load_adapter(model, directory)
 
-    def _layers(self, model: PreTrainedModel) -> tuple[list[str], list[str]]:
-        """The layers that are scaled, and those of them whose input is."""
+    def _select_layers(self, model: PreTrainedModel) -> tuple[list[str], list[str]]:
+        """The layers that are scaled, and those of them whose input is scaled instead of their output."""
         from peft.utils import constants
 
-        strangers = sorted(set(self.feedforward_modules) - set(self.target_modules))
-        if strangers:
+        unknown = sorted(set(self.feedforward_modules) - set(self.target_modules))
+        if unknown:
             raise ModelError(
-                f"method.feedforward_modules: {', '.join(strangers)} is not in method.target_modules",
+                f"method.feedforward_modules: {', '.join(unknown)} is not in method.target_modules",
                 where=type(model).__name__,
                 fix="Name it there too.",
             )
@@ -75,12 +75,12 @@ class Ia3:
         targets = adapters.select_target_modules(model, self.target_modules, usual, _OTHERS)
         if not targets:
             raise ModelError(
-                f"no layers are usual for the model type {model.config.model_type}",
+                f"PEFT has no default layers for the model type {model.config.model_type}",
                 where=type(model).__name__,
                 fix="Name them in method.target_modules; there are "
                 + ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in adapters.list_linear_layers(model))),
             )
         if self.target_modules:
             return targets, list(self.feedforward_modules)
-        known = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(model.config.model_type, [])
-        return targets, [name for name in known if name in targets] or targets[-1:]
+        usual_inner = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(model.config.model_type, [])
+        return targets, [name for name in usual_inner if name in targets] or targets[-1:]

@@ -12,7 +12,7 @@ from hone.parts.options import option
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Where PEFT knows no usual ones for the model's type: queries and values, as the paper has it.
+# Queries and values, as in the paper, for model types that PEFT has no defaults for.
 _OTHERS = (("q_proj", "v_proj"), ("query", "value"), ("q", "v"))
 
 
@@ -35,7 +35,7 @@ class Lora:
     merged: bool = option(True, "Register merged weights; false registers the adapter alone.")
 
     def prepare(self, model: PreTrainedModel) -> Any:
-        """A PeftModel of `model`: adapters and the head move. Raises ModelError for a name that no layer has."""
+        """A PeftModel of `model` with trainable adapters and head. Raises ModelError for a name that no layer has."""
         from peft import LoraConfig, get_peft_model
         from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
 

@@ -27,16 +27,16 @@ class Prefix:
     virtual_tokens: int = option(20, "Number of virtual tokens, each a key and a value in every layer.", ge=1, le=1000)
 
     def prepare(self, model: PreTrainedModel) -> Any:
-        """A PeftModel of `model`: the keys and values, and the head, move.
+        """A PeftModel of `model` with trainable keys, values and head.
 
-        Raises ModelError for a model that takes no keys and values from outside, or has no head.
+        Raises ModelError for a model that does not accept keys and values as inputs, or has no head.
         """
         from peft import PrefixTuningConfig, get_peft_model
 
         task = adapters.find_task_type(model)
-        takes = "past_key_values" in inspect.signature(model.base_model.forward).parameters
+        accepts = "past_key_values" in inspect.signature(model.base_model.forward).parameters
         paired = model.config.is_encoder_decoder and task == "SEQ_CLS"
-        if task == "FEATURE_EXTRACTION" or paired or not takes:
+        if task == "FEATURE_EXTRACTION" or paired or not accepts:
             raise ModelError(
                 "it takes no keys and values from outside",
                 where=type(model).__name__,
@@ -48,7 +48,7 @@ class Prefix:
         return adapters.align_outputs(get_peft_model(model, config))
 
     def merge(self, model: Any) -> PreTrainedModel | None:
-        """None: the keys and values are no part of the model's weights."""
+        """None: keys and values cannot be merged into the model's weights."""
         return None
 
     def load_on_base(self, model: PreTrainedModel, directory: Path) -> Any:

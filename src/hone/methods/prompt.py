@@ -1,4 +1,4 @@
-"""Prompt tuning (Lester et al., arXiv 2104.08691) by PEFT: learned vectors stand before the words of each row."""
+"""Prompt tuning (Lester et al., arXiv 2104.08691) by PEFT: learned vectors precede the tokens of each row."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Prompt:
     virtual_tokens: int = option(20, "Number of virtual tokens; each takes up the position of a token.", ge=1, le=1000)
 
     def prepare(self, model: PreTrainedModel) -> Any:
-        """A PeftModel of `model`: the vectors and the head move. They begin as the vectors of words drawn at random.
+        """A PeftModel of `model` with trainable vectors and head; vectors start as embeddings of random tokens.
 
-        Raises ModelError for a model whose head reads token ids, or for one without a head.
+        Raises ModelError for a model whose head needs token ids or the last position, or that has no head.
         """
         from peft import PromptTuningConfig, get_peft_model
 
@@ -49,7 +49,7 @@ class Prompt:
         return adapters.align_outputs(get_peft_model(model, config))
 
     def merge(self, model: Any) -> PreTrainedModel | None:
-        """None: the vectors are no part of the model's weights."""
+        """None: the vectors cannot be merged into the model's weights."""
         return None
 
     def load_on_base(self, model: PreTrainedModel, directory: Path) -> Any:

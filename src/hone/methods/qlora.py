@@ -1,7 +1,7 @@
-"""QLoRA (Dettmers et al., arXiv 2305.14314): LoRA beside weights of four bits, by bitsandbytes and PEFT.
+"""QLoRA (Dettmers et al., arXiv 2305.14314): LoRA beside four-bit weights, by bitsandbytes and PEFT.
 
-Merging takes the four-bit weights as the numbers they stand for, in float32, and adds the adapter to them: the merged
-model computes what was trained. PEFT's own merge rounds the sum to four bits again.
+Merging dequantizes the four-bit weights to float32 and adds the adapter: the merged model computes what was trained.
+PEFT's own merge rounds the sum to four bits again.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QLora(Lora):
-    """Small matrices beside weights of four bits move, and the head: a base model takes an eighth of its memory."""
+    """Train low-rank matrices beside four-bit weights, and the head: the base model takes an eighth of its memory."""
 
     libraries: ClassVar[tuple[str, ...]] = ("peft", "bitsandbytes")
 
-    double: bool = option(True, "Store the scales of the weights in eight bits too: 0.4 bits less for a weight.")
+    double: bool = option(True, "Quantize the scales of the weights to eight bits too: saves 0.4 bits per weight.")
     merged: bool = option(
-        True, "Register the four-bit weights merged, as float32; false the adapter, for the base as it was before."
+        True,
+        "Register merged weights, dequantized to float32; false registers the adapter alone, for the unquantized base.",
     )
 
     def prepare(self, model: PreTrainedModel) -> Any:
-        """A PeftModel of `model`, its inner linear layers in NF4: adapters and the head move.
+        """A PeftModel of `model` with its inner linear layers in NF4, and trainable adapters and head.
 
-        Raises ModelError for a name that no layer has, and where bitsandbytes is not there or cannot do it.
+        Raises ModelError for a name that no layer has, and if bitsandbytes is missing or does not work here.
         """
-        return super().prepare(self._quantized(model))
+        return super().prepare(self._quantize(model))
 
     def merge(self, model: Any) -> PreTrainedModel | None:
-        """The base model in float32 as its four bits stood for it, with the adapters added in; None if not `merged`."""
+        """The base model, dequantized to float32, with the adapters added into its weights; None if not `merged`."""
         from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
         if not self.merged:
@@ -50,46 +51,46 @@ class QLora(Lora):
         model = model.to("cpu")
         config, state = model.active_peft_config, get_peft_model_state_dict(model, save_embedding_layers=False)
         plain = model.unload()
-        _dequantize(plain)
-        again = get_peft_model(plain, config)
-        set_peft_model_state_dict(again, state)
-        return super().merge(again)
+        _dequantize_layers(plain)
+        dequantized = get_peft_model(plain, config)
+        set_peft_model_state_dict(dequantized, state)
+        return super().merge(dequantized)
 
     @property
     def can_merge(self) -> bool:
-        """Whether the weights of four bits are registered, or the adapter for those there were before."""
+        """Whether merged weights are registered; otherwise the adapter is, and `merge` returns None."""
         return self.merged
 
     def load_on_base(self, model: PreTrainedModel, directory: Path) -> Any:
         """The base `model` in NF4 with the adapter in `directory` beside its weights."""
-        return super().load_on_base(self._quantized(model), directory)
+        return super().load_on_base(self._quantize(model), directory)
 
-    def _quantized(self, model: PreTrainedModel) -> PreTrainedModel:
-        """The model with its inner linear layers in NF4, made on the CPU: the same bits whatever the device."""
+    def _quantize(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The model with its inner linear layers in NF4; quantized on the CPU, for the same bits on every device."""
         _check_bitsandbytes()
-        kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+        fp32_modules = set(getattr(model, "_keep_in_fp32_modules", None) or ())
         for name, layer in adapters.list_linear_layers(model, inner=True).items():
-            if not kept & set(name.split(".")):
+            if not fp32_modules & set(name.split(".")):
                 model.set_submodule(name, _four_bits(layer, self.double))
-        model.is_loaded_in_4bit = True  # PEFT asks for it
+        model.is_loaded_in_4bit = True  # PEFT checks this attribute
         return model
 
 
 @functools.cache
 def _layer_class() -> Any:
-    """A linear layer of four bits, as a class: bitsandbytes is imported here.
+    """The class of a four-bit linear layer, made in a function because it needs bitsandbytes.
 
-    Products are in bfloat16 within autocast and in float32 elsewhere, whatever came first. bitsandbytes' own layer
-    (0.50) keeps the type of the first batch and rounds the bias to it. On a CPU with AVX-512 BF16 its first call
-    without gradients packs the weights by 32 rows, with scales in bfloat16: other numbers of rows are an
-    AssertionError, and no gradients flow afterwards.
+    Products are in autocast's dtype within autocast, else in that of the input. bitsandbytes' own layer (0.50) keeps
+    the dtype of the first batch and rounds the bias to it. On a CPU with AVX-512 BF16 its first call without gradients
+    packs the weights by 32 rows, with scales in bfloat16: other numbers of rows then raise an AssertionError, and no
+    gradients flow.
     """
     import bitsandbytes
     import torch
     from torch.nn.functional import linear
 
     class Product(torch.autograd.Function):
-        """x Wᵀ + bias on a CPU. The backward pass dequantizes again, so that only the four bits are kept for it."""
+        """x Wᵀ + bias on a CPU. The backward pass dequantizes again: only the four-bit weights are saved for it."""
 
         @staticmethod
         def forward(context: Any, x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
@@ -99,11 +100,11 @@ def _layer_class() -> Any:
         @staticmethod
         def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
             [gradient] = gradients
-            of_x, _, of_bias = context.needs_input_grad
+            needs_x, _, needs_bias = context.needs_input_grad
             return (
-                gradient @ _dequantize_weight(context.weight, gradient.dtype) if of_x else None,
+                gradient @ _dequantize_weight(context.weight, gradient.dtype) if needs_x else None,
                 None,
-                gradient.flatten(0, -2).sum(0) if of_bias else None,
+                gradient.flatten(0, -2).sum(0) if needs_bias else None,
             )
 
     class FourBits(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
@@ -111,13 +112,13 @@ def _layer_class() -> Any:
 
         def forward(self, x: Tensor) -> Tensor:
             device = x.device.type
-            kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-            bias = None if self.bias is None else self.bias.to(kind)
+            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+            bias = None if self.bias is None else self.bias.to(dtype)
             if device == "cpu":
-                product: Tensor = Product.apply(x.to(kind), self.weight, bias)  # type: ignore[no-untyped-call]
+                product: Tensor = Product.apply(x.to(dtype), self.weight, bias)  # type: ignore[no-untyped-call]
             else:
                 state = self.weight.quant_state
-                product = bitsandbytes.matmul_4bit(x.to(kind), self.weight, bias=bias, quant_state=state)
+                product = bitsandbytes.matmul_4bit(x.to(dtype), self.weight, bias=bias, quant_state=state)
             return product.to(x.dtype)
 
         def dequantize(self) -> Tensor:
@@ -125,7 +126,7 @@ def _layer_class() -> Any:
 
         @property
         def W_q(self) -> Tensor:  # noqa: N802
-            """PEFT's DoRA calls `dequantize` of a layer that has this name, else bitsandbytes' function."""
+            """Makes PEFT's DoRA call this layer's `dequantize` instead of bitsandbytes' function."""
             weight: Tensor = self.weight
             return weight
 
@@ -133,7 +134,7 @@ def _layer_class() -> Any:
 
 
 def _dequantize_weight(weight: Any, dtype: torch.dtype) -> Tensor:
-    """The numbers that a weight's four bits stand for, the same on any processor."""
+    """The weight dequantized from four bits; the same values on any processor."""
     from bitsandbytes.functional import dequantize_4bit
 
     state = copy.copy(weight.quant_state)
@@ -147,23 +148,23 @@ def _dequantize_weight(weight: Any, dtype: torch.dtype) -> Tensor:
 
 
 def _four_bits(layer: Any, double: bool) -> nn.Module:
-    """The layer with its weights in NF4, in blocks of 64."""
+    """The linear layer `layer` with its weights in NF4, in blocks of 64."""
     import bitsandbytes
     import torch
     from torch import nn
 
     conv1d = not isinstance(layer, nn.Linear)
     weight = (layer.weight.T if conv1d else layer.weight).detach().contiguous()
-    made = _layer_class()(weight.shape[1], weight.shape[0], layer.bias is not None, device="meta")
-    made.conv1d, made.bias = conv1d, layer.bias
-    kept = bitsandbytes.nn.Params4bit(weight, quant_type="nf4", compress_statistics=double, module=made)
-    made.weight = kept.to(torch.device("cpu"))
-    four: nn.Module = made
-    return four
+    quantized = _layer_class()(weight.shape[1], weight.shape[0], layer.bias is not None, device="meta")
+    quantized.conv1d, quantized.bias = conv1d, layer.bias
+    parameter = bitsandbytes.nn.Params4bit(weight, quant_type="nf4", compress_statistics=double, module=quantized)
+    quantized.weight = parameter.to(torch.device("cpu"))  # moving it quantizes it
+    module: nn.Module = quantized
+    return module
 
 
-def _dequantize(model: PreTrainedModel) -> None:
-    """Put float32 layers of the numbers that the four bits stand for in their places."""
+def _dequantize_layers(model: PreTrainedModel) -> None:
+    """Replace the four-bit layers of `model` with float32 layers of the dequantized weights."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -179,12 +180,12 @@ def _dequantize(model: PreTrainedModel) -> None:
 
 
 def _check_bitsandbytes() -> None:
-    """Raise ModelError where bitsandbytes is not installed, or cannot do a small product with four bits here."""
+    """Raise ModelError if bitsandbytes is not installed, or fails on a small four-bit product on this machine."""
     import torch
     from torch import nn
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    # A row is one block of one number, which four bits keep exactly.
+    # Each row is one block of one repeated number, which four bits represent exactly.
     layer = nn.Linear(64, 64, bias=False)
     layer.weight.data = torch.arange(1.0, 65).view(64, 1).repeat(1, 64)
     expected = layer.weight.data.sum(1).to(device)

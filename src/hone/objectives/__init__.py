@@ -1,4 +1,4 @@
-"""What a model can learn: one file for each objective, one line for it in the table."""
+"""The table of objectives: what a model can learn. Each objective has a file of its own and a line in the table."""
 
 from __future__ import annotations
 

@@ -41,13 +41,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one system did on n rows.
+    """The results of one system on n rows.
 
     statistics    [rows, k], float64: their sums over any subset of rows determine every metric of that subset
                   (`Objective.compute_metrics`)
     predictions   the system's output for each row, as text for people
     references    the right output for each row, as text for people
-    errors        [rows]: 0 where the prediction is right; the larger, the worse
+    errors        [rows]: 0 for a right prediction, higher for a worse one
     confidences   [rows]: the probability that the system gave its prediction; None if it has no probabilities
     classes       [2, rows]: the right and the predicted class; None where there are no classes
     """
@@ -116,7 +116,7 @@ class Objective(ABC):
 
     @property
     def has_neighbour_baseline(self) -> bool:
-        """Whether the model is compared with its nearest training rows: whether `neighbour_predictions` is defined."""
+        """Whether there is a baseline of nearest training rows: whether `neighbour_predictions` is defined."""
         return type(self).neighbour_predictions is not Objective.neighbour_predictions
 
     @property
@@ -143,11 +143,11 @@ class Objective(ABC):
         return columns[0] if len(columns) == 1 else ["\n".join(texts) for texts in zip(*columns, strict=True)]
 
     def extract_texts(self, column: str, value: str) -> list[str]:
-        """The texts in one value of a `text` column; the value itself if it is plain text."""
+        """The texts in one value of a `text` column; by default the value itself, as plain text."""
         return [value]
 
     def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
-        """The value with the texts that `extract_texts` found in it replaced by `texts`."""
+        """The value with the texts that `extract_texts` returns for it replaced by `texts`, in the same order."""
         return texts[0]
 
     def inference_inputs(self, rows: pa.Table) -> list[dict[str, str]]:
@@ -209,9 +209,9 @@ class Objective(ABC):
 
     @abstractmethod
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
-        """A padded batch of encoded rows, which are given by column: input_ids, attention_mask [rows, tokens], labels.
+        """A padded batch of encoded rows, passed as columns: input_ids, attention_mask [rows, tokens], labels.
 
-        Outside of training `rows` also has the column `position`: each row's index among all rows that are read.
+        Outside of training `rows` also has the column `position`: each row's index among all rows that are predicted.
         """
 
     @abstractmethod
@@ -234,7 +234,7 @@ class Objective(ABC):
 
     @property
     def needs_reference_model(self) -> bool:
-        """Whether the loss needs the predictions of the base model before training (`reference_columns`)."""
+        """Whether the loss needs the base model's predictions, made before training (`reference_columns`)."""
         return False
 
     def reference_columns(self, predictions: Predictions) -> dict[str, Sequence[Any]]:
@@ -249,7 +249,7 @@ class Objective(ABC):
         return predictions
 
     def tune_targets(self, tokens: pa.Table, predictions: Predictions, targets: Targets) -> Targets:
-        """The targets with what is chosen on the validation rows `tokens` and a system's predictions: thresholds.
+        """The targets with values tuned on the validation rows `tokens` and a system's predictions, such as thresholds.
 
         If `tunes_targets`, every compared system has targets of its own; the model's are served with it.
         `compute_outcome` and `build_answers` must also work with targets that were not tuned.
@@ -260,17 +260,17 @@ class Objective(ABC):
     def compute_outcome(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
-        """How a system with these predictions for the encoded rows `tokens` did, row by row.
+        """The outcome, row by row, of a system with these predictions for the encoded rows `tokens`.
 
-        `rows`, whose order is that of the outcome, is given if `needs_rows`.
+        `rows`, in the order of the outcome, is passed if `needs_rows`.
         """
 
     @abstractmethod
     def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """Each of `metrics` [n] from `sums` [k, n], n columns of summed statistics; nan where it is undefined."""
+        """Each of `metrics` [n] from `sums` [k, n], n columns of summed statistics; nan where undefined."""
 
     def compute_group_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
-        """Metrics of each class or type, with its number of occurrences as `support`; empty if there are none."""
+        """The metrics [n] of each class or type, `support` being its number of occurrences; empty by default."""
         return {}
 
     def baseline_predictions(

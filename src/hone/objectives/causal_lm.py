@@ -1,4 +1,4 @@
-"""Continued pre-training of decoders on plain text: the next token."""
+"""Continued pre-training of decoders on plain text: predicting the next token."""
 
 from __future__ import annotations
 
@@ -102,12 +102,12 @@ class CausalLM(Objective):
         closed = [[*[0] * (len(row_pieces) - 1), 1] for row_pieces in pieces]
         sizes, lost = [len(text.encode()) for text in texts], [0] * len(texts)
         if self.long_documents == "truncate":
-            sizes, lost = _truncated(tokenizer, texts, [len(ids) - 1 for ids in closed_ids], sizes, max_length)
+            sizes, lost = _measure_truncation(tokenizer, texts, [len(ids) - 1 for ids in closed_ids], sizes, max_length)
             pieces, closed = [row_pieces[:1] for row_pieces in pieces], [row_pieces[:1] for row_pieces in closed]
         firsts = {"bytes": (sizes, pa.int64()), "lost": (lost, pa.int32())}
         return pa.table(
             {
-                **_rows(rows, pieces),
+                **_build_piece_columns(rows, pieces),
                 "closed": pa.array(chain.from_iterable(closed), pa.int32()),
                 **{name: _first_piece_values(values, pieces, kind) for name, (values, kind) in firsts.items()},
             }
@@ -136,6 +136,7 @@ class CausalLM(Objective):
         batch["labels"][:, 0] = IGNORED
         if any(len(documents) > 1 for documents in rows.get("documents", ())):
             batch["position_ids"] = position_ids(rows["documents"], batch["labels"].shape[1])
+            # A document's first token would be predicted from the document before it.
             batch["labels"][batch["position_ids"] == 0] = IGNORED
         if "closed" in rows:
             batch["text_labels"] = batch["labels"].clone()
@@ -143,6 +144,7 @@ class CausalLM(Objective):
                 if closed:
                     batch["text_labels"][row, len(tokens) - 1] = IGNORED
         if "prompt" in rows:
+            # An empty prompt becomes one padding token, which the mask leaves out.
             reversed_prompts = [[*reversed(prompt), pad_id][: max(1, len(prompt))] for prompt in rows["prompt"]]
             batch["prompt_ids"] = pad_rows(reversed_prompts, pad_id).flip(1)
             mask = attention_mask(reversed_prompts) * torch.tensor(
@@ -154,7 +156,7 @@ class CausalLM(Objective):
 
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The decoder in float32 with its own head; raises ModelError if a weight is missing."""
-        return load_with_head("AutoModelForCausalLM", base, whole=True)
+        return load_with_head("AutoModelForCausalLM", base, all_weights=True)
 
     def check_model(self, model: Any, where: str) -> None:
         """Raise ModelError if packed documents would attend to each other."""
@@ -167,13 +169,15 @@ class CausalLM(Objective):
         return token_losses(_logits(model, batch), labels).sum(), int((labels != IGNORED).sum())
 
     def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
-        """By encoded row `nll` and `tokens` of its text, `scores`, the mean log-likelihood of a token, and more.
+        """For each encoded row `nll` (nats) and `tokens` of its text, and `scores`, the mean log-likelihood of a token.
 
         The added end token is not counted: a base model that has never seen it would look worse than it is.
         If there is a prompt, also `prompt` and the generated ids `continued`.
         """
         names = ("input_ids", "text_labels" if "text_labels" in batch else "labels")
-        outputs = concatenate_parts(_likelihood(model, part, names[1]) for part in split_batch(model, batch, names))
+        outputs = concatenate_parts(
+            _compute_likelihood(model, part, names[1]) for part in split_batch(model, batch, names)
+        )
         return outputs | (continue_prompts(model, batch, self.max_new_tokens) if "prompt_ids" in batch else {})
 
     def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
@@ -189,13 +193,13 @@ class CausalLM(Objective):
         """Statistics: nll, tokens and bytes of each document: three columns for the new domain, three for the old."""
         import numpy as np
 
-        owner = row_indices(tokens)
-        statistics = sum_by_row(owner, [predictions["nll"], predictions["tokens"], tokens["bytes"].to_numpy()])
+        row_index = row_indices(tokens)
+        statistics = sum_by_row(row_index, [predictions["nll"], predictions["tokens"], tokens["bytes"].to_numpy()])
         loss = statistics[:, 0] / np.maximum(statistics[:, 1], 1)
         is_old = np.array([self._is_old(name) for name in tokens["id"].unique().to_pylist()], bool)
         return Outcome(
             statistics=np.concatenate([statistics * ~is_old[:, None], statistics * is_old[:, None]], axis=1),
-            predictions=[f"perplexity {exp(min(row_loss, 700)):.4g}" for row_loss in loss.tolist()],
+            predictions=[f"perplexity {_compute_perplexity(row_loss):.4g}" for row_loss in loss.tolist()],
             references=[f"{int(count)} tokens" for count in statistics[:, 1].tolist()],
             errors=loss,
         )
@@ -211,23 +215,30 @@ class CausalLM(Objective):
         new, old = np.split(sums, 2)
         nll, tokens, size = np.where(new[1] > 0, new, old)
         loss = safe_ratio(nll, tokens)
-        figures = {"perplexity": np.exp(loss), "bits_per_byte": safe_ratio(nll, size) / np.log(2), "loss": loss}
+        metrics = {"perplexity": np.exp(loss), "bits_per_byte": safe_ratio(nll, size) / np.log(2), "loss": loss}
         if old[1].any():
-            figures["old_perplexity"] = np.exp(safe_ratio(old[0], old[1]))
-        return figures
+            metrics["old_perplexity"] = np.exp(safe_ratio(old[0], old[1]))
+        return metrics
 
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
-        """The text's `continuation`, greedy, its own `perplexity` (1 for a text of one token), and its `tokens`."""
-        owner = row_indices(tokens)
-        texts = group_by_row(owner, predictions.get("continuation", [""] * len(tokens)))
+        """The text's greedy `continuation`, its own `perplexity` (1 for a text of one token), and its `tokens`."""
+        row_index = row_indices(tokens)
+        texts = group_by_row(row_index, predictions.get("continuation", [""] * len(tokens)))
+        sums = sum_by_row(row_index, [predictions["nll"], predictions["tokens"]]).tolist()
         return [
-            {"continuation": "".join(text), "perplexity": exp(min(nll / max(count, 1), 700)), "tokens": int(count)}
-            for text, (nll, count) in zip(
-                texts, sum_by_row(owner, [predictions["nll"], predictions["tokens"]]).tolist(), strict=True
-            )
+            {
+                "continuation": "".join(text),
+                "perplexity": _compute_perplexity(nll / max(count, 1)),
+                "tokens": int(count),
+            }
+            for text, (nll, count) in zip(texts, sums, strict=True)
         ]
+
+
+def _compute_perplexity(loss: float) -> float:
+    return exp(min(loss, 700))  # exp overflows a float64 above 709
 
 
 def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -251,19 +262,19 @@ def _split_ids(ids: list[int], max_length: int) -> list[list[int]]:
     return [ids[start : start + max_length] for start in starts]
 
 
-def _rows(rows: pa.Table, pieces: Sequence[Sequence[list[int]]]) -> dict[str, Any]:
+def _build_piece_columns(rows: pa.Table, pieces: Sequence[Sequence[list[int]]]) -> dict[str, Any]:
     """The columns `id` and `input_ids` of each row's pieces."""
     import pyarrow as pa
 
-    owner = pa.array([row for row, row_pieces in enumerate(pieces) for _ in row_pieces], pa.int64())
+    row_index = pa.array([row for row, row_pieces in enumerate(pieces) for _ in row_pieces], pa.int64())
     return {
-        "id": rows["id"].cast(pa.string()).take(owner),
+        "id": rows["id"].cast(pa.string()).take(row_index),
         "input_ids": to_list_array(list(chain.from_iterable(pieces))),
     }
 
 
 def _first_piece_values(values: Sequence[int], pieces: Sequence[Sequence[Any]], kind: pa.DataType) -> pa.Array:
-    """A row's value in its first piece, and 0 in the others."""
+    """A column with each row's value in its first piece and 0 in the others."""
     import pyarrow as pa
 
     values_by_row = ([value, *[0] * (len(row_pieces) - 1)] for value, row_pieces in zip(values, pieces, strict=True))
@@ -281,10 +292,10 @@ def _encode_prompts(rows: pa.Table, encoded: Sequence[list[int]], end: int, max_
         for prompt in (*[[] for _ in row_pieces[1:]], ids[-max_length:])
     ]
     fixed = {name: pa.array([value] * len(prompts), pa.int32()) for name, value in (("end", end), ("lost", 0))}
-    return pa.table({**_rows(rows, pieces), "prompt": to_list_array(prompts), **fixed})
+    return pa.table({**_build_piece_columns(rows, pieces), "prompt": to_list_array(prompts), **fixed})
 
 
-def _truncated(
+def _measure_truncation(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     lengths: Sequence[int],
@@ -293,13 +304,13 @@ def _truncated(
 ) -> tuple[list[int], list[int]]:
     """The bytes covered by the first `max_length` tokens of each text, and how many of its tokens are lost."""
     lost = [max(0, length - max_length) for length in lengths]
-    kept_bytes = list(sizes)
+    covered_bytes = list(sizes)
     truncated_rows = [row for row, tokens in enumerate(lost) if tokens]
     for row, encoding in zip(
         truncated_rows, encode_with_offsets(tokenizer, [texts[row] for row in truncated_rows]), strict=True
     ):
-        kept_bytes[row] = len(texts[row][: encoding.offsets[max_length - 1][1]].encode())
-    return kept_bytes, lost
+        covered_bytes[row] = len(texts[row][: encoding.offsets[max_length - 1][1]].encode())
+    return covered_bytes, lost
 
 
 def _logits(model: Any, batch: Batch) -> Tensor:
@@ -316,7 +327,7 @@ def _shift_labels(labels: Tensor) -> Tensor:
     return pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
-def _likelihood(model: Any, batch: Batch, labels: str) -> dict[str, Tensor]:
+def _compute_likelihood(model: Any, batch: Batch, labels: str) -> dict[str, Tensor]:
     next_labels = _shift_labels(batch[labels])
     nll = token_losses(_logits(model, batch), next_labels).double().sum(1)
     tokens = (next_labels != IGNORED).sum(1)

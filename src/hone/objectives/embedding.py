@@ -1,4 +1,4 @@
-"""Texts that belong together near each other: sentence embeddings, learned from pairs."""
+"""Sentence embeddings, learned from pairs: texts that belong together get similar vectors."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Embedding(Objective):
                 row_id = rows["id"].filter(rows[name].is_null())[0].as_py()
                 raise DataError(f"a row has no {name}", where=f"row {row_id}", fix="Drop such rows.")
         texts_by_row = (
-            [[a, p, *n] for a, p, n in _read_triples(rows)]
+            [[anchor, positive, *negatives] for anchor, positive, negatives in _read_triples(rows)]
             if labelled
             else [[text] for text in rows["text"].to_pylist()]
         )
@@ -118,7 +118,7 @@ class Embedding(Objective):
         starts, first_text = ids.offsets.to_pylist(), _group_starts([len(texts) for texts in texts_by_row])
         lengths = [[b - a for a, b in pairwise(starts[i : j + 1])] for i, j in pairwise(first_text)]
         full_lengths = [
-            [n + int(c) for n, c in zip(row, cut[i:], strict=False)]
+            [length + int(lost) for length, lost in zip(row, cut[i:], strict=False)]
             for row, i in zip(lengths, first_text, strict=False)
         ]
         offsets = pa.array([starts[i] for i in first_text], pa.int32())
@@ -135,8 +135,8 @@ class Embedding(Objective):
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """`input_ids` and `attention_mask` [texts, longest]: all anchors, then all positives, then all negatives.
 
-        `same` [rows, candidates], of pairs: which candidates have the tokens of the row's own positive or anchor, so
-        that they are no negatives for it.
+        `same` [rows, candidates], for pairs: whether a candidate has the tokens of the row's own positive or anchor,
+        and so is not a negative for it.
         """
         import torch
 
@@ -154,7 +154,7 @@ class Embedding(Objective):
 
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32, without a head; raises ModelError if its files are incomplete."""
-        return load_with_head("AutoModel", base, whole=True)
+        return load_with_head("AutoModel", base, all_weights=True)
 
     def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of each anchor's positive among all candidates of the batch, and the rows.
@@ -189,11 +189,11 @@ class Embedding(Objective):
         """Statistics: `retrieval.rank_statistics` of each anchor's search for its positive among all positives."""
         import numpy as np
 
-        places = retrieval.distinct_indices(_positive_ids(tokens))
+        candidate_index = retrieval.distinct_indices(_positive_ids(tokens))
         ranks = (
             np.asarray(predictions["ranks"])
             if "ranks" in predictions
-            else retrieval.compute_ranks(np.asarray(predictions["scores"]), places)
+            else retrieval.compute_ranks(np.asarray(predictions["scores"]), candidate_index)
         )
         return Outcome(
             statistics=retrieval.rank_statistics(ranks),
@@ -210,8 +210,8 @@ class Embedding(Objective):
         self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
     ) -> dict[str, Predictions]:
         """`bm25`: ranks by the words that anchor and candidate share."""
-        places = retrieval.distinct_indices(_positive_ids(test))
-        ranks = retrieval.bm25_ranks(rows["anchor"].to_pylist(), rows["positive"].to_pylist(), places)
+        candidate_index = retrieval.distinct_indices(_positive_ids(test))
+        ranks = retrieval.bm25_ranks(rows["anchor"].to_pylist(), rows["positive"].to_pylist(), candidate_index)
         return {"bm25": {"ranks": ranks, "scores": ranks[:, None]}}
 
     def build_answers(
@@ -240,7 +240,7 @@ def _read_triples(rows: pa.Table) -> list[tuple[str, str, list[str]]]:
 
 
 def _parse_negatives(value: str) -> list[str]:
-    """The texts of a JSON list, or the value itself where a source has a column of one negative."""
+    """The texts of a JSON list, or the value itself as the only negative."""
     try:
         parsed = json.loads(value)
     except ValueError:
@@ -269,8 +269,8 @@ def _group_starts(counts: Sequence[int]) -> list[int]:
 
 def _split_ids(ids: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
     """The token ids of each of a row's texts."""
-    whole = [int(token) for token in ids]
-    return [whole[start:end] for start, end in pairwise(_group_starts([int(length) for length in lengths]))]
+    token_ids = [int(token) for token in ids]
+    return [token_ids[start:end] for start, end in pairwise(_group_starts([int(length) for length in lengths]))]
 
 
 def _positive_ids(tokens: pa.Table) -> list[tuple[int, ...]]:

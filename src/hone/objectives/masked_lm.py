@@ -1,4 +1,4 @@
-"""Continued pre-training of encoders on plain text: words that are masked (Devlin et al., arXiv 1810.04805)."""
+"""Continued pre-training of encoders on plain text: predicting masked words (Devlin et al., arXiv 1810.04805)."""
 
 from __future__ import annotations
 
@@ -87,19 +87,21 @@ class MaskedLM(Objective):
             [encoding, *encoding.overflowing]
             for encoding in encode_with_offsets(tokenizer, get_texts(rows), max_length)
         ]
-        pieces = [piece for encoding in pieces_by_row for piece in encoding]
-        owner = pa.array([row for row, encoding in enumerate(pieces_by_row) for _ in encoding], pa.int64())
+        pieces = [piece for row_pieces in pieces_by_row for piece in row_pieces]
+        row_index = pa.array([row for row, row_pieces in enumerate(pieces_by_row) for _ in row_pieces], pa.int64())
         columns = {
-            "id": rows["id"].cast(pa.string()).take(owner),
+            "id": rows["id"].cast(pa.string()).take(row_index),
             "input_ids": to_list_array([piece.ids for piece in pieces]),
         }
         if labelled:
-            columns["words"] = to_list_array([self._words(piece, tokenizer) for piece in pieces])
+            columns["words"] = to_list_array([self._find_words(piece, tokenizer) for piece in pieces])
         fixed = {"mask_id": tokenizer.mask_token_id, "vocabulary": len(tokenizer), "lost": 0}
-        return pa.table(columns | {name: pa.array([value] * len(owner), pa.int32()) for name, value in fixed.items()})
+        return pa.table(
+            columns | {name: pa.array([value] * len(row_index), pa.int32()) for name, value in fixed.items()}
+        )
 
-    def _words(self, piece: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Each token's word; every token is a word if the tokenizer does not split into words."""
+    def _find_words(self, piece: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Each token's word, -1 for special ones; every token is a word if the tokenizer does not split into words."""
         special = set(tokenizer.all_special_ids)
         by_word = self.whole_words and tokenizer.backend_tokenizer.pre_tokenizer is not None
         words = piece.word_ids if by_word else range(len(piece.ids))
@@ -119,17 +121,17 @@ class MaskedLM(Objective):
             mask_id = torch.tensor([int(token_id) for token_id in rows["mask_id"]])
             return batch | {"input_ids": pad_rows(rows["input_ids"], pad_id), "mask_id": mask_id}
         columns = zip(rows["input_ids"], rows["words"], rows["mask_id"], rows["vocabulary"], strict=True)
-        masked_rows = [self._mask(ids, words, mask, size, training) for ids, words, mask, size in columns]
+        masked_rows = [self._mask_row(ids, words, mask, size, training) for ids, words, mask, size in columns]
         ids, labels = zip(*masked_rows, strict=True)
         return batch | {"input_ids": pad_rows(ids, pad_id), "labels": pad_rows(labels, IGNORED)}
 
-    def _mask(self, ids: Any, words: Any, mask_id: int, vocabulary: int, training: bool) -> tuple[Any, Any]:
+    def _mask_row(self, ids: Any, words: Any, mask_id: int, vocabulary: int, training: bool) -> tuple[Any, Any]:
         """A row's ids with masks, and its labels."""
         import numpy as np
 
         ids, words = np.array(ids, np.int64), np.asarray(words)
         random = row_generator(ids, training)
-        chosen = np.isin(words, _choose(words, self.masked, random)) & (words >= 0)
+        chosen = np.isin(words, _choose_words(words, self.masked, random)) & (words >= 0)
         labels = np.where(chosen, ids, IGNORED)
         positions = np.flatnonzero(chosen)
         draw = random.random(len(positions)) if training else np.zeros(len(positions))
@@ -148,7 +150,7 @@ class MaskedLM(Objective):
         return token_losses(_logits(model, batch), labels).sum(), int((labels != IGNORED).sum())
 
     def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
-        """For each encoded row `nll`, `right` and `tokens` of the masked tokens, `scores` (mean log-likelihood).
+        """For each encoded row `nll` (nats), `right` and `tokens` of the masked tokens, `scores` (mean log-likelihood).
 
         For a row that contains masks `fills` and `chances`, the most likely ids of each mask and their probabilities.
         """
@@ -161,7 +163,10 @@ class MaskedLM(Objective):
         """The predictions with `fills` as text, and `mask`, the tokenizer's mask token."""
         if "fills" not in predictions:
             return predictions
-        fills = [[[tokenizer.decode([one]).strip() for one in mask] for mask in row] for row in predictions["fills"]]
+        fills = [
+            [[tokenizer.decode([token_id]).strip() for token_id in mask_ids] for mask_ids in row]
+            for row in predictions["fills"]
+        ]
         return {**predictions, "fills": fills, "mask": [tokenizer.mask_token] * len(fills)}
 
     def compute_outcome(
@@ -184,9 +189,9 @@ class MaskedLM(Objective):
 
         Also `fills`: for each mask the most likely words and their probabilities. The score without a mask is 1.
         """
-        owner, answers = row_indices(tokens), []
-        empty: list[Any] = [[] for _ in owner]  # absent in evaluation, where nothing is filled
-        columns = [group_by_row(owner, predictions.get(name, empty)) for name in ("fills", "chances", "mask")]
+        row_index, answers = row_indices(tokens), []
+        empty: list[Any] = [[] for _ in row_index]  # absent in evaluation, where nothing is filled
+        columns = [group_by_row(row_index, predictions.get(name, empty)) for name in ("fills", "chances", "mask")]
         for row, fills, chances, masks in zip(rows, *columns, strict=True):
             candidates = [
                 [{"word": word, "score": float(chance)} for word, chance in zip(*candidate, strict=True)]
@@ -200,24 +205,24 @@ class MaskedLM(Objective):
         return answers
 
 
-def _choose(words: np.ndarray, masked: float, random: np.random.Generator) -> list[int]:
+def _choose_words(words: np.ndarray, masked: float, random: np.random.Generator) -> list[int]:
     """Choose random words until they have the share `masked` of the tokens; at least one word.
 
     As BERT's create_pretraining_data: a word that would exceed the share is skipped.
     """
     import numpy as np
 
-    names, sizes = np.unique(words[words >= 0], return_counts=True)
-    left = max(1, round(masked * int(sizes.sum())))
-    order = random.permutation(len(names))
+    word_ids, sizes = np.unique(words[words >= 0], return_counts=True)
+    remaining = max(1, round(masked * int(sizes.sum())))
+    order = random.permutation(len(word_ids))
     chosen: list[int] = []
-    for place in order.tolist():
-        if sizes[place] <= left:
-            chosen.append(int(names[place]))
-            left -= int(sizes[place])
-        if not left:
+    for index in order.tolist():
+        if sizes[index] <= remaining:
+            chosen.append(int(word_ids[index]))
+            remaining -= int(sizes[index])
+        if not remaining:
             break
-    return chosen or names[order[:1]].tolist()
+    return chosen or word_ids[order[:1]].tolist()
 
 
 def _logits(model: Any, batch: Batch) -> Tensor:

@@ -98,21 +98,21 @@ class MultiLabelClassification(Objective):
 
     def strata(self, rows: pa.Table) -> list[str]:
         """Each row's rarest label, '' for none: rare labels are split evenly, after Sechidis et al. 2011."""
-        sets = _label_lists(rows)
-        sizes = Counter(name for names in sets for name in names)
-        return [min(names, key=lambda name: (sizes[name], name), default="") for names in sets]
+        label_lists = _parse_labels(rows)
+        counts = Counter(name for names in label_lists for name in names)
+        return [min(names, key=lambda name: (counts[name], name), default="") for names in label_lists]
 
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """`{"labels": [names, sorted], "shares": [of the training rows]}`; raises DataError if no row has a label."""
-        sizes = Counter(name for names in _label_lists(train) for name in names)
-        if not sizes:
+        counts = Counter(name for names in _parse_labels(train) for name in names)
+        if not counts:
             raise DataError(
                 "no row has a label",
                 where="the training split, column labels",
                 fix="Check the column that ingest.columns maps to labels, and objective.labels.",
             )
-        labels = sorted(sizes)
-        return {"labels": labels, "shares": [sizes[name] / train.num_rows for name in labels]}
+        labels = sorted(counts)
+        return {"labels": labels, "shares": [counts[name] / train.num_rows for name in labels]}
 
     def encode(
         self,
@@ -167,13 +167,13 @@ class MultiLabelClassification(Objective):
         return {"scores": text_logits(model, batch).sigmoid().detach().cpu().numpy()}
 
     def tune_targets(self, tokens: pa.Table, predictions: Predictions, targets: Targets) -> Targets:
-        """The targets with `thresholds`: for each label the one with the best F1 on `tokens` (`best_threshold`)."""
+        """The targets with `thresholds`: for each label the one with the best F1 on `tokens` (`find_threshold`)."""
         import numpy as np
 
         if self.thresholds == "fixed":
             return targets
         has_label, scores = _label_matrix(tokens), np.asarray(predictions["scores"], np.float64)
-        thresholds = [best_threshold(has_label[:, i], scores[:, i], self.threshold) for i in range(has_label.shape[1])]
+        thresholds = [find_threshold(has_label[:, i], scores[:, i], self.threshold) for i in range(has_label.shape[1])]
         return {**targets, "thresholds": thresholds}
 
     def compute_outcome(
@@ -190,6 +190,7 @@ class MultiLabelClassification(Objective):
             statistics=np.concatenate([has_label & predicted, has_label, predicted, exact], axis=1, dtype=np.float64),
             predictions=_join_labels(predicted, targets["labels"]),
             references=_join_labels(has_label, targets["labels"]),
+            # Each wrong label counts 1, and how far its probability is from the right one.
             errors=(wrong * (1 + np.abs(scores - has_label))).sum(1),
         )
 
@@ -262,7 +263,7 @@ class MultiLabelClassification(Objective):
         return np.array(targets.get("thresholds", [self.threshold] * len(targets["labels"])))
 
 
-def best_threshold(has_label: np.ndarray, scores: np.ndarray, default: float) -> float:
+def find_threshold(has_label: np.ndarray, scores: np.ndarray, default: float) -> float:
     """The minimum score at which a label is predicted, for the best F1 on rows that have it or not (`has_label`, bool).
 
     It is half way between the two neighbouring scores; among equally good ones the one closest to `default` is chosen.
@@ -274,12 +275,13 @@ def best_threshold(has_label: np.ndarray, scores: np.ndarray, default: float) ->
         return default
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
-    ends = np.flatnonzero(np.diff(ranked, append=-np.inf))  # rows with equal scores are on the same side of a threshold
+    # Rows with equal scores are on the same side of a threshold.
+    ends = np.flatnonzero(np.diff(ranked, append=-np.inf))
     true_positives = np.cumsum(has_label[order])[ends]
     f1 = 2 * true_positives / (ends + 1 + has_label.sum())
     next_lower = np.append(ranked, 0.0)[ends + 1]
     candidates = (ranked[ends] + next_lower) / 2
-    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
+    best = np.flatnonzero(f1 >= f1.max() - 1e-12)  # equal up to rounding
     return float(candidates[best[np.abs(candidates[best] - default).argmin()]])
 
 
@@ -288,7 +290,7 @@ def _list_names(values: Mapping[str, Any]) -> Sequence[Any]:
     return values["labels"] if isinstance(values.get("labels"), (list, tuple)) else ()
 
 
-def _label_lists(rows: pa.Table) -> list[list[str]]:
+def _parse_labels(rows: pa.Table) -> list[list[str]]:
     return [json.loads(text) for text in rows["labels"].to_pylist()]
 
 
@@ -299,7 +301,7 @@ def _encode_labels(rows: pa.Table, labels: Sequence[str]) -> pa.ListArray:
 
     index_by_name = {name: index for index, name in enumerate(labels)}
     marked = np.zeros((len(rows), len(labels)), np.int8)
-    for row, names in enumerate(_label_lists(rows)):
+    for row, names in enumerate(_parse_labels(rows)):
         unknown = [name for name in names if name not in index_by_name]
         if unknown:
             raise DataError(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hone.objectives.base import Batch
 
 NO_POSITION = -1
-_NEVER = -1e9  # a logit of what cannot be an answer
+_EXCLUDED = -1e9  # the logit of a position where no answer can begin or end
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"\w+")
 
@@ -151,12 +151,12 @@ class QuestionAnswering(Objective):
 
         pairs = list(zip(rows["question"].to_pylist(), rows["context"].to_pylist(), strict=True))
         windows_by_row = split_into_windows(tokenizer, pairs, max_length, self.stride)
-        frame, spans = Frame.of(tokenizer), _first_answers(rows) if labelled else [None] * len(rows)
+        frame, spans = Frame.from_tokenizer(tokenizer), _first_answers(rows) if labelled else [None] * len(rows)
         encoded = [
             {
                 "id": str(name),
                 "lost": 0 if index else window.lost,
-                **_encoded(window, span, frame, tokenizer.cls_token_id),
+                **_encode_window(window, span, frame, tokenizer.cls_token_id),
             }
             for name, row_windows, span in zip(rows["id"].to_pylist(), windows_by_row, spans, strict=True)
             for index, window in enumerate(row_windows)
@@ -177,9 +177,9 @@ class QuestionAnswering(Objective):
         for name in ("begin", "cls", "first", "last"):
             if name in rows:
                 batch[name] = torch.tensor([int(value) for value in rows[name]])
-        places = torch.arange(batch["input_ids"].shape[1])
+        positions = torch.arange(batch["input_ids"].shape[1])
         begin, count = batch["begin"][:, None], torch.tensor([len(starts) for starts in rows["starts"]])[:, None]
-        batch["inside"] = ((places >= begin) & (places < begin + count)).long()
+        batch["inside"] = ((positions >= begin) & (positions < begin + count)).long()
         return batch
 
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
@@ -194,10 +194,10 @@ class QuestionAnswering(Objective):
         from torch.nn.functional import cross_entropy
 
         allowed = _allowed(batch)
-        logits = [one.masked_fill(~allowed, _NEVER) for one in _logits(model, batch)]
+        logits = [side_logits.masked_fill(~allowed, _EXCLUDED) for side_logits in _logits(model, batch)]
         first, last = (
-            cross_entropy(one, batch[name], reduction="sum")
-            for one, name in zip(logits, ("first", "last"), strict=True)
+            cross_entropy(side_logits, batch[name], reduction="sum")
+            for side_logits, name in zip(logits, ("first", "last"), strict=True)
         )
         return (first + last) / 2, len(batch["cls"])
 
@@ -213,7 +213,7 @@ class QuestionAnswering(Objective):
         start, end = _logits(model, batch)
         best, first, last = _best_span(start, end, inside, self.max_answer)
         cls, rows = batch["cls"], rows.to(start.device)
-        log_start, log_end = (one.masked_fill(~allowed, _NEVER).log_softmax(1) for one in (start, end))
+        log_start, log_end = (logits.masked_fill(~allowed, _EXCLUDED).log_softmax(1) for logits in (start, end))
         has_context = inside.any(1)
         span_probability = (log_start[rows, first] + log_end[rows, last]).exp().where(has_context, 0.0)
         none_probability = (log_start[rows, cls] + log_end[rows, cls]).exp()
@@ -261,6 +261,7 @@ class QuestionAnswering(Objective):
             exact * (1 - has_answer),
             1 - has_answer,
         ]
+        # At least 1e-6: a wrong answer of probability 0 still has an error above 0.
         confidence = ones if confidences is None else np.maximum(confidences, 1e-6)
         return Outcome(
             statistics=np.stack(parts, 1),
@@ -324,12 +325,13 @@ class QuestionAnswering(Objective):
         for context, indices in zip(contexts, _windows_by_row(tokens), strict=True):
             window, blank = indices[best[indices].argmax()], indices[null[indices].argmin()]
             none_probability = float(predictions["scores"][blank][1])
-            first, last = (int(place) for place in predictions["span"][window])
+            first, last = (int(token) for token in predictions["span"][window])
             if first == NO_POSITION or (targets["no_answer"] and null[blank] - best[window] > self.null_threshold):
                 answers.append(Answer("", NO_POSITION, NO_POSITION, none_probability, none_probability))
                 continue
             begin, end = tokens["starts"][int(window)][first].as_py(), tokens["ends"][int(window)][last].as_py()
-            begin += len(context[begin:end]) - len(context[begin:end].lstrip())  # some tokens hold the space before
+            # Some tokens include the space before them.
+            begin += len(context[begin:end]) - len(context[begin:end].lstrip())
             end -= len(context[begin:end]) - len(context[begin:end].rstrip())
             answers.append(
                 Answer(context[begin:end], begin, end, float(predictions["scores"][window][0]), none_probability)
@@ -345,14 +347,14 @@ def _schema() -> pa.Schema:
     return pa.schema([(name, lists.get(name, pa.string() if name == "id" else pa.int32())) for name in names])
 
 
-def _encoded(window: Window, span: tuple[int, int] | None, frame: Frame, cls_id: int | None) -> dict[str, Any]:
+def _encode_window(window: Window, span: tuple[int, int] | None, frame: Frame, cls_id: int | None) -> dict[str, Any]:
     """The columns of a window; `cls` is 0 if the tokenizer has no such token."""
-    ids, types, begin = frame.around(window)
+    ids, types, begin = frame.wrap_window(window)
     cls = ids.index(cls_id) if cls_id in ids else 0
-    inside = window.find(*span) if span else None
-    first, last = (begin + place for place in inside) if inside else (cls, cls)
-    places = {"begin": begin, "cls": cls, "first": first, "last": last}
-    return {"input_ids": ids, "types": types, "starts": window.starts, "ends": window.ends, **places}
+    answer_tokens = window.find_tokens(*span) if span else None
+    first, last = (begin + token for token in answer_tokens) if answer_tokens else (cls, cls)
+    positions = {"begin": begin, "cls": cls, "first": first, "last": last}
+    return {"input_ids": ids, "types": types, "starts": window.starts, "ends": window.ends, **positions}
 
 
 def _parse_answers(answers: Any) -> list[tuple[Any, Any]]:
@@ -368,9 +370,11 @@ def _parse_answers(answers: Any) -> list[tuple[Any, Any]]:
             return [(texts, starts)]
         if isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts):
             return list(zip(texts, starts, strict=True))
-    if isinstance(answers, list) and all(isinstance(one, Mapping) for one in answers):
-        return [(one.get("text"), one.get("answer_start")) for one in answers]
-    raise ValueError("answers: neither {text: [...], answer_start: [...]}, as long as each other, nor a list of such")
+    if isinstance(answers, list) and all(isinstance(answer, Mapping) for answer in answers):
+        return [(answer.get("text"), answer.get("answer_start")) for answer in answers]
+    raise ValueError(
+        "answers: neither {text: [...], answer_start: [...]} of equal lengths nor a list of {text, answer_start}"
+    )
 
 
 def _check_answer(index: int, text: Any, start: Any, context: str) -> None:
@@ -378,9 +382,9 @@ def _check_answer(index: int, text: Any, start: Any, context: str) -> None:
         raise ValueError(f"answers: text {index} is not text but {text!r:.60}")
     if type(start) is not int or start < 0:
         raise ValueError(f"answers: answer_start {index} is not an offset but {start!r:.60}")
-    found_text = context[start : start + len(text)]
-    if found_text != text:
-        raise ValueError(f"answers: at {start} the context has {found_text!r:.60}, not the answer {text!r:.60}")
+    context_text = context[start : start + len(text)]
+    if context_text != text:
+        raise ValueError(f"answers: at {start} the context has {context_text!r:.60}, not the answer {text!r:.60}")
 
 
 def _to_json(answers: Mapping[str, Any]) -> str:
@@ -396,7 +400,7 @@ def _realign_answers(context: str, old: str, changed: str, new: str) -> tuple[st
     ):
         before, after = _find_all(old_text, context), _find_all(new_text, changed)
         if not new_text.strip() or len(before) != len(after) or start not in before:
-            return new, "an answer no longer stands in the context"
+            return new, "an answer is no longer in the context"
         starts.append(after[before.index(start)])
     return _to_json({**answers, "answer_start": starts}), ""
 
@@ -422,17 +426,16 @@ def _windows_by_row(tokens: pa.Table) -> list[np.ndarray]:
     import numpy as np
 
     ids = np.array(tokens["id"].to_pylist(), object)
-    places = np.arange(len(ids))
-    return np.split(places, places[1:][ids[1:] != ids[:-1]]) if len(ids) else []
+    indices = np.arange(len(ids))
+    return np.split(indices, indices[1:][ids[1:] != ids[:-1]]) if len(ids) else []
 
 
 def _logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     names = ["input_ids", "attention_mask"]
-    if (
-        getattr(model.config, "type_vocab_size", 0) > 1
-    ):  # other models have no segments, even if their tokenizer returns them
+    # Other models have no segments, even if their tokenizer returns them.
+    if getattr(model.config, "type_vocab_size", 0) > 1:
         names.append("token_type_ids")
-        # PEFT 0.21's PeftModelForQuestionAnswering drops them; what it adds to the layers lies in the model inside it.
+        # PEFT 0.21's PeftModelForQuestionAnswering drops them; its adapters are in the layers of the model inside it.
         if hasattr(model, "get_base_model") and not model.active_peft_config.is_prompt_learning:
             model = model.get_base_model()
     output = model(**{name: batch[name] for name in names})
@@ -440,7 +443,7 @@ def _logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _allowed(batch: Batch) -> Tensor:
-    """Where an answer may begin and end: in the context, or at `cls` for none; bool [rows, tokens]."""
+    """Whether an answer may begin or end at each token: in the context, or at `cls` for none; bool [rows, tokens]."""
     allowed = batch["inside"].bool()
     return allowed.scatter(1, batch["cls"][:, None], True)
 
@@ -449,9 +452,9 @@ def _best_span(start: Tensor, end: Tensor, inside: Tensor, longest: int) -> tupl
     """The largest sum of a start's and an end's logit, of a span of at most `longest` tokens, and its positions."""
     import torch
 
-    start, end = (logits.masked_fill(~inside, _NEVER) for logits in (start, end))
+    start, end = (logits.masked_fill(~inside, _EXCLUDED) for logits in (start, end))
     width = start.shape[1]
-    best = torch.full_like(start[:, 0], 2 * _NEVER)
+    best = torch.full_like(start[:, 0], 2 * _EXCLUDED)
     first = last = torch.zeros(len(start), dtype=torch.long, device=start.device)
     for distance in range(min(longest, width)):
         value, position = (start[:, : width - distance] + end[:, distance:]).max(1)
@@ -465,6 +468,7 @@ def _best_span(start: Tensor, end: Tensor, inside: Tensor, longest: int) -> tupl
 
 
 def _likeliest_sentence(question: str, context: str) -> str:
+    """The sentence of the context that shares the most words with the question."""
     question_words = set(_WORD.findall(question.lower()))
     sentences = [sentence.strip() for sentence in _SENTENCE_END.split(context)]
     return max(sentences, key=lambda sentence: len(question_words & set(_WORD.findall(sentence.lower()))), default="")

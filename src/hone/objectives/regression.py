@@ -68,7 +68,7 @@ class Regression(Objective):
         numbers = _label_numbers(rows)
         ranges = max(1, min(RANGES, len(numbers) // ROWS_OF_RANGE))
         bounds = np.quantile(numbers, np.linspace(0, 1, ranges + 1)[1:-1]) if ranges > 1 else np.zeros(0)
-        return [str(place) for place in np.searchsorted(bounds, numbers)]
+        return [str(index) for index in np.searchsorted(bounds, numbers)]
 
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """`{"mean", "deviation"}` of the training rows' numbers; raises DataError if they are all equal."""
@@ -204,6 +204,7 @@ _ROUNDING = 1e-10
 def _parse_number(value: Any) -> float:
     """A finite float from a number or its text; raises ValueError otherwise."""
     is_number = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+    # "_": float() reads 1_000 as 1000.
     try:
         number = float(value) if is_number or (isinstance(value, str) and "_" not in value) else math.nan
     except (ValueError, OverflowError):
@@ -237,8 +238,8 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     """The rank of each value, ties averaged, scaled to -0.5..0.5: small sums keep their digits."""
     import numpy as np
 
-    _, places, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: np.ndarray = (np.cumsum(sizes) - sizes / 2)[places] / len(values) - 0.5
+    _, value_index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (np.cumsum(counts) - counts / 2)[value_index] / len(values) - 0.5
     return ranks
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from hone.objectives.base import Batch
 
-MASKED = -100
+MASKED = -100  # the label of padding; PyTorch's cross entropy skips it
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -51,7 +51,7 @@ class Seq2Seq(Objective):
     works_untuned: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = True
 
-    prefix: str = option("", "Text that is put before each source, such as 'summarize: ' for T5.")
+    prefix: str = option("", "Text added before each source, such as 'summarize: ' for T5.")
     max_target_length: int = option(
         64, "Maximum number of tokens of a target in training, and of a generated text.", ge=2
     )
@@ -67,26 +67,26 @@ class Seq2Seq(Objective):
         if source is None or target is None:
             return values  # ingest reports the missing column
         if isinstance(source, (list, tuple)):
-            source = " ".join(_text(part, f"{name}[{n}]").strip() for n, part in enumerate(source))
-        if not _text(source, name).strip():
+            source = " ".join(_check_text(part, f"{name}[{n}]").strip() for n, part in enumerate(source))
+        if not _check_text(source, name).strip():
             raise ValueError(f"empty text: {name}")
         if isinstance(target, str):
-            target = references_of(target)
+            target = parse_references(target)
         if not isinstance(target, (list, tuple)) or not target:
             raise ValueError("no reference: target is neither a text nor a list of texts")
         for n, reference in enumerate(target):
-            if not _text(reference, f"target[{n}]").strip():
+            if not _check_text(reference, f"target[{n}]").strip():
                 raise ValueError(f"empty text: target[{n}]")
         return {**values, "text": source, "target": list(target) if len(target) > 1 else target[0]}
 
     def row_texts(self, rows: pa.Table) -> list[str]:
         """The source and all references, one per line."""
         both = zip(*(rows[name].to_pylist() for name in self.columns), strict=True)
-        return ["\n".join([source or "", *references_of(target or "")]) for source, target in both]
+        return ["\n".join([source or "", *parse_references(target or "")]) for source, target in both]
 
     def extract_texts(self, column: str, value: str) -> list[str]:
         """The source itself, or each of the references."""
-        return references_of(value) if column == "target" else [value]
+        return parse_references(value) if column == "target" else [value]
 
     def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
         """The value with its texts replaced: JSON for several references."""
@@ -95,7 +95,8 @@ class Seq2Seq(Objective):
     def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """Drop rows with a reference that became empty."""
         all_filled = [
-            all(reference.strip() for reference in references_of(value or "")) for value in after["target"].to_pylist()
+            all(reference.strip() for reference in parse_references(value or ""))
+            for value in after["target"].to_pylist()
         ]
         return after, ["" if filled else "an emptied reference" for filled in all_filled]
 
@@ -126,11 +127,11 @@ class Seq2Seq(Objective):
         # One limit for both: the limit is state of the tokenizer, which threads share.
         longest = max(max_length, self.max_target_length)
         sources = [self.prefix + text for text in rows["text"].to_pylist()]
-        ids, lost = _cut(tokenizer, *encode_texts(tokenizer, sources, longest), max_length)
+        ids, lost = _truncate_rows(tokenizer, *encode_texts(tokenizer, sources, longest), max_length)
         columns = {"id": rows["id"].cast(pa.string()), "input_ids": ids}
         if labelled:
-            first_references = [references_of(value)[0] for value in rows["target"].to_pylist()]
-            labels, target_lost = _cut(
+            first_references = [parse_references(value)[0] for value in rows["target"].to_pylist()]
+            labels, target_lost = _truncate_rows(
                 tokenizer, *encode_texts(tokenizer, first_references, longest), self.max_target_length
             )
             columns |= {"labels": labels, "target_lost": target_lost}
@@ -147,15 +148,15 @@ class Seq2Seq(Objective):
         Raises ModelError if the base is not an encoder-decoder, ConfigError if it has fewer than `max_target_length`
         positions.
         """
-        model = load_with_head("AutoModelForSeq2SeqLM", base, whole=True)
-        positions = getattr(model.config, "max_position_embeddings", None) or 10**9
+        model = load_with_head("AutoModelForSeq2SeqLM", base, all_weights=True)
+        positions = getattr(model.config, "max_position_embeddings", None) or 10**9  # no limit named
         if self.max_target_length > positions:
             raise ConfigError(
                 f"{self.max_target_length} is more than the {positions} tokens that the base model can write",
                 where="objective.max_target_length",
                 fix=f"Set it to {positions} or less.",
             )
-        return set_generation_config(model, beams=self.num_beams, most=self.max_target_length)
+        return set_generation_config(model, beams=self.num_beams, max_new_tokens=self.max_target_length)
 
     def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed cross entropy of the references' tokens, float32, and their number."""
@@ -171,7 +172,7 @@ class Seq2Seq(Objective):
 
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         outputs: dict[str, Any] = {
-            "generated": generate_ids(model, inputs, most=self.max_target_length, beams=self.num_beams)
+            "generated": generate_ids(model, inputs, max_new_tokens=self.max_target_length, beams=self.num_beams)
         }
         if "labels" in batch:
             labels = batch["labels"]
@@ -195,13 +196,13 @@ class Seq2Seq(Objective):
 
         if rows is None:
             raise ValueError("rows are required: ROUGE and BLEU compare words")
-        references = [references_of(value) for value in rows["target"].to_pylist()]
+        references = [parse_references(value) for value in rows["target"].to_pylist()]
         scores = rouge_scores(predictions["text"], references)
         counts = bleu_counts(predictions["text"], references)
         return Outcome(
             statistics=np.concatenate([np.ones((len(scores), 1)), scores, counts], axis=1),
             predictions=predictions["text"],
-            references=["\n".join(several) for several in references],
+            references=["\n".join(row_references) for row_references in references],
             errors=1 - scores[:, 2],
         )
 
@@ -224,7 +225,7 @@ class Seq2Seq(Objective):
         return [{"text": text} for text in predictions["text"]]
 
 
-def references_of(target: str) -> list[str]:
+def parse_references(target: str) -> list[str]:
     """The references in a value of the column `target`: those of a JSON list of texts, or the value itself."""
     if target.startswith("["):
         try:
@@ -236,32 +237,36 @@ def references_of(target: str) -> list[str]:
     return [target]
 
 
-def _text(value: Any, at: str) -> str:
+def _check_text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"not text: {at} is a {type(value).__name__}")
+        raise ValueError(f"not text: {where} is a {type(value).__name__}")
     return value
 
 
-def _cut(
-    tokenizer: PreTrainedTokenizerBase, ids: pa.ListArray, lost: np.ndarray, most: int
+def _truncate_rows(
+    tokenizer: PreTrainedTokenizerBase, ids: pa.ListArray, lost: np.ndarray, max_tokens: int
 ) -> tuple[pa.ListArray, pa.Array]:
-    """Rows of at most `most` tokens that keep the special tokens at their end, and the tokens cut off each in total."""
+    """The rows cut to `max_tokens` tokens, keeping the special tokens at their end, and each one's tokens cut in total.
+
+    `lost` has the tokens already cut off each row.
+    """
     import numpy as np
     import pyarrow as pa
 
     lengths = np.diff(ids.offsets.to_numpy())
-    if lengths.max(initial=0) <= most:
+    if lengths.max(initial=0) <= max_tokens:
         return ids, pa.array(lost)
     mask = tokenizer.backend_tokenizer.encode("a").special_tokens_mask
     closing = next((n for n, special in enumerate(reversed(mask)) if not special), 0)
     rows = [
-        row if len(row) <= most else [*row[: most - closing], *row[len(row) - closing :]] for row in ids.to_pylist()
+        row if len(row) <= max_tokens else [*row[: max_tokens - closing], *row[len(row) - closing :]]
+        for row in ids.to_pylist()
     ]
-    return pa.array(rows, ids.type), pa.array(lost + np.maximum(lengths - most, 0).astype(np.int32))
+    return pa.array(rows, ids.type), pa.array(lost + np.maximum(lengths - max_tokens, 0).astype(np.int32))
 
 
 def _logits(model: Any, batch: Batch) -> Tensor:
-    """Logits [rows, target, words], float32: of each token of the labels, given the tokens before it."""
+    """Logits [rows, target, vocabulary], float32, of each label, from the labels before it."""
     decoder_input_ids = model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     logits: Tensor = model(**inputs, decoder_input_ids=decoder_input_ids).logits

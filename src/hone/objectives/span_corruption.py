@@ -1,4 +1,4 @@
-"""Continued pre-training of encoder-decoders on plain text: spans that were left out.
+"""Continued pre-training of encoder-decoders on plain text: predicting spans that were left out.
 
 The objective of T5 (Raffel et al., arXiv 1910.10683, 3.1.4), with spans drawn much as in its code.
 """
@@ -88,14 +88,14 @@ class SpanCorruption(Objective):
         pieces_by_row = [
             [ids[start : start + room] for start in range(0, max(1, len(ids)), room)] for ids in ids_by_row
         ]
-        owner = pa.array([row for row, pieces in enumerate(pieces_by_row) for _ in pieces], pa.int64())
+        row_index = pa.array([row for row, pieces in enumerate(pieces_by_row) for _ in pieces], pa.int64())
         fixed = {"sentinel": first, "step": step, "sentinels": count, "lost": 0}
         columns = {
-            "id": rows["id"].cast(pa.string()).take(owner),
+            "id": rows["id"].cast(pa.string()).take(row_index),
             "input_ids": to_list_array([[*piece, end] for pieces in pieces_by_row for piece in pieces]),
-            **{name: pa.array([value] * len(owner), pa.int32()) for name, value in fixed.items()},
+            **{name: pa.array([value] * len(row_index), pa.int32()) for name, value in fixed.items()},
         }
-        return pa.table(columns if labelled else columns | {"end": pa.array([end] * len(owner), pa.int32())})
+        return pa.table(columns if labelled else columns | {"end": pa.array([end] * len(row_index), pa.int32())})
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids with a sentinel for each span, attention_mask, labels (each span after its sentinel, an end).
@@ -109,7 +109,7 @@ class SpanCorruption(Objective):
                 "attention_mask": attention_mask(rows["input_ids"]),
             }
         columns = zip(rows["input_ids"], rows["sentinel"], rows["step"], rows["sentinels"], strict=True)
-        corrupted = [self._corrupted(row, first, step, count, training) for row, first, step, count in columns]
+        corrupted = [self._corrupt_row(row, first, step, count, training) for row, first, step, count in columns]
         ids, labels, hidden = zip(*corrupted, strict=True)
         return {
             "input_ids": pad_rows(ids, pad_id),
@@ -118,13 +118,13 @@ class SpanCorruption(Objective):
             "hidden": pad_rows(hidden, IGNORED),
         }
 
-    def _corrupted(self, row: Any, sentinel: int, step: int, count: int, training: bool) -> tuple[Any, Any, Any]:
+    def _corrupt_row(self, row: Any, sentinel: int, step: int, count: int, training: bool) -> tuple[Any, Any, Any]:
         """The encoder's input for a row, the labels, and the labels that count in metrics."""
         import numpy as np
 
         ids = np.asarray(row, np.int64)
         text, end = ids[:-1], ids[-1:]
-        spans = noise_spans(len(text), self.noise, self.span, count, row_generator(ids, training))
+        spans = draw_noise_spans(len(text), self.noise, self.span, count, row_generator(ids, training))
         shown: list[Any] = []
         labels: list[Any] = []
         hidden: list[Any] = []
@@ -140,7 +140,7 @@ class SpanCorruption(Objective):
 
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The encoder-decoder in float32 with its own head; raises ModelError if a weight is missing."""
-        return load_with_head("AutoModelForSeq2SeqLM", base, whole=True)
+        return load_with_head("AutoModelForSeq2SeqLM", base, all_weights=True)
 
     def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
         """The summed negative log-likelihood of the labels, float32, and their number."""
@@ -185,9 +185,8 @@ class SpanCorruption(Objective):
         A gap for which the model generates nothing becomes empty.
         """
         answers = []
-        filled = predictions.get(
-            "fills", [{} for _ in range(len(tokens))]
-        )  # absent in evaluation, where nothing is filled
+        # Absent in evaluation, where nothing is filled.
+        filled = predictions.get("fills", [{} for _ in range(len(tokens))])
         for row, pieces in zip(rows, group_by_row(row_indices(tokens), filled), strict=True):
             fill_by_number = {number: text for piece in pieces for number, text in piece.items()}
             parts = _SENTINEL.split(row["text"])
@@ -196,21 +195,21 @@ class SpanCorruption(Objective):
         return answers
 
 
-def noise_spans(
-    length: int, noise: float, span: float, most: int, random: np.random.Generator
+def draw_noise_spans(
+    length: int, noise: float, span: float, max_spans: int, random: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """(start, stop) of the spans to leave out of `length` tokens, at most `most` of them, in order.
+    """(start, stop) of the spans to leave out of `length` tokens, at most `max_spans`, in order.
 
     As random_spans_noise_mask in T5's code: kept and left-out tokens are split at random into pieces, which alternate.
-    There the last token is always left out, so a short text has the same span each time; here spans may be anywhere.
-    There are none for fewer than two tokens.
+    T5 always leaves out the last token, so a short text has the same span each time; here spans may be anywhere.
+    No span is left out of fewer than two tokens.
     """
     import numpy as np
 
     if length < 2:
         return []
     noise_tokens = min(max(round(length * noise), 1), length - 1)
-    pieces = min(max(round(noise_tokens / span), 1), noise_tokens, length - noise_tokens, most)
+    pieces = min(max(round(noise_tokens / span), 1), noise_tokens, length - noise_tokens, max_spans)
     # Kept pieces before the first and after the last span may be empty; those between spans have at least one token.
     kept_lengths = _random_composition(length - noise_tokens + 2, pieces + 1, random) - np.eye(
         pieces + 1, dtype=np.int64
@@ -236,7 +235,7 @@ def _sentinels(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int, int]:
     while (name := f"<extra_id_{len(ids)}>") in vocabulary:
         ids.append(vocabulary[name])
     step = ids[1] - ids[0] if len(ids) > 1 else 1
-    if not ids or tokenizer.eos_token_id is None or ids != [ids[0] + step * place for place in range(len(ids))]:
+    if not ids or tokenizer.eos_token_id is None or ids != [ids[0] + step * index for index in range(len(ids))]:
         raise ModelError(
             "its tokenizer has no end token, or no sentinels <extra_id_0>, <extra_id_1>, ... with ids in a row",
             where=tokenizer.name_or_path,
@@ -259,11 +258,11 @@ def _token_statistics(model: Any, batch: Batch) -> dict[str, Tensor]:
     return {"nll": nll, "right": right, "tokens": tokens, "scores": -nll / tokens.clamp(min=1)}
 
 
-def _generate_fills(model: Any, batch: Batch, most: int) -> dict[str, Any]:
+def _generate_fills(model: Any, batch: Batch, max_new_tokens: int) -> dict[str, Any]:
     generated = model.generate(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
-        max_new_tokens=most,
+        max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
     )

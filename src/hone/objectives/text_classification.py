@@ -213,16 +213,17 @@ def _list_label(values: Mapping[str, Any]) -> list[str]:
 
 
 def _label_indices(rows: pa.Table, labels: Sequence[str]) -> pa.ChunkedArray:
+    """The index in `labels` of each row's label, int64; raises DataError for other labels."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    names_by_row = rows["label"]
-    indices = pc.index_in(names_by_row, value_set=pa.array(labels, names_by_row.type))
+    names = rows["label"]
+    indices = pc.index_in(names, value_set=pa.array(labels, names.type))
     if indices.null_count:
-        unknown = names_by_row.filter(indices.is_null()).unique().to_pylist()
-        names = ", ".join("null" if name is None else str(name) for name in unknown[:5])
+        unknown = names.filter(indices.is_null()).unique().to_pylist()
+        listed = ", ".join("null" if name is None else str(name) for name in unknown[:5])
         raise DataError(
-            f"{len(unknown)} label(s) that no training row has: {names}",
+            f"{len(unknown)} label(s) that no training row has: {listed}",
             where=f"row {rows['id'].filter(indices.is_null())[0].as_py()}",
             fix="Add training rows with them, or drop the rows that have them.",
         )

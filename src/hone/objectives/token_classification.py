@@ -368,7 +368,7 @@ class TagReader(RowReader):
             raise DataError(
                 f"in {self._numbered} of {self._rows} rows the tokens are 1, 2, 3 and so on: numbers of words",
                 where="column tokens",
-                fix="Choose the columns of a CoNLL file by their numbers, from 0 on: ingest.columns: {tokens: 1, tags: 2}.",
+                fix="Choose the columns of a CoNLL file by number, from 0 on: ingest.columns: {tokens: 1, tags: 2}.",
             )
         self._account.check()
         return {**self.notes, **self._account.list_notes(), **self._describe_tags()}

@@ -10,6 +10,8 @@ from hone.errors import ConfigError, DataError
 from hone.objectives.base import Objective
 from hone.process_environment import ALL_CORES, environment
 from hone.progress import OnProgress, Progress, ignore
+from hone.splits import TRAIN
+from hone.store import layout
 from hone.store.artifact import Product
 
 if TYPE_CHECKING:
@@ -49,14 +51,14 @@ def make_base(
             where="model.scratch",
             fix=f"Choose a hidden_size that is a multiple of {heads}.",
         )
-    file = pq.ParquetFile(splits / "train.parquet")
+    file = pq.ParquetFile(splits / layout.rows_file(TRAIN))
     rows = file.metadata.num_rows
     with environment(ALL_CORES):
         tokenizer = _train_tokenizer(architecture, _texts(file, objective, on_progress), vocabulary, positions)
     if len(tokenizer) <= BYTES + len(tokenizer.all_special_tokens):
         raise DataError(
             "no text to train a tokenizer on",
-            where=str(splits / "train.parquet"),
+            where=str(splits / layout.rows_file(TRAIN)),
             fix="Check which rows curation dropped (rejects.parquet).",
         )
     sizes = {"hidden": hidden_size, "layers": layers, "heads": heads, "positions": positions, "vocab": len(tokenizer)}

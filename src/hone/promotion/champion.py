@@ -1,35 +1,32 @@
-"""The aliases `champion` and `previous`, moved only from where the mover saw them, and journalled.
+"""Moves the aliases `champion` and `previous`: only if nobody moved them since they were read, and journalled.
 
-A move's steps, under a claim of the journal (`hone.promotion.journal`), so that of two at once one goes first:
+The steps of a move, under a claim of the journal (`hone.promotion.journal`), which serializes concurrent moves:
 
-1. the journal's entry is written, its state `begun`
+1. the journal's entry is written, with the state `begun`
 2. `champion` is pointed to the new version
 3. `previous` is pointed to the former one
-4. the entry's figures and its file are logged, its run ends, its state is `moved`
-5. what was moved is asked for answers (`hone.promotion.smoke`), then the state is `done`, or it is put back
+4. the entry's figures and file are logged, its run ends, its state becomes `moved`
+5. the new champion is given the serving test (`hone.promotion.smoke`); its state becomes `done`, or it is put back
 
-Killed before 1 nothing has happened. Killed between 1 and 4 the next call for this model, or `reconcile`, does steps 2
-to 4 again (`finish_moves`): what is journalled comes true. Killed between 4 and 5 `reconcile` does 5.
-Should someone have moved the alias by hand between 1 and 2, theirs stays, and `reconcile` journals it as by hand.
+After a kill before 1 nothing has happened. After a kill between 1 and 4 the next call for this model, or `reconcile`,
+repeats steps 2 to 4 (`finish_moves`), so that a journalled move is completed. After a kill between 4 and 5 `reconcile`
+does step 5. If someone moved the alias by hand between 1 and 2, that move stays, and `reconcile` journals it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hone.errors import ChampionMoved
 from hone.promotion.journal import Action, Claim, Journal, Record, check_not_moved
 from hone.tracking.aliases import CHAMPION, PREVIOUS, list_aliases
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Standing:
-    """Which versions the aliases point to, '' for none, and the number of the journal's last entry."""
+    """The versions of both aliases ('' for none), and the number of the journal's last entry."""
 
     champion: str
     previous: str
@@ -37,7 +34,7 @@ class Standing:
 
 
 def get_standing(journal: Journal) -> Standing:
-    """How things stand, after a move that was begun and not finished has been finished."""
+    """The current versions of the aliases; finishes an unfinished move first."""
     records = journal.records()
     if any(record.state == "begun" for record in records):
         with journal.claim() as claim:
@@ -60,10 +57,10 @@ def move_champion(
     previous: str,
     between: Callable[[str], object] = lambda _: None,
 ) -> Record:
-    """Point `champion` to version `to` ('' for none) and `previous` to `previous`, if all is as it was at `start`.
+    """Point `champion` to version `to` ('' for none) and `previous` to `previous`, if nothing has moved since `start`.
 
-    Raises ChampionMoved where it is not: another's move was first, or the alias was moved by hand. `between` is called
-    with a name before each step, for tests that end the process there.
+    Raises ChampionMoved if another move was journalled or the alias was moved by hand. `between` is called with a name
+    before each step, for tests that end the process there.
     """
     check_not_moved(journal.records(), start.position)
     with journal.claim() as claim:
@@ -89,7 +86,7 @@ def move_champion(
             previous=previous,
         )
         between("champion")
-        _redo(journal, record, claim, between)
+        _complete_move(journal, record, claim, between)
     return record
 
 
@@ -104,10 +101,10 @@ def add_entry(
     to_version: str,
     figures: Mapping[str, Any],
 ) -> Record:
-    """Journal what moves nothing (refused, shadow), or what was moved already, by hand.
+    """Journal an action without a move (refused, shadow), or a move that was already made by hand.
 
-    After a move by hand `previous` points to the version that was the champion before. Raises ChampionMoved where such
-    a move is to be noted and another was journalled since `start`.
+    For a move by hand, `previous` is pointed to the former champion, and ChampionMoved is raised if another move was
+    journalled since `start`.
     """
     by_hand = action == "moved by hand"
     with journal.claim() as claim:
@@ -115,7 +112,7 @@ def add_entry(
         if by_hand:
             check_not_moved(journal.records(), start.position)
             if from_version:
-                _point(journal, PREVIOUS, from_version)
+                _point_alias(journal, PREVIOUS, from_version)
         record = journal.write(
             claim,
             who=who,
@@ -128,42 +125,44 @@ def add_entry(
         )
         if by_hand:
             journal.publish(record)
-            journal.progress(record, "done")
+            journal.set_state(record, "done")
     return record
 
 
 def finish_moves(journal: Journal, claim: Claim) -> list[Record]:
-    """Finish the move that was begun by a call that died; those that were finished."""
+    """Finish the move of a call that was killed; returns the moves that were finished."""
     records = journal.records()
     unfinished = [record for record in records if record.state == "begun"]
     for record in unfinished:
         is_last_move = not any(other.entry.moves and other.entry.number > record.entry.number for other in records)
         if is_last_move and record.entry.action != "moved by hand":
-            _redo(journal, record, claim)
+            _complete_move(journal, record, claim)
         else:
             journal.publish(record)
-            journal.progress(record, "done")
+            journal.set_state(record, "done")
     return unfinished
 
 
-def _redo(journal: Journal, record: Record, claim: Claim, between: Callable[[str], object] = lambda _: None) -> None:
-    """Steps 2 to 4, those that are done not again."""
+def _complete_move(
+    journal: Journal, record: Record, claim: Claim, between: Callable[[str], object] = lambda _: None
+) -> None:
+    """Do steps 2 to 4, except those that are already done."""
     entry, aliases = record.entry, list_aliases(journal.client, journal.model)
     if aliases.get(CHAMPION, "") == entry.from_version:
-        claim.hold()
-        _point(journal, CHAMPION, entry.to_version)
+        claim.check_time()
+        _point_alias(journal, CHAMPION, entry.to_version)
         aliases[CHAMPION] = entry.to_version
     between("previous")
     if aliases.get(CHAMPION, "") == entry.to_version and aliases.get(PREVIOUS, "") != entry.previous:
-        claim.hold()
-        _point(journal, PREVIOUS, entry.previous)
+        claim.check_time()
+        _point_alias(journal, PREVIOUS, entry.previous)
     between("state")
     journal.publish(record)
-    journal.progress(record, "moved")
+    journal.set_state(record, "moved")
 
 
-def _point(journal: Journal, alias: str, version: str) -> None:
-    """Point `alias` to `version`; take it away for none, and for one that was deleted."""
+def _point_alias(journal: Journal, alias: str, version: str) -> None:
+    """Point `alias` to `version`; delete the alias if `version` is '' or, for `previous`, was deleted."""
     from mlflow.exceptions import MlflowException
 
     if version:

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import ModelError
 from hone.evaluation.judging import baselines, predict
-from hone.models import own_code
-from hone.models.locate import locate_base_model
+from hone.models import own_code, places
 from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective, Predictions, Targets
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.registry.integrity import check_files
-from hone.store.digests import file_digest
-from hone.tracking.reader import Version, model_directory
+from hone.tracking.reader import Version, get_version, model_directory
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contender:
-    """A loaded version. `base` is its base model's directory, where its rows are judged by what that says of them."""
+    """A loaded version. `base` is the directory of its base model, if the objective compares with that (DPO)."""
 
     version: Version
     objective: Objective
@@ -38,19 +36,19 @@ class Contender:
 
     @property
     def weight_bytes(self) -> int:
-        """Of all weights, as they are loaded."""
+        """The size of all weights as loaded."""
         return sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
 
     def encode(self, rows: pa.Table, labels: Sequence[str]) -> pa.Table:
-        """The rows as this version's own tokenizer has them; where it has labels, they count in `labels`."""
-        tokens = self.objective.encode(rows, self.reader.tokenizer, self.max_length, self.widened(labels))
+        """The rows encoded by this version's own tokenizer; label indices refer to `labels`."""
+        tokens = self.objective.encode(rows, self.reader.tokenizer, self.max_length, self.widen_targets(labels))
         if self.base is None:
             return tokens
-        said = baselines.untuned(self.base, tokens, self.reader, lambda *_: None, self.targets)
-        return baselines.beside(tokens, self.objective.reference_columns(said))
+        predictions = baselines.untuned(self.base, tokens, self.reader, lambda *_: None, self.targets)
+        return baselines.beside(tokens, self.objective.reference_columns(predictions))
 
-    def read(self, tokens: pa.Table, labels: Sequence[str]) -> Predictions:
-        """What it says of encoded rows, with a score of 0 for those of `labels` that it does not know."""
+    def predict(self, tokens: pa.Table, labels: Sequence[str]) -> Predictions:
+        """The predictions for encoded rows, with a score of 0 for labels that the version does not have."""
         raw, _ = predict.read(self.model, tokens, self.reader, lambda *_: None, "")
         own = self.targets.get("labels")
         if not own or list(own) == list(labels):
@@ -61,21 +59,21 @@ class Contender:
         scores[:, [labels.index(label) for label in own]] = np.asarray(raw["scores"])
         return {**raw, "scores": scores}
 
-    def widened(self, labels: Sequence[str]) -> Targets:
-        """Its targets, with `labels` in place of its own where it has any."""
+    def widen_targets(self, labels: Sequence[str]) -> Targets:
+        """The version's targets, with `labels` instead of its own if it has labels."""
         return {**self.targets, "labels": list(labels)} if "labels" in self.targets else self.targets
 
     def answer(self, rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-        """The answers to rows with the objective's inputs, as a caller gets them."""
+        """The answers that a caller gets for rows with the objective's inputs."""
         answers: list[dict[str, Any]] = self.reader.answer(self.model, rows, self.targets, self.max_length)
         return answers
 
 
 def load_contender(tracking_uri: str, version: Version, downloads: Path) -> Contender:
-    """The version, on the best device there is.
+    """The version, loaded on the best available device.
 
-    Raises ModelError where it was not registered by Hone, its files are not those that were registered, or it learned
-    an objective that is not installed.
+    Raises ModelError if it was not registered by Hone, if its files differ from the registered ones, or if its
+    objective is not installed.
     """
     check_files(tracking_uri, version, reuse=True)
     place = model_directory(tracking_uri, version, downloads)
@@ -88,7 +86,7 @@ def load_contender(tracking_uri: str, version: Version, downloads: Path) -> Cont
     tokenizer = load_tokenizer(place)
     reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
     adapter = (place / "adapter_config.json").is_file()
-    base = _base(place, tracking_uri, downloads) if adapter or objective.needs_reference_model else None
+    base = _locate_base(version, place, tracking_uri, downloads) if adapter or objective.needs_reference_model else None
     if adapter and base:
         model = predict.load_adapted(place, base, description["targets"], reader)
     else:
@@ -100,15 +98,16 @@ def load_contender(tracking_uri: str, version: Version, downloads: Path) -> Cont
 
 
 def common_labels(contenders: Sequence[Contender], tables: Sequence[pa.Table]) -> list[str]:
-    """The labels that any of them, or any of the rows, has; [] where there are none.
+    """The union of the labels of the contenders and the rows; [] for an objective without labels.
 
-    Raises ModelError where they learned different things, or have different labels of which a row can have several.
+    Raises ModelError if the objectives differ, or if their labels differ in an objective with several labels per row.
     """
     first, objective = contenders[0], contenders[0].objective
     for other in contenders[1:]:
         if type(other.objective) is not type(objective):
             raise ModelError(
-                f"learned {other.objective.pipeline}, and {first.version.uri} {objective.pipeline}: no comparison",
+                f"was trained for {other.objective.pipeline}, and {first.version.uri} for {objective.pipeline}: they"
+                " cannot be compared",
                 where=other.version.uri,
                 fix="Register it under another name.",
             )
@@ -117,7 +116,7 @@ def common_labels(contenders: Sequence[Contender], tables: Sequence[pa.Table]) -
         if any(labels != labels_by_contender[0] for labels in labels_by_contender):
             differing = sorted(set(labels_by_contender[0]).symmetric_difference(*labels_by_contender[1:]))
             raise ModelError(
-                f"they do not have the same labels ({', '.join(differing[:5])}), and with {objective.pipeline} they"
+                f"their labels differ ({', '.join(differing[:5])}), and with {objective.pipeline} they"
                 " cannot be compared",
                 where=" and ".join(contender.version.uri for contender in contenders),
                 fix="Register the one with other labels under another name.",
@@ -157,21 +156,14 @@ def _kind_by_class(module: str, name: str) -> str:
     return ""
 
 
-def _base(directory: Path, tracking_uri: str, downloads: Path) -> Path:
+def _locate_base(version: Version, directory: Path, tracking_uri: str, downloads: Path) -> Path:
     """The base model that a version was tuned from, verified by its file digests."""
+
+    def fetch_version(uri: str) -> Path:
+        return model_directory(tracking_uri, get_version(tracking_uri, uri), downloads)
+
     record = json.loads((directory / "base.json").read_text("utf8"))
-    recorded_path = Path(record["path"])
-    path = recorded_path if recorded_path.is_dir() else _located(record, tracking_uri, downloads)
-    for name, digest in record["files"].items():
-        if not (path / name).is_file() or file_digest(path / name) != digest:
-            raise ModelError(
-                f"is not the file of {record['id']} that the version was tuned from",
-                where=str(path / name),
-                fix="Put the base model's own files back.",
-            )
-    return path
-
-
-def _located(record: dict[str, Any], tracking_uri: str, downloads: Path) -> Path:
-    revision = "" if record["id"].startswith(("package:", "models:/")) else record["revision"]
-    return locate_base_model(record["id"], revision, tracking_uri=tracking_uri, downloads=downloads).path
+    try:
+        return places.locate_recorded(record, fetch_version)
+    except ValueError as fault:
+        raise ModelError(str(fault), where=version.uri, fix="Put the base model's own files back.") from fault

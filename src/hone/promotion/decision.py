@@ -1,4 +1,4 @@
-"""The decision on a version and its figures: as data, as MLflow tags, as Markdown and as an HTML page."""
+"""The decision on a version: as data, as MLflow tags, as Markdown and as an HTML page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAG = "hone.promotion"
 
 @dataclass(frozen=True)
 class Judged:
-    """Rows that were judged on: their file's SHA-256, how many, how many were left out, and each version's figures."""
+    """The rows of a comparison: their file's SHA-256, the numbers of rows and of rows left out, and the figures."""
 
     name: str
     digest: str
@@ -31,7 +31,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Decision:
-    """Candidate against champion: all gates, and how things stood when the comparison began (`start`)."""
+    """Candidate against champion: all gates, and the aliases when the comparison began (`start`)."""
 
     model: str
     version: str
@@ -58,33 +58,33 @@ class Decision:
 
     @property
     def refused(self) -> list[Gate]:
-        """The gates that were not."""
+        """The gates that were not passed."""
         return [gate for gate in self.gates if not gate.passed]
 
     @property
     def reason(self) -> str:
-        """One sentence: the gates that decided."""
+        """One sentence with the decisive gates."""
         if self.refused:
             return "refused by " + "; ".join(describe_gate(gate) for gate in self.refused)
         return "all gates passed: " + "; ".join(describe_gate(gate) for gate in self.gates[:3])
 
     def figures(self) -> dict[str, Any]:
-        """What the journal keeps: the gates' numbers, the digests of the rows, and each version's main figure."""
+        """The figures for the journal: the gates' numbers, the rows' digests, and each version's main metric."""
         numbers: dict[str, Any] = {"gates_passed": sum(gate.passed for gate in self.gates), "gates": len(self.gates)}
         for judged in self.sets:
             numbers[f"{judged.name}/digest"] = judged.digest
             numbers[f"{judged.name}/rows"] = judged.rows
             for name, figures in judged.figures.items():
                 numbers[f"{judged.name}/{name}/{self.main_metric}"] = figures[self.main_metric]["value"]
-        for gate in sorted(self.gates, key=lambda one: one.passed):
+        for gate in sorted(self.gates, key=lambda gate: gate.passed):
             if gate.figure is not None:
-                numbers[_slug(gate)] = round(gate.figure, 6)
+                numbers[_build_name(gate)] = round(gate.figure, 6)
             if gate.p is not None:
-                numbers[f"{_slug(gate)}/p"] = round(gate.p, 6)
+                numbers[f"{_build_name(gate)}/p"] = round(gate.p, 6)
         return numbers
 
     def data(self) -> dict[str, Any]:
-        """All of it, JSON-able."""
+        """All fields, with `passed` and `reason`, as values that JSON can hold."""
         return asdict(self) | {"passed": self.passed, "reason": self.reason}
 
 
@@ -95,7 +95,7 @@ def describe_gate(gate: Gate) -> str:
 
 
 def format_figure(gate: Gate) -> str:
-    """A gate's figure with its interval and p-value, as short as may be."""
+    """A gate's figure with its interval and p-value, abbreviated."""
     if gate.figure is None:
         return "–"
     text = f"{gate.figure:.4g}"
@@ -105,16 +105,16 @@ def format_figure(gate: Gate) -> str:
 
 
 def render_markdown(decision: Decision, link: str = "") -> str:
-    """The decision for the Prefect UI."""
+    """The decision in Markdown, for the Prefect UI."""
     lines = [
         f"# {decision.model} version {decision.version}: {'all gates passed' if decision.passed else 'refused'}",
-        f"Against {_against(decision)}, policy `{decision.policy}`.",
+        f"Against {_describe_opponent(decision)}, policy `{decision.policy}`.",
         *(
             f"- {judged.name}: {judged.rows:,} rows, {judged.left_out:,} left out, SHA-256 `{judged.digest}`"
             for judged in decision.sets
         ),
         "",
-        "| gate | rows | found | asked for | passed | |",
+        "| gate | rows | observed | required | passed | |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for gate in decision.gates:
@@ -133,7 +133,7 @@ def render_page(decision: Decision) -> str:
     )
     style = (HERE.parent / "evaluation" / "report" / "report.css").read_text("utf8")
     return environment.get_template("decision.html").render(
-        decision=decision, against=_against(decision), format_figure=format_figure, style=Markup(style)
+        decision=decision, against=_describe_opponent(decision), format_figure=format_figure, style=Markup(style)
     )
 
 
@@ -158,7 +158,7 @@ def tag_version(client: MlflowClient, decision: Decision, outcome: str) -> None:
 
 
 def log_page(client: MlflowClient, decision: Decision) -> str:
-    """Log decision.html and decision.json to the version's run; the path of the page among its artifacts."""
+    """Log decision.html and decision.json to the version's run; returns the page's artifact path."""
     folder = f"promotion/{decision.at.replace(':', '').replace('.', '')}"
     client.log_text(decision.run_id, render_page(decision), f"{folder}/decision.html")
     client.log_text(
@@ -168,15 +168,15 @@ def log_page(client: MlflowClient, decision: Decision) -> str:
 
 
 def version_link(tracking_uri: str, decision: Decision) -> str:
-    """The address of the version: its page where MLflow is a server, else its URI."""
+    """The version's page if MLflow is a server, else its URI."""
     if tracking_uri.startswith("http"):
         return f"{tracking_uri.rstrip('/')}/#/models/{decision.model}/versions/{decision.version}"
     return f"models:/{decision.model}/{decision.version}"
 
 
-def _against(decision: Decision) -> str:
+def _describe_opponent(decision: Decision) -> str:
     return f"the champion, version {decision.champion}" if decision.champion else "its baselines: there is no champion"
 
 
-def _slug(gate: Gate) -> str:
+def _build_name(gate: Gate) -> str:
     return f"{gate.rows}/{gate.name}" if gate.rows else gate.name

@@ -16,8 +16,8 @@ from hone.evaluation.judging.slices import LENGTH, slice_parts
 from hone.objectives.base import Outcome
 from hone.promotion.contender import Contender, common_labels
 from hone.promotion.rows import Rows
+from hone.tracking.aliases import CANDIDATE, CHAMPION
 
-CANDIDATE, CHAMPION = "candidate", "champion"
 MIN_ROWS = 5  # slices and classes with fewer rows are not judged
 REQUESTS, WARM_UP = 40, 3
 
@@ -50,38 +50,40 @@ class Match:
     outcomes: Mapping[str, Outcome]
     draws: np.ndarray
 
-    def figures(self, of: np.ndarray) -> dict[str, np.ndarray]:
-        """The objective's figures of summed statistics [k, n]."""
-        return self.candidate.objective.compute_metrics(of, self.candidate.widened(self.labels))
+    def compute_metrics(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """The objective's metrics [k] by name, from summed statistics [k, n]."""
+        return self.candidate.objective.compute_metrics(sums, self.candidate.widen_targets(self.labels))
 
-    def main(self, name: str, positions: np.ndarray | None = None) -> np.ndarray:
-        """The main metric of one of both on every draw, of all rows or of those at `at`: [1 + resamples]."""
+    def draw_main_metric(self, name: str, positions: np.ndarray | None = None) -> np.ndarray:
+        """The main metric of version `name` on every draw, for all rows or those at `positions`: [1 + resamples]."""
         statistics, draws = self.outcomes[name].statistics, self.draws
         if positions is not None:
             statistics, draws = statistics[positions], draws[positions]
-        return self.figures(metrics.totals(statistics, draws))[self.candidate.objective.main_metric]
+        return self.compute_metrics(metrics.totals(statistics, draws))[self.candidate.objective.main_metric]
 
     @property
     def lower(self) -> bool:
-        """Whether less of the main metric is better."""
+        """Whether lower values of the main metric are better."""
         return self.candidate.objective.metrics[self.candidate.objective.main_metric].lower
 
 
 def build_match(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -> Match:
-    """Both versions asked about the same rows. Rows that one of them cannot read are left out for both."""
+    """Evaluate both versions on the same rows. Rows that one of them cannot encode are left out for both."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     labels = common_labels(list(contenders.values()), [rows.table])
-    tokens = {name: one.encode(rows.table, labels) for name, one in contenders.items()}
-    both = pa.array(sorted(set.intersection(*(set(of["id"].to_pylist()) for of in tokens.values()))), pa.string())
+    tokens = {name: contender.encode(rows.table, labels) for name, contender in contenders.items()}
+    ids_by_version = [set(encoded["id"].to_pylist()) for encoded in tokens.values()]
+    both = pa.array(sorted(set.intersection(*ids_by_version)), pa.string())
     table = rows.table.filter(pc.is_in(rows.table["id"], value_set=both))
     rows = Rows(rows.name, rows.digest, table, rows.left_out + len(rows.table) - len(table))
     outcomes = {}
-    for name, one in contenders.items():
+    for name, contender in contenders.items():
         encoded = tokens[name].filter(pc.is_in(tokens[name]["id"], value_set=both))
         encoded = encoded.take(pa.array(_in_order_of(table["id"].to_pylist(), encoded["id"].to_pylist())))
-        outcomes[name] = one.objective.compute_outcome(encoded, one.read(encoded, labels), one.widened(labels), table)
+        predictions, targets = contender.predict(encoded, labels), contender.widen_targets(labels)
+        outcomes[name] = contender.objective.compute_outcome(encoded, predictions, targets, table)
     draws = metrics.resample(len(table), settings.resamples, settings.seed)
     return Match(rows, contenders[CANDIDATE], labels, outcomes, draws)
 
@@ -99,11 +101,11 @@ def judge_match(match: Match, settings: Promotion, slices: Sequence[str]) -> lis
 def main_metric_gate(match: Match, settings: Promotion) -> Gate:
     """The main metric: the candidate's is better, or, with a margin, not worse by more than that.
 
-    With the margin m the hypothesis that is to be refused is "worse by m or more" (non-inferiority: Blackwelder,
-    Controlled Clinical Trials 3, 1982); `p` is its, by the paired bootstrap. With mcnemar it is the exact one-sided
-    test on the rows on which one is right and the other wrong (McNemar, Psychometrika 12, 1947).
+    With the margin m the null hypothesis is "worse by m or more" (non-inferiority: Blackwelder, Controlled
+    Clinical Trials 3, 1982), and `p` is its p-value by the paired bootstrap. With mcnemar, `p` is that of the exact
+    one-sided test on the rows where one version is right and the other wrong (McNemar, Psychometrika 12, 1947).
     """
-    ours, theirs = match.main(CANDIDATE), match.main(CHAMPION)
+    ours, theirs = match.draw_main_metric(CANDIDATE), match.draw_main_metric(CHAMPION)
     metric, margin = match.candidate.objective.main_metric, settings.margin or 0.0
     confidence = 1 - 2 * settings.level
     difference = compare_paired(metric, ours, theirs, confidence, match.lower)
@@ -129,14 +131,14 @@ def main_metric_gate(match: Match, settings: Promotion) -> Gate:
 
 
 def mcnemar_p_value(match: Match) -> tuple[float, str]:
-    """The p-value of "not better", and how many rows it goes by.
+    """The p-value of the null hypothesis "not better", and a note with the numbers of rows that decide it.
 
-    Raises ConfigError where the main metric is not the share of rows without an error.
+    Raises ConfigError if the main metric is not the share of rows without an error.
     """
     from scipy.stats import binomtest
 
     right = {name: outcome.errors == 0 for name, outcome in match.outcomes.items()}
-    if any(not np.isclose(match.main(name)[0], right[name].mean()) for name in right):
+    if any(not np.isclose(match.draw_main_metric(name)[0], right[name].mean()) for name in right):
         raise ConfigError(
             f"mcnemar counts right and wrong rows; {match.candidate.objective.main_metric} is not their share",
             where="promotion.test",
@@ -151,7 +153,7 @@ def mcnemar_p_value(match: Match) -> tuple[float, str]:
 
 
 def slice_gates(match: Match, guards: Guards, slices: Sequence[str], level: float) -> list[Gate]:
-    """One gate for each of the `slices` that the rows have: the part that fell furthest."""
+    """One gate for each of the `slices` present in the rows: the part whose main metric fell most."""
     if guards.slice_fall is None:
         return []
     table, texts = match.rows.table, match.candidate.objective.row_texts(match.rows.table)
@@ -159,7 +161,9 @@ def slice_gates(match: Match, guards: Guards, slices: Sequence[str], level: floa
     gates = []
     for name in sliced:
         falls = {
-            part: _fall(match.main(CANDIDATE, positions), match.main(CHAMPION, positions), match.lower)
+            part: _fall(
+                match.draw_main_metric(CANDIDATE, positions), match.draw_main_metric(CHAMPION, positions), match.lower
+            )
             for part, positions in slice_parts(name, table, texts).items()
             if len(positions) >= MIN_ROWS
         }
@@ -168,12 +172,12 @@ def slice_gates(match: Match, guards: Guards, slices: Sequence[str], level: floa
 
 
 def class_gates(match: Match, guards: Guards, level: float) -> list[Gate]:
-    """One gate for all classes that the champion knows: the one whose F1 fell furthest."""
+    """One gate for all classes of the rows: the class whose F1 fell most."""
     if guards.class_fall is None:
         return []
     ours, theirs = (
         match.candidate.objective.compute_group_metrics(
-            metrics.totals(match.outcomes[name].statistics, match.draws), match.candidate.widened(match.labels)
+            metrics.totals(match.outcomes[name].statistics, match.draws), match.candidate.widen_targets(match.labels)
         )
         for name in (CANDIDATE, CHAMPION)
     )
@@ -185,7 +189,7 @@ def class_gates(match: Match, guards: Guards, level: float) -> list[Gate]:
 
 
 def calibration_gates(match: Match, guards: Guards, level: float) -> list[Gate]:
-    """That the expected calibration error does not grow by more than the guard, where answers have a probability."""
+    """A gate on the growth of the expected calibration error; none if the objective has no probabilities."""
     if guards.calibration is None:
         return []
     errors = [
@@ -200,19 +204,19 @@ def calibration_gates(match: Match, guards: Guards, level: float) -> list[Gate]:
 
 
 def latency_gate(contenders: Mapping[str, Contender], rows: Rows, max_ratio: float, level: float, seed: int) -> Gate:
-    """The ratio of both p95 latencies of single requests, timed in turns, so that a busy machine is busy for both."""
+    """The ratio of both p95 latencies of single requests, timed alternately: load on the machine affects both alike."""
     import time
 
     import pyarrow as pa
 
     places = np.linspace(0, len(rows.table) - 1, WARM_UP + REQUESTS).astype(int)
-    asked = contenders[CANDIDATE].objective.inference_inputs(rows.table.take(pa.array(places)))
+    requests = contenders[CANDIDATE].objective.inference_inputs(rows.table.take(pa.array(places)))
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for row in asked:
+    for request in requests:
         for name, contender in contenders.items():
-            began = time.perf_counter()
-            contender.answer([row])
-            seconds[name].append(time.perf_counter() - began)
+            start = time.perf_counter()
+            contender.answer([request])
+            seconds[name].append(time.perf_counter() - start)
     latencies = {name: np.array(times[WARM_UP:]) for name, times in seconds.items()}
     draws = np.random.default_rng(seed).integers(REQUESTS, size=(1000, REQUESTS))
     p95 = {name: np.quantile(times[draws], 0.95, axis=1) for name, times in latencies.items()}
@@ -226,7 +230,7 @@ def latency_gate(contenders: Mapping[str, Contender], rows: Rows, max_ratio: flo
 
 
 def size_gate(contenders: Mapping[str, Contender], max_ratio: float) -> Gate:
-    """The ratio of the bytes of both models' weights."""
+    """The ratio of the sizes of both models' weights, in bytes."""
     sizes = {name: contender.weight_bytes for name, contender in contenders.items()}
     note = " and ".join(f"{sizes[name]:,} bytes ({name})" for name in (CANDIDATE, CHAMPION))
     ratio = sizes[CANDIDATE] / sizes[CHAMPION]
@@ -234,7 +238,7 @@ def size_gate(contenders: Mapping[str, Contender], max_ratio: float) -> Gate:
 
 
 def leakage_gate(rows: Rows, positions: Sequence[int]) -> Gate:
-    """That no row of the golden set is one that the candidate was trained on."""
+    """A gate that fails if rows of the golden set, at `positions`, were among the candidate's training rows."""
     ids = rows.table["id"].to_pylist()
     note = f"such as {', '.join(str(ids[position]) for position in positions[:3])}" if positions else ""
     return Gate(
@@ -243,7 +247,7 @@ def leakage_gate(rows: Rows, positions: Sequence[int]) -> Gate:
 
 
 def baseline_gates(report: Mapping[str, Any], level: float) -> list[Gate]:
-    """Where there is no champion yet: better than the baselines that the candidate was evaluated with."""
+    """The gates of a first champion: better than each baseline that the candidate was evaluated with."""
     gates = [
         Gate(
             f"{comparison['metric']}: better than {name}",
@@ -263,7 +267,7 @@ def baseline_gates(report: Mapping[str, Any], level: float) -> list[Gate]:
 
 
 def _fall(ours: np.ndarray, theirs: np.ndarray, lower: bool) -> np.ndarray:
-    """By how much ours is worse, on every draw."""
+    """How much worse the candidate (`ours`) is than the champion, on every draw."""
     fall: np.ndarray = ours - theirs if lower else theirs - ours
     return fall
 
@@ -271,9 +275,9 @@ def _fall(ours: np.ndarray, theirs: np.ndarray, lower: bool) -> np.ndarray:
 def _no_fall(
     name: str, falls: Mapping[str, np.ndarray], max_fall: float, level: float, rows: str, verb: str = "falls"
 ) -> list[Gate]:
-    """That none of the falls is above `most` for certain: the lower end of its one-sided interval.
+    """A gate that fails if the lower end of a fall's one-sided interval is above `max_fall`; none without a fall.
 
-    With m parts each interval is at level / m (Bonferroni), so that many small parts do not refuse by chance.
+    With m parts each interval is at level / m (Bonferroni): otherwise many small parts would fail the gate by chance.
     """
     bounds_by_part: dict[str, tuple[float, float, float]] = {}
     for part, fall in falls.items():
@@ -285,11 +289,11 @@ def _no_fall(
         return []
     worst = max(bounds_by_part, key=lambda part: (bounds_by_part[part][1] > max_fall, bounds_by_part[part][0]))
     refused = [part for part in bounds_by_part if bounds_by_part[part][1] > max_fall]
-    note = f"{', '.join(refused[:5])} {verb} by more" if refused else f"the most: {worst}"
+    note = f"{', '.join(refused[:5])} {verb} by more" if refused else f"largest: {worst}"
     return [Gate(name, not refused, f"{verb} by {max_fall:g} at most", *bounds_by_part[worst], rows=rows, note=note)]
 
 
 def _in_order_of(ids: Sequence[str], encoded: Sequence[str]) -> list[int]:
-    """Positions of the encoded rows in the order of `ids`; those of one row stay in succession."""
+    """Positions that bring the encoded rows into the order of `ids`; windows of one row stay in their order."""
     position_by_id = {name: index for index, name in enumerate(ids)}
     return sorted(range(len(encoded)), key=lambda index: position_by_id[encoded[index]])

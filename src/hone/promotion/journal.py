@@ -1,13 +1,13 @@
-"""The journal of a model's champion: who moved it when, from where to where, why, and by what figures.
+"""The journal of a model's champion: who moved it, when, from and to which version, why, and the figures.
 
-It is kept in MLflow: one run for each entry, in the experiment `NAME journal`. Entries are only ever added, and each
-holds the digest of the one before, so that a changed or missing one is seen (`find_faults`).
+It is stored in MLflow: one run for each entry, in the experiment `NAME journal`. Entries are only added, and each has
+the digest of the one before, so that changed and missing entries are detected (`find_faults`).
 
-Whoever adds an entry first claims its number. MLflow cannot change an alias on a condition, but the names of its
-experiments are unique in its database, those of deleted ones too: a number is claimed by making the experiment
-`hone journal/NAME/000007`, which one of many can, on any host and with any back end, and given up by deleting it.
-A claim that stands for longer than `LEASE` seconds is its holder's who died: the next one takes it away. A holder acts
-only in the first half of that time (`Claim.hold`): the half that is left is for calls that are under way.
+To add an entry, a process first claims its number. MLflow has no conditional change of an alias, but the names of its
+experiments are unique in its database, including those of deleted ones: a number is claimed by creating the experiment
+`hone journal/NAME/000007`, in which only one process succeeds, on any host and with any back end, and released by
+deleting it. A claim older than `LEASE` seconds belongs to a process that was killed: the next one removes it. A holder
+acts only in the first half of that time (`Claim.check_time`): the second half is for calls that are in progress.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ State = Literal["begun", "moved", "done"]
 
 MOVES: tuple[Action, ...] = ("promoted", "rolled back", "moved by hand", "put back")
 LEASE = 60.0  # seconds; a holder needs a dozen calls, of 10 to 45 ms each
-POLL = 0.1  # seconds between looks at another's claim
+POLL = 0.1  # seconds between two checks of another process's claim
 ENTRY, DIGEST, NUMBER, STATE, ANNOUNCED = (
     f"hone.journal.{name}" for name in ("entry", "digest", "number", "state", "announced")
 )
 MAX_WHY = 1000  # characters
-MAX_FIGURES = 6000  # characters as JSON: MLflow cuts a tag at 8000 without a word
+MAX_FIGURES = 6000  # characters as JSON: MLflow silently cuts a tag at 8000
 
 
 @dataclass(frozen=True)
 class Entry:
     """One line of the journal. Versions are numbers, '' for none; `at` is UTC in ISO 8601.
 
-    `previous` is the version that the alias `previous` points to after it, `before` the digest of the entry before.
+    `previous` is the version of the alias `previous` after the entry, `before` the digest of the preceding entry.
     """
 
     number: int
@@ -68,15 +68,15 @@ class Entry:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of its canonical JSON."""
+        """SHA-256 of the entry's canonical JSON."""
         return digest_of(asdict(self))
 
 
 @dataclass(frozen=True)
 class Record:
-    """An entry as MLflow has it: its run, whether its move is `begun`, `moved` or `done`, whether it was announced.
+    """An entry as stored in MLflow: its run, the state of its move, and whether it was announced.
 
-    `digest` is the one noted when it was written.
+    `digest` is the one stored when the entry was written, `seconds` the entry's age.
     """
 
     entry: Entry
@@ -88,14 +88,14 @@ class Record:
 
 
 class Claim:
-    """The right to write the entry `number` and to move the alias that it tells of."""
+    """The right to write the entry `number` and to make the move that it records."""
 
     def __init__(self, number: int, experiment: str, lease: float) -> None:
         self.number, self.experiment = number, experiment
         self._until = time.monotonic() + lease / 2
 
-    def hold(self) -> None:
-        """Raise ServiceError where this process was held up for so long that others may have taken the claim over."""
+    def check_time(self) -> None:
+        """Raise ServiceError if the claim is so old that another process may take it over."""
         if time.monotonic() > self._until:
             raise ServiceError(
                 "this call took so long that another one may be moving the champion",
@@ -115,7 +115,7 @@ class Journal:
 
     @property
     def experiment(self) -> str:
-        """The name of the experiment that holds it."""
+        """The name of the experiment with the entries."""
         return f"{self.model} journal"
 
     def records(self) -> list[Record]:
@@ -124,24 +124,26 @@ class Journal:
         if experiment is None:
             return []
         runs = list_all(partial(self.client.search_runs, [experiment.experiment_id], max_results=1000))
-        return sorted((_record(run) for run in runs if ENTRY in run.data.tags), key=lambda record: record.entry.number)
+        return sorted(
+            (_read_record(run) for run in runs if ENTRY in run.data.tags), key=lambda record: record.entry.number
+        )
 
     @contextmanager
     def claim(self) -> Iterator[Claim]:
-        """Within the block the next number is ours. Waits for another's claim, for up to `lease` seconds."""
+        """Claim the next number for the block; waits up to `lease` seconds for another process's claim."""
         number, experiment = 0, None
         while experiment is None:
             last = max((record.entry.number for record in self.records()), default=0)
             if last > number:
-                self._wait(last)  # who wrote the last entry may still be at what it tells of
+                self._wait_for_release(last)  # the move of the last entry may still be in progress
             number = max(number, last) + 1
-            experiment = self._take(number)
+            experiment = self._try_claim(number)
             if experiment is None:
-                self._wait(number)
+                self._wait_for_release(number)
         try:
             yield Claim(number, experiment, self.lease)
         finally:
-            self._give_up(experiment)
+            self._release(experiment)
 
     def write(
         self,
@@ -155,7 +157,7 @@ class Journal:
         figures: Mapping[str, Any],
         previous: str,
     ) -> Record:
-        """Add the entry that `claim` is for. A move is `begun` by it: `progress` says how it went on."""
+        """Add the entry with the number of `claim`. A move starts with the state `begun`; see `set_state`."""
         records = self.records()
         entry = Entry(
             number=claim.number,
@@ -165,11 +167,11 @@ class Journal:
             from_version=from_version,
             to_version=to_version,
             why=why[:MAX_WHY],
-            figures=_short(figures),
+            figures=_truncate_figures(figures),
             previous=previous,
             before=records[-1].entry.digest if records else "",
         )
-        claim.hold()
+        claim.check_time()
         run = self.client.create_run(
             get_or_create_experiment(self.client, self.experiment, self.artifact_root),
             run_name=f"{entry.number:06} {action} {from_version or '–'} to {to_version or '–'}",
@@ -183,22 +185,22 @@ class Journal:
                 "mlflow.note.content": entry.why,
             },
         )
-        record = _record(run)
+        record = _read_record(run)
         if not entry.moves:
             self.publish(record)
         return record
 
-    def progress(self, record: Record, state: State) -> None:
-        """Note how far the move of `record` has come."""
+    def set_state(self, record: Record, state: State) -> None:
+        """Store the state of the move of `record`."""
         self.client.set_tag(record.run_id, STATE, state)
 
     def publish(self, record: Record) -> None:
-        """End the entry's run, with its figures as metrics and the entry as a file."""
+        """Log the entry's figures as metrics and the entry as a file, and end its run."""
         from mlflow.entities import Metric
 
         timestamp = int(time.time() * 1000)
         numbers = {
-            _metric(name): float(value)
+            _clean_metric_name(name): float(value)
             for name, value in record.entry.figures.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
@@ -210,12 +212,12 @@ class Journal:
         )
         self.client.set_terminated(record.run_id)
 
-    def announced(self, record: Record) -> None:
+    def mark_announced(self, record: Record) -> None:
         """Mark the entry as announced."""
         self.client.set_tag(record.run_id, ANNOUNCED, "true")
 
-    def _take(self, number: int) -> str | None:
-        """The id of the experiment that claims `number`; None where another has it, or had it."""
+    def _try_claim(self, number: int) -> str | None:
+        """The id of the experiment that claims `number`; None if another process has or had the claim."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -225,22 +227,22 @@ class Journal:
                 raise
             return None
 
-    def _wait(self, number: int) -> None:
-        """Return when the claim of `number` was given up; one that stands after `lease` seconds is taken away."""
+    def _wait_for_release(self, number: int) -> None:
+        """Return when the claim of `number` is released; after `lease` seconds remove it."""
         deadline = time.monotonic() + self.lease
         while True:
             experiment = self.client.get_experiment_by_name(self._name(number))
             if experiment is None or experiment.lifecycle_stage == "deleted":
                 return
             if time.monotonic() > deadline:
-                self._give_up(str(experiment.experiment_id))
+                self._release(str(experiment.experiment_id))
                 return
             time.sleep(POLL)
 
-    def _give_up(self, experiment: str) -> None:
+    def _release(self, experiment: str) -> None:
         from mlflow.exceptions import MlflowException
 
-        with suppress(MlflowException):  # another took it away, or will
+        with suppress(MlflowException):  # another process has removed it
             self.client.delete_experiment(experiment)
 
     def _name(self, number: int) -> str:
@@ -248,7 +250,7 @@ class Journal:
 
 
 def check_not_moved(records: Sequence[Record], position: int) -> None:
-    """Raise ChampionMoved where a move was journalled after the entry number `position`."""
+    """Raise ChampionMoved if a move was journalled after the entry with the number `position`."""
     moves = [record.entry for record in records if record.entry.moves and record.entry.number > position]
     if moves:
         last = moves[-1]
@@ -260,21 +262,21 @@ def check_not_moved(records: Sequence[Record], position: int) -> None:
 
 
 def find_faults(records: Sequence[Record]) -> list[str]:
-    """Where the chain is broken: entries that were changed, and gaps where one was taken out; empty if nowhere."""
+    """Faults of the chain: changed entries, and gaps of deleted ones; empty if it is intact."""
     faults: list[str] = []
-    before: Record | None = None
+    preceding: Record | None = None
     for record in records:
-        entry, expected_digest = record.entry, before.entry.digest if before else ""
+        entry, expected_digest = record.entry, preceding.entry.digest if preceding else ""
         if entry.digest != record.digest:
             faults.append(f"entry {entry.number} is not what was written (digest {record.digest[:12]})")
-        if entry.before != expected_digest and not (before and entry.before == before.digest):
-            after = f"entry {before.entry.number}" if before else "the beginning"
+        if entry.before != expected_digest and not (preceding and entry.before == preceding.digest):
+            after = f"entry {preceding.entry.number}" if preceding else "the beginning"
             faults.append(f"entry {entry.number} does not follow {after}: what was between them is gone or was changed")
-        before = record
+        preceding = record
     return faults
 
 
-def _record(run: Run) -> Record:
+def _read_record(run: Run) -> Record:
     tags = run.data.tags
     state: State = tags.get(STATE, "done")
     return Record(
@@ -287,13 +289,13 @@ def _record(run: Run) -> Record:
     )
 
 
-def _metric(name: str) -> str:
-    """The figure's name with what MLflow takes in a metric's."""
+def _clean_metric_name(name: str) -> str:
+    """The figure's name with the characters that MLflow accepts in a metric's name."""
     return re.sub(r"[^\w./: -]", " ", name, flags=re.ASCII).strip()[:200] or "figure"
 
 
-def _short(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures, without the last ones where they are more than MLflow keeps."""
+def _truncate_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures, without the last ones if they exceed MAX_FIGURES."""
     shortened: dict[str, Any] = {}
     for name, value in figures.items():
         if len(json.dumps(shortened | {name: value}, ensure_ascii=True)) > MAX_FIGURES:

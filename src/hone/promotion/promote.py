@@ -16,6 +16,8 @@ from hone.promotion.champion import Standing, add_entry, get_standing, move_cham
 from hone.promotion.decision import TAG, Decision, Judged, log_page, tag_version
 from hone.promotion.journal import Journal, Record
 from hone.registry import integrity
+from hone.splits import TEST, TRAIN
+from hone.store import layout
 from hone.tracking.aliases import CANDIDATE, CHAMPION, list_aliases
 from hone.tracking.client import connect, translate_errors
 from hone.tracking.links import fetch_run_file, load_version_config
@@ -37,7 +39,7 @@ def current_user() -> str:
 
 
 def open_journal(tracking_uri: str, model: str, artifact_root: str = "") -> Journal:
-    """The journal of a registered model; raises ModelError where there is no such model."""
+    """The journal of a registered model; raises ModelError if there is no such model."""
     from mlflow.exceptions import MlflowException
 
     client = connect(tracking_uri)
@@ -65,21 +67,21 @@ def decide(
     golden: str = "",
     start: Standing | None = None,
 ) -> Decision:
-    """The version (the one with the alias `candidate` where empty) against the champion, both scored anew.
+    """Compare the version (by default the one with the alias `candidate`) with the champion, on new predictions.
 
-    They are asked about the candidate's test rows and the golden set's, but for those that the champion was trained on:
-    they would speak for it. What is not given is as the candidate's own configuration says. `start` is how things
-    stood, where that is not now. Raises ModelError where a version cannot be loaded or compared, DataError where no
-    rows are left, PromotionError where the version is the champion.
+    Both predict the candidate's test rows and the golden set, without rows that the champion was trained on, which
+    would favour it. `policy` and `golden` default to the candidate's own configuration, `start` to the current aliases.
+    Raises ModelError if a version cannot be loaded or compared, DataError if no rows are left, PromotionError if the
+    version is the champion.
     """
     from hone.promotion.contender import load_contender
 
     client, uri = journal.client, journal.client.tracking_uri
     start = start or get_standing(journal)
-    candidate = get_version(uri, f"{SCHEME}{journal.model}/{version or _candidate(journal)}")
+    candidate = get_version(uri, f"{SCHEME}{journal.model}/{version or _find_candidate(journal)}")
     if candidate.version == start.champion:
         raise PromotionError(f"version {candidate.version} is the champion", where=journal.model, fix="Name another.")
-    settings, slices = settings_of(uri, candidate)
+    settings, slices = load_settings(uri, candidate)
     changed = {name: value for name, value in (("policy", policy), ("golden", golden)) if value}
     settings = settings.model_copy(update=changed)
     integrity.check_files(uri, candidate)
@@ -87,7 +89,7 @@ def decide(
     if start.champion:
         champion = get_version(uri, f"{SCHEME}{journal.model}/{start.champion}")
         contenders[CHAMPION] = load_contender(uri, champion, downloads)
-    sets, gates = _judge(uri, contenders, settings, slices)
+    sets, gates = _compare(uri, contenders, settings, slices)
     return Decision(
         journal.model,
         candidate.version,
@@ -104,10 +106,10 @@ def decide(
     )
 
 
-def settings_of(tracking_uri: str, version: Version) -> tuple[Promotion, Sequence[str]]:
-    """The section `promotion` of the configuration that the version was made by, and its `evaluation.slices`.
+def load_settings(tracking_uri: str, version: Version) -> tuple[Promotion, Sequence[str]]:
+    """The section `promotion` and `evaluation.slices` of the configuration that the version was made with.
 
-    Where its run has no configuration the defaults hold.
+    The defaults, if its run has no configuration.
     """
     from pydantic import ValidationError
 
@@ -126,23 +128,23 @@ def settings_of(tracking_uri: str, version: Version) -> tuple[Promotion, Sequenc
 
 
 def log_decision(journal: Journal, decision: Decision) -> str:
-    """Log the decision's page to the version's run and tag the version; the page's path among the run's artifacts."""
+    """Log the decision's page to the version's run and tag the version; returns the page's artifact path."""
     with translate_errors(journal.client.tracking_uri):
         tag_version(journal.client, decision, "passed" if decision.passed else "refused")
         return log_page(journal.client, decision)
 
 
 def refuse(journal: Journal, decision: Decision, who: str, why: str) -> Record:
-    """Journal that the version does not become the champion."""
+    """Tag the version and journal that it does not become the champion."""
     tag_version(journal.client, decision, "refused")
-    return _note(journal, decision, "refused", who, why)
+    return _add_entry(journal, decision, "refused", who, why)
 
 
 def journal_shadow(journal: Journal, decision: Decision, who: str) -> Record:
-    """Journal what would have been done."""
+    """Tag the version and journal what the policy `shadow` would have done."""
     would = "would be promoted: " if decision.passed else "would be "
     tag_version(journal.client, decision, "shadow")
-    return _note(journal, decision, "shadow", who, would + decision.reason)
+    return _add_entry(journal, decision, "shadow", who, would + decision.reason)
 
 
 def promote_version(
@@ -154,15 +156,15 @@ def promote_version(
     downloads: Path,
     between: Callable[[str], object] = lambda _: None,
 ) -> Record:
-    """Make the version the champion: the serving test, the move, and the serving test once more.
+    """Make the version the champion: serving test, move, and serving test by the alias.
 
-    Raises PromotionRefused where a gate was not passed or a serving test fails, which is journalled and leaves the
-    champion as it was, or puts it back; ChampionMoved where it is no longer the one that the version was compared with.
+    Raises PromotionRefused if a gate was not passed or a serving test fails; that is journalled, and the champion stays
+    or is put back. Raises ChampionMoved if the champion is no longer the one that the version was compared with.
     """
     if not decision.passed:
         refuse(journal, decision, who, decision.reason)
         raise PromotionRefused(decision.reason, where=f"{decision.model} version {decision.version}")
-    with smoke.server(journal.client.tracking_uri) as server:
+    with smoke.start_server(journal.client.tracking_uri) as server:
         try:
             expected = load_ready(journal, decision.version, downloads, server)
         except ModelError as fault:
@@ -186,9 +188,9 @@ def promote_version(
 
 
 def rollback(journal: Journal, *, who: str, why: str, downloads: Path) -> Record:
-    """Make the former champion the champion again, and the champion the former one: done twice it goes forward.
+    """Swap the champion and the former champion (`previous`); a second rollback undoes the first.
 
-    Raises PromotionError where there is no former one, or where it does not answer as it did.
+    Raises PromotionError if there is no former champion, or if it fails the serving test.
     """
     start = get_standing(journal)
     if not start.previous:
@@ -197,7 +199,7 @@ def rollback(journal: Journal, *, who: str, why: str, downloads: Path) -> Record
             where=journal.model,
             fix="Promote another version first; `hone history` lists the moves.",
         )
-    with smoke.server(journal.client.tracking_uri) as server:
+    with smoke.start_server(journal.client.tracking_uri) as server:
         try:
             expected = load_ready(journal, start.previous, downloads, server)
         except ModelError as fault:
@@ -221,34 +223,34 @@ def rollback(journal: Journal, *, who: str, why: str, downloads: Path) -> Record
 
 
 def load_ready(journal: Journal, version: str, downloads: Path, server: smoke.Server) -> Contender:
-    """The version, loaded, once its files are proved and it answers as it will be served; else raises ModelError."""
+    """The loaded version, after its files are verified and it has passed the serving test; else raises ModelError."""
     from hone.promotion.contender import load_contender
 
     uri = journal.client.tracking_uri
     model_version = get_version(uri, f"{SCHEME}{journal.model}/{version}")
     integrity.check_files(uri, model_version)
     contender = load_contender(uri, model_version, downloads)
-    server.check(model_version.uri, contender.answer)
+    server.check_answers(model_version.uri, contender.answer)
     return contender
 
 
 def confirm_serving(journal: Journal, moved: Record, who: str, expected: Contender, server: smoke.Server) -> None:
-    """The serving test of what the alias `champion` means now. Where it fails the champion is put back.
+    """Do the serving test of the alias `champion`; if it fails, put the former champion back.
 
-    Raises PromotionRefused then.
+    Raises PromotionRefused in that case.
     """
     try:
-        server.check(f"{SCHEME}{journal.model}@{CHAMPION}", expected.answer)
+        server.check_answers(f"{SCHEME}{journal.model}@{CHAMPION}", expected.answer)
     except ModelError as fault:
         put_back(journal, moved, who, str(fault))
         raise PromotionRefused(
             f"version {moved.entry.to_version} was put back: {fault}", where=journal.model, fix="See hone history."
         ) from fault
-    journal.progress(moved, "done")
+    journal.set_state(moved, "done")
 
 
 def put_back(journal: Journal, moved: Record, who: str, why: str) -> Record:
-    """Undo the move of `moved`, and journal it; raises ChampionMoved where another move came after it."""
+    """Undo the move `moved` and journal that; raises ChampionMoved if another move came after it."""
     start = Standing(moved.entry.to_version, moved.entry.previous, moved.entry.number)
     records = journal.records()
     earlier = [record.entry.previous for record in records if record.entry.number < moved.entry.number]
@@ -262,14 +264,14 @@ def put_back(journal: Journal, moved: Record, who: str, why: str) -> Record:
         figures={},
         previous=earlier[-1] if earlier else "",
     )
-    journal.progress(back, "done")
-    journal.progress(moved, "done")
+    journal.set_state(back, "done")
+    journal.set_state(moved, "done")
     if moved.entry.to_version:
         journal.client.set_model_version_tag(journal.model, moved.entry.to_version, f"{TAG}.outcome", "put back")
     return back
 
 
-def _note(journal: Journal, decision: Decision, action: Any, who: str, why: str) -> Record:
+def _add_entry(journal: Journal, decision: Decision, action: Any, who: str, why: str) -> Record:
     return add_entry(
         journal,
         decision.start,
@@ -282,26 +284,26 @@ def _note(journal: Journal, decision: Decision, action: Any, who: str, why: str)
     )
 
 
-def _candidate(journal: Journal) -> str:
+def _find_candidate(journal: Journal) -> str:
     version = list_aliases(journal.client, journal.model).get(CANDIDATE)
     if version is None:
         raise ModelError(f"has no alias {CANDIDATE}", where=journal.model, fix="Name a version: --version V.")
     return version
 
 
-def _judge(
+def _compare(
     uri: str, contenders: dict[str, Contender], settings: Promotion, slices: Sequence[str]
 ) -> tuple[list[Judged], list[Gate]]:
-    """The rows that were judged on, and the gates."""
+    """The figures on each set of rows, and the gates."""
     from hone.promotion import gates
-    from hone.promotion.rows import TEST, Rows, find_leaked, load_golden_set, load_split
+    from hone.promotion.rows import Rows, find_leaked, load_golden_set, load_split
 
     ours, objective = contenders[CANDIDATE].version, contenders[CANDIDATE].objective
-    sets = [Rows(TEST, *reversed(load_split(uri, ours, "test")))]
+    sets = [Rows(TEST, *reversed(load_split(uri, ours, TEST)))]
     judged_gates: list[Gate] = []
     if settings.golden:
         golden = load_golden_set(settings.golden, objective)
-        training, _ = load_split(uri, ours, "train")
+        training, _ = load_split(uri, ours, TRAIN)
         judged_gates.append(
             gates.leakage_gate(golden, find_leaked(golden.table, training, objective, settings.near_duplicate))
         )
@@ -309,10 +311,10 @@ def _judge(
     theirs = contenders.get(CHAMPION)
     if theirs is None:
         matches = [gates.build_match(rows, contenders, settings) for rows in sets]
-        return [_told(match, settings) for match in matches], judged_gates + gates.baseline_gates(
-            _baselines(uri, ours), settings.level
+        return [_compute_figures(match, settings) for match in matches], judged_gates + gates.baseline_gates(
+            _load_metrics(uri, ours), settings.level
         )
-    sets = [rows for rows in _unseen(uri, sets, theirs, settings) if len(rows.table)]
+    sets = [rows for rows in _exclude_trained_rows(uri, sets, theirs, settings) if len(rows.table)]
     if not sets:
         raise DataError(
             f"the champion, version {theirs.version.version}, was trained on every test row of version {ours.version}",
@@ -327,15 +329,15 @@ def _judge(
         judged_gates.append(gates.latency_gate(contenders, sets[0], guards.latency, settings.level, settings.seed))
     if guards.size is not None:
         judged_gates.append(gates.size_gate(contenders, guards.size))
-    return [_told(match, settings) for match in matches], judged_gates
+    return [_compute_figures(match, settings) for match in matches], judged_gates
 
 
-def _unseen(uri: str, sets: Sequence[Rows], theirs: Contender, settings: Promotion) -> list[Rows]:
-    """The rows but for those that the champion was trained on; all, where its training rows are not known."""
+def _exclude_trained_rows(uri: str, sets: Sequence[Rows], theirs: Contender, settings: Promotion) -> list[Rows]:
+    """The rows without those that the champion was trained on; all rows if its training rows are unknown."""
     from hone.promotion.rows import exclude_rows, find_leaked, load_split
 
     try:
-        training, _ = load_split(uri, theirs.version, "train")
+        training, _ = load_split(uri, theirs.version, TRAIN)
     except ModelError:
         return list(sets)
     return [
@@ -344,24 +346,24 @@ def _unseen(uri: str, sets: Sequence[Rows], theirs: Contender, settings: Promoti
     ]
 
 
-def _told(match: Match, settings: Promotion) -> Judged:
-    """The figures of each version on the rows of a match, with intervals."""
+def _compute_figures(match: Match, settings: Promotion) -> Judged:
+    """Each version's metrics with intervals on the rows of a match."""
     from hone.evaluation.judging import metrics
 
     figures = {
         name: {
             metric: metrics.interval(values, 1 - 2 * settings.level)
-            for metric, values in match.figures(metrics.totals(outcome.statistics, match.draws)).items()
+            for metric, values in match.compute_metrics(metrics.totals(outcome.statistics, match.draws)).items()
         }
         for name, outcome in match.outcomes.items()
     }
     return Judged(match.rows.name, match.rows.digest, len(match.rows.table), match.rows.left_out, figures)
 
 
-def _baselines(tracking_uri: str, version: Version) -> dict[str, Any]:
-    """The metrics.json of the version's run; raises ModelError where it has none."""
+def _load_metrics(tracking_uri: str, version: Version) -> dict[str, Any]:
+    """The metrics.json of the version's run; raises ModelError if it has none."""
     with tempfile.TemporaryDirectory() as scratch:
         metrics: dict[str, Any] = json.loads(
-            fetch_run_file(tracking_uri, version, "metrics.json", Path(scratch)).read_text("utf8")
+            fetch_run_file(tracking_uri, version, layout.METRICS, Path(scratch)).read_text("utf8")
         )
     return metrics

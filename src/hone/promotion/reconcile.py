@@ -1,4 +1,4 @@
-"""Moves of a champion made by hand or left unfinished: noticed, judged, journalled, and put back where configured."""
+"""Detects champion moves made by hand or left unfinished; judges, journals and, if configured, reverts them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hone.promotion import smoke
 from hone.promotion.champion import Standing, add_entry, get_standing
 from hone.promotion.decision import Decision
 from hone.promotion.journal import Journal, Record
-from hone.promotion.promote import confirm_serving, decide, load_ready, log_decision, put_back, settings_of
+from hone.promotion.promote import confirm_serving, decide, load_ready, load_settings, log_decision, put_back
 from hone.registry import integrity
 from hone.tracking.aliases import CHAMPION, list_aliases
 from hone.tracking.client import connect, list_all, translate_errors
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 BY_HAND = "by hand in MLflow"
 WATCH = "watch-registry"
-UNCONFIRMED = 900.0  # seconds after which a move whose serving test nobody ended is tested by us
+UNCONFIRMED = 900.0  # seconds after which a move without a finished serving test is tested here
 
 
 def models_with_champion(tracking_uri: str) -> list[str]:
-    """The names of Hone's registered models that have a champion, or whose journal says so."""
+    """The names of Hone's registered models that have a champion or a journal."""
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
         return [
@@ -40,30 +40,32 @@ def models_with_champion(tracking_uri: str) -> list[str]:
 
 
 def is_moved_by_hand(tracking_uri: str, model: str) -> bool:
-    """Whether the champion of a model of Hone's is another than the journal says: what `reconcile` would notice."""
+    """Whether the champion of a model of Hone's differs from the journal's: what `reconcile` would detect."""
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
         records = Journal(client, model).records()
         champion = list_aliases(client, model).get(CHAMPION, "")
-        return champion != _journalled(records) and (bool(records) or _registered_by_hone(client, model))
+        return champion != _find_journalled_champion(records) and (bool(records) or _registered_by_hone(client, model))
 
 
 def reconcile(journal: Journal, *, downloads: Path, enforce: bool = False) -> list[Record]:
-    """Bring the journal and the alias `champion` of one model together; the entries that were added.
+    """Make the journal and the alias `champion` of one model agree; returns the entries that were added.
 
-    A move that was begun and not finished is finished; one whose serving test was never ended is tested, and put back
-    where it fails. An alias that is not where the last move left it was moved by hand: the gates judge that after the
-    fact, it is journalled, and with `enforce`, or where the version's own configuration says so, put back. A first
-    champion, or one whose former version is gone, stays: there is nothing to put back.
+    An unfinished move is finished; one without a finished serving test is tested, and put back if it fails. An alias
+    that differs from the last journalled move was moved by hand: the gates judge the move after the fact, it is
+    journalled, and put back with `enforce` or if the former champion's configuration says so. A first champion, or one
+    whose former version was deleted, stays: there is nothing to put back.
     """
     start = get_standing(journal)
-    _confirm_the_last(journal, downloads)
-    journalled = _journalled(journal.records())
+    _confirm_last_move(journal, downloads)
+    journalled = _find_journalled_champion(journal.records())
     champion = list_aliases(journal.client, journal.model).get(CHAMPION, "")
     if champion != journalled:
-        # Should it have been no hand, but a promotion that went on meanwhile, that has an entry of its own.
+        # ChampionMoved: it was not moved by hand but by a concurrent promotion, which has its own entry.
         with suppress(ChampionMoved):
-            _by_hand(journal, replace(get_standing(journal), champion=journalled), champion, downloads, enforce)
+            _handle_move_by_hand(
+                journal, replace(get_standing(journal), champion=journalled), champion, downloads, enforce
+            )
     return [record for record in journal.records() if record.entry.number > start.position]
 
 
@@ -76,32 +78,32 @@ def list_unannounced(journal: Journal) -> list[Record]:
     ]
 
 
-def _journalled(records: Sequence[Record]) -> str:
-    """The champion, as the journal's last move left it; '' where there was none."""
+def _find_journalled_champion(records: Sequence[Record]) -> str:
+    """The champion after the journal's last move; '' if there is none."""
     moves = [record.entry for record in records if record.entry.moves]
     return moves[-1].to_version if moves else ""
 
 
-def _confirm_the_last(journal: Journal, downloads: Path) -> None:
-    """The serving test of the last move, where the call that made it died before its end."""
+def _confirm_last_move(journal: Journal, downloads: Path) -> None:
+    """Do the serving test of the last move if the call that made it was killed before the test."""
     moves = [record for record in journal.records() if record.entry.moves]
     if not moves or moves[-1].state != "moved" or moves[-1].seconds < UNCONFIRMED:
         return
     last = moves[-1]
     if list_aliases(journal.client, journal.model).get(CHAMPION, "") != last.entry.to_version:
         return
-    with smoke.server(_uri(journal)) as server:
+    with smoke.start_server(_uri(journal)) as server:
         try:
             confirm_serving(journal, last, WATCH, load_ready(journal, last.entry.to_version, downloads, server), server)
         except PromotionRefused:
-            return  # put back, and journalled
+            return  # confirm_serving has put it back and journalled that
         except ModelError as fault:
             put_back(journal, last, WATCH, str(fault))
 
 
-def _by_hand(journal: Journal, start: Standing, champion: str, downloads: Path, enforce: bool) -> None:
-    """Judge and journal a champion that became `now`; put the one at `start` back where that is asked for."""
-    decision, judgement = _after_the_fact(journal, start, champion, downloads)
+def _handle_move_by_hand(journal: Journal, start: Standing, champion: str, downloads: Path, enforce: bool) -> None:
+    """Judge and journal the move by hand to `champion`; put the champion of `start` back if configured."""
+    decision, judgement = _judge_afterwards(journal, start, champion, downloads)
     change = f"from version {start.champion or 'none'} to {champion or 'none'}"
     entry = add_entry(
         journal,
@@ -115,12 +117,8 @@ def _by_hand(journal: Journal, start: Standing, champion: str, downloads: Path, 
     )
     if not start.champion or not _exists(journal, start.champion):
         return
-    if (
-        enforce
-        or settings_of(_uri(journal), get_version(_uri(journal), f"{SCHEME}{journal.model}/{start.champion}"))[
-            0
-        ].enforce
-    ):
+    former = f"{SCHEME}{journal.model}/{start.champion}"
+    if enforce or load_settings(_uri(journal), get_version(_uri(journal), former))[0].enforce:
         put_back(
             journal,
             entry,
@@ -129,8 +127,8 @@ def _by_hand(journal: Journal, start: Standing, champion: str, downloads: Path, 
         )
 
 
-def _after_the_fact(journal: Journal, start: Standing, champion: str, downloads: Path) -> tuple[Decision | None, str]:
-    """The gates on what was done by hand, recorded on the version, and what they say in a sentence."""
+def _judge_afterwards(journal: Journal, start: Standing, champion: str, downloads: Path) -> tuple[Decision | None, str]:
+    """The gates' decision on a move by hand, logged on the version (None if impossible), and a sentence on it."""
     if not champion:
         return None, "there is no champion left to judge"
     try:
@@ -153,7 +151,7 @@ def _exists(journal: Journal, version: str) -> bool:
 
 
 def _registered_by_hone(client: MlflowClient, model: str) -> bool:
-    """Whether a version of it came from Hone: others' models, too, may have a champion."""
+    """Whether Hone registered a version of the model: other models, too, may have the alias `champion`."""
     return any(integrity.TAG in version.tags for version in client.search_model_versions(f"name='{model}'"))
 
 

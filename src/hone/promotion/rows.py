@@ -1,4 +1,4 @@
-"""The rows that versions are judged on: the candidate's own test split, and a frozen golden set."""
+"""The rows that versions are compared on: the candidate's own test split, and a fixed golden set."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hone.curation.dedup.near import near_pairs
 from hone.errors import ConfigError
 from hone.objectives.base import Objective
+from hone.store import layout
 from hone.store.digests import file_digest
 from hone.tracking.links import fetch_run_file
 from hone.tracking.reader import Version
@@ -18,12 +19,12 @@ from hone.tracking.reader import Version
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TEST, GOLDEN = "test", "golden"
+GOLDEN = "golden"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to judge on: where they come from, the SHA-256 of their file, and how many of it were left out, and why."""
+    """Rows to compare on: their name, the SHA-256 of their file, and the number of its rows that were left out."""
 
     name: str
     digest: str
@@ -34,22 +35,22 @@ class Rows:
 def load_split(tracking_uri: str, version: Version, split: str) -> tuple[pa.Table, str]:
     """A split that the version's run logged when it was registered, and the SHA-256 of its file.
 
-    Raises ModelError where it has none.
+    Raises ModelError if it has none.
     """
     import pyarrow.parquet as pq
 
     with tempfile.TemporaryDirectory() as scratch:
-        file = fetch_run_file(tracking_uri, version, f"splits/{split}.parquet", Path(scratch))
+        file = fetch_run_file(tracking_uri, version, f"splits/{layout.rows_file(split)}", Path(scratch))
         return pq.read_table(file, memory_map=False), file_digest(file)
 
 
 def load_golden_set(path: str, objective: Objective) -> Rows:
-    """The rows of the golden file, read as the line reads its source; raises ConfigError where there is none."""
+    """The rows of the golden file, ingested as a run's source is; raises ConfigError if there is no such file."""
     import pyarrow.parquet as pq
 
     from hone.parts.variables import expand
     from hone.sources.files import Files
-    from hone.sources.ingest import ROWS, ingest
+    from hone.sources.ingest import ingest
 
     file = Path(expand(path))
     if not file.is_file():
@@ -66,13 +67,14 @@ def load_golden_set(path: str, objective: Objective) -> Rows:
             max_refused=0.0,
             shape=objective.normalize_row,
         )
-        return Rows(GOLDEN, file_digest(file), pq.read_table(Path(scratch) / ROWS, memory_map=False))
+        return Rows(GOLDEN, file_digest(file), pq.read_table(Path(scratch) / layout.ROWS, memory_map=False))
 
 
 def find_leaked(rows: pa.Table, training: pa.Table, objective: Objective, threshold: float) -> list[int]:
-    """Positions of `rows` that say the same as a training row, but for case, spacing and punctuation, or nearly.
+    """Positions of `rows` that are duplicates or near duplicates of a training row.
 
-    Nearly: a Jaccard index of their runs of words of `threshold` or more (`hone.curation.dedup.near`).
+    Duplicates are equal except for case, spacing and punctuation; near duplicates have a Jaccard index of their word
+    shingles of `threshold` or more (`hone.curation.dedup.near`).
     """
     return [row for row, _ in near_pairs(objective.row_texts(rows), objective.row_texts(training), threshold)]
 

@@ -1,4 +1,4 @@
-"""Does a version answer as it will be asked: loaded by MLflow, in a process that knows nothing of Hone?"""
+"""The serving test: does a version, loaded by MLflow in a process without Hone, give the expected answers?"""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from typing import IO, Any
 
 from hone.errors import ModelError
 
-SECONDS = 600
-TOLERANCE = 1e-3  # of a score: batches of other lengths, and other devices, differ by up to 1e-5
-MARK = "answers: "
+SECONDS = 600  # for loading a model and its answers
+TOLERANCE = 1e-3  # of scores: other batch lengths and other devices make a difference of up to 1e-5
+MARK = "answers: "  # precedes the child's answers, to tell them from what libraries print
 _CHILD = """
 import json, sys
 sys.modules["hone"] = None
 import mlflow
 mlflow.set_tracking_uri(sys.argv[1])
 for line in sys.stdin:
-    # To warn of requirements that are not installed it reads the file lists of all packages: 0.7 s.
+    # suppress_warnings: to warn of missing requirements MLflow reads the file lists of all packages, 0.7 s.
     model = mlflow.pyfunc.load_model(line.strip(), suppress_warnings=True)
-    asked = model.input_example
-    told = {"asked": asked.to_dict("records"), "answers": model.predict(asked).to_dict("records")}
-    print(sys.argv[2] + json.dumps(told, default=lambda value: value.item() if hasattr(value, "item") else list(value)))
+    example = model.input_example
+    result = {"rows": example.to_dict("records"), "answers": model.predict(example).to_dict("records")}
+    to_json = lambda value: value.item() if hasattr(value, "item") else list(value)
+    print(sys.argv[2] + json.dumps(result, default=to_json))
     sys.stdout.flush()
 """
 
@@ -37,66 +38,66 @@ Answers = Sequence[Mapping[str, Any]]
 
 
 class Server:
-    """A process that loads models as MLflow's own server does, and asks each its input example.
+    """A process that loads models as MLflow's own server does, and predicts with their input examples.
 
-    It serves both tests of a move: what takes its time are the imports (10 s of processor, a load 1 s), and a champion
-    that does not answer is to be put back soon.
+    One process serves both tests of a move: its imports take 10 s of processor time, a load 1 s, and a champion that
+    does not answer is to be put back soon.
     """
 
     def __init__(self, process: subprocess.Popen[str], errors: IO[str]) -> None:
         self._process, self._errors = process, errors
 
-    def answers(self, uri: str) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
-        """The input example of the model `models:/NAME/V` or `models:/NAME@ALIAS`, and what it is answered with.
+    def predict_example(self, uri: str) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
+        """The rows of the input example of the model `models:/NAME/V` or `models:/NAME@ALIAS`, and its answers to them.
 
-        Raises ModelError where the model cannot be loaded or does not answer within ten minutes.
+        Raises ModelError if the model cannot be loaded or does not answer within ten minutes.
         """
-        late = threading.Timer(SECONDS, self._process.kill)
-        late.start()
+        deadline = threading.Timer(SECONDS, self._process.kill)
+        deadline.start()
         try:
-            told = self._ask(uri)
+            line = self._request(uri)
         finally:
-            late.cancel()
-        if not told:
+            deadline.cancel()
+        if not line:
             self._errors.seek(0)
-            last = [line.strip() for line in self._errors.read().splitlines() if line.strip()][-3:]
-            raise _refused(uri, "; ".join(last) or f"no answer within {SECONDS} seconds")
-        found = json.loads(told.removeprefix(MARK))
-        return found["asked"], found["answers"]
+            last_errors = [error.strip() for error in self._errors.read().splitlines() if error.strip()][-3:]
+            raise _build_error(uri, "; ".join(last_errors) or f"no answer within {SECONDS} seconds")
+        result = json.loads(line.removeprefix(MARK))
+        return result["rows"], result["answers"]
 
-    def check(self, uri: str, expected: Callable[[Sequence[dict[str, str]]], Answers]) -> list[dict[str, Any]]:
-        """What the served model answers, which is what `expected` says of its input example; else raises ModelError."""
-        asked, found = self.answers(uri)
-        for row, told, wanted in zip(asked, found, expected(asked), strict=True):
-            for name, value in told.items():
-                if not same(value, wanted[name]):
-                    raise _refused(
+    def check_answers(self, uri: str, expected: Callable[[Sequence[dict[str, str]]], Answers]) -> list[dict[str, Any]]:
+        """The served model's answers to its input example; raises ModelError if they are not those of `expected`."""
+        rows, answers = self.predict_example(uri)
+        for row, answer, expected_answer in zip(rows, answers, expected(rows), strict=True):
+            for name, value in answer.items():
+                if not is_same_value(value, expected_answer[name]):
+                    raise _build_error(
                         uri,
                         f"served it answers {str(row)[:200]} with {name} {str(value)[:100]}; the weights that were"
-                        f" judged say {str(wanted[name])[:100]}",
+                        f" judged say {str(expected_answer[name])[:100]}",
                     )
-        return found
+        return answers
 
-    def _ask(self, uri: str) -> str:
-        """The line that answers; '' where the process ends without."""
+    def _request(self, uri: str) -> str:
+        """The process's line with the answers; '' if it ends without one."""
         process = self._process
         try:
             assert process.stdin and process.stdout
             os.write(process.stdin.fileno(), f"{uri}\n".encode())
-        except BrokenPipeError:  # it ended already: what it said tells why
+        except BrokenPipeError:  # it has ended: its standard error shows why
             return ""
         return next((line for line in process.stdout if line.startswith(MARK)), "")
 
 
 @contextmanager
-def server(tracking_uri: str) -> Iterator[Server]:
-    """Within the block a process that serves, without Hone and in a directory of its own."""
+def start_server(tracking_uri: str) -> Iterator[Server]:
+    """Within the block, a serving process without Hone, in an empty working directory."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-P", "-c", _CHILD, tracking_uri, MARK]
-    with tempfile.TemporaryDirectory() as elsewhere, (Path(elsewhere) / "errors").open("w+") as errors:
+    with tempfile.TemporaryDirectory() as directory, (Path(directory) / "errors").open("w+") as errors:
         process = subprocess.Popen(
             command,
-            cwd=elsewhere,
+            cwd=directory,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -110,20 +111,20 @@ def server(tracking_uri: str) -> Iterator[Server]:
                 process.kill()
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two answers are the same, numbers to 1e-3."""
-    if isinstance(one, str) or isinstance(other, str):
-        return bool(one == other)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    if one is None or other is None:
-        return one is other
-    return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+def is_same_value(served: Any, expected: Any) -> bool:
+    """Whether two values of answers are the same, numbers to 1e-3 (absolute or relative)."""
+    if isinstance(served, str) or isinstance(expected, str):
+        return bool(served == expected)
+    if isinstance(served, list | tuple) and isinstance(expected, list | tuple):
+        return len(served) == len(expected) and all(map(is_same_value, served, expected))
+    if isinstance(served, Mapping) and isinstance(expected, Mapping):
+        return served.keys() == expected.keys() and all(is_same_value(served[key], expected[key]) for key in served)
+    if served is None or expected is None:
+        return served is expected
+    return math.isclose(served, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
-def _refused(uri: str, why: str) -> ModelError:
+def _build_error(uri: str, why: str) -> ModelError:
     return ModelError(
         f"failed the serving test: {why}",
         where=uri,

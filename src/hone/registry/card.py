@@ -1,6 +1,6 @@
-"""The model card: a README.md in Hugging Face's format, written from what the run knows.
+"""The model card: a README.md in Hugging Face's format, rendered from the run's artifacts.
 
-Front matter as https://huggingface.co/docs/hub/model-cards says; the text is the template card.md.
+The front matter follows https://huggingface.co/docs/hub/model-cards; the text is the template card.md.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import yaml
 
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
+from hone.splits import SPLITS
+from hone.store import layout
 from hone.store.artifact import Artifact
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-SPLITS = ("train", "valid", "test")
 WEAKEST = 8
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_NAMES = {"macro_f1": "f1", "micro_f1": "f1", "entity_f1": "f1"}
 
 
-def write(
+def render_card(
     artifacts: Mapping[str, Artifact],
     *,
     base: BaseModel,
@@ -39,11 +40,11 @@ def write(
     config: str,
     lineage: Mapping[str, str],
 ) -> str:
-    """The card's text. `config` is the resolved YAML, `example` a row to try, `lineage` what else led here."""
+    """The card's text. `config` is the resolved YAML, `example` a row of inputs, `lineage` for the last table."""
     from huggingface_hub import ModelCard
 
     tree = yaml.safe_load(config)
-    metrics = json.loads((artifacts["evaluate"].path / "metrics.json").read_text("utf8"))
+    metrics = json.loads((artifacts["evaluate"].path / layout.METRICS).read_text("utf8"))
     body = (
         _environment()
         .get_template("card.md")
@@ -57,20 +58,22 @@ def write(
             model_name=model_name,
             alias=alias,
             max_length=max_length,
-            example=_asked(example),
+            example=_format_example(example),
             settings=yaml.safe_dump({part: tree[part] for part in ("method", "training")}, sort_keys=False).strip(),
             training=artifacts["train"].facts(),
             lineage=sorted(lineage.items()),
-            **_data(artifacts),
-            **_results(metrics),
+            **_collect_data(artifacts),
+            **_collect_results(metrics),
         )
     )
-    head = front_matter(tree["name"], base, objective.pipeline, adapter, metrics).to_yaml()
+    head = build_front_matter(tree["name"], base, objective.pipeline, adapter, metrics).to_yaml()
     return str(ModelCard(f"---\n{head}\n---\n\n{body}"))
 
 
-def front_matter(name: str, base: BaseModel, pipeline: str, adapter: bool, metrics: Mapping[str, Any]) -> ModelCardData:
-    """What the hub reads: licence, base model, pipeline, tags, and the test results (model-index)."""
+def build_front_matter(
+    name: str, base: BaseModel, pipeline: str, adapter: bool, metrics: Mapping[str, Any]
+) -> ModelCardData:
+    """The metadata that the Hub reads: licence, base model, pipeline, tags, and test results (model-index)."""
     from huggingface_hub import EvalResult, ModelCardData
 
     figures = {metric: value["value"] for metric, value in metrics["systems"]["model"].items() if metric != "ece"}
@@ -98,15 +101,17 @@ def front_matter(name: str, base: BaseModel, pipeline: str, adapter: bool, metri
     )
 
 
-def weakest(metrics: Mapping[str, Any], least_rows: int = 5) -> list[tuple[str, dict[str, Any]]]:
-    """The slices of at least `least_rows` rows with the worst main metric, worst first, at most 8."""
+def list_weakest_slices(metrics: Mapping[str, Any], min_rows: int = 5) -> list[tuple[str, dict[str, Any]]]:
+    """The slices of at least `min_rows` rows with the worst main metric, worst first, at most 8."""
     main = metrics["main_metric"]
     sign = -1 if metrics["measures"][main]["lower"] else 1
-    slices = [(by, part) for by, parts in metrics["slices"].items() for part in parts if part["rows"] >= least_rows]
+    slices = [
+        (column, part) for column, parts in metrics["slices"].items() for part in parts if part["rows"] >= min_rows
+    ]
     return sorted(slices, key=lambda entry: sign * entry[1]["model"][main]["value"])[:WEAKEST]
 
 
-def _data(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+def _collect_data(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
     curated, validated = artifacts["curate"].facts(), artifacts["validate"]
     tokens, files = artifacts["tokenize"].facts()["splits"], validated.manifest()["files"]
     classes = [(split, curated["classes"][split]) for split in SPLITS if split in curated["classes"]]
@@ -114,14 +119,14 @@ def _data(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
         "ingest": artifacts["ingest"].facts(),
         "funnel": curated["funnel"],
         "rows": {split: tokens[split]["rows"] for split in SPLITS},
-        "digests": [(split, files[f"{split}.parquet"]["sha256"]) for split in SPLITS],
+        "digests": [(split, files[layout.rows_file(split)]["sha256"]) for split in SPLITS],
         "quarantined": validated.facts()["quarantined"],
         "classes": classes,
         "labels": sorted({label for _, counts in classes for label in counts}),
     }
 
 
-def _results(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _collect_results(metrics: Mapping[str, Any]) -> dict[str, Any]:
     systems, main = metrics["systems"], metrics["main_metric"]
     return {
         "results": metrics,
@@ -130,7 +135,7 @@ def _results(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": list(systems["model"]),
         "systems": list(systems.items()),
         "comparisons": list(metrics["comparisons"].items()),
-        "weakest": weakest(metrics),
+        "weakest": list_weakest_slices(metrics),
     }
 
 
@@ -151,7 +156,7 @@ def _cell(value: object) -> str:
 
 
 def _interval(figure: Mapping[str, float] | None) -> str:
-    """`0.912 [0.893, 0.930]`; a dash where a system has no such figure."""
+    """`0.912 [0.893, 0.930]`; a dash if a system has no such figure."""
     return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]" if figure else "-"
 
 
@@ -159,15 +164,15 @@ def _reasons(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{reason}: {count:,}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1]))
 
 
-def _asked(example: Mapping[str, str]) -> str:
-    """What `predict` is given: a list of texts for a lone input, else a frame."""
+def _format_example(example: Mapping[str, str]) -> str:
+    """The argument of `predict` as Python code: a list of texts for a single input, else a DataFrame."""
     if len(example) == 1:
-        return "".join(f'["{_quoted(text)}"]' for text in example.values())
-    columns = ", ".join(f'"{name}": ["{_quoted(text)}"]' for name, text in example.items())
+        return "".join(f'["{_quote(text)}"]' for text in example.values())
+    columns = ", ".join(f'"{name}": ["{_quote(text)}"]' for name, text in example.items())
     return f"pd.DataFrame({{{columns}}})"
 
 
-def _quoted(text: str) -> str:
-    """`text` as it stands between double quotes in Python, on one line of at most 100 characters; JSON whole."""
+def _quote(text: str) -> str:
+    """`text` escaped for double quotes in Python, on one line of at most 100 characters; JSON is not cut."""
     line = " ".join(text.split())
     return json.dumps(line if line[:1] in ("[", "{") else line[:100], ensure_ascii=False)[1:-1].replace("```", "'''")

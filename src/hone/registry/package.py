@@ -1,11 +1,11 @@
-"""The directory that MLflow logs as a model: weights in safetensors, tokenizer, card, and the code that answers.
+"""Builds the directory that MLflow logs as a model: weights in safetensors, tokenizer, card and serving code.
 
 MLmodel, requirements.txt, input_example.json, served.py
 SHA256SUMS          of every other file; its own digest is the version's tag hone.files_sha256
-artifacts/model/    config.json, weights or adapter, tokenizer, README.md (the card), objective.json: what it was tuned
-                    for, and where its base model is asked too (an adapter, DPO), base.json: which that is
-code/served_HASH/   the parts of hone that answer, the very code that the model was tested with; its objective.py names
-                    the class of the objective
+artifacts/model/    config.json, weights or adapter, tokenizer, README.md (the card), objective.json: objective, options
+                    and targets; and base.json, the base model, if serving needs that too (an adapter, DPO)
+code/served_HASH/   the modules of hone that serving needs, the same code that the model was tested with; its
+                    objective.py imports the class of the objective
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 CODE = Path(__file__).parent / "served" / "served.py"
-# Which class of the copied package answers: a stored model names no module of hone, so that modules can be moved.
+# Imports the objective's class within the copied package: a stored model names no module of hone, so these can move.
 ENTRY = "objective.py"
 USED_BY_SERVED = (
     "hone.models.own_code",
@@ -47,6 +47,7 @@ USED_BY_SERVED = (
     "hone.objectives.shared.tokenizer",
     "hone.registry.served.sums",
 )
+USED_BY_ADAPTERS = ("hone.methods.adapters", "hone.models.places")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pyarrow")
 ADAPTER_REQUIREMENTS = ("peft", "huggingface-hub")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
@@ -54,7 +55,7 @@ PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
 
 @dataclass(frozen=True)
 class Form:
-    """What is to be served: the trained files of `train` for `objective`, whole or as an adapter on its base."""
+    """What is served: the trained files of `train` for `objective`, whole or as an adapter on its base model."""
 
     train: Artifact
     objective: Objective
@@ -64,7 +65,7 @@ class Form:
 
     @cached_property
     def code(self) -> dict[str, str]:
-        """The source of the modules that answer, by path."""
+        """The source of the modules that serving needs, by path."""
         return serving_code(self.objective, self.adapter)
 
     @property
@@ -73,7 +74,7 @@ class Form:
         return package_name(self.code)
 
     def about(self) -> dict[str, Any]:
-        """What decides an answer besides the weights: objective.json."""
+        """The content of objective.json: everything but the weights that determines an answer."""
         code = own_code.compute_digest(self.train.path / "model")
         return {
             "package": self.package,
@@ -88,24 +89,22 @@ class Form:
 
     @property
     def key(self) -> str:
-        """Digest of what decides an answer: two forms with one key are one model version."""
+        """Digest of everything that determines an answer: forms with the same key are one model version."""
         return digest_of([self.train.digest, self.about(), self.adapter, file_digest(CODE)])[:20]
 
 
 def package(
     place: Path, form: Form, base: BaseModel, *, card: str, example: Mapping[str, str], logged: LoggedModel
 ) -> str:
-    """Write the model's directory at `place`; weights are linked, not copied, where the disk allows.
+    """Write the model's directory at `place`; weights are hard-linked if the file system allows it, else copied.
 
-    What comes back is the digest of its SHA256SUMS.
-
-    Raises ModelError where a weight file is not in safetensors.
+    Returns the digest of its SHA256SUMS. Raises ModelError if a weight file is not in safetensors.
     """
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.models import Model
 
-    described = Model(
+    mlflow_model = Model(
         artifact_path=logged.artifact_location,
         run_id=logged.source_run_id,
         model_uuid=logged.model_id,
@@ -119,43 +118,43 @@ def package(
                 python_model=str(CODE),
                 code_paths=[str(copied)],
                 model_config={"batch_size": 32, "device": "auto", "base": ""},
-                mlflow_model=described,
-                signature=signature(form.objective),
+                mlflow_model=mlflow_model,
+                signature=build_signature(form.objective),
                 input_example=pd.DataFrame([example]),
-                pip_requirements=requirements(form.adapter),
+                pip_requirements=list_requirements(form.adapter),
             )
     home = place / "artifacts" / "model"
     home.mkdir(parents=True)
-    linked = _gather(home, form, base, card)
+    linked = _write_model_files(home, form, base, card)
     refuse_pickles(place)
-    _point_to(described, home, place)
+    _add_artifact_path(mlflow_model, home, place)
     return sums.write_sums(place, {str((home / name).relative_to(place)): digest for name, digest in linked.items()})
 
 
 @contextmanager
 def _no_package_scan() -> Iterator[None]:
-    """Within the block MLflow does not read the file lists of all installed packages, 0.7 s of processor time.
+    """Within the block MLflow does not read the file lists of all installed packages (0.7 s of processor time).
 
-    save_model compares each requirement with the installed version, which these requirements are made from. It takes
-    the scan for packages whose metadata it does not find, and no parameter turns it off (3.17).
+    save_model compares each requirement with the installed version, from which these requirements are made. It scans
+    for packages whose metadata it does not find, and no parameter disables the scan (MLflow 3.17).
     """
     from mlflow.utils import requirements_utils
 
-    scanned = requirements_utils._MODULES_TO_PACKAGES
-    requirements_utils._MODULES_TO_PACKAGES = scanned or {}
+    original = requirements_utils._MODULES_TO_PACKAGES
+    requirements_utils._MODULES_TO_PACKAGES = original or {}
     try:
         yield
     finally:
-        requirements_utils._MODULES_TO_PACKAGES = scanned
+        requirements_utils._MODULES_TO_PACKAGES = original
 
 
-def signature(objective: Objective) -> ModelSignature:
-    """The objective's inputs, all of them text, its outputs, and the parameter `all_scores`."""
+def build_signature(objective: Objective) -> ModelSignature:
+    """The MLflow signature: the objective's inputs (strings), its outputs, and the parameter `all_scores`."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import Array
 
-    # A lone input has no name: with one MLflow would refuse a plain list of texts.
+    # A single input has no name: with a name MLflow would refuse a plain list of texts.
     names = [None] if len(objective.inputs) == 1 else objective.inputs
     kinds = {
         name: Array(DataType[kind[:-2]]) if kind.endswith("[]") else DataType[kind]
@@ -169,20 +168,20 @@ def signature(objective: Objective) -> ModelSignature:
 
 
 def serving_code(objective: Objective, adapter: bool) -> dict[str, str]:
-    """The source of the modules that answer for the objective, by path, with their imports as they are in Hone."""
+    """The source of the modules that serving the objective needs, by path, with their imports as in Hone."""
     cls = type(objective)
-    modules = [cls.__module__, *USED_BY_SERVED, *(["hone.methods.adapters"] if adapter else [])]
+    modules = [cls.__module__, *USED_BY_SERVED, *(USED_BY_ADAPTERS if adapter else ())]
     entry = f"from {cls.__module__} import {cls.__name__} as Objective\n"
     return {ENTRY: entry, **read_sources(modules)}
 
 
 def package_name(code: Mapping[str, str]) -> str:
-    """The name of the package with this code: neither another model's nor Hone's own."""
+    """The name of the package with this code; by its hash it differs from other models' packages and from Hone."""
     return f"served_{digest_of(code)[:12]}"
 
 
 def copy_code(code: Mapping[str, str], folder: Path) -> Path:
-    """Write the modules of `serving_code` as one package into `folder`, where they import each other; its directory."""
+    """Write the modules of `serving_code` as one package into `folder`, imports adapted; returns its directory."""
     home = folder / package_name(code)
     names = {name.partition("/")[0].removesuffix(".py") for name in code if name != ENTRY}
     packages = "|".join(map(re.escape, sorted(names)))
@@ -196,25 +195,25 @@ def copy_code(code: Mapping[str, str], folder: Path) -> Path:
     return home
 
 
-def requirements(adapter: bool) -> list[str]:
-    """The installed versions of what the code imports; a build's own suffix (`+cpu`) is on no index and left out."""
+def list_requirements(adapter: bool) -> list[str]:
+    """Pip requirements of the serving code at the installed versions; a local suffix (`+cpu`), on no index, is cut."""
     names = REQUIREMENTS + (ADAPTER_REQUIREMENTS if adapter else ())
     return [f"{name}=={version(name).partition('+')[0]}" for name in names]
 
 
 def refuse_pickles(place: Path) -> None:
-    """Raise ModelError where a file could run code when it is loaded."""
-    found = [str(file.relative_to(place)) for file in sorted(place.rglob("*")) if file.suffix in PICKLED]
-    if found:
+    """Raise ModelError for a file that could run code when it is loaded."""
+    pickled = [str(file.relative_to(place)) for file in sorted(place.rglob("*")) if file.suffix in PICKLED]
+    if pickled:
         raise ModelError(
-            f"would be registered with weights that are not in safetensors: {', '.join(found)}",
+            f"would be registered with weights that are not in safetensors: {', '.join(pickled)}",
             where=str(place),
             fix="Have the model saved with save_pretrained(..., safe_serialization=True).",
         )
 
 
-def _gather(home: Path, form: Form, base: BaseModel, card: str) -> dict[str, str]:
-    """Put the model's files into `home`; the SHA-256 of those that are linked, by name: the train manifest has them."""
+def _write_model_files(home: Path, form: Form, base: BaseModel, card: str) -> dict[str, str]:
+    """Write or link the model's files into `home`; returns the SHA-256 of the linked ones, from the train manifest."""
     digests = {name: entry["sha256"] for name, entry in form.train.manifest()["files"].items()}
     linked = {name: name.removeprefix("model/") for name in digests if name.startswith("model/")}
     written = {"README.md": card, "objective.json": json.dumps(form.about(), ensure_ascii=False, indent=1)}
@@ -235,7 +234,7 @@ def _gather(home: Path, form: Form, base: BaseModel, card: str) -> dict[str, str
 
 
 def base_record(base: BaseModel) -> dict[str, Any]:
-    """What finds the base model again and proves it: its id, revision, directory, and its weights' SHA-256."""
+    """The content of base.json: the base model's id, revision, directory, and the SHA-256 of its weights."""
     files = sorted({file for pattern in WEIGHTS for file in base.path.glob(pattern)})
     return {
         "id": base.base,
@@ -246,7 +245,7 @@ def base_record(base: BaseModel) -> dict[str, Any]:
 
 
 def _adapter_config(adapter: Path, base: BaseModel) -> str:
-    """PEFT's own config, with the base's id in place of a directory of this machine."""
+    """PEFT's config, with the base model's id in place of a directory on this machine."""
     config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text("utf8"))
     return json.dumps(config | {"base_model_name_or_path": base.base}, indent=1, sort_keys=True)
 
@@ -259,9 +258,9 @@ def _link(file: Path, to: Path) -> None:
         shutil.copyfile(file, to)
 
 
-def _point_to(described: Any, home: Path, place: Path) -> None:
-    """Say in MLmodel where the files lie; handed to save_model instead, they would be copied twice."""
+def _add_artifact_path(mlflow_model: Any, home: Path, place: Path) -> None:
+    """Record the files' path in MLmodel; passed to save_model instead, the files would be copied twice."""
     inside = str(home.relative_to(place))
-    described.flavors["python_function"]["artifacts"] = {"model": {"path": inside, "uri": inside}}
-    described.model_size_bytes = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-    described.save(str(place / "MLmodel"))
+    mlflow_model.flavors["python_function"]["artifacts"] = {"model": {"path": inside, "uri": inside}}
+    mlflow_model.model_size_bytes = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    mlflow_model.save(str(place / "MLmodel"))

@@ -22,6 +22,8 @@ import numpy as np
 
 from hone.objectives.base import Objective
 from hone.registry.row_text import detect_languages, input_text, split_words
+from hone.splits import TEST, TRAIN
+from hone.store import layout
 from hone.store.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def write_reference(out: Path, artifacts: Mapping[str, Artifact], objective: Obj
     """Write the three reference files for a version made from these artifacts (ingest, validate) into `out`."""
     scan = _scan_ingested(artifacts, objective)
     hashes = np.sort(np.array(scan.hashes, np.uint64))
-    samples = {INGESTED: _asked(scan.drawn, objective), HELD_OUT: _asked(scan.held_out, objective)}
+    samples = {INGESTED: _build_inputs(scan.drawn, objective), HELD_OUT: _build_inputs(scan.held_out, objective)}
     table = _build_table(samples, objective)
     statistics = _compute_statistics(artifacts, table, objective, scan.blank)
     (out / STATISTICS).write_text(json.dumps(statistics, ensure_ascii=False, indent=1), "utf8")
@@ -137,10 +139,10 @@ def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(artifacts["ingest"].path / "rows.parquet")
+    file = pq.ParquetFile(artifacts["ingest"].path / layout.ROWS)
     total, generator = file.metadata.num_rows, np.random.default_rng(SEED)
     sampled_positions = np.sort(generator.permutation(total)[:ROWS])
-    held_out_ids = pq.read_table(artifacts["validate"].path / "test.parquet", columns=["id"])["id"].to_pylist()
+    held_out_ids = pq.read_table(artifacts["validate"].path / layout.rows_file(TEST), columns=["id"])["id"].to_pylist()
     sampled_ids = pa.array(
         [held_out_ids[position] for position in np.sort(generator.permutation(len(held_out_ids))[:ROWS])], pa.string()
     )
@@ -160,7 +162,7 @@ def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _
     return scan
 
 
-def _asked(parts: Sequence[pa.Table], objective: Objective) -> list[dict[str, str]]:
+def _build_inputs(parts: Sequence[pa.Table], objective: Objective) -> list[dict[str, str]]:
     """The rows as model inputs, in random order."""
     import pyarrow as pa
 
@@ -215,7 +217,7 @@ def _compute_statistics(
             }
             for name in objective.inputs
         },
-        "labels": _label_shares(artifacts["validate"].path / "train.parquet", objective.label),
+        "labels": _label_shares(artifacts["validate"].path / layout.rows_file(TRAIN), objective.label),
         "libraries": {name: version(name) for name in ("py3langid",)},
     }
 

@@ -1,7 +1,7 @@
-"""The last stage: one MLflow model version, with all that is needed to trust it, or the one that exists.
+"""The last stage: registers one MLflow model version with everything needed to trust it, or reuses an existing one.
 
-Every step may have been done by an earlier, interrupted call, and is then not done again: curves, datasets and
-metrics are compared with what the run has, and model and version are found by `hone.register_key`.
+A step that an earlier, interrupted call completed is not repeated: curves, datasets and metrics are compared with those
+of the run, and the logged model and the version are found by their tag `hone.register_key`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from hone.progress import OnProgress, Progress, ignore
 from hone.registry import card, reference
 from hone.registry.integrity import TAG as FILES
 from hone.registry.package import Form, package
+from hone.splits import TEST, TRAIN, VALID
+from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import digest_of, file_digest
-from hone.tokenization.tokenize import TARGETS
 from hone.tracking.client import connect, default_tracking_uri, translate_errors
 from hone.tracking.reader import SCHEME
 from hone.tracking.run_log import backfill
@@ -35,14 +36,14 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 KEY = "hone.register_key"
-SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # by the context MLflow knows it under
-DATASET_DIGEST = 36  # characters, the most that MLflow takes
-SOURCES = 1000  # characters of the sources' names
+MLFLOW_CONTEXTS = {TRAIN: "train", VALID: "validation", TEST: "test"}  # split to MLflow's name of the context
+DATASET_DIGEST = 36  # characters: MLflow's limit for a dataset digest
+SOURCES = 1000  # characters of the tag with the sources' names
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is registered: artifacts by stage, the form they are served in, and where they come from."""
+    """What is to be registered: artifacts by stage, the form in which they are served, and where they come from."""
 
     artifacts: Mapping[str, Artifact]
     form: Form
@@ -54,7 +55,7 @@ class Candidate:
 
 
 def version_tags(artifacts: Mapping[str, Artifact], form: Form, base: BaseModel, config: str) -> dict[str, str]:
-    """What a version is tagged with: digests of data, config, code, model and targets, and the base model."""
+    """A version's tags: digests of data, config, code, model and targets, and the base model."""
     code = {stage: artifact.manifest()["recipe"]["code"] for stage, artifact in sorted(artifacts.items())}
     parent = {"hone.base_version": base.revision, "hone.parent_run": base.run} if base.base.startswith(SCHEME) else {}
     if base.code:
@@ -90,38 +91,33 @@ def register(
     tags: Mapping[str, str],
     on_progress: OnProgress = ignore,
 ) -> Product:
-    """Register the trained model as a version of `model_name`, `alias` pointing to it; one that exists is used.
+    """Register the trained model as a version of `model_name` and point `alias` to it; an existing version is reused.
 
     `artifacts` are those of the stages ingest to evaluate, `report` is HTML, `config` the resolved YAML, `run_id` the
-    training's run; `tags` go on the version (`hone.git_commit`, `hone.flow_run_id`). Writes registration.json and
-    report.html. Raises ServiceError where MLflow does not answer, ConfigError for a name it does not take,
-    ModelError where a file could run code when loaded.
+    training's MLflow run, `tags` further tags of the version (`hone.git_commit`, `hone.flow_run_id`). Writes
+    registration.json and report.html. Raises ServiceError if MLflow does not answer, ConfigError for a model name that
+    MLflow does not accept, ModelError if a file could run code when it is loaded.
     """
     section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
-    targets = json.loads((artifacts["evaluate"].path / TARGETS).read_text("utf8"))
+    targets = json.loads((artifacts["evaluate"].path / layout.TARGETS).read_text("utf8"))
     form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]))
-    memory = reference.write_reference(out, artifacts, objective)
-    known = version_tags(artifacts, form, base, config) | {name: str(value) for name, value in tags.items()}
-    known |= memory.tags
-    wanted = Candidate(artifacts, form, base, model_name, alias, config, known)
-    (out / "report.html").write_text(report, "utf8")
+    reference_files = reference.write_reference(out, artifacts, objective)
+    all_tags = version_tags(artifacts, form, base, config) | {name: str(value) for name, value in tags.items()}
+    all_tags |= reference_files.tags
+    candidate = Candidate(artifacts, form, base, model_name, alias, config, all_tags)
+    (out / layout.REPORT).write_text(report, "utf8")
     client = connect(tracking_uri)
-    steps = _counted(on_progress)
+    steps = _report_steps(on_progress)
     with translate_errors(tracking_uri):
         next(steps)
         _ensure_model(client, model_name)
         run = client.get_run(run_id)
-        _complete_run(client, run, wanted, out)
-        for file, folder in memory.files.items():
+        _complete_run(client, run, candidate, out)
+        for file, folder in reference_files.files.items():
             client.log_artifact(run_id, str(file), folder or None)
         next(steps)
-        version = find_version(client, wanted)
-        existing = version is not None
-        if version is None:
-            logged = _logged_model(client, run, wanted, out)
-            next(steps)
-            version = _new_version(client, logged, wanted)
-        _describe_version(client, version, wanted, existing, memory.tags)
+        version, existing = _get_or_create_version(client, run, candidate, out, steps)
+        _describe_version(client, version, candidate, existing, reference_files.tags)
     registration = {
         "model": model_name,
         "version": str(version.version),
@@ -142,38 +138,50 @@ def adapter_only(method: Method) -> bool:
     return isinstance(method, AdapterMethod) and not method.merged
 
 
-def find_version(client: MlflowClient, wanted: Candidate) -> ModelVersion | None:
-    """The oldest version of the model's name that answers as this one would and is ready."""
-    found = client.search_model_versions(f"name='{wanted.model_name}' and tags.`{KEY}`='{wanted.form.key}'")
-    ready = [version for version in found if version.status == "READY"]
+def find_version(client: MlflowClient, candidate: Candidate) -> ModelVersion | None:
+    """The oldest ready version of the model that gives the same answers, by its tag `hone.register_key`; or None."""
+    versions = client.search_model_versions(f"name='{candidate.model_name}' and tags.`{KEY}`='{candidate.form.key}'")
+    ready = [version for version in versions if version.status == "READY"]
     return min(ready, key=lambda version: int(version.version), default=None)
 
 
-def _counted(on_progress: OnProgress) -> Iterator[None]:
-    """Each `next` reports the step that begins now."""
+def _get_or_create_version(
+    client: MlflowClient, run: Run, candidate: Candidate, out: Path, steps: Iterator[None]
+) -> tuple[ModelVersion, bool]:
+    """The version, created if there is none yet, and whether it existed."""
+    version = find_version(client, candidate)
+    if version is not None:
+        return version, True
+    logged = _get_or_create_logged_model(client, run, candidate, out)
+    next(steps)
+    return _create_version(client, logged, candidate), False
+
+
+def _report_steps(on_progress: OnProgress) -> Iterator[None]:
+    """Each `next` reports the start of the next step."""
     notes = ("metrics and report", "model", "version", "done")
     for done, note in enumerate(notes):
         on_progress(Progress(done, len(notes) - 1, "steps", note))
         yield
 
 
-def _complete_run(client: MlflowClient, run: Run, wanted: Candidate, out: Path) -> None:
-    """Bring the training's run up to date: curves, datasets, test metrics, report, configuration, results."""
-    run_id, artifacts = run.info.run_id, wanted.artifacts
-    backfill(client, run_id, artifacts["train"].path / "history.jsonl")
+def _complete_run(client: MlflowClient, run: Run, candidate: Candidate, out: Path) -> None:
+    """Log what the training's run lacks: curves, datasets, test metrics, report, configuration, results."""
+    run_id, artifacts = run.info.run_id, candidate.artifacts
+    backfill(client, run_id, artifacts["train"].path / layout.HISTORY)
     _log_datasets(client, run, artifacts)
     _log_metrics(client, run, test_metrics(artifacts["evaluate"]))
-    (out / "config.yaml").write_text(wanted.config, "utf8")
-    for file in (out / "report.html", out / "config.yaml", artifacts["evaluate"].path / "metrics.json"):
+    (out / "config.yaml").write_text(candidate.config, "utf8")
+    for file in (out / layout.REPORT, out / "config.yaml", artifacts["evaluate"].path / layout.METRICS):
         client.log_artifact(run_id, str(file))
-    # What a promotion judges by: the rows that were trained on, and those that were not.
-    for split in ("train", "test"):
-        client.log_artifact(run_id, str(artifacts["validate"].path / f"{split}.parquet"), "splits")
+    # A promotion reads both: test rows to compare on, training rows to exclude leaked ones.
+    for split in (TRAIN, TEST):
+        client.log_artifact(run_id, str(artifacts["validate"].path / layout.rows_file(split)), "splits")
 
 
 def test_metrics(evaluated: Artifact) -> dict[str, float]:
-    """`test/accuracy`, `test/accuracy_low` and `_high`, and each baseline's as `test_majority/accuracy`."""
-    systems = json.loads((evaluated.path / "metrics.json").read_text("utf8"))["systems"]
+    """MLflow's metrics: `test/accuracy`, `test/accuracy_low` and `_high`; a baseline's as `test_majority/accuracy`."""
+    systems = json.loads((evaluated.path / layout.METRICS).read_text("utf8"))["systems"]
     return {
         f"{'test' if system == 'model' else f'test_{system}'}/{metric}{suffix}": float(figure[bound])
         for system, figures in systems.items()
@@ -193,22 +201,22 @@ def _log_metrics(client: MlflowClient, run: Run, metrics: Mapping[str, float]) -
 
 
 def _log_datasets(client: MlflowClient, run: Run, artifacts: Mapping[str, Artifact]) -> None:
-    """Name the splits as the run's inputs; MLflow leaves out those it has."""
+    """Log the splits as the run's inputs; MLflow ignores those it has already."""
     from mlflow.entities import DatasetInput, InputTag
 
     inputs = [
-        DatasetInput(_dataset(artifacts["validate"], split), [InputTag("mlflow.data.context", context)])
-        for split, context in SPLITS.items()
+        DatasetInput(_describe_split(artifacts["validate"], split), [InputTag("mlflow.data.context", context)])
+        for split, context in MLFLOW_CONTEXTS.items()
     ]
     client.log_inputs(run.info.run_id, datasets=inputs)
 
 
-def _dataset(splits: Artifact, split: str) -> Any:
-    """A split as MLflow describes data; nothing of it is read but the file's schema."""
+def _describe_split(splits: Artifact, split: str) -> Any:
+    """A split as an MLflow dataset; only the file's metadata is read."""
     import pyarrow.parquet as pq
     from mlflow.entities import Dataset
 
-    name = f"{split}.parquet"
+    name = layout.rows_file(split)
     file = pq.ParquetFile(splits.path / name)
     columns = [{"type": "string", "name": column, "required": True} for column in file.schema_arrow.names]
     return Dataset(
@@ -221,47 +229,50 @@ def _dataset(splits: Artifact, split: str) -> Any:
     )
 
 
-def _logged_model(client: MlflowClient, run: Run, wanted: Candidate, out: Path) -> LoggedModel:
-    """The logged model, whole: the one an interrupted call left, filled again unless it was finished, or a new one."""
+def _get_or_create_logged_model(client: MlflowClient, run: Run, candidate: Candidate, out: Path) -> LoggedModel:
+    """The complete logged model: that of an interrupted call, uploaded again unless it is ready, or a new one."""
     from mlflow.entities import LoggedModelOutput
 
-    filter_string = f"tags.`{KEY}` = '{wanted.form.key}' AND source_run_id = '{run.info.run_id}'"
-    found = client.search_logged_models([run.info.experiment_id], filter_string)
-    ready = [logged for logged in found if logged.status == "READY"]
+    filter_string = f"tags.`{KEY}` = '{candidate.form.key}' AND source_run_id = '{run.info.run_id}'"
+    existing = client.search_logged_models([run.info.experiment_id], filter_string)
+    ready = [logged for logged in existing if logged.status == "READY"]
     if ready:
         return ready[0]
-    logged = found[0] if found else _new_logged_model(client, run, wanted)
-    place = out / "model"
+    logged = existing[0] if existing else _create_logged_model(client, run, candidate)
+    directory = out / "model"
     try:
-        example = _example(wanted)
-        text = _card(wanted, example)
-        proof = package(place, wanted.form, wanted.base, card=text, example=example, logged=logged)
-        client.log_model_artifacts(logged.model_id, str(place))
+        example = _build_example(candidate)
+        text = _render_card(candidate, example)
+        files_digest = package(directory, candidate.form, candidate.base, card=text, example=example, logged=logged)
+        client.log_model_artifacts(logged.model_id, str(directory))
     finally:
-        rmtree(place, ignore_errors=True)
-    client.set_logged_model_tags(logged.model_id, {FILES: proof})
+        rmtree(directory, ignore_errors=True)
+    client.set_logged_model_tags(logged.model_id, {FILES: files_digest})
     client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return client.finalize_logged_model(logged.model_id, "READY")
 
 
-def _new_logged_model(client: MlflowClient, run: Run, wanted: Candidate) -> LoggedModel:
+def _create_logged_model(client: MlflowClient, run: Run, candidate: Candidate) -> LoggedModel:
     return client.create_logged_model(
         run.info.experiment_id,
-        name=wanted.model_name,
+        name=candidate.model_name,
         source_run_id=run.info.run_id,
-        tags=wanted.tags,
-        params={"max_length": str(wanted.form.max_length), "form": "adapter" if wanted.form.adapter else "merged"},
-        model_type=wanted.form.objective.pipeline,
+        tags=candidate.tags,
+        params={
+            "max_length": str(candidate.form.max_length),
+            "form": "adapter" if candidate.form.adapter else "merged",
+        },
+        model_type=candidate.form.objective.pipeline,
     )
 
 
-def _example(wanted: Candidate) -> dict[str, str]:
-    """What the first test row would be asked as, each text in it cut to 200 characters."""
+def _build_example(candidate: Candidate) -> dict[str, str]:
+    """The first test row as model inputs, each text in it cut to 200 characters."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    objective = wanted.form.objective
-    test = pq.ParquetFile(wanted.artifacts["validate"].path / "test.parquet")
+    objective = candidate.form.objective
+    test = pq.ParquetFile(candidate.artifacts["validate"].path / layout.rows_file(TEST))
     first_row = pa.Table.from_batches([next(test.iter_batches(1, columns=list(objective.columns)))])
     [first] = objective.inference_inputs(first_row)
 
@@ -271,41 +282,41 @@ def _example(wanted: Candidate) -> dict[str, str]:
     return {name: cut(name, value) if name in objective.text else value for name, value in first.items()}
 
 
-def _card(wanted: Candidate, example: Mapping[str, str]) -> str:
-    return card.write(
-        wanted.artifacts,
-        base=wanted.base,
-        objective=wanted.form.objective,
-        adapter=wanted.form.adapter,
-        model_name=wanted.model_name,
-        alias=wanted.alias,
-        max_length=wanted.form.max_length,
+def _render_card(candidate: Candidate, example: Mapping[str, str]) -> str:
+    return card.render_card(
+        candidate.artifacts,
+        base=candidate.base,
+        objective=candidate.form.objective,
+        adapter=candidate.form.adapter,
+        model_name=candidate.model_name,
+        alias=candidate.alias,
+        max_length=candidate.form.max_length,
         example=example,
-        config=wanted.config,
-        lineage={name.removeprefix("hone."): value for name, value in wanted.tags.items() if value},
+        config=candidate.config,
+        lineage={name.removeprefix("hone."): value for name, value in candidate.tags.items() if value},
     )
 
 
-def _new_version(client: MlflowClient, logged: LoggedModel, wanted: Candidate) -> ModelVersion:
+def _create_version(client: MlflowClient, logged: LoggedModel, candidate: Candidate) -> ModelVersion:
     with default_tracking_uri(client.tracking_uri):
         version = client.create_model_version(
-            wanted.model_name,
+            candidate.model_name,
             source=f"models:/{logged.model_id}",
             run_id=logged.source_run_id,
-            tags=dict(wanted.tags) | {FILES: logged.tags[FILES]},
+            tags=dict(candidate.tags) | {FILES: logged.tags[FILES]},
             model_id=logged.model_id,
         )
-    # By this tag MLflow's pages lead from the model to its version; a server sets it, a database does not.
-    made = [{"name": wanted.model_name, "version": version.version}]
-    client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": json.dumps(made)})
+    # MLflow's UI links the logged model to its version by this tag, which only a tracking server sets by itself.
+    versions = [{"name": candidate.model_name, "version": version.version}]
+    client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": json.dumps(versions)})
     return version
 
 
 def _ensure_model(client: MlflowClient, name: str) -> None:
-    """Make the registered model; raises ConfigError for a name that MLflow takes for no model."""
+    """Create the registered model if it does not exist; raises ConfigError for a name that MLflow does not accept."""
     from mlflow.exceptions import MlflowException
 
-    bad = [sign for sign in "/:.%\"'" if sign in name]
+    bad = [character for character in "/:.%\"'" if character in name]
     try:
         if not bad:
             client.create_registered_model(name)
@@ -314,21 +325,21 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
             raise
     if bad or not name.strip():
         raise ConfigError(
-            f"MLflow takes no model name with {' '.join(bad) or 'nothing in it'}",
+            f"MLflow accepts no model name with {' '.join(bad) or 'nothing in it'}",
             where=f"registration.model {name!r}",
             fix="Use letters, digits, dashes and underscores.",
         )
 
 
 def _describe_version(
-    client: MlflowClient, version: ModelVersion, wanted: Candidate, existing: bool, rows: Mapping[str, str]
+    client: MlflowClient, version: ModelVersion, candidate: Candidate, existing: bool, rows: Mapping[str, str]
 ) -> None:
-    """Tag the version with its test results and its rows, and point the alias to it: to an old one if it is free."""
-    metrics = {name: value for name, value in test_metrics(wanted.artifacts["evaluate"]).items() if "test/" in name}
-    told = {f"hone.{name.replace('/', '.')}": f"{value:.6g}" for name, value in metrics.items()}
-    for tag, text in {**told, **rows}.items():
+    """Tag the version with its test metrics and rows; point the alias to it, for an existing version only if free."""
+    metrics = {name: value for name, value in test_metrics(candidate.artifacts["evaluate"]).items() if "test/" in name}
+    metric_tags = {f"hone.{name.replace('/', '.')}": f"{value:.6g}" for name, value in metrics.items()}
+    for tag, text in {**metric_tags, **rows}.items():
         if version.tags.get(tag) != text:
-            client.set_model_version_tag(wanted.model_name, version.version, tag, text)
-    aliases = client.get_registered_model(wanted.model_name).aliases
-    if not existing or wanted.alias not in aliases:
-        client.set_registered_model_alias(wanted.model_name, wanted.alias, version.version)
+            client.set_model_version_tag(candidate.model_name, version.version, tag, text)
+    aliases = client.get_registered_model(candidate.model_name).aliases
+    if not existing or candidate.alias not in aliases:
+        client.set_registered_model_alias(candidate.model_name, candidate.alias, version.version)

@@ -21,6 +21,7 @@ from hone.sources.formats.places import (
     with_unique_names,
 )
 from hone.sources.source import RawRow
+from hone.splits import Split
 from hone.store.digests import digest_of
 
 _SUFFIXES = {
@@ -70,7 +71,7 @@ class Files:
         "conll: one token and tag per line, with an empty line between sentences. squad: SQuAD 1.1 or 2.0 JSON, one "
         "row per question.",
     )
-    splits: dict[Literal["train", "valid", "test"], str] = option(
+    splits: dict[Split, str] = option(
         {}, "Patterns of the files of each split, if the data is already split: {train: train*.csv, test: heldout/*}."
     )
     column_files: dict[str, str] = option(

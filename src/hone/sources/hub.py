@@ -7,16 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.parts.options import REQUIRED, option
 from hone.parts.variables import expand
 from hone.sources.source import RawRow
+from hone.splits import TEST, TRAIN, VALID, Split
 from hone.store.digests import digest_of
 
 # Our names for splits, and the hub's.
-_HUB_SPLITS: dict[str, str] = {"train": "train", "valid": "validation", "test": "test"}
+_HUB_SPLITS: dict[str, str] = {TRAIN: "train", VALID: "validation", TEST: "test"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Hub:
         pattern=r"^([0-9a-f]{40})?$",
     )
     config: str = option("", "The dataset's configuration (subset), if it has several.")
-    splits: dict[Literal["train", "valid", "test"], str] = option(
+    splits: dict[Split, str] = option(
         {},
         "Maps splits to the dataset's: {train: train, test: 'validation[:50%]'}. If empty: its train, validation "
         "and test; a dataset with a single split counts as not split.",

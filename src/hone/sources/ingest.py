@@ -19,6 +19,7 @@ from hone.progress import OnProgress, Progress, ignore
 from hone.sources.formats.likeness import guess_objective
 from hone.sources.renaming import has_column, rename_columns
 from hone.sources.source import RawRow, Source
+from hone.store import layout
 from hone.store.artifact import Product
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Shape = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 Finish = Callable[[], Mapping[str, int]]
 
-ROWS, REFUSED = "rows.parquet", "refused.parquet"
+
 OWN_COLUMNS = ("id", "source", "split")  # columns that ingest adds
 _GROUP_ROWS, _GROUP_CHARACTERS = 10_000, 1 << 25
 
@@ -102,8 +103,8 @@ def ingest(
     required, kept = _resolve_columns(columns, forms, rename, keep)
     account = _Account(objective)
     with (
-        _Writer(out / ROWS, (*OWN_COLUMNS, *required, *kept)) as rows,
-        _Writer(out / REFUSED, ("where", "source", "reason", "raw")) as refused,
+        _Writer(out / layout.ROWS, (*OWN_COLUMNS, *required, *kept)) as rows,
+        _Writer(out / layout.REFUSED, ("where", "source", "reason", "raw")) as refused,
     ):
         for source_row in source.rows():
             if until and not source_row.refused:
@@ -132,7 +133,7 @@ def ingest(
     _check_forms(account, forms, rename)
     account.notes = finish()
     on_progress(Progress(account.read, account.read))
-    return Product(account.read - account.refused, (ROWS,), account.facts())
+    return Product(account.read - account.refused, (layout.ROWS,), account.facts())
 
 
 def _check_time(raw: RawRow, time: str, until: datetime) -> tuple[RawRow, bool]:

@@ -1,8 +1,8 @@
-"""New SQLite databases for Prefect's and MLflow's servers, made in one step from a schema that comes with Hone.
+"""New SQLite databases of a server, made in one step from a schema that comes with Hone.
 
 On a new database the servers themselves run every migration since their first release: 113 of Prefect's in 5 s of
-processor time, 67 of MLflow's in 1.2 s. `schemas/NAME.sql` is the result, at the revision in its `alembic_version`. It
-is used where the installed release knows that revision; otherwise the migrations run as usual.
+processor time, 67 of MLflow's in 1.2 s. A schema is the result, at the revision in its `alembic_version`. It is used
+where the installed release has that revision; otherwise the migrations run as usual.
 """
 
 from __future__ import annotations
@@ -13,50 +13,53 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-SCHEMAS = Path(__file__).with_name("schemas")
-MIGRATIONS = {
-    "prefect": ("server", "database", "_migrations", "versions", "sqlite"),
-    "mlflow": ("store", "db_migrations", "versions"),
-}
 
+@dataclass(frozen=True)
+class Schema:
+    """The SQL file `script`, the package whose server uses the database, and the folder of its Alembic migrations."""
 
-def create_prefect_database(path: Path) -> bool:
-    """Make Prefect's database at `path` where there is none; False where its server has to do that by itself.
+    script: Path
+    package: str
+    migrations: str
 
-    A newer Prefect goes on from there with the migrations that it has more.
-    """
-    if path.exists() or not _revision("prefect") & _known_revisions("prefect"):
-        return False
-    create_file(path, lambda file: run_schema("prefect", file))
-    return True
+    @property
+    def is_known(self) -> bool:
+        """Whether the installed release has the schema's revision; it may have later ones too."""
+        return bool(self._revision & _list_revisions(self.package, self.migrations))
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the schema's revision is the last of the installed release."""
+        former = _list_revisions(self.package, self.migrations, "down_revision")
+        return self._revision == _list_revisions(self.package, self.migrations) - former
 
-def is_current(name: str) -> bool:
-    """Whether the schema is that of the installed release: its revision is the last one there is."""
-    return _revision(name) == _known_revisions(name) - _known_revisions(name, "down_revision")
+    def create_tables(self, path: Path) -> None:
+        """Create the tables in the new file `path`, in one transaction: SQLite shows all of them or none."""
+        with closing(sqlite3.connect(path)) as database:
+            database.executescript(self.script.read_text("utf8"))
 
-
-def run_schema(name: str, path: Path) -> None:
-    """Make the tables of `name` in the new file `path`; until the last is made, SQLite sees none."""
-    with closing(sqlite3.connect(path)) as database:
-        database.executescript(_script(name))
+    @property
+    def _revision(self) -> set[str]:
+        pattern = r"""INSERT INTO "?alembic_version"? VALUES\('(\w+)'\)"""
+        return set(re.findall(pattern, self.script.read_text("utf8")))
 
 
 def dump_schema(path: Path) -> str:
-    """The SQL that makes the database at `path` once more, rows and all."""
+    """The SQL that creates the database at `path` again, with its rows."""
     with closing(sqlite3.connect(path)) as database:
         return "\n".join(database.iterdump()) + "\n"
 
 
 def create_file(path: Path, make: Callable[[Path], None]) -> None:
-    """Have `make` write a file elsewhere and put it at `path` when it is whole; one that came there meanwhile stays.
+    """Call `make` with a temporary file and move it to `path` once it is complete; a file already there stays.
 
-    It is written in memory where that can be: migrations sync each step, 9 s in place of 4 s for MLflow's on a disk.
+    The temporary file is in memory if possible: migrations sync each step, and MLflow's take 9 s on a disk, 4 s there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     memory = Path("/dev/shm")
@@ -76,20 +79,12 @@ def create_file(path: Path, make: Callable[[Path], None]) -> None:
         copy.unlink()
 
 
-def _script(name: str) -> str:
-    return (SCHEMAS / f"{name}.sql").read_text("utf8")
-
-
-def _revision(name: str) -> set[str]:
-    return set(re.findall(r"""INSERT INTO "?alembic_version"? VALUES\('(\w+)'\)""", _script(name)))
-
-
 @cache
-def _known_revisions(name: str, field: str = "revision") -> set[str]:
-    """What the installed migrations say of themselves; read, not imported, which takes seconds. Empty for none."""
-    package = find_spec(name)
-    if package is None or package.origin is None:
+def _list_revisions(package: str, migrations: str, field: str = "revision") -> set[str]:
+    """`field` of each installed migration, read from the source: importing them takes seconds. Empty for none."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
         return set()
-    versions = Path(package.origin).parent.joinpath(*MIGRATIONS[name])
-    says = re.compile(rf"""^{field}\b.*?=\s*["'](\w+)["']""", re.MULTILINE)
-    return {revision for file in versions.glob("*.py") for revision in says.findall(file.read_text("utf8"))}
+    pattern = re.compile(rf"""^{field}\b.*?=\s*["'](\w+)["']""", re.MULTILINE)
+    files = (Path(spec.origin).parent / migrations).glob("*.py")
+    return {revision for file in files for revision in pattern.findall(file.read_text("utf8"))}

@@ -1,6 +1,29 @@
-"""File names that the artifacts of all stages share."""
+"""The file names in the artifacts of the stages, where more than one module uses them."""
 
 from __future__ import annotations
 
+# Of every artifact.
 MANIFEST = "manifest.json"
 CONFIG = "config.yaml"
+# ingest
+ROWS = "rows.parquet"
+REFUSED = "refused.parquet"
+# tokenize
+TARGETS = "targets.json"
+# train
+HISTORY = "history.jsonl"
+# evaluate
+METRICS = "metrics.json"
+SPEED = "speed.json"
+# register
+REPORT = "report.html"
+
+
+def rows_file(split: str) -> str:
+    """The rows of a split, in the artifacts of curate and validate."""
+    return f"{split}.parquet"
+
+
+def tokens_file(split: str) -> str:
+    """The tokens of a split, in the artifact of tokenize."""
+    return f"{split}.arrow"

@@ -25,7 +25,7 @@ from typing import Any
 from hone.errors import StoreError
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import DigestMemo, digest_of, file_digest
-from hone.store.files import sync_directory, write_synced
+from hone.store.files import sync, write_synced
 from hone.store.layout import CONFIG, MANIFEST
 from hone.store.recipe import Recipe
 
@@ -157,7 +157,7 @@ class Store:
         if home.exists():
             shutil.rmtree(home)
         work.rename(home)
-        sync_directory(home.parent)
+        sync(home.parent)
         return self._read(home)
 
     @staticmethod

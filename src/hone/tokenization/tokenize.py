@@ -20,6 +20,8 @@ from hone.objectives.base import Objective
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.process_environment import ALL_CORES, environment
 from hone.progress import OnProgress, Progress, ignore
+from hone.splits import SPLITS, TRAIN
+from hone.store import layout
 from hone.store.artifact import Product
 
 if TYPE_CHECKING:
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-SPLITS = ("train", "valid", "test")
-TARGETS, DROPPED = "targets.json", "dropped.arrow"
+DROPPED = "dropped.arrow"
 
 # Rows in memory at once: 2,048, or fewer if their text exceeds 4 MiB, but at least one.
 BATCH_ROWS = 2048
@@ -140,10 +141,10 @@ def tokenize(
             where="tokenization.max_length",
             fix=f"Set it to {positions} or less, or choose a base model with more positions than {base.name}.",
         )
-    files = {split: pq.ParquetFile(splits / f"{split}.parquet") for split in SPLITS}
-    targets = objective.build_targets(files["train"].read([n for n in objective.columns if n not in objective.inputs]))
+    files = {split: pq.ParquetFile(splits / layout.rows_file(split)) for split in SPLITS}
+    targets = objective.build_targets(files[TRAIN].read([n for n in objective.columns if n not in objective.inputs]))
     targets = objective.prepare_tokenizer(tokenizer, targets)
-    (out / TARGETS).write_text(json.dumps(targets, ensure_ascii=False, indent=1), "utf8")
+    (out / layout.TARGETS).write_text(json.dumps(targets, ensure_ascii=False, indent=1), "utf8")
     total = sum(file.metadata.num_rows for file in files.values())
     accounts: dict[str, Account] = {}
     dropped: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -155,19 +156,19 @@ def tokenize(
             if objective.drop_reason:
                 encode = partial(_encode_and_note_dropped, encode, dropped[split])
             encoded = _encode_ahead(encode, _batches(file, objective))
-            for batch in _write_batches(encoded, out / f"{split}.arrow"):
+            for batch in _write_batches(encoded, out / layout.tokens_file(split)):
                 _check_ids(batch, vocabulary, base)
                 done += account.add(batch)
                 on_progress(Progress(done, total, note=split))
             _check_dropped(split, dropped[split], file.metadata.num_rows, max_dropped, objective.drop_reason)
             _check_truncation(split, account, max_length, max_truncated, positions)
-        accounts["train"].sequences = _pack(out / "train.arrow", objective, max_length)
+        accounts[TRAIN].sequences = _pack(out / layout.tokens_file(TRAIN), objective, max_length)
     seconds = time.perf_counter() - start
     facts: dict[str, Any] = {"splits": {split: account.facts() for split, account in accounts.items()}}
     if any(dropped.values()):
         _write_dropped(out / DROPPED, dropped, objective.drop_reason)
         facts["dropped"] = {split: {objective.drop_reason: len(ids)} for split, ids in dropped.items() if ids}
-    return Product(done, ("*.arrow", TARGETS), {**facts, "rows_per_second": round(done / seconds, 1)})
+    return Product(done, ("*.arrow", layout.TARGETS), {**facts, "rows_per_second": round(done / seconds, 1)})
 
 
 def read_tokens(path: Path) -> pa.Table:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hone.errors import ConfigError, ServiceError
-from hone.store import databases
+from hone.store.databases import Schema, create_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.store.entities import PagedList
 
+SCHEMA = Schema(Path(__file__).with_name("mlflow.sql"), "mlflow", "store/db_migrations/versions")
 _HTTP = ("http", "https")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _MANAGED = ("databricks", "databricks-uc", "uc")
@@ -58,11 +59,11 @@ def create_sqlite_store(tracking_uri: str) -> None:
     artifact_root = _artifact_root(path)
 
     def make(file: Path) -> None:
-        if databases.is_current("mlflow"):
-            databases.run_schema("mlflow", file)
+        if SCHEMA.is_current:
+            SCHEMA.create_tables(file)
         SqlAlchemyStore(f"sqlite:///{file}", artifact_root).engine.dispose()
 
-    databases.create_file(path, make)
+    create_file(path, make)
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:

@@ -1,10 +1,10 @@
-"""Checkpoints: what training needs to resume after a kill as if it had never stopped.
+"""Checkpoints: what training needs to resume after a kill exactly as if it had not been interrupted.
 
 checkpoints/step-00000120/   weights.safetensors   the trainable weights, and buffers
                              optimizer.safetensors AdamW's moments
                              random.safetensors    states of torch's, CUDA's, numpy's and Python's generators
                              state.json            the progress of training
-                             manifest.json         the others' digests; written last
+                             manifest.json         digests of the other files; written last: without it, incomplete
 checkpoints/best-00000100.safetensors              the best weights so far, if early stopping needs them
 
 A checkpoint is written to a temporary directory and renamed when all of it is on disk.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,12 @@ from safetensors.torch import load_file, save_file
 
 from hone.errors import CheckpointError
 from hone.store.digests import file_digest
+from hone.store.files import replace_file, sync, write_synced
 
 log = logging.getLogger(__name__)
 
 Tensors = dict[str, torch.Tensor]
-KEPT = 2
+KEPT = 2  # number of checkpoints: if the last one is damaged, the one before is used
 _PARTS = ("weights", "optimizer", "random")
 _MANIFEST = "manifest.json"
 
@@ -37,8 +37,8 @@ _MANIFEST = "manifest.json"
 class State:
     """The progress of training after `step` optimizer steps.
 
-    `seconds` and `step_seconds` are of all attempts together, the second of optimizer steps alone. `history` is the
-    length of the history in bytes. `stale` counts evaluations since the best one.
+    `seconds` and `step_seconds` are totals over all attempts; `step_seconds` is the time of optimizer steps alone.
+    `history` is the length of the history file in bytes. `stale` counts evaluations since the best one.
     """
 
     step: int = 0
@@ -76,12 +76,12 @@ def save_checkpoint(home: Path, checkpoint: Checkpoint) -> None:
     write_synced(work / "state.json", json.dumps(vars(checkpoint.state)))
     digests = {}
     for file in sorted(work.iterdir()):
-        sync_to_disk(file)
+        sync(file)
         digests[file.name] = file_digest(file)
     write_synced(work / _MANIFEST, json.dumps(digests, indent=1))
     shutil.rmtree(home / name, ignore_errors=True)
     work.rename(home / name)
-    sync_to_disk(home)
+    sync(home)
     _prune(home)
 
 
@@ -92,12 +92,12 @@ def load_latest_checkpoint(home: Path, device: torch.device) -> Checkpoint | Non
     ones are left: restarting silently could cost days.
     """
     damaged = []
-    for directory in reversed(_complete(home)):
-        fault = _damage(directory)
+    for directory in reversed(_list_committed(home)):
+        fault = _find_damage(directory)
         if not fault:
-            return _load(directory, device)
+            return _load_checkpoint(directory, device)
         damaged.append(fault)
-        log.warning("a checkpoint is damaged and passed over: %s", fault)
+        log.warning("a damaged checkpoint is skipped: %s", fault)
     if damaged:
         raise CheckpointError(
             f"no checkpoint can be read: {'; '.join(damaged)}",
@@ -110,48 +110,31 @@ def load_latest_checkpoint(home: Path, device: torch.device) -> Checkpoint | Non
 def save_best_weights(home: Path, step: int, weights: Tensors) -> str:
     """Save the best weights so far; returns their digest."""
     home.mkdir(parents=True, exist_ok=True)
-    file = _best(home, step)
-    work = file.with_name(f".writing-{file.name}")
-    save_file(weights, work)
-    sync_to_disk(work)
-    work.rename(file)
+    file = _best_weights_file(home, step)
+    with replace_file(file) as work:
+        save_file(weights, work)
     return file_digest(file)
 
 
 def load_best_weights(home: Path, state: State, device: torch.device) -> Tensors:
     """The weights of the best evaluation; raises CheckpointError if they are missing or damaged."""
-    file = _best(home, state.best_step)
+    file = _best_weights_file(home, state.best_step)
     if not file.is_file() or file_digest(file) != state.best_digest:
         raise CheckpointError(
-            f"the best weights, of step {state.best_step}, are gone or damaged",
+            f"the best weights, of step {state.best_step}, are missing or damaged",
             where=str(file),
             fix=f"Delete {home} to train from the beginning.",
         )
     return load_file(file, device=str(device))
 
 
-def write_synced(path: Path, text: str) -> None:
-    """Write a file, and wait until it is on disk."""
-    path.write_text(text, "utf8")
-    sync_to_disk(path)
-
-
-def sync_to_disk(path: Path) -> None:
-    """Wait until a file, or a directory's list of files, is on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _complete(home: Path) -> list[Path]:
+def _list_committed(home: Path) -> list[Path]:
     """The checkpoints that were committed, oldest first."""
     return sorted(directory for directory in home.glob("step-*") if (directory / _MANIFEST).is_file())
 
 
-def _damage(directory: Path) -> str:
-    """The fault of a committed checkpoint, '' for none: a file is missing or its bytes differ."""
+def _find_damage(directory: Path) -> str:
+    """What is wrong with a committed checkpoint (a file is missing or its bytes differ); '' if it is intact."""
     try:
         digests = json.loads((directory / _MANIFEST).read_text("utf8"))
     except ValueError:
@@ -159,29 +142,29 @@ def _damage(directory: Path) -> str:
     for name, digest in digests.items():
         file = directory / name
         if not file.is_file():
-            return f"{file} is gone"
+            return f"{file} is missing"
         if file_digest(file) != digest:
-            return f"{file} does not hold the bytes that were written"
+            return f"{file} does not contain the bytes that were written"
     return ""
 
 
-def _load(directory: Path, device: torch.device) -> Checkpoint:
+def _load_checkpoint(directory: Path, device: torch.device) -> Checkpoint:
     state = State(**json.loads((directory / "state.json").read_text("utf8")))
     parts = {part: load_file(directory / f"{part}.safetensors", device=str(device)) for part in _PARTS}
     return Checkpoint(state, **parts)
 
 
-def _best(home: Path, step: int) -> Path:
+def _best_weights_file(home: Path, step: int) -> Path:
     return home / f"best-{step:08d}.safetensors"
 
 
 def _prune(home: Path) -> None:
     """Delete all but the last KEPT checkpoints and the best weights that they refer to."""
-    kept = _complete(home)[-KEPT:]
-    states = [json.loads((directory / "state.json").read_text("utf8")) for directory in kept]
-    keep = {*kept, *(_best(home, state["best_step"]) for state in states)}
+    last = _list_committed(home)[-KEPT:]
+    states = [json.loads((directory / "state.json").read_text("utf8")) for directory in last]
+    needed = {*last, *(_best_weights_file(home, state["best_step"]) for state in states)}
     for path in home.iterdir():
-        if path in keep:
+        if path in needed:
             continue
         if path.is_dir():
             shutil.rmtree(path)

@@ -1,12 +1,13 @@
-"""What one attempt at training determined and the next reuses: `choices.json` in the work directory."""
+"""What one training attempt determined and the next one reuses: `choices.json` in the work directory."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from hone.store.files import replace_file
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,8 @@ def load_choices(out: Path) -> Choices:
 
 def save_choices(out: Path, choices: Choices) -> None:
     """Save the choices; the file is replaced atomically."""
-    work = out / ".choices.json"
-    with work.open("w", encoding="utf8") as file:
-        json.dump(dataclasses.asdict(choices), file)
-        file.flush()
-        os.fsync(file.fileno())
-    work.rename(out / "choices.json")
+    with replace_file(out / "choices.json") as work:
+        work.write_text(json.dumps(dataclasses.asdict(choices)), "utf8")
 
 
 def halve_micro_batch(out: Path) -> int:

@@ -1,10 +1,10 @@
-"""How much arithmetic a model's training takes, for model FLOPs utilization.
+"""The number of FLOPs of a model's training, for model FLOPs utilization (MFU).
 
-PaLM (Chowdhery et al., arXiv 2204.02311, appendix B) counts, for each token of a row of T tokens, 6 N for the N weights
-in matrix products and 12 L H Q T for the attention of L layers with H heads of Q channels: a third forward, a third
-for the gradients of activations, a third for those of weights. Work that is only done to save memory does not count.
-Where some weights stand still, the last third counts the moving ones alone, and the second the ones from the lowest
-that moves upwards. Attention has no weights: its gradients are all of the second kind.
+PaLM (Chowdhery et al., arXiv 2204.02311, appendix B) counts, per token of a row of T tokens, 6 N for the N weights in
+matrix products and 12 L H Q T for the attention of L layers with H heads of Q channels: one third for the forward pass,
+one for the gradients of activations, one for the gradients of weights. Recomputation to save memory does not count.
+With frozen weights, the gradients of weights count for trainable weights only, and the gradients of activations for
+all weights from the lowest trainable one upwards. Attention has no weights of its own: only activation gradients.
 """
 
 from __future__ import annotations
@@ -24,32 +24,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Flops:
-    """FLOPs of one optimizer step: `per_token` for each token, `per_pair` for each two tokens of a row that attend."""
+    """FLOPs of training: `per_token` for each token, `per_pair` for each pair of tokens of one row (T² pairs)."""
 
     per_token: float
     per_pair: float
 
     def of(self, lengths: np.ndarray) -> float:
-        """FLOPs of a forward and backward pass over rows of these lengths, padding not counted."""
+        """FLOPs of a forward and backward pass over rows of these lengths in tokens, without padding."""
         tokens = lengths.astype("float64")
         return float(self.per_token * tokens.sum() + self.per_pair * (tokens**2).sum())
 
 
 def count_flops(model: Any) -> Flops:
-    """The arithmetic of `model`, a transformers model or a PeftModel, with the weights that move now."""
+    """FLOPs of training `model`, a transformers model or a PeftModel, with its currently trainable weights."""
     tables = {id(p) for m in model.modules() if isinstance(m, (nn.Embedding, UsedRows)) for p in m.parameters()}
     matrices = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in tables]
     lowest = next((i for i, p in enumerate(matrices) if p.requires_grad), len(matrices))
     if any(p.requires_grad for p in model.parameters() if id(p) in tables):
         lowest = 0
-    every, passed = count_weights(matrices), count_weights(matrices[lowest:])
-    moving = count_weights([p for p in matrices if p.requires_grad])
+    total, above_lowest = count_weights(matrices), count_weights(matrices[lowest:])
+    trainable = count_weights([p for p in matrices if p.requires_grad])
     config = model.config.get_text_config()
     width = config.num_hidden_layers * config.hidden_size
-    return Flops(2.0 * (every + passed + moving), 4.0 * width * (1 + 2 * passed / max(every, 1)))
+    # 2 FLOPs (multiply, add) per weight and token in each product. Attention's two backward thirds count in proportion
+    # to the weights that gradients reach.
+    return Flops(2.0 * (total + above_lowest + trainable), 4.0 * width * (1 + 2 * above_lowest / max(total, 1)))
 
 
 def count_weights(parameters: Sequence[torch.nn.Parameter]) -> int:
-    """How many weights the parameters are; those of four bits lie two to a byte, and know their own shape."""
+    """The number of weights in the parameters; four-bit ones, packed two per byte, keep their shape in quant_state."""
     states = [getattr(parameter, "quant_state", None) for parameter in parameters]
     return sum((p if s is None else s).shape.numel() for p, s in zip(parameters, states, strict=True))

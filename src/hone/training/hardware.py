@@ -1,4 +1,4 @@
-"""Where training runs: device, precision, the peak arithmetic of the device, and its memory."""
+"""The hardware that training runs on: device, precision, peak FLOP/s and memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hone.errors import ConfigError
 
 Precision = Literal["fp32", "bf16"]
 
-# Dense bf16 FLOP/s by a part of the device's name, from NVIDIA's data sheets; the first that fits counts.
+# Dense bf16 FLOP/s by a part of the device's name, from NVIDIA's data sheets; the first match is used.
 _PEAKS = {
     "B200": 2250e12,
     "H200": 989e12,
@@ -39,25 +39,29 @@ _NO_MEMORY = (
 )
 
 
-def choose_device(wish: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """CUDA where it is there and not declined; raises ConfigError where it is asked for and not there."""
-    there = torch.cuda.is_available()
-    if wish == "cuda" and not there:
+def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """CUDA if it is available and `setting` allows it, else the CPU; raises ConfigError for `cuda` without CUDA."""
+    available = torch.cuda.is_available()
+    if setting == "cuda" and not available:
         raise ConfigError(
             "there is no CUDA device, or torch was built without CUDA",
             where="training.device cuda",
             fix="Set it to auto, or install a torch for this machine's driver.",
         )
-    return torch.device("cuda" if there and wish != "cpu" else "cpu")
+    return torch.device("cuda" if available and setting != "cpu" else "cpu")
 
 
-def choose_precision(wish: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """bf16 where the device has it and is faster with it: known of CUDA devices, measured on a CPU (0.2 s)."""
-    if wish != "auto":
-        return wish
+def choose_precision(setting: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+    """bf16 if the device supports it and is faster with it: on a CPU that is measured (0.2 s)."""
+    if setting != "auto":
+        return setting
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if cpu_has_bf16() and _seconds(torch.bfloat16) < 0.8 * _seconds(torch.float32) else "fp32"
+    return (
+        "bf16"
+        if cpu_has_bf16() and _measure_seconds(torch.bfloat16) < 0.8 * _measure_seconds(torch.float32)
+        else "fp32"
+    )
 
 
 def cpu_has_bf16() -> bool:
@@ -71,14 +75,14 @@ def cpu_has_bf16() -> bool:
 
 
 def device_name(device: torch.device) -> str:
-    """The device as a person knows it: `NVIDIA H200`, or `cpu, 2 threads`."""
+    """The device's name for people: `NVIDIA H200`, or `cpu, 2 threads`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
 
 
-def set_up(device: torch.device) -> None:
-    """Let float32 products use TF32 on CUDA, and keep a CPU from slowing down on denormal numbers."""
+def set_up_device(device: torch.device) -> None:
+    """Enable TF32 for float32 products on CUDA; flush denormal numbers, which are slow, to 0 on a CPU."""
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     else:
@@ -86,51 +90,51 @@ def set_up(device: torch.device) -> None:
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
-    """The device's dense matrix FLOP/s: of the data sheet where it is known, else measured here (0.3 s).
+    """The device's peak dense FLOP/s: from the data sheet if it is known, else measured (0.3 s).
 
-    A data sheet's float32 figure is TF32's, which is half of bf16's.
+    For float32 on CUDA it is TF32's, half of bf16's.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         for part, peak in _PEAKS.items():
             if part in name:
                 return peak if precision == "bf16" else peak / 2
-    return _measured_flops(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    return _measure_flops(device, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes in use so far: allocated on a CUDA device, or resident of this process."""
+    """The peak memory so far, in bytes: allocated on a CUDA device, else this process's resident set."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 
 
-def _seconds(dtype: torch.dtype) -> float:
-    """The time of a layer's forward and backward pass under autocast to `dtype`, the best of five, in seconds."""
+def _measure_seconds(dtype: torch.dtype) -> float:
+    """Seconds of an MLP layer's forward and backward pass under autocast to `dtype`: the best of five."""
     layer = torch.nn.Sequential(torch.nn.Linear(768, 3072), torch.nn.GELU(), torch.nn.Linear(3072, 768))
     rows = torch.randn(256, 768)
 
-    def once() -> None:
+    def run_layer() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             layer(rows).float().square().sum().backward()
 
-    return min(_time(once) for _ in range(5))
+    return min(_time(run_layer) for _ in range(5))
 
 
-def _measured_flops(device: torch.device, dtype: torch.dtype) -> float:
+def _measure_flops(device: torch.device, dtype: torch.dtype) -> float:
     side = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
 
-    def once() -> None:
+    def multiply() -> None:
         torch.matmul(left, right)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
     end = time.perf_counter() + 0.3
-    best = _time(once)
+    best = _time(multiply)
     while time.perf_counter() < end:
-        best = min(best, _time(once))
+        best = min(best, _time(multiply))
     return 2.0 * side**3 / best
 
 
@@ -140,8 +144,8 @@ def _time(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def out_of_memory(fault: BaseException) -> bool:
-    """Whether an error says that the memory of a device or of the machine did not suffice."""
+def is_out_of_memory(fault: BaseException) -> bool:
+    """Whether an error means that the device or the machine ran out of memory."""
     if isinstance(fault, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(fault, RuntimeError) and any(words in str(fault) for words in _NO_MEMORY)

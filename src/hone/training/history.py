@@ -1,4 +1,4 @@
-"""The history of a training: one JSON line for each optimizer step and each evaluation, none twice, none lost."""
+"""The history of a training: exactly one JSON line for each optimizer step and each evaluation."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 class History:
-    """Appends to the file at `path`, which is begun if it is not there."""
+    """Appends to the file at `path`, which is created if it does not exist."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab")
 
     def cut(self, length: int) -> None:
-        """Take off all after `length` bytes: what an attempt wrote after its last checkpoint."""
+        """Truncate the file to `length` bytes, which removes what an attempt wrote after its last checkpoint."""
         os.truncate(self._file.fileno(), length)
 
     def add(self, entry: dict[str, Any]) -> None:
@@ -24,6 +24,6 @@ class History:
         self._file.flush()
 
     def sync(self) -> int:
-        """Wait until all lines are on the disk; gives the length of the file in bytes."""
+        """Wait until all lines are on disk; returns the length of the file in bytes."""
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size

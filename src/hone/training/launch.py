@@ -1,7 +1,7 @@
-"""Training in a process group of its own: started, listened to, started again with less memory, and always ended.
+"""Runs training in a process group of its own, restarts it with smaller micro-batches, and always ends it.
 
-A CUDA fault or the kernel's out-of-memory killer takes the child and never this process; whatever ends this process
-ends the child. Nothing here imports torch.
+A CUDA fault or the kernel's out-of-memory killer ends the child and never this process; whatever ends this process
+also ends the child. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from hone.models import own_code
 from hone.store.artifact import Product
 from hone.training import choices, wire
 
-REFERENCE = "reference"  # a directory of the work directory
-# Seconds that an interrupted training has to end by itself before it is killed.
+REFERENCE = "reference"  # a directory in the work directory
+# Seconds that an interrupted training has to end before it is killed.
 GRACE = 5.0
 _LOG_LINES = 15
 
 
 def ignore(_: wire.Event) -> None:
-    """The listener of someone who does not want to know."""
+    """A listener that ignores all events."""
 
 
 def train(
@@ -46,12 +46,12 @@ def train(
 ) -> Product:
     """Fine-tune the model in `base` on the rows in `tokens`; `objective` and `method` are (kind, options).
 
-    `out` outlives an interrupted training and is handed in again: it goes on from the last complete checkpoint, on a
-    CPU bit for bit as if it had never stopped. It then holds model/, adapter/ (where the method has one),
-    history.jsonl and training.json. `on_event` hears every step; if it raises, training ends at once.
+    `out` outlives an interrupted training: passed in again, training continues from the last complete checkpoint, on a
+    CPU bit for bit as if it had not been interrupted. At the end it holds model/, adapter/ (if the method has one),
+    history.jsonl and training.json. `on_event` is called with every event; if it raises, training ends at once.
 
-    Raises what the child raised; OutOfMemory where not even one row fits; TrainingError where the child was killed:
-    it is not tried again by itself, for whoever killed it may have meant it, but the next call goes on.
+    Raises what the child raised; OutOfMemory if not even one row fits; TrainingError if the child was killed. After a
+    kill, which may have been intended, training is not restarted; the next call continues it.
     """
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "training.json").is_file():
@@ -64,13 +64,13 @@ def train(
             "code": own_code.allowed_digest(base),
         }
         (out / "spec.json").write_text(json.dumps(paths | parts, indent=1), "utf8")
-        while not _attempt(out, on_event):
+        while not _run_attempt(out, on_event):
             pass
-    return _product(out)
+    return _collect_product(out)
 
 
-def _product(out: Path) -> Product:
-    """What a finished training left; checkpoints go, and what the base model said."""
+def _collect_product(out: Path) -> Product:
+    """The result of a finished training; removes the checkpoints and the reference predictions."""
     facts = json.loads((out / "training.json").read_text("utf8"))
     for name in ("checkpoints", REFERENCE):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -80,11 +80,11 @@ def _product(out: Path) -> Product:
     return Product(facts["rows"], content, facts)
 
 
-def _attempt(out: Path, on_event: Callable[[wire.Event], None]) -> bool:
-    """One training process from start to end: True where it finished, False where it is to try again with less."""
-    kills = _out_of_memory_kills()
+def _run_attempt(out: Path, on_event: Callable[[wire.Event], None]) -> bool:
+    """Run one training process: True if it finished, False if it is to be restarted with a smaller micro-batch."""
+    kills = _count_out_of_memory_kills()
     last: wire.Event = {}
-    with _process(out) as (process, events):
+    with _start_process(out) as (process, events):
         for event in wire.read_events(events, lambda: process.poll() is None):
             last = event
             if event["type"] not in ("error", "out_of_memory"):
@@ -93,19 +93,19 @@ def _attempt(out: Path, on_event: Callable[[wire.Event], None]) -> bool:
     if last.get("type") == "error":
         raise wire.event_to_error(last)
     if last.get("type") == "out_of_memory":
-        _try_smaller(last["micro_batch_size"], last["detail"], on_event)
+        _report_smaller(last["micro_batch_size"], last["detail"], on_event)
         return False
-    if status == -signal.SIGKILL and _out_of_memory_kills() > kills:
-        _try_smaller(choices.halve_micro_batch(out), "the kernel's out-of-memory killer ended it", on_event)
+    if status == -signal.SIGKILL and _count_out_of_memory_kills() > kills:
+        _report_smaller(choices.halve_micro_batch(out), "the kernel's out-of-memory killer ended it", on_event)
         return False
     if status:
-        raise _died(status, out)
+        raise _build_error(status, out)
     return True
 
 
 @contextmanager
-def _process(out: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The training process and the pipe of its events; on leaving, its whole group is gone and reaped."""
+def _start_process(out: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The training process and the pipe of its events; at the end of the block its whole group has ended."""
     reading, writing = os.pipe()
     command = [sys.executable, "-P", "-m", "hone.training.loop", str(out / "spec.json"), str(writing)]
     with (out / "train.log").open("ab") as log:
@@ -116,18 +116,18 @@ def _process(out: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
             stderr=log,
             pass_fds=(writing,),
             start_new_session=True,
-            env=_environment(),
+            env=_build_environment(),
         )
     os.close(writing)
     try:
         yield process, reading
     finally:
-        _end(process)
+        _end_process(process)
         os.close(reading)
 
 
-def _environment() -> dict[str, str]:
-    """This process's environment, in which the child finds the same hone and asks no network."""
+def _build_environment() -> dict[str, str]:
+    """This process's environment, changed so that the child finds the same hone and does not use the network."""
     path = [str(Path(hone.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
@@ -138,27 +138,27 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it started; wait for it, so that it leaves no zombie."""
+def _end_process(process: subprocess.Popen[bytes]) -> None:
+    """End the process and all that it started, and wait for it, so that no zombie is left."""
     try:
         if process.poll() is None:
-            _signal(process, signal.SIGTERM)
+            _signal_group(process, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
     finally:
-        _signal(process, signal.SIGKILL)
+        _signal_group(process, signal.SIGKILL)
         process.wait()
         if process.stdin:
             process.stdin.close()
 
 
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal the process's group, of which it may be the last to go."""
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to the process's group, if that still exists."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
 
 
-def _try_smaller(micro_batch_size: int, detail: str, on_event: Callable[[wire.Event], None]) -> None:
+def _report_smaller(micro_batch_size: int, detail: str, on_event: Callable[[wire.Event], None]) -> None:
     if not micro_batch_size:
         raise OutOfMemory(
             f"not even one row at a time fits into memory: {detail}",
@@ -168,8 +168,8 @@ def _try_smaller(micro_batch_size: int, detail: str, on_event: Callable[[wire.Ev
     on_event({"type": "out_of_memory", "micro_batch_size": micro_batch_size, "detail": detail})
 
 
-def _died(status: int, out: Path) -> TrainingError:
-    """The error for a process that ended without a word."""
+def _build_error(status: int, out: Path) -> TrainingError:
+    """The error for a process that ended without an error event."""
     lines = (out / "train.log").read_text("utf8", errors="replace").splitlines()[-_LOG_LINES:]
     tail = "".join(f"\n    {line}" for line in lines)
     fix = "Run again: training goes on from its last complete checkpoint."
@@ -182,8 +182,8 @@ def _died(status: int, out: Path) -> TrainingError:
     return TrainingError(what + (f":{tail}" if lines else ""), where=str(out / "train.log"), fix=fix)
 
 
-def _out_of_memory_kills() -> int:
-    """How many processes the kernel has killed for want of memory, on this machine or in this container."""
+def _count_out_of_memory_kills() -> int:
+    """The number of processes that the kernel's out-of-memory killer ended, on this machine and in this container."""
     counts = 0
     for file in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""The training process imports what it needs of transformers, peft and pyarrow, and not what these support besides.
+"""Imports transformers, peft and pyarrow in the training process without their optional dependencies.
 
-Each imports other packages where they are installed: scipy for the loss of object detection, bitsandbytes for adapters
-of quantized models, pandas to tell its series from lists. Together that is a fifth of the process's start.
+Each imports other packages if they are installed: scipy for the loss of object detection, bitsandbytes for adapters of
+quantized models, pandas to distinguish its series from lists. Together they take a fifth of the process's start.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ OPTIONAL = ("pandas", "scipy", "sklearn", "bitsandbytes")
 
 
 def import_libraries(spec: Mapping[str, Any]) -> None:
-    """Import the libraries of a training (`spec` is launch.py's), which from then on do without what is optional.
+    """Import the libraries of a training (`spec` from launch.py) as if optional packages were not installed.
 
-    Only for parts of Hone's own: those of others, and a model's own code, may use `table.to_pandas()` or whatever else.
+    Only for Hone's own objectives and methods: others' parts and a model's own code may need the optional packages.
     """
     parts = OBJECTIVES[spec["objective"][0]], METHODS[spec["method"][0]]
     if spec.get("code") or not all(part.__module__.startswith("hone.") for part in parts):
         return
     needed = {library for part in parts for library in getattr(part, "libraries", ())}
-    with absent(name for name in OPTIONAL if name not in needed):
+    with hide_packages(name for name in OPTIONAL if name not in needed):
         import pyarrow as pa
         import transformers.modeling_utils  # noqa: F401
 
@@ -39,8 +39,8 @@ def import_libraries(spec: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def absent(names: Iterable[str]) -> Iterator[None]:
-    """Within the block these packages look as if they were not installed; one that was imported before stays there."""
+def hide_packages(names: Iterable[str]) -> Iterator[None]:
+    """Within the block these packages cannot be found by an import; a package imported before is not affected."""
 
     class Finder(PathFinder):
         hidden = frozenset(names)

@@ -1,7 +1,7 @@
 """The training process: `python -m hone.training.loop SPEC.json EVENTS`, started by launch.py.
 
-Each optimizer step is that of its whole batch, however it is split into micro-batches: losses come as sums, and the
-gradients of the sums are divided by the number of targets of all of them.
+Splitting a batch into micro-batches does not change its optimizer step: losses are sums, and the gradients of the sums
+are divided by the number of targets of the whole batch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def run(spec: dict[str, Any], send: wire.Send) -> None:
     """Train as `spec` says, from the last checkpoint if there is one, and write the result into its work directory."""
-    session = _build(spec)
+    session = _build_session(spec)
     send({"type": "started", "pid": os.getpid(), **session.facts()})
     if session.state.step:
         send({"type": "resumed", "step": session.state.step})
@@ -46,11 +46,11 @@ def run(spec: dict[str, Any], send: wire.Send) -> None:
     send({"type": "done"})
 
 
-def _build(spec: dict[str, Any]) -> Session:
+def _build_session(spec: dict[str, Any]) -> Session:
     try:
         return build(spec)
     except (MemoryError, RuntimeError) as fault:
-        if not hardware.out_of_memory(fault):
+        if not hardware.is_out_of_memory(fault):
             raise
         raise OutOfMemory(
             f"the model itself does not fit into memory, whatever the micro-batch: {fault}",
@@ -60,7 +60,7 @@ def _build(spec: dict[str, Any]) -> Session:
 
 
 def _train(session: Session, send: wire.Send) -> str:
-    """Step until the end, or until the validation loss no longer falls; says which: `done` or `early`."""
+    """Train to the last step (returns `done`) or until the validation loss no longer falls (returns `early`)."""
     state, settings = session.state, session.settings
     last = saved = time.perf_counter()
     while state.step < session.total:
@@ -77,41 +77,42 @@ def _train(session: Session, send: wire.Send) -> str:
             if settings.patience and state.stale >= settings.patience:
                 return "early"
         if now - saved >= settings.checkpoint_seconds and state.step < session.total:
-            session.commit()
+            session.save_checkpoint()
             send({"type": "checkpoint", "step": state.step})
             saved = time.perf_counter()
     return "done"
 
 
 def step(session: Session) -> dict[str, Any]:
-    """Do one optimizer step; gives its line of the history. Raises NonFiniteLoss before such a loss moves a weight."""
+    """Do one optimizer step; returns its history line. Raises NonFiniteLoss before such a loss changes a weight."""
     state, settings = session.state, session.settings
     start = time.perf_counter()
     rows = session.sampler.rows(state.step)
     rate = learning_rate(settings, state.step, session.total)
     for group in session.optimizer.param_groups:
         group["lr"] = rate
-    total, targets = _gradients(session, rows)
+    total, targets = _accumulate_gradients(session, rows)
     gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
     norm = clip_gradients(gradients, len(rows) / targets, settings.max_grad_norm)
     loss, grad_norm = torch.stack([total / targets, norm]).tolist()
     _refuse_non_finite(session, loss, grad_norm, rate)
     session.optimizer.step()
     session.optimizer.zero_grad()
-    return _account(session, rows, time.perf_counter() - start) | {
+    return _count_step(session, rows, time.perf_counter() - start) | {
         "loss": loss,
         "learning_rate": rate,
         "grad_norm": grad_norm,
     }
 
 
-def _gradients(session: Session, rows: np.ndarray) -> tuple[torch.Tensor, int]:
-    """Add up the gradients of a batch, divided by its number of rows; gives its summed loss and number of targets."""
+def _accumulate_gradients(session: Session, rows: np.ndarray) -> tuple[torch.Tensor, int]:
+    """Accumulate a batch's gradients, divided by its number of rows; returns its summed loss and number of targets."""
     session.forward.train()
     total, targets = torch.zeros((), device=session.device), 0
     for batch in _micro_batches(session, session.train, rows):
-        with _precision(session):
+        with _autocast(session):
             loss, count = session.objective.compute_loss(session.forward, batch)
+        # By rows for now: the number of targets is known only after the last micro-batch; `step` corrects the factor.
         torch.autograd.backward(loss / len(rows))
         total, targets = total + loss.detach(), targets + count
     if not targets:
@@ -124,34 +125,34 @@ def _gradients(session: Session, rows: np.ndarray) -> tuple[torch.Tensor, int]:
 
 
 def evaluate(session: Session) -> dict[str, Any]:
-    """The loss on the validation split, and the objective's metrics; remembers the best weights for early stopping."""
+    """Compute the validation loss and the objective's metrics; saves the best weights for early stopping."""
     import numpy as np
 
     session.forward.eval()
     order = np.argsort(-session.valid.lengths, kind="stable")
     total, targets = 0.0, 0
-    said: dict[str, list[Any]] = {}
-    with torch.no_grad(), _precision(session):
+    predictions: dict[str, list[Any]] = {}
+    with torch.no_grad(), _autocast(session):
         for batch in _micro_batches(session, session.valid, order):
-            model = _Once(session.forward)
+            model = _CachedForward(session.forward)
             loss, count = session.objective.compute_loss(model, batch)
             total, targets = total + loss.item(), targets + count
             if not session.objective.needs_rows:
                 for name, values in session.objective.predict_batch(model, batch).items():
-                    said.setdefault(name, []).extend(values)
+                    predictions.setdefault(name, []).extend(values)
     if not targets:
         raise TrainingError("no validation row has a target: all labels are masked", where="valid.arrow")
     entry = {"step": session.state.step, "valid_loss": total / targets}
-    _remember(session, total / targets)
-    if not said:
+    _record_loss(session, total / targets)
+    if not predictions:
         return entry
-    outcome = session.objective.compute_outcome(session.valid.table(order), said, session.targets)
+    outcome = session.objective.compute_outcome(session.valid.table(order), predictions, session.targets)
     figures = session.objective.compute_metrics(outcome.statistics.sum(0)[:, None], session.targets)
     return entry | {f"valid_{name}": float(figure[0]) for name, figure in figures.items() if np.isfinite(figure[0])}
 
 
-def _remember(session: Session, loss: float) -> None:
-    """Keep count of evaluations that were no better than the best, and keep the best one's weights if asked."""
+def _record_loss(session: Session, loss: float) -> None:
+    """Update the best loss, or count an evaluation without improvement; with early stopping save the best weights."""
     state = session.state
     state.valid_loss = loss
     if state.best_loss is None or loss < state.best_loss:
@@ -163,21 +164,21 @@ def _remember(session: Session, loss: float) -> None:
 
 
 def _micro_batches(session: Session, tokens: Any, rows: np.ndarray) -> Iterator[Batch]:
-    """The rows' batches of at most `micro_batch_size` rows, on the device."""
+    """The rows in batches of at most `micro_batch_size` rows, on the device."""
     for start in range(0, len(rows), session.micro_batch_size):
-        some = tokens.rows(rows[start : start + session.micro_batch_size])
-        batch = session.objective.collate(some, session.pad_id, session.forward.training)
+        encoded = tokens.rows(rows[start : start + session.micro_batch_size])
+        batch = session.objective.collate(encoded, session.pad_id, session.forward.training)
         if session.device.type == "cuda":
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         yield {name: tensor.to(session.device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def _precision(session: Session) -> AbstractContextManager[None]:
+def _autocast(session: Session) -> AbstractContextManager[None]:
     return torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=session.precision == "bf16")
 
 
-class _Once:
-    """A model that runs once for each batch: loss and scores of the same tensors share one forward pass."""
+class _CachedForward:
+    """A model that runs once per batch: the loss and the predictions of one batch share a forward pass."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -206,8 +207,8 @@ def _refuse_non_finite(session: Session, loss: float, grad_norm: float, rate: fl
     )
 
 
-def _account(session: Session, rows: np.ndarray, seconds: float) -> dict[str, Any]:
-    """Count a step that is done; gives its figures."""
+def _count_step(session: Session, rows: np.ndarray, seconds: float) -> dict[str, Any]:
+    """Add a completed step to the state; returns its history fields."""
     state, lengths = session.state, session.train.lengths[rows]
     tokens, work = int(lengths.sum()), session.flops.of(lengths)
     state.step += 1
@@ -225,13 +226,13 @@ def _account(session: Session, rows: np.ndarray, seconds: float) -> dict[str, An
     }
 
 
-def _no_space(fault: OSError | SafetensorError) -> bool:
+def _is_out_of_space(fault: OSError | SafetensorError) -> bool:
     number = getattr(fault, "errno", None)
     return number in _NO_SPACE or any(f"os error {number}" in str(fault) for number in _NO_SPACE)
 
 
 def main(spec_file: str, events: str) -> int:
-    """Train; the exit status is 0 where that went well. What went wrong is told as an event."""
+    """Train; returns the exit status, 0 for success. Errors are sent to the parent as events."""
     spec = json.loads(Path(spec_file).read_text("utf8"))
     send = wire.make_sender(int(events))
     try:
@@ -241,20 +242,20 @@ def main(spec_file: str, events: str) -> int:
         send(wire.error_to_event(error))
         return 1
     except (MemoryError, RuntimeError) as fault:
-        if not hardware.out_of_memory(fault):
+        if not hardware.is_out_of_memory(fault):
             raise
         smaller = choices.halve_micro_batch(Path(spec["out"]))
         send({"type": "out_of_memory", "micro_batch_size": smaller, "detail": str(fault)})
         return 1
     except (OSError, SafetensorError) as fault:
-        if not _no_space(fault):
+        if not _is_out_of_space(fault):
             raise
-        send(wire.error_to_event(StoreError(f"training could not write: {fault}", where=spec["out"], fix=_FREE)))
+        send(wire.error_to_event(StoreError(f"training could not write: {fault}", where=spec["out"], fix=_FREE_SPACE)))
         return 1
     return 0
 
 
-_FREE = "Free or extend the disk and run again: training goes on from its last complete checkpoint."
+_FREE_SPACE = "Free or extend the disk and run again: training goes on from its last complete checkpoint."
 
 if __name__ == "__main__":
     wire.end_with_parent()

@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov and Hutter, arXiv 1711.05101) over the weights that move, and the clipping of their gradients."""
+"""AdamW (Loshchilov and Hutter, arXiv 1711.05101) over the trainable weights, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ if TYPE_CHECKING:
 
 
 def make_adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over the parameters of `model` that move, fused where they all lie in float32 or bfloat16.
+    """AdamW, fused, over the trainable parameters of `model`.
 
-    Matrices decay; biases, norms and embeddings do not: a word that no row has keeps its pre-trained vector.
+    Matrices decay; biases, norms and embeddings do not: a token that occurs in no row keeps its pre-trained vector.
     """
     import torch
 
-    still = {id(p) for module in model.modules() if _is_table(module) for p in module.parameters(recurse=False)}
-    moving = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in moving if p.ndim >= 2 and id(p) not in still]
-    others = [p for p in moving if p.ndim < 2 or id(p) in still]
+    embeddings = {
+        id(p) for module in model.modules() if _is_embedding(module) for p in module.parameters(recurse=False)
+    }
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trainable if p.ndim >= 2 and id(p) not in embeddings]
+    others = [p for p in trainable if p.ndim < 2 or id(p) in embeddings]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, fused=True)
 
 
-def _is_table(module: nn.Module) -> bool:
+def _is_embedding(module: nn.Module) -> bool:
     from torch import nn
 
     from hone.training.embeddings import UsedRows
@@ -34,9 +36,9 @@ def _is_table(module: nn.Module) -> bool:
 
 
 def clip_gradients(gradients: Sequence[torch.Tensor], factor: float, max_norm: float) -> Any:
-    """Multiply gradients in place by `factor`, and down to the norm `max_norm` (0: no limit); gives their norm before.
+    """Multiply gradients in place by `factor`, then clip them to the norm `max_norm` (0: no limit); returns their norm.
 
-    The norm is a tensor on the device, of the gradients times `factor`.
+    The norm, of the gradients times `factor` before clipping, is a tensor on the device.
     """
     import torch
 

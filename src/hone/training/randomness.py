@@ -1,4 +1,4 @@
-"""Every random generator that a model, or a library under it, may draw from: seeded, saved and restored."""
+"""Seeds, saves and restores every random generator that a model or its libraries may draw from."""
 
 from __future__ import annotations
 

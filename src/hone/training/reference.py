@@ -16,15 +16,15 @@ import pyarrow as pa
 import torch
 
 from hone.objectives.base import Objective
-from hone.training.checkpoints import sync_to_disk
-from hone.training.hardware import out_of_memory
+from hone.store.files import replace_file
+from hone.training.hardware import is_out_of_memory
 from hone.training.launch import REFERENCE
 from hone.training.tokens import TokenFile
 
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """The base model, its batch size, and its precision, which is that of training."""
+    """The base model with its batch size and precision, which are those of training."""
 
     objective: Objective
     model: Any
@@ -34,7 +34,7 @@ class ReferenceModel:
 
 
 def add_reference_columns(tokens: Path, out: Path, model: ReferenceModel) -> TokenFile:
-    """The rows of the file `tokens` with the columns of `Objective.reference_columns`, which are kept in `out`."""
+    """The rows of the file `tokens` with the columns of `Objective.reference_columns`, which are saved in `out`."""
     file = out / REFERENCE / tokens.name
     rows = TokenFile(tokens)
     if not len(rows):
@@ -45,18 +45,18 @@ def add_reference_columns(tokens: Path, out: Path, model: ReferenceModel) -> Tok
     return TokenFile(tokens, file)
 
 
-def _predict_rows(rows: TokenFile, ask: ReferenceModel) -> dict[str, list[Any]]:
+def _predict_rows(rows: TokenFile, reference: ReferenceModel) -> dict[str, list[Any]]:
     """The model's predictions for all rows, in their order; batches are halved when memory runs out."""
-    ask.model.eval()
-    batch_size, order = ask.micro_batch_size, np.argsort(-rows.lengths, kind="stable")
+    reference.model.eval()
+    batch_size, order = reference.micro_batch_size, np.argsort(-rows.lengths, kind="stable")
     columns: dict[str, list[Any]] = {}
     start = 0
     while start < len(order):
         indices = order[start : start + batch_size]
         try:
-            predictions = _predict_batch(rows.rows(indices), ask)
+            predictions = _predict_batch(rows.rows(indices), reference)
         except (MemoryError, RuntimeError) as fault:
-            if len(indices) == 1 or not out_of_memory(fault):
+            if len(indices) == 1 or not is_out_of_memory(fault):
                 raise
             batch_size = (len(indices) + 1) // 2
             continue
@@ -68,20 +68,18 @@ def _predict_rows(rows: TokenFile, ask: ReferenceModel) -> dict[str, list[Any]]:
     return columns
 
 
-def _predict_batch(rows: dict[str, list[Any]], ask: ReferenceModel) -> dict[str, Any]:
-    device = ask.model.device
-    batch = {name: tensor.to(device) for name, tensor in ask.objective.collate(rows, ask.pad_id).items()}
-    bf16 = torch.autocast(device.type, dtype=torch.bfloat16) if ask.precision == "bf16" else contextlib.nullcontext()
+def _predict_batch(rows: dict[str, list[Any]], reference: ReferenceModel) -> dict[str, Any]:
+    device = reference.model.device
+    batch = {name: tensor.to(device) for name, tensor in reference.objective.collate(rows, reference.pad_id).items()}
+    bf16 = (
+        torch.autocast(device.type, dtype=torch.bfloat16) if reference.precision == "bf16" else contextlib.nullcontext()
+    )
     with torch.no_grad(), bf16:
-        return ask.objective.predict_batch(ask.model, batch)
+        return reference.objective.predict_batch(reference.model, batch)
 
 
 def _write_columns(columns: dict[str, Any], path: Path) -> None:
     """Write the columns to an Arrow file atomically: it appears only when all of it is on disk."""
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    work = path.with_name(f".writing-{path.name}")
-    with pa.ipc.new_file(work, table.schema) as writer:
+    with replace_file(path) as work, pa.ipc.new_file(work, table.schema) as writer:
         writer.write_table(table)
-    sync_to_disk(work)
-    work.rename(path)
-    sync_to_disk(path.parent)

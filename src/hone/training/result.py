@@ -1,6 +1,6 @@
-"""What training leaves: a plain model, the adapter beside it where there is one, and an account.
+"""The result of training: a plain model, the adapter if there is one, and training.json.
 
-Where an adapter cannot be merged model/ holds all but weights: the adapter is served on its base model.
+If an adapter cannot be merged, model/ holds everything but weights: the adapter is served on its base model.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.models import own_code
 from hone.objectives.shared.tokenizer import load_tokenizer
+from hone.store.files import write_synced
 from hone.training import checkpoints, hardware
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ ACCOUNT = "training.json"
 
 
 def save_result(session: Session, stopped: str) -> None:
-    """Write model/, adapter/ and, last, training.json; with early stopping the weights are the best ones."""
+    """Write model/, adapter/ and finally training.json; with early stopping the weights are the best ones."""
     state = session.state
     if session.settings.patience and state.best_step != state.step:
         session.set_weights(checkpoints.load_best_weights(session.checkpoints, state, session.device))
-    kept_best = bool(session.settings.patience)
+    early_stopping = bool(session.settings.patience)
     session.widen()
     if session.method.adapter:
         _save_adapter(session.model, session.out / "adapter")
@@ -33,7 +34,7 @@ def save_result(session: Session, stopped: str) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     merged = session.method.merge(session.model)
     config = session.model.config if merged is None else merged.config
-    config.name_or_path = ""  # a path of this machine
+    config.name_or_path = ""  # it would be a path on this machine
     if merged is None:
         config.architectures = [type(session.model.get_base_model()).__name__]
         config.save_pretrained(directory)
@@ -53,15 +54,15 @@ def save_result(session: Session, stopped: str) -> None:
         "tokens_per_second": state.tokens / state.step_seconds,
         "mfu": state.flops / state.step_seconds / session.peak_flops,
         "memory_bytes": hardware.peak_memory(session.device),
-        "best_step": state.best_step if kept_best else state.step,
-        "valid_loss": state.best_loss if kept_best else state.valid_loss,
+        "best_step": state.best_step if early_stopping else state.step,
+        "valid_loss": state.best_loss if early_stopping else state.valid_loss,
         "stopped": stopped,
     }
-    checkpoints.write_synced(session.out / ACCOUNT, json.dumps(facts, indent=1))
+    write_synced(session.out / ACCOUNT, json.dumps(facts, indent=1))
 
 
 def _save_adapter(model: Any, directory: Path) -> None:
-    """PEFT's files, the same bytes for the same adapter: its config names sets in any order, and a local path."""
+    """Save PEFT's files deterministically: PEFT writes sets in arbitrary order, and the base model's local path."""
     shutil.rmtree(directory, ignore_errors=True)
     model.save_pretrained(directory, save_embedding_layers=False)
     (directory / "README.md").unlink(missing_ok=True)

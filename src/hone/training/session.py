@@ -1,4 +1,4 @@
-"""One training, put together from its specification: model, rows, optimizer, and where it stands."""
+"""One training, built from its specification: model, rows, optimizer and progress."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from hone.methods.method import Method
 from hone.models import own_code
 from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective, Targets
+from hone.splits import TRAIN, VALID
+from hone.store import layout
 from hone.training import checkpoints, choices, flops, hardware, randomness, reference
 from hone.training.checkpoints import Checkpoint, State, Tensors
 from hone.training.embeddings import narrow_embedding
@@ -27,13 +29,13 @@ from hone.training.schedule import evaluation_steps, total_steps
 from hone.training.settings import Settings
 from hone.training.tokens import TokenFile
 
-# Rows on which it is seen whether an objective feeds the model the tokens there are, or makes up others.
+# Number of rows that show whether an objective feeds the model other tokens than those of the rows.
 _PROBED_ROWS = 256
 
 
 @dataclass
 class Session:
-    """All that the loop works with. `forward` is `model`, compiled where asked; `widen` undoes what narrowed it."""
+    """The state of the loop. `forward` is `model`, compiled if configured; `widen` undoes `narrow_embedding`."""
 
     out: Path
     base: Path
@@ -68,11 +70,11 @@ class Session:
 
     @property
     def checkpoints(self) -> Path:
-        """Where its checkpoints are."""
+        """The directory of the checkpoints."""
         return self.out / "checkpoints"
 
     def facts(self) -> dict[str, Any]:
-        """What is known of it before the first step."""
+        """The facts that are known before the first step, for events and training.json."""
         return {
             "steps": self.total,
             "rows": len(self.train),
@@ -86,67 +88,68 @@ class Session:
         }
 
     def weights(self) -> Tensors:
-        """The weights that move, and the buffers that belong to the model's state."""
-        return moving(self.model)
+        """The trainable weights and the persistent buffers, by name; they share the model's memory."""
+        return list_trainable_tensors(self.model)
 
     def set_weights(self, weights: Tensors) -> None:
-        """Put back what `weights` gave."""
-        here = self.weights()
-        differing = [name for name in here if name not in weights or weights[name].shape != here[name].shape]
+        """Copy `weights`, from `weights()`, into the model; raises CheckpointError if they are of another model."""
+        current = self.weights()
+        differing = [name for name in current if name not in weights or weights[name].shape != current[name].shape]
         if differing:
             raise CheckpointError(
                 f"a checkpoint is of another model: {', '.join(differing[:3])} differ",
                 where=str(self.checkpoints),
                 fix="Delete this directory to train from the beginning.",
             )
-        for name, tensor in here.items():
+        for name, tensor in current.items():
             tensor.copy_(weights[name])
 
-    def commit(self) -> None:
-        """Commit a checkpoint of this moment."""
+    def save_checkpoint(self) -> None:
+        """Save a checkpoint of the current state."""
         self.state.history = self.history.sync()
-        parts = self.weights(), _moments(self.model, self.optimizer), randomness.get_generator_states()
+        parts = self.weights(), _collect_moments(self.model, self.optimizer), randomness.get_generator_states()
         checkpoints.save_checkpoint(self.checkpoints, Checkpoint(self.state, *parts))
 
     def resume(self) -> None:
-        """Go back to the last complete checkpoint, if there is one; what was written after it is cut off."""
-        found = checkpoints.load_latest_checkpoint(self.checkpoints, self.device)
-        if found:
-            self.state = found.state
-            self.set_weights(found.weights)
-            _set_moments(self.model, self.optimizer, found.optimizer)
-            randomness.restore_generators(found.random)
-            made = choices.load_choices(self.out)
-            resumed = (*made.resumed_from, found.state.step)
-            choices.save_choices(self.out, dataclasses.replace(made, resumed_from=resumed))
+        """Restore the last complete checkpoint, if there is one, and cut off the history written after it."""
+        checkpoint = checkpoints.load_latest_checkpoint(self.checkpoints, self.device)
+        if checkpoint:
+            self.state = checkpoint.state
+            self.set_weights(checkpoint.weights)
+            _set_moments(self.model, self.optimizer, checkpoint.optimizer)
+            randomness.restore_generators(checkpoint.random)
+            earlier = choices.load_choices(self.out)
+            resumed_from = (*earlier.resumed_from, checkpoint.state.step)
+            choices.save_choices(self.out, dataclasses.replace(earlier, resumed_from=resumed_from))
         self.history.cut(self.state.history)
 
 
 def build(spec: Mapping[str, Any]) -> Session:
-    """The training that `spec` (launch.py writes it) describes, resumed where an earlier attempt left a checkpoint."""
+    """Build the training that `spec` (written by launch.py) describes; resumes it if there is a checkpoint."""
     settings = Settings(**spec["settings"])
     out, base, tokens = (Path(spec[name]) for name in ("out", "base", "tokens"))
     own_code.allow_code(spec.get("code", ""))
-    objective, method = _part(OBJECTIVES, spec["objective"]), _part(METHODS, spec["method"])
-    train, valid = _rows(tokens, settings)
+    objective, method = _make_part(OBJECTIVES, spec["objective"]), _make_part(METHODS, spec["method"])
+    train, valid = _open_splits(tokens, settings)
     device = hardware.choose_device(settings.device)
-    hardware.set_up(device)
-    precision, micro_batch_size = _choose(out, settings, device)
+    hardware.set_up_device(device)
+    precision, micro_batch_size = _choose_precision_and_batch(out, settings, device)
     peak = hardware.peak_flops(device, precision)
 
     randomness.seed_generators(settings.seed)
-    targets = json.loads((tokens / "targets.json").read_text("utf8"))
+    targets = json.loads((tokens / layout.TARGETS).read_text("utf8"))
     plain = objective.load_model(base, targets)
     pad_id = int(plain.config.pad_token_id or 0)
     if objective.needs_reference_model:
-        ask = reference.ReferenceModel(objective, plain.to(device), pad_id, micro_batch_size, precision)
+        base_model = reference.ReferenceModel(objective, plain.to(device), pad_id, micro_batch_size, precision)
         train, valid = (
-            reference.add_reference_columns(tokens / f"{split}.arrow", out, ask) for split in ("train", "valid")
+            reference.add_reference_columns(tokens / layout.tokens_file(split), out, base_model)
+            for split in (TRAIN, VALID)
         )
     model = method.prepare(plain)
     objective.check_model(model, f"{type(method).__name__} on {base}")
-    parameters, trainable = _count(model)
-    widen = narrow_embedding(plain, _used(train, valid), pad_id) if _as_encoded(objective, train, pad_id) else _nothing
+    parameters, trainable = _count_parameters(model)
+    widen = _narrow_if_exact(plain, objective, train, valid, pad_id)
     model.to(device)
     sampler = Sampler(train.lengths, settings.batch_size, settings.seed, group_by_length=settings.group_by_length)
     total = total_steps(settings, sampler.steps_per_epoch)
@@ -175,30 +178,32 @@ def build(spec: Mapping[str, Any]) -> Session:
         flops=flops.count_flops(model),
         optimizer=make_adamw(model, settings.weight_decay),
         state=State(),
-        history=History(out / "history.jsonl"),
+        history=History(out / layout.HISTORY),
     )
     session.resume()
     return session
 
 
-def moving(model: Any) -> Tensors:
-    """The weights of `model` that move and its persistent buffers, by name; they share its memory."""
-    kept = model.state_dict(keep_vars=True)
+def list_trainable_tensors(model: Any) -> Tensors:
+    """The trainable weights of `model` and its persistent buffers, by name; they share its memory."""
+    persistent = model.state_dict(keep_vars=True)
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    buffers = {name: b for name, b in model.named_buffers() if name in kept}
+    buffers = {name: b for name, b in model.named_buffers() if name in persistent}
     return {name: tensor.detach() for name, tensor in (weights | buffers).items()}
 
 
-def _part(table: Mapping[str, Any], given: tuple[str, Mapping[str, Any]]) -> Any:
-    kind, options = given
+def _make_part(table: Mapping[str, Any], kind_and_options: tuple[str, Mapping[str, Any]]) -> Any:
+    kind, options = kind_and_options
     return table[kind](**options)
 
 
-def _rows(tokens: Path, settings: Settings) -> tuple[TokenFile, TokenFile]:
-    train, valid = TokenFile(tokens / "train.arrow"), TokenFile(tokens / "valid.arrow")
+def _open_splits(tokens: Path, settings: Settings) -> tuple[TokenFile, TokenFile]:
+    train, valid = TokenFile(tokens / layout.tokens_file(TRAIN)), TokenFile(tokens / layout.tokens_file(VALID))
     if not len(train):
         raise DataError(
-            "there is no row to train on", where=str(tokens / "train.arrow"), fix="See what curate dropped."
+            "there are no rows to train on",
+            where=str(tokens / layout.tokens_file(TRAIN)),
+            fix="See what curate dropped.",
         )
     if settings.patience and not len(valid):
         raise ConfigError(
@@ -209,40 +214,41 @@ def _rows(tokens: Path, settings: Settings) -> tuple[TokenFile, TokenFile]:
     return train, valid
 
 
-def _choose(out: Path, settings: Settings, device: torch.device) -> tuple[str, int]:
-    """Precision and micro-batch size: those of an earlier attempt, else chosen now and kept for the next."""
-    made = choices.load_choices(out)
-    precision = made.precision or hardware.choose_precision(settings.precision, device)
-    wished = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
-    micro_batch_size = made.micro_batch_size or wished
-    choices.save_choices(out, dataclasses.replace(made, precision=precision, micro_batch_size=micro_batch_size))
+def _choose_precision_and_batch(out: Path, settings: Settings, device: torch.device) -> tuple[str, int]:
+    """Precision and micro-batch size: those of an earlier attempt, else chosen now and saved for the next one."""
+    earlier = choices.load_choices(out)
+    precision = earlier.precision or hardware.choose_precision(settings.precision, device)
+    configured = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
+    micro_batch_size = earlier.micro_batch_size or configured
+    choices.save_choices(out, dataclasses.replace(earlier, precision=precision, micro_batch_size=micro_batch_size))
     return precision, micro_batch_size
 
 
-def _count(model: Any) -> tuple[int, int]:
-    """Parameters, and those of them that move."""
+def _count_parameters(model: Any) -> tuple[int, int]:
+    """The numbers of all parameters and of the trainable ones."""
     parameters = list(model.parameters())
     return flops.count_weights(parameters), flops.count_weights([p for p in parameters if p.requires_grad])
 
 
-def _used(train: TokenFile, valid: TokenFile) -> Any:
+def _narrow_if_exact(
+    model: Any, objective: Objective, train: TokenFile, valid: TokenFile, pad_id: int
+) -> Callable[[], None]:
+    """Narrow the embedding if batches contain only tokens of their rows; returns the undo function."""
     import numpy as np
 
-    return np.union1d(train.used_ids(), valid.used_ids())
+    if not _as_encoded(objective, train, pad_id):
+        return lambda: None
+    return narrow_embedding(model, np.union1d(train.used_ids(), valid.used_ids()), pad_id)
 
 
 def _as_encoded(objective: Objective, train: TokenFile, pad_id: int) -> bool:
-    """Whether a batch holds no other tokens than its rows, as it does for masked language modelling."""
+    """Whether batches contain only tokens of their rows; masked language modelling, for one, adds others."""
     rows = train.rows(range(min(_PROBED_ROWS, len(train))))
     encoded = {pad_id}.union(*(ids.tolist() for ids in rows["input_ids"]))
     return encoded.issuperset(objective.collate(rows, pad_id)["input_ids"].flatten().tolist())
 
 
-def _nothing() -> None:
-    """The way back from an embedding that was not narrowed."""
-
-
-def _moments(model: Any, optimizer: torch.optim.Optimizer) -> Tensors:
+def _collect_moments(model: Any, optimizer: torch.optim.Optimizer) -> Tensors:
     """AdamW's state by parameter name: `<name>/exp_avg`, `<name>/exp_avg_sq`, `<name>/step`."""
     return {
         f"{name}/{key}": tensor

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 class TokenFile:
     """The rows of an Arrow IPC file, memory-mapped: a row takes memory only while it is used.
 
-    `lengths` is the number of tokens of each row (int64). Further columns of the same rows may lie in a file `beside`
-    it. Raises DataError where a file cannot be read.
+    `lengths` is the number of tokens of each row (int64 [rows]). `extra` is a file with further columns of the same
+    rows. Raises DataError if a file cannot be read.
     """
 
-    def __init__(self, path: Path, beside: Path | None = None) -> None:
+    def __init__(self, path: Path, extra: Path | None = None) -> None:
         import numpy as np
 
-        table = _mapped(path)
-        if beside:
-            more = _mapped(beside)
-            for name in more.column_names:
-                table = table.append_column(name, more[name])
+        table = _map_table(path)
+        if extra:
+            columns_table = _map_table(extra)
+            for name in columns_table.column_names:
+                table = table.append_column(name, columns_table[name])
         self._chunks = table.to_batches()
-        self._columns = [_columns(chunk) for chunk in self._chunks]
+        self._columns = [_view_columns(chunk) for chunk in self._chunks]
         self._starts = np.cumsum([0, *(chunk.num_rows for chunk in self._chunks)])
         lengths = [np.diff(columns["input_ids"][1]) for columns in self._columns]
         self.lengths: np.ndarray = np.concatenate([np.empty(0, np.int64), *lengths]).astype(np.int64)
@@ -38,20 +38,20 @@ class TokenFile:
         return len(self.lengths)
 
     def rows(self, indices: Iterable[int]) -> dict[str, list[Any]]:
-        """The rows at `indices` by column, in that order: arrays for lists (input_ids), numbers else (label)."""
-        places = [self._place(index) for index in indices]
+        """The rows at `indices`, in that order, by column: an array for a list (input_ids), else a number (label)."""
+        places = [self._locate(index) for index in indices]
         names = self._columns[0] if self._columns else ()
-        return {name: [_value(self._columns[chunk][name], row) for chunk, row in places] for name in names}
+        return {name: [_get_value(self._columns[chunk][name], row) for chunk, row in places] for name in names}
 
     def table(self, indices: Iterable[int]) -> pa.Table:
-        """The rows at `indices`, in that order, as Arrow has them."""
+        """The rows at `indices`, in that order, as an Arrow table with all columns."""
         import pyarrow as pa
 
         return pa.Table.from_batches(self._chunks).take(pa.array(indices))
 
     def names(self, indices: Iterable[int]) -> list[str]:
-        """The ids of the rows at `indices`, by which a person knows them."""
-        return [self._chunks[chunk]["id"][row].as_py() for chunk, row in map(self._place, indices)]
+        """The ids (column `id`) of the rows at `indices`, for messages."""
+        return [self._chunks[chunk]["id"][row].as_py() for chunk, row in map(self._locate, indices)]
 
     def used_ids(self) -> np.ndarray:
         """The token ids that occur in any row, sorted (int64)."""
@@ -60,13 +60,13 @@ class TokenFile:
         unique = [np.unique(chunk["input_ids"].flatten().to_numpy()) for chunk in self._chunks]
         return np.unique(np.concatenate([np.empty(0, np.int64), *unique])).astype(np.int64)
 
-    def _place(self, index: int) -> tuple[int, int]:
-        """The chunk that holds row `index`, and its place there."""
+    def _locate(self, index: int) -> tuple[int, int]:
+        """The number of the chunk that contains row `index`, and the row's position in it."""
         chunk = int(self._starts.searchsorted(index, "right")) - 1
         return chunk, int(index - self._starts[chunk])
 
 
-def _mapped(path: Path) -> pa.Table:
+def _map_table(path: Path) -> pa.Table:
     import pyarrow as pa
 
     try:
@@ -78,19 +78,19 @@ def _mapped(path: Path) -> pa.Table:
 Column = tuple["np.ndarray", "np.ndarray | None"]
 
 
-def _columns(chunk: pa.RecordBatch) -> dict[str, Any]:
-    """The numeric columns: flat values with the offsets of lists, or values and None; views into the file."""
+def _view_columns(chunk: pa.RecordBatch) -> dict[str, Any]:
+    """Views of the numeric columns: (flat values, offsets of the rows) for lists, else (values, None)."""
     import pyarrow as pa
 
-    found: dict[str, Any] = {}
+    views: dict[str, Any] = {}
     for name, column in zip(chunk.schema.names, chunk.columns, strict=True):
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            found[name] = column.values.to_numpy(), column.offsets.to_numpy()
+            views[name] = column.values.to_numpy(), column.offsets.to_numpy()
         elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-            found[name] = column.to_numpy(), None
-    return found
+            views[name] = column.to_numpy(), None
+    return views
 
 
-def _value(column: Column, row: int) -> Any:
+def _get_value(column: Column, row: int) -> Any:
     values, offsets = column
     return values[row] if offsets is None else values[offsets[row] : offsets[row + 1]]

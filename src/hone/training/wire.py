@@ -1,8 +1,8 @@
-"""Between the training process and its parent: events and errors one way, the parent's life the other.
+"""Communication of the training process with its parent: the child sends events, and ends when the parent ends.
 
-Events are JSON lines on a pipe of their own. The child's standard input is a pipe that the parent never writes to and
-that the kernel closes with it: however the parent ends, the child's process group ends at once. (Linux's
-PR_SET_PDEATHSIG would fire when the parent's thread ends, and reach the child alone.)
+Events are JSON lines on a separate pipe. The child's standard input is a pipe that the parent never writes to and that
+the kernel closes when the parent ends, however it ends: the child's process group is then killed at once. (Linux's
+PR_SET_PDEATHSIG would fire when the parent's thread ends, and would reach the child only.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Send = Callable[[Event], None]
 
 
 def make_sender(descriptor: int) -> Send:
-    """What writes events to the parent. A parent that is gone is no fault here: this process ends for it."""
+    """A function that writes events to the pipe `descriptor`; a closed pipe is not handled: this process ends then."""
     os.set_inheritable(descriptor, False)
 
     def send(event: Event) -> None:
@@ -37,7 +37,7 @@ def make_sender(descriptor: int) -> Send:
 
 
 def end_with_parent() -> None:
-    """From here on this process group is killed as soon as standard input is at its end."""
+    """From now on, kill this process group as soon as standard input reaches its end."""
     group = os.getpgrp()
 
     def watch() -> None:
@@ -46,7 +46,7 @@ def end_with_parent() -> None:
         os.killpg(group, signal.SIGKILL)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
-    if hasattr(fcntl, "F_SETSIG"):  # the kernel's own signal needs no turn of the interpreter
+    if hasattr(fcntl, "F_SETSIG"):  # Linux: the kernel sends the signal itself, even while the GIL is held
         stdin = sys.stdin.fileno()
         fcntl.fcntl(stdin, fcntl.F_SETOWN, -group)
         fcntl.fcntl(stdin, fcntl.F_SETSIG, signal.SIGKILL)
@@ -54,7 +54,7 @@ def end_with_parent() -> None:
 
 
 def read_events(descriptor: int, alive: Callable[[], bool]) -> Iterator[Event]:
-    """The child's events as they come, until it is gone. Wakes twice a second, so that an interrupt gets through."""
+    """The child's events as they arrive, until it has ended. Wakes twice a second, so that interrupts get through."""
     buffer = b""
     while True:
         running = alive()
@@ -68,12 +68,12 @@ def read_events(descriptor: int, alive: Callable[[], bool]) -> Iterator[Event]:
 
 
 def error_to_event(error: HoneError) -> Event:
-    """An error as an event."""
+    """The event that reports an error to the parent."""
     return {"type": "error", "kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix}
 
 
 def event_to_error(event: Event) -> HoneError:
-    """The error that `pack` made an event of, of its own class."""
+    """The error, of its original class, from an event of `error_to_event`."""
     kind = getattr(hone.errors, event["kind"], TrainingError)
     error: HoneError = kind(event["what"], where=event["where"], fix=event["fix"])
     return error

@@ -1,1 +1,1 @@
-"""What must hold for rows before anything is learned from them: suites, and the verdicts of Great Expectations."""
+"""Checks on the rows before training: suites of expectations, evaluated by Great Expectations."""

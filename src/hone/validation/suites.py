@@ -1,11 +1,11 @@
-"""What is expected of the rows: one suite from the settings, one from a file of the user's.
+"""The expectations on the rows: one suite from the settings, one from the user's file.
 
-A suite is a list of `Expected`, for the splits they speak of. The columns that start with `hone_` are computed:
+A suite is a list of `Expected`, each for one split. The columns that start with `hone_` are computed:
 
 hone_tokens        the row's length in tokens of the base model's tokenizer
-hone_label_rows    how many rows of the split have the row's label
-hone_label_share   the share of the split's rows that have it
-hone_same_as       the id of a row in an earlier split (train, valid, test) that says the same, or nearly; else null
+hone_label_rows    the number of rows of the split that have the row's label
+hone_label_share   the share of the split's rows that have that label
+hone_same_as       the id of a duplicate or near duplicate in an earlier split (train, valid, test); else null
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ConfigError
+from hone.splits import SPLITS, TRAIN
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
     from hone.objectives.base import Objective
 
-SPLITS = ("train", "valid", "test")
-
 
 @dataclass(frozen=True)
 class Expected:
     """One expectation about one split: Great Expectations' name for it and its arguments.
 
-    `fix` says what a person may do where it does not hold.
+    `fix` says what the user can do if it does not hold.
     """
 
     split: str
@@ -40,58 +39,59 @@ class Expected:
 
     @property
     def column(self) -> str:
-        """The column, or columns, that it is about; '' where it is about the table."""
+        """The column or columns that it applies to; '' if it applies to the table."""
         named = [self.kwargs[key] for key in ("column", "column_A", "column_B") if key in self.kwargs]
         return ", ".join([*named, *self.kwargs.get("column_list", [])])
 
     def build(self) -> Expectation:
-        """The expectation itself."""
+        """Great Expectations' object for it."""
         from great_expectations.expectations.registry import get_expectation_impl
 
         return get_expectation_impl(self.type)(**self.kwargs)
 
 
 def settings_suite(objective: Objective, labels: Sequence[str], settings: Mapping[str, Any]) -> list[Expected]:
-    """What the config's `validation` section and the objective ask for; `labels` are those of the training split."""
-    found = []
+    """The suite of the config's `validation` section and the objective; `labels` are those of the training split."""
+    suite = []
     for split in SPLITS:
-        held_out = split != "train"
-        found += _columns(split, objective)
-        found += _size(split, settings, "min_rows_held_out" if held_out else "min_rows")
+        held_out = split != TRAIN
+        suite += _expect_columns(split, objective)
+        suite += _expect_size(split, settings, "min_rows_held_out" if held_out else "min_rows")
         if objective.label:
-            found += _balance(split, settings) + (_closed(split, objective.label, labels) if held_out else [])
+            suite += _expect_balance(split, settings)
+            suite += _expect_training_labels(split, objective.label, labels) if held_out else []
         if held_out:
-            found += _no_leak(split)
-    return found
+            suite += _expect_no_leak(split)
+    return suite
 
 
-def _columns(split: str, objective: Objective) -> list[Expected]:
-    """The columns are there, hold strings, no nulls and no empty text; the ids are unique."""
+def _expect_columns(split: str, objective: Objective) -> list[Expected]:
+    """The columns exist and contain strings, no nulls and no empty text; the ids are unique."""
     mapping = "Check ingest.columns, which says what the source calls the column."
-    dropping = "Drop such rows (curation's normalize and filters do), mend the source, or set them aside: " + ASIDE
-    found = []
+    dropping = "Drop such rows (curation's normalize and filters do), fix the source, or set them aside: " + ASIDE
+    suite = []
     for column in ("id", *objective.columns):
-        at = {"column": column}
-        found += [
-            Expected(split, "expect_column_to_exist", at, mapping),
-            Expected(split, "expect_column_values_to_not_be_null", at, dropping),
-            Expected(split, "expect_column_values_to_be_of_type", {**at, "type_": "str"}, mapping),
+        target = {"column": column}
+        suite += [
+            Expected(split, "expect_column_to_exist", target, mapping),
+            Expected(split, "expect_column_values_to_not_be_null", target, dropping),
+            Expected(split, "expect_column_values_to_be_of_type", {**target, "type_": "str"}, mapping),
         ]
         if column in objective.text:
-            found.append(Expected(split, "expect_column_values_to_match_regex", {**at, "regex": r"\S"}, dropping))
-    unique = "Two rows have one id; ingest gives each its own."
-    return [*found, Expected(split, "expect_column_values_to_be_unique", {"column": "id"}, unique)]
+            suite.append(Expected(split, "expect_column_values_to_match_regex", {**target, "regex": r"\S"}, dropping))
+    unique = "Two rows have the same id; ingest gives each row its own."
+    return [*suite, Expected(split, "expect_column_values_to_be_unique", {"column": "id"}, unique)]
 
 
-def _size(split: str, settings: Mapping[str, Any], least: str) -> list[Expected]:
-    """There are enough rows, and the middle one is neither too long nor too short."""
+def _expect_size(split: str, settings: Mapping[str, Any], min_rows: str) -> list[Expected]:
+    """There are enough rows, and their median length is within bounds."""
     between = {"min_value": settings["min_median_tokens"], "max_value": settings["max_median_tokens"]}
     return [
         Expected(
             split,
             "expect_table_row_count_to_be_between",
-            {"min_value": settings[least]},
-            f"Bring more rows, lose fewer in curation, give the split a larger share, or lower validation.{least}.",
+            {"min_value": settings[min_rows]},
+            f"Bring more rows, lose fewer in curation, give the split a larger share, or lower validation.{min_rows}.",
         ),
         Expected(
             split,
@@ -102,8 +102,8 @@ def _size(split: str, settings: Mapping[str, Any], least: str) -> list[Expected]
     ]
 
 
-def _balance(split: str, settings: Mapping[str, Any]) -> list[Expected]:
-    """No label has nearly all rows; in training none has too few."""
+def _expect_balance(split: str, settings: Mapping[str, Any]) -> list[Expected]:
+    """No label has nearly all rows; in the training split none has too few."""
     share = Expected(
         split,
         "expect_column_max_to_be_between",
@@ -116,15 +116,15 @@ def _balance(split: str, settings: Mapping[str, Any]) -> list[Expected]:
         {"column": "hone_label_rows", "min_value": settings["min_rows_per_class"]},
         "Bring more rows of the label, drop it with a class floor in curation, or lower validation.min_rows_per_class.",
     )
-    return [share, rows] if split == "train" else [share]
+    return [share, rows] if split == TRAIN else [share]
 
 
-def _closed(split: str, label: str, labels: Sequence[str]) -> list[Expected]:
+def _expect_training_labels(split: str, label: str, labels: Sequence[str]) -> list[Expected]:
     fix = "Add training rows with the label, or drop it in curation; or set such rows aside: " + ASIDE
     return [Expected(split, "expect_column_values_to_be_in_set", {"column": label, "value_set": list(labels)}, fix)]
 
 
-def _no_leak(split: str) -> list[Expected]:
+def _expect_no_leak(split: str) -> list[Expected]:
     fix = "A row of an earlier split has the same text: let curation split the rows, or set such rows aside: " + ASIDE
     return [Expected(split, "expect_column_values_to_be_null", {"column": "hone_same_as"}, fix)]
 
@@ -135,7 +135,7 @@ ASIDE = "validation.on_failure=quarantine."
 def file_suite(path: Path) -> list[Expected]:
     """The expectations in a YAML file: a list, or `{expectations: [...]}`, of `{type, kwargs, splits}`.
 
-    Without `splits` an entry is about all three. Raises ConfigError that names every fault at once.
+    Without `splits` an entry applies to all three. Raises one ConfigError with all faults.
     """
     import yaml
 
@@ -147,15 +147,15 @@ def file_suite(path: Path) -> list[Expected]:
         ) from None
     entries = tree.get("expectations") if isinstance(tree, dict) else tree
     if not isinstance(entries, list) or not entries:
-        raise ConfigError("holds no list of expectations", where=str(path), fix="See docs/validation.md for one.")
-    faults = [f"expectation {n}: {fault}" for n, entry in enumerate(entries, 1) for fault in _faults(entry)]
+        raise ConfigError("contains no list of expectations", where=str(path), fix="See docs/validation.md for one.")
+    faults = [f"expectation {n}: {fault}" for n, entry in enumerate(entries, 1) for fault in _find_entry_faults(entry)]
     if faults:
         raise ConfigError(
             "the suite cannot be used\n" + "\n".join(f"  {fault}" for fault in faults),
             where=str(path),
             fix="docs/validation.md shows a suite; greatexpectations.io/expectations lists what there is.",
         )
-    fix = f"It is asked for in {path}."
+    fix = f"It is configured in {path}."
     return [
         Expected(split, entry["type"], dict(entry.get("kwargs") or {}), fix)
         for entry in entries
@@ -163,27 +163,28 @@ def file_suite(path: Path) -> list[Expected]:
     ]
 
 
-def _faults(entry: Any) -> list[str]:
-    """What is wrong with one entry of a suite's file."""
+def _find_entry_faults(entry: Any) -> list[str]:
+    """The faults of one entry of a suite's file."""
     from great_expectations.expectations.registry import list_registered_expectation_implementations
 
     if not isinstance(entry, dict) or "type" not in entry:
         return ["is not of the form {type: ..., kwargs: {...}}"]
     faults = [
-        _no_such("field", key, ("type", "kwargs", "splits")) for key in entry.keys() - {"type", "kwargs", "splits"}
+        _describe_unknown("field", key, ("type", "kwargs", "splits"))
+        for key in entry.keys() - {"type", "kwargs", "splits"}
     ]
     splits = entry.get("splits", SPLITS)
     if not isinstance(splits, (list, tuple)) or not splits:
         faults.append("splits is not a list of splits")
     else:
-        faults += [_no_such("split", split, SPLITS) for split in splits if split not in SPLITS]
-    known = list_registered_expectation_implementations()
-    if entry["type"] not in known:
-        return [*faults, _no_such("expectation", entry["type"], known)]
-    return faults + _argument_faults(entry["type"], entry.get("kwargs") or {})
+        faults += [_describe_unknown("split", split, SPLITS) for split in splits if split not in SPLITS]
+    types = list_registered_expectation_implementations()
+    if entry["type"] not in types:
+        return [*faults, _describe_unknown("expectation", entry["type"], types)]
+    return faults + _find_argument_faults(entry["type"], entry.get("kwargs") or {})
 
 
-def _argument_faults(type_: str, kwargs: Any) -> list[str]:
+def _find_argument_faults(type_: str, kwargs: Any) -> list[str]:
     from great_expectations.compatibility.pydantic import ValidationError
     from great_expectations.expectations.registry import get_expectation_impl
 
@@ -193,17 +194,21 @@ def _argument_faults(type_: str, kwargs: Any) -> list[str]:
     try:
         kind(**kwargs)
     except ValidationError as fault:
-        return [_argument_fault(error, kind.__fields__) for error in fault.errors()]
+        return [_describe_argument_fault(error, kind.__fields__) for error in fault.errors()]
     except (TypeError, ValueError) as fault:
         return [f"{type_}: {fault}"]
     return []
 
 
-def _argument_fault(error: Mapping[str, Any], known: Iterable[str]) -> str:
+def _describe_argument_fault(error: Mapping[str, Any], valid_names: Iterable[str]) -> str:
     name = ".".join(map(str, error["loc"]))
-    return _no_such("argument", name, known) if error["type"] == "value_error.extra" else f"{name}: {error['msg']}"
+    if error["type"] == "value_error.extra":
+        return _describe_unknown("argument", name, valid_names)
+    return f"{name}: {error['msg']}"
 
 
-def _no_such(what: str, name: object, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(name), known := list(known), 1, cutoff=0.5)
-    return f"no such {what} as {name}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")
+def _describe_unknown(what: str, name: object, valid_names: Iterable[str]) -> str:
+    names = list(valid_names)
+    similar = difflib.get_close_matches(str(name), names, 1, cutoff=0.5)
+    suggestion = f"did you mean {similar[0]}?" if similar else f"there are {', '.join(names)}"
+    return f"no such {what} as {name}; {suggestion}"

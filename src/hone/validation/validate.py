@@ -1,4 +1,4 @@
-"""Validate: what must hold for the rows before a model may learn from them."""
+"""Validate: checks the rows before a model is trained on them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from hone.objectives.base import Objective
 from hone.objectives.shared.tokenizer import count_tokens, load_tokenizer
 from hone.process_environment import ALL_CORES, NO_ANALYTICS, environment
 from hone.progress import OnProgress, Progress, ignore
+from hone.splits import SPLITS, TEST, TRAIN, VALID
+from hone.store import layout
 from hone.store.artifact import Product
-from hone.validation.suites import SPLITS, Expected, file_suite, settings_suite
+from hone.validation.suites import Expected, file_suite, settings_suite
 from hone.validation.verdicts import Finding, Judge
 
 if TYPE_CHECKING:
@@ -44,24 +46,25 @@ def validate(
     docs_on_failure: Path | None = None,
     on_progress: OnProgress = ignore,
 ) -> Product:
-    """The three splits in the directory `splits`, less the rows that were set aside, with Data Docs on them.
+    """Validate the three splits in the directory `splits`; writes them, without quarantined rows, and Data Docs.
 
-    `settings` is the config's `validation` section. Raises ConfigError for a suite that cannot be used, and
-    ValidationFailed, as `settings["on_failure"]` says, with the Data Docs kept in `docs_on_failure` if that is given.
+    `settings` is the config's `validation` section. Raises ConfigError for a suite that cannot be used, and, unless
+    `settings["on_failure"]` is warn, ValidationFailed; the Data Docs are then copied to `docs_on_failure`, if given.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tables = {split: pq.read_table(splits / f"{split}.parquet") for split in SPLITS}
+    tables = {split: pq.read_table(splits / layout.rows_file(split)) for split in SPLITS}
     tokenizer = load_tokenizer(base)
     quarantine: list[pa.Table] = []
     with environment(NO_ANALYTICS | ALL_CORES):
-        asked = file_suite(Path(settings["suite"]).expanduser()) if settings["suite"] else []
+        user_suite = file_suite(Path(settings["suite"]).expanduser()) if settings["suite"] else []
         judge = Judge(out / DATA_DOCS)
+        # Repeated until no row is set aside: without quarantined rows, label shares and duplicates change.
         while True:
-            suite = settings_suite(objective, _labels(tables["train"], objective), settings) + asked
-            frames = _frames(tables, objective, tokenizer, near_duplicate, on_progress)
-            findings, failing = judge.verdict(frames, suite, objective, settings["on_failure"] == "quarantine")
+            suite = settings_suite(objective, _list_labels(tables[TRAIN], objective), settings) + user_suite
+            frames = _build_frames(tables, objective, tokenizer, near_duplicate, on_progress)
+            findings, failing = judge.evaluate_suite(frames, suite, objective, settings["on_failure"] == "quarantine")
             tables, aside = _set_aside(tables, failing)
             quarantine.append(aside)
             if not len(aside):
@@ -70,24 +73,24 @@ def validate(
     aside = pa.concat_tables(quarantine, promote_options="permissive")
     failed = [(finding, expected) for finding, expected in zip(findings, suite, strict=True) if not finding.success]
     if failed and settings["on_failure"] != "warn":
-        raise _failure(failed, len(findings), aside, _kept(out / DATA_DOCS, docs_on_failure))
+        raise _build_error(failed, len(findings), aside, _save_docs(out / DATA_DOCS, docs_on_failure))
     for finding, _ in failed:
-        log.warning("does not hold: %s", "\n".join(_lines(finding)))
-    return _write(out, tables, aside, findings)
+        log.warning("does not hold: %s", "\n".join(_describe_finding(finding)))
+    return _write_results(out, tables, aside, findings)
 
 
-def _frames(
+def _build_frames(
     tables: Mapping[str, pa.Table],
     objective: Objective,
     tokenizer: PreTrainedTokenizerBase,
     near_duplicate: float,
     on_progress: OnProgress,
 ) -> dict[str, pd.DataFrame]:
-    """The splits as Great Expectations looks at them: Python objects, and the computed columns of `suites`."""
+    """The splits as DataFrames of Python objects for Great Expectations, with the computed columns of `suites`."""
     import pandas as pd
 
     total, done = sum(map(len, tables.values())), 0
-    same_as = _same_as(tables, objective, near_duplicate)
+    same_as = _find_duplicates(tables, objective, near_duplicate)
     frames = {}
     for split, table in tables.items():
         columns = {name: pd.Series(table[name].to_pylist(), dtype=object) for name in table.column_names}
@@ -116,25 +119,27 @@ def _has_text(table: pa.Table, objective: Objective) -> bool:
     )
 
 
-def _same_as(tables: Mapping[str, pa.Table], objective: Objective, threshold: float) -> dict[str, list[str | None]]:
-    """For each row the id of one in an earlier split that says the same or, from `threshold` on, nearly the same."""
-    same: dict[str, list[str | None]] = {split: [None] * len(table) for split, table in tables.items()}
-    known = {
+def _find_duplicates(
+    tables: Mapping[str, pa.Table], objective: Objective, threshold: float
+) -> dict[str, list[str | None]]:
+    """For each row the id of a duplicate in an earlier split: the same text, or a similarity of `threshold` or more."""
+    same_as: dict[str, list[str | None]] = {split: [None] * len(table) for split, table in tables.items()}
+    usable = {
         split: table for split, table in tables.items() if _has_text(table, objective) and "id" in table.column_names
     }
-    texts = {split: objective.row_texts(table) for split, table in known.items()}
-    for held_out, earlier in (("valid", ("train",)), ("test", ("train", "valid"))):
-        others = [(split, row) for split in earlier if split in known for row in range(len(texts[split]))]
-        if held_out not in known:
+    texts = {split: objective.row_texts(table) for split, table in usable.items()}
+    for held_out, earlier in ((VALID, (TRAIN,)), (TEST, (TRAIN, VALID))):
+        others = [(split, row) for split in earlier if split in usable for row in range(len(texts[split]))]
+        if held_out not in usable:
             continue
         for row, other in near_pairs(texts[held_out], [texts[split][i] for split, i in others], threshold):
             if texts[held_out][row].strip():
                 split, i = others[other]
-                same[held_out][row] = known[split]["id"][i].as_py()
-    return same
+                same_as[held_out][row] = usable[split]["id"][i].as_py()
+    return same_as
 
 
-def _labels(train: pa.Table, objective: Objective) -> list[str]:
+def _list_labels(train: pa.Table, objective: Objective) -> list[str]:
     if objective.label not in train.column_names:
         return []
     return sorted(train[objective.label].unique().drop_null().to_pylist())
@@ -143,69 +148,71 @@ def _labels(train: pa.Table, objective: Objective) -> list[str]:
 def _set_aside(
     tables: Mapping[str, pa.Table], failing: Mapping[str, Mapping[int, Sequence[str]]]
 ) -> tuple[dict[str, pa.Table], pa.Table]:
-    """The splits without the failing rows, and those rows, with the split and the expectations that put them there."""
+    """The splits without the failing rows, and a table of those rows with their split and failed expectations."""
     import numpy as np
     import pyarrow as pa
 
-    left, aside = {}, []
+    remaining, aside = {}, []
     for split, table in tables.items():
         rows = sorted(failing[split])
         keep = np.ones(len(table), bool)
         keep[rows] = False
-        left[split] = table.filter(pa.array(keep))
+        remaining[split] = table.filter(pa.array(keep))
         taken = table.take(pa.array(rows, pa.int64()))
-        # Text, whatever was found where text should be: columns of the three splits stand below each other.
+        # Cast to text whatever the type is: the columns of the three splits are concatenated.
         columns = {name: taken[name].cast(pa.string()) for name in taken.column_names}
         columns["quarantined_from"] = pa.array([split] * len(rows), pa.string())
         columns["expectations"] = pa.array(["; ".join(failing[split][row]) for row in rows], pa.string())
         aside.append(pa.table(columns))
-    return left, pa.concat_tables(aside, promote_options="permissive")
+    return remaining, pa.concat_tables(aside, promote_options="permissive")
 
 
-def _write(out: Path, tables: Mapping[str, pa.Table], aside: pa.Table, findings: Sequence[Finding]) -> Product:
+def _write_results(out: Path, tables: Mapping[str, pa.Table], aside: pa.Table, findings: Sequence[Finding]) -> Product:
     import pyarrow.parquet as pq
 
     for split, table in tables.items():
-        pq.write_table(table, out / f"{split}.parquet")
+        pq.write_table(table, out / layout.rows_file(split))
     pq.write_table(aside, out / "quarantine.parquet")
     facts = {
         "success": all(finding.success for finding in findings),
         "expectations": [asdict(finding) for finding in findings],
         "quarantined": len(aside),
-        "quarantined_by": _reasons(aside),
+        "quarantined_by": _count_reasons(aside),
         "data_docs": f"{DATA_DOCS}/index.html",
     }
     (out / "validation.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1), "utf8")
-    return Product(sum(map(len, tables.values())), tuple(f"{split}.parquet" for split in SPLITS), facts)
+    return Product(sum(map(len, tables.values())), tuple(layout.rows_file(split) for split in SPLITS), facts)
 
 
-def _reasons(aside: pa.Table) -> dict[str, int]:
-    """Rows set aside for each expectation; a row may have several."""
+def _count_reasons(aside: pa.Table) -> dict[str, int]:
+    """The number of rows set aside for each expectation; a row may count for several."""
     return dict(Counter(name for names in aside["expectations"].to_pylist() for name in names.split("; ")))
 
 
-def _failure(failed: Sequence[tuple[Finding, Expected]], of: int, aside: pa.Table, docs: str) -> ValidationFailed:
-    """The error of a suite that does not hold: each expectation, its figure and its example rows."""
-    lines = [line for finding, _ in failed[:SHOWN] for line in _lines(finding)]
+def _build_error(
+    failed: Sequence[tuple[Finding, Expected]], total: int, aside: pa.Table, docs: str
+) -> ValidationFailed:
+    """The error for expectations that do not hold: each with its observed value and example rows."""
+    lines = [line for finding, _ in failed[:SHOWN] for line in _describe_finding(finding)]
     if len(failed) > SHOWN:
         lines.append(f"and {len(failed) - SHOWN} more")
     if len(aside):
-        reasons = ", ".join(f"{name} {count}" for name, count in _reasons(aside).items())
+        reasons = ", ".join(f"{name} {count}" for name, count in _count_reasons(aside).items())
         lines.append(f"after {len(aside)} rows were set aside: {reasons}")
     return ValidationFailed(
-        f"{len(failed)} of {of} expectations do not hold\n" + "\n".join(f"  {line}" for line in lines),
+        f"{len(failed)} of {total} expectations do not hold\n" + "\n".join(f"  {line}" for line in lines),
         where="validation",
         fix="\n  ".join([*dict.fromkeys(expected.fix for _, expected in failed[:SHOWN]), *([docs] if docs else [])]),
     )
 
 
-def _lines(finding: Finding) -> list[str]:
+def _describe_finding(finding: Finding) -> list[str]:
     head = f"{finding.split}: {finding.expectation}({finding.column}): {finding.observed}; expected {finding.expected}"
     return [head, *("    " + "   ".join(example.values()) for example in finding.examples)]
 
 
-def _kept(docs: Path, docs_on_failure: Path | None) -> str:
-    """Copy the Data Docs to where they outlive the failed stage, and say where that is."""
+def _save_docs(docs: Path, docs_on_failure: Path | None) -> str:
+    """Copy the Data Docs to `docs_on_failure`, which outlives the failed stage; returns their URL for the error."""
     if docs_on_failure is None:
         return ""
     shutil.copytree(docs, docs_on_failure, dirs_exist_ok=True)

@@ -1,7 +1,7 @@
-"""What Great Expectations says of a split, and what it leaves unsaid.
+"""Great Expectations' results on a split, made strict.
 
-It passes by silence where an expectation met an exception, where there are no rows, and where all values are null:
-here none of these holds.
+Great Expectations itself passes an expectation without rows, or with only null values, and may hide an exception: here
+all three fail.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import ValidationFailed
 from hone.objectives.base import Objective
-from hone.validation.suites import SPLITS, Expected
+from hone.splits import SPLITS
+from hone.validation.suites import Expected
 
 if TYPE_CHECKING:
     import pandas as pd
 
 EXAMPLES = 5  # rows shown of each expectation that does not hold
-CLIP = 100  # characters of a text that are shown
+CLIP = 100  # characters shown of a text
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of an expectation. `unexpected` counts rows; `examples` are five of them, or of the most extreme."""
+    """The result of an expectation: `unexpected` is the number of failing rows; `examples` up to five of them."""
 
     split: str
     expectation: str
@@ -68,12 +69,12 @@ class Judge:
         }
         self._round = 0
 
-    def verdict(
+    def evaluate_suite(
         self, frames: Mapping[str, pd.DataFrame], suite: Sequence[Expected], objective: Objective, find_rows: bool
     ) -> tuple[list[Finding], dict[str, dict[int, list[str]]]]:
-        """A finding for each expectation of `suite`, in its order.
+        """Evaluate `suite`; returns a finding for each expectation, in the suite's order, and the failing rows.
 
-        With `find_rows` also, for each split, the rows by position that do not hold, and of which expectations.
+        The failing rows, by split and position, have the names of their failed expectations; only with `find_rows`.
         """
         self._round += 1
         findings: dict[int, Finding] = {}
@@ -82,19 +83,19 @@ class Judge:
             places = [place for place, expected in enumerate(suite) if expected.split == split]
             batch = self._batches[split].get_batch(batch_parameters={"dataframe": frame})
             for place, result in self._evaluate(split, batch, {place: suite[place] for place in places}).items():
-                findings[place] = _finding(suite[place], result, frame, objective)
+                findings[place] = _build_finding(suite[place], result, frame, objective)
                 if find_rows and result.result.get("partial_unexpected_index_list") and not findings[place].success:
                     complete = batch.validate(suite[place].build(), result_format="COMPLETE").result
                     for row in complete["unexpected_index_list"]:
-                        failing[split].setdefault(int(row), []).append(name_of(suite[place]))
+                        failing[split].setdefault(int(row), []).append(describe_expectation(suite[place]))
         return [findings[place] for place in range(len(suite))], failing
 
     def build_docs(self) -> None:
-        """Write the Data Docs of all verdicts so far."""
+        """Write the Data Docs of all evaluations so far."""
         self._context.build_data_docs()
 
     def _evaluate(self, split: str, batch: Any, expected: Mapping[int, Expected]) -> dict[int, Any]:
-        """Great Expectations' result for each place in the suite, which the Data Docs will show; none is left out."""
+        """Great Expectations' result by position in the suite, stored for the Data Docs; raises if one is missing."""
         import great_expectations as gx
         from great_expectations.core.run_identifier import RunIdentifier
         from great_expectations.data_context.types.resource_identifiers import (
@@ -102,11 +103,11 @@ class Judge:
             ValidationResultIdentifier,
         )
 
-        expectations = [one.build() for one in expected.values()]
+        expectations = [expectation.build() for expectation in expected.values()]
         for place, expectation in zip(expected, expectations, strict=True):
             expectation.meta = {"place": place}
         suite = self._context.suites.add_or_update(gx.ExpectationSuite(name=split, expectations=expectations))
-        # Which rows and values do not hold is only looked for where there are any: a third of the time.
+        # Failing rows and values are collected only for expectations that have any: that takes a third of the time.
         verdict = batch.validate(suite, result_format="BASIC")
         unclear = {
             result.expectation_config.meta["place"]: index
@@ -114,7 +115,9 @@ class Judge:
             if not result.success or result.result.get("unexpected_count")
         }
         if unclear:
-            again = [copy(one) for place, one in zip(expected, expectations, strict=True) if place in unclear]
+            again = [
+                copy(expectation) for place, expectation in zip(expected, expectations, strict=True) if place in unclear
+            ]
             part = gx.ExpectationSuite(name=split, expectations=again)
             for result in batch.validate(part, result_format="SUMMARY").results:
                 verdict.results[unclear[result.expectation_config.meta["place"]]] = result
@@ -122,7 +125,7 @@ class Judge:
             result.success = bool(result.success)  # quantiles give a numpy.bool, which the store cannot write
         results = {result.expectation_config.meta["place"]: result for result in verdict.results}
         if results.keys() != expected.keys():
-            lost = ", ".join(name_of(expected[place]) for place in expected.keys() - results.keys())
+            lost = ", ".join(describe_expectation(expected[place]) for place in expected.keys() - results.keys())
             raise ValidationFailed(f"Great Expectations did not evaluate {lost}", where=f"the {split} split")
         run = RunIdentifier(run_name=f"round-{self._round}", run_time=datetime.now(UTC))
         verdict.meta["run_id"] = run
@@ -131,36 +134,38 @@ class Judge:
         return results
 
 
-def _finding(expected: Expected, result: Any, frame: pd.DataFrame, objective: Objective) -> Finding:
-    """What Great Expectations says, and what it leaves unsaid: exceptions, and looking at nothing at all."""
+def _build_finding(expected: Expected, result: Any, frame: pd.DataFrame, objective: Objective) -> Finding:
+    """The finding from Great Expectations' result: an exception, no rows or no values make it a failure."""
     details = result.result
-    exception = _exception(result.exception_info)
-    blind = _looked_at_nothing(details)
-    success = result.success and not exception and not blind
+    exception = _describe_exception(result.exception_info)
+    empty = _describe_emptiness(details)
+    success = result.success and not exception and not empty
     rows = list(details.get("partial_unexpected_index_list") or [])
     examples = (
-        [] if success else [_example(frame, row, objective) for row in rows or _extremes(expected, details, frame)]
+        []
+        if success
+        else [_build_example(frame, row, objective) for row in rows or _find_extremes(expected, details, frame)]
     )
     return Finding(
         split=expected.split,
         expectation=expected.type,
         column=expected.column,
         success=success,
-        observed=exception or blind or _observed(expected, details, frame, success),
-        expected=_arguments(expected),
+        observed=exception or empty or _describe_observed(expected, details, frame, success),
+        expected=_describe_arguments(expected),
         unexpected=int(details.get("unexpected_count") or 0),
         examples=examples[:EXAMPLES],
     )
 
 
-def _exception(info: Mapping[str, Any]) -> str:
-    """The message of an exception that an expectation met; '' for none. Great Expectations has two shapes for it."""
+def _describe_exception(info: Mapping[str, Any]) -> str:
+    """The message of an exception in an expectation, '' for none. Great Expectations has two forms of `info`."""
     shapes = [info] if "raised_exception" in info else list(info.values())
     raised = [str(shape["exception_message"]) for shape in shapes if shape["raised_exception"]]
     return f"could not be evaluated: {raised[0]}" if raised else ""
 
 
-def _looked_at_nothing(details: Mapping[str, Any]) -> str:
+def _describe_emptiness(details: Mapping[str, Any]) -> str:
     if details.get("element_count") == 0:
         return "there are no rows"
     if "missing_count" in details and details["missing_count"] == details.get("element_count"):
@@ -170,8 +175,8 @@ def _looked_at_nothing(details: Mapping[str, Any]) -> str:
     return ""
 
 
-def _observed(expected: Expected, details: Mapping[str, Any], frame: pd.DataFrame, success: bool) -> str:
-    """The figure: a value, or how many rows do not hold and some of their values."""
+def _describe_observed(expected: Expected, details: Mapping[str, Any], frame: pd.DataFrame, success: bool) -> str:
+    """The observed value, or the number of failing rows and some of their values."""
     if "observed_value" in details:
         return _short(details["observed_value"])
     if "unexpected_count" not in details:
@@ -185,8 +190,8 @@ def _observed(expected: Expected, details: Mapping[str, Any], frame: pd.DataFram
     return f"{observed}: {_short(values)}" if values else observed
 
 
-def _extremes(expected: Expected, details: Mapping[str, Any], frame: pd.DataFrame) -> list[int]:
-    """Rows to show where none is to blame alone: those most extreme in a numeric column, or the first."""
+def _find_extremes(expected: Expected, details: Mapping[str, Any], frame: pd.DataFrame) -> list[int]:
+    """Example rows if no single row fails: the most extreme ones in a numeric column, else the first ones."""
     import pandas as pd
 
     if not (expected.column in frame and pd.api.types.is_numeric_dtype(frame[expected.column])):
@@ -197,15 +202,15 @@ def _extremes(expected: Expected, details: Mapping[str, Any], frame: pd.DataFram
     return list((values.nlargest if above else values.nsmallest)(EXAMPLES).index)
 
 
-def _example(frame: pd.DataFrame, row: int, objective: Objective) -> dict[str, str]:
-    """A row as a person may find it again: its id, its label, and the start of its text."""
+def _build_example(frame: pd.DataFrame, row: int, objective: Objective) -> dict[str, str]:
+    """A row as an example: its id, its label and the start of its text."""
     shown = {name: frame[name].iloc[row] for name in ("id", objective.label) if name in frame}
     text = " | ".join(str(frame[name].iloc[row]) for name in objective.text if name in frame)
     return {**{name: str(value) for name, value in shown.items()}, "text": _clip(" ".join(text.split()))}
 
 
-def _arguments(expected: Expected) -> str:
-    """The arguments in words a person can compare with the figure."""
+def _describe_arguments(expected: Expected) -> str:
+    """The arguments in words, comparable with the observed value."""
     named = {k: v for k, v in expected.kwargs.items() if k not in ("column", "column_A", "column_B", "column_list")}
     return ", ".join(f"{name} {_short(value)}" for name, value in named.items()) or _words(expected.type)
 
@@ -216,7 +221,7 @@ def _words(type_: str) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value on one line: at most ten of a list's, figures to four places."""
+    """A value on one line: at most ten elements of a list, numbers with four significant digits."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {_short(inner)}" for name, inner in value.items())
     if isinstance(value, (list, tuple, set)):
@@ -231,6 +236,6 @@ def _clip(text: str) -> str:
     return text if len(text) <= CLIP else text[: CLIP - 1] + "…"
 
 
-def name_of(expected: Expected) -> str:
-    """An expectation's type and column, as the quarantine and errors call it."""
+def describe_expectation(expected: Expected) -> str:
+    """An expectation's type and column, its name in the quarantine and in errors."""
     return f"{expected.type}({expected.column})"

@@ -1,1 +1,1 @@
-"""Groups of commands beside those of the line: each module's `add` puts its own into the parser of `hone`."""
+"""Groups of commands: `add_commands` of each module adds its own to the parser of `hone`."""

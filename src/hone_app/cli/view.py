@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hone.progress import Listener, Progress, listening
+from hone.store import layout
 from hone.store.artifact import Artifact
 
 PLAIN_SECONDS = 10.0  # between progress lines where output is not a terminal, such as a log file
@@ -152,12 +153,12 @@ def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
 
 def print_summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str) -> None:
     """Print the metrics of model and baselines, the version, the report's path and the command that opens the UIs."""
-    metrics = json.loads((evaluated.path / "metrics.json").read_text("utf8"))
+    metrics = json.loads((evaluated.path / layout.METRICS).read_text("utf8"))
     version = registered.facts()
     console.print(_table(metrics))
     for name, value in (
         ("registered", f"{version['model']} version {version['version']}, alias {version['alias']}"),
-        ("report", registered.path / "report.html"),
+        ("report", registered.path / layout.REPORT),
         ("open the UIs", ui),
     ):
         # Without wrapping: a path that is broken across lines cannot be opened.

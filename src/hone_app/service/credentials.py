@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import secrets
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from hone.store.files import replace_file
 
 USER = "admin"
 
@@ -54,8 +55,6 @@ def _random() -> str:
 def write_private(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, readable by this user only."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf8") as out:
-        out.write(text)
-    temporary.replace(path)
+    with replace_file(path) as work:
+        work.touch(0o600)
+        work.write_text(text, "utf8")

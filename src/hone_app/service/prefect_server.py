@@ -1,10 +1,10 @@
-"""Prefect's command line, for a server on SQLite that many write to at once.
+"""Prefect's command line, for a server on SQLite with concurrent writers.
 
 Started by `python -m hone_app.service.prefect_server`.
 
-Prefect opens most transactions as BEGIN DEFERRED and reads before it writes. Where another one has written meanwhile,
-SQLite refuses at once ("database is locked"): the API answers 503, its UI says "Something went wrong". With BEGIN
-IMMEDIATE each waits its turn (https://sqlite.org/lang_transaction.html). Other databases see neither.
+Prefect opens most transactions as BEGIN DEFERRED and reads before it writes. If another transaction has written in
+between, SQLite refuses at once ("database is locked"): the API answers 503, its UI says "Something went wrong". With
+BEGIN IMMEDIATE each waits its turn (https://sqlite.org/lang_transaction.html). Other databases are not affected.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from prefect.cli import app
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from sqlalchemy import Engine, event, make_url
 
-from hone.store.databases import create_prefect_database
+from hone_app.service.schemas import create_prefect_database
 
 
 @event.listens_for(Engine, "before_cursor_execute", retval=True)
 def write_in_turn(
     _connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
 ) -> tuple[str, Any]:
-    """The statement and its parameters as they are; a transaction that would be deferred takes its turn at once."""
+    """Replace BEGIN DEFERRED by BEGIN IMMEDIATE; return other statements and all parameters unchanged."""
     return ("BEGIN IMMEDIATE" if statement == "BEGIN DEFERRED" else statement), parameters
 
 
 def prepare_database() -> None:
-    """Make a SQLite database that is not there yet in one step; any other is the server's to migrate, as ever."""
+    """Create a missing SQLite database in one step; the server migrates any other database, as usual."""
     url = make_url(str(PREFECT_API_DATABASE_CONNECTION_URL.value()))
     in_memory = not url.database or ":memory:" in url.database or url.query.get("mode") == "memory"
     if url.get_backend_name() == "sqlite" and not in_memory:

@@ -1,4 +1,4 @@
-"""Write the schemas that new databases are made from, as the installed releases migrate them: `make schemas`."""
+"""Prefect's database schema, and the command that writes it and MLflow's again: `make schemas`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hone.store.databases import SCHEMAS, dump_schema
+from hone.store.databases import Schema, create_file, dump_schema
+from hone.tracking import client
 
 if TYPE_CHECKING:
     from prefect.server.database import PrefectDBInterface
 
 
+PREFECT = Schema(Path(__file__).with_name("prefect.sql"), "prefect", "server/database/_migrations/versions/sqlite")
+
+
+def create_prefect_database(path: Path) -> bool:
+    """Create Prefect's database at `path` if there is no file; returns False if the server has to do it itself.
+
+    A newer Prefect runs the migrations that the schema lacks when it starts.
+    """
+    if path.exists() or not PREFECT.is_known:
+        return False
+    create_file(path, PREFECT.create_tables)
+    return True
+
+
 def migrate_mlflow(path: Path) -> None:
-    """Have MLflow make its database at `path` by its migrations, without the experiment that each store adds."""
+    """Create MLflow's database at `path` by its migrations, without the experiment that each store adds."""
     from mlflow.store.db.utils import _safe_initialize_tables, create_sqlalchemy_engine_with_retry
 
     engine = create_sqlalchemy_engine_with_retry(f"sqlite:///{path}")
@@ -26,14 +41,14 @@ def migrate_mlflow(path: Path) -> None:
 
 
 def migrate_prefect(path: Path) -> None:
-    """Have Prefect make its database at `path`, or bring the one that is there up to date, by its migrations."""
+    """Create Prefect's database at `path`, or update an existing one, by its migrations."""
     with prefect_database(path) as database:
         asyncio.run(database.create_db())
 
 
 @contextmanager
 def prefect_database(path: Path) -> Iterator[PrefectDBInterface]:
-    """Prefect's own handle on the SQLite database at `path`."""
+    """Prefect's interface to the SQLite database at `path`."""
     from prefect.server.database import provide_database_interface
     from prefect.server.database.configurations import AioSqliteConfiguration
     from prefect.server.database.dependencies import temporary_database_config
@@ -45,7 +60,7 @@ def prefect_database(path: Path) -> Iterator[PrefectDBInterface]:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PREFECT_HOME"] = folder
-        for name, migrate in (("mlflow", migrate_mlflow), ("prefect", migrate_prefect)):
-            database = Path(folder) / f"{name}.db"
+        for schema, migrate in ((client.SCHEMA, migrate_mlflow), (PREFECT, migrate_prefect)):
+            database = Path(folder) / f"{schema.package}.db"
             migrate(database)
-            (SCHEMAS / f"{name}.sql").write_text(dump_schema(database), "utf8")
+            schema.script.write_text(dump_schema(database), "utf8")

@@ -1,10 +1,11 @@
-"""Servers that Hone starts for one run: on a free loopback port, shared by all who need them, ended with the last.
+"""Servers that Hone starts for runs: on a free loopback port, shared by concurrent runs, ended after the last one.
 
-Servers that stay until `hone down` are in hone_app.service.up; both use one Prefect server on the data folder's
+Servers that run until `hone down` are in hone_app.service.up; both use one Prefect server on the data folder's
 database.
 
-A guard process (`python -m hone_app.service.servers`) owns the server. Whoever uses it holds a shared lock on a file;
-the guard waits for the exclusive one, which the kernel grants when the last user has left, however it ended.
+A guard process (`python -m hone_app.service.servers`) owns the server. Each process that uses the server holds a shared
+lock on a file; the guard waits for the exclusive lock, which the kernel grants when the last user has ended, even by a
+kill.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _held: list[IO[str]] = []
 
 @dataclass(frozen=True)
 class Server:
-    """How a server is started and asked for its health. `{port}` stands for the port that it gets."""
+    """How to start a server and check its health. `{port}` is replaced by its port; `hidden` are secrets."""
 
     name: str
     command: Sequence[str]
@@ -50,58 +51,59 @@ class Server:
 
     @property
     def log(self) -> Path:
-        """What the server says."""
+        """The file with the server's output."""
         return self.home / f"{self.name}.log"
 
     @property
     def tail(self) -> str:
-        """The last lines of its log, without what is `hidden`."""
+        """The last lines of the log, with `hidden` texts masked."""
         lines = self.log.read_text("utf8", errors="replace").splitlines()[-8:] if self.log.is_file() else []
         return reduce(lambda text, secret: text.replace(secret, "***"), self.hidden, "\n  ".join(lines))
 
 
 def prefect_server(home: Home, host: str = "127.0.0.1", shown: str = "127.0.0.1") -> Server:
-    """A Prefect server whose database lies in the data folder; `shown` is the host in its own URL."""
+    """A Prefect server with its database in the data folder; `shown` is the host in the URL for its UI."""
     command = (
         *(sys.executable, "-P", "-m", "hone_app.service.prefect_server"),
         *("server", "start", "--host", host, "--port", "{port}"),
     )
-    # The UI's pages ask the API at this URL.
+    # The UI's pages call the API at this URL.
     url = f"http://{shown}:{{port}}/api"
     environment = {
         "PREFECT_HOME": str(home.prefect),
         "PREFECT_API_URL": url,
         "PREFECT_LOGGING_LEVEL": "WARNING",
-        # In memory, as they are by default, leases are lost in a restart, and the slots they stand for stay taken.
+        # In memory, the default, leases are lost in a restart, and their slots stay taken.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "5",
     }
     return Server("prefect", command, "/api/health", home.servers, environment)
 
 
-def configured_prefect() -> str:
+def find_configured_prefect() -> str:
     """The API URL of the Prefect server that the environment or Prefect's active profile names; '' for none."""
     if os.environ.get("PREFECT_API_URL"):
         return os.environ["PREFECT_API_URL"]
     profiles = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser() / "profiles.toml"
     if not profiles.is_file():
         return ""
-    known = tomllib.loads(profiles.read_text("utf8"))
-    return str(known.get("profiles", {}).get(known.get("active", ""), {}).get("PREFECT_API_URL", ""))
+    content = tomllib.loads(profiles.read_text("utf8"))
+    active_profile = content.get("profiles", {}).get(content.get("active", ""), {})
+    return str(active_profile.get("PREFECT_API_URL", ""))
 
 
 def use(server: Server) -> str:
-    """The URL, `http://127.0.0.1:PORT`, of the server, started if it does not run; raises as `starting` does."""
+    """Start the server if it does not run; returns its URL, `http://127.0.0.1:PORT`. Raises as `starting` does."""
     with starting(server) as url:
         return url
 
 
 @contextmanager
 def starting(server: Server) -> Iterator[str]:
-    """Gives the server's URL at once, for what can be done meanwhile; as the block ends the server answers.
+    """Yield the server's URL at once, so that the block runs during the start; after the block the server answers.
 
-    It stays until the last process that uses it has ended, so that what a client sends in its last moment arrives.
-    Raises ServiceError, with the end of the server's log, where it does not come up.
+    The server runs until the last process that uses it has ended, so that a client's last messages arrive. Raises
+    ServiceError, with the end of the server's log, if it does not start.
     """
     server.home.mkdir(parents=True, exist_ok=True)
     users = (server.home / f"{server.name}.users").open("w")
@@ -109,16 +111,16 @@ def starting(server: Server) -> Iterator[str]:
     _held.append(users)
     with (server.home / f"{server.name}.starting").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        url = _known(server)
+        url = _find_running(server)
         if url:
             yield url
         else:
-            url, guard = _start(server)
+            url, guard = _start_guard(server)
             yield url
-            wait(server, url, guard)
+            wait_until_healthy(server, url, guard)
 
 
-def healthy(url: str, path: str) -> bool:
+def is_healthy(url: str, path: str) -> bool:
     """Whether the server at `url` answers `path` with success within two seconds."""
     try:
         with urllib.request.urlopen(url + path, timeout=2) as answer:
@@ -127,10 +129,10 @@ def healthy(url: str, path: str) -> bool:
         return False
 
 
-def bindable(host: str, port: int) -> int:
-    """The port itself where it is free, for 0 one that is; 0 where another program has it."""
+def find_free_port(host: str, port: int) -> int:
+    """`port` if it is free, any free port if it is 0; 0 if another program has the port."""
     with socket.socket() as probe:
-        # As servers do it: a port that was used a moment ago is free.
+        # As servers do: a port that was in use a moment ago counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -139,18 +141,18 @@ def bindable(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _known(server: Server) -> str:
-    """The URL of the server that runs already, '' where none does."""
+def _find_running(server: Server) -> str:
+    """The URL of the running server; '' if it does not run."""
     record = server.home / f"{server.name}.json"
     if not record.is_file():
         return ""
     url = str(json.loads(record.read_text("utf8"))["url"])
-    return url if healthy(url, server.health) else ""
+    return url if is_healthy(url, server.health) else ""
 
 
-def _start(server: Server) -> tuple[str, subprocess.Popen[bytes]]:
-    """Start the guard, which starts the server; the URL where it will answer, and the guard."""
-    port = bindable("127.0.0.1", 0)
+def _start_guard(server: Server) -> tuple[str, subprocess.Popen[bytes]]:
+    """Start the guard, which starts the server; returns the server's future URL, and the guard."""
+    port = find_free_port("127.0.0.1", 0)
     url = f"http://127.0.0.1:{port}"
     command = [word.replace("{port}", str(port)) for word in server.command]
     environment = {name: value.replace("{port}", str(port)) for name, value in server.environment.items()}
@@ -166,13 +168,13 @@ def _start(server: Server) -> tuple[str, subprocess.Popen[bytes]]:
     return url, guard
 
 
-def wait(server: Server, url: str, process: subprocess.Popen[bytes] | None) -> None:
-    """Return when the server answers; raise ServiceError where its process ended or it takes two minutes.
+def wait_until_healthy(server: Server, url: str, process: subprocess.Popen[bytes] | None) -> None:
+    """Return when the server answers; raise ServiceError if its process ends or it takes over two minutes.
 
-    With a `process` it is that one, or a child of it, that has to answer: another program may have taken the port.
+    With a `process`, it or a child of it must listen on the port, which another program may have taken.
     """
     deadline = time.monotonic() + START_SECONDS
-    while not (healthy(url, server.health) and (process is None or _serves(process.pid, urlsplit(url).port))):
+    while not (is_healthy(url, server.health) and (process is None or _listens(process.pid, urlsplit(url).port))):
         if (process and process.poll() is not None) or time.monotonic() > deadline:
             if process:
                 process.terminate()
@@ -180,7 +182,7 @@ def wait(server: Server, url: str, process: subprocess.Popen[bytes] | None) -> N
         time.sleep(0.1)
 
 
-def _serves(pid: int, port: int | None) -> bool:
+def _listens(pid: int, port: int | None) -> bool:
     """Whether the process or a child of it listens on `port`."""
     import psutil
 
@@ -189,30 +191,30 @@ def _serves(pid: int, port: int | None) -> bool:
         family = [process, *process.children(recursive=True)]
         return any(
             connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-            for one in family
-            for connection in one.net_connections("tcp")
+            for member in family
+            for connection in member.net_connections("tcp")
         )
-    except (psutil.NoSuchProcess, psutil.AccessDenied):  # macOS refuses what is not this user's
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # macOS denies access to other users' processes
         return False
 
 
 def guard(home: Path, name: str, url: str, command: Sequence[str]) -> int:
-    """Run the server until its last user has left; its exit status where it ends by itself."""
+    """Run the server until its last user has ended; returns the server's exit status if that ends first."""
     record = home / f"{name}.json"
     server = subprocess.Popen(command)
     record.write_text(json.dumps({"url": url, "guard": os.getpid(), "server": server.pid}), "utf8")
-    # The exclusive lock is held until the server has ended: who comes meanwhile waits, and starts another.
+    # The exclusive lock is held until the server has ended: a process that needs it meanwhile waits and starts another.
     with (home / f"{name}.users").open("w") as users:
         try:
-            while server.poll() is None and not _alone(users.fileno()):
+            while server.poll() is None and not _has_no_users(users.fileno()):
                 time.sleep(0.25)
             return server.returncode or 0
         finally:
             record.unlink(missing_ok=True)
-            _end(server)
+            _end_group(server)
 
 
-def _alone(users: int) -> bool:
+def _has_no_users(users: int) -> bool:
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -220,8 +222,8 @@ def _alone(users: int) -> bool:
     return True
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """End the whole group: MLflow's and Prefect's servers have children of their own."""
+def _end_group(server: subprocess.Popen[bytes]) -> None:
+    """End the whole process group: MLflow's and Prefect's servers have child processes."""
     if server.poll() is None:
         server.terminate()
         try:

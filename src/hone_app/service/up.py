@@ -207,7 +207,7 @@ def _start_servers(home: Home, record: Record, project: Path, started: list[str]
             last_fault = fault
         for part in dead:
             _end(record, part)
-        if all(servers.bindable(record.settings.host, ports[part]) for part in dead):
+        if all(servers.find_free_port(record.settings.host, ports[part]) for part in dead):
             break  # the ports are free, so the failure has another cause
     raise last_fault
 
@@ -222,14 +222,14 @@ def _serve(home: Home, record: Record, dead: Sequence[str], project: Path, start
         ("mlflow", build_mlflow(home, record.settings)),
     ):
         if part not in dead:
-            servers.wait(server, record.url(part), None)
+            servers.wait_until_healthy(server, record.url(part), None)
             continue
         if part == "mlflow" and not record.settings.mlflow_database:
             create_sqlite_store(f"sqlite:///{home.root}/mlflow/mlflow.db")
         record, child = _start(home, record, server, project, started)
         waiting.append((server, child))
     for server, child in waiting:
-        servers.wait(server, record.url(server.name), child)
+        servers.wait_until_healthy(server, record.url(server.name), child)
     _write_server_url(home, record.url("prefect"))
     return record
 
@@ -339,6 +339,6 @@ def choose_ports(record: Record, dead: Iterable[str]) -> dict[str, int]:
     for part in dead:
         taken = {port for other, port in ports.items() if other != part}
         preferred = [port for port in (ports.get(part), SERVERS[part]) if port and port not in taken]
-        free = (servers.bindable(record.settings.host, port) for port in (*preferred, 0))
+        free = (servers.find_free_port(record.settings.host, port) for port in (*preferred, 0))
         ports[part] = next(filter(None, free))
     return ports

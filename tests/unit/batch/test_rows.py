@@ -7,8 +7,8 @@ from datetime import date
 import pyarrow as pa
 import pytest
 
-from hone.batch.output import _as, _one_type
-from hone.batch.rows import _array
+from hone.batch.output import _cast_column, _unify_types
+from hone.batch.rows import _build_array
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from hone.batch.rows import _array
     ],
 )
 def test_a_column_has_the_type_of_its_values_or_is_text(values: list[object], kind: pa.DataType) -> None:
-    found = _array(values)
+    found = _build_array(values)
     assert found.type == kind
     assert [value is None for value in found.to_pylist()] == [value is None for value in values]
 
@@ -44,14 +44,14 @@ def test_a_column_has_the_type_of_its_values_or_is_text(values: list[object], ki
     ],
 )
 def test_shards_agree_on_a_type_that_holds_all_values(types: list[pa.DataType], kind: pa.DataType | None) -> None:
-    found = _one_type(types)
+    found = _unify_types(types)
     assert found == kind or kind is None
     for each in types:  # every shard's column becomes it
         given = pa.table({"x": pa.nulls(3, each)})
-        assert _as(given, "x", found).type == found
-    assert _as(pa.table({"y": [1, 2]}), "x", found).null_count == 2
+        assert _cast_column(given, "x", found).type == found
+    assert _cast_column(pa.table({"y": [1, 2]}), "x", found).null_count == 2
 
 
 def test_text_of_a_number_is_what_a_person_would_write() -> None:
     given = pa.table({"x": [1.5, None, 2.0]})
-    assert _as(given, "x", pa.string()).to_pylist() == ["1.5", None, "2.0"]
+    assert _cast_column(given, "x", pa.string()).to_pylist() == ["1.5", None, "2.0"]

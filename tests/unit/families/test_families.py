@@ -136,7 +136,7 @@ def test_family(
     if not adapter:
         before, _ = predict.read(trained[0].model.eval(), test, reader, advance, "")
         same(before["scores"], raw["scores"], 1e-6)
-    alone, _ = predict.read(model, test, replace(reader, most_rows=1), advance, "")
+    alone, _ = predict.read(model, test, replace(reader, max_rows=1), advance, "")
     same(alone["scores"], raw["scores"], 1e-4)
     assert model.config.pad_token_id == tokenizer.pad_token_id
     RESULTS[case.objective, family, method] = word

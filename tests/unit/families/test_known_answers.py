@@ -106,7 +106,7 @@ def test_what_is_registered_is_exact(alone: bool, home: Path, tmp_path: Path, mo
     form = package.Form(trained, TextClassification(), {}, alone, 12)
     place = tmp_path / "version"
     place.mkdir()
-    package._gather(place, form, locate_base_model(str(home)), "the card")
+    package._write_model_files(place, form, locate_base_model(str(home)), "the card")
     assert sorted(file.name for file in place.glob("*.safetensors")) == [
         "adapter_model.safetensors" if alone else "model.safetensors"
     ]

@@ -302,12 +302,14 @@ def test_what_does_not_fit_is_refused(method: Any, family: str, told: str, base:
 def test_ia3_of_a_type_that_nobody_knows_lists_its_layers(base: Callable[[str], Path]) -> None:
     model = load(base("gpt2"))
     model.config.model_type = "unheard-of"
-    with pytest.raises(ModelError, match=r"usual for the model type unheard-of\n.*there are c_attn, c_proj, c_fc"):
+    with pytest.raises(
+        ModelError, match=r"no default layers for the model type unheard-of\n.*there are c_attn, c_proj, c_fc"
+    ):
         Ia3().prepare(model)
 
 
 def test_weights_that_are_the_word_embeddings_too_are_refused(base: Callable[[str], Path]) -> None:
-    with pytest.raises(ModelError, match="the weights of lm_head are those of the word embedding too"):
+    with pytest.raises(ModelError, match="the weights of lm_head are tied to the word embedding"):
         Lora(target_modules=("lm_head",)).prepare(load(base("gpt2"), AutoModelForCausalLM))
 
 

@@ -174,5 +174,5 @@ def test_a_layer_that_is_not_there_is_named_with_those_that_are() -> None:
 
 
 def test_lora_on_a_model_without_a_known_head_is_refused() -> None:
-    with pytest.raises(ModelError, match="not known for this kind of model"):
+    with pytest.raises(ModelError, match="not supported for this class of model"):
         Lora().prepare(BertForNextSentencePrediction(CONFIGS["bert"]))

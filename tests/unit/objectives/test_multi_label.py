@@ -22,7 +22,7 @@ from hone.curation.split import split_rows
 from hone.errors import DataError
 from hone.evaluation.judging import metrics
 from hone.methods.lora import Lora
-from hone.objectives.multi_label import MIN_ROWS, MultiLabelClassification, best_threshold
+from hone.objectives.multi_label import MIN_ROWS, MultiLabelClassification, find_threshold
 from hone.objectives.shared.tokenizer import load_tokenizer
 from tests.tiny_bases import tiny_bert, tiny_llama
 
@@ -281,7 +281,7 @@ class TestThresholds:
         draw = np.random.default_rng(seed)
         there = draw.random(80) < 0.25
         scores = np.round(np.clip(draw.normal(0.3 + 0.3 * there, 0.2), 0, 1), 2)  # with ties
-        found = best_threshold(there, scores, 0.5)
+        found = find_threshold(there, scores, 0.5)
         precision, recall, _ = precision_recall_curve(there, scores)
         best = (2 * precision * recall / (precision + recall + 1e-300)).max()
         assert f1_score(there, scores >= found) == pytest.approx(best)
@@ -290,13 +290,13 @@ class TestThresholds:
     def test_of_equals_the_one_next_to_the_default(self) -> None:
         there = np.array([True] * 6 + [False] * 6)
         scores = np.array([0.9] * 6 + [0.2] * 6)
-        assert best_threshold(there, scores, 0.5) == pytest.approx(0.55)
+        assert find_threshold(there, scores, 0.5) == pytest.approx(0.55)
 
     def test_a_rare_label_keeps_the_default(self) -> None:
         there = np.arange(50) < MIN_ROWS - 1
-        assert best_threshold(there, 1.0 * there, 0.35) == 0.35
+        assert find_threshold(there, 1.0 * there, 0.35) == 0.35
         there = np.arange(50) < MIN_ROWS
-        assert best_threshold(there, 0.2 * there, 0.35) == pytest.approx(0.1)
+        assert find_threshold(there, 0.2 * there, 0.35) == pytest.approx(0.1)
 
     def test_what_was_tuned_decides_outcome_and_answers_alike(self) -> None:
         draw = np.random.default_rng(4)

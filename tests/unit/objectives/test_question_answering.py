@@ -129,10 +129,10 @@ def test_a_row_whose_answer_was_rewritten_away_is_dropped() -> None:
         ("which?", spaced, answers(("a  b", 0))),
     )
     redacted = curated(Redact(), given)
-    assert redacted.reasons == ["an answer no longer stands in the context", "", ""]
+    assert redacted.reasons == ["an answer is no longer in the context", "", ""]
     assert json.loads(redacted.rows["answers"][1].as_py()) == answers(("<EMAIL>", 4))
     # Two places are alike now that were not before: which one was meant cannot be told.
-    assert curated(Normalize(), given).reasons == ["", "", "an answer no longer stands in the context"]
+    assert curated(Normalize(), given).reasons == ["", "", "an answer is no longer in the context"]
 
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "gpt2"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hone.errors import ConfigError, DataError, ModelError
-from hone.objectives.seq2seq import Seq2Seq, references_of
+from hone.objectives.seq2seq import Seq2Seq, parse_references
 from hone.objectives.shared.overlap import bleu_counts, bleu_from_counts, rouge_scores
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
@@ -128,7 +128,7 @@ def test_curation_reads_and_rewrites_each_reference() -> None:
     objective, given = Seq2Seq(), rows(("a", ["b", "c"]))
     assert objective.row_texts(given) == ["a\nb\nc"]
     assert objective.extract_texts("target", '["b", "c"]') == ["b", "c"]
-    assert references_of(objective.replace_texts("target", '["b", "c"]', ["B", "C"])) == ["B", "C"]
+    assert parse_references(objective.replace_texts("target", '["b", "c"]', ["B", "C"])) == ["B", "C"]
     assert objective.replace_texts("text", "a", ["A"]) == "A"
     assert objective.realign_annotations(given, rows(("a", ["b", ""]), ("a", "b")))[1] == ["an emptied reference", ""]
 
@@ -242,7 +242,9 @@ def test_scitldr_is_understood_and_its_lead_found(shared: Path) -> None:
     shaped = [Seq2Seq().normalize_row(row) for row in data]
     assert len(shaped) == 618
     given = rows(*[(row["text"], row["target"]) for row in shaped])
-    assert [len(references_of(value)) for value in given["target"].to_pylist()] == [len(row["target"]) for row in data]
+    assert [len(parse_references(value)) for value in given["target"].to_pylist()] == [
+        len(row["target"]) for row in data
+    ]
     lead = Seq2Seq().baseline_predictions(given, given, {}, given)["lead"]
     first = [row["source"][0].strip() for row in data]
     same = sum(said == wanted for said, wanted in zip(lead["text"], first, strict=True))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hone.errors import ModelError
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
-from hone.objectives.span_corruption import SpanCorruption, noise_spans
+from hone.objectives.span_corruption import SpanCorruption, draw_noise_spans
 from tests.tiny_bases import WORDS, tiny_bert, tiny_t5
 
 OBJECTIVE = SpanCorruption()
@@ -33,7 +33,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(deadline=None, max_examples=80)
 @given(st.integers(2, 300), st.floats(0.05, 0.6), st.floats(1, 8), st.integers(0, 9))
 def test_spans_are_as_many_and_as_long_as_asked(length: int, noise: float, span: float, seed: int) -> None:
-    spans = noise_spans(length, noise, span, 1000, np.random.default_rng(seed))
+    spans = draw_noise_spans(length, noise, span, 1000, np.random.default_rng(seed))
     gone = min(max(round(length * noise), 1), length - 1)
     assert sum(stop - start for start, stop in spans) == gone
     assert len(spans) == min(max(round(gone / span), 1), gone, length - gone)
@@ -43,14 +43,14 @@ def test_spans_are_as_many_and_as_long_as_asked(length: int, noise: float, span:
 
 
 def test_every_token_may_be_left_out() -> None:
-    spans = [noise_spans(12, 0.2, 2, 10, np.random.default_rng(seed)) for seed in range(200)]
+    spans = [draw_noise_spans(12, 0.2, 2, 10, np.random.default_rng(seed)) for seed in range(200)]
     found = {(start, stop) for one in spans for start, stop in one}
     assert found == {(start, start + 2) for start in range(11)}
 
 
 def test_there_are_no_more_spans_than_sentinels() -> None:
-    assert len(noise_spans(500, 0.5, 1, 10, np.random.default_rng(0))) == 10
-    assert noise_spans(1, 0.15, 3, 10, np.random.default_rng(0)) == []
+    assert len(draw_noise_spans(500, 0.5, 1, 10, np.random.default_rng(0))) == 10
+    assert draw_noise_spans(1, 0.15, 3, 10, np.random.default_rng(0)) == []
 
 
 def test_inputs_and_labels_together_are_the_text(base: Path) -> None:

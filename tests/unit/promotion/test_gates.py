@@ -20,8 +20,9 @@ from hone.objectives.regression import Regression
 from hone.objectives.text_classification import TextClassification
 from hone.promotion import gates
 from hone.promotion.contender import Contender, common_labels
-from hone.promotion.gates import CANDIDATE, CHAMPION, Match
+from hone.promotion.gates import Match
 from hone.promotion.rows import Rows
+from hone.tracking.aliases import CANDIDATE, CHAMPION
 from hone.tracking.reader import Version
 
 LABELS = ["a", "b"]
@@ -237,9 +238,9 @@ def test_labels_of_one_side_are_those_of_both_where_a_row_has_one() -> None:
 def test_what_cannot_be_compared_is_refused() -> None:
     rows = pa.table({"label": ["a"]})
     several = [contender(n, labels, MultiLabelClassification()) for n, labels in (("1", ["a"]), ("2", ["a", "z"]))]
-    with pytest.raises(ModelError, match=r"do not have the same labels \(z\)"):
+    with pytest.raises(ModelError, match=r"their labels differ \(z\)"):
         common_labels(several, [rows])
-    with pytest.raises(ModelError, match="no comparison"):
+    with pytest.raises(ModelError, match="they cannot be compared"):
         common_labels([contender("1", ["a"]), contender("2", ["a"], Regression())], [rows])
 
 

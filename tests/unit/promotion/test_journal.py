@@ -139,7 +139,7 @@ def test_an_entry_that_is_being_carried_out_is_waited_for(made: Made, monkeypatc
 
 def test_a_holder_that_was_held_up_may_not_move_any_more() -> None:
     with pytest.raises(ServiceError, match="another one may be moving"):
-        Claim(7, "1", lease=0.0).hold()
+        Claim(7, "1", lease=0.0).check_time()
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def crown(journal: Journal, version: str, **more: Any) -> Any:
     start = get_standing(journal)
     given = {"action": "promoted", "who": "ada", "why": "", "figures": {}, "previous": start.champion}
     moved = move_champion(journal, start, version, **(given | more))
-    journal.progress(moved, "done")
+    journal.set_state(moved, "done")
     return moved
 
 
@@ -240,12 +240,12 @@ def test_a_move_whose_serving_test_never_ended_is_tested(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcile, "UNCONFIRMED", 0.0)
-    journal.progress(crown(journal, "2"), "moved")
+    journal.set_state(crown(journal, "2"), "moved")
     assert reconcile.reconcile(journal, downloads=tmp_path) == []
     assert journal.records()[-1].state == "done"
     # One that does not answer: its files are not there.
     journal.client.create_model_version(MODEL, source="/nowhere")
-    journal.progress(crown(journal, "3"), "moved")
+    journal.set_state(crown(journal, "3"), "moved")
     [back] = reconcile.reconcile(journal, downloads=tmp_path)
     assert (back.entry.action, champion(journal)) == ("put back", "2")
     assert get_standing(journal) == Standing("2", "1", back.entry.number)

@@ -6,14 +6,14 @@ import json
 
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.regression import Regression
-from hone.registry.package import signature
+from hone.registry.package import build_signature
 
 
 def test_outputs_may_be_lists() -> None:
-    told = json.loads(signature(MultiLabelClassification()).to_dict()["outputs"])
+    told = json.loads(build_signature(MultiLabelClassification()).to_dict()["outputs"])
     assert [(column["name"], column["type"], column["items"]["type"]) for column in told] == [
         ("labels", "array", "string"),
         ("scores", "array", "double"),
     ]
-    told = json.loads(signature(Regression()).to_dict()["outputs"])
+    told = json.loads(build_signature(Regression()).to_dict()["outputs"])
     assert [(column["name"], column["type"]) for column in told] == [("value", "double")]

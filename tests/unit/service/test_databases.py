@@ -11,14 +11,23 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hone.store import databases
-from hone.store.databases import create_file, create_prefect_database, dump_schema, is_current, run_schema
+from hone.store.databases import Schema, create_file, dump_schema
+from hone.tracking import client
 from hone.tracking.client import create_sqlite_store
-from hone_app.service.schemas import migrate_mlflow, migrate_prefect, prefect_database
+from hone_app.service import schemas
+from hone_app.service.schemas import (
+    PREFECT,
+    create_prefect_database,
+    migrate_mlflow,
+    migrate_prefect,
+    prefect_database,
+)
 
 
 def content(path: Path) -> list[list[str]]:
@@ -38,30 +47,35 @@ def content(path: Path) -> list[list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["prefect", "mlflow"])
-def test_a_database_from_the_schema_is_the_migrated_one(name: str, tmp_path: Path) -> None:
-    migrate: Callable[[Path], None] = {"prefect": migrate_prefect, "mlflow": migrate_mlflow}[name]
+@pytest.mark.parametrize(
+    ("schema", "migrate"), [(PREFECT, migrate_prefect), (client.SCHEMA, migrate_mlflow)], ids=["prefect", "mlflow"]
+)
+def test_a_database_from_the_schema_is_the_migrated_one(
+    schema: Schema, migrate: Callable[[Path], None], tmp_path: Path
+) -> None:
     migrate(tmp_path / "migrated.db")
-    run_schema(name, tmp_path / "made.db")
+    schema.create_tables(tmp_path / "made.db")
     migrate(tmp_path / "made.db")
     assert content(tmp_path / "made.db") == content(tmp_path / "migrated.db"), "`make schemas` writes it anew"
 
 
 @contextmanager
-def schema(name: str, text: str, folder: Path) -> Iterator[None]:
-    """Within the block Hone comes with this schema."""
-    (folder / f"{name}.sql").write_text(text, "utf8")
+def shipped(module: Any, name: str, text: str, folder: Path) -> Iterator[Schema]:
+    """Within the block this text is the schema that comes with Hone."""
+    script = folder / "shipped.sql"
+    script.write_text(text, "utf8")
+    schema = replace(getattr(module, name), script=script)
     with pytest.MonkeyPatch.context() as changes:
-        changes.setattr(databases, "SCHEMAS", folder)
-        yield
+        changes.setattr(module, name, schema)
+        yield schema
 
 
 def test_a_newer_prefect_goes_on_from_the_schema(tmp_path: Path) -> None:
-    run_schema("prefect", tmp_path / "now.db")
-    run_schema("prefect", tmp_path / "before.db")
+    PREFECT.create_tables(tmp_path / "now.db")
+    PREFECT.create_tables(tmp_path / "before.db")
     with prefect_database(tmp_path / "before.db") as database:
         asyncio.run(database.run_migrations_downgrade("-1"))
-    with schema("prefect", dump_schema(tmp_path / "before.db"), tmp_path):
+    with shipped(schemas, "PREFECT", dump_schema(tmp_path / "before.db"), tmp_path):
         assert create_prefect_database(tmp_path / "made.db")
     assert content(tmp_path / "made.db") != content(tmp_path / "now.db")
     migrate_prefect(tmp_path / "made.db")
@@ -70,20 +84,20 @@ def test_a_newer_prefect_goes_on_from_the_schema(tmp_path: Path) -> None:
 
 def test_a_schema_that_the_installed_release_does_not_know_is_not_used(tmp_path: Path) -> None:
     unknown = "BEGIN;CREATE TABLE alembic_version (v);INSERT INTO \"alembic_version\" VALUES('0123456789ab');COMMIT;"
-    with schema("prefect", unknown, tmp_path):
+    with shipped(schemas, "PREFECT", unknown, tmp_path):
         assert not create_prefect_database(tmp_path / "prefect.db")
     assert not (tmp_path / "prefect.db").exists()
-    with schema("mlflow", unknown, tmp_path):
+    with shipped(client, "SCHEMA", unknown, tmp_path):
         create_sqlite_store(f"sqlite:///{tmp_path}/migrated.db")
     create_sqlite_store(f"sqlite:///{tmp_path}/made.db")
     assert content(tmp_path / "migrated.db") == content(tmp_path / "made.db")
 
 
 def test_mlflow_would_refuse_a_schema_of_an_earlier_release(tmp_path: Path) -> None:
-    assert is_current("mlflow")
+    assert client.SCHEMA.is_current
     earlier = "INSERT INTO \"alembic_version\" VALUES('451aebb31d03');"
-    with schema("mlflow", earlier, tmp_path):
-        assert not is_current("mlflow")
+    with shipped(client, "SCHEMA", earlier, tmp_path) as schema:
+        assert not schema.is_current
 
 
 def test_a_database_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
@@ -114,11 +128,11 @@ def test_of_two_at_once_the_first_to_finish_wins(tmp_path: Path) -> None:
 
 def test_processes_that_start_together_find_one_whole_database(tmp_path: Path) -> None:
     path = tmp_path / "prefect.db"
-    command = "import sys; from pathlib import Path; from hone.store.databases import create_prefect_database as create"
-    words = [sys.executable, "-c", f"{command}; create(Path(sys.argv[1]))", str(path)]
+    command = "import sys, pathlib; from hone_app.service import schemas"
+    words = [sys.executable, "-c", f"{command}; schemas.create_prefect_database(pathlib.Path(sys.argv[1]))", str(path)]
     with ThreadPoolExecutor(4) as people:
         assert {done.returncode for done in people.map(lambda _: subprocess.run(words), range(4))} == {0}
-    run_schema("prefect", tmp_path / "alone.db")
+    PREFECT.create_tables(tmp_path / "alone.db")
     assert content(path) == content(tmp_path / "alone.db")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["alone.db", "prefect.db"]
 

@@ -13,7 +13,7 @@ import pytest
 
 from hone.errors import ServiceError
 from hone_app.service import servers
-from hone_app.service.servers import Server, configured_prefect, healthy
+from hone_app.service.servers import Server, find_configured_prefect, is_healthy
 
 # A user of a server: says its URL, then lives until its standard input closes.
 USER = """
@@ -60,10 +60,10 @@ def test_two_users_share_a_server_that_ends_with_the_last(tmp_path: Path) -> Non
     assert one.url == two.url
     guard = guard_of(tmp_path)
     one.end()
-    assert healthy(two.url, "/")
+    assert is_healthy(two.url, "/")
     two.end()
     wait_for_end(guard)
-    assert not healthy(two.url, "/")
+    assert not is_healthy(two.url, "/")
     assert not (tmp_path / "files.json").exists()
 
 
@@ -72,14 +72,14 @@ def test_a_killed_user_leaves_no_server_behind(tmp_path: Path) -> None:
     guard = guard_of(tmp_path)
     user.end(signal.SIGKILL)
     wait_for_end(guard)
-    assert not healthy(user.url, "/")
+    assert not is_healthy(user.url, "/")
 
 
 def test_after_the_last_user_another_server_starts(tmp_path: Path) -> None:
     first = User(tmp_path)
     first.end()
     second = User(tmp_path)
-    assert healthy(second.url, "/")
+    assert is_healthy(second.url, "/")
     guard = guard_of(tmp_path)
     second.end()
     wait_for_end(guard)
@@ -94,10 +94,10 @@ def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path: 
 def test_the_prefect_server_of_the_environment_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    assert configured_prefect() == ""
+    assert find_configured_prefect() == ""
     (tmp_path / "profiles.toml").write_text(
         'active = "prod"\n[profiles.prod]\nPREFECT_API_URL = "http://prefect.example/api"\n[profiles.ephemeral]\n'
     )
-    assert configured_prefect() == "http://prefect.example/api"
+    assert find_configured_prefect() == "http://prefect.example/api"
     monkeypatch.setenv("PREFECT_API_URL", "http://other.example/api")
-    assert configured_prefect() == "http://other.example/api"
+    assert find_configured_prefect() == "http://other.example/api"

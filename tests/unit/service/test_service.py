@@ -124,14 +124,14 @@ def test_a_port_that_another_program_has_is_left_to_it() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        assert servers.bindable("127.0.0.1", port) == 0
-    assert servers.bindable("127.0.0.1", port) == port
+        assert servers.find_free_port("127.0.0.1", port) == 0
+    assert servers.find_free_port("127.0.0.1", port) == port
 
 
 def test_ports_are_as_they_were_unless_another_program_has_one() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
-        taken, free = other.getsockname()[1], servers.bindable("127.0.0.1", 0)
+        taken, free = other.getsockname()[1], servers.find_free_port("127.0.0.1", 0)
     before = Record("x", ports={"prefect": taken, "mlflow": free})
     assert choose_ports(before, ("prefect", "mlflow")) == before.ports
     with socket.socket() as other:

@@ -99,7 +99,7 @@ def test_best_weights_are_verified(tmp_path: Path) -> None:
     state = State(best_step=4, best_digest=checkpoints.save_best_weights(tmp_path, 4, weights))
     assert torch.equal(checkpoints.load_best_weights(tmp_path, state, CPU)["head"], weights["head"])
     (tmp_path / "best-00000004.safetensors").write_bytes(b"other")
-    with pytest.raises(CheckpointError, match="of step 4, are gone or damaged"):
+    with pytest.raises(CheckpointError, match="of step 4, are missing or damaged"):
         checkpoints.load_best_weights(tmp_path, state, CPU)
 
 

@@ -186,7 +186,7 @@ def test_what_does_not_fit_at_one_row_is_an_error_that_says_so(tmp_path: Path) -
     choices.save_choices(tmp_path, choices.Choices(micro_batch_size=1, precision="fp32"))
     assert choices.halve_micro_batch(tmp_path) == 0
     with pytest.raises(OutOfMemory, match="not even one row at a time"):
-        launch._try_smaller(0, "CUDA out of memory", launch.ignore)
+        launch._report_smaller(0, "CUDA out of memory", launch.ignore)
 
 
 LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_AS, ({0}, {0}))\n"

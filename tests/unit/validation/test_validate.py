@@ -343,8 +343,8 @@ def test_a_suite_of_nothing_but_a_typo_does_not_pass(run: Any) -> None:
         ([LONGER | {"kwargs": {"colum": "text"}}], "no such argument as colum; did you mean column"),
         ([LONGER | {"kwargs": {"min_value": 3}}], "column: field required"),
         ([LONGER | {"kwargs": ["text"]}], "kwargs is not of the form"),
-        ([], "holds no list of expectations"),
-        ("expectations: 3", "holds no list of expectations"),
+        ([], "contains no list of expectations"),
+        ("expectations: 3", "contains no list of expectations"),
         ("a: [", "the suite cannot be read"),
     ],
 )

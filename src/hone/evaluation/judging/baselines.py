@@ -1,4 +1,4 @@
-"""The baselines of any objective: nearest neighbours by the base model's embeddings, and the base model itself."""
+"""Baselines for any objective: nearest neighbours by the base model's embeddings, and the base model itself."""
 
 from __future__ import annotations
 
@@ -24,25 +24,24 @@ BLOCK = 4096
 def neighbours(
     base: Path, train: pa.Table, test: pa.Table, k: int, reader: Reader, advance: Advance, targets: Targets
 ) -> Predictions:
-    """What the k nearest of all training rows say of each test row, in the frozen base model's space.
+    """Predictions for the test rows from their k nearest training rows in the frozen base model's embedding space.
 
-    A row's embedding is the mean of the last hidden state over its tokens, as in Reimers and Gurevych, Sentence-BERT,
-    2019; nearness is the cosine. Training rows are embedded and compared block by block.
+    A row's embedding is the mean of the last hidden state over its tokens (Reimers and Gurevych, Sentence-BERT, 2019);
+    the similarity is the cosine. Training rows are embedded and compared in blocks, never all at once.
     """
     model = load_base(base, reader.device)
     queries = np.empty((0, 0), np.float32)
-    for positions, embedded in _embeddings(model, test, reader, advance, "embedding test rows"):
+    for positions, embedded in _embed_rows(model, test, reader, advance, "embedding test rows"):
         queries = queries if queries.size else np.empty((len(test), embedded.shape[1]), np.float32)
         queries[positions] = embedded
-    memory = (
-        (e, positions) for positions, e in _blocks(_embeddings(model, train, reader, advance, "embedding train rows"))
-    )
+    train_batches = _embed_rows(model, train, reader, advance, "embedding train rows")
+    memory = ((vectors, positions) for positions, vectors in _merge_batches(train_batches))
     similarities, rows = find_nearest(queries, memory, min(k, len(train)))
     return reader.objective.neighbour_predictions(neighbour_weights(similarities), rows, train, targets)
 
 
 def untuned(base: Path, test: pa.Table, reader: Reader, advance: Advance, targets: Targets) -> Predictions:
-    """What the base model says of each test row, as it is; what is new in its head is random, the same each time."""
+    """The untuned base model's predictions for the test rows; new weights of its head are random, from a fixed seed."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -52,7 +51,7 @@ def untuned(base: Path, test: pa.Table, reader: Reader, advance: Advance, target
 
 
 def beside(tokens: pa.Table, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """The encoded rows with further columns."""
+    """The encoded rows with the further `columns`, by name."""
     import pyarrow as pa
 
     for name, values in columns.items():
@@ -63,48 +62,48 @@ def beside(tokens: pa.Table, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
 def find_nearest(
     queries: np.ndarray, memory: Iterable[tuple[np.ndarray, np.ndarray]], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine similarities and rows, [queries, k] nearest first, of unit vectors in `memory`: blocks with their rows.
+    """Cosine similarities and row numbers of the nearest vectors, each [queries, k], nearest first.
 
-    `memory` must have k rows or more.
+    `memory` yields blocks of unit vectors [rows, dimensions] with their row numbers, k rows or more in all.
     """
     best = np.full((len(queries), k), -np.inf, np.float32)
     nearest_rows = np.zeros((len(queries), k), np.int64)
     for block, rows in memory:
-        near = np.concatenate([best, queries @ block.T], axis=1)
+        similarities = np.concatenate([best, queries @ block.T], axis=1)
         candidates = np.concatenate([nearest_rows, np.broadcast_to(rows, (len(queries), len(rows)))], axis=1)
-        top = np.argpartition(-near, k - 1, axis=1)[:, :k]
-        best, nearest_rows = np.take_along_axis(near, top, 1), np.take_along_axis(candidates, top, 1)
+        top = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
+        best, nearest_rows = np.take_along_axis(similarities, top, 1), np.take_along_axis(candidates, top, 1)
     order = np.argsort(-best, axis=1, kind="stable")
     return np.take_along_axis(best, order, 1), np.take_along_axis(nearest_rows, order, 1)
 
 
 def neighbour_weights(similarities: np.ndarray) -> np.ndarray:
-    """A neighbour's weight, the inverse of its cosine distance: float64, of the same shape.
+    """Each neighbour's weight, the inverse of its cosine distance: float64, of the same shape.
 
-    As scikit-learn's KNeighborsClassifier(weights="distance", metric="cosine"). A text that is there already decides.
+    As in scikit-learn's KNeighborsClassifier(weights="distance", metric="cosine"): an identical text outweighs others.
     """
-    # float32 cosines are known to about 1e-6: nearer neighbours than that are alike.
+    # float32 cosines are exact to about 1e-6: smaller distances count as equal.
     inverse_distances: np.ndarray = 1 / np.maximum(1 - similarities.astype(np.float64), 1e-6)
     return inverse_distances
 
 
-def _embeddings(
+def _embed_rows(
     model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of positions and unit-length mean-pooled embeddings, float32 [rows, dimensions]."""
+    """Batches of row positions and unit-length mean-pooled embeddings, float32 [rows, dimensions]."""
     for positions, batch in reader.batches(tokens):
         vectors = predict.embed_batch(model, batch)
         advance(len(positions), note)
         yield positions, vectors
 
 
-def _blocks(batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The same rows in blocks of about BLOCK."""
-    batches_held: list[tuple[np.ndarray, np.ndarray]] = []
+def _merge_batches(batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same rows in blocks of BLOCK rows or slightly more."""
+    block: list[tuple[np.ndarray, np.ndarray]] = []
     for batch in batches:
-        batches_held.append(batch)
-        if sum(len(at) for at, _ in batches_held) >= BLOCK:
-            yield np.concatenate([at for at, _ in batches_held]), np.concatenate([e for _, e in batches_held])
-            batches_held = []
-    if batches_held:
-        yield np.concatenate([at for at, _ in batches_held]), np.concatenate([e for _, e in batches_held])
+        block.append(batch)
+        if sum(len(positions) for positions, _ in block) >= BLOCK:
+            yield np.concatenate([positions for positions, _ in block]), np.concatenate([e for _, e in block])
+            block = []
+    if block:
+        yield np.concatenate([positions for positions, _ in block]), np.concatenate([e for _, e in block])

@@ -1,4 +1,4 @@
-"""Is one system better than another? A paired bootstrap test on the same rows."""
+"""A paired bootstrap test on the same rows: is one system better than another?"""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hone.evaluation.judging.metrics import interval
 def compare_paired(
     metric: str, ours: np.ndarray, theirs: np.ndarray, confidence: float, lower: bool = False
 ) -> dict[str, Any]:
-    """By how much ours is better: the `difference` ours - theirs of a figure, its interval `low` to `high`, and `p`.
+    """The `difference` ours - theirs of a metric, its interval `low` to `high`, and the p-value `p`.
 
-    Where less is better (`lower`) the difference is theirs - ours: above 0 is better in any case.
+    If less is better (`lower`), the difference is theirs - ours, so that above 0 always means that ours is better.
 
-    `ours` and `theirs` are the two systems' figures on the same draws, [1 + resamples]
-    (`hone.evaluation.judging.metrics`).
-    `p` is one-sided, for "ours is not better": the share of resamples on which the difference is 0 or less, the rows
-    themselves counted among them, (b + 1) / (n + 1), so that it is never 0 (Davison and Hinkley, 1997, 4.2). It is the
-    percentile interval turned round (Efron and Tibshirani, 1993, 15.4). Two systems that never differ have p = 1.
+    `ours` and `theirs` are the two systems' metric on the same draws, [1 + resamples]
+    (`hone.evaluation.judging.metrics`). `p` is one-sided, for "ours is not better": the share of resamples with a
+    difference of 0 or less, the original rows counted as one of them, (b + 1) / (n + 1), so that it is never 0 (Davison
+    and Hinkley, 1997, 4.2). It is the inverse of the percentile interval (Efron and Tibshirani, 1993, 15.4). Two
+    systems that never differ have p = 1.
     """
     if ours.shape != theirs.shape:
         raise ValueError(f"metrics on different draws: {ours.shape[0] - 1} and {theirs.shape[0] - 1} resamples")

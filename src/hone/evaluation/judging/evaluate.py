@@ -19,8 +19,10 @@ from hone.objectives.base import Metric, Objective, Outcome, Predictions, Target
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.progress import OnProgress, ignore
+from hone.splits import TEST, TRAIN, VALID
+from hone.store import layout
 from hone.store.artifact import Product
-from hone.tokenization.tokenize import TARGETS, dropped_ids, read_tokens
+from hone.tokenization.tokenize import dropped_ids, read_tokens
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +33,7 @@ CLIP = 500  # characters of text and labels in the report's worst errors
 
 @dataclass(frozen=True)
 class Trial:
-    """How all systems did on the same test rows: `rows` as text, and the systems' outcomes, the model's own first."""
+    """The outcomes of all systems on the same test rows, the model first; `rows` is the text of those rows."""
 
     rows: pa.Table
     objective: Objective
@@ -40,11 +42,11 @@ class Trial:
 
     @property
     def ours(self) -> Outcome:
-        """The model's."""
+        """The model's outcome."""
         return self.outcomes[MODEL]
 
     def figures(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """The objective's figures of summed statistics [k, n]."""
+        """The objective's metrics by name, each [n], from summed statistics [k, n]."""
         return self.objective.compute_metrics(sums, self.targets)
 
 
@@ -66,65 +68,71 @@ def evaluate(
     seed: int,
     on_progress: OnProgress = ignore,
 ) -> Product:
-    """The trained model in `model`/model evaluated on all test rows, with the baselines, into `out`.
+    """Evaluate the trained model in `model`/model and the baselines on all test rows; the results go to `out`.
 
-    Writes metrics.json (`whole`: whether the model has weights of its own), predictions.parquet, speed.json, and
-    targets.json: the tokens', with what was chosen on the validation rows. An adapter that cannot be merged left no
-    weights in `model`/model: it is judged as it is served, on its base model.
+    Writes metrics.json (`whole`: whether the model has weights of its own), predictions.parquet, speed.json and
+    targets.json (the targets of `tokens`, tuned on the validation rows). An adapter that cannot be merged has no
+    weights in `model`/model: it is evaluated as it is served, on its base model.
 
-    Raises ConfigError for a slice that is no column, DataError where the test split is empty or not the one that was
-    tokenized, ModelError where the saved model cannot be loaded as it would be served, or where merged weights and
-    adapter do not score alike.
+    Raises ConfigError for a slice that is not a column, DataError if the test split is empty or not the one that was
+    tokenized, ModelError if the saved model cannot be loaded as it would be served, or if the merged weights and the
+    adapter give different scores.
     """
-
-    test, train = read_tokens(tokens / "test.arrow"), read_tokens(tokens / "train.arrow")
-    rows = _rows_of(test, splits / "test.parquet", slices, objective, dropped_ids(tokens, "test"))
-    plain = json.loads((tokens / TARGETS).read_text("utf8"))
-    valid = read_tokens(tokens / "valid.arrow") if objective.tunes_targets else test.slice(0, 0)
+    test, train = read_tokens(tokens / layout.tokens_file(TEST)), read_tokens(tokens / layout.tokens_file(TRAIN))
+    rows = _read_test_rows(test, splits / layout.rows_file(TEST), slices, objective, dropped_ids(tokens, TEST))
+    plain = json.loads((tokens / layout.TARGETS).read_text("utf8"))
+    valid = read_tokens(tokens / layout.tokens_file(VALID)) if objective.tunes_targets else test.slice(0, 0)
     whole = method.can_merge if isinstance(method, AdapterMethod) else True
-    passes = (1 + objective.has_neighbour_baseline) * (len(test) + len(valid))
-    passes += (objective.works_untuned + (method.adapter and whole)) * len(test)
-    advance = predict.advancing(passes + objective.has_neighbour_baseline * len(train), on_progress)
+    passes = _count_row_passes(objective, method, whole, len(train), len(valid), len(test))
+    advance = predict.make_advance(passes, on_progress)
 
     tokenizer = load_tokenizer(model / MODEL)
     reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
-    trained = _served(model, base, plain, reader, whole)
+    trained = _load_served(model, base, plain, reader, whole)
     targets = plain
     if len(valid):
         targets = objective.tune_targets(valid, predict.read(trained, valid, reader, advance, "tuning")[0], plain)
     raw, seconds = predict.read(trained, test, reader, advance, "testing the model")
-    speed = predict.speed(trained, rows, test, targets, reader, max_length, raw, seconds)
-    del trained
+    speed = predict.measure_speed(trained, rows, test, targets, reader, max_length, raw, seconds)
+    del trained  # the adapter and the baselines load models of their own
     merged = _check_merge(method, raw, model, base, targets, test, reader, advance) if whole else None
 
-    said = {MODEL: (raw, targets), **_rivals(base, train, valid, test, rows, neighbours, reader, advance, plain)}
-    if objective.works_untuned:
-        test = baselines.beside(test, objective.reference_columns(said["untuned"][0]))
-    outcomes = {name: objective.compute_outcome(test, *of, rows) for name, of in said.items()}
+    rivals = _predict_baselines(base, train, valid, test, rows, neighbours, reader, advance, plain)
+    outcomes = _compute_outcomes(objective, test, rows, {MODEL: (raw, targets), **rivals})
     trial = Trial(rows, objective, targets, outcomes)
     draws = metrics.resample(len(rows), resamples, seed)
     report = {
-        **judge(trial, draws, confidence, seed),
-        "slices": by_slice(trial, draws, slices, confidence),
-        "worst": worst_errors(trial, worst),
+        **compute_report(trial, draws, confidence, seed),
+        "slices": compute_slices(trial, draws, slices, confidence),
+        "worst": list_worst_errors(trial, worst),
         "merged": merged,
         "whole": whole,
     }
-    _write_json(out / "metrics.json", report)
-    _write_json(out / "speed.json", speed)
-    _write_json(out / TARGETS, targets)
-    _write_predictions(out / "predictions.parquet", trial, raw)
-    return Product(len(rows), ("metrics.json", "predictions.parquet", TARGETS), _facts(report))
+    _write_results(out, report, speed, trial, raw)
+    return Product(len(rows), (layout.METRICS, "predictions.parquet", layout.TARGETS), _collect_facts(report))
 
 
-def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict[str, Any]:
-    """The figures of all systems with intervals, the model compared with each other one, and the model's details."""
+def _count_row_passes(objective: Objective, method: Method, whole: bool, train: int, valid: int, test: int) -> int:
+    """The number of rows that pass through a model in the evaluation, for a progress report.
+
+    `train`, `valid` and `test` are numbers of rows.
+    """
+    passes = (1 + objective.has_neighbour_baseline) * (test + valid)
+    passes += (objective.works_untuned + (method.adapter and whole)) * test
+    return passes + objective.has_neighbour_baseline * train
+
+
+def compute_report(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict[str, Any]:
+    """All systems' metrics with intervals, the model compared with each baseline, and details of the model.
+
+    `draws` is [rows, 1 + resamples], from `metrics.resample`.
+    """
     measures = dict(trial.objective.metrics)
     sums = {name: metrics.totals(outcome.statistics, draws) for name, outcome in trial.outcomes.items()}
-    figures = {name: trial.figures(of) for name, of in sums.items()}
+    figures = {name: trial.figures(system_sums) for name, system_sums in sums.items()}
     systems = {
-        name: {metric: metrics.interval(figure, confidence) for metric, figure in of.items()}
-        for name, of in figures.items()
+        name: {metric: metrics.interval(figure, confidence) for metric, figure in system_figures.items()}
+        for name, system_figures in figures.items()
     }
     details: dict[str, Any] = {}
     ours, main = trial.ours, trial.objective.main_metric
@@ -134,8 +142,10 @@ def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict
         systems[MODEL]["ece"] = metrics.ece_interval(ours.confidences, correct, draws, confidence, seed)
         details["calibration"] = metrics.calibration(ours.confidences, correct)
     if ours.classes is not None:
-        right, said = ours.classes
-        details["confusion"] = metrics.confusion(right, said, trial.targets["labels"], draws, confidence)
+        reference_classes, predicted_classes = ours.classes
+        details["confusion"] = metrics.confusion(
+            reference_classes, predicted_classes, trial.targets["labels"], draws, confidence
+        )
     lower = measures[main].lower
     return {
         "main_metric": main,
@@ -145,8 +155,8 @@ def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict
         "resamples": draws.shape[1] - 1,
         "systems": systems,
         "comparisons": {
-            name: compare_paired(main, figures[MODEL][main], of[main], confidence, lower)
-            for name, of in figures.items()
+            name: compare_paired(main, figures[MODEL][main], system_figures[main], confidence, lower)
+            for name, system_figures in figures.items()
             if name != MODEL
         },
         "per_class": metrics.by_group(trial.objective.compute_group_metrics(sums[MODEL], trial.targets), confidence),
@@ -154,8 +164,8 @@ def judge(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict
     }
 
 
-def by_slice(trial: Trial, draws: np.ndarray, slices: Sequence[str], confidence: float) -> dict[str, Any]:
-    """For each of `slices` its parts with the figures of the model and of the strongest kind of baseline there is."""
+def compute_slices(trial: Trial, draws: np.ndarray, slices: Sequence[str], confidence: float) -> dict[str, Any]:
+    """For each of `slices` its parts, with metrics of the model and of the strongest kind of baseline available."""
     rivals = [name for name in ("neighbours", "untuned") if name in trial.outcomes] or list(trial.outcomes)[1:2]
     statistics = {name: trial.outcomes[name].statistics for name in (MODEL, *rivals)}
     texts = trial.objective.row_texts(trial.rows)
@@ -165,8 +175,8 @@ def by_slice(trial: Trial, draws: np.ndarray, slices: Sequence[str], confidence:
     }
 
 
-def worst_errors(trial: Trial, limit: int) -> list[dict[str, Any]]:
-    """The `most` rows on which the model erred most, with at most 500 characters of text."""
+def list_worst_errors(trial: Trial, limit: int) -> list[dict[str, Any]]:
+    """The `limit` rows with the largest errors of the model, with at most 500 characters of text each."""
     import pyarrow as pa
 
     ours = trial.ours
@@ -177,17 +187,17 @@ def worst_errors(trial: Trial, limit: int) -> list[dict[str, Any]]:
         {
             "id": row["id"],
             "text": _clip(text),
-            "label": _clip(ours.references[at]),
-            "predicted": _clip(ours.predictions[at]),
-            "confidence": None if ours.confidences is None else float(ours.confidences[at]),
+            "label": _clip(ours.references[position]),
+            "predicted": _clip(ours.predictions[position]),
+            "confidence": None if ours.confidences is None else float(ours.confidences[position]),
             "source": row["source"],
         }
-        for at, row, text in zip(worst.tolist(), rows.to_pylist(), trial.objective.row_texts(rows), strict=True)
+        for position, row, text in zip(worst.tolist(), rows.to_pylist(), trial.objective.row_texts(rows), strict=True)
     ]
 
 
-def _served(model: Path, base: Path, targets: Targets, reader: Reader, whole: bool) -> Any:
-    """The model as it will be served: its own weights where it is `whole`, else the adapter on its base."""
+def _load_served(model: Path, base: Path, targets: Targets, reader: Reader, whole: bool) -> Any:
+    """The model as it will be served: its own weights if it is `whole`, else the adapter on its base model."""
     if whole:
         return predict.load_trained(model / MODEL, targets, reader.device)
     return predict.load_adapted(model / ADAPTER, base, targets, reader)
@@ -203,7 +213,7 @@ def _check_merge(
     reader: Reader,
     advance: predict.Advance,
 ) -> dict[str, Any] | None:
-    """Check that adapter and merged weights give the same scores; None where the method has no adapter."""
+    """Check that adapter and merged weights give the same scores; None if the method has no adapter."""
     if not isinstance(method, AdapterMethod):
         return None
     adapted = predict.load_adapted(model / ADAPTER, base, targets, reader, method.load_on_base)
@@ -211,7 +221,7 @@ def _check_merge(
     return predict.check_merged(merged, unmerged, model / ADAPTER)
 
 
-def _rivals(
+def _predict_baselines(
     base: Path,
     train: pa.Table,
     valid: pa.Table,
@@ -222,28 +232,44 @@ def _rivals(
     advance: predict.Advance,
     targets: Targets,
 ) -> dict[str, tuple[Predictions, Targets]]:
-    """What each baseline says of the test rows, and the targets with its own choices on the rows of `valid`, if any."""
+    """Each baseline's predictions for the test rows, and its targets, tuned on the rows of `valid` if there are any."""
     import pyarrow as pa
 
     objective = reader.objective
-    said = {name: (raw, targets) for name, raw in objective.baseline_predictions(train, test, targets, rows).items()}
+    raw_by_name = objective.baseline_predictions(train, test, targets, rows)
+    predictions = {name: (raw, targets) for name, raw in raw_by_name.items()}
     if objective.has_neighbour_baseline:
-        asked = pa.concat_tables([valid, test])
-        raw = baselines.neighbours(base, train, asked, neighbours, reader, advance, targets)
-        of_valid = {name: of[: len(valid)] for name, of in raw.items()}
-        of_test = {name: of[len(valid) :] for name, of in raw.items()}
-        said["neighbours"] = of_test, objective.tune_targets(valid, of_valid, targets) if len(valid) else targets
+        # Both splits in one call, so that the training rows are embedded once.
+        valid_and_test = pa.concat_tables([valid, test])
+        raw = baselines.neighbours(base, train, valid_and_test, neighbours, reader, advance, targets)
+        valid_raw = {name: values[: len(valid)] for name, values in raw.items()}
+        test_raw = {name: values[len(valid) :] for name, values in raw.items()}
+        tuned = objective.tune_targets(valid, valid_raw, targets) if len(valid) else targets
+        predictions["neighbours"] = test_raw, tuned
     if objective.works_untuned:
-        said["untuned"] = baselines.untuned(base, test, reader, advance, targets), targets
-    return said
+        predictions["untuned"] = baselines.untuned(base, test, reader, advance, targets), targets
+    return predictions
 
 
-def _rows_of(
+def _compute_outcomes(
+    objective: Objective, test: pa.Table, rows: pa.Table, predictions: Mapping[str, tuple[Predictions, Targets]]
+) -> dict[str, Outcome]:
+    """Each system's outcome on the test rows, from its predictions and targets.
+
+    If the objective works untuned, the encoded rows get the base model's predictions as further columns first.
+    """
+    if objective.works_untuned:
+        test = baselines.beside(test, objective.reference_columns(predictions["untuned"][0]))
+    return {name: objective.compute_outcome(test, raw, targets, rows) for name, (raw, targets) in predictions.items()}
+
+
+def _read_test_rows(
     tokens: pa.Table, path: Path, slices: Sequence[str], objective: Objective, dropped: Collection[str]
 ) -> pa.Table:
-    """The rows of the split at `path` in the order of `tokens`, where a row may stand several times in succession.
+    """The rows of the split at `path` in the order of `tokens`, in which a row may have several consecutive entries.
 
-    Checks that they are the same, but for those with the ids `dropped`, and can be sliced.
+    Raises DataError if they are not the same rows, apart from those with the ids `dropped`, and ConfigError for a slice
+    that is not a column.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -260,12 +286,12 @@ def _rows_of(
         raise DataError(
             f"its {len(rows)} rows are not the {len(tokenized)} that were tokenized",
             where=str(path),
-            fix="Evaluate with the tokens that were made of these splits.",
+            fix="Evaluate with the tokens that were made from these splits.",
         )
     return rows.take(places)
 
 
-def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
+def _collect_facts(report: Mapping[str, Any]) -> dict[str, Any]:
     """The facts for the manifest and MLflow."""
     systems = {name: metrics.values(figures) for name, figures in report["systems"].items()}
     return {
@@ -280,6 +306,14 @@ def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _clip(text: str) -> str:
     return text if len(text) <= CLIP else text[: CLIP - 1] + "…"
+
+
+def _write_results(
+    out: Path, report: Mapping[str, Any], speed: Mapping[str, Any], trial: Trial, raw: Predictions
+) -> None:
+    for name, content in ((layout.METRICS, report), (layout.SPEED, speed), (layout.TARGETS, trial.targets)):
+        _write_json(out / name, content)
+    _write_predictions(out / "predictions.parquet", trial, raw)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""Figures on resamples of the test rows, and the intervals they give.
+"""Metrics on resamples of the test rows, and their confidence intervals.
 
 The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 15) draws as many rows as
-there are, with replacement, again and again. `resample` draws once for all systems and figures, which makes every
-comparison a paired one. A figure is an array [1 + resamples] whose first entry is its value on the rows as they are.
+there are, with replacement, many times. `resample` draws once for all systems and metrics, so that every comparison is
+paired. A figure is an array [1 + resamples] whose first entry is the metric's value on the original rows.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _BLOCK = 4_000_000  # float64 numbers held at once while tallying: 32 MB
 
 
 def resample(rows: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each row is drawn: uint8 [rows, 1 + resamples], one byte a draw. The first column is 1 throughout."""
+    """How often each row is drawn: uint8 [rows, 1 + resamples]. The first column, the original rows, is all 1."""
     generator = np.random.default_rng(seed)
-    # A row is drawn Poisson(1) times: more than 255 times has a probability of 1e-507.
+    # A row is drawn about Poisson(1) times: more than 255 times has a probability of 1e-507.
     draws = np.ones((rows, 1 + resamples), np.uint8)
     for column in range(1, 1 + resamples):
         draws[:, column] = np.bincount(generator.integers(rows, size=rows), minlength=rows)
@@ -27,7 +27,7 @@ def resample(rows: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def tally(groups: np.ndarray, size: int, draws: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-    """Drawn rows of each group 0..size-1, or the sum of their `values`: float64 [size, 1 + resamples]."""
+    """Drawn rows of each group 0..size-1, or the sums of their `values`: float64 [size, 1 + resamples]."""
     totals = np.zeros((size, draws.shape[1]))
     if not len(groups):
         return totals
@@ -56,8 +56,8 @@ def totals(statistics: np.ndarray, draws: np.ndarray) -> np.ndarray:
 def interval(figure: np.ndarray, confidence: float) -> dict[str, float]:
     """`value`, and `low` and `high`: the bootstrap percentile interval that covers the share `confidence`.
 
-    Resamples on which the figure is not defined are left out. Where it is not defined on the rows themselves (the
-    recall of a class without rows) the value is 0, as in scikit-learn, and the interval is 0 to 1: nothing is known.
+    Resamples on which the figure is undefined are left out. If it is undefined on the original rows (the recall of a
+    class without rows), the value is 0, as in scikit-learn, and the interval is 0 to 1: nothing is known.
     """
     value, defined = float(figure[0]), figure[1:][np.isfinite(figure[1:])]
     if not np.isfinite(value):
@@ -67,7 +67,7 @@ def interval(figure: np.ndarray, confidence: float) -> dict[str, float]:
 
 
 def by_group(groups: Mapping[str, Mapping[str, np.ndarray]], confidence: float) -> dict[str, dict[str, Any]]:
-    """The figures of each class or type with intervals, and `support`, how many rows or entities are of it."""
+    """Each class's or type's figures with intervals, and `support`: its number of rows or entities."""
     return {
         group: {
             name: int(figure[0]) if name == "support" else interval(figure, confidence)
@@ -80,9 +80,9 @@ def by_group(groups: Mapping[str, Mapping[str, np.ndarray]], confidence: float) 
 def confusion(
     references: np.ndarray, predictions: np.ndarray, labels: Sequence[str], draws: np.ndarray, confidence: float
 ) -> dict[str, Any]:
-    """`counts[i][j]` rows of label i were predicted to be label j; `low` and `high` bound each count.
+    """`counts[i][j]` is the number of rows of label i predicted as label j; `low` and `high` bound each count.
 
-    Only cells that hold a row are tallied: the others are 0 on every resample.
+    Only cells with a row are tallied: the others are 0 on every resample.
     """
     classes = len(labels)
     cells, places = np.unique(references * classes + predictions, return_inverse=True)
@@ -100,51 +100,51 @@ def calibration(confidences: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
     Guo et al., On Calibration of Modern Neural Networks, 2017. A bin without rows has confidence and accuracy 0.
     """
     edges = np.linspace(0, 1, BINS + 1)
-    places = _bins(confidences)
+    places = _assign_bins(confidences)
     rows = np.bincount(places, minlength=BINS)
-    sure = np.bincount(places, confidences, BINS) / np.maximum(rows, 1)
-    right = np.bincount(places, correct, BINS) / np.maximum(rows, 1)
+    confidence = np.bincount(places, confidences, BINS) / np.maximum(rows, 1)
+    accuracy = np.bincount(places, correct, BINS) / np.maximum(rows, 1)
     bins = [
         {
             "low": float(edges[i]),
             "high": float(edges[i + 1]),
-            "confidence": float(sure[i]),
-            "accuracy": float(right[i]),
+            "confidence": float(confidence[i]),
+            "accuracy": float(accuracy[i]),
             "rows": int(rows[i]),
         }
         for i in range(BINS)
     ]
-    return {"ece": float((np.abs(sure - right) * rows).sum() / rows.sum()), "bins": bins}
+    return {"ece": float((np.abs(confidence - accuracy) * rows).sum() / rows.sum()), "bins": bins}
 
 
 def ece_interval(
     confidences: np.ndarray, correct: np.ndarray, draws: np.ndarray, confidence: float, seed: int
 ) -> dict[str, float]:
-    """The expected calibration error with an interval for what it would be on endless rows.
+    """The expected calibration error, with an interval for its value on infinitely many rows.
 
-    Chance alone moves bins off the diagonal, so that the figure is too high on few rows and higher on resamples of
-    them. Hence the basic interval (Davison and Hinkley, Bootstrap Methods and their Application, 1997, 5.2), which
-    takes the resamples' excess off, held to 0 or more and stretched to the value; and from 0, where a perfectly
-    calibrated model of these confidences shows as much (Bröcker and Smith, Weather and Forecasting 22, 2007).
+    Chance alone moves bins off the diagonal: the error is overestimated on few rows, and more so on resamples of them.
+    The basic bootstrap interval (Davison and Hinkley, Bootstrap Methods and their Application, 1997, 5.2) subtracts the
+    resamples' excess; it is clipped at 0 and extended to include the value. It starts at 0 if a perfectly calibrated
+    model with these confidences shows as large an error (Bröcker and Smith, Weather and Forecasting 22, 2007).
     """
-    places = _bins(confidences)
+    places = _assign_bins(confidences)
     gaps = calibration_errors(confidences, correct, draws)
     value = float(gaps[0])
     bottom, top = np.quantile(gaps[1:], _tails(confidence))
-    by_chance = np.quantile(_calibrated_errors(confidences, places, draws.shape[1] - 1, seed), confidence)
+    by_chance = np.quantile(_simulate_calibrated_errors(confidences, places, draws.shape[1] - 1, seed), confidence)
     low = 0.0 if value <= by_chance else max(0.0, 2 * value - float(top))
     return {"value": value, "low": min(low, value), "high": max(value, 2 * value - float(bottom))}
 
 
 def calibration_errors(confidences: np.ndarray, correct: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """The expected calibration error on each draw, [1 + resamples]."""
-    gaps = np.abs(tally(_bins(confidences), BINS, draws, confidences - correct)).sum(0)
+    """The expected calibration error on each draw: [1 + resamples]."""
+    gaps = np.abs(tally(_assign_bins(confidences), BINS, draws, confidences - correct)).sum(0)
     errors: np.ndarray = gaps / draws.sum(0, dtype=np.int64)
     return errors
 
 
-def _calibrated_errors(confidences: np.ndarray, places: np.ndarray, times: int, seed: int) -> np.ndarray:
-    """The calibration errors, [times], of models that are right as often as their confidences say."""
+def _simulate_calibrated_errors(confidences: np.ndarray, places: np.ndarray, times: int, seed: int) -> np.ndarray:
+    """Simulated calibration errors, [times], of a perfectly calibrated model with these confidences."""
     generator = np.random.default_rng(seed)
     errors = np.empty(times)
     for time in range(times):
@@ -153,7 +153,7 @@ def _calibrated_errors(confidences: np.ndarray, places: np.ndarray, times: int, 
     return errors
 
 
-def _bins(confidences: np.ndarray) -> np.ndarray:
+def _assign_bins(confidences: np.ndarray) -> np.ndarray:
     bins: np.ndarray = np.digitize(confidences, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
     return bins
 
@@ -163,5 +163,5 @@ def _tails(confidence: float) -> tuple[float, float]:
 
 
 def values(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The bare values of figures with intervals."""
+    """Each figure's value, without its interval."""
     return {name: figure["value"] for name, figure in figures.items()}

@@ -1,4 +1,4 @@
-"""The trained model as it will be registered: loaded from its files, asked, and timed."""
+"""Load the trained model from its files, as it will be registered; predict with it, and time it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 # Maximum difference of float32 scores of one row between an adapter on its base and the merged weights.
 MERGE_TOLERANCE = 1e-4
+# Requests that are not timed, requests that are, and the total seconds after which no more are sent.
 WARM_UP, REQUESTS, REQUEST_SECONDS = 5, 50, 30.0
 
 Advance = Callable[[int, str], None]
 
 
-def advancing(total: int, on_progress: OnProgress) -> Advance:
+def make_advance(total: int, on_progress: OnProgress) -> Advance:
     """A function that adds to the rows done of `total` and reports them with a note on the current step."""
     done = 0
 
@@ -44,17 +45,17 @@ def advancing(total: int, on_progress: OnProgress) -> Advance:
 
 
 def best_device() -> torch.device:
-    """CUDA where it is there, else the CPU."""
+    """CUDA if it is available, else the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_trained(path: Path, targets: Targets, device: torch.device) -> PreTrainedModel:
-    """The saved model in the directory `path`, float32, by the architecture its config names, ready to be asked.
+    """The saved model in the directory `path`: float32, of the architecture that its config names, in eval mode.
 
-    Raises ModelError where it cannot be loaded, where a weight is not in its files (it would be random), or where its
-    labels are not those of `targets` in their order.
+    Raises ModelError if it cannot be loaded, if its files lack a weight (which would be random), or if its labels are
+    not those of `targets` in the same order.
     """
     import torch
     import transformers
@@ -78,9 +79,9 @@ def load_trained(path: Path, targets: Targets, device: torch.device) -> PreTrain
 
 
 def load_base(base: Path, device: torch.device) -> PreTrainedModel:
-    """The frozen base model without a head, float32: the encoder, where it is one of a pair.
+    """The frozen base model without a head, float32; of an encoder-decoder the encoder alone.
 
-    Raises ModelError where it cannot be loaded.
+    Raises ModelError if it cannot be loaded.
     """
     import torch
     from transformers import AutoModel
@@ -100,8 +101,8 @@ def load_base(base: Path, device: torch.device) -> PreTrainedModel:
             where=str(base),
             fix="Choose a base model that transformers' AutoModel knows.",
         ) from fault
-    reads = model.get_encoder() if model.config.is_encoder_decoder else model
-    return reads.eval().to(device)
+    encoder = model.get_encoder() if model.config.is_encoder_decoder else model
+    return encoder.eval().to(device)
 
 
 def embed_batch(model: Any, batch: Batch) -> np.ndarray:
@@ -120,9 +121,9 @@ def embed_batch(model: Any, batch: Batch) -> np.ndarray:
 
 
 def read(model: Any, tokens: pa.Table, reader: Reader, advance: Advance, note: str) -> tuple[Predictions, float]:
-    """What the model says of every encoded row, in the order of `tokens`, and the seconds it took.
+    """The model's predictions for the encoded rows, in the order of `tokens`, and the seconds that took.
 
-    Raises ModelError where a score is not finite.
+    Raises ModelError for a score that is not finite.
     """
     raw, seconds = reader.predict(model, tokens, lambda rows: advance(rows, note))
     for row, scores in enumerate(raw["scores"]):
@@ -141,12 +142,12 @@ def load_adapted(
     reader: Reader,
     put_on: Callable[[PreTrainedModel, Path], Any] = load_for_serving,
 ) -> Any:
-    """The base model with the adapter in the directory `adapter`, as it is served, or as `put_on` puts it there.
+    """The base model with the adapter in the directory `adapter`, loaded by `put_on`: by default as it is served.
 
-    Raises ModelError where there is none, or it does not fit.
+    Raises ModelError if there is no adapter, or if it does not fit the base model.
     """
     if not adapter.is_dir():
-        raise ModelError("the method trains an adapter, and there is none", where=str(adapter), fix="Train again.")
+        raise ModelError("the method trains an adapter, but there is none", where=str(adapter), fix="Train again.")
     try:
         with _quiet():
             model = put_on(reader.objective.load_model(base, targets), adapter)
@@ -156,24 +157,24 @@ def load_adapted(
 
 
 def check_merged(merged: Predictions, unmerged: Predictions, path: Path) -> dict[str, Any]:
-    """`rows` compared and the `largest_difference` of their scores; raises ModelError where it is above 1e-4."""
-    ours, theirs = (_flat(raw["scores"]) for raw in (merged, unmerged))
+    """The number of `rows` compared and the `largest_difference` of scores; raises ModelError if that is above 1e-4."""
+    ours, theirs = (_flatten_scores(raw["scores"]) for raw in (merged, unmerged))
     largest = float(np.abs(ours - theirs).max())
     if largest > MERGE_TOLERANCE:
         raise ModelError(
-            f"merged and on its base the adapter scores the test rows differently, by up to {largest:.2g}"
-            f" where {MERGE_TOLERANCE:g} is allowed",
+            f"the scores of the merged weights and of the adapter on its base differ by up to {largest:.2g}"
+            f" on the test rows, where {MERGE_TOLERANCE:g} is allowed",
             where=str(path),
-            fix="The adapter must hold the head too (PEFT's modules_to_save), and the base be the one it learned on.",
+            fix="The adapter must include the head (PEFT's modules_to_save), and be on the base it was trained on.",
         )
     return {"rows": len(merged["scores"]), "largest_difference": largest}
 
 
-def _flat(scores: Any) -> np.ndarray:
+def _flatten_scores(scores: Any) -> np.ndarray:
     return np.concatenate([np.ravel(row) for row in scores]).astype(np.float64)
 
 
-def speed(
+def measure_speed(
     model: Any,
     rows: pa.Table,
     tokens: pa.Table,
@@ -183,10 +184,10 @@ def speed(
     raw: Predictions,
     forward: float,
 ) -> dict[str, Any]:
-    """Latency of single requests, p50 and p95 in milliseconds, rows/s in batches, and the seconds of each part.
+    """Latency of single requests (p50 and p95, in ms), throughput in batches (rows/s), and the seconds of each part.
 
-    `rows` are those of `tokens`, in its order; of these the model said `raw`, in `forward` seconds. Raises ModelError
-    where the model's tokenizer gives other tokens than those of the test.
+    `rows` are those of `tokens`, in its order; `raw` are their predictions, made in `forward` seconds. Raises
+    ModelError if the model's tokenizer gives tokens other than those of the test.
     """
     objective, tokenizer = reader.objective, reader.tokenizer
     began = time.perf_counter()
@@ -198,11 +199,11 @@ def speed(
             where=tokenizer.name_or_path,
             fix="Keep the base model's tokenizer files, unchanged, in the directory of the trained weights.",
         )
-    asked = objective.inference_inputs(rows)
+    inputs = objective.inference_inputs(rows)
     answering = time.perf_counter()
-    objective.build_answers(tokens, raw, targets, asked)
+    objective.build_answers(tokens, raw, targets, inputs)
     parts = {"tokenize": tokenized - began, "forward": forward, "post": time.perf_counter() - answering}
-    latencies = _latencies(model, asked, targets, reader, max_length)
+    latencies = _measure_latencies(model, inputs, targets, reader, max_length)
     p50, p95 = np.quantile(latencies, (0.5, 0.95)) * 1000
     return {
         "latency_ms": {"p50": float(p50), "p95": float(p95)},
@@ -212,21 +213,21 @@ def speed(
     }
 
 
-def _latencies(
+def _measure_latencies(
     model: Any,
-    asked: list[dict[str, str]],
+    inputs: list[dict[str, str]],
     targets: Targets,
     reader: Reader,
     max_length: int,
 ) -> list[float]:
-    """Seconds of single requests, as a server answers them, for rows spread over the test split, after a warm-up.
+    """Seconds of single requests, answered as a server does, for rows spread over the test split, after a warm-up.
 
-    Where they take long there are fewer of them.
+    Stops early once the requests have taken REQUEST_SECONDS together.
     """
     seconds: list[float] = []
-    for position in np.linspace(0, len(asked) - 1, WARM_UP + REQUESTS).astype(int).tolist():
+    for position in np.linspace(0, len(inputs) - 1, WARM_UP + REQUESTS).astype(int).tolist():
         began = time.perf_counter()
-        reader.answer(model, [asked[position]], targets, max_length)
+        reader.answer(model, [inputs[position]], targets, max_length)
         seconds.append(time.perf_counter() - began)
         if sum(seconds) > REQUEST_SECONDS:
             break
@@ -235,7 +236,7 @@ def _latencies(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Within the block transformers draws no loading bar and reports no weights that are left out on purpose."""
+    """Within the block, transformers shows no loading bar and does not warn of weights that are left out on purpose."""
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""The same figures for parts of the test rows: short ones and long ones, one source and another."""
+"""The metrics on parts of the test rows: by length, or by the values of a column such as the source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EMPTY = "(empty)"
 
 
 def check_slices(slices: Sequence[str], columns: Sequence[str], text: Sequence[str]) -> None:
-    """Raise ConfigError for a slice that is neither `length` nor a column of the rows that may be one."""
+    """Raise ConfigError for a slice that is neither `length` nor a column of the rows other than id and text."""
     sliceable = [LENGTH, *(column for column in columns if column not in ("id", *text))]
     unknown = [name for name in slices if name not in sliceable]
     if unknown:
@@ -32,14 +32,14 @@ def check_slices(slices: Sequence[str], columns: Sequence[str], text: Sequence[s
 
 
 def slice_parts(name: str, rows: pa.Table, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """The parts of a slice by name, each the positions of its rows; every row is in one of them."""
+    """The parts of a slice by name, each with the positions of its rows; every row is in exactly one part."""
     if name == LENGTH:
-        return split_by_length(_words(texts))
+        return split_by_length(_count_words(texts))
     return split_by_value(rows[name].to_pylist())
 
 
 def split_by_length(words: np.ndarray) -> dict[str, np.ndarray]:
-    """Quartiles of the number of words, shortest first: `1-12 words`. Fewer than four where lengths are few."""
+    """Quartiles of the number of words, shortest first: `1-12 words`. Fewer than four if few lengths occur."""
     bounds = np.unique(np.quantile(words, (0.25, 0.5, 0.75, 1), method="inverted_cdf").astype(np.int64))
     places = np.searchsorted(bounds, words)
     parts = {}
@@ -68,10 +68,10 @@ def slice_figures(
     draws: np.ndarray,
     confidence: float,
 ) -> list[dict[str, Any]]:
-    """Each part's `name` and `rows`, and by system its figures with intervals.
+    """Each part's `name` and number of `rows`, and for each system its metrics with intervals.
 
-    `statistics` [rows, k] by system, `figures` of their sums. Draws are those of the whole test split, cut to the
-    part's rows. A part of few rows has a wide interval; one whose rows are all right has none to speak of.
+    `statistics` are [rows, k] by system, `figures` computes metrics from their sums. The draws are those of the whole
+    test split, restricted to the part's rows. A part of few rows has a wide interval; if all are right, of width 0.
     """
     return [
         {"name": name, "rows": len(positions)}
@@ -86,5 +86,5 @@ def slice_figures(
     ]
 
 
-def _words(texts: Sequence[str]) -> np.ndarray:
+def _count_words(texts: Sequence[str]) -> np.ndarray:
     return np.array([len(text.split()) for text in texts], np.int64)

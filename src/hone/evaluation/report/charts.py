@@ -1,7 +1,7 @@
-"""The geometry of the report's drawings: scales, ticks, paths.
+"""The geometry of the report's charts: scales, ticks, paths.
 
-Positions are percentages of the plot's width and height (y downwards), so that a drawing fills whatever room it
-is given while its text keeps its size.
+Positions are percentages of the plot's width and height (y downwards), so that a chart fills any width while its text
+keeps its size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Scale:
     ticks: tuple[tuple[float, str], ...] = ()
 
     def at(self, value: float | None) -> float:
-        """Where a value lies, in percent of the scale; values beyond its ends lie at the ends."""
+        """The position of a value in percent of the scale; values beyond an end are placed at that end."""
         share = ((self.low if value is None else value) - self.low) / ((self.high - self.low) or 1)
         return round(100 * min(max(share, 0), 1), 2)
 
@@ -37,7 +37,7 @@ class Scale:
 
 
 def round_step(span: float, ticks: int) -> float:
-    """The step of 1, 2 or 5 times a power of ten that parts a span into about `ticks` pieces."""
+    """The step, 1, 2 or 5 times a power of ten, that divides a span into about `ticks` parts."""
     raw = max(span, 1e-12) / ticks
     power = 10 ** math.floor(math.log10(raw))
     return float(next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999))
@@ -51,7 +51,7 @@ def scale(
     zero: bool = True,
     whole: bool = False,
 ) -> Scale:
-    """A scale with round ends that holds all values, and 0 where `zero`; `whole` allows whole steps alone."""
+    """A scale with round ends that contains all values, and 0 if `zero`; with `whole` only whole steps."""
     finite = [value for value in values if value is not None and math.isfinite(value)] or [0.0]
     low, high = (min(finite), max(finite)) if not zero else (min(0.0, *finite), max(0.0, *finite))
     step = round_step((high - low) or abs(high) or 1, ticks)
@@ -63,12 +63,12 @@ def scale(
 
 
 def shares(values: Sequence[float | None] = (1.0,), ticks: int = 5) -> Scale:
-    """A scale for shares of 1, its ticks in percent."""
+    """A scale for shares (0 to 1), its ticks in percent."""
     return scale(values, label=lambda value: figures.percent(value, 0), ticks=ticks)
 
 
 def steps_scale(last: float) -> Scale:
-    """A scale from 0 to `last`, ending there and not at the next round number."""
+    """A scale from 0 to exactly `last`, not to the next round number."""
     step = max(1.0, round_step(last or 1, 5))
     ends = Scale(0, last or 1)
     marks = [i * step for i in range(int((last or 1) / step) + 1)]
@@ -82,7 +82,7 @@ def path(points: Sequence[Point], x: Scale, y: Scale) -> str:
 
 
 def smooth(points: Sequence[Point], weight: float) -> list[Point]:
-    """Exponential moving average of the y values, its start corrected for bias as in Adam (arXiv:1412.6980)."""
+    """Exponential moving average of the y values, bias-corrected at the start as in Adam (arXiv:1412.6980)."""
     mean, result = 0.0, []
     for n, (x, y) in enumerate(points, 1):
         mean = weight * mean + (1 - weight) * y
@@ -91,7 +91,7 @@ def smooth(points: Sequence[Point], weight: float) -> list[Point]:
 
 
 def thin(points: Sequence[Point], limit: int) -> list[Point]:
-    """At most `most` points: the means of as many runs of neighbouring points."""
+    """At most `limit` points: the means of `limit` runs of neighbouring points."""
     if len(points) <= limit:
         return list(points)
     bounds = [round(i * len(points) / limit) for i in range(limit + 1)]
@@ -101,9 +101,9 @@ def thin(points: Sequence[Point], limit: int) -> list[Point]:
 
 @dataclass(frozen=True)
 class LineChart:
-    """A drawing over training steps: `lines` are (class, path data, legend), `dots` (x, y, tip), all in percent.
+    """A chart over training steps: `lines` are (class, path data, legend), `dots` (x, y, tooltip), all in percent.
 
-    `rules` are (x, label) of upright lines; `readout` is JSON [[x, text], ...], what to tell where the pointer is.
+    `rules` are (x, label) of vertical lines; `readout` is JSON [[x, text], ...], the tooltip at the pointer's x.
     """
 
     title: str
@@ -118,18 +118,18 @@ class LineChart:
 
 
 def series(history: Sequence[dict[str, Any]], field: str) -> list[Point]:
-    """(step, value) of the lines of a training history that have a finite `field`."""
+    """(step, value) of each line of a training history that has a finite `field`."""
     values = ((line["step"], line.get(field)) for line in history)
     return [(step, float(value)) for step, value in values if isinstance(value, (int, float)) and math.isfinite(value)]
 
 
 def readout(points: Sequence[Point], x: Scale, text: Callable[[float, float], str]) -> str:
-    """JSON of what to tell at each of the points: [[x in percent, text], ...]."""
+    """JSON of the tooltip at each point: [[x in percent, text], ...]."""
     return json.dumps([[x.at(a), text(a, b)] for a, b in points], ensure_ascii=False)
 
 
 def loss_chart(history: Sequence[dict[str, Any]], best_step: int | None) -> LineChart | None:
-    """Training loss, raw and smoothed, with the validation loss and the epochs' ends; None without steps."""
+    """Training loss, raw and smoothed, with validation loss and ends of epochs; None without steps."""
     raw, valid = series(history, "loss"), series(history, "valid_loss")
     if not raw:
         return None
@@ -148,7 +148,7 @@ def loss_chart(history: Sequence[dict[str, Any]], best_step: int | None) -> Line
 
 
 def epoch_rules(history: Sequence[dict[str, Any]], x: Scale) -> tuple[tuple[float, str], ...]:
-    """(x, label) where each epoch ended; none where there would be more than twelve."""
+    """(x, label) of the end of each epoch; empty if there are more than twelve."""
     epochs = series([line for line in history if "loss" in line], "epoch")
     ends: list[tuple[float, str]] = []
     whole = 1
@@ -160,7 +160,7 @@ def epoch_rules(history: Sequence[dict[str, Any]], x: Scale) -> tuple[tuple[floa
 
 
 def small_chart(history: Sequence[dict[str, Any]], field: str, title: str, unit: str = "") -> LineChart | None:
-    """One figure of the training history over the steps; None where the history does not have it."""
+    """One field of the training history over the steps; None if it has fewer than two values."""
     points = thin(series(history, field), 300)
     if len(points) < 2:
         return None

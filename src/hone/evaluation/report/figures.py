@@ -1,4 +1,4 @@
-"""Numbers as people read them: thousands grouped, shares in percent, a dash where there is none."""
+"""Numbers formatted for people: thousands grouped, shares in percent, a dash if there is no number."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ NONE = "–"
 MINUS = "−"
 
 
-def _known(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def count(value: Any) -> str:
     """A whole number with its thousands grouped: 38,112."""
-    return f"{value:,.0f}" if _known(value) else NONE
+    return f"{value:,.0f}" if _is_number(value) else NONE
 
 
 def percent(value: Any, digits: int = 1) -> str:
     """A share of 1 in percent: 69.4%."""
-    return f"{100 * value:.{digits}f}%".replace("-", MINUS) if _known(value) else NONE
+    return f"{100 * value:.{digits}f}%".replace("-", MINUS) if _is_number(value) else NONE
 
 
 def shown(figure: dict[str, Any]) -> str:
-    """A figure's `value`, in percent unless it says that it is no share: 69.4%, 12.3."""
+    """A figure's `value`, in percent unless it is marked as no share: 69.4%, 12.3."""
     return percent(figure["value"]) if figure.get("share", True) else number(figure["value"])
 
 
 def interval(figure: dict[str, Any]) -> str:
-    """The `low` and `high` of a figure, in percent unless it is no share: 64.1–74.2%; '' where it has none."""
+    """A figure's `low` and `high`, in percent unless it is no share: 64.1–74.2%; '' if it has none."""
     low, high = figure.get("low"), figure.get("high")
-    if not (_known(low) and _known(high)):
+    if not (_is_number(low) and _is_number(high)):
         return ""
     if not figure.get("share", True):
         return f"{number(low)}–{number(high)}"
@@ -39,28 +39,28 @@ def interval(figure: dict[str, Any]) -> str:
 
 
 def points(value: Any, share: bool = True) -> str:
-    """A difference, signed; that of two shares in percentage points: +10.1."""
-    if not _known(value):
+    """A signed difference; of two shares in percentage points: +10.1."""
+    if not _is_number(value):
         return NONE
     text = f"{100 * value:+.1f}" if share else f"{value:+.4g}"
     return text.replace("-", MINUS)
 
 
 def amount(value: Any, share: bool = True) -> str:
-    """How large a difference is: 10.1 points, or a plain number where it is not one of shares."""
-    return points(abs(value), share).replace("+", "") + (" points" if share else "") if _known(value) else NONE
+    """The size of a difference: 10.1 points, or a plain number if it is not one of shares."""
+    return points(abs(value), share).replace("+", "") + (" points" if share else "") if _is_number(value) else NONE
 
 
 def p_value(value: Any) -> str:
-    """A p-value with its sign: p = 0.021, p < 0.001."""
-    if not _known(value):
+    """A p-value with its relation: p = 0.021, p < 0.001."""
+    if not _is_number(value):
         return ""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
 def number(value: Any) -> str:
     """Any number with at most four significant digits, thousands grouped."""
-    if not _known(value):
+    if not _is_number(value):
         return NONE
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}".replace("-", MINUS)
@@ -71,8 +71,8 @@ def number(value: Any) -> str:
 
 
 def quantity(value: Any) -> str:
-    """A large count in short: 22.7 million."""
-    if not _known(value):
+    """A large count, abbreviated: 22.7 million."""
+    if not _is_number(value):
         return NONE
     for size, word in ((1e9, "billion"), (1e6, "million")):
         if abs(value) >= size:
@@ -81,8 +81,8 @@ def quantity(value: Any) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """A span of time in the unit that suits it: 640 ms, 41.2 s, 12 min 5 s, 3 h 12 min."""
-    if not _known(seconds):
+    """A duration in a suitable unit: 640 ms, 41.2 s, 12 min 5 s, 3 h 12 min."""
+    if not _is_number(seconds):
         return NONE
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"
@@ -94,7 +94,7 @@ def duration(seconds: Any) -> str:
 
 def size(n_bytes: Any) -> str:
     """A number of bytes in powers of 1000: 91.2 MB."""
-    if not _known(n_bytes):
+    if not _is_number(n_bytes):
         return NONE
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= scale:
@@ -109,7 +109,7 @@ def words(name: str) -> str:
 
 
 def plain(value: Any) -> str:
-    """Any JSON value on one line: what an expectation saw, or expected."""
+    """Any JSON value on one line: what an expectation observed or expected."""
     if value is None or value == "":
         return NONE
     if isinstance(value, bool):

@@ -1,9 +1,9 @@
-// Small comforts; the page says all it has to say without them.
+// Enhancements only: the page is complete without them.
 "use strict";
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
 const tip = document.body.appendChild(Object.assign(document.createElement("div"), { className: "tip", hidden: true }));
-function tell(text, x, y) {
+function showTip(text, x, y) {
   tip.hidden = !text;
   if (!text) return;
   tip.textContent = text;
@@ -12,7 +12,7 @@ function tell(text, x, y) {
   tip.style.top = `${y - height - 14 < 8 ? y + 18 : y - height - 14}px`;
 }
 
-// Titles of drawings, at once and in the page's own hand.
+// Titles of charts and cells as tooltips: without the browser's delay, in the style of the page.
 for (const title of all("svg title, td[title]")) {
   const owner = title.tagName === "TD" ? title : title.parentElement;
   owner.dataset.tip = title.tagName === "TD" ? title.title : title.textContent;
@@ -20,31 +20,31 @@ for (const title of all("svg title, td[title]")) {
 }
 addEventListener("pointermove", (event) => {
   const owner = event.target.closest?.("[data-tip]");
-  if (owner || !event.target.closest?.(".canvas")) tell(owner?.dataset.tip, event.clientX, event.clientY);
+  if (owner || !event.target.closest?.(".canvas")) showTip(owner?.dataset.tip, event.clientX, event.clientY);
 });
 
-// The line charts say what they show where the pointer is, or where the arrow keys went.
+// Line charts show the value at the pointer, or at the point chosen with the arrow keys.
 for (const canvas of all("[data-readout]")) {
-  const spots = JSON.parse(canvas.dataset.readout);
-  if (!spots.length) continue;
+  const points = JSON.parse(canvas.dataset.readout);
+  if (!points.length) continue;
   const cursor = canvas.appendChild(Object.assign(document.createElement("div"), { className: "cursor", hidden: true }));
-  let at = spots.length - 1;
+  let current = points.length - 1;
   const show = (index, y) => {
-    at = Math.max(0, Math.min(index, spots.length - 1));
+    current = Math.max(0, Math.min(index, points.length - 1));
     const box = canvas.getBoundingClientRect();
     cursor.hidden = false;
-    cursor.style.left = `${spots[at][0]}%`;
-    tell(spots[at][1], box.left + (box.width * spots[at][0]) / 100, y ?? box.top + 24);
+    cursor.style.left = `${points[current][0]}%`;
+    showTip(points[current][1], box.left + (box.width * points[current][0]) / 100, y ?? box.top + 24);
   };
-  const hide = () => { cursor.hidden = true; tell(""); };
+  const hide = () => { cursor.hidden = true; showTip(""); };
   canvas.tabIndex = 0;
   canvas.addEventListener("pointermove", (event) => {
     if (event.target.closest("[data-tip]")) { cursor.hidden = true; return; }
     const box = canvas.getBoundingClientRect();
     const x = (100 * (event.clientX - box.left)) / box.width;
-    const after = spots.findIndex((spot) => spot[0] >= x);
-    const right = after < 0 ? spots.length - 1 : after;
-    show(right > 0 && x - spots[right - 1][0] < spots[right][0] - x ? right - 1 : right, event.clientY);
+    const after = points.findIndex((point) => point[0] >= x);
+    const right = after < 0 ? points.length - 1 : after;
+    show(right > 0 && x - points[right - 1][0] < points[right][0] - x ? right - 1 : right, event.clientY);
   });
   canvas.addEventListener("pointerleave", hide);
   canvas.addEventListener("blur", hide);
@@ -52,11 +52,11 @@ for (const canvas of all("[data-readout]")) {
     const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!move) return;
     event.preventDefault();
-    show(at + move);
+    show(current + move);
   });
 }
 
-// Tables sort by a click on a heading.
+// A click on a heading sorts its table.
 for (const table of all("table.sortable")) {
   const heads = all("thead th", table);
   const value = (row, column) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
@@ -78,7 +78,7 @@ for (const table of all("table.sortable")) {
   });
 }
 
-// Errors that hold the words asked for.
+// The filter shows the errors that contain all of its words.
 for (const filter of all(".filter")) {
   const items = all(".errors > li");
   filter.hidden = items.length < 6;
@@ -89,7 +89,7 @@ for (const filter of all(".filter")) {
   });
 }
 
-// Where the reader is.
+// The navigation marks the section in view.
 const links = new Map(all("nav a").map((link) => [link.hash.slice(1), link]));
 const watch = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -100,6 +100,6 @@ const watch = new IntersectionObserver((entries) => {
 }, { rootMargin: "-20% 0px -75% 0px" });
 all("main > section").forEach((section) => watch.observe(section));
 
-// Paper has no disclosure triangles.
-addEventListener("beforeprint", () => all("details.print:not([open])").forEach((one) => { one.open = true; one.dataset.printed = ""; }));
-addEventListener("afterprint", () => all("details[data-printed]").forEach((one) => { one.open = false; delete one.dataset.printed; }));
+// Details are opened for printing: paper has no disclosure triangles.
+addEventListener("beforeprint", () => all("details.print:not([open])").forEach((details) => { details.open = true; details.dataset.printed = ""; }));
+addEventListener("afterprint", () => all("details[data-printed]").forEach((details) => { details.open = false; delete details.dataset.printed; }));

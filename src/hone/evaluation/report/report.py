@@ -1,4 +1,4 @@
-"""The run's report: one HTML file that needs nothing but itself."""
+"""The run's report: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from hone.evaluation.report import figures, report_data, report_results
 from hone.evaluation.report.report_data import View
+from hone.store import layout
 from hone.store.artifact import Artifact
 from hone.store.layout import CONFIG
 
@@ -29,11 +30,11 @@ HERE = Path(__file__).parent
 def render(
     name: str, artifacts: Mapping[str, Artifact], links: Mapping[str, str], ancestors: Sequence[Version] = ()
 ) -> str:
-    """The report of a run as one HTML file without any address that is fetched.
+    """The report of a run as one HTML file that fetches nothing.
 
     `artifacts` are those of the stages ingest to evaluate, by stage; `links` are titles and addresses (http, https,
-    file, or a path) of what belongs to the run, shown at its head; `ancestors` the model versions that the base model
-    is and comes from, the last one first. The same of all give the same bytes.
+    file, or a path) of related pages, shown at the top; `ancestors` are the model version that is the base model and
+    the versions it comes from, newest first. The same arguments give the same bytes.
     """
     stages = [stage for stage in STAGES if stage in artifacts]
     manifests = {stage: artifacts[stage].manifest() for stage in stages}
@@ -41,7 +42,7 @@ def render(
     paths = {stage: artifacts[stage].path for stage in stages}
     config_text = (paths["evaluate"] / CONFIG).read_text("utf8")
     config = yaml.safe_load(config_text) or {}
-    metrics = report_results.measured(_read_json(paths["evaluate"] / "metrics.json"))
+    metrics = report_results.measured(_read_json(paths["evaluate"] / layout.METRICS))
     script = (HERE / "report.js").read_text("utf8")
     return (
         _environment()
@@ -55,7 +56,7 @@ def render(
             about=_about(config, manifests),
             **_data_views(facts, manifests, paths, config),
             **_result_views(metrics, facts),
-            speed=report_results.speed(_read_json(paths["evaluate"] / "speed.json")),
+            speed=report_results.speed(_read_json(paths["evaluate"] / layout.SPEED)),
             lineage=[_lineage(stage, manifests, artifacts[stage]) for stage in stages],
             ancestors=[_ancestor(version) for version in ancestors],
             versions=_versions(manifests),
@@ -67,8 +68,8 @@ def render(
 def _data_views(
     facts: Mapping[str, View], manifests: Mapping[str, View], paths: Mapping[str, Path], config: View
 ) -> View:
-    refused = paths["ingest"] / "refused.parquet"
-    history = report_data.read_history(paths["train"] / "history.jsonl")
+    refused = paths["ingest"] / layout.REFUSED
+    history = report_data.read_history(paths["train"] / layout.HISTORY)
     return {
         "funnel": report_data.funnel(facts["ingest"], facts["curate"], facts["validate"], refused),
         "splits": report_data.splits(facts["tokenize"], facts["curate"]),
@@ -95,7 +96,7 @@ def _result_views(metrics: View, facts: Mapping[str, View]) -> View:
 
 @cache
 def _environment() -> Environment:
-    """Jinja with every value escaped, and a fault where the template names what is not there."""
+    """A Jinja environment that escapes every value and raises for an undefined name."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -119,7 +120,7 @@ def _environment() -> Environment:
 
 
 def _breakable(name: str) -> Markup:
-    """An identifier, escaped, that may be broken after its underscores."""
+    """An escaped identifier that may wrap after its underscores."""
     return Markup(str(escape(name)).replace("_", "_<wbr>"))
 
 
@@ -129,33 +130,33 @@ def _read_json(path: Path) -> View:
 
 
 def _link(title: str, address: str) -> View:
-    """A link whose address a browser may follow; any other (javascript:) is shown as text alone."""
+    """A link with `safe`: whether a browser may follow it; other addresses (javascript:) are shown as text."""
     scheme, colon, _ = address.partition(":")
     safe = not colon or scheme.lower() in ("http", "https", "file") or "/" in scheme
     return {"title": title, "address": address, "safe": safe}
 
 
 def _about(config: View, manifests: Mapping[str, View]) -> View:
-    """What was trained on what, and when: the line under the run's name."""
+    """The line under the run's name: base model, objective, method and time."""
     kinds = {section: (config.get(section) or {}).get("kind", "") for section in ("objective", "method")}
     model = config.get("model") or {}
     scratch = model.get("scratch")
     base = f"{scratch['architecture']} from scratch" if scratch else str(model.get("base", ""))
-    trusted = f"runs the code of {model['trust_code']}" if model.get("trust_code") else ""
+    code = f"runs the code of {model['trust_code']}" if model.get("trust_code") else ""
     return {
         **kinds,
         "base": base.rpartition(":")[2],
-        "code": trusted,
-        "created": _moment(manifests["evaluate"]["created"]),
+        "code": code,
+        "created": _format_time(manifests["evaluate"]["created"]),
     }
 
 
-def _moment(created: str) -> str:
+def _format_time(created: str) -> str:
     return created.replace("T", " ").replace("Z", " UTC")
 
 
 def _lineage(stage: str, manifests: Mapping[str, View], artifact: Artifact) -> View:
-    """One stage's link in the chain: its digests, and where each of its inputs came from."""
+    """One stage of the lineage: its digests, and the stage that each of its inputs came from."""
     manifest = manifests[stage]
     recipe = manifest["recipe"]
     by_digest = {other["digest"]: name for name, other in manifests.items()}
@@ -164,7 +165,7 @@ def _lineage(stage: str, manifests: Mapping[str, View], artifact: Artifact) -> V
         "digest": artifact.digest,
         "key": artifact.key,
         "rows": artifact.rows,
-        "created": _moment(manifest["created"]),
+        "created": _format_time(manifest["created"]),
         "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
         "files": len(manifest["files"]),
         "inputs": [(name, digest, by_digest.get(digest, "")) for name, digest in recipe["inputs"].items()],
@@ -174,7 +175,7 @@ def _lineage(stage: str, manifests: Mapping[str, View], artifact: Artifact) -> V
 
 
 def _ancestor(version: Version) -> View:
-    """A model version that came before: its run, its data, and the base model it was tuned from."""
+    """An earlier model version: its run, its data, and the base model it was tuned from."""
     tags = version.tags
     digests = {"Digest of the data": "hone.data_digest", "Digest of the model": "hone.model_digest"}
     return {
@@ -187,7 +188,7 @@ def _ancestor(version: Version) -> View:
 
 
 def _versions(manifests: Mapping[str, View]) -> list[tuple[str, str]]:
-    """The versions of the libraries that decided a stage's output; several where stages were made with several."""
+    """The library versions that the stages were made with; several for one library if stages differ."""
     versions_by_library: dict[str, set[str]] = {}
     for manifest in manifests.values():
         for library, version in manifest["recipe"]["versions"].items():

@@ -1,4 +1,4 @@
-"""What the report shows of the way to the model: rows, expectations, tokens, training."""
+"""The report's data on rows, expectations, tokens and training."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from hone.evaluation.report import charts, figures
+from hone.splits import SPLITS, TEST, TRAIN, VALID
 
 View = dict[str, Any]
-SPLITS = ("train", "valid", "test")
-SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
+SPLIT_NAMES = {TRAIN: "training", VALID: "validation", TEST: "test"}
 
 
 def clip(text: object, limit: int) -> str:
-    """The text, cut to `most` characters; what was cut is counted."""
+    """The text, cut to `limit` characters, with the number of characters that were cut."""
     shown = str(text)
     return shown if len(shown) <= limit else f"{shown[:limit]}… ({len(shown) - limit:,} more characters)"
 
 
 def funnel(ingest: View, curate: View, validate: View, refused: Path) -> View:
-    """The rows from the source to the splits: one entry a step, what it dropped and why, with examples."""
+    """The rows from the source to the splits: for each step what it dropped and why, with examples."""
     read = ingest["read"]
     skipped = {f"left out before: {reason}": rows for reason, rows in ingest.get("skipped", {}).items()}
     notes, refused_rows = {**skipped, **ingest.get("notes", {})}, _refused_examples(refused, ingest)
@@ -32,16 +32,18 @@ def funnel(ingest: View, curate: View, validate: View, refused: Path) -> View:
     ]
     last = steps[-1]["after"]
     if validate["quarantined"]:
-        by = validate.get("quarantined_by") or {"an expectation does not hold": validate["quarantined"]}
-        reasons = {phrase(expectation): rows for expectation, rows in by.items()}
+        rows_by_expectation = validate.get("quarantined_by") or {
+            "an expectation does not hold": validate["quarantined"]
+        }
+        reasons = {phrase(expectation): rows for expectation, rows in rows_by_expectation.items()}
         steps.append(_funnel_step("quarantine", last, last - validate["quarantined"], reasons, [], {}))
     for step in steps:
         step["share"] = round(100 * step["after"] / max(read, 1), 3)
         step["gone"] = round(100 * (step["before"] - step["after"]) / max(read, 1), 3)
-    kept = steps[-1]["after"]
+    rows_left = steps[-1]["after"]
     sources = sorted(ingest["sources"].items(), key=lambda item: -item[1])
     heaviest = max(steps, key=lambda step: step["before"] - step["after"])
-    return {"read": read, "kept": kept, "steps": steps, "sources": sources, "heaviest": heaviest}
+    return {"read": read, "kept": rows_left, "steps": steps, "sources": sources, "heaviest": heaviest}
 
 
 def _funnel_step(
@@ -80,7 +82,7 @@ def _refused_examples(refused: Path, ingest: View) -> list[View]:
 
 
 def splits(tokenize: View, curate: View) -> list[View]:
-    """The splits with their rows and their share of all, in the order train, valid, test."""
+    """The splits with their number of rows and share of all rows, in the order train, valid, test."""
     rows = {name: split["rows"] for name, split in tokenize["splits"].items()} or curate["splits"]
     total = max(sum(rows.values()), 1)
     return [
@@ -114,7 +116,7 @@ def phrase(expectation: str) -> str:
 
 
 def validation(facts: View) -> View:
-    """The expectations, each with its verdict on every split; those that fail somewhere come first."""
+    """The expectations with their results on each split; those that fail on a split come first."""
     lines: dict[tuple[str, str], View] = {}
     for entry in facts["expectations"]:
         key = (phrase(entry["expectation"]), entry["column"] or "")
@@ -137,7 +139,7 @@ def validation(facts: View) -> View:
 
 
 def _example(example: Any) -> str:
-    """A row that an expectation does not hold for: its values, or what there is of it."""
+    """A row for which an expectation does not hold, on one line."""
     values = example.values() if isinstance(example, dict) else [example]
     return " · ".join(clip(figures.plain(value), 400) for value in values)
 
@@ -148,7 +150,7 @@ def _check(entry: View) -> View:
 
 
 def tokens(facts: View, limit: int | None) -> View:
-    """Tokens for each split, what was cut off, and the lengths of rows on one scale that ends near `limit`."""
+    """Tokens and truncation of each split, and the row lengths on one scale that ends near `limit`."""
     dropped = facts.get("dropped") or {}
     by_split = [
         {"name": name, "left_out": dropped.get(name, {}), **facts["splits"][name]}
@@ -205,11 +207,11 @@ def _training_figures(facts: View, files: Mapping[str, View]) -> list[tuple[str,
 
 
 def _size_of(files: Mapping[str, View], folder: str) -> str:
-    """The bytes of a folder's files; '' where there are none."""
+    """The total size of a folder's files; '' if there are none."""
     sizes = [entry["bytes"] for name, entry in files.items() if name.startswith(folder)]
     return figures.size(sum(sizes)) if sizes else ""
 
 
 def read_history(path: Path) -> list[View]:
-    """The lines of history.jsonl; none where the file is not there."""
+    """The lines of history.jsonl; empty if there is no such file."""
     return [json.loads(line) for line in path.read_text("utf8").splitlines()] if path.is_file() else []

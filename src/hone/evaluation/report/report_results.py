@@ -1,4 +1,4 @@
-"""What the report shows of the model: the verdict, its metrics, and where it fails."""
+"""The report's data on the model: the verdict, its metrics, and its errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SYSTEMS = {
     "neighbours": "Nearest neighbours",
     "untuned": "Base model, untuned",
 }
-# What those baselines are whose names do not say it.
+# Explanations of the baselines whose names are not self-explanatory.
 BASELINES = {
     "majority": "the class that is most frequent",
     "neighbours": "what the nearest training rows by the base model's own embeddings say",
@@ -25,7 +25,7 @@ MARKS = {"model": "model", "neighbours": "rival", "untuned": "rival"}
 
 
 def measured(metrics: View) -> View:
-    """The metrics, each figure of a system knowing whether it is a share."""
+    """The metrics, with `share` added to each figure: whether it is a share (0 to 1)."""
     measures = metrics["measures"]
 
     def with_share(values: View) -> View:
@@ -47,15 +47,15 @@ def measured(metrics: View) -> View:
 
 
 def system_name(system: str) -> str:
-    """What the model or a baseline is called."""
+    """The display name of the model or a baseline."""
     return SYSTEMS.get(system, figures.words(system))
 
 
 def verdict(metrics: View) -> View:
-    """Was fine-tuning worth it? `state` is worth, unproven, worse or alone (no baseline was there to compare with).
+    """Whether fine-tuning was worth it: `state` is worth, unproven, worse, or alone (no baseline to compare with).
 
-    Worth it: better than every baseline, the interval of each difference above 0 and p (for "not better", one-sided)
-    below 1 - confidence. Worse: the interval of a difference below 0.
+    worth: for every baseline the interval of the difference is above 0 and p (one-sided, for "not better") is below
+    1 - confidence. worse: for some baseline the interval of the difference is below 0.
     """
     main, alpha = metrics["main_metric"], 1 - metrics["confidence"]
     figure = metrics["systems"]["model"][main]
@@ -76,7 +76,7 @@ def verdict(metrics: View) -> View:
 
 
 def _differences(metrics: View) -> list[View]:
-    """The comparisons with the baselines, named, with each baseline's own value."""
+    """The comparisons with the baselines, each with the baseline's display name and value."""
     return [
         {
             "name": system_name(system),
@@ -89,7 +89,7 @@ def _differences(metrics: View) -> list[View]:
 
 
 def dot_plots(metrics: View) -> list[View]:
-    """For each metric the value and interval of the model and of every baseline that has it; the main one first."""
+    """For each metric, the main one first, the values and intervals of the model and the baselines that have it."""
     names = list(dict.fromkeys(name for system in metrics["systems"].values() for name in system))
     names.sort(key=lambda name: name != metrics["main_metric"])
     return [_dot_plot(metrics, name) for name in names]
@@ -109,7 +109,7 @@ def _dot_plot(metrics: View, metric: str) -> View:
 
 
 def _scale(shown: list[View], measure: View) -> charts.Scale:
-    """A scale that holds the figures and their intervals: to 100% for shares of which more is better."""
+    """A scale that contains the figures and their intervals; up to 100% for shares of which more is better."""
     ends = [end for figure in shown for end in (figure["value"], figure.get("low"), figure.get("high"))]
     if not measure["share"]:
         return charts.scale(ends)
@@ -117,7 +117,7 @@ def _scale(shown: list[View], measure: View) -> charts.Scale:
 
 
 def forest(metrics: View) -> View:
-    """The differences to the baselines on one scale that holds 0."""
+    """The differences to the baselines on one scale that contains 0."""
     rivals = sorted(_differences(metrics), key=lambda rival: rival["difference"])
     ends = [end for rival in rivals for end in (rival["low"], rival["high"])]
     measure = metrics["measures"][metrics["main_metric"]]
@@ -127,7 +127,7 @@ def forest(metrics: View) -> View:
 
 
 def classes(metrics: View, trained_on: Mapping[str, int]) -> list[View]:
-    """The classes, weakest F1 first and those without test rows last; empty where the objective has none."""
+    """The classes, lowest F1 first, those without test rows last; empty if the objective has no classes."""
     entries = [
         {"name": label, "train": trained_on.get(label), **figure}
         for label, figure in (metrics.get("per_class") or {}).items()
@@ -136,7 +136,7 @@ def classes(metrics: View, trained_on: Mapping[str, int]) -> list[View]:
 
 
 def confusion(metrics: View) -> View | None:
-    """The confusion matrix as shares of each true class, and the pairs taken for each other most; None without one."""
+    """The confusion matrix as shares of each true class, and the most confused pairs; None without a matrix."""
     matrix = metrics.get("confusion")
     if not matrix:
         return None
@@ -164,19 +164,19 @@ def confusion(metrics: View) -> View | None:
 
 
 def _range(matrix: View, i: int, j: int) -> View:
-    """The interval of a cell's rows, where the matrix has one."""
+    """The interval of a cell's number of rows, '' if the matrix has none."""
     low, high = matrix.get("low"), matrix.get("high")
     return {"range": f"{figures.number(low[i][j])}–{figures.number(high[i][j])}" if low and high else ""}
 
 
 def calibration(metrics: View) -> View | None:
-    """The reliability diagram: confidence against accuracy for each bin that has rows; None without one."""
+    """The reliability diagram: accuracy against confidence for each bin with rows; None without calibration."""
     diagram = metrics.get("calibration") or {}
     bins = [entry for entry in diagram.get("bins", []) if entry["rows"]]
     if not bins:
         return None
     counts = [entry["rows"] for entry in bins]
-    rows, largest, upright = sum(counts), max(counts), charts.scale(counts, label=figures.count, whole=True)
+    rows, largest, rows_scale = sum(counts), max(counts), charts.scale(counts, label=figures.count, whole=True)
     drift = sum((entry["confidence"] - entry["accuracy"]) * entry["rows"] for entry in bins) / rows
     scale = charts.shares(ticks=5)
     dots = [
@@ -184,7 +184,7 @@ def calibration(metrics: View) -> View | None:
             "x": scale.at(entry["confidence"]),
             "y": 100 - scale.at(entry["accuracy"]),
             "radius": round(3 + 7 * (entry["rows"] / largest) ** 0.5, 1),
-            "height": upright.at(entry["rows"]),
+            "height": rows_scale.at(entry["rows"]),
             "left": round(scale.at(entry["low"]) + 0.25, 2),
             "width": round(scale.span(entry["low"], entry["high"]) - 0.5, 2),
             "text": f"{figures.percent(entry['confidence'], 0)} sure, {figures.percent(entry['accuracy'], 0)} right: "
@@ -193,14 +193,20 @@ def calibration(metrics: View) -> View | None:
         for entry in bins
     ]
     line = charts.path([(entry["confidence"], entry["accuracy"]) for entry in bins], scale, scale)
-    return {"ece": diagram["ece"], "drift": drift, "dots": dots, "line": line, "scale": scale, "rows": upright}
+    return {"ece": diagram["ece"], "drift": drift, "dots": dots, "line": line, "scale": scale, "rows": rows_scale}
 
 
 def slices(metrics: View) -> list[View]:
-    """For each slicing column its parts with the main metric of the model and of the baselines, on one scale."""
+    """For each slicing column its parts, with the main metric of the model and the baselines on one scale."""
     main = metrics["main_metric"]
     scale = _scale(
-        [of[main] for parts in metrics["slices"].values() for part in parts for of in part.values() if _has(of, main)],
+        [
+            values[main]
+            for parts in metrics["slices"].values()
+            for part in parts
+            for values in part.values()
+            if _has(values, main)
+        ],
         metrics["measures"][main],
     )
     return [
@@ -229,18 +235,18 @@ def _has(value: Any, metric: str) -> bool:
 
 
 def errors(metrics: View) -> list[View]:
-    """The worst errors; `text` is what is read at a glance, `rest` what follows, cut where it is very long."""
-    return [{**error, **_parted(str(error["text"]))} for error in metrics["worst"]]
+    """The worst errors; `text` is the beginning of the row's text, `rest` what follows, cut to 4000 characters."""
+    return [{**error, **_split_text(str(error["text"]))} for error in metrics["worst"]]
 
 
-def _parted(text: str, limit: int = 320) -> View:
+def _split_text(text: str, limit: int = 320) -> View:
     end = len(text) if len(text) <= limit else text.rfind(" ", limit // 2, limit)
     end = end if end > 0 else limit
     return {"text": text[:end], "rest": clip(text[end:], 4000)}
 
 
 def speed(facts: Mapping[str, Any]) -> View:
-    """Latency and throughput, and what the time of answering all test rows went to, longest first."""
+    """Latency and throughput, and the components of the time to answer all test rows, slowest first."""
     parts = sorted((facts.get("parts") or {}).items(), key=lambda part: -part[1])
     longest = parts[0][1] if parts else 1
     return {

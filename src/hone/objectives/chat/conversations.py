@@ -1,7 +1,7 @@
-"""Conversations: messages in order, and what keeps a list from being that.
+"""Conversations: parsing, normalizing and checking of messages.
 
-The form is OpenAI's: a list of messages, each with a `role` (system, user, assistant, tool) and `content`, an
-assistant's perhaps with `tool_calls`, whose arguments are an object here. A conversation with tools is an object,
+The form is OpenAI's: a list of messages, each with a `role` (system, user, assistant, tool) and `content`; an
+assistant's may have `tool_calls`, whose arguments are an object here. A conversation with tools is an object,
 `{"messages": [...], "tools": [...]}`.
 """
 
@@ -20,6 +20,7 @@ ROLES = {
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "function_call"), "assistant"),
     **dict.fromkeys(("tool", "function", "observation", "function_response"), "tool"),
 }
+# The roles that may follow a role; '' is the beginning of a conversation.
 FOLLOW = {
     "": ("system", "user"),
     "system": ("user",),
@@ -27,7 +28,8 @@ FOLLOW = {
     "assistant": ("user", "tool"),
     "tool": ("tool", "assistant"),
 }
-_READ = ("role", "from", "content", "value", "loss_weight", "weight", "function_call", "tool_calls")
+# Fields of a message that are normalized; others are copied.
+_NORMALIZED_FIELDS = ("role", "from", "content", "value", "loss_weight", "weight", "function_call", "tool_calls")
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,15 @@ class Conversation:
 
     @property
     def value(self) -> Any:
-        """What stands for it in the column `messages`: the list alone, where there are no tools."""
+        """Its value in the column `messages`: the list of messages, or an object if there are tools."""
         messages = list(self.messages)
         return {"messages": messages, "tools": list(self.tools)} if self.tools else messages
 
     @property
     def question(self) -> Conversation:
-        """Without the assistant's turns at its end: what there is to answer. Raises ValueError where that is nothing.
+        """The conversation without the assistant's turns at its end: what is to be answered.
 
-        The last message is then the user's or a tool's.
+        Its last message is the user's or a tool's. Raises ValueError if there is none.
         """
         count = len(self.messages)
         while count and self.messages[count - 1]["role"] == "assistant":
@@ -57,158 +59,164 @@ class Conversation:
         return Conversation(self.messages[:count], self.tools)
 
     def __str__(self) -> str:
-        return "\n\n".join("\n".join([f"{one['role']}: {one['content']}", *_calls_shown(one)]) for one in self.messages)
+        paragraphs = (
+            [f"{message['role']}: {message['content']}", *_render_calls(message)] for message in self.messages
+        )
+        return "\n\n".join("\n".join(lines) for lines in paragraphs)
 
 
 def parse_conversation(text: str) -> Conversation:
-    """The conversation that a value of the column `messages` holds; raises ValueError where it holds none."""
+    """The conversation in a value of the column `messages`; raises ValueError if it is not one."""
     conversation = normalize_conversation(parse_json(text, "messages"), "messages")
     return Conversation(check_order(list(conversation.messages), "messages"), conversation.tools)
 
 
 def rewrite_texts(value: str, change: Callable[[str], str]) -> str:
-    """A value of the column `messages` with each text changed: contents, reasoning, and arguments of tool calls."""
+    """A value of the column `messages` with `change` applied to contents, reasoning, and arguments of tool calls."""
     parsed = json.loads(value)
     messages = parsed["messages"] if isinstance(parsed, dict) else parsed
-    new = [_rewritten(message, change) for message in messages]
-    return json.dumps({**parsed, "messages": new} if isinstance(parsed, dict) else new, ensure_ascii=False)
+    rewritten = [_rewrite_message(message, change) for message in messages]
+    return json.dumps({**parsed, "messages": rewritten} if isinstance(parsed, dict) else rewritten, ensure_ascii=False)
 
 
-def _rewritten(message: Message, change: Callable[[str], str]) -> Message:
+def _rewrite_message(message: Message, change: Callable[[str], str]) -> Message:
     message = dict(message)
     for name in ("reasoning_content", "content"):
         if message.get(name):
             message[name] = change(message[name])
     if "tool_calls" in message:
         message["tool_calls"] = [
-            {**call, "function": {**call["function"], "arguments": _leaves(call["function"]["arguments"], change)}}
+            {
+                **call,
+                "function": {**call["function"], "arguments": _rewrite_strings(call["function"]["arguments"], change)},
+            }
             for call in message["tool_calls"]
         ]
     return message
 
 
-def _leaves(value: Any, change: Callable[[str], str]) -> Any:
-    """`value` with every string in it changed, keys apart."""
+def _rewrite_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """`value` with `change` applied to every string in it that is not a key."""
     if isinstance(value, str):
         return change(value) if value else value
     if isinstance(value, dict):
-        return {name: _leaves(inner, change) for name, inner in value.items()}
-    return [_leaves(inner, change) for inner in value] if isinstance(value, list) else value
+        return {name: _rewrite_strings(inner, change) for name, inner in value.items()}
+    return [_rewrite_strings(inner, change) for inner in value] if isinstance(value, list) else value
 
 
-def _calls_shown(message: Message) -> list[str]:
+def _render_calls(message: Message) -> list[str]:
     return [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
 
 
-def normalize_conversation(value: Any, at: str) -> Conversation:
-    """A list of messages, or an object with `messages` and perhaps `tools`; or the JSON text of either."""
-    value = parse_json(value, at)
+def normalize_conversation(value: Any, where: str) -> Conversation:
+    """The conversation in a list of messages, an object with `messages` and perhaps `tools`, or JSON of either."""
+    value = parse_json(value, where)
     if isinstance(value, Mapping):
         if value.get("messages") is None:
-            raise ValueError(f"not a conversation: {at} is an object without messages")
+            raise ValueError(f"not a conversation: {where} is an object without messages")
         return Conversation(
-            normalize_messages(parse_json(value["messages"], at), at), normalize_tools(value.get("tools"))
+            normalize_messages(parse_json(value["messages"], where), where), normalize_tools(value.get("tools"))
         )
-    return Conversation(normalize_messages(value, at))
+    return Conversation(normalize_messages(value, where))
 
 
-def normalize_messages(value: Any, at: str) -> list[Message]:
+def normalize_messages(value: Any, where: str) -> list[Message]:
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"not a list of messages: {at} is {describe_type(value)}")
-    return [_message(given, f"{at}[{n}]") for n, given in enumerate(value)]
+        raise ValueError(f"not a list of messages: {where} is {describe_type(value)}")
+    return [_normalize_message(message, f"{where}[{n}]") for n, message in enumerate(value)]
 
 
-def check_order(messages: list[Message], at: str) -> list[Message]:
-    """The messages; raises ValueError where one does not follow the one before it."""
+def check_order(messages: list[Message], where: str) -> list[Message]:
+    """The messages themselves; raises ValueError if a role may not follow the one before it (`FOLLOW`)."""
     last = ""
     for n, message in enumerate(messages):
         if message["role"] not in FOLLOW[last]:
             after = f"after {last}" if last else "at the beginning"
-            raise ValueError(f"wrong order: {at}[{n}] is of {message['role']} {after}")
+            raise ValueError(f"wrong order: {where}[{n}] has the role {message['role']} {after}")
         last = message["role"]
     return messages
 
 
-def _message(given: Any, at: str) -> Message:
-    if not isinstance(given, Mapping):
-        raise ValueError(f"not a message: {at} is {describe_type(given)}")
-    name = "role" if "role" in given else "from"
-    speaker = given.get(name)
+def _normalize_message(raw: Any, where: str) -> Message:
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"not a message: {where} is {describe_type(raw)}")
+    name = "role" if "role" in raw else "from"
+    speaker = raw.get(name)
     if not isinstance(speaker, str) or speaker not in ROLES:
-        raise ValueError(f"unknown role: {at}.{name} is {speaker!r}, and not one of {', '.join(ROLES)}")
-    field = "content" if "content" in given else "value"
+        raise ValueError(f"unknown role: {where}.{name} is {speaker!r}, and not one of {', '.join(ROLES)}")
+    field = "content" if "content" in raw else "value"
     message: Message = {"role": ROLES[speaker], "content": ""}
-    message |= {key: value for key, value in given.items() if key not in _READ and value is not None}
-    message |= _content(given.get(field), f"{at}.{field}")
-    calls = [*_listed_calls(given, at), *message.pop("tool_calls", ())]
+    message |= {key: value for key, value in raw.items() if key not in _NORMALIZED_FIELDS and value is not None}
+    message |= _parse_content(raw.get(field), f"{where}.{field}")
+    calls = [*_parse_tool_calls(raw, where), *message.pop("tool_calls", ())]
     if speaker == "function_call":
-        calls, message["content"] = _named_calls(message["content"], f"{at}.{field}"), ""
+        calls, message["content"] = _parse_named_calls(message["content"], f"{where}.{field}"), ""
     if calls and message["role"] != "assistant":
-        raise ValueError(f"a tool call that is not the assistant's: {at}.tool_calls")
+        raise ValueError(f"a tool call that is not the assistant's: {where}.tool_calls")
     if calls:
         message["tool_calls"] = calls
     if not message["content"].strip() and not calls and message["role"] != "tool":
-        raise ValueError(f"empty content: {at}.{field} says nothing")
+        raise ValueError(f"empty content: {where}.{field}")
     if message["role"] == "assistant":
-        message |= _weight(given, at)
+        message |= _parse_weight(raw, where)
     return message
 
 
-def _content(value: Any, at: str) -> dict[str, Any]:
-    """A message's content, and what else its parts hold: reasoning and tool calls."""
+def _parse_content(value: Any, where: str) -> dict[str, Any]:
+    """A message's content, and the reasoning and tool calls in its parts."""
     if value is None or isinstance(value, str):
-        return {"content": check_text(value or "", at, empty=True)}
+        return {"content": check_text(value or "", where, empty=True)}
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"not text: {at} is {describe_type(value)}")
+        raise ValueError(f"not text: {where} is {describe_type(value)}")
     texts, reasons, calls = [], [], []
     for n, part in enumerate(value):
         kind = part.get("type") if isinstance(part, Mapping) else None
         part_value = part.get("text", part.get("value")) if isinstance(part, Mapping) else None
         if kind == "text":
-            texts.append(check_text(part_value, f"{at}[{n}]", empty=True))
+            texts.append(check_text(part_value, f"{where}[{n}]", empty=True))
         elif kind == "reasoning":
-            reasons.append(check_text(part_value, f"{at}[{n}]"))
+            reasons.append(check_text(part_value, f"{where}[{n}]"))
         elif kind == "tool_call":
-            calls += _named_calls(part_value, f"{at}[{n}]")
+            calls += _parse_named_calls(part_value, f"{where}[{n}]")
         else:
-            raise ValueError(f"not text: {at}[{n}] is of the type {kind!r}")
-    more = {"reasoning_content": "\n".join(reasons)} if reasons else {}
-    return {"content": "\n".join(texts), **more, **({"tool_calls": calls} if calls else {})}
+            raise ValueError(f"not text: {where}[{n}] is of the type {kind!r}")
+    reasoning = {"reasoning_content": "\n".join(reasons)} if reasons else {}
+    return {"content": "\n".join(texts), **reasoning, **({"tool_calls": calls} if calls else {})}
 
 
-def _listed_calls(message: Mapping[str, Any], at: str) -> list[Any]:
-    """`tool_calls`, or the one `function_call` of OpenAI's older form."""
+def _parse_tool_calls(message: Mapping[str, Any], where: str) -> list[Any]:
+    """The calls in `tool_calls`, and in `function_call`, OpenAI's older form for a single one."""
     calls = message.get("tool_calls") or []
     if not isinstance(calls, (list, tuple)):
-        raise ValueError(f"not a list of tool calls: {at}.tool_calls is {describe_type(calls)}")
-    parsed_calls = [_call(call, f"{at}.tool_calls[{n}]") for n, call in enumerate(calls)]
+        raise ValueError(f"not a list of tool calls: {where}.tool_calls is {describe_type(calls)}")
+    parsed_calls = [_normalize_call(call, f"{where}.tool_calls[{n}]") for n, call in enumerate(calls)]
     older = message.get("function_call")
-    return [*parsed_calls, _call(older, f"{at}.function_call")] if older else parsed_calls
+    return [*parsed_calls, _normalize_call(older, f"{where}.function_call")] if older else parsed_calls
 
 
-def _named_calls(value: Any, at: str) -> list[Any]:
-    """Calls written as `{"name": ..., "arguments": ...}`, one or a list of them, or the JSON text of that."""
-    parsed = parse_json(value, at)
-    return [_call(call, at) for call in (parsed if isinstance(parsed, list) else [parsed])]
+def _parse_named_calls(value: Any, where: str) -> list[Any]:
+    """Calls in the form `{"name": ..., "arguments": ...}`: one, a list of them, or JSON of either."""
+    parsed = parse_json(value, where)
+    return [_normalize_call(call, where) for call in (parsed if isinstance(parsed, list) else [parsed])]
 
 
-def _call(call: Any, at: str) -> dict[str, Any]:
+def _normalize_call(call: Any, where: str) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise ValueError(f"not a tool call: {at} names no function")
-    arguments = parse_json(function.get("arguments") or {}, f"{at}.arguments")
+        raise ValueError(f"not a tool call: {where} names no function")
+    arguments = parse_json(function.get("arguments") or {}, f"{where}.arguments")
     if not isinstance(arguments, Mapping):
-        raise ValueError(f"not an object: {at}.arguments is {describe_type(arguments)}")
+        raise ValueError(f"not an object: {where}.arguments is {describe_type(arguments)}")
     identifier = {"id": call["id"]} if call.get("id") else {}
     return {**identifier, "type": "function", "function": {"name": function["name"], "arguments": dict(arguments)}}
 
 
-def _weight(message: Mapping[str, Any], at: str) -> dict[str, int]:
-    """OpenAI's `weight`: 0 for a turn of the assistant's that is not learned from."""
+def _parse_weight(message: Mapping[str, Any], where: str) -> dict[str, int]:
+    """OpenAI's `weight`: 0 for an assistant's turn that is not learned; left out if it is 1."""
     for name in ("weight", "loss_weight"):
         if (weight := message.get(name)) is not None:
             if weight not in (0, 1):
-                raise ValueError(f"a weight that is neither 0 nor 1: {at}.{name} is {weight!r}")
+                raise ValueError(f"a weight that is neither 0 nor 1: {where}.{name} is {weight!r}")
             return {} if weight else {"weight": 0}
     return {}
 
@@ -217,10 +225,10 @@ def normalize_tools(value: Any) -> list[dict[str, Any]]:
     tools = parse_json(value or [], "tools")
     if not isinstance(tools, (list, tuple)):
         raise ValueError(f"not a list of tools: tools is {describe_type(tools)}")
-    return list(_tool_schemas(tools))
+    return list(_normalize_tool_schemas(tools))
 
 
-def _tool_schemas(tools: Sequence[Any]) -> Iterator[dict[str, Any]]:
+def _normalize_tool_schemas(tools: Sequence[Any]) -> Iterator[dict[str, Any]]:
     for n, tool in enumerate(tools):
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
@@ -228,22 +236,22 @@ def _tool_schemas(tools: Sequence[Any]) -> Iterator[dict[str, Any]]:
         yield {"type": "function", "function": dict(function)}
 
 
-def check_text(value: Any, at: str, *, empty: bool = False) -> str:
+def check_text(value: Any, where: str, *, empty: bool = False) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"not text: {at} is {describe_type(value)}")
+        raise ValueError(f"not text: {where} is {describe_type(value)}")
     if not empty and not value.strip():
-        raise ValueError(f"empty content: {at} says nothing")
+        raise ValueError(f"empty content: {where}")
     return value
 
 
-def parse_json(value: Any, at: str) -> Any:
-    """The value that a JSON text stands for; itself, where it is no text."""
+def parse_json(value: Any, where: str) -> Any:
+    """The value of a JSON text; a value that is not text is returned as it is. Raises ValueError if it is not JSON."""
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value)
     except json.JSONDecodeError as fault:
-        raise ValueError(f"not JSON: {at}: {fault}") from None
+        raise ValueError(f"not JSON: {where}: {fault}") from None
 
 
 def describe_type(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Answers in conversations: supervised instruction tuning of decoders."""
+"""Supervised instruction tuning of decoders: the assistant's answers in conversations."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from hone.objectives.base import Batch
 
+# A conversation that shows how a template ends an assistant's turn.
 _PROBE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
 _NOT_ASKED = "(not asked)"
 
@@ -71,7 +72,7 @@ class Chat(Objective):
         "rougeL": Metric("ROUGE-L of the last answer"),
     }
     works_untuned: ClassVar[bool] = True
-    drop_reason: ClassVar[str] = "no token of the assistant's is within max_length"
+    drop_reason: ClassVar[str] = "no assistant token is within max_length"
 
     template: str = option(
         "", "Chat template: a .jinja file, chatml, or a name of one of the tokenizer's; empty uses the tokenizer's own."
@@ -87,7 +88,7 @@ class Chat(Objective):
         return {"messages": conversation_from_row(values).value}
 
     def row_texts(self, rows: pa.Table) -> list[str]:
-        """Roles and contents, one message after the other."""
+        """Roles, contents and tool calls of the messages, separated by empty lines."""
         return [str(parse_conversation(value)) if value else "" for value in rows["messages"].to_pylist()]
 
     def extract_texts(self, column: str, value: str) -> list[str]:
@@ -171,7 +172,7 @@ class Chat(Objective):
         if "documents" in rows:
             labels = pad_rows(rows["labels"], MASKED)
             positions = position_ids(rows["documents"], labels.shape[1])
-            labels[positions == 0] = MASKED
+            labels[positions == 0] = MASKED  # a document's first token would be predicted from the one before it
             return {"input_ids": pad_rows(rows["input_ids"], pad_id), "labels": labels, "position_ids": positions}
         batch = {"input_ids": pad_rows(rows["input_ids"], pad_id), "attention_mask": attention_mask(rows["input_ids"])}
         prompt = torch.tensor([int(length) for length in rows["prompt"]])
@@ -188,8 +189,8 @@ class Chat(Objective):
 
         Raises ModelError if a weight is missing.
         """
-        model = load_with_head("AutoModelForCausalLM", base, whole=True)
-        return set_generation_config(model, ends=[targets["end"]], most=self.max_new_tokens)
+        model = load_with_head("AutoModelForCausalLM", base, all_weights=True)
+        return set_generation_config(model, ends=[targets["end"]], max_new_tokens=self.max_new_tokens)
 
     def check_model(self, model: Any, where: str) -> None:
         """Raise ModelError if packed conversations would attend to each other."""
@@ -218,32 +219,35 @@ class Chat(Objective):
     def _generate(self, model: Any, batch: Batch) -> list[list[int] | None]:
         """Greedy answers to the prompts, which are padded on the left for generation."""
         lengths = batch["prompt"].tolist()
-        asked = [row for row, length in enumerate(lengths) if length]
+        rows = [row for row, length in enumerate(lengths) if length]
         generated: list[list[int] | None] = [None] * len(lengths)
-        if not asked:
+        if not rows:
             return generated
-        prompts = [batch["input_ids"][row, : lengths[row]] for row in asked]
-        max_new_tokens, inputs = self._room(model, _left_padded(prompts, int(model.config.pad_token_id or 0)))
-        continuations = generate_ids(model, inputs, most=max_new_tokens, ends=sorted(set(batch["end"].tolist())))
-        for row, ids in zip(asked, continuations, strict=True):
+        prompts = [batch["input_ids"][row, : lengths[row]] for row in rows]
+        inputs = _pad_on_left(prompts, int(model.config.pad_token_id or 0))
+        max_new_tokens, inputs = self._fit_positions(model, inputs)
+        continuations = generate_ids(
+            model, inputs, max_new_tokens=max_new_tokens, ends=sorted(set(batch["end"].tolist()))
+        )
+        for row, ids in zip(rows, continuations, strict=True):
             generated[row] = ids
         return generated
 
-    def _room(self, model: Any, inputs: Batch) -> tuple[int, Batch]:
+    def _fit_positions(self, model: Any, inputs: Batch) -> tuple[int, Batch]:
         """The maximum number of new tokens, and the prompts cut on the left so that both fit the model's positions."""
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9  # no limit named
         max_new_tokens = min(self.max_new_tokens, positions - 1)
         return max_new_tokens, {name: tensor[:, -(positions - max_new_tokens) :] for name, tensor in inputs.items()}
 
     def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
         """Adds `said`, the answers as text (None if not generated), and `reference`, the expected answers."""
 
-        def text(ids: Any) -> str | None:
+        def decode(ids: Any) -> str | None:
             return None if ids is None else str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
-        decoded = {**predictions, "said": [text(ids) for ids in predictions["generated"]]}
+        decoded = {**predictions, "said": [decode(ids) for ids in predictions["generated"]]}
         return (
-            decoded | {"reference": [text(ids) for ids in predictions["expected"]]}
+            decoded | {"reference": [decode(ids) for ids in predictions["expected"]]}
             if "expected" in predictions
             else decoded
         )
@@ -251,9 +255,9 @@ class Chat(Objective):
     def compute_outcome(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
-        """Statistics: summed loss, tokens, correct tokens; of generated answers rows, exact matches, summed ROUGE-L.
+        """Statistics: summed loss, tokens, correct tokens; for generated answers rows, exact matches, summed ROUGE-L.
 
-        The error is the mean loss of a row's tokens.
+        The error is the mean loss of a row's tokens, in nats.
         """
         import numpy as np
 
@@ -261,11 +265,11 @@ class Chat(Objective):
         answers = predictions.get("said", [None] * len(nll))
         references = predictions.get("reference", [""] * len(nll))
         generated = np.zeros((len(nll), 3))
-        asked = [row for row, text in enumerate(answers) if text is not None]
-        if asked:
-            exact = np.array([answers[row] == references[row] for row in asked], np.float64)
-            scores = rouge_scores([answers[row] for row in asked], [[references[row]] for row in asked])[:, 2]
-            generated[asked] = np.stack([np.ones(len(asked)), exact, scores], axis=1)
+        answered = [row for row, text in enumerate(answers) if text is not None]
+        if answered:
+            exact = np.array([answers[row] == references[row] for row in answered], np.float64)
+            scores = rouge_scores([answers[row] for row in answered], [[references[row]] for row in answered])[:, 2]
+            generated[answered] = np.stack([np.ones(len(answered)), exact, scores], axis=1)
         return Outcome(
             statistics=np.concatenate([np.stack([nll, counted, right], axis=1), generated], axis=1),
             predictions=[_NOT_ASKED if text is None else text for text in answers],
@@ -299,7 +303,7 @@ def _is_valid(value: str) -> bool:
     return True
 
 
-def _left_padded(prompts: Sequence[Tensor], pad_id: int) -> Batch:
+def _pad_on_left(prompts: Sequence[Tensor], pad_id: int) -> Batch:
     import torch
 
     longest = max(map(len, prompts))
@@ -312,7 +316,7 @@ def _left_padded(prompts: Sequence[Tensor], pad_id: int) -> Batch:
 
 
 def _labelled_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits [n, words], float32, of the n labelled tokens, these labels, and the row of each."""
+    """Logits [n, vocabulary], float32, of the n labelled tokens, these labels, and the row of each."""
     labels = batch["labels"][:, 1:]
     # use_cache=False: with a cache transformers ignores position ids that restart.
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}

@@ -1,9 +1,9 @@
-"""Conversations as tokens: what is read, and what of it is learned."""
+"""Conversations as token ids, and as labels of the tokens that are learned."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hone.errors import ModelError
 from hone.objectives.chat import template as chat_template
@@ -14,46 +14,58 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-MASKED = -100
-Entry = tuple[str, list[int], list[int], int, int]  # id, tokens, labels, tokens of the prompt, tokens lost
+MASKED = -100  # the label of a token that is not learned; PyTorch's cross entropy skips it
+
+
+class Entry(NamedTuple):
+    """An encoded row: its id, token ids, labels, the numbers of tokens of the prompt and of tokens cut off."""
+
+    id: str
+    token_ids: list[int]
+    labels: list[int]
+    prompt_length: int
+    lost: int
 
 
 def encode_training_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Entry]:
-    """The rows that have labels within `max_length` tokens. Raises ValueError for a row that is no conversation."""
-    found: list[Entry] = []
+    """The rows that have labels within `max_length` tokens. Raises ValueError for a row that is not a conversation."""
+    entries: list[Entry] = []
     conversations = [parse_conversation(value) for value in rows["messages"].to_pylist()]
     names = rows["id"].to_pylist()
-    for name, (ids, labels, prompt) in zip(names, label_turns(tokenizer, conversations), strict=True):
+    for name, (ids, labels, prompt_length) in zip(names, label_turns(tokenizer, conversations), strict=True):
         if any(label != MASKED for label in labels[:max_length]):
-            whole = all(label == MASKED for label in labels[max_length:])
+            # Generation needs the last answer as its reference: there is no prompt if that is cut.
+            is_complete = all(label == MASKED for label in labels[max_length:])
             lost = max(0, len(ids) - max_length)
-            found.append((name, ids[:max_length], labels[:max_length], prompt if whole else 0, lost))
-    return found
+            entries.append(
+                Entry(name, ids[:max_length], labels[:max_length], prompt_length if is_complete else 0, lost)
+            )
+    return entries
 
 
 def encode_prompts(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Entry]:
-    """The rows' prompts for an answer, the end of those longer than `max_length`; without labels."""
+    """The rows' prompts for an answer, without labels, cut at the beginning to `max_length` tokens."""
     questions = [parse_conversation(value).question for value in rows["messages"].to_pylist()]
     texts = [chat_template.render_conversation(tokenizer, question, prompt=True) for question in questions]
-    found: list[Entry] = []
-    for name, encoding in zip(rows["id"].to_pylist(), _encodings(tokenizer, texts), strict=True):
-        kept = encoding.ids[-max_length:]
-        found.append((name, kept, [], len(kept), len(encoding.ids) - len(kept)))
-    return found
+    entries: list[Entry] = []
+    for name, encoding in zip(rows["id"].to_pylist(), _encode_texts(tokenizer, texts), strict=True):
+        ids = encoding.ids[-max_length:]
+        entries.append(Entry(name, ids, [], len(ids), len(encoding.ids) - len(ids)))
+    return entries
 
 
 def entries_to_table(entries: Sequence[Entry], end: int, labelled: bool) -> pa.Table:
-    """The entries by column, with labels where `labelled`, and the end-of-turn token."""
+    """The entries as a table, with `labels` if `labelled`, and with the end-of-turn token `end` in every row."""
     import pyarrow as pa
 
-    names, ids, labels, prompts, lost = zip(*entries, strict=True) if entries else ((), (), (), (), ())
+    names, ids, labels, prompt_lengths, lost = zip(*entries, strict=True) if entries else ((), (), (), (), ())
     lists = pa.list_(pa.int32())
     return pa.table(
         {
             "id": pa.array(names, pa.string()),
             "input_ids": pa.array(ids, lists),
             **({"labels": pa.array(labels, lists)} if labelled else {}),
-            "prompt": pa.array(prompts, pa.int32()),
+            "prompt": pa.array(prompt_lengths, pa.int32()),
             "end": pa.array([end] * len(names), pa.int32()),
             "lost": pa.array(lost, pa.int32()),
         }
@@ -61,7 +73,7 @@ def entries_to_table(entries: Sequence[Entry], end: int, labelled: bool) -> pa.T
 
 
 def find_bad_row(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, labelled: bool) -> str:
-    """The first row that cannot be encoded."""
+    """A description of the first row that cannot be encoded, for an error message."""
     for row in rows.select(["id", "messages"]).to_pylist():
         try:
             conversation = parse_conversation(row["messages"])
@@ -71,10 +83,10 @@ def find_bad_row(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, labelled: b
     return "a row"
 
 
-def _encodings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Any]:
-    """The texts' encodings, whole and with offsets: a template writes its special tokens itself."""
+def _encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Any]:
+    """The texts' encodings with offsets, not truncated; the template has already written the special tokens."""
     backend = tokenizer.backend_tokenizer
-    if backend.padding is not None or backend.truncation is not None:  # left alone while another thread encodes
+    if backend.padding is not None or backend.truncation is not None:  # unchanged if right: other threads may encode
         backend.no_padding()
         backend.no_truncation()
     return list(backend.encode_batch(list(texts), add_special_tokens=False))
@@ -83,57 +95,60 @@ def _encodings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list
 def label_turns(
     tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]
 ) -> list[tuple[list[int], list[int], int]]:
-    """Token ids, labels, and the number of tokens before the last turn that is learned from, of each conversation."""
-    written = [chat_template.render_turns(tokenizer, conversation) for conversation in conversations]
-    special = _special_ids(tokenizer)
-    found = []
-    for (text, spans), encoding in zip(written, _encodings(tokenizer, [text for text, _ in written]), strict=True):
+    """For each conversation its token ids, labels, and the number of tokens before the last turn that is learned."""
+    rendered = [chat_template.render_turns(tokenizer, conversation) for conversation in conversations]
+    end_ids = _list_end_ids(tokenizer)
+    encodings = _encode_texts(tokenizer, [text for text, _ in rendered])
+    labelled = []
+    for (text, spans), encoding in zip(rendered, encodings, strict=True):
         labels, first = [MASKED] * len(encoding.ids), 0
         for span in spans:
-            first, last = _turn_tokens(encoding, text, span, special)
-            labels[first:last] = encoding.ids[first:last]
-        found.append((encoding.ids, labels, first))
-    return found
+            first, stop = _find_turn_tokens(encoding, text, span, end_ids)
+            labels[first:stop] = encoding.ids[first:stop]
+        labelled.append((encoding.ids, labels, first))
+    return labelled
 
 
-def _turn_tokens(encoding: Any, text: str, span: tuple[int, int], special: set[int]) -> tuple[int, int]:
-    """The tokens of a turn, [first, last), which end with its end mark: the last special token before mere spacing.
+def _find_turn_tokens(encoding: Any, text: str, span: tuple[int, int], end_ids: set[int]) -> tuple[int, int]:
+    """The tokens of a turn, [first, stop), up to its end mark: the last special token, before whitespace at most.
 
-    Where a template's block leaves the mark out it is the next token. Raises ModelError where there is no mark.
+    If a template's generation block leaves the mark out, it is the next token. Raises ModelError if there is no mark.
     """
     import numpy as np
 
     start, end = span
     offsets = np.array(encoding.offsets)
+    # A token across the start, such as one that merges the prompt's last space with a word, belongs to the turn.
     first = int(min(offsets[:, 0].searchsorted(start), offsets[:, 1].searchsorted(start, "right")))
-    last = int(offsets[:, 0].searchsorted(end))
-    for at in reversed(range(first, last)):
-        if encoding.ids[at] in special:
-            return first, at + 1
-        if text[slice(*encoding.offsets[at])].strip():
+    stop = int(offsets[:, 0].searchsorted(end))
+    for index in reversed(range(first, stop)):
+        if encoding.ids[index] in end_ids:
+            return first, index + 1
+        if text[slice(*encoding.offsets[index])].strip():
             break
-    if last < len(encoding.ids) and encoding.ids[last] in special:
-        return first, last + 1
+    if stop < len(encoding.ids) and encoding.ids[stop] in end_ids:
+        return first, stop + 1
     raise ModelError(
-        f"its chat template ends the assistant's turn {text[start:end][-20:]!r} with no token of the tokenizer's own:"
+        f"its chat template ends the assistant's turn {text[start:end][-20:]!r} without a special token:"
         " the model would not learn to stop",
         where="objective.template",
-        fix="Name a template that ends turns with a special token: chatml does.",
+        fix="Set objective.template to a template that ends turns with a special token, such as chatml.",
     )
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The special tokens that may end a turn: not those for unknown words and beginnings."""
-    added = {at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
+def _list_end_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The special tokens that may end a turn: all but the unknown and the start token."""
+    added = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    # The end token counts even if it is also the start token, as in GPT-2.
     return (added | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id, tokenizer.bos_token_id} | (
         {tokenizer.eos_token_id} - {None}
     )
 
 
 def last_labelled_turn(labels: np.ndarray) -> np.ndarray:
-    """The ids of the last unbroken stretch of labels."""
+    """The token ids of the last run of consecutive labels."""
     import numpy as np
 
-    at = np.flatnonzero(labels != MASKED)
-    breaks = np.flatnonzero(np.diff(at) > 1)
-    return labels[at[breaks[-1] + 1 :] if len(breaks) else at]
+    positions = np.flatnonzero(labels != MASKED)
+    breaks = np.flatnonzero(np.diff(positions) > 1)
+    return labels[positions[breaks[-1] + 1 :] if len(breaks) else positions]

@@ -1,4 +1,4 @@
-"""Rewards, and what tells how well they agree with what people chose."""
+"""Rewards, and statistics of how well they agree with what people chose."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LogRatios:
-    """What a model says less what its reference says: `sums` [rows, 2] of chosen and rejected.
+    """Log ratios of a model's probabilities to its reference's: `sums` [rows, 2] over the tokens of chosen, rejected.
 
-    `drift` [rows]: half the squared log ratio, summed over the tokens of both.
+    `drift` [rows]: half the squared log ratio of a token, summed over the tokens of both.
     """
 
     sums: np.ndarray
@@ -26,92 +26,96 @@ class LogRatios:
 
 
 def compute_log_ratios(tokens: pa.Table, predictions: Predictions, lengths: np.ndarray) -> LogRatios | None:
-    """The log ratios of a model's tokens to its reference's; None where one of the two is not known."""
+    """The log ratios of completions with `lengths` [rows, 2] tokens; None if either model's are not known."""
     import numpy as np
 
     if "log_probs" not in predictions or "reference" not in tokens.column_names:
         return None
     sums, drift = np.zeros(lengths.shape), np.zeros(len(lengths))
-    each = zip(predictions["log_probs"], tokens["reference"].to_pylist(), lengths.tolist(), strict=True)
-    for row, (ours, theirs, (chosen, rejected)) in enumerate(each):
-        both = chosen + rejected
-        ratio = np.asarray(ours[:both], np.float64) - np.asarray(theirs[:both], np.float64)
-        sums[row] = ratio[:chosen].sum(), ratio[chosen:].sum()
-        drift[row] = (ratio**2).sum() / 2
+    columns = zip(predictions["log_probs"], tokens["reference"].to_pylist(), lengths.tolist(), strict=True)
+    for index, (model_log_probs, reference_log_probs, (chosen, rejected)) in enumerate(columns):
+        scored = chosen + rejected  # KTO's log-probabilities of another row's completion follow
+        ours, theirs = (np.asarray(row[:scored], np.float64) for row in (model_log_probs, reference_log_probs))
+        log_ratios = ours - theirs
+        sums[index] = log_ratios[:chosen].sum(), log_ratios[chosen:].sum()
+        drift[index] = (log_ratios**2).sum() / 2
     return LogRatios(sums, drift)
 
 
 def win_rate(margins: np.ndarray) -> np.ndarray:
-    """1 where a margin is above 0, 0 where it is below, half where it is 0."""
+    """1 where a margin is above 0, 0 where it is below, 0.5 for a tie."""
     import numpy as np
 
-    found: np.ndarray = (np.sign(margins) + 1) / 2
-    return found
+    wins: np.ndarray = (np.sign(margins) + 1) / 2
+    return wins
 
 
 def preference_statistics(
     lengths: np.ndarray, scores: np.ndarray, rewards: np.ndarray, ratios: LogRatios | None, *, is_model: bool
 ) -> np.ndarray:
-    """[rows, 12], of which `figures` makes the figures of any rows.
+    """Statistics [rows, 12], float64, from whose sums `compute_metrics` computes the metrics of any rows.
 
-    Right and judged, by rewards; right and pairs, by scores; rewards of chosen and rejected, and their numbers;
-    drift, and the tokens it is over; log-probability of chosen, and its tokens. What only a language model has is 0
-    for others.
+    Right by rewards, and rows; right by scores, and pairs; rewards of chosen and rejected, and the numbers of both;
+    drift, and the number of its tokens; log-probability of chosen, and the number of its tokens. What only a language
+    model has is 0 for others.
     """
     import numpy as np
 
-    there = (lengths > 0) * float(is_model)
-    pairs = (lengths > 0).all(1)
-    nothing = np.zeros(len(lengths))
+    is_scored = (lengths > 0) * float(is_model)
+    is_pair = (lengths > 0).all(1)
+    zeros = np.zeros(len(lengths))
     return np.column_stack(
         [
             win_rate(rewards[:, 0] - rewards[:, 1]),
             np.ones(len(lengths)),
-            win_rate(scores[:, 0] - scores[:, 1]) * pairs,
-            pairs,
-            rewards * there,
-            there,
-            ratios.drift if ratios else nothing,
-            lengths.sum(1) if ratios else nothing,
-            scores[:, 0] * lengths[:, 0] * there[:, 0],
-            lengths[:, 0] * there[:, 0],
+            win_rate(scores[:, 0] - scores[:, 1]) * is_pair,
+            is_pair,
+            rewards * is_scored,
+            is_scored,
+            ratios.drift if ratios else zeros,
+            lengths.sum(1) if ratios else zeros,
+            scores[:, 0] * lengths[:, 0] * is_scored[:, 0],
+            lengths[:, 0] * is_scored[:, 0],
         ]
     )
 
 
 def compute_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """From summed `statistics` [12, n] the five figures [n].
+    """The five metrics [n] from summed `preference_statistics` [12, n]; nan where undefined.
 
-    `reward_accuracy`: rows whose chosen has the higher reward, a tie for half; a single completion is right where it
-    is wanted and its reward above 0, or unwanted and below. `ranking_accuracy`: pairs whose chosen has the higher mean
-    log-probability of a token. `margin`: the mean reward of the chosen less that of the rejected. `kl`: the mean of
-    half the squared log ratio over the completions' tokens, which is the KL divergence to second order, whichever of
-    the two the tokens come from (J. Schulman, Approximating KL Divergence, 2020: k2). `chosen_log_prob`: the mean.
+    `reward_accuracy`: share of rows whose chosen has the higher reward, a tie counting half; a single completion is
+    right if it is chosen and its reward above 0, or rejected and its reward below. `ranking_accuracy`: share of pairs
+    whose chosen has the higher mean log-probability of a token. `margin`: the mean reward of the chosen minus that of
+    the rejected. `kl`, in nats: the mean of half the squared log ratio over the completions' tokens, which is the KL
+    divergence to second order, whichever of the two models the tokens come from (J. Schulman, Approximating KL
+    Divergence, 2020: k2). `chosen_log_prob`: the mean log-probability of a token, in nats.
     """
-    right, judged, ranked, pairs, chosen, rejected, n_chosen, n_rejected, drift, measured, said, tokens = sums
+    right, rows, ranked, pairs, chosen, rejected, n_chosen, n_rejected, drift, drift_tokens, log_prob, tokens = sums
     return {
-        "reward_accuracy": safe_ratio(right, judged),
+        "reward_accuracy": safe_ratio(right, rows),
         "ranking_accuracy": safe_ratio(ranked, pairs),
         "margin": safe_ratio(chosen, n_chosen) - safe_ratio(rejected, n_rejected),
-        "kl": safe_ratio(drift, measured),
-        "chosen_log_prob": safe_ratio(said, tokens),
+        "kl": safe_ratio(drift, drift_tokens),
+        "chosen_log_prob": safe_ratio(log_prob, tokens),
     }
 
 
 def length_scores(train: pa.Table, test: pa.Table) -> np.ndarray:
-    """[rows, 2]: each completion's tokens over the middle length of training, 0 for none; or under it.
+    """Scores [rows, 2]: each completion's length minus the median length in training, in tokens; 0 if it is missing.
 
-    The sign is the one that is right on more training rows. People often choose the longer answer (Singhal et al.,
-    arXiv 2310.03716), so that a model may learn that and no more.
+    The sign is flipped if the shorter completion wins more training rows. People often choose the longer answer
+    (Singhal et al., arXiv 2310.03716), so a model may have learned nothing but that.
     """
     import numpy as np
 
-    def lengths(table: pa.Table) -> Any:
+    def stack_lengths(table: pa.Table) -> Any:
         return np.stack([table[name].to_numpy() for name in ("chosen", "rejected")], axis=1).astype(np.float64)
 
-    before, now = lengths(train), lengths(test)
-    middle = np.median(before[before > 0])
-    known, asked = (np.where(found > 0, found - middle, 0.0) for found in (before, now))
-    longer = win_rate(known[:, 0] - known[:, 1]).mean() >= 0.5
-    scores: np.ndarray = asked if longer else -asked
+    train_lengths, test_lengths = stack_lengths(train), stack_lengths(test)
+    median = np.median(train_lengths[train_lengths > 0])
+    train_scores, test_scores = (
+        np.where(lengths > 0, lengths - median, 0.0) for lengths in (train_lengths, test_lengths)
+    )
+    longer_wins = win_rate(train_scores[:, 0] - train_scores[:, 1]).mean() >= 0.5
+    scores: np.ndarray = test_scores if longer_wins else -test_scores
     return scores

@@ -1,4 +1,4 @@
-"""Which of two completions is better: a language model moved towards the chosen and away from the rejected."""
+"""Preference tuning: a language model is moved towards chosen completions and away from rejected ones."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preference(Objective):
-    """Which of two completions of a prompt is better, or whether one is good: DPO, ORPO and KTO."""
+    """Learn which of two completions of a prompt is better, or whether one is good: DPO, ORPO and KTO."""
 
     columns: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
     forms: ClassVar[tuple[str, ...]] = (
@@ -88,17 +88,17 @@ class Preference(Objective):
 
     @property
     def needs_reference_model(self) -> bool:
-        """Whether the loss compares with the base model: that of DPO and KTO does, that of ORPO does not."""
+        """Whether the loss compares with the base model: DPO and KTO do, ORPO does not."""
         return self.loss_type != "orpo"
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The row's `prompt`, `chosen`, `rejected` out of any known form (`preference_rows.shaped`)."""
+        """The row's `prompt`, `chosen`, `rejected` from any supported form (`normalize_preference_row`)."""
         return normalize_preference_row(values)
 
     def row_texts(self, rows: pa.Table) -> list[str]:
-        """The prompt and the completion that was chosen, or the one there is.
+        """The prompt and the chosen completion, or the rejected one if there is no other.
 
-        Two completions of one prompt repeat each other's phrases: read together they would look like noise.
+        Two completions of one prompt repeat each other's phrases: as one text they would look like noise.
         """
         return [
             "\n".join(plain_text(text) for text in (prompt, chosen or rejected))
@@ -106,19 +106,19 @@ class Preference(Objective):
         ]
 
     def extract_texts(self, column: str, value: str) -> list[str]:
-        """The messages' contents, or the plain text between the spaces around it."""
+        """The messages' contents, or the plain text without the whitespace around it."""
         text = parse_text(value)
-        return [value.strip()] if isinstance(text, str) else [turn["content"] for turn in text]
+        return [value.strip()] if isinstance(text, str) else [message["content"] for message in text]
 
     def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
-        """The same messages, or the text between the same spaces: they part a prompt from its completion."""
+        """The same messages, or the text within the same whitespace, which separates a prompt from its completion."""
         text = parse_text(value)
         if isinstance(text, str):
             core = value.strip()
             before, _, after = value.partition(core) if core else (value, "", "")
             return before + texts[0] + after
-        turns = [turn | {"content": piece} for turn, piece in zip(text, texts, strict=True)]
-        return json.dumps(turns, ensure_ascii=False)
+        messages = [message | {"content": content} for message, content in zip(text, texts, strict=True)]
+        return json.dumps(messages, ensure_ascii=False)
 
     def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """Drop rows whose completions became empty or equal."""
@@ -136,13 +136,14 @@ class Preference(Objective):
         targets: Targets,
         labelled: bool = True,
     ) -> pa.Table:
-        """The columns of `preference_tokens.encode_pairs`; those of `encode_prompts` without `labelled`.
+        """The columns of `encode_pairs`; without `labelled` those of `encode_prompts`.
 
-        Each of a row's two sequences has at most `max_length` tokens: a prompt loses its beginning, a completion its
-        end. Raises DataError for a row that `shape` would refuse.
+        Each of a row's two sequences has at most `max_length` tokens: prompts are cut at the beginning, completions at
+        the end. Raises DataError for a row that `find_fault` refuses.
         """
         ids = rows["id"].to_pylist()
         if not labelled:
+            # Room is left for the answer, but a prompt keeps at least half of the length.
             room = max(max_length - self.answer_tokens, max_length // 2)
             return encode_prompts(ids, [parse_text(text) for text in rows["prompt"].to_pylist()], tokenizer, room)
         texts = _read_triples(rows)
@@ -152,19 +153,19 @@ class Preference(Objective):
         return encode_pairs(ids, texts, tokenizer, max_length)
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
-        """`preference_tokens.sequences` of pairs, those of other completions too for KTO; `prompts` of prompts."""
+        """See `collate_sequences`, for KTO with other rows' completions too, and `collate_prompts`."""
         if "chosen" not in rows:
             return collate_prompts(rows, pad_id)
         return collate_sequences(rows, pad_id, others=self.loss_type == "kto")
 
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
-        """The base model in float32 as a causal language model; raises ModelError where it is none."""
-        return load_with_head("AutoModelForCausalLM", base, whole=True)
+        """The base model in float32 as a causal language model; raises ModelError if it is not one."""
+        return load_with_head("AutoModelForCausalLM", base, all_weights=True)
 
     def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
-        """The summed loss of a batch and its number of pairs; of completions for KTO.
+        """The summed loss of a batch and its number of pairs, or of completions for KTO.
 
-        Raises DataError where DPO or ORPO meets a completion that has no other beside it.
+        Raises DataError if DPO or ORPO gets a row with a single completion.
         """
         kl = self._kl(model, batch) if self.loss_type == "kto" else None
         log_probs = token_log_probs(_logits(model, batch), batch["labels"])
@@ -187,7 +188,7 @@ class Preference(Objective):
         return row_losses.sum(), len(row_losses)
 
     def _kl(self, model: Any, batch: Batch) -> Tensor:
-        """How far the model is from its reference: the mean log ratio of completions of other prompts, 0 or more."""
+        """How far the model is from its reference: the mean log ratio of other prompts' completions, at least 0."""
         import torch
 
         with torch.no_grad():
@@ -195,10 +196,10 @@ class Preference(Objective):
         return ratios.mean().clamp(min=0)
 
     def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
-        """`scores`: the mean log-probability of a token of chosen and rejected, float32 [rows, 2], 0 for what is not.
+        """`scores`: mean log-probability of a token of chosen and rejected, float32 [rows, 2], 0 for a missing one.
 
-        `log_probs`: those of the tokens, a list for each row: chosen, rejected, and for KTO the other completion, while
-        the reference's are not known. Of prompts: `tokens` and `log_probability` of the greedy answer.
+        `log_probs`: an array for each row with the log-probabilities of the tokens of chosen and rejected, and for KTO
+        of the other completion if the reference's are not known yet. For prompts: see `generate_answers`.
         """
         import numpy as np
 
@@ -219,7 +220,7 @@ class Preference(Objective):
         return {"scores": scores, "log_probs": [np.concatenate(parts) for parts in by_row]}
 
     def reference_columns(self, predictions: Predictions) -> dict[str, Sequence[Any]]:
-        """`reference`: the log-probabilities of each row's tokens, by the base model."""
+        """`reference`: the base model's log-probabilities of each row's tokens."""
         return {"reference": predictions["log_probs"]}
 
     def decode_generated(self, predictions: Predictions, tokenizer: PreTrainedTokenizerBase) -> Predictions:
@@ -232,10 +233,10 @@ class Preference(Objective):
     def compute_outcome(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
-        """Statistics are those of `preference_figures.statistics`; errors, the margin by which the wrong one won.
+        """Statistics: see `preference_statistics`. The error is the margin by which the wrong completion won.
 
-        A row's margin is the reward of its chosen less that of its rejected. Rewards are beta times the log ratio to
-        the base model; ORPO's, and any where that is not known, beta times the mean log-probability of a token.
+        A row's margin is the reward of its chosen minus that of its rejected. A reward is beta times the log ratio to
+        the base model; for ORPO, and if the ratio is not known, beta times the mean log-probability of a token.
         """
         import numpy as np
 
@@ -252,17 +253,17 @@ class Preference(Objective):
                 f"{sides[margin < 0] if margin else 'neither'}, by {abs(margin):.3g}" for margin in margins.tolist()
             ],
             references=[sides[length == 0] for length in lengths[:, 0].tolist()],
-            errors=np.where(right == 1, 0.0, np.maximum(-margins, 1e-9)),
+            errors=np.where(right == 1, 0.0, np.maximum(-margins, 1e-9)),  # a tie is not right: above 0
         )
 
     def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """See `preference_figures.figures`."""
+        """See `preference.figures.compute_metrics`."""
         return compute_metrics(sums)
 
     def baseline_predictions(
         self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
     ) -> dict[str, Predictions]:
-        """`length`: the longer completion is the better one, or the shorter, whichever training rows say."""
+        """`length`: the longer completion is the better one, or the shorter, whichever is more often so in training."""
         return {"length": {"scores": length_scores(train, test)}}
 
     def build_answers(
@@ -270,7 +271,7 @@ class Preference(Objective):
     ) -> list[Any]:
         """The greedy `completion` of each prompt and its `log_probability`, summed over its tokens.
 
-        Both are null for rows that were read to be compared, for which nothing was generated.
+        Both are None for rows with completions to compare, for which nothing is generated.
         """
         missing = [None] * len(rows)
         generated = zip(
@@ -283,7 +284,7 @@ class Preference(Objective):
 
 
 def _read_triples(rows: pa.Table) -> list[tuple[Text, Text, Text]]:
-    """Prompt, chosen and rejected of each row; raises DataError for messages that are malformed."""
+    """Prompt, chosen and rejected of each row; raises DataError for malformed messages."""
     columns = [rows[name].to_pylist() for name in ("id", "prompt", "chosen", "rejected")]
     triples = []
     for name, prompt, chosen, rejected in zip(*columns, strict=True):
@@ -300,6 +301,6 @@ def _logits(model: Any, batch: Batch) -> Tensor:
 
 
 def _other_log_probs(model: Any, batch: Batch) -> Tensor:
-    """Of the completions of other prompts: [sequences, longest - 1]."""
-    said = model(input_ids=batch["other_input_ids"], attention_mask=batch["other_attention_mask"]).logits
-    return token_log_probs(said, batch["other_labels"])
+    """The log-probabilities of the tokens of other rows' completions: [sequences, longest - 1]."""
+    logits = model(input_ids=batch["other_input_ids"], attention_mask=batch["other_attention_mask"]).logits
+    return token_log_probs(logits, batch["other_labels"])

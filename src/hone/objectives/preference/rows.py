@@ -1,7 +1,7 @@
-"""Preferences as data sets have them, brought into a prompt and the completions that were compared.
+"""Preference rows in the forms of public data sets, converted to a prompt and the completions that were compared.
 
-A text is plain, or a conversation: a list of messages, each with `role` and `content`, in a column as JSON. A
-completion that was not there to be compared (one text, liked or not) is the empty conversation, `[]`.
+A text is plain, or a conversation: a list of messages, each with `role` and `content`, stored as JSON. A missing
+completion (of a single text that was liked or not) is the empty conversation, `[]`.
 """
 
 from __future__ import annotations
@@ -24,55 +24,55 @@ _ROLES = {
     "tool": "tool",
     "observation": "tool",
 }
-# How conversations are written where they are plain text (Bai et al., arXiv 2204.05862, the HH data).
+# The form of conversations in plain text (Bai et al., arXiv 2204.05862, the HH data).
 _TURN = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: ", "system": "", "tool": "\n\nTool: "}
 _ASSISTANT = "\n\nAssistant:"
 
 
 def normalize_preference_row(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`prompt`, `chosen` and `rejected` of a row in any form that is known; the row itself where it is of none.
+    """`prompt`, `chosen` and `rejected` of a row in any supported form; the row itself if its form is not supported.
 
-    Forms: prompt, chosen, rejected (texts, or messages as trl has them); instruction and input with chosen, rejected;
-    conversations or messages with chosen, rejected (LLaMA-Factory); chosen, rejected alone as whole conversations that
-    begin alike (HH); prompt, completion and label, or messages with label or kto_tag (KTO). Raises ValueError for what
-    is empty, malformed or the same twice.
+    Forms: prompt, chosen, rejected (texts, or messages as in trl); instruction and input with chosen, rejected;
+    conversations or messages with chosen, rejected (LLaMA-Factory); chosen, rejected alone as whole conversations with
+    the same beginning (HH); prompt, completion and label, or messages with label or kto_tag (KTO). Raises ValueError
+    for texts that are empty, malformed or equal.
     """
     if "chosen_messages" in values and "rejected_messages" in values:
         values = {**values, "chosen": values["chosen_messages"], "rejected": values["rejected_messages"]}
     if "chosen" in values and "rejected" in values:
-        return _pair(values)
-    for liked in ("label", "kto_tag"):
-        if liked in values and (values.keys() & {"completion", "messages", "conversations"}):
-            return _judged(values, liked)
+        return _normalize_pair(values)
+    for name in ("label", "kto_tag"):
+        if name in values and (values.keys() & {"completion", "messages", "conversations"}):
+            return _normalize_single(values, name)
     return values
 
 
 def parse_text(value: str) -> Text:
-    """The messages that a column's value holds as JSON, or the value as it is: plain text."""
+    """The messages in a column's value, if it is JSON of messages; otherwise the value itself, plain text."""
     if value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
-        found = json.loads(value)
+        parsed = json.loads(value)
     except ValueError:
         return value
-    turns = [found] if isinstance(found, dict) else found
-    alike = all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in turns)
-    return normalize_messages(turns, "messages") if alike else value
+    messages = [parsed] if isinstance(parsed, dict) else parsed
+    are_messages = all(isinstance(message, dict) and message.keys() & {"role", "from"} for message in messages)
+    return normalize_messages(messages, "messages") if are_messages else value
 
 
 def plain_text(text: Text) -> str:
-    """A text as a person reads it: messages one below the other."""
-    return text if isinstance(text, str) else "\n".join(turn["content"] for turn in text)
+    """A text for people: the contents of messages, each on a line of its own."""
+    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)
 
 
-def render_plain(text: Messages, *, answered: bool) -> str:
-    """Messages as plain text, as the HH data have them; `answered`, or with the assistant's turn begun."""
-    whole = "".join(_TURN[turn["role"]] + turn["content"] for turn in text)
-    return whole if answered else whole + _ASSISTANT
+def render_plain(messages: Messages, *, answered: bool) -> str:
+    """Messages as plain text in the form of the HH data; unless `answered`, the beginning of the answer is added."""
+    text = "".join(_TURN[message["role"]] + message["content"] for message in messages)
+    return text if answered else text + _ASSISTANT
 
 
 def find_fault(prompt: Text, chosen: Text, rejected: Text) -> str:
-    """What keeps a row from being learned from, '' for nothing."""
+    """The reason a row cannot be used for training, '' for none."""
     for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
         if text != [] and not plain_text(text).strip():
             return f"{name} is empty"
@@ -86,111 +86,122 @@ def find_fault(prompt: Text, chosen: Text, rejected: Text) -> str:
 
 
 def normalize_messages(value: Any, name: str) -> Messages:
-    """Messages with `role` and `content`, from those or from `from` and `value`; raises ValueError that says `name`."""
-    turns = [value] if isinstance(value, Mapping) else value
-    if not isinstance(turns, list):
+    """Messages with `role` and `content` from one or several with these keys or `from` and `value`.
+
+    Raises ValueError, about the column `name`, for anything else.
+    """
+    messages = [value] if isinstance(value, Mapping) else value
+    if not isinstance(messages, list):
         raise ValueError(f"{name} is neither a text nor a list of messages")
-    return [_message(turn, name) for turn in turns]
+    return [_normalize_message(message, name) for message in messages]
 
 
-def _message(turn: Any, name: str) -> dict[str, str]:
-    if not isinstance(turn, Mapping):
-        raise ValueError(f"{name} holds something else than messages")
-    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+def _normalize_message(message: Any, name: str) -> dict[str, str]:
+    if not isinstance(message, Mapping):
+        raise ValueError(f"{name} has an item that is not a message")
+    role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
     if role not in _ROLES:
-        raise ValueError(f"{name} has a message of no known role: {role}")
+        raise ValueError(f"{name} has a message with an unknown role: {role}")
     if isinstance(content, list):
         parts = [part.get("text", part.get("value")) for part in content if isinstance(part, Mapping)]
-        whole = len(parts) == len(content) and all(isinstance(part, str) for part in parts)
-        content = "".join(parts) if whole else None
+        all_text = len(parts) == len(content) and all(isinstance(part, str) for part in parts)
+        content = "".join(parts) if all_text else None
     if not isinstance(content, str):
         raise ValueError(f"{name} has a message whose content is not text")
     return {"role": _ROLES[role], "content": content}
 
 
-def _pair(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    chosen, rejected = _text(values, "chosen"), _text(values, "rejected")
+def _normalize_pair(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    chosen, rejected = _parse_column(values, "chosen"), _parse_column(values, "rejected")
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise ValueError("chosen and rejected are not both texts or both messages")
-    if isinstance(chosen, list) and isinstance(rejected, list) and _whole(chosen) and _whole(rejected):
-        return _row(*_parted(chosen, rejected))
-    prompt = _prompt(values)
+    if isinstance(chosen, list) and isinstance(rejected, list) and _has_prompt(chosen) and _has_prompt(rejected):
+        return _build_row(*_split_shared_messages(chosen, rejected))
+    prompt = _find_prompt(values)
     if prompt is None and isinstance(chosen, str) and isinstance(rejected, str):
-        ends = [turn.end() for turn in re.finditer(_ASSISTANT, chosen)]
-        if not (alike := [end for end in ends if rejected.startswith(chosen[:end])]):
+        # HH: the prompt ends with the last "Assistant:" up to which both texts are equal.
+        starts = [match.end() for match in re.finditer(_ASSISTANT, chosen)]
+        if not (shared_starts := [start for start in starts if rejected.startswith(chosen[:start])]):
             return values
-        prompt, chosen, rejected = chosen[: alike[-1]], chosen[alike[-1] :], rejected[alike[-1] :]
-    return values if prompt is None else _row(prompt, chosen, rejected)
+        split = shared_starts[-1]
+        prompt, chosen, rejected = chosen[:split], chosen[split:], rejected[split:]
+    return values if prompt is None else _build_row(prompt, chosen, rejected)
 
 
-def _judged(values: Mapping[str, Any], liked: str) -> Mapping[str, Any]:
-    """The one completion of a row as its chosen or its rejected, by the truth of the column `liked`."""
-    verdict = str(values[liked]).strip().lower()
-    if verdict not in ("true", "false", "1", "0"):
-        raise ValueError(f"{liked} is neither true nor false")
+def _normalize_single(values: Mapping[str, Any], column: str) -> Mapping[str, Any]:
+    """A row whose only completion is its chosen if `column` is true, and its rejected if it is false."""
+    label = str(values[column]).strip().lower()
+    if label not in ("true", "false", "1", "0"):
+        raise ValueError(f"{column} is neither true nor false")
     if "completion" in values:
-        prompt, completion = _prompt(values), _text(values, "completion")
+        prompt, completion = _find_prompt(values), _parse_column(values, "completion")
         if prompt is None:
             return values
     else:
-        turns = normalize_messages(values.get("messages", values.get("conversations")), "messages")
-        if len(turns) < 2 or turns[-1]["role"] != "assistant":
-            raise ValueError("messages do not end with the assistant's")
-        prompt, completion = turns[:-1], turns[-1:]
-    return _row(prompt, *((completion, []) if verdict in ("true", "1") else ([], completion)))
+        messages = normalize_messages(values.get("messages", values.get("conversations")), "messages")
+        if len(messages) < 2 or messages[-1]["role"] != "assistant":
+            raise ValueError("messages do not end with the assistant's turn")
+        prompt, completion = messages[:-1], messages[-1:]
+    return _build_row(prompt, *((completion, []) if label in ("true", "1") else ([], completion)))
 
 
-def _prompt(values: Mapping[str, Any]) -> Text | None:
-    """The prompt of a row that names it apart; None for one that does not."""
+def _find_prompt(values: Mapping[str, Any]) -> Text | None:
+    """The prompt in a row's columns other than the completions; None if there is none."""
     if "prompt" in values:
-        return _text(values, "prompt")
+        return _parse_column(values, "prompt")
     for name in ("conversations", "messages"):
         if name in values:
             return normalize_messages(values[name], name)
     if "instruction" not in values:
         return None
-    asked = "\n".join(str(values[name]) for name in ("instruction", "input") if values.get(name))
-    earlier = [turn for question, answer in values.get("history") or () for turn in (_user(question), _said(answer))]
+    instruction = "\n".join(str(values[name]) for name in ("instruction", "input") if values.get(name))
+    history = [
+        message
+        for question, answer in values.get("history") or ()
+        for message in (_user_message(question), _assistant_message(answer))
+    ]
     system = [{"role": "system", "content": str(values["system"])}] if values.get("system") else []
-    return [*system, *earlier, _user(asked)] if system or earlier else asked
+    return [*system, *history, _user_message(instruction)] if system or history else instruction
 
 
-def _row(prompt: Text, chosen: Text, rejected: Text) -> dict[str, Any]:
-    """The three, all of them plain or all of them messages; raises ValueError for what cannot be learned from."""
+def _build_row(prompt: Text, chosen: Text, rejected: Text) -> dict[str, Any]:
+    """The three texts, all plain or all messages; raises ValueError with the reason if the row cannot be used."""
     if any(isinstance(text, list) and text for text in (prompt, chosen, rejected)):
-        prompt = [_user(prompt)] if isinstance(prompt, str) else prompt
-        chosen, rejected = ([_said(text)] if isinstance(text, str) else text for text in (chosen, rejected))
+        prompt = [_user_message(prompt)] if isinstance(prompt, str) else prompt
+        chosen, rejected = (
+            [_assistant_message(text)] if isinstance(text, str) else text for text in (chosen, rejected)
+        )
     if reason := find_fault(prompt, chosen, rejected):
         raise ValueError(reason)
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
-def _parted(chosen: Messages, rejected: Messages) -> tuple[Messages, Messages, Messages]:
-    """The messages that two conversations begin with, and what the assistant says after them in each."""
-    most = min(len(chosen), len(rejected)) - 1
-    alike = next((i for i in range(most) if chosen[i] != rejected[i]), most)
-    while alike and not chosen[alike]["role"] == rejected[alike]["role"] == "assistant":
-        alike -= 1
-    if not alike:
+def _split_shared_messages(chosen: Messages, rejected: Messages) -> tuple[Messages, Messages, Messages]:
+    """The messages that two conversations have in common, and the rest of each, which begins with the assistant's."""
+    limit = min(len(chosen), len(rejected)) - 1  # at least one message of each is left as its completion
+    shared = next((i for i in range(limit) if chosen[i] != rejected[i]), limit)
+    while shared and not chosen[shared]["role"] == rejected[shared]["role"] == "assistant":
+        shared -= 1
+    if not shared:
         raise ValueError("chosen and rejected do not begin with the same messages, and there is no prompt")
-    return chosen[:alike], chosen[alike:], rejected[alike:]
+    return chosen[:shared], chosen[shared:], rejected[shared:]
 
 
-def _whole(text: Messages) -> bool:
-    """Whether messages are a conversation from its beginning, and not an answer alone."""
-    return bool(text) and text[0]["role"] in ("system", "user")
+def _has_prompt(messages: Messages) -> bool:
+    """Whether messages are a conversation from its beginning, not an answer alone."""
+    return bool(messages) and messages[0]["role"] in ("system", "user")
 
 
-def _text(values: Mapping[str, Any], name: str) -> Text:
+def _parse_column(values: Mapping[str, Any], name: str) -> Text:
     value = values[name]
     if value is None:
         raise ValueError(f"{name} is null")
     return parse_text(value) if isinstance(value, str) else normalize_messages(value, name)
 
 
-def _user(content: Any) -> dict[str, str]:
+def _user_message(content: Any) -> dict[str, str]:
     return {"role": "user", "content": str(content)}
 
 
-def _said(content: Any) -> dict[str, str]:
+def _assistant_message(content: Any) -> dict[str, str]:
     return {"role": "assistant", "content": str(content)}

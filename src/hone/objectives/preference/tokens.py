@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hone.errors import DataError
 from hone.objectives.preference.rows import Messages, Text, render_plain
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # the label of a token that is not of a completion
+IGNORED = -100  # the label of a token outside the completion; PyTorch's cross entropy skips it
 CHOSEN, REJECTED, OTHER = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of a row; none for a completion that is not there."""
+    """Token ids of a row; a missing completion is empty."""
 
     prompt: list[int]
     chosen: list[int]
@@ -30,231 +30,270 @@ class Tokens:
 
     @property
     def flat(self) -> list[int]:
-        """The prompt with each completion."""
+        """The prompt with each completion, concatenated."""
         return [token for part in (self.chosen, self.rejected) if part for token in (*self.prompt, *part)]
 
     @property
     def longest(self) -> int:
-        """The tokens of its longer sequence."""
+        """The number of tokens of the longer sequence."""
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+
+class _Sequence(NamedTuple):
+    """A prompt with one completion: one row of a padded batch.
+
+    `row` is the index of its row in the batch, `reference` the reference model's log-probability of the completion,
+    None if it is not known.
+    """
+
+    token_ids: list[int]
+    prompt_length: int
+    side: int
+    row: int
+    reference: float | None
 
 
 def encode_pairs(
     ids: Sequence[str], rows: Sequence[tuple[Text, Text, Text]], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> pa.Table:
-    """`id`, `input_ids`, `lost`, and the tokens of `prompt`, `chosen` and `rejected` (int32, 0 for what is not there).
+    """`id`, `input_ids`, `lost`, and the token counts `prompt`, `chosen` and `rejected` (int32, 0 if missing).
 
     A row's `input_ids` are prompt and chosen, then prompt and rejected. `other` (list<int32>) is a completion of the
-    next row, chosen and rejected by turns, which KTO measures with. `longest` is the longer sequence before the cut.
+    next row, alternately chosen and rejected, from which KTO estimates the KL divergence. `longest` is the length of
+    the longer sequence before truncation. Raises DataError for a completion without a token of its own.
     """
     import pyarrow as pa
 
-    whole = _tokens(rows, tokenizer, ids)
-    found = [_cut(row, max_length) for row in whole]
-    turns = [(row.rejected or row.chosen) if at % 2 else (row.chosen or row.rejected) for at, row in enumerate(found)]
-    others = [turn[: max_length - len(row.prompt)] for row, turn in zip(found, [*turns[1:], *turns[:1]], strict=True)]
+    full_rows = _tokenize_rows(rows, tokenizer, ids)
+    cut_rows = [_truncate_row(row, max_length) for row in full_rows]
+    completions = [
+        (row.rejected or row.chosen) if index % 2 else (row.chosen or row.rejected)
+        for index, row in enumerate(cut_rows)
+    ]
+    next_completions = [*completions[1:], *completions[:1]]
+    others = [
+        completion[: max_length - len(row.prompt)] for row, completion in zip(cut_rows, next_completions, strict=True)
+    ]
+    lost = [len(full.flat) - len(cut.flat) for full, cut in zip(full_rows, cut_rows, strict=True)]
     return pa.table(
         {
             "id": pa.array(ids, pa.string()),
-            "input_ids": pa.array([row.flat for row in found], pa.list_(pa.int32())),
-            "prompt": pa.array([len(row.prompt) for row in found], pa.int32()),
-            "chosen": pa.array([len(row.chosen) for row in found], pa.int32()),
-            "rejected": pa.array([len(row.rejected) for row in found], pa.int32()),
+            "input_ids": pa.array([row.flat for row in cut_rows], pa.list_(pa.int32())),
+            "prompt": pa.array([len(row.prompt) for row in cut_rows], pa.int32()),
+            "chosen": pa.array([len(row.chosen) for row in cut_rows], pa.int32()),
+            "rejected": pa.array([len(row.rejected) for row in cut_rows], pa.int32()),
             "other": pa.array(others, pa.list_(pa.int32())),
-            "longest": pa.array([row.longest for row in whole], pa.int32()),
-            "lost": pa.array([len(a.flat) - len(b.flat) for a, b in zip(whole, found, strict=True)], pa.int32()),
+            "longest": pa.array([row.longest for row in full_rows], pa.int32()),
+            "lost": pa.array(lost, pa.int32()),
         }
     )
 
 
 def encode_prompts(
-    ids: Sequence[str], prompts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, most: int
+    ids: Sequence[str], prompts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> pa.Table:
-    """`id`, `input_ids` (the last `most` tokens of each prompt) and `lost`."""
+    """`id`, `input_ids` (the last `max_tokens` tokens of each prompt) and `lost` (the number of tokens cut off)."""
     import pyarrow as pa
 
-    found = _prompt_tokens(prompts, tokenizer)
+    token_ids = _tokenize_prompts(prompts, tokenizer)
     return pa.table(
         {
             "id": pa.array(ids, pa.string()),
-            "input_ids": pa.array([row[-most:] for row in found], pa.list_(pa.int32())),
-            "lost": pa.array([max(0, len(row) - most) for row in found], pa.int32()),
+            "input_ids": pa.array([row[-max_tokens:] for row in token_ids], pa.list_(pa.int32())),
+            "lost": pa.array([max(0, len(row) - max_tokens) for row in token_ids], pa.int32()),
         }
     )
 
 
 def collate_sequences(rows: Mapping[str, Sequence[Any]], pad_id: int, others: bool) -> dict[str, Tensor]:
-    """The rows' sequences as a batch: row by row the chosen, then the rejected, where they are there.
+    """The rows' sequences as a batch: for each row the chosen, then the rejected, if present.
 
-    `input_ids`, `attention_mask`, `labels` [sequences, longest]; `side` [sequences] is CHOSEN or REJECTED, `row` is
-    the place of its row; `reference` [sequences], where it is known, the reference's log-probability of a completion.
-    With `others` the same of prompts with another row's completion, under names that begin with `other_`.
+    `input_ids`, `attention_mask`, `labels` [sequences, longest]; `side` [sequences] is CHOSEN or REJECTED, `row` the
+    index of its row; `reference` [sequences], if known, the reference model's log-probability of a completion. With
+    `others` the same for prompts with another row's completion, under names that begin with `other_`.
     """
-    own = [list(_of_row(rows, at)) for at in range(len(rows["input_ids"]))]
-    batch = _padded([one for row in own for one in row], pad_id)
+    sequences_by_row = [_split_row(rows, row) for row in range(len(rows["input_ids"]))]
+    batch = _pad_sequences([sequence for sequences in sequences_by_row for sequence in sequences], pad_id)
     if others:
-        batch |= {f"other_{name}": tensor for name, tensor in _padded(_others(rows, own), pad_id).items()}
+        other_batch = _pad_sequences(_build_other_sequences(rows, sequences_by_row), pad_id)
+        batch |= {f"other_{name}": tensor for name, tensor in other_batch.items()}
     return batch
 
 
 def collate_prompts(rows: Mapping[str, Sequence[Any]], pad_id: int) -> dict[str, Tensor]:
-    """The rows' prompts, padded on the left: an answer goes on where they end."""
-    backwards = [list(row)[::-1] for row in rows["input_ids"]]
-    table, mask = pad_rows(backwards, pad_id), attention_mask(backwards)
+    """The rows' prompts, padded on the left: generation continues at the end of each row."""
+    reversed_ids = [list(row)[::-1] for row in rows["input_ids"]]
+    table, mask = pad_rows(reversed_ids, pad_id), attention_mask(reversed_ids)
     return {"input_ids": table.flip(1), "attention_mask": mask.flip(1)}
 
 
 def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     """The log-probability of each labelled token, float32 [sequences, longest - 1]; 0 where there is no label.
 
-    Only what is labelled is made float32 and normalized: with a vocabulary of 128,000 that is most of the memory.
+    Only labelled positions are converted to float32 and normalized: with a vocabulary of 128,000 that is most of the
+    memory.
     """
     import torch
     from torch.nn.functional import cross_entropy
 
-    wanted = labels[:, 1:]
-    there = wanted != IGNORED
-    known = -cross_entropy(logits[:, :-1][there].float(), wanted[there], reduction="none")
-    return torch.zeros(there.shape, device=logits.device).masked_scatter(there, known)
+    next_labels = labels[:, 1:]
+    is_labelled = next_labels != IGNORED
+    log_probs = -cross_entropy(logits[:, :-1][is_labelled].float(), next_labels[is_labelled], reduction="none")
+    return torch.zeros(is_labelled.shape, device=logits.device).masked_scatter(is_labelled, log_probs)
 
 
 def split_by_sequence(log_probs: Tensor, labels: Tensor) -> list[Any]:
-    """Each sequence's labelled tokens' log-probabilities, in order: float32 arrays."""
+    """The log-probabilities of each sequence's labelled tokens, in order: float32 arrays."""
     import numpy as np
 
-    there = (labels[:, 1:] != IGNORED).cpu()
-    lengths: list[int] = there.sum(1).tolist()
-    known = log_probs.detach().cpu()[there].numpy()
-    return np.split(known, np.cumsum(lengths)[:-1])
+    is_labelled = (labels[:, 1:] != IGNORED).cpu()
+    lengths: list[int] = is_labelled.sum(1).tolist()
+    flat = log_probs.detach().cpu()[is_labelled].numpy()
+    return np.split(flat, np.cumsum(lengths)[:-1])
 
 
-Sequence_ = tuple[list[int], int, int, int, float | None]
-
-
-def _of_row(rows: Mapping[str, Sequence[Any]], at: int) -> list[Sequence_]:
-    """A row's sequences: ids, the length of the prompt, side, row, and the reference's log-probability if known."""
-    ids, prompt = list(rows["input_ids"][at]), int(rows["prompt"][at])
-    known = rows["reference"][at] if "reference" in rows else None
-    found: list[Sequence_] = []
-    start = said = 0
+def _split_row(rows: Mapping[str, Sequence[Any]], row: int) -> list[_Sequence]:
+    """The row's sequences: its prompt with each of its completions."""
+    token_ids, prompt_length = list(rows["input_ids"][row]), int(rows["prompt"][row])
+    log_probs = rows["reference"][row] if "reference" in rows else None
+    sequences: list[_Sequence] = []
+    # `input_ids` repeats the prompt before each completion; `reference` holds the completions' tokens alone.
+    start = scored = 0
     for side, name in ((CHOSEN, "chosen"), (REJECTED, "rejected")):
-        if length := int(rows[name][at]):
-            reference = None if known is None else float(sum(known[said : said + length]))
-            found.append((ids[start : start + prompt + length], prompt, side, at, reference))
-            start, said = start + prompt + length, said + length
-    return found
+        if length := int(rows[name][row]):
+            reference = None if log_probs is None else float(sum(log_probs[scored : scored + length]))
+            stop = start + prompt_length + length
+            sequences.append(_Sequence(token_ids[start:stop], prompt_length, side, row, reference))
+            start, scored = stop, scored + length
+    return sequences
 
 
-def _others(rows: Mapping[str, Sequence[Any]], own: Sequence[Sequence[Sequence_]]) -> list[Sequence_]:
+def _build_other_sequences(
+    rows: Mapping[str, Sequence[Any]], sequences_by_row: Sequence[Sequence[_Sequence]]
+) -> list[_Sequence]:
     """Each row's prompt with the completion of another row."""
-    found: list[Sequence_] = []
-    for at, row in enumerate(own):
-        ids, prompt, *_ = row[0]
-        other = [int(token) for token in rows["other"][at]]
-        known = rows["reference"][at][-len(other) :] if "reference" in rows else None
-        found.append((ids[:prompt] + other, prompt, OTHER, at, None if known is None else float(sum(known))))
-    return found
+    others: list[_Sequence] = []
+    for row, sequences in enumerate(sequences_by_row):
+        prompt = sequences[0].token_ids[: sequences[0].prompt_length]
+        completion = [int(token) for token in rows["other"][row]]
+        # The other completion's log-probabilities are the last ones of a row's `reference`.
+        reference = float(sum(rows["reference"][row][-len(completion) :])) if "reference" in rows else None
+        others.append(_Sequence(prompt + completion, len(prompt), OTHER, row, reference))
+    return others
 
 
-def _padded(found: Sequence[Sequence_], pad_id: int) -> dict[str, Tensor]:
+def _pad_sequences(sequences: Sequence[_Sequence], pad_id: int) -> dict[str, Tensor]:
     import torch
 
-    ids = [one[0] for one in found]
-    labels = [[IGNORED] * one[1] + one[0][one[1] :] for one in found]
+    token_ids = [sequence.token_ids for sequence in sequences]
+    labels = [
+        [IGNORED] * sequence.prompt_length + sequence.token_ids[sequence.prompt_length :] for sequence in sequences
+    ]
     batch: dict[str, torch.Tensor] = {
-        "input_ids": pad_rows(ids, pad_id),
-        "attention_mask": attention_mask(ids),
+        "input_ids": pad_rows(token_ids, pad_id),
+        "attention_mask": attention_mask(token_ids),
         "labels": pad_rows(labels, IGNORED),
-        "side": torch.tensor([one[2] for one in found]),
-        "row": torch.tensor([one[3] for one in found]),
+        "side": torch.tensor([sequence.side for sequence in sequences]),
+        "row": torch.tensor([sequence.row for sequence in sequences]),
     }
-    if found[0][4] is not None:
-        batch["reference"] = torch.tensor([one[4] for one in found], dtype=torch.float32)
+    if sequences[0].reference is not None:
+        batch["reference"] = torch.tensor([sequence.reference for sequence in sequences], dtype=torch.float32)
     return batch
 
 
-def _cut(row: Tokens, most: int) -> Tokens:
-    """The row with at most `most` tokens in each sequence.
+def _truncate_row(row: Tokens, max_length: int) -> Tokens:
+    """The row with at most `max_length` tokens in each sequence.
 
-    A prompt loses its beginning, but no more than down to half of `most`; completions lose what is then too long.
+    The beginning of the prompt is cut off first, down to half of `max_length`; then the ends of the completions.
     """
     longest = max(len(row.chosen), len(row.rejected))
-    prompt = row.prompt[-max(most - longest, most // 2) :]
-    room = most - len(prompt)
+    prompt = row.prompt[-max(max_length - longest, max_length // 2) :]
+    room = max_length - len(prompt)
     return Tokens(prompt, row.chosen[:room], row.rejected[:room])
 
 
-def _tokens(
+def _tokenize_rows(
     rows: Sequence[tuple[Text, Text, Text]], tokenizer: PreTrainedTokenizerBase, ids: Sequence[str]
 ) -> list[Tokens]:
     """The rows' tokens.
 
-    Prompt and completion are read together, as they will stand, and a completion begins where that departs from the
-    prompt alone: a tokenizer may join the end of one to the beginning of the other. The end token stands after plain
-    text, and where the chat template puts it.
+    Prompt and completion are tokenized together, and a completion begins where the result differs from the prompt
+    alone: a tokenizer may merge the end of the prompt with the beginning of the completion. The end token is added
+    after plain text, and where the chat template puts it.
     """
-    alone = _prompt_tokens([prompt for prompt, *_ in rows], tokenizer)
-    wholes = [_whole_tokens([(row[0], row[side]) for row in rows if row[side] != []], tokenizer) for side in (1, 2)]
-    found = []
-    for name, row, prompt in zip(ids, rows, alone, strict=True):
-        whole = [next(of) if row[side] != [] else [] for side, of in zip((1, 2), wholes, strict=True)]
-        # The first token of all is predicted from nothing: it is never of a completion.
-        start = max(1, min(_alike(prompt, one) for one in whole if one))
-        chosen, rejected = (one[start:] for one in whole)
-        if any(one and len(one) <= start for one in whole):
-            raise DataError("a completion has no token of its own", where=f"row {name}", fix="Drop such rows.")
-        found.append(Tokens((whole[0] or whole[1])[:start], chosen, rejected))
-    return found
-
-
-def _prompt_tokens(prompts: Sequence[Text], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The prompts as they are put to a model, up to where its answer begins."""
-    texts = [prompt if isinstance(prompt, str) else _rendered(tokenizer, prompt, answered=False) for prompt in prompts]
-    ends = tokenizer.eos_token_id
-    found = list(_ids(texts, [_templated(tokenizer, prompt) for prompt in prompts], tokenizer))
-    return [row[:-1] if len(row) > 1 and row[-1] == ends else row for row in found]
-
-
-def _whole_tokens(rows: Sequence[tuple[Text, Text]], tokenizer: PreTrainedTokenizerBase) -> Any:
-    """An iterator over the ids of prompts with their completions, ended."""
-    texts = [
-        prompt + said
-        if isinstance(prompt, str) and isinstance(said, str)
-        else _rendered(tokenizer, [*prompt, *said], answered=True)
-        for prompt, said in rows
+    prompts = _tokenize_prompts([prompt for prompt, *_ in rows], tokenizer)
+    sequences_by_side = [
+        _tokenize_sequences([(row[0], row[side]) for row in rows if row[side] != []], tokenizer) for side in (1, 2)
     ]
-    templated = [_templated(tokenizer, prompt) for prompt, _ in rows]
+    tokens = []
+    for name, row, prompt in zip(ids, rows, prompts, strict=True):
+        sequences = [
+            next(side_sequences) if row[side] != [] else []
+            for side, side_sequences in zip((1, 2), sequences_by_side, strict=True)
+        ]
+        # 1 or more: the first token is predicted from nothing, so it never belongs to a completion.
+        start = max(1, min(_count_shared_ids(prompt, sequence) for sequence in sequences if sequence))
+        chosen, rejected = (sequence[start:] for sequence in sequences)
+        if any(sequence and len(sequence) <= start for sequence in sequences):
+            raise DataError("a completion has no token of its own", where=f"row {name}", fix="Drop such rows.")
+        tokens.append(Tokens((sequences[0] or sequences[1])[:start], chosen, rejected))
+    return tokens
+
+
+def _tokenize_prompts(prompts: Sequence[Text], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The token ids of the prompts as a model gets them, up to where its answer begins."""
+    texts = [
+        prompt if isinstance(prompt, str) else _render_messages(tokenizer, prompt, answered=False) for prompt in prompts
+    ]
     end = tokenizer.eos_token_id
-    for row, by_template in zip(_ids(texts, templated, tokenizer), templated, strict=True):
+    token_ids = _encode_texts(texts, [_uses_template(tokenizer, prompt) for prompt in prompts], tokenizer)
+    # A tokenizer that ends every text with the end token must not close the prompt before its answer.
+    return [row[:-1] if len(row) > 1 and row[-1] == end else row for row in token_ids]
+
+
+def _tokenize_sequences(rows: Sequence[tuple[Text, Text]], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+    """Yield the token ids of each prompt with its completion, the end token included."""
+    texts = [
+        prompt + completion
+        if isinstance(prompt, str) and isinstance(completion, str)
+        else _render_messages(tokenizer, [*prompt, *completion], answered=True)
+        for prompt, completion in rows
+    ]
+    templated = [_uses_template(tokenizer, prompt) for prompt, _ in rows]
+    end = tokenizer.eos_token_id
+    for row, by_template in zip(_encode_texts(texts, templated, tokenizer), templated, strict=True):
         yield row if by_template or end is None or row[-1:] == [end] else [*row, end]
 
 
-def _templated(tokenizer: PreTrainedTokenizerBase, text: Text) -> bool:
+def _uses_template(tokenizer: PreTrainedTokenizerBase, text: Text) -> bool:
     return not isinstance(text, str) and bool(tokenizer.chat_template)
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, text: Messages, *, answered: bool) -> str:
-    """Messages by the tokenizer's chat template; as the HH data write them where it has none."""
+def _render_messages(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, answered: bool) -> str:
+    """Messages as text by the tokenizer's chat template; without a template, in the form of the HH data."""
     if not tokenizer.chat_template:
-        return render_plain(text, answered=answered)
-    return str(tokenizer.apply_chat_template(text, tokenize=False, add_generation_prompt=not answered))
+        return render_plain(messages, answered=answered)
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered))
 
 
-def _ids(texts: Sequence[str], templated: Sequence[bool], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The token ids of whole texts; a template has written the special tokens of its own."""
+def _encode_texts(
+    texts: Sequence[str], templated: Sequence[bool], tokenizer: PreTrainedTokenizerBase
+) -> list[list[int]]:
+    """The token ids of texts, not truncated; a chat template has already written its special tokens."""
     backend = tokenizer.backend_tokenizer
-    if backend.padding is not None or backend.truncation is not None:  # left alone while another thread encodes
+    if backend.padding is not None or backend.truncation is not None:  # unchanged if right: other threads may encode
         backend.no_padding()
         backend.no_truncation()
-    found: list[list[int]] = [[]] * len(texts)
+    token_ids: list[list[int]] = [[]] * len(texts)
     for special in (True, False):
-        at = [i for i, by_template in enumerate(templated) if by_template is not special]
-        encodings = backend.encode_batch_fast([texts[i] for i in at], add_special_tokens=special)
-        for i, encoding in zip(at, encodings, strict=True):
-            found[i] = encoding.ids
-    return found
+        indices = [index for index, by_template in enumerate(templated) if by_template is not special]
+        encodings = backend.encode_batch_fast([texts[index] for index in indices], add_special_tokens=special)
+        for index, encoding in zip(indices, encodings, strict=True):
+            token_ids[index] = encoding.ids
+    return token_ids
 
 
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids both begin with."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def _count_shared_ids(first: Sequence[int], second: Sequence[int]) -> int:
+    """The number of ids that both begin with."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(first), len(second)))

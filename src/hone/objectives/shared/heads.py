@@ -1,4 +1,4 @@
-"""A base model with the head of an objective."""
+"""A base model with the head that an objective needs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def load_with_head(
-    auto: str, base: Path, *, labels: Sequence[str] = (), whole: bool = False, **options: Any
+    auto: str, base: Path, *, labels: Sequence[str] = (), all_weights: bool = False, **options: Any
 ) -> PreTrainedModel:
-    """The model that the transformers class `auto` makes of the directory `base`, in float32.
+    """The model in the directory `base`, float32, loaded by the transformers class named `auto`.
 
-    With `labels` its head has one output for each. A new head's weights are random: seed torch before. A `whole` model
-    has none: its head is the base's own. `config.pad_token_id` is the id to collate with. Raises ModelError where the
-    weights do not fit the architecture, or it has no such head.
+    With `labels` its head has one output for each. A new head's weights are random: seed torch first. `all_weights`
+    refuses a new head: every weight must be in the base's files. `config.pad_token_id` is the id to collate with.
+    Raises ModelError if the weights do not fit the architecture or it has no such head.
     """
     import torch
     import transformers
@@ -40,26 +40,27 @@ def load_with_head(
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=own_code.may_run(base),
-            ignore_mismatched_sizes=True,  # of another task's head, which gives way to the new one
+            ignore_mismatched_sizes=True,  # another task's head is replaced by a new one
             output_loading_info=True,
             **options,
         )
     except (OSError, ValueError, RuntimeError) as fault:
-        why = str(fault).partition("\nModel type should be one of")[0]  # a list of a hundred
+        # Without transformers' list of a hundred model types.
+        reason = str(fault).partition("\nModel type should be one of")[0]
         raise ModelError(
-            f"cannot be loaded with the head that the objective needs: {why}",
+            f"cannot be loaded with the head that the objective needs: {reason}",
             where=str(base),
             fix=f"Choose a base model that transformers' {auto} knows.",
         ) from fault
-    _refuse_random(model, loading, base, whole)
-    _set_padding(model, base)
+    _check_weights(model, loading, base, all_weights)
+    _set_padding_id(model, base)
     return model
 
 
 def text_logits(model: Any, batch: Batch) -> Tensor:
-    """What a sequence classification head says of each text: float32 [rows, outputs].
+    """The logits of a sequence classification head for each text: float32 [rows, outputs].
 
-    XLNet's head reads the last position, padding or not, as its own tokenizer pads on the left.
+    XLNet's head reads the last position even if it is padding, because its own tokenizer pads on the left.
     """
     if getattr(model.config, "summary_type", "") == "last":
         batch = pad_on_left(batch)
@@ -67,24 +68,26 @@ def text_logits(model: Any, batch: Batch) -> Tensor:
     return logits.float()
 
 
-def _refuse_random(model: PreTrainedModel, loading: Mapping[str, Any], base: Path, whole: bool) -> None:
-    """Raise ModelError where weights were not there, or of another shape.
+def _check_weights(model: PreTrainedModel, loading: Mapping[str, Any], base: Path, all_weights: bool) -> None:
+    """Raise ModelError if weights are missing or of another shape, and so were initialized at random.
 
-    A pooler's may be, and those of a new head, unless the model is `whole`.
+    A pooler's may be, and those of a new head, unless `all_weights`.
     """
-    inside = f"{model.base_model_prefix}."
-    absent = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
-    lacking = sorted(key for key in absent if (whole or key.startswith(inside)) and ".pooler." not in f".{key}")
-    if lacking:
+    body_prefix = f"{model.base_model_prefix}."
+    uninitialized = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
+    missing = sorted(
+        key for key in uninitialized if (all_weights or key.startswith(body_prefix)) and ".pooler." not in f".{key}"
+    )
+    if missing:
         raise ModelError(
-            f"{len(lacking)} of its weights are not in its files, or not of the shape config.json says: "
-            + ", ".join(lacking[:3]),
+            f"{len(missing)} of its weights are not in its files, or not of the shape in config.json: "
+            + ", ".join(missing[:3]),
             where=str(base),
             fix="config.json and the safetensors must be of the same model.",
         )
 
 
-def _set_padding(model: PreTrainedModel, base: Path) -> None:
-    """Decoders find a row's last token by the padding id: it must be the one that batches are padded with."""
+def _set_padding_id(model: PreTrainedModel, base: Path) -> None:
+    """Set the padding id that batches are padded with: decoders find a row's last token by it."""
     if (base / "tokenizer_config.json").is_file() or model.config.pad_token_id is None:
         model.config.pad_token_id = load_tokenizer(base).pad_token_id

@@ -1,4 +1,4 @@
-"""How well texts are found: the rank of the right one among all, by embeddings and by words."""
+"""Retrieval: the rank of the right text among all candidates, by embeddings and by words."""
 
 from __future__ import annotations
 
@@ -14,87 +14,89 @@ if TYPE_CHECKING:
     import numpy as np
 
 BLOCK = 512  # anchors that are compared with all candidates at once: 20 MB for 10,000 candidates
+# BM25: saturation of a word's frequency in a text, and normalization by the text's length.
 _K1, _B = 1.2, 0.75
 _WORD = re.compile(r"\w+")
 
 
 def distinct_indices(texts: Sequence[Hashable]) -> np.ndarray:
-    """For each text the place of its first like among the distinct ones, which are counted in order (int64)."""
+    """The index of each text among the distinct texts, which are numbered as they first occur (int64)."""
     import numpy as np
 
-    places: dict[Hashable, int] = {}
-    return np.array([places.setdefault(text, len(places)) for text in texts], np.int64)
+    index_by_text: dict[Hashable, int] = {}
+    return np.array([index_by_text.setdefault(text, len(index_by_text)) for text in texts], np.int64)
 
 
-def compute_ranks(embedded: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The rank, from 1, of each row's positive among the distinct ones: float64 [rows].
+def compute_ranks(embedded: np.ndarray, candidate_index: np.ndarray) -> np.ndarray:
+    """The rank, from 1, of each row's positive among the distinct positives by cosine: float64 [rows].
 
-    `embedded` [rows, 2, width]: unit vectors of anchors and positives; `places` as `distinct` gives them.
+    `embedded` [rows, 2, width]: unit vectors of anchors and positives. `candidate_index` [rows]: `distinct_indices`.
     """
     import numpy as np
 
-    _, first = np.unique(places, return_index=True)
-    candidates = embedded[first, 1].astype(np.float64)
-    found = np.empty(len(embedded))
+    _, first_rows = np.unique(candidate_index, return_index=True)
+    candidates = embedded[first_rows, 1].astype(np.float64)
+    ranks = np.empty(len(embedded))
     for start in range(0, len(embedded), BLOCK):
         cosines = embedded[start : start + BLOCK, 0].astype(np.float64) @ candidates.T
-        found[start : start + BLOCK] = _ranked(cosines, places[start : start + BLOCK])
-    return found
+        ranks[start : start + BLOCK] = _rank_candidates(cosines, candidate_index[start : start + BLOCK])
+    return ranks
 
 
-def bm25_ranks(queries: Sequence[str], texts: Sequence[str], places: np.ndarray) -> np.ndarray:
-    """The same by Okapi BM25 (Robertson and Zaragoza, 2009) with k1 1.2 and b 0.75, words without regard to case."""
+def bm25_ranks(queries: Sequence[str], texts: Sequence[str], candidate_index: np.ndarray) -> np.ndarray:
+    """Ranks like `compute_ranks`, by Okapi BM25 (Robertson and Zaragoza, 2009) with k1 1.2 and b 0.75; case ignored."""
     import numpy as np
 
-    _, first = np.unique(places, return_index=True)
-    counts = [Counter(_words(texts[i])) for i in first]
+    _, first_rows = np.unique(candidate_index, return_index=True)
+    counts = [Counter(_split_words(texts[row])) for row in first_rows]
     lengths = np.array([sum(count.values()) for count in counts], np.float64)
-    damped = _K1 * (1 - _B + _B * lengths / max(float(lengths.mean()), 1.0))
+    damping = _K1 * (1 - _B + _B * lengths / max(float(lengths.mean()), 1.0))
     postings: dict[str, list[tuple[int, int]]] = {}
-    for place, count in enumerate(counts):
-        for word, times in count.items():
-            postings.setdefault(word, []).append((place, times))
+    for candidate, count in enumerate(counts):
+        for word, frequency in count.items():
+            postings.setdefault(word, []).append((candidate, frequency))
     weights = {}
-    for word, found in postings.items():
-        at, times = np.array(found, np.int64).T
-        rarity = math.log(1 + (len(counts) - len(at) + 0.5) / (len(at) + 0.5))
-        weights[word] = at, rarity * times * (_K1 + 1) / (times + damped[at])
-    result = np.empty(len(queries))
+    for word, word_postings in postings.items():
+        candidates, frequencies = np.array(word_postings, np.int64).T
+        # 1 + inside the logarithm: the weight of a word in most texts stays positive.
+        rarity = math.log(1 + (len(counts) - len(candidates) + 0.5) / (len(candidates) + 0.5))
+        weights[word] = candidates, rarity * frequencies * (_K1 + 1) / (frequencies + damping[candidates])
+    ranks = np.empty(len(queries))
     for row, query in enumerate(queries):
         scores = np.zeros((1, len(counts)))
-        for word in _words(query):
+        for word in _split_words(query):
             if word in weights:
-                at, weight = weights[word]
-                scores[0, at] += weight
-        result[row] = _ranked(scores, places[row : row + 1])[0]
-    return result
+                candidates, weight = weights[word]
+                scores[0, candidates] += weight
+        ranks[row] = _rank_candidates(scores, candidate_index[row : row + 1])[0]
+    return ranks
 
 
-def rank_statistics(found: np.ndarray) -> np.ndarray:
-    """[rows, 6] of ranks: gain at 10, there at 1, 5 and 10, reciprocal rank, and 1."""
+def rank_statistics(ranks: np.ndarray) -> np.ndarray:
+    """Statistics [rows, 6] of ranks: gain at 10, found at 1, 5 and 10 (0 or 1), reciprocal rank, and 1."""
     import numpy as np
 
-    gain = np.where(found <= 10, 1 / np.log2(1 + found), 0.0)
-    return np.column_stack([gain, found <= 1, found <= 5, found <= 10, 1 / found, np.ones(len(found))])
+    gain = np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0.0)
+    return np.column_stack([gain, ranks <= 1, ranks <= 5, ranks <= 10, 1 / ranks, np.ones(len(ranks))])
 
 
 def compute_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """From summed `statistics` [6, n] the figures [n], each a mean over anchors, of which each has one right text.
+    """The metrics [n] from summed `rank_statistics` [6, n]: means over anchors, each of which has one right text.
 
-    NDCG (Järvelin and Kekäläinen, 2002) is then the right text's gain, 1 / log2(1 + rank), for the best one is 1.
+    NDCG (Järvelin and Kekäläinen, 2002) is then the right text's gain, 1 / log2(1 + rank): the ideal gain is 1.
     """
     names = ("ndcg_at_10", "recall_at_1", "recall_at_5", "recall_at_10", "mrr")
     return {name: safe_ratio(part, sums[-1]) for name, part in zip(names, sums, strict=False)}
 
 
-def _ranked(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The rank of the candidate `right` [rows] by `scores` [rows, candidates], in the middle of those as good."""
+def _rank_candidates(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The rank of the candidate `right` [rows] by `scores` [rows, candidates]; ties get their mean rank."""
     import numpy as np
 
-    own = scores[np.arange(len(scores)), right][:, None]
-    found: np.ndarray = 1 + (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
-    return found
+    right_score = scores[np.arange(len(scores)), right][:, None]
+    ranks: np.ndarray = 1 + (scores > right_score).sum(1) + ((scores == right_score).sum(1) - 1) / 2
+    return ranks
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     return _WORD.findall(text.lower())

@@ -1,4 +1,4 @@
-"""Figures from counts: what several objectives compute from the sums of their statistics."""
+"""Metrics from counts, which several objectives compute from the sums of their statistics."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ def safe_ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, nan where whole is 0."""
     import numpy as np
 
-    found: np.ndarray = np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
-    return found
+    ratio: np.ndarray = np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
+    return ratio
 
 
 def metrics_by_group(
     names: Sequence[str], right: np.ndarray, support: np.ndarray, predicted: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
-    """By name `precision`, `recall`, `f1` and `support`, from counts [names, n]; nan where a share is of nothing."""
-    figures = {
+    """`precision`, `recall`, `f1` and `support` [n] of each name, from counts [names, n]; nan where undefined."""
+    metrics = {
         "precision": safe_ratio(right, predicted),
         "recall": safe_ratio(right, support),
         "f1": safe_ratio(2 * right, support + predicted),
         "support": support,
     }
-    return {name: {figure: values[i] for figure, values in figures.items()} for i, name in enumerate(names)}
+    return {name: {metric: values[i] for metric, values in metrics.items()} for i, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""Text to token ids by a base model's own tokenizer: what every objective's `encode` is built on."""
+"""Encoding of text by a base model's own tokenizer, on which every objective's `encode` is built."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer in the directory `base`, which always has a padding token: the end-of-text token if no other.
+    """The fast tokenizer in the directory `base`; it always has a padding token, if need be its end-of-text token.
 
-    Raises ModelError where there is no tokenizer, or where it is not a fast one (Rust's `tokenizers`).
+    Raises ModelError if there is no tokenizer or it is not a fast one (Rust's `tokenizers`).
     """
     from transformers import AutoTokenizer
 
@@ -43,74 +43,84 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
-        raise ModelError("its tokenizer has no padding, end or unknown token", where=str(base), fix="Give it one.")
+        raise ModelError(
+            "its tokenizer has no padding, end or unknown token",
+            where=str(base),
+            fix="Set pad_token in tokenizer_config.json.",
+        )
     return tokenizer
 
 
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]], max_length: int
 ) -> tuple[pa.ListArray, np.ndarray]:
-    """Token ids of `texts` (list<int32>, special tokens in place) and, for each, the tokens that were cut off (int32).
+    """Token ids of `texts` (list<int32>, with special tokens) and, for each, the number of tokens cut off (int32).
 
-    A pair of texts is encoded as the tokenizer does pairs. No row has more than `max_length` ids: the tokenizer's own
-    side is cut, of a pair the longer text's. Rust does it on all cores; threads may call it at once for one
-    `max_length`.
+    A pair of texts is encoded in the tokenizer's form for pairs. Rows are cut to `max_length` ids on the tokenizer's
+    own side; of a pair the longer text is cut. Runs in Rust on all cores; several threads may call it at once only
+    with the same `max_length`.
     """
     import numpy as np
 
     backend = tokenizer.backend_tokenizer
-    _cut_to(backend, max_length, tokenizer.truncation_side)
-    # The fast variant leaves out offsets, which nobody reads.
+    _set_truncation(backend, max_length, tokenizer.truncation_side)
+    # The fast variant leaves out offsets, which are not used here.
     encoded = backend.encode_batch_fast(list(texts))
     ids = [encoding.ids for encoding in encoded]
     special = backend.num_special_tokens_to_add(is_pair=False)
-    full = [place for place, row in enumerate(ids) if len(row) == max_length]
+    full = [row for row, row_ids in enumerate(ids) if len(row_ids) == max_length]
     lost = np.zeros(len(ids), np.int32)
     if full and not isinstance(texts[0], str):
-        lost[full] = count_tokens(_untruncated(tokenizer), [texts[place] for place in full]) - max_length
+        # The overflow of a pair repeats parts of both texts: count the tokens again instead.
+        lost[full] = count_tokens(_copy_tokenizer(tokenizer), [texts[row] for row in full]) - max_length
     else:
-        lost[full] = [sum(len(piece) - special for piece in encoded[place].overflowing) for place in full]
+        lost[full] = [sum(len(piece) - special for piece in encoded[row].overflowing) for row in full]
     return to_list_array(ids), lost
 
 
-def encode_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, **more: Any) -> pa.Table:
-    """The column `text` of the rows encoded: `id`, `input_ids` (list<int32>), the columns `more`, `lost` (int32).
+def encode_rows(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, **columns: Any) -> pa.Table:
+    """The rows with their `text` encoded: `id`, `input_ids` (list<int32>), the given `columns`, `lost` (int32).
 
-    Raises DataError for a text that is null.
+    Raises DataError for a null text.
     """
     import pyarrow as pa
 
     input_ids, lost = encode_texts(tokenizer, get_texts(rows), max_length)
-    return pa.table({"id": rows["id"].cast(pa.string()), "input_ids": input_ids, **more, "lost": pa.array(lost)})
+    return pa.table({"id": rows["id"].cast(pa.string()), "input_ids": input_ids, **columns, "lost": pa.array(lost)})
 
 
 @lru_cache(maxsize=4)
-def _untruncated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A copy whose settings are its own: threads may count with it while others encode."""
+def _copy_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy with settings of its own: threads may count with it without truncation while others encode."""
     return deepcopy(tokenizer)
 
 
 def encode_with_offsets(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 0, special: bool = True
 ) -> list[Encoding]:
-    """The texts' encodings with offsets (in characters) and word ids, cut on the right to `max_length` ids, if given.
+    """The texts' encodings with offsets (in characters) and word ids, cut on the right to `max_length` ids; 0: not cut.
 
-    What was cut off is in `overflowing`. Threads may call it at once for one `max_length`.
+    What was cut off is in `overflowing`. Several threads may call it at once only with the same `max_length`.
     """
     backend = tokenizer.backend_tokenizer
-    _cut_to(backend, max_length, "right")
-    found: list[Encoding] = backend.encode_batch(list(texts), add_special_tokens=special)
-    return found
+    _set_truncation(backend, max_length, "right")
+    encodings: list[Encoding] = backend.encode_batch(list(texts), add_special_tokens=special)
+    return encodings
 
 
-def _cut_to(backend: Tokenizer, max_length: int, direction: str) -> None:
-    """Have rows cut to `max_length` ids, or left whole where it is 0, and not padded."""
-    cut: dict[str, Any] = {"max_length": max_length, "stride": 0, "strategy": "longest_first", "direction": direction}
-    if backend.padding is None and backend.truncation == (cut if max_length else None):
-        return  # left alone while another thread encodes
+def _set_truncation(backend: Tokenizer, max_length: int, direction: str) -> None:
+    """Set truncation to `max_length` ids, or none if it is 0, and no padding."""
+    truncation: dict[str, Any] = {
+        "max_length": max_length,
+        "stride": 0,
+        "strategy": "longest_first",
+        "direction": direction,
+    }
+    if backend.padding is None and backend.truncation == (truncation if max_length else None):
+        return  # nothing is set while another thread may be encoding
     backend.no_padding()
     if max_length:
-        backend.enable_truncation(**cut)
+        backend.enable_truncation(**truncation)
     else:
         backend.no_truncation()
 
@@ -126,7 +136,7 @@ def to_list_array(rows: Sequence[Sequence[int]]) -> pa.ListArray:
 
 
 def get_texts(rows: pa.Table) -> list[str]:
-    """The column `text`; raises DataError for a text that is null."""
+    """The column `text`; raises DataError for a null text."""
     if rows["text"].null_count:
         first = rows["id"].filter(rows["text"].is_null())[0].as_py()
         raise DataError("a row has no text", where=f"row {first}", fix="Drop such rows.")
@@ -135,12 +145,12 @@ def get_texts(rows: pa.Table) -> list[str]:
 
 
 def count_lost_tokens(encoding: Encoding) -> int:
-    """How many tokens were cut off a text, special ones not counted."""
+    """The number of tokens cut off a text, without special tokens."""
     return sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:
-    """The length of each text in tokens, special ones among them, nothing cut off (int32)."""
+    """The length of each text in tokens, special tokens included, without truncation (int32)."""
     import numpy as np
 
     backend = tokenizer.backend_tokenizer

@@ -1,4 +1,4 @@
-"""A long text beside a question: windows of it that overlap, each with the question, within a model's length."""
+"""Overlapping windows of a long text, each with a question, that fit a model's length."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Window:
-    """A question's ids and those of a part of its context, whose tokens stand for characters `starts` to `ends` of it.
+    """The token ids of a question and of a part of its context.
 
-    `lost` counts the tokens that were cut off the question.
+    `starts` and `ends`: the extent of each context token, in characters of the context. `lost`: the number of tokens
+    cut off the question.
     """
 
     question: list[int]
@@ -29,93 +30,101 @@ class Window:
     is_first: bool
     is_last: bool
 
-    def find(self, start: int, end: int) -> tuple[int, int] | None:
-        """The first and last token of the characters `start` to `end`; None where they are not all in the window."""
-        touching = [at for at, (a, b) in enumerate(zip(self.starts, self.ends, strict=True)) if a < end and b > start]
-        if not touching:
+    def find_tokens(self, start: int, end: int) -> tuple[int, int] | None:
+        """The first and last token of the characters `start` to `end`; None if some of them are outside the window."""
+        extents = enumerate(zip(self.starts, self.ends, strict=True))
+        tokens = [token for token, (begin, stop) in extents if begin < end and stop > start]
+        if not tokens:
             return None
-        first, last = touching[0], touching[-1]
-        begins = first > 0 or self.is_first or self.starts[0] <= start
-        ends = last < len(self.ids) - 1 or self.is_last or self.ends[-1] >= end
-        return (first, last) if begins and ends else None
+        first, last = tokens[0], tokens[-1]
+        # If the window begins or ends inside the span, some of the span's tokens are outside the window.
+        has_start = first > 0 or self.is_first or self.starts[0] <= start
+        has_end = last < len(self.ids) - 1 or self.is_last or self.ends[-1] >= end
+        return (first, last) if has_start and has_end else None
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A tokenizer's special tokens around a pair of texts, and the segments of the two and of these."""
+    """A tokenizer's special tokens before, between and after a pair of texts, and the segment ids.
+
+    `types`: the segment ids of the tokens before, of the first text, of those between, of the second, of those after.
+    """
 
     before: list[int]
     between: list[int]
-    behind: list[int]
+    after: list[int]
     types: tuple[list[int], int, list[int], int, list[int]]
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Frame:
-        """The frame that the tokenizer puts around a pair; `windows` or `encodings` must have been called before."""
+    def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase) -> Frame:
+        """The frame that the tokenizer puts around a pair of texts.
+
+        Call `encode_with_offsets` without `max_length` first: truncation may still be on.
+        """
         pair = tokenizer.backend_tokenizer.encode("a", "a")
-        sides = pair.sequence_ids
-        first, second = ([at for at, side in enumerate(sides) if side == of] for of in (0, 1))
-        cuts = (0, first[0], first[-1] + 1, second[0], second[-1] + 1, len(sides))
-        ids, types = ([of[a:b] for a, b in pairwise(cuts)] for of in (pair.ids, pair.type_ids))
+        text_indices = pair.sequence_ids  # 0 or 1 for the texts' tokens, None for special ones
+        first, second = ([i for i, text in enumerate(text_indices) if text == index] for index in (0, 1))
+        cuts = (0, first[0], first[-1] + 1, second[0], second[-1] + 1, len(text_indices))
+        ids, types = ([values[a:b] for a, b in pairwise(cuts)] for values in (pair.ids, pair.type_ids))
         return cls(ids[0], ids[2], ids[4], (types[0], types[1][0], types[2], types[3][0], types[4]))
 
     def __len__(self) -> int:
-        return len(self.before) + len(self.between) + len(self.behind)
+        return len(self.before) + len(self.between) + len(self.after)
 
-    def around(self, window: Window) -> tuple[list[int], list[int], int]:
-        """The ids of a question and its window, their segments, and where the window begins."""
+    def wrap_window(self, window: Window) -> tuple[list[int], list[int], int]:
+        """The ids of question and window with special tokens, segment ids, and the window's first position."""
         ids = [*self.before, *window.question, *self.between]
         start, question, middle, context, end = self.types
         types = [*start, *[question] * len(window.question), *middle, *[context] * len(window.ids), *end]
-        return [*ids, *window.ids, *self.behind], types, len(ids)
+        return [*ids, *window.ids, *self.after], types, len(ids)
 
 
 def split_into_windows(
     tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], max_length: int, stride: int
 ) -> list[list[Window]]:
-    """For each question and context the windows that hold all of the context, one at least.
+    """The windows of each pair of question and context, at least one, that together cover the context.
 
-    With its frame none has more than `max_length` ids. Two neighbours have `stride` tokens in common, or half a window
-    where that is less. A question has at most half of what a frame leaves. Raises ConfigError where that is nothing.
+    Each has at most `max_length` ids with its frame. Neighbours share `stride` tokens, at most half a window. A
+    question is cut to half of the ids that the frame leaves. Raises ConfigError if these are fewer than two.
     """
     questions = encode_with_offsets(tokenizer, [question for question, _ in pairs], special=False)
     distinct = list(dict.fromkeys(context for _, context in pairs))  # SQuAD asks five questions of each
-    whole = {
+    encoded_contexts = {
         context: (encoding.ids, encoding.offsets)
         for context, encoding in zip(distinct, encode_with_offsets(tokenizer, distinct, special=False), strict=True)
     }
-    left = max_length - len(Frame.of(tokenizer))
-    if left < 2:
+    room_for_pair = max_length - len(Frame.from_tokenizer(tokenizer))
+    if room_for_pair < 2:
         raise ConfigError(
             f"{max_length} tokens do not hold a question and a context",
             where="tokenization.max_length",
             fix="Set it to 384, or to what the base model takes.",
         )
-    found = []
-    for question, (_, context) in zip((one.ids for one in questions), pairs, strict=True):
-        ids, offsets = whole[context]
-        asked = question[: left // 2]
-        room = left - len(asked)
-        places = [slice(start, start + room) for start in _starts(len(ids), room, min(stride, room // 2))]
-        found.append(
+    windows_by_pair = []
+    for encoding, (_, context) in zip(questions, pairs, strict=True):
+        ids, offsets = encoded_contexts[context]
+        question = encoding.ids[: room_for_pair // 2]
+        room = room_for_pair - len(question)
+        parts = [slice(start, start + room) for start in _list_window_starts(len(ids), room, min(stride, room // 2))]
+        windows_by_pair.append(
             [
                 Window(
-                    question=asked,
-                    ids=ids[at],
-                    starts=[begin for begin, _ in offsets[at]],
-                    ends=[end for _, end in offsets[at]],
-                    lost=len(question) - len(asked),
-                    is_first=at is places[0],
-                    is_last=at is places[-1],
+                    question=question,
+                    ids=ids[part],
+                    starts=[begin for begin, _ in offsets[part]],
+                    ends=[end for _, end in offsets[part]],
+                    lost=len(encoding) - len(question),
+                    is_first=part is parts[0],
+                    is_last=part is parts[-1],
                 )
-                for at in places
+                for part in parts
             ]
         )
-    return found
+    return windows_by_pair
 
 
-def _starts(tokens: int, room: int, shared: int) -> list[int]:
-    """Where windows of `room` tokens begin, the last one reaching the end."""
+def _list_window_starts(tokens: int, room: int, shared: int) -> list[int]:
+    """The first token of each window of `room` tokens, of which the last reaches the end."""
     starts = [0]
     while starts[-1] + room < tokens:
         starts.append(starts[-1] + room - shared)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hone.curation import STEPS
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, get_module, list_data_options, list_libraries
+from hone.store import layout
 from hone.store.artifact import Product
 
 
@@ -13,7 +14,7 @@ def _make(job: Job) -> Product:
 
     section = job.config.curation
     return curate(
-        job.path("ingest") / "rows.parquet",
+        job.path("ingest") / layout.ROWS,
         job.out,
         steps=[(step.kind, build_part(STEPS, step)) for step in section.steps],
         fields=build_part(OBJECTIVES, job.config.objective),

@@ -7,8 +7,6 @@ in objective.json beside the weights: the objective, its options and its targets
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 import sys
 from importlib import import_module
@@ -69,10 +67,18 @@ class Served(PythonModel):  # type: ignore[misc]
         options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
         if not (home / "adapter_config.json").is_file():
             return architecture.from_pretrained(home, config=config, **options)
-        base = locate_base(json.loads((home / "base.json").read_text("utf8")), settings.get("base", ""))
+        base = self._locate_base(json.loads((home / "base.json").read_text("utf8")), settings.get("base", ""))
         # A base with another task's head loses that head: the adapter contains its own.
         model = architecture.from_pretrained(base, config=config, ignore_mismatched_sizes=True, **options)
         return self._module("hone.methods.adapters").load_for_serving(model, home)
+
+    def _locate_base(self, record: dict[str, Any], directory: str) -> Path:
+        try:
+            base: Path = self._module("hone.models.places").locate_recorded(record, _fetch_version, directory)
+        except ValueError as fault:
+            advice = "Name the right directory: load_model(uri, model_config={'base': DIRECTORY})."
+            raise ValueError(f"{fault}. {advice}") from fault
+        return base
 
     def _module(self, name: str) -> Any:
         """Import a module of the copied package from source: bytecode beside it is neither read nor written."""
@@ -107,51 +113,11 @@ def frame_to_rows(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]
     return [dict(zip(inputs, row, strict=True)) for row in frame[inputs].itertuples(index=False)]
 
 
-def locate_base(base: dict[str, Any], directory: str) -> Path:
-    """The directory of the base model: `directory` if given, else the package, directory or hub snapshot it came from.
+def _fetch_version(uri: str) -> Path:
+    """The model of a version in MLflow's registry, downloaded to a temporary directory."""
+    from mlflow.artifacts import download_artifacts
 
-    Raises ValueError if it is missing or if a weight file differs from the one used for fine-tuning.
-    """
-    path = Path(directory) if directory else _find_base(base)
-    for name, digest in base["files"].items():
-        file = path / name
-        if not file.is_file():
-            raise ValueError(f"{base['id']} was tuned with {name}, which {path} does not have. {_ADVICE}")
-        if _sha256(file) != digest:
-            raise ValueError(f"{file} is not the file of {base['id']} {base['revision']} that was tuned. {_ADVICE}")
-    return path
-
-
-_ADVICE = "Name the right directory: load_model(uri, model_config={'base': DIRECTORY})."
-
-
-def _find_base(base: dict[str, Any]) -> Path:
-    name = str(base["id"])
-    if name.startswith("package:"):
-        package, _, inside = name.removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise ValueError(f"the base model's package {package} ({base['revision']}) is not installed. {_ADVICE}")
-        return Path(spec.submodule_search_locations[0]) / inside
-    if not base["revision"] or (name.startswith("models:/") and Path(base["path"]).is_dir()):
-        return Path(base["path"])
-    if name.startswith("models:/"):
-        from mlflow.artifacts import download_artifacts
-
-        return Path(download_artifacts(name)) / "artifacts" / "model"
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    snapshot: dict[str, Any] = {"revision": base["revision"], "allow_patterns": list(base["files"])}
-    try:
-        return Path(str(snapshot_download(name, local_files_only=True, **snapshot)))
-    except LocalEntryNotFoundError:
-        return Path(str(snapshot_download(name, **snapshot)))
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return Path(download_artifacts(uri)) / "artifacts" / "model"
 
 
 set_model(Served())

@@ -371,7 +371,9 @@ def test_merged_weights_that_are_not_the_adapters_are_refused(adapted: Line, tmp
 
         edit_weights(trained / "adapter/adapter_model.safetensors", edit)
 
-    with pytest.raises(ModelError, match=r"scores the test rows differently, by up to 0\.\d+ where 0\.0001 is allowed"):
+    with pytest.raises(
+        ModelError, match=r"adapter on its base differ by up to 0\.\d+ on the test rows, where 0\.0001 is allowed"
+    ):
         run(changed(adapted, tmp_path, "trained", turn), tmp_path / "out", "lora")
 
 
@@ -384,7 +386,7 @@ def test_an_adapter_that_was_trained_without_its_head_is_refused(line: Line, tmp
     model.save_pretrained(copied.trained / "adapter")
     model.merge_and_unload().save_pretrained(copied.trained / "model")
     copy_tokenizer(line.base, copied.trained / "model")
-    with pytest.raises(ModelError, match="scores the test rows differently"):
+    with pytest.raises(ModelError, match="scores of the merged weights and of the adapter on its base differ"):
         run(copied, tmp_path / "out", "lora")
 
 
@@ -398,7 +400,7 @@ def test_an_adapter_of_which_a_weight_is_missing_is_refused(adapted: Line, tmp_p
 
 
 def test_an_adapter_that_is_not_there_is_missed(line: Line, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="trains an adapter, and there is none"):
+    with pytest.raises(ModelError, match="trains an adapter, but there is none"):
         run(line, tmp_path, "lora")
 
 

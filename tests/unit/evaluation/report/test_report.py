@@ -123,7 +123,7 @@ def test_a_figure_that_is_no_share_is_a_number_and_less_of_it_can_be_better(tmp_
     assert "Yes. 12.34 perplexity 11.9–12.8 at 95% confidence" in found["verdict"]
     assert "77.66 better than the baseline, base model, untuned (90)" in found["verdict"]
     assert "The baselines train no weights: the base model as it was." in found["verdict"]
-    assert "on which it erred most" in found["errors"] and "taken for" not in found["errors"]
+    assert "with the largest errors" in found["errors"] and "taken for" not in found["errors"]
     assert "Perplexity lower is better" in found["metrics"]
     assert "%" not in found["metrics"].replace("95%", "")
 
@@ -135,7 +135,7 @@ def test_rows_with_nothing_to_learn_from_are_told(tmp_path: Path) -> None:
 
 def test_the_funnel_accounts_for_every_row_with_reasons_and_examples(plain: Page) -> None:
     rows = plain.sections["rows"]
-    assert "1,800 of 38,112 rows were kept" in rows
+    assert "1,800 of 38,112 rows are used" in rows
     assert "Ingest 38,100 of 38,112 rows stay 38,100 −12" in rows
     assert "near-duplicate 2,542" in rows and "repeats numpy/core.py:410, similarity 0.91" in rows
     assert "not valid UTF-8 9" in rows and "docs.csv:2" in rows and "docs.csv:3" not in rows
@@ -257,10 +257,10 @@ def test_says_what_most_of_an_answers_time_goes_to(plain: Page) -> None:
 
 
 def test_calibration_says_which_way_it_is_off(tmp_path: Path, plain: Page) -> None:
-    assert "too sure of itself" in plain.sections["calibration"]
+    assert "overconfident" in plain.sections["calibration"]
     bins = [{"low": 0.5, "high": 0.6, "confidence": 0.55, "accuracy": 0.8, "rows": 100}]
     modest = page(tmp_path, change={"metrics": {"calibration": {"ece": 0.25, "bins": bins}}})
-    assert "off by 25.0% on average, too modest" in modest.sections["calibration"]
+    assert "off by 25.0% on average, underconfident" in modest.sections["calibration"]
 
 
 def test_a_text_of_a_million_characters_is_cut_and_counted(tmp_path: Path) -> None:

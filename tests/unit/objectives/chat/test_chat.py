@@ -110,7 +110,7 @@ def test_a_template_that_renders_earlier_turns_otherwise_is_an_error_that_names_
     objective = Chat()
     tokenizer, targets = equipped(tiny_talker(tmp_path / "base", template=LAST), objective)
     digest = chat_template.template_digest(LAST)[:12]
-    with pytest.raises(ModelError, match=rf"{digest}.*messages\[2\] otherwise when more follows"):
+    with pytest.raises(ModelError, match=rf"{digest}.*messages\[2\] differently when more follows"):
         objective.encode(rows(LONG), tokenizer, 64, targets)
 
 
@@ -213,7 +213,7 @@ def test_rows_with_nothing_left_to_learn_are_dropped_counted_and_bounded(base: P
     out.mkdir()
     settings: dict[str, Any] = {"base": base, "objective": Chat(), "max_length": 40, "max_truncated": 0.5}
     product = tokenize(given, out, **settings, max_dropped=0.1)
-    reason = "no token of the assistant's is within max_length"
+    reason = "no assistant token is within max_length"
     assert product.facts["dropped"] == {"train": {reason: 1}}
     assert product.facts["splits"]["train"]["rows"] == len(read_tokens(out / "train.arrow")) == 9
     assert dropped_ids(out, "train") == {"chat.json:1"}

@@ -87,15 +87,15 @@ def test_sharegpt_function_calls_are_the_assistants() -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"messages": [USER]}, "no assistant turn: there is user"),
-        ({"messages": []}, "no assistant turn: there is no message"),
+        ({"messages": [USER]}, "no assistant turn: the roles are user"),
+        ({"messages": []}, "no assistant turn: the roles are none"),
         ({"messages": [{"role": "narrator", "content": "x"}]}, r"unknown role: messages\[0\].role is 'narrator'"),
         ({"conversations": [{"from": "me", "value": "x"}]}, r"unknown role: conversations\[0\].from is 'me'"),
         ({"messages": [USER, {"role": "assistant", "content": " \n"}]}, r"empty content: messages\[1\].content"),
         ({"messages": [USER, {"role": "assistant", "content": 3}]}, r"not text: messages\[1\].content is a int"),
-        ({"messages": [BOT, USER]}, r"wrong order: messages\[0\] is of assistant at the beginning"),
-        ({"messages": [USER, SYSTEM, BOT]}, r"wrong order: messages\[1\] is of system after user"),
-        ({"messages": [USER, USER, BOT]}, r"wrong order: messages\[1\] is of user after user"),
+        ({"messages": [BOT, USER]}, r"wrong order: messages\[0\] has the role assistant at the beginning"),
+        ({"messages": [USER, SYSTEM, BOT]}, r"wrong order: messages\[1\] has the role system after user"),
+        ({"messages": [USER, USER, BOT]}, r"wrong order: messages\[1\] has the role user after user"),
         ({"messages": [USER, BOT], "tools": "{"}, "not JSON: tools"),
         ({"messages": "no"}, "not JSON: messages"),
         ({"messages": [USER, {**BOT, "weight": 0}]}, "all have the weight 0"),
@@ -110,7 +110,7 @@ def test_sharegpt_function_calls_are_the_assistants() -> None:
         ({"instruction": "a", "output": ""}, "empty content: output"),
         ({"instruction": "a", "output": "b", "history": [["x"]]}, r"not a pair: history\[0\]"),
         ({"instruction": "a", "instances": []}, "not one example: instances"),
-        ({"text": "a", "label": "b"}, "neither messages nor conversations, but text, label"),
+        ({"text": "a", "label": "b"}, "no supported form has the columns text, label"),
     ],
 )
 def test_what_is_no_conversation_is_refused_with_the_field(row: dict[str, Any], reason: str) -> None:

@@ -91,7 +91,7 @@ def test_every_form_becomes_a_prompt_and_what_was_compared(row: dict[str, Any], 
         ({"prompt": "", "chosen": "a", "rejected": "b"}, "prompt is empty"),
         ({"prompt": "a", "chosen": "b", "rejected": None}, "rejected is null"),
         ({"prompt": "a", "chosen": "b", "rejected": [SAID]}, "not both texts"),
-        ({"prompt": [{"role": "robot", "content": "x"}], "chosen": "b", "rejected": "c"}, "no known role: robot"),
+        ({"prompt": [{"role": "robot", "content": "x"}], "chosen": "b", "rejected": "c"}, "unknown role: robot"),
         ({"prompt": [USER], "chosen": [{"role": "assistant", "content": None}], "rejected": "c"}, "content is not"),
         ({"chosen": [USER, SAID], "rejected": [SAID | {"role": "user"}, OTHER]}, "do not begin with the same"),
         ({"prompt": "a", "completion": "b", "label": "perhaps"}, "label is neither"),
@@ -231,7 +231,7 @@ def test_a_row_that_ingest_would_have_refused_is_told_by_name(base: Path) -> Non
 
 def test_messages_that_came_by_a_renamed_column_are_looked_at_too(base: Path) -> None:
     rows = table(("a", "card", "red"), ([{"role": "robot", "content": "x"}], "card", "red"))
-    with pytest.raises(DataError, match="no known role: robot") as fault:
+    with pytest.raises(DataError, match="unknown role: robot") as fault:
         Preference().row_texts(rows)
     assert "row r1" in str(fault.value)
 

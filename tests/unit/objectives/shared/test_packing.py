@@ -66,7 +66,7 @@ def test_a_decoder_that_looks_into_its_neighbours_is_refused(tmp_path: Path) -> 
     config = BloomConfig(vocab_size=30, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.5)
     bloom = BloomForCausalLM(config).eval()
     bloom.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"would see into each other.*\n?.*packing=false"):
+    with pytest.raises(ModelError, match=r"would attend to each other.*\n?.*packing=false"):
         check_documents_isolated(bloom, "bloom")
 
 
@@ -77,7 +77,7 @@ def test_a_method_that_lets_documents_see_into_each_other_is_refused(
 ) -> None:
     objective, options = CausalLM(), {} if apart else {"virtual_tokens": 2}
     prepared = METHODS[method](**options).prepare(objective.load_model(tiny(family, tmp_path), {}))
-    with nullcontext() if apart else pytest.raises(ModelError, match="would see into each other"):
+    with nullcontext() if apart else pytest.raises(ModelError, match="would attend to each other"):
         objective.check_model(prepared, family)
     CausalLM(packing=False).check_model(prepared, family)
 
