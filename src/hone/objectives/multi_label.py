@@ -17,7 +17,7 @@ from hone.objectives.shared.label_account import LabelReader
 from hone.objectives.shared.label_forms import has_label, parse_label_names
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
-from hone.objectives.shared.tokenizer import encode_rows
+from hone.objectives.shared.tokenizer import encode_rows, list_truncated
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class MultiLabelClassification(Objective):
     columns: ClassVar[tuple[str, ...]] = ("text", "labels")
     text: ClassVar[tuple[str, ...]] = ("text",)
     inputs: ClassVar[tuple[str, ...]] = ("text",)
-    outputs: ClassVar[Mapping[str, str]] = {"labels": "string[]", "scores": "double[]"}
+    outputs: ClassVar[Mapping[str, str]] = {"labels": "string[]", "scores": "double[]", "truncated": "boolean"}
     pipeline: ClassVar[str] = "text-classification"
     metrics: ClassVar[Mapping[str, Metric]] = {
         "micro_f1": Metric("Micro-F1"),
@@ -243,17 +243,19 @@ class MultiLabelClassification(Objective):
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
-        """The predicted `labels`, most likely first, their probabilities `scores`, and `all_scores` of all labels."""
+        """The predicted `labels`, most likely first, their probabilities `scores`, and `all_scores` of all labels.
+
+        `truncated`: whether the text was longer than the model takes, so that its end was not read.
+        """
         import numpy as np
 
         thresholds, answers = self._thresholds(targets), []
-        for scores in predictions["scores"]:
+        for scores, truncated in zip(predictions["scores"], list_truncated(tokens), strict=True):
             chosen = [i for i in np.argsort(-scores, kind="stable") if scores[i] >= thresholds[i]]
             score_by_label = {label: float(score) for label, score in zip(targets["labels"], scores, strict=True)}
             labels = [targets["labels"][i] for i in chosen]
-            answers.append(
-                {"labels": labels, "scores": [score_by_label[label] for label in labels], "all_scores": score_by_label}
-            )
+            answer = {"labels": labels, "scores": [score_by_label[label] for label in labels], "truncated": truncated}
+            answers.append({**answer, "all_scores": score_by_label})
         return answers
 
     def _thresholds(self, targets: Targets) -> np.ndarray:

@@ -14,7 +14,7 @@ from hone.objectives.shared.heads import load_with_head, text_logits
 from hone.objectives.shared.label_account import LabelReader, check_not_joined
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
-from hone.objectives.shared.tokenizer import encode_rows
+from hone.objectives.shared.tokenizer import encode_rows, list_truncated
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class TextClassification(Objective):
     text: ClassVar[tuple[str, ...]] = ("text",)
     label: ClassVar[str] = "label"
     inputs: ClassVar[tuple[str, ...]] = ("text",)
-    outputs: ClassVar[Mapping[str, str]] = {"label": "string", "score": "double"}
+    outputs: ClassVar[Mapping[str, str]] = {"label": "string", "score": "double", "truncated": "boolean"}
     pipeline: ClassVar[str] = "text-classification"
     metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": Metric("Accuracy"), "macro_f1": Metric("Macro-F1")}
 
@@ -185,12 +185,16 @@ class TextClassification(Objective):
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
-        """The most likely `label`, its probability `score`, and `scores` of all labels."""
+        """The most likely `label`, its probability `score`, and `scores` of all labels.
+
+        `truncated`: whether the text was longer than the model takes, so that its end was not read.
+        """
         answers = []
-        for scores in predictions["scores"]:
+        for scores, truncated in zip(predictions["scores"], list_truncated(tokens), strict=True):
             best = int(scores.argmax())
             score_by_label = {label: float(score) for label, score in zip(targets["labels"], scores, strict=True)}
-            answers.append({"label": targets["labels"][best], "score": float(scores[best]), "scores": score_by_label})
+            answer = {"label": targets["labels"][best], "score": float(scores[best]), "truncated": truncated}
+            answers.append({**answer, "scores": score_by_label})
         return answers
 
 

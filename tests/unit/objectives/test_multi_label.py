@@ -53,7 +53,8 @@ def rows(*sets: list[str]) -> pa.Table:
 
 
 def encoded(marked: np.ndarray) -> pa.Table:
-    return pa.table({"labels": pa.array(marked.astype(np.int8).tolist(), pa.list_(pa.int8()))})
+    labels = pa.array(marked.astype(np.int8).tolist(), pa.list_(pa.int8()))
+    return pa.table({"labels": labels, "lost": np.zeros(len(marked), np.int32)})
 
 
 def figures(marked: np.ndarray, said: np.ndarray) -> dict[str, float]:
