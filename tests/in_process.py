@@ -78,7 +78,7 @@ def begin(place: Path, changes: pytest.MonkeyPatch) -> Line:
     for name, value in {**DEFAULTS, "HF_HUB_OFFLINE": "1"}.items():
         changes.setenv(name, value)
     changes.delenv("MLFLOW_TRACKING_URI", raising=False)
-    changes.setattr(launch, "_attempt", _train_here)
+    changes.setattr(launch, "_run_attempt", _train_here)
     changes.setattr(hardware, "peak_flops", lambda *_: 1e12)  # measured, it takes longer than the training
     home = Home(place)
     create_sqlite_store(home.tracking_uri)

@@ -115,3 +115,10 @@ class PromotionRefused(PromotionError):
 
 class ChampionMoved(PromotionError):
     """The champion is no longer the one that the comparison started from."""
+
+
+class SkippedRow(ValueError):
+    """A row that is not meant to be used, such as one that an annotator rejected: it is left out and counted by reason.
+
+    Not a fault, so no HoneError: ingest catches it. Elsewhere it is what its base class says: a row without a meaning.
+    """

@@ -125,7 +125,8 @@ def test_each_row_of_a_ragged_input_has_one_row_in_order_with_the_served_models_
     account = predict(home, source=source, output=str(out), shard_rows=10)
 
     table = pq.read_table(out)
-    assert table.column_names == ["id", "text", "more", "late", "prediction", "score", "model_version", "reason"]
+    answer = ["prediction", "score", "truncated", "model_version", "reason"]
+    assert table.column_names == ["id", "text", "more", "late", *answer]
     found = table.to_pylist()
     assert [row["id"] for row in found] == [None if i == 3 else i for i in range(25)]
     assert [row["text"] for row in found if row["reason"] is None] == [

@@ -68,7 +68,7 @@ def test_several_labels(line: Line, base_model: Path, tmp_path: Path) -> None:
     test = pq.read_table(made["validate"].path / "test.parquet")
     predictions = pq.read_table(evaluated / "predictions.parquet").to_pydict()
     plain, full = ask(line, test["text"].to_pylist())
-    assert list(plain) == ["labels", "scores"]
+    assert list(plain) == ["labels", "scores", "truncated"]
     assert [", ".join(sorted(labels)) or "(none)" for labels in plain["labels"]] == predictions["prediction"]
     for scores, tested in zip(full["all_scores"], predictions["scores"], strict=True):
         assert list(scores.values()) == pytest.approx(tested, abs=1e-5)
@@ -104,6 +104,6 @@ def test_a_number(line: Line, base_model: Path, tmp_path: Path) -> None:
     test = pq.read_table(made["validate"].path / "test.parquet")
     (plain, full) = ask(line, test["text"].to_pylist())
     assert plain == full
-    assert list(plain) == ["value"]
+    assert list(plain) == ["value", "truncated"]
     right = [float(text) for text in test["label"].to_pylist()]
     assert systems["model"]["r2"]["value"] == pytest.approx(r2_score(right, plain["value"]), abs=1e-6)

@@ -35,7 +35,7 @@ def tagged(tmp_path: Path, base_model: Path) -> Path:
         "ingest": {"source": {"kind": "files", "paths": [str(tmp_path / "rows.conll")]}},
         "curation": {"steps": [{"kind": "normalize"}, {"kind": "redact"}, {"kind": "duplicates", "near": False}]},
         "model": {"base": str(base_model)},
-        "tokenization": {"max_length": 32},
+        "tokenization": {"max_length": 9},
         "training": {"epochs": 12, "batch_size": 8, "learning_rate": 1.0e-2, "precision": "fp32"},
         "evaluation": {"resamples": 100},
     }

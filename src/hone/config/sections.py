@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -40,6 +40,14 @@ class Ingest(Section):
         description="Only use rows with a time up to this date (inclusive) or datetime, in UTC unless it has a zone."
         " Also replaces {as_of} in the source's paths and query; without it that is today's date.",
     )
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _read_numbers_as_names(cls, columns: Any) -> Any:
+        """CoNLL columns are named by their numbers, which YAML reads as such."""
+        if not isinstance(columns, dict):
+            return columns
+        return {ours: str(theirs) if type(theirs) is int else theirs for ours, theirs in columns.items()}
 
     @model_validator(mode="after")
     def _check_as_of_is_used(self) -> Ingest:

@@ -27,9 +27,14 @@ def with_texts(rows: pa.Table, name: str, texts: Sequence[str]) -> pa.Table:
 
 
 def rewrite_texts(
-    rows: pa.Table, fields: Fields, change: Callable[[str, list[str]], list[tuple[str, T]]]
+    rows: pa.Table,
+    fields: Fields,
+    change: Callable[[str, list[str]], list[tuple[str, T]]],
+    change_words: Callable[[list[list[str]]], list[tuple[list[str], T]]] | None = None,
 ) -> tuple[pa.Table, list[str], list[T]]:
     """Apply `change` to all texts of the rows, given with the name of their column.
+
+    `change_words`, if given, is applied to texts that are lists of words.
 
     Returns the changed rows, '' or a reason to drop each row, and the note that `change` returns for each text.
     """
@@ -38,6 +43,12 @@ def rewrite_texts(
     for name in fields.text:
         values = texts_of(rows, name)
         pieces_by_row = [fields.extract_texts(name, value) for value in values]
+        if change_words and name in fields.word_lists:
+            rewritten = change_words(pieces_by_row)
+            notes += [note for _, note in rewritten]
+            pairs = zip(values, rewritten, strict=True)
+            rows = with_texts(rows, name, [fields.replace_texts(name, value, words) for value, (words, _) in pairs])
+            continue
         outcomes = iter(change(name, [piece for row_pieces in pieces_by_row for piece in row_pieces]))
         changed = []
         for value, row_pieces in zip(values, pieces_by_row, strict=True):

@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 from typing import IO, Any, TypeVar
@@ -15,7 +15,7 @@ from hone.errors import HoneError
 from hone.progress import OnProgress, Progress
 
 Outcome = TypeVar("Outcome")
-Judge = Callable[[list[str]], list[Outcome]]
+Judge = Callable[[list[Any]], list[Outcome]]
 
 CHUNK = 2_000  # rows that go to a worker at once
 _SERVE = "import sys; sys.path[:] = sys.argv[1:]; from hone.curation.parallel import serve; serve()"
@@ -29,12 +29,12 @@ def cores() -> int:
 
 
 def over_texts(
-    judge: Judge[Outcome], texts: Sequence[str], on_progress: OnProgress, *, worth: int, workers: int = 0
+    judge: Judge[Outcome], texts: Sequence[Sized], on_progress: OnProgress, *, worth: int, workers: int = 0
 ) -> list[Outcome]:
     """The outcome of `judge` for each of `texts`, in order; the same for any number of `workers` (0: one per core).
 
-    `judge` must be picklable. Texts with fewer than `worth` characters in all are judged in this process, since a
-    worker takes half a second to start.
+    A text may be a list of words. `judge` must be picklable. Texts with fewer than `worth` characters (or words) in all
+    are judged in this process, since a worker takes half a second to start.
     """
     workers = workers or (cores() if sum(map(len, texts)) >= worth else 1)
     chunks = [list(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
@@ -58,7 +58,7 @@ def serve() -> None:
         answers.flush()
 
 
-def _map_chunks(judge: Judge[Outcome], chunks: list[list[str]], workers: int) -> Iterator[list[Outcome]]:
+def _map_chunks(judge: Judge[Outcome], chunks: list[list[Any]], workers: int) -> Iterator[list[Outcome]]:
     """The outcomes of the chunks, in order.
 
     Workers are new processes, not forks: a fork is not safe while other threads of this process hold locks.
@@ -73,7 +73,7 @@ def _map_chunks(judge: Judge[Outcome], chunks: list[list[str]], workers: int) ->
         for _ in range(workers):
             idle.put(started.enter_context(_start_worker(judge)))
 
-        def judge_chunk(chunk: list[str]) -> list[Outcome]:
+        def judge_chunk(chunk: list[Any]) -> list[Outcome]:
             worker = idle.get()
             try:
                 return _judge_in_worker(worker, chunk)
@@ -96,7 +96,7 @@ def _start_worker(judge: Judge[Outcome]) -> Iterator[subprocess.Popen[bytes]]:
             worker.kill()
 
 
-def _judge_in_worker(worker: subprocess.Popen[bytes], chunk: list[str]) -> list[Outcome]:
+def _judge_in_worker(worker: subprocess.Popen[bytes], chunk: list[Any]) -> list[Outcome]:
     assert worker.stdout is not None
     _send(worker, chunk)
     outcomes: list[Outcome] | None = _receive(worker.stdout)

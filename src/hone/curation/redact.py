@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from hone.curation.columns import rewrite_texts
 from hone.curation.parallel import over_texts
-from hone.curation.text.personal_data import TAGS, redact_text
+from hone.curation.text.personal_data import TAGS, Match, redact_text
+from hone.curation.text.word_lists import redact_words
 from hone.parts.options import option
 from hone.progress import OnProgress
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from hone.curation.step import Fields, Verdict
 
+_LABEL_TAG, _LABEL_KIND = "<LABEL>", "label word"
+_WORD_LENGTH = 5  # characters, a space among them: lists of words are counted in words
 WORTH = 8_000_000  # characters from which several processes pay off: about two seconds on one core
 
 
@@ -41,7 +44,10 @@ class Redact:
 
         notes: Counter[str] = Counter()
         rows, reasons, kinds_by_text = rewrite_texts(
-            rows, fields, lambda _, texts: over_texts(self.redact, texts, on_progress, worth=WORTH)
+            rows,
+            fields,
+            lambda _, texts: over_texts(self.redact, texts, on_progress, worth=WORTH),
+            lambda word_lists: over_texts(self.redact_words, word_lists, on_progress, worth=WORTH // _WORD_LENGTH),
         )
         notes.update(kind for kinds in kinds_by_text for kind in kinds)
         return Verdict(rows, reasons, notes=dict(notes))
@@ -50,17 +56,37 @@ class Redact:
         """Each text with tags for the matches, and the kind of each match."""
         return [self._redact(text) for text in texts]
 
+    def redact_words(self, word_lists: list[list[str]]) -> list[tuple[list[str], list[str]]]:
+        """Each list with tags for matches in its words or over several of them, and the kind of each match."""
+        kinds = [kind for kind in TAGS if kind in self.kinds]
+        return [redact_words(words, kinds, self._find_label_words, _LABEL_TAG) for words in word_lists]
+
     def _redact(self, text: str) -> tuple[str, list[str]]:
-        text, found_kinds = redact_text(text, [kind for kind in TAGS if kind in self.kinds])
+        text, kinds = redact_text(text, [kind for kind in TAGS if kind in self.kinds])
         if self.label_words:
-            text, count = _whole_words(self.label_words).subn("<LABEL>", text)
-            found_kinds = [*found_kinds, *["label word"] * count]
-        return text, found_kinds
+            text, count = _whole_words(self.label_words).subn(_LABEL_TAG, text)
+            kinds = [*kinds, *[_LABEL_KIND] * count]
+        return text, kinds
+
+    def _find_label_words(self, text: str) -> list[Match]:
+        """Where label words are in words joined by spaces, where each punctuation mark may be a word."""
+        if not self.label_words:
+            return []
+        pattern = _whole_words(self.label_words, marks_apart=True)
+        return [Match(*hit.span(), _LABEL_KIND) for hit in pattern.finditer(text)]
 
 
 @lru_cache(maxsize=8)
-def _whole_words(words: tuple[str, ...]) -> re.Pattern[str]:
-    """A pattern for any of `words` as a whole word; longer ones first, since alternation takes the first match."""
+def _whole_words(words: tuple[str, ...], marks_apart: bool = False) -> re.Pattern[str]:
+    """A pattern for any of `words` as a whole word; longer ones first, since alternation takes the first match.
+
+    With `marks_apart` there may be spaces around the punctuation in them: C + +.
+    """
     longest_first = sorted((word.split() for word in words if word.split()), key=lambda parts: -len(" ".join(parts)))
-    choices = "|".join(r"\s+".join(map(re.escape, parts)) for parts in longest_first)
+    escape = _escape_marks_apart if marks_apart else re.escape
+    choices = "|".join(r"\s+".join(map(escape, parts)) for parts in longest_first)
     return re.compile(rf"(?<!\w)(?:{choices})(?!\w)" if choices else r"(?!)", re.IGNORECASE)
+
+
+def _escape_marks_apart(word: str) -> str:
+    return r"\s?".join(map(re.escape, re.findall(r"\w+|\W", word)))

@@ -23,6 +23,10 @@ class Fields(Protocol):
         """See `Objective.generated`."""
 
     @property
+    def word_lists(self) -> tuple[str, ...]:
+        """See `Objective.word_lists`."""
+
+    @property
     def label(self) -> str:
         """See `Objective.label`."""
 

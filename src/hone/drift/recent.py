@@ -12,6 +12,7 @@ from typing import Any
 from hone.errors import DataError
 from hone.objectives.base import Objective
 from hone.sources.ingest import text_of
+from hone.sources.renaming import rename_columns
 from hone.sources.source import Source
 
 Row = Mapping[str, str | None]
@@ -43,7 +44,7 @@ def read_recent(source: Source, objective: Objective, rename: Mapping[str, str],
         if raw.refused:
             unreadable += 1
             continue
-        row = _extract_inputs(_rename_columns(raw.values, rename), objective)
+        row = _extract_inputs(rename_columns(raw.values, rename), objective)
         columns |= row.keys()
         rows_without.update(name for name in objective.inputs if not (row.get(name) or "").strip())
         if len(rows) < sample:
@@ -59,11 +60,6 @@ def read_recent(source: Source, objective: Objective, rename: Mapping[str, str],
                 fix="Recent inputs need the model's input columns, under the names that ingest uses.",
             )
     return Recent(rows, rows_read, unreadable, {name: (rows_without[name], rows_read) for name in objective.inputs})
-
-
-def _rename_columns(values: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
-    named = {name: value for name, value in values.items() if name not in rename}
-    return named | {ours: values[theirs] for ours, theirs in rename.items() if theirs in values}
 
 
 def _extract_inputs(values: Mapping[str, Any], objective: Objective) -> dict[str, str | None]:

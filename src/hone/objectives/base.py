@@ -7,7 +7,8 @@ answers is the code that was evaluated.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -60,13 +61,34 @@ class Outcome:
     classes: np.ndarray | None = None
 
 
+class RowReader:
+    """Converts a source's rows one after the other, and knows what only all of them together show.
+
+    `notes` counts, by kind, what was changed in rows that are used, and what about them is odd.
+    """
+
+    def __init__(self, normalize_row: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        self._normalize_row = normalize_row
+        self.notes: Counter[str] = Counter()
+
+    def read(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As `Objective.normalize_row`, which it calls; raises what that raises."""
+        return self._normalize_row(values)
+
+    def finish(self) -> Mapping[str, int]:
+        """The notes, after the last row. Raises DataError if rows that are right by themselves cannot be together."""
+        return dict(self.notes)
+
+
 @dataclass(frozen=True)
 class Objective(ABC):
     """A frozen dataclass whose fields are options (`hone.parts.options.option`); a subclass defines one objective.
 
     columns        names of the columns that rows must have; all hold text, nested values as JSON
+    forms          further columns that `normalize_row` reads, in which rows of another form have the same data
     text           those of the columns that hold text, which curation may rewrite (`extract_texts`)
     generated      those of `text` that the model learns to write: curation keeps their characters
+    word_lists     those of `text` whose texts are the words of one text, which curation may join to look for phrases
     single_answer  whether a text has one right answer, so that rows with one text and two answers contradict each other
     split_contexts whether rows with one context may be in different splits (`context_texts`)
     label          the column that holds the class; '' if there is none
@@ -82,8 +104,10 @@ class Objective(ABC):
     """
 
     columns: ClassVar[tuple[str, ...]]
+    forms: ClassVar[tuple[str, ...]] = ()
     text: ClassVar[tuple[str, ...]]
     generated: ClassVar[tuple[str, ...]] = ()
+    word_lists: ClassVar[tuple[str, ...]] = ()
     single_answer: ClassVar[bool] = False
     split_contexts: ClassVar[bool] = True
     label: ClassVar[str] = ""
@@ -111,9 +135,14 @@ class Objective(ABC):
         """Convert a source's row to the objective's columns; nested values are Python objects.
 
         The default returns the row as it is. Override it to accept other forms of the same data (alpaca for messages,
-        spans for tags). Raises ValueError with the reason if the row is invalid; the row is then refused.
+        spans for tags). Raises ValueError with the reason if the row is invalid; the row is then refused. Raises
+        SkippedRow for a row that is not meant to be used.
         """
         return values
+
+    def start_reading(self) -> RowReader:
+        """A reader of one source's rows, by `normalize_row`. Override it to count or check over all rows."""
+        return RowReader(self.normalize_row)
 
     def row_texts(self, rows: pa.Table) -> list[str]:
         """Each row as one text for people: its text columns, one per line; null becomes ''."""

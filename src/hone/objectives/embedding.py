@@ -31,6 +31,7 @@ class Embedding(Objective):
     """Embed a text close to the texts that belong to it."""
 
     columns: ClassVar[tuple[str, ...]] = ("anchor", "positive", "negatives")
+    forms: ClassVar[tuple[str, ...]] = ("negative",)
     text: ClassVar[tuple[str, ...]] = ("anchor", "positive", "negatives")
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "double[]"}

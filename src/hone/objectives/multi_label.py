@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, RowReader, Targets
+from hone.objectives.shared.annotations import check_accepted, has_marks
 from hone.objectives.shared.heads import load_with_head, text_logits
+from hone.objectives.shared.label_account import LabelReader
 from hone.objectives.shared.label_forms import has_label, parse_label_names
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
-from hone.objectives.shared.tokenizer import encode_rows
+from hone.objectives.shared.tokenizer import encode_rows, list_truncated
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class MultiLabelClassification(Objective):
     text: ClassVar[tuple[str, ...]] = ("text",)
     single_answer: ClassVar[bool] = True
     inputs: ClassVar[tuple[str, ...]] = ("text",)
-    outputs: ClassVar[Mapping[str, str]] = {"labels": "string[]", "scores": "double[]"}
+    outputs: ClassVar[Mapping[str, str]] = {"labels": "string[]", "scores": "double[]", "truncated": "boolean"}
     pipeline: ClassVar[str] = "text-classification"
     metrics: ClassVar[Mapping[str, Metric]] = {
         "micro_f1": Metric("Micro-F1"),
@@ -78,14 +80,22 @@ class MultiLabelClassification(Objective):
         """The row with `labels` as a sorted list of names, from a list, its text, or columns of 0 and 1.
 
         No label is [] or an empty text. Raises ValueError for labels in any other form; null is refused as unknown.
+        Raises SkippedRow for a row that an annotator rejected.
         """
+        check_accepted(values)
         if self.label_columns:
             names = [name for name in self.label_columns if has_label(values, name)]
         elif values.get("labels") is None:
             return values
+        elif has_marks(values["labels"]):
+            raise ValueError("labels is a list of spans, which are for token-classification")
         else:
             names = parse_label_names(values["labels"], self.separator)
         return {**values, "labels": sorted({name for name in names if not self.labels or name in self.labels})}
+
+    def start_reading(self) -> RowReader:
+        """A reader that reports labels which differ by spaces or case alone."""
+        return LabelReader(self.normalize_row, _list_names, _list_names)
 
     def strata(self, rows: pa.Table) -> list[str]:
         """Each row's rarest label, '' for none: rare labels are split evenly, after Sechidis et al. 2011."""
@@ -254,17 +264,19 @@ class MultiLabelClassification(Objective):
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
-        """The predicted `labels`, most likely first, their probabilities `scores`, and `all_scores` of all labels."""
+        """The predicted `labels`, most likely first, their probabilities `scores`, and `all_scores` of all labels.
+
+        `truncated`: whether the text was longer than the model takes, so that its end was not read.
+        """
         import numpy as np
 
         thresholds, answers = self._thresholds(targets), []
-        for scores in predictions["scores"]:
+        for scores, truncated in zip(predictions["scores"], list_truncated(tokens), strict=True):
             chosen = [i for i in np.argsort(-scores, kind="stable") if scores[i] >= thresholds[i]]
             score_by_label = {label: float(score) for label, score in zip(targets["labels"], scores, strict=True)}
             labels = [targets["labels"][i] for i in chosen]
-            answers.append(
-                {"labels": labels, "scores": [score_by_label[label] for label in labels], "all_scores": score_by_label}
-            )
+            answer = {"labels": labels, "scores": [score_by_label[label] for label in labels], "truncated": truncated}
+            answers.append({**answer, "all_scores": score_by_label})
         return answers
 
     def _thresholds(self, targets: Targets) -> np.ndarray:
@@ -294,6 +306,11 @@ def find_threshold(has_label: np.ndarray, scores: np.ndarray, default: float) ->
     candidates = (ranked[ends] + next_lower) / 2
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)  # equal up to rounding
     return float(candidates[best[np.abs(candidates[best] - default).argmin()]])
+
+
+def _list_names(values: Mapping[str, Any]) -> Sequence[Any]:
+    """The labels in a row that has them as a list."""
+    return values["labels"] if isinstance(values.get("labels"), (list, tuple)) else ()
 
 
 def _parse_labels(rows: pa.Table) -> list[list[str]]:

@@ -48,6 +48,7 @@ class QuestionAnswering(Objective):
     """Predict the answer to a question as a span of a text, or that there is none."""
 
     columns: ClassVar[tuple[str, ...]] = ("question", "context", "answers")
+    forms: ClassVar[tuple[str, ...]] = ("is_impossible",)
     text: ClassVar[tuple[str, ...]] = ("question", "context", "answers")
     split_contexts: ClassVar[bool] = False
     single_answer: ClassVar[bool] = True

@@ -14,7 +14,7 @@ from hone.objectives.base import Metric, Objective, Outcome, Predictions, Target
 from hone.objectives.shared.heads import load_with_head, text_logits
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import safe_ratio
-from hone.objectives.shared.tokenizer import encode_rows
+from hone.objectives.shared.tokenizer import encode_rows, list_truncated
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Regression(Objective):
     columns: ClassVar[tuple[str, ...]] = ("text", "label")
     text: ClassVar[tuple[str, ...]] = ("text",)
     inputs: ClassVar[tuple[str, ...]] = ("text",)
-    outputs: ClassVar[Mapping[str, str]] = {"value": "double"}
+    outputs: ClassVar[Mapping[str, str]] = {"value": "double", "truncated": "boolean"}
     pipeline: ClassVar[str] = "text-classification"
     metrics: ClassVar[Mapping[str, Metric]] = {
         "r2": Metric("R²", share=False),
@@ -189,12 +189,12 @@ class Regression(Objective):
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
-        """`value`: the predicted number in the label's unit."""
+        """`value`: the predicted number in the label's unit; `truncated`: whether the text's end was cut off."""
         import numpy as np
 
-        return [
-            {"value": float(value)} for value in _to_label_unit(np.asarray(predictions["scores"], np.float64), targets)
-        ]
+        numbers = _to_label_unit(np.asarray(predictions["scores"], np.float64), targets)
+        pairs = zip(numbers, list_truncated(tokens), strict=True)
+        return [{"value": float(number), "truncated": truncated} for number, truncated in pairs]
 
 
 # A variance computed from sums is a difference of large numbers: below this share of them it is rounding error.

@@ -36,6 +36,7 @@ class Seq2Seq(Objective):
     """Predict a target text for a source text."""
 
     columns: ClassVar[tuple[str, ...]] = ("text", "target")
+    forms: ClassVar[tuple[str, ...]] = ("source",)
     text: ClassVar[tuple[str, ...]] = ("text", "target")
     generated: ClassVar[tuple[str, ...]] = ("target",)
     inputs: ClassVar[tuple[str, ...]] = ("text",)

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
-from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, RowReader, Targets
+from hone.objectives.shared.annotations import check_accepted, has_marks
 from hone.objectives.shared.heads import load_with_head, text_logits
+from hone.objectives.shared.label_account import LabelReader, check_not_joined
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
-from hone.objectives.shared.tokenizer import encode_rows
+from hone.objectives.shared.tokenizer import encode_rows, list_truncated
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class TextClassification(Objective):
     single_answer: ClassVar[bool] = True
     label: ClassVar[str] = "label"
     inputs: ClassVar[tuple[str, ...]] = ("text",)
-    outputs: ClassVar[Mapping[str, str]] = {"label": "string", "score": "double"}
+    outputs: ClassVar[Mapping[str, str]] = {"label": "string", "score": "double", "truncated": "boolean"}
     pipeline: ClassVar[str] = "text-classification"
     metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": Metric("Accuracy"), "macro_f1": Metric("Macro-F1")}
 
@@ -43,13 +45,30 @@ class TextClassification(Objective):
         0.0, "Share of the target probability that is spread over all labels.", learning=True, ge=0, lt=1
     )
 
+    combined_labels: bool = option(False, "Accept labels that combine others, such as 2,5,9, as classes of their own.")
+
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The row itself; raises ValueError if its label is a list."""
+        """The row, its label without the spaces around it.
+
+        Raises ValueError if the label is a list or empty, SkippedRow if an annotator rejected it.
+        """
+        check_accepted(values)
+        if has_marks(values.get("label")):
+            raise ValueError("label is a list of spans, which are for token-classification")
         if isinstance(values.get("label"), (list, tuple)):
             raise ValueError(
                 "label is a list; this objective takes one label for a text (multi-label-classification takes several)"
             )
-        return values
+        if not isinstance(values.get("label"), str):
+            return values
+        label = values["label"].strip()
+        if not label:
+            raise ValueError("label is empty")
+        return {**values, "label": label}
+
+    def start_reading(self) -> RowReader:
+        """A reader that reports labels which differ by spaces or case alone, and refuses joined ones."""
+        return ClassReader(self)
 
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """`{"labels": [names, sorted]}` of the training rows; raises DataError for fewer than two."""
@@ -184,13 +203,35 @@ class TextClassification(Objective):
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
-        """The most likely `label`, its probability `score`, and `scores` of all labels."""
+        """The most likely `label`, its probability `score`, and `scores` of all labels.
+
+        `truncated`: whether the text was longer than the model takes, so that its end was not read.
+        """
         answers = []
-        for scores in predictions["scores"]:
+        for scores, truncated in zip(predictions["scores"], list_truncated(tokens), strict=True):
             best = int(scores.argmax())
             score_by_label = {label: float(score) for label, score in zip(targets["labels"], scores, strict=True)}
-            answers.append({"label": targets["labels"][best], "score": float(scores[best]), "scores": score_by_label})
+            answer = {"label": targets["labels"][best], "score": float(scores[best]), "truncated": truncated}
+            answers.append({**answer, "scores": score_by_label})
         return answers
+
+
+class ClassReader(LabelReader):
+    """Counts the labels of rows, one each."""
+
+    def __init__(self, objective: TextClassification) -> None:
+        super().__init__(objective.normalize_row, _list_label, _list_label)
+        self._objective = objective
+
+    def finish(self) -> Mapping[str, int]:
+        """The notes. Raises DataError if labels are combinations of others, unless `combined_labels` accepts them."""
+        if not self._objective.combined_labels:
+            check_not_joined(list(self.labels))
+        return super().finish()
+
+
+def _list_label(values: Mapping[str, Any]) -> list[str]:
+    return [values["label"]] if isinstance(values.get("label"), str) else []
 
 
 def _label_indices(rows: pa.Table, labels: Sequence[str]) -> pa.ChunkedArray:

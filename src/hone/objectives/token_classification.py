@@ -5,32 +5,45 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import eq
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, RowReader, Targets
 from hone.objectives.shared import tagging
+from hone.objectives.shared.annotations import Mark, check_accepted, find_annotated
 from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.label_account import describe_case_variants
 from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.plain_text import group_by_row, row_indices
+from hone.objectives.shared.span_account import SpanAccount
+from hone.objectives.shared.spans import SpanReading, read_spans
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
+from hone.objectives.shared.tag_forms import (
+    convert_tags,
+    describe_form,
+    find_form,
+    form_from_targets,
+    form_to_targets,
+)
 from hone.objectives.shared.tagging import Entity
-from hone.objectives.shared.tokenizer import count_lost_tokens, encode_with_offsets, list_control_tokens, to_list_array
+from hone.objectives.shared.tokenizer import encode_with_offsets, list_control_tokens, to_list_array
+from hone.objectives.shared.word_windows import NO_TOKEN, merge_windows, split_encoding
 from hone.parts.options import option
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    from tokenizers import Encoding
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hone.objectives.base import Batch
 
 IGNORED = -100  # a token without a label of its own
-NO_TOKEN, NO_WORD = -1, -2
+NO_WORD = -2
 
 
 @dataclass(frozen=True)
@@ -38,8 +51,10 @@ class TokenClassification(Objective):
     """Predict a tag for each word, from the word's first token."""
 
     columns: ClassVar[tuple[str, ...]] = ("tokens", "tags")
+    forms: ClassVar[tuple[str, ...]] = ("text", "spans")
     text: ClassVar[tuple[str, ...]] = ("tokens",)
     single_answer: ClassVar[bool] = True
+    word_lists: ClassVar[tuple[str, ...]] = ("tokens",)
     inputs: ClassVar[tuple[str, ...]] = ("tokens",)
     outputs: ClassVar[Mapping[str, str]] = {"entities": "string"}
     pipeline: ClassVar[str] = "token-classification"
@@ -56,21 +71,58 @@ class TokenClassification(Objective):
         "each punctuation mark a word, spaces splits at spaces alone.",
     )
 
-    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`tokens` and `tags` as lists, from lists, JSON, texts split at spaces, or `text` with `spans`.
+    offsets: Literal["auto", "characters", "utf-16", "bytes"] = option(
+        "auto",
+        "What the offsets of spans count. auto: characters, unless the spans' own texts show that it is UTF-16 units "
+        "(as JavaScript counts) or bytes.",
+    )
+    max_subword_spans: float = option(
+        0.01,
+        "Maximum share of spans that may begin or end inside a word, as wrong offsets do; 1 if they are meant to.",
+        ge=0,
+        le=1,
+    )
 
-        Raises ValueError if their lengths differ, tags mix schemes, or spans are invalid.
+    stride: int = option(
+        32,
+        "Tokens shared by neighbouring windows of a text longer than max_length; at most half a window is used.",
+        ge=0,
+    )
+
+    def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`tokens` and `tags` as lists, from lists, JSON, texts split at spaces, or a text with spans.
+
+        Spans may have the form of an annotation tool's export (`hone.objectives.shared.annotations`). Raises ValueError
+        if the lengths differ, tags mix schemes, or spans are invalid; SkippedRow for a row that was not accepted.
+        """
+        return self.tag_row(values, Counter())[0]
+
+    def start_reading(self) -> RowReader:
+        """A reader that counts spans by what their offsets mean, and those that cut words."""
+        return TagReader(self)
+
+    def tag_row(
+        self, values: Mapping[str, Any], notes: Counter[str]
+    ) -> tuple[Mapping[str, Any], tuple[str, list[Mark], SpanReading] | None]:
+        """The row as `normalize_row` returns it, and the text, marks and spans that it was made of, if it was.
+
+        Raises what `normalize_row` raises. `notes` counts what of the row is left out.
         """
         if values.get("tokens") is not None and values.get("tags") is not None:
+            check_accepted(values)
             tokens, tags = (tagging.parse_list(values[name], name) for name in ("tokens", "tags"))
             tagging.check_words(tokens, tags)
-            return {"tokens": tokens, "tags": tags}
-        spans = values.get("spans", values.get("entities"))
-        if "tokens" in values or values.get("text") is None or spans is None:
-            return values
-        tagged = tagging.tag_spans(values["text"], spans, self.words)
+            return {"tokens": tokens, "tags": [tag.strip() for tag in tags]}, None
+        annotated = find_annotated(values, notes)
+        if annotated is None:
+            return values, None
+        text, marks = annotated
+        if not isinstance(text, str):
+            raise ValueError(f"text: not text but {text!r:.60}")
+        reading = read_spans(text, marks, self.offsets)
+        tagged = tagging.tag_spans(text, reading.spans, self.words)
         tagging.check_words(tagged["tokens"], tagged["tags"])
-        return tagged
+        return tagged, (text, marks, reading)
 
     def row_texts(self, rows: pa.Table) -> list[str]:
         """The words of each row, joined by spaces."""
@@ -86,13 +138,16 @@ class TokenClassification(Objective):
         return json.dumps(words, ensure_ascii=False)
 
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
-        """`labels`, the tags of the training rows, sorted, and their `scheme`.
+        """`labels`, the tags of the training rows in the standard form, sorted, and their `scheme`.
 
-        Raises DataError if there are not at least two different tags, or if only some tags have prefixes.
+        `tag_form` says how they are written, where that is another form. Raises DataError if there are not at least two
+        different tags, or if only some tags have prefixes.
         """
-        labels = sorted({tag for tags in _parse_column(train, "tags") for tag in tags})
+        tags = {tag for row_tags in _parse_column(train, "tags") for tag in row_tags}
         where, check = "the training split, column tags", "Check the column that ingest.columns maps to tags."
         try:
+            form = find_form(tags)
+            labels = sorted(set(convert_tags(tags, form)))
             scheme = tagging.find_scheme(labels)
         except ValueError as fault:
             raise DataError(str(fault), where=where, fix="Use tags of one scheme in all rows.") from None
@@ -103,7 +158,7 @@ class TokenClassification(Objective):
             raise DataError(
                 "no word is in an entity: every tag is O" if labels else "has no tags", where=where, fix=fix
             )
-        return {"labels": labels, "scheme": scheme}
+        return {"labels": labels, "scheme": scheme, **form_to_targets(form)}
 
     def encode(
         self,
@@ -113,37 +168,45 @@ class TokenClassification(Objective):
         targets: Targets,
         labelled: bool = True,
     ) -> pa.Table:
-        """Encode the words, joined by spaces.
+        """Encode the words, joined by spaces; a row for each window of a text longer than `max_length` tokens.
 
-        `words` (list<int32>): the position of each word's first token, -1 for a word without one or cut off.
-        `content`: the position after the last word's tokens. With `labelled` also `labels` (list<int32>), the index of
-        each word's tag in the targets, -100 for a tag that no training row has, and `tags` as JSON.
+        `first_word`: the index of the window's first word. `words` (list<int32>): the position of each word's first
+        token, -1 for a word without one. `content`: the position after the last word's tokens. With `labelled` also
+        `labels` (list<int32>), the index of each word's tag in the targets, -100 for a tag that no training row has,
+        and `tags` as JSON. `lost`: tokens of a single word that is longer than a window.
         """
         import pyarrow as pa
 
         joined = [_join_words(value, self.words) for value in rows["tokens"].to_pylist()]
-        encoded = encode_with_offsets(
-            tokenizer, [text for text, _ in joined], max_length, control=list_control_tokens(targets)
-        )
-        first_tokens = [
-            _first_tokens(encoding, extents) for encoding, (_, extents) in zip(encoded, joined, strict=True)
+        encoded = encode_with_offsets(tokenizer, [text for text, _ in joined], control=list_control_tokens(targets))
+        windows_by_row = [
+            split_encoding(encoding, extents, max_length, self.stride)
+            for encoding, (_, extents) in zip(encoded, joined, strict=True)
         ]
+        windows = [window for row_windows in windows_by_row for window in row_windows]
+        row_ids = rows["id"].cast(pa.string()).to_pylist()
+        ids = [name for name, row_windows in zip(row_ids, windows_by_row, strict=True) for _ in row_windows]
         columns = {
-            "id": rows["id"].cast(pa.string()),
+            "id": pa.array(ids, pa.string()),
             # A model cannot process zero tokens, and a text without any still needs a prediction.
-            "input_ids": to_list_array([encoding.ids or [tokenizer.pad_token_id] for encoding in encoded]),
-            "words": to_list_array([words for words, _ in first_tokens]),
-            "content": pa.array([end for _, end in first_tokens], pa.int32()),
+            "input_ids": to_list_array([window.ids or [tokenizer.pad_token_id] for window in windows]),
+            "first_word": pa.array([window.first for window in windows], pa.int32()),
+            "words": to_list_array([window.words for window in windows]),
+            "content": pa.array([window.content for window in windows], pa.int32()),
         }
         if labelled:
             label_index = {label: index for index, label in enumerate(targets["labels"])}
+            form = form_from_targets(targets)
+            tags_by_window = [
+                convert_tags(tags[window.first : window.first + len(window.words)], form)
+                for tags, row_windows in zip(_check_aligned(rows, joined), windows_by_row, strict=True)
+                for window in row_windows
+            ]
             columns["labels"] = to_list_array(
-                [[label_index.get(tag, IGNORED) for tag in tags] for tags in _check_aligned(rows, first_tokens)]
+                [[label_index.get(tag, IGNORED) for tag in tags] for tags in tags_by_window]
             )
-            columns["tags"] = rows["tags"].cast(pa.string())
-        return pa.table(
-            {**columns, "lost": pa.array([count_lost_tokens(encoding) for encoding in encoded], pa.int32())}
-        )
+            columns["tags"] = pa.array([json.dumps(tags, ensure_ascii=False) for tags in tags_by_window], pa.string())
+        return pa.table({**columns, "lost": pa.array([window.lost for window in windows], pa.int32())})
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask, `words` [rows, most words], padded with -2; labels [rows, tokens]."""
@@ -195,13 +258,13 @@ class TokenClassification(Objective):
     ) -> Outcome:
         """Statistics: for each type correct, reference and predicted entities; then correctly tagged words, and words.
 
-        A word that was cut off has no tag, so its entity is missed. The last type collects types of no training row.
+        The last type collects types of no training row.
         """
         import numpy as np
 
         scheme = targets["scheme"]
-        reference_tags = [json.loads(tags) for tags in tokens["tags"].to_pylist()]
-        predicted_tags = [_tag_names(row, targets) for row in predictions["said"]]
+        reference_tags = _merge_by_row(tokens, [json.loads(tags) for tags in tokens["tags"].to_pylist()])
+        predicted_tags = [_tag_names(row, targets) for row in _merge_by_row(tokens, predictions["said"])]
         reference_entities, predicted_entities = (
             [tagging.find_entities(tags, scheme) for tags in rows_tags]
             for rows_tags in (reference_tags, predicted_tags)
@@ -251,10 +314,14 @@ class TokenClassification(Objective):
 
         counts: defaultdict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
         all_counts: Counter[int] = Counter()
-        for row in train.select(["input_ids", "words", "content", "labels"]).to_pylist():
+        previous, counted = "", 0  # the row of the window before, and how many of its words were counted
+        for row in train.select(["id", "first_word", "input_ids", "words", "content", "labels"]).to_pylist():
+            shared = counted - row["first_word"] if row["id"] == previous else 0
+            previous, counted = row["id"], row["first_word"] + len(row["words"])
             for index, word in _word_tokens(row):
-                counts[word][row["labels"][index]] += 1
-                all_counts[row["labels"][index]] += 1
+                if index >= shared:
+                    counts[word][row["labels"][index]] += 1
+                    all_counts[row["labels"][index]] += 1
         likeliest = {word: tags.most_common(1)[0] for word, tags in counts.items()}
         default_tag, default_count = all_counts.most_common(1)[0]
         predicted, scores = [], []
@@ -274,10 +341,11 @@ class TokenClassification(Objective):
         """`entities` in JSON: text, type, score (the mean of its words' probabilities), start and end in characters.
 
         Offsets refer to the plain text that was sent, or to the words of a list joined by spaces. Also `tags`: each
-        word with its tag and probability; the tag is None for a word that was cut off.
+        word with its tag and probability; the tag is None for a word without tokens.
         """
         answers = []
-        for row, label_ids, scores in zip(rows, predictions["said"], predictions["scores"], strict=True):
+        label_ids_by_row, scores_by_row = (_merge_by_row(tokens, predictions[name]) for name in ("said", "scores"))
+        for row, label_ids, scores in zip(rows, label_ids_by_row, scores_by_row, strict=True):
             text, extents = tagging.find_words(row["tokens"], self.words)
             tags = _tag_names(label_ids, targets)
             entities = [
@@ -292,6 +360,55 @@ class TokenClassification(Objective):
         return answers
 
 
+class TagReader(RowReader):
+    """Counts, over all rows, what the offsets of spans mean, which of them cut words, and how tags are written."""
+
+    def __init__(self, objective: TokenClassification) -> None:
+        super().__init__(objective.normalize_row)
+        self._objective, self._account = objective, SpanAccount(objective.max_subword_spans)
+        self._tags: Counter[str] = Counter()
+        self._rows, self._numbered = 0, 0
+
+    def read(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As `TokenClassification.normalize_row`."""
+        row, annotated = self._objective.tag_row(values, self.notes)
+        if annotated is not None:
+            self._account.add(*annotated)
+        if isinstance(row.get("tags"), list):
+            self._tags.update(row["tags"])
+            self._rows += len(row["tags"]) > 1
+            self._numbered += len(row["tags"]) > 1 and row["tokens"] == list(map(str, range(1, len(row["tags"]) + 1)))
+        return row
+
+    def finish(self) -> Mapping[str, int]:
+        """The notes.
+
+        Raises DataError if tokens are but numbers of words, if it is not clear what offsets count, or if too many spans
+        cut words.
+        """
+        if self._numbered > self._rows / 2:
+            raise DataError(
+                f"in {self._numbered} of {self._rows} rows the tokens are 1, 2, 3 and so on: numbers of words",
+                where="column tokens",
+                fix="Choose the columns of a CoNLL file by number, from 0 on: ingest.columns: {tokens: 1, tags: 2}.",
+            )
+        self._account.check()
+        return {**self.notes, **self._account.list_notes(), **self._describe_tags()}
+
+    def _describe_tags(self) -> dict[str, int]:
+        """Notes on tags that are written in another form than the standard one, or that differ by case alone."""
+        with suppress(ValueError):  # of the training rows' tags, tokenize decides
+            form = find_form(self._tags)
+            changed = sum(count for tag, count in self._tags.items() if convert_tags([tag], form) != [tag])
+            description = describe_form(form, self._tags)
+            return (
+                {f"tags read in another form: {description}": changed}
+                if changed
+                else describe_case_variants(self._tags)
+            )
+        return {}
+
+
 def _parse_column(rows: pa.Table, name: str) -> list[Any]:
     return [json.loads(value or "[]") for value in rows[name].to_pylist()]
 
@@ -302,31 +419,21 @@ def _join_words(value: str, split: str) -> tuple[str, list[tuple[int, int]]]:
     return tagging.join_words([text[start:end] for start, end in extents])
 
 
-def _check_aligned(rows: pa.Table, places: Sequence[tuple[list[int], int]]) -> Iterator[list[str]]:
+def _check_aligned(rows: pa.Table, joined: Sequence[tuple[str, Sequence[tuple[int, int]]]]) -> Iterator[list[str]]:
     """Each row's tags; raises DataError if their number differs from that of the words."""
-    for name, tags, (words, _) in zip(rows["id"].to_pylist(), _parse_column(rows, "tags"), places, strict=True):
-        if len(tags) != len(words):
+    for name, tags, (_, extents) in zip(rows["id"].to_pylist(), _parse_column(rows, "tags"), joined, strict=True):
+        if len(tags) != len(extents):
             raise DataError(
-                f"has {len(words)} tokens and {len(tags)} tags", where=f"row {name}", fix="Ingest the rows again."
+                f"has {len(extents)} tokens and {len(tags)} tags", where=f"row {name}", fix="Ingest the rows again."
             )
         yield tags
 
 
-def _first_tokens(encoding: Encoding, extents: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
-    """The position of each word's first token, -1 for none, and the position after the last word's tokens."""
-    import numpy as np
-
-    if not extents or not len(encoding):
-        return [NO_TOKEN] * len(extents), 0
-    starts, ends = np.array(extents).T
-    begin, end = np.array(encoding.offsets).T
-    word = np.searchsorted(ends, begin, side="right")  # a token that begins with a space belongs to the word after it
-    inside = (end > begin) & (np.array(encoding.special_tokens_mask) == 0)
-    inside &= (word < len(starts)) & (end > starts[np.minimum(word, len(starts) - 1)])
-    positions = np.flatnonzero(inside)
-    first = np.full(len(starts), NO_TOKEN)
-    first[word[positions][::-1]] = positions[::-1]
-    return first.tolist(), int(positions[-1]) + 1 if len(positions) else 0
+def _merge_by_row(tokens: pa.Table, values_by_window: Sequence[Any]) -> list[list[Any]]:
+    """The values of each row's words, from those of its windows."""
+    row_index, firsts = row_indices(tokens), tokens["first_word"].to_pylist()
+    groups = zip(group_by_row(row_index, firsts), group_by_row(row_index, values_by_window), strict=True)
+    return [merge_windows(*group) for group in groups]
 
 
 def _word_tokens(row: Mapping[str, Any]) -> Iterator[tuple[int, tuple[int, ...]]]:

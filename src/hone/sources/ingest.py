@@ -13,10 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from hone.errors import ConfigError, DataError
+from hone.errors import ConfigError, DataError, SkippedRow
 from hone.parts.moments import parse_time
 from hone.progress import OnProgress, Progress, ignore
 from hone.sources.formats.likeness import guess_objective
+from hone.sources.renaming import has_column, rename_columns
 from hone.sources.source import RawRow, Source, Unreadable, printable
 from hone.sources.splits import read_splits
 from hone.store import layout
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 Shape = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Finish = Callable[[], Mapping[str, int]]
 
 
 OWN_COLUMNS = ("id", "source", "split")  # columns that ingest adds
@@ -36,13 +38,18 @@ _GROUP_ROWS, _GROUP_CHARACTERS = 10_000, 1 << 25
 class _Account:
     """Counts of the rows read so far.
 
-    `later`: rows after `until`; `source_columns`: columns of the source's rows; `shaped_columns`: columns of shaped
-    rows; `example`: the first row; `first_refused`: up to five lines for the error message."""
+    `later`: rows after `until`; `skipped`: rows that are not meant to be used, by reason; `notes`: what the objective
+    counted in the others; `renamed_columns`: the objective's columns that some row has under its source's name;
+    `source_columns`: columns of the source's rows; `shaped_columns`: columns of shaped rows; `example`: the first row;
+    `first_refused`: up to five lines for the error message."""
 
     objective: str
     read: int = 0
     refused: int = 0
     later: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    notes: Mapping[str, int] = field(default_factory=dict)
+    renamed_columns: set[str] = field(default_factory=set)
     reasons: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     source_columns: dict[str, None] = field(default_factory=dict)
@@ -58,6 +65,8 @@ class _Account:
             "rows": self.read - self.refused,
             "refused": self.refused,
             **({"later": self.later} if self.later else {}),
+            **({"skipped": dict(self.skipped)} if self.skipped else {}),
+            **({"notes": dict(self.notes)} if self.notes else {}),
             "reasons": dict(self.reasons.most_common()),
             "sources": dict(self.sources),
         }
@@ -71,7 +80,9 @@ def ingest(
     rename: Mapping[str, str],
     keep: Sequence[str],
     max_refused: float,
+    forms: Sequence[str] = (),
     shape: Shape = dict,
+    finish: Finish = dict,
     objective: str = "",
     time: str = "",
     until: datetime | None = None,
@@ -82,18 +93,21 @@ def ingest(
 
     `columns` must have a value in each row; `rename` maps them to the source's names where these differ; `keep` names
     additional columns, which may be null. All values are written as strings, nested ones as JSON text. `shape` takes a
-    row with renamed columns and returns columns to add or replace, or raises ValueError to refuse the row. Errors
+    row with renamed columns and returns columns to add or replace, or raises ValueError to refuse the row, SkippedRow
+    to leave it out; it may read the columns `forms`, which `rename` may map too. `finish` is called after the last row:
+    it returns notes, counts by kind, or raises DataError if the rows cannot be right together. Errors
     mention when rows look like data of an objective other than `objective`. With `until`, rows with a later time in
     the source's column `time` are left out, and rows without a time are refused. `split_column` names the source's
     column with each row's split; see `read_splits`.
-    Facts: read, rows, refused (read = rows + refused), later (if any were left out), reasons, sources. Raises DataError
+    Facts: read, rows, refused (read = rows + refused), reasons, sources; if there are any, later (rows), skipped (rows
+    by reason, which are in refused.parquet too) and notes. Raises DataError
     if a column is in no row, or if more than `max_refused` (a share) of the rows are refused; ConfigError if `rename`
     or `keep` names a wrong column.
     """
-    required, kept = _resolve_columns(columns, rename, keep)
+    required, extra = _resolve_columns(columns, forms, rename, keep)
     account = _Account(objective)
     with (
-        _Writer(out / layout.ROWS, (*OWN_COLUMNS, *required, *kept)) as rows,
+        _Writer(out / layout.ROWS, (*OWN_COLUMNS, *required, *extra)) as rows,
         _Writer(out / layout.REFUSED, ("where", "source", "reason", "raw")) as refused,
     ):
         for source_row in read_splits(source.rows(), split_column):
@@ -102,16 +116,26 @@ def ingest(
                 account.later += late
                 if late:
                     continue
-            shaped_row = _shape_row(source_row, shape, rename)
-            values, reason = _convert(shaped_row, required, kept)
+            try:
+                shaped_row = _shape_row(source_row, shape, rename)
+            except SkippedRow as skipped:
+                account.skipped[str(skipped)] += 1
+                refused.write((source_row.where, source_row.source, str(skipped), _raw_text(source_row.values)))
+                continue
+            values, reason = _convert(shaped_row, required, extra)
             _count(account, source_row, shaped_row, reason)
+            account.renamed_columns.update(
+                ours for ours in rename.keys() - account.renamed_columns if has_column(source_row.values, rename[ours])
+            )
             if reason:
                 refused.write((shaped_row.where, shaped_row.source, reason, _raw_text(source_row.values)))
             else:
                 rows.write((shaped_row.where, shaped_row.source, shaped_row.split, *values))
             if account.read % _GROUP_ROWS == 0:
                 on_progress(Progress(account.read, 0))
-    _check_account(account, required, kept, max_refused)
+    _check_account(account, required, extra, max_refused)
+    _check_forms(account, forms, rename)
+    account.notes = finish()
     on_progress(Progress(account.read, account.read))
     return Product(account.read - account.refused, (layout.ROWS,), account.facts())
 
@@ -151,14 +175,15 @@ def text_of(value: Any) -> str | None:
 
 
 def _resolve_columns(
-    columns: Sequence[str], rename: Mapping[str, str], keep: Sequence[str]
+    columns: Sequence[str], forms: Sequence[str], rename: Mapping[str, str], keep: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Maps from column names to the source's names: of the required columns, and of those to keep."""
-    for name in rename.keys() - set(columns):
+    for name in rename.keys() - {*columns, *forms}:
+        others = f" Rows in another form may have {', '.join(forms)}." if forms else ""
         raise ConfigError(
             f"the objective has no column {name}",
             where="ingest.columns",
-            fix=f"Its columns are {', '.join(columns)}. Write OBJECTIVE_COLUMN: SOURCE_COLUMN.",
+            fix=f"Its columns are {', '.join(columns)}.{others} Write OBJECTIVE_COLUMN: SOURCE_COLUMN.",
         )
     _check_each_column_once(columns, rename)
     taken_names = [*OWN_COLUMNS, *columns]
@@ -190,22 +215,23 @@ def _shape_row(raw: RawRow, shape: Shape, rename: Mapping[str, str]) -> RawRow:
     """The row with the objective's columns, or refused with the reason why it does not have them."""
     if raw.refused:
         return raw
-    renamed = {name: value for name, value in raw.values.items() if name not in rename}
-    renamed |= {ours: raw.values[theirs] for ours, theirs in rename.items() if theirs in raw.values}
+    renamed = rename_columns(raw.values, rename)
     try:
         return replace(raw, values={**renamed, **shape(renamed)})
+    except SkippedRow:
+        raise
     except ValueError as fault:
         return replace(raw, values=renamed, refused=printable(str(fault)))
     except RecursionError:
         return replace(raw, values=renamed, refused="lists or objects are nested too deeply")
 
 
-def _convert(raw: RawRow, required: Mapping[str, str], kept: Mapping[str, str]) -> tuple[list[str | None], str]:
+def _convert(raw: RawRow, required: Mapping[str, str], extra: Mapping[str, str]) -> tuple[list[str | None], str]:
     """The values to write, and '' or the reason to refuse the row, in terms of the source's column names."""
     if raw.refused:
         return [], raw.refused
     values: list[str | None] = []
-    for ours, theirs in (*required.items(), *kept.items()):
+    for ours, theirs in (*required.items(), *extra.items()):
         try:
             values.append(text_of(raw.values.get(ours)))
         except ValueError as fault:
@@ -235,14 +261,18 @@ def _count(account: _Account, source_row: RawRow, shaped_row: RawRow, reason: st
         account.first_refused.append(f"  {shaped_row.where}  {reason}  {_raw_text(source_row.values)[:120]}")
 
 
-def _check_account(account: _Account, required: Mapping[str, str], kept: Mapping[str, str], max_refused: float) -> None:
+def _check_account(
+    account: _Account, required: Mapping[str, str], extra: Mapping[str, str], max_refused: float
+) -> None:
     if not account.read:
         message = f"all of its {account.later} rows are later than as_of" if account.later else "the source has no rows"
+        if account.skipped:
+            message = f"all of its {account.skipped.total()} rows are left out: {', '.join(account.skipped)}"
         raise DataError(message, where="ingest.source", fix="Check its paths or query, and as_of.")
     if account.source_columns:
-        for ours, theirs in (*required.items(), *kept.items()):
+        for ours, theirs in (*required.items(), *extra.items()):
             if ours not in account.shaped_columns:
-                raise _missing_column_error(ours, theirs, account, "keep" if ours in kept else "columns")
+                raise _missing_column_error(ours, theirs, account, "keep" if ours in extra else "columns")
     if account.refused > max_refused * account.read or account.refused == account.read:
         share = account.refused / account.read
         raise DataError(
@@ -258,6 +288,13 @@ def _describe_sources(rows_by_source: Counter[str]) -> str:
     names = [name for name, _ in rows_by_source.most_common(3)]
     others = len(rows_by_source) - len(names)
     return ", ".join(names) + (f" and {others} more" if others else "")
+
+
+def _check_forms(account: _Account, forms: Sequence[str], rename: Mapping[str, str]) -> None:
+    """Raise DataError if a column of another form is mapped to a source's column that no row has."""
+    for ours in forms:
+        if ours in rename and ours not in account.renamed_columns:
+            raise _missing_column_error(ours, rename[ours], account, "columns")
 
 
 def _missing_column_error(ours: str, theirs: str, account: _Account, setting: str) -> DataError:

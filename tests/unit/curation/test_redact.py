@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from hone.curation.redact import Redact
 from hone.curation.text.personal_data import passes_luhn
+from hone.objectives.shared.tagging import find_word_extents
 from hone.objectives.text_classification import TextClassification
+from hone.objectives.token_classification import TokenClassification
 from hone.progress import ignore
 
 
@@ -77,6 +79,64 @@ def test_words_that_give_the_label_away_are_masked_as_whole_words_in_any_case() 
     )
 
 
+def words_redacted(words: str, **options: object) -> tuple[list[str], list[str]]:
+    [outcome] = Redact(**options).redact_words([words.split(" ")])  # type: ignore[arg-type]
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("words", "clean", "kind"),
+    [
+        ("call +44 20 7946 0958 now", "call <PHONE> <PHONE> <PHONE> <PHONE> now", "phone"),
+        ("call + 44 20 7946 0958 now", "call <PHONE> <PHONE> <PHONE> <PHONE> <PHONE> now", "phone"),
+        ("ring ( 555 ) 123 - 4567 .", "ring" + " <PHONE>" * 6 + " .", "phone"),
+        ("born 1990 . 020 7946 0958", "born 1990 . <PHONE> <PHONE> <PHONE>", "phone"),
+        ("card 4532 2766 4457 7020 ok", "card <CARD> <CARD> <CARD> <CARD> ok", "card"),
+        ("card 4532 - 2766 - 4457 - 7020", "card" + " <CARD>" * 7, "card"),
+        ("pay DE89 3704 0044 0532 0130 00 AND", "pay" + " <IBAN>" * 6 + " AND", "iban"),
+        ("mail jo . doe @ mail . example . com now", "mail" + " <EMAIL>" * 9 + " now", "email"),
+        ("mail jo @ mail.example.com , now", "mail <EMAIL> <EMAIL> <EMAIL> , now", "email"),
+        ("mail jo@example.org, now", "mail <EMAIL>, now", "email"),
+        ("from 58 . 74 . 121 . 78 blocked", "from" + " <IP>" * 7 + " blocked", "ip"),
+    ],
+)
+def test_data_over_several_words_is_replaced_in_each_of_them(words: str, clean: str, kind: str) -> None:
+    assert words_redacted(words) == (clean.split(" "), [kind])
+    assert words_redacted(clean) == (clean.split(" "), [])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "see you @ home . They said so",
+        "on 2021 - 05 - 31 at 12 : 30 : 45",
+        "pages 100 - 200 , years 1990 - 2000",
+        "version 3 . 1 . 2 of 2020 . 1999 was",
+        "a",
+        "",
+    ],
+)
+def test_other_words_and_numbers_stay(words: str) -> None:
+    assert words_redacted(words) == (words.split(" "), [])
+
+
+def test_label_words_of_several_words_are_found_among_words() -> None:
+    label_words = ("top up", "C++", "sign-in")
+    assert words_redacted("Top up my C + + account sign - in Top", label_words=label_words) == (
+        ["<LABEL>", "<LABEL>", "my", "<LABEL>", "<LABEL>", "<LABEL>", "account", *["<LABEL>"] * 3, "Top"],
+        ["label word"] * 3,
+    )
+
+
+def test_redacted_words_keep_their_tags() -> None:
+    tokens, tags = ["call", "+44", "20", "7946", "0958"], ["O", "B-PHONE", "I-PHONE", "I-PHONE", "I-PHONE"]
+    rows = pa.table({"id": ["1"], "tokens": [json.dumps(tokens)], "tags": [json.dumps(tags)]})
+    verdict = Redact().apply(rows, TokenClassification(), ignore)
+    assert verdict.rows["tokens"].to_pylist() == [json.dumps(["call", *["<PHONE>"] * 4])]
+    assert verdict.rows["tags"].equals(rows["tags"])
+    assert verdict.notes == {"phone": 1}
+
+
 def test_notes_count_what_was_replaced() -> None:
     rows = pa.table({"id": ["1", "2"], "text": ["a@b.org, c@d.org", "spam 58.74.121.78"], "label": ["x", "y"]})
     verdict = Redact(label_words=("spam",)).apply(rows, TextClassification(), ignore)
@@ -100,9 +160,28 @@ def test_recall_on_a_real_corpus(shared: Path) -> None:
     assert found == there - Counter(PHONE_NUMBER=1)
 
 
-@pytest.mark.parametrize("unit", ["a", "1", "1 ", "a.", "a@", "ab:", "+1", "DE89 ", "?token=", "call ", "://a", "(1)"])
+def test_recall_among_the_words_of_a_real_corpus_is_that_in_its_texts(shared: Path) -> None:
+    rows = json.loads((shared / "datasets" / "presidio_pii" / "generated_small.json").read_text("utf8"))
+    kinds = {"EMAIL_ADDRESS", "PHONE_NUMBER", "IP_ADDRESS", "CREDIT_CARD"}
+    redacted_kinds: Counter[str] = Counter()
+    for row in rows:
+        text = row["full_text"]
+        words = [text[start:end] for start, end in find_word_extents(text, "punctuation")]
+        [(clean, _)] = Redact().redact_words([words])
+        assert len(clean) == len(words)
+        for span in row["spans"]:
+            if span["entity_type"] in kinds:
+                redacted_kinds[span["entity_type"]] += span["entity_value"].split(" ")[-1][-4:] not in " ".join(clean)
+    assert redacted_kinds == {"EMAIL_ADDRESS": 2, "PHONE_NUMBER": 9, "IP_ADDRESS": 2, "CREDIT_CARD": 10}
+
+
+@pytest.mark.parametrize(
+    "unit", ["a", "1", "1 ", "a.", "a@", "ab:", "+1", "DE89 ", "?token=", "call ", "://a", "(1)", "a@b.org "]
+)
 def test_a_million_characters_take_linear_time(unit: str) -> None:
     assert redacted(unit * (1_000_000 // len(unit)))
+    words = [sign for sign in unit * (100_000 // len(unit)) if sign.strip()]
+    assert len(words_redacted(" ".join(words))[0]) == len(words)
 
 
 @given(st.integers(min_value=0, max_value=10**17))

@@ -54,7 +54,9 @@ def rows(*sets: list[str]) -> pa.Table:
 
 def encoded(marked: np.ndarray) -> pa.Table:
     labels = pa.array(marked.astype(np.int8).tolist(), pa.list_(pa.int8()))
-    return pa.table({"labels": labels, "unseen": pa.array([False] * len(marked))})
+    return pa.table(
+        {"labels": labels, "unseen": pa.array([False] * len(marked)), "lost": np.zeros(len(marked), np.int32)}
+    )
 
 
 def figures(marked: np.ndarray, said: np.ndarray) -> dict[str, float]:

@@ -45,7 +45,8 @@ def rows(numbers: Any) -> pa.Table:
 
 
 def encoded(right: np.ndarray, targets: dict[str, float]) -> pa.Table:
-    return pa.table({"label": right, "standard": (right - targets["mean"]) / targets["deviation"]})
+    standard = (right - targets["mean"]) / targets["deviation"]
+    return pa.table({"label": right, "standard": standard, "lost": np.zeros(len(right), np.int32)})
 
 
 def statistics(right: np.ndarray, said: np.ndarray, targets: dict[str, float]) -> np.ndarray:
@@ -196,14 +197,17 @@ def test_people_and_callers_are_told_numbers_in_the_labels_unit() -> None:
     outcome = OBJECTIVE.compute_outcome(tokens, raw, TARGETS)
     assert (list(outcome.predictions), list(outcome.references)) == (["3", "6"], ["3", "1235"])
     assert outcome.errors[0] == 0 < outcome.errors[1]
-    assert OBJECTIVE.build_answers(tokens, raw, TARGETS, []) == [{"value": 3.0}, {"value": 6.0}]
+    assert OBJECTIVE.build_answers(tokens, raw, TARGETS, []) == [
+        {"value": 3.0, "truncated": False},
+        {"value": 6.0, "truncated": False},
+    ]
 
 
 class TestRivals:
     def test_the_mean_of_the_training_rows(self) -> None:
         tokens = encoded(np.array([1.0, 8.0]), TARGETS)
         said = OBJECTIVE.baseline_predictions(tokens, tokens, TARGETS, tokens)["mean"]
-        assert OBJECTIVE.build_answers(tokens, said, TARGETS, []) == [{"value": 3.0}] * 2
+        assert OBJECTIVE.build_answers(tokens, said, TARGETS, []) == [{"value": 3.0, "truncated": False}] * 2
 
     def test_neighbours_vote_as_scikit_learns_regressor(self) -> None:
         draw = np.random.default_rng(6)
@@ -212,7 +216,7 @@ class TestRivals:
         distances, at = regressor.kneighbors(queries)
         tokens = encoded(right, TARGETS)
         found = OBJECTIVE.neighbour_predictions(1 / distances, at, tokens, TARGETS)
-        told = [one["value"] for one in OBJECTIVE.build_answers(tokens, found, TARGETS, [])]
+        told = [one["value"] for one in OBJECTIVE.build_answers(tokens.slice(0, 10), found, TARGETS, [])]
         assert told == pytest.approx(regressor.predict(queries).tolist(), rel=1e-5)
 
 

@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from hone.errors import DataError, ModelError
+from hone.objectives.multi_label import MultiLabelClassification
+from hone.objectives.regression import Regression
+from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.objectives.text_classification import TextClassification
 from tests.tiny_bases import tiny_bert, tiny_llama
@@ -150,6 +153,24 @@ def test_weights_that_do_not_fit_the_config_are_refused(bert: Path, tmp_path: Pa
 def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be loaded with the head"):
         OBJECTIVE.load_model(tmp_path, TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("objective", "targets"),
+    [
+        (TextClassification(), TARGETS),
+        (MultiLabelClassification(), {**TARGETS, "shares": [0.5] * 3}),
+        (Regression(), {"mean": 1.0, "deviation": 2.0}),
+    ],
+)
+def test_an_answer_says_whether_the_text_was_truncated(objective: Any, targets: dict[str, Any], bert: Path) -> None:
+    tokenizer = load_tokenizer(bert)
+    reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
+    model = objective.load_model(bert, targets).eval()
+    asked = [{"text": text} for text in ("card", "card " * 8, "card " * 9, "")]
+    answers = reader.answer(model, asked, targets, 10)
+    assert [answer["truncated"] for answer in answers] == [False, False, True, False]
+    assert objective.outputs["truncated"] == "boolean"
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])

@@ -79,6 +79,14 @@ def test_rows_that_are_not_right_are_refused_with_the_field(values: dict[str, An
         OBJECTIVE.normalize_row(values)
 
 
+def test_numbers_of_words_are_no_tokens() -> None:
+    reader = OBJECTIVE.start_reading()
+    for tokens in (["1", "2"], ["1", "2", "3"], ["1"]):
+        reader.read({"tokens": tokens, "tags": ["B-X"] * len(tokens)})
+    with pytest.raises(DataError, match=r"in 2 of 2 rows the tokens are 1, 2, 3(.|\n)*\{tokens: 1, tags: 2\}"):
+        reader.finish()
+
+
 def test_rows_of_an_unknown_form_are_left_to_ingest() -> None:
     assert OBJECTIVE.normalize_row({"sentence": "a"}) == {"sentence": "a"}
 
@@ -124,17 +132,27 @@ def test_words_of_real_tokenizers_are_whole(name: str, shared: Path) -> None:
     assert [text.replace(" ", "") for text in spelled] == plain
 
 
-def test_tokens_cut_off_are_counted_and_their_words_have_no_tag(bert: Path) -> None:
-    tags = [["B-PER", "O", "B-LOC", "I-LOC"]]
+def test_a_text_longer_than_the_model_takes_is_read_in_windows(bert: Path) -> None:
+    tags = [["B-PER", "O", "B-LOC", "I-LOC"], ["O", "B-PER"]]
     tokens = encoded(tags, load_tokenizer(bert), max_length=4)  # two words and two special tokens
-    assert tokens["lost"].to_pylist() == [2]
-    assert tokens["words"].to_pylist() == [[1, 2, -1, -1]]
-    batch = OBJECTIVE.collate({name: tokens[name].to_pylist() for name in ("input_ids", "words", "labels")}, 0)
-    assert batch["labels"].tolist() == [[-100, 1, 4, -100]]
-    # A model that is right wherever it looked has missed the entity that was cut off.
-    raw = {"said": [np.array([1, 4, -1, -1])]}
-    assert figures(tokens, raw) == {"entity_f1": 2 / 3, "precision": 1.0, "recall": 0.5, "token_accuracy": 0.5}
-    assert OBJECTIVE.compute_outcome(tokens, raw, TARGETS).errors.tolist() == [1.0]
+    assert tokens["id"].to_pylist() == ["train.conll:0"] * 3 + ["train.conll:1"]
+    assert tokens["first_word"].to_pylist() == [0, 1, 2, 0]
+    assert tokens["words"].to_pylist() == [[1, 2]] * 4
+    assert tokens["labels"].to_pylist() == [[1, 4], [4, 0], [0, 2], [4, 1]]
+    assert tokens["lost"].to_pylist() == [0, 0, 0, 0]
+    # A model that is right about the words it sees in the middle of a window finds every entity.
+    raw = {"said": [np.array(row) for row in ([1, 4], [0, 0], [1, 2], [4, 1])]}
+    assert set(figures(tokens, raw).values()) == {1.0}
+    assert OBJECTIVE.compute_outcome(tokens, raw, TARGETS).errors.tolist() == [0.0, 0.0]
+
+
+def test_a_word_in_several_windows_is_counted_once_by_the_rival(bert: Path) -> None:
+    train = rows([["lost", "card", "my", "card"]], [["O", "B-PER", "O", "O"]])
+    tokenizer = load_tokenizer(bert)
+    tokens = OBJECTIVE.encode(train, tokenizer, 4, TARGETS)
+    assert len(tokens) == 3
+    [raw] = OBJECTIVE.baseline_predictions(tokens, tokens, TARGETS, train).values()  # type: ignore[call-arg]
+    assert [score.tolist() for score in raw["scores"]] == [[1.0, 0.5], [0.5, 1.0], [1.0, 0.5]]
 
 
 CASES = [
@@ -280,7 +298,8 @@ def test_answers_point_into_what_was_sent(bert: Path) -> None:
     asked = [{"tokens": text} for text in ("my  card, is!", '["my", "card", "is"]', "", "money " * 9)]
     table = pa.table({"id": list("abcd"), "tokens": [row["tokens"] for row in asked]})
     tokens = OBJECTIVE.encode(table, tokenizer, 9, TARGETS, labelled=False)
-    places = [np.array([4, 1, 3, 4, 0]), np.array([0, 2, 4]), np.array([], int), np.array([4] * 6 + [0, -1, -1])]
+    assert tokens["first_word"].to_pylist() == [0, 0, 0, 0, 4]  # nine times money takes two windows
+    places = [np.array(row, int) for row in ([4, 1, 3, 4, 0], [0, 2, 4], [], [4] * 7, [4, 4, 0, 4, 4])]
     raw = {"said": places, "scores": [np.full(len(at), 0.5, np.float32) for at in places]}
     raw["scores"][0][1:3] = 0.9, 0.7
     found = [json.loads(answer["entities"]) for answer in OBJECTIVE.build_answers(tokens, raw, TARGETS, asked)]
@@ -301,7 +320,7 @@ def test_a_served_model_answers_any_text(bert: Path) -> None:
     asked = [{"tokens": text} for text in ("my card is lost", "", '["my", "card"]', "money " * 90)]
     answers = reader.answer(model, asked, TARGETS, 16)
     assert [len(answer["tags"]) for answer in answers] == [4, 0, 2, 90]
-    assert [entry["tag"] for entry in answers[3]["tags"]][14:] == [None] * 76
+    assert None not in [entry["tag"] for entry in answers[3]["tags"]]
     alone = reader.answer(model, asked[:1], TARGETS, 16)[0]
     assert [entry["tag"] for entry in alone["tags"]] == [entry["tag"] for entry in answers[0]["tags"]]
 

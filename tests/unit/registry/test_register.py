@@ -84,7 +84,7 @@ def test_the_logged_model_is_safe_and_described(
     described = Model.load(str(place / "MLmodel"))
     assert (described.run_id, described.model_id) == (made["run_id"], logged_model(made).model_id)
     assert described.signature.inputs.input_types()[0].name == "string"
-    assert described.signature.outputs.input_names() == ["label", "score"]
+    assert described.signature.outputs.input_names() == ["label", "score", "truncated"]
     assert described.load_input_example(str(place))["text"].tolist() == [predictions(artifacts)["text"][0]]
     requirements = (place / "requirements.txt").read_text("utf8").split()
     assert all("==" in line and "+" not in line for line in requirements)
@@ -240,7 +240,7 @@ def test_wrong_input_is_refused_by_name(
         model.predict(pd.DataFrame({"id": ["a"], "text": ["late parcel"]}))
     with pytest.raises(ValueError, match="row 1 is not a text"):
         model.predict(pd.DataFrame({"text": ["late parcel", None]}))
-    assert model.predict(pd.Series(["late parcel"])).columns.tolist() == ["label", "score"]
+    assert model.predict(pd.Series(["late parcel"])).columns.tolist() == ["label", "score", "truncated"]
     assert len(model.predict(pd.DataFrame({"text": pd.Series([], dtype=str)}))) == 0
 
 

@@ -6,9 +6,10 @@ All patterns take linear time: every repetition is bounded, or can begin at only
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
+from typing import NamedTuple
 
 Check = Callable[[re.Match[str]], int]
 """Returns the number of characters of a match to replace: all, a leading part, or none (0)."""
@@ -127,16 +128,51 @@ _SIGNS = {"url_secret": "=@", "email": "@", "ip": ".:"}
 _DIGIT = re.compile("[0-9]")
 
 
+class Match(NamedTuple):
+    """Characters `start` to `end`, the latter not among them, that are data of one kind."""
+
+    start: int
+    end: int
+    kind: str
+
+
 def redact_text(text: str, kinds: Iterable[str]) -> tuple[str, list[str]]:
     """Replace every match of `kinds` in `text` by its tag; returns the text and the kind of each match."""
-    found_kinds: list[str] = []
+    matches = find_personal_data(text, kinds)
+    return replace_matches(text, matches), [match.kind for match in matches]
+
+
+def find_personal_data(text: str, kinds: Iterable[str]) -> list[Match]:
+    """Every match of `kinds` in `text`; no two overlap. In the order of `kinds`, then of the text."""
+    matches: list[Match] = []
     digits = len(_DIGIT.findall(text))
     for kind in kinds:
         signs = _SIGNS.get(kind)
         if digits >= _MIN_DIGITS.get(kind, 0) and (not signs or any(sign in text for sign in signs)):
             for pattern, check in _compiled(kind):
-                text = pattern.sub(partial(_replace, kind, check, found_kinds), text)
-    return text, found_kinds
+                of_pattern = [match for hit in pattern.finditer(text) if (match := _match(kind, check, hit))]
+                matches += of_pattern
+                text = _mask(text, of_pattern)
+    return matches
+
+
+def replace_matches(text: str, matches: Iterable[Match]) -> str:
+    """The text with the tag of its kind in place of each match."""
+    pieces, end = [], 0
+    for match in sorted(matches):
+        pieces += [text[end : match.start], TAGS[match.kind]]
+        end = match.end
+    return "".join([*pieces, text[end:]])
+
+
+def _mask(text: str, matches: Sequence[Match]) -> str:
+    """The text with as many signs in place of each match, in which no pattern matches: offsets stay as they are."""
+    pieces, end = [], 0
+    for match in matches:
+        size = match.end - match.start
+        pieces += [text[end : match.start], ("<" + "E" * (size - 2) + ">")[:size]]
+        end = match.end
+    return "".join([*pieces, text[end:]])
 
 
 @lru_cache(maxsize=len(TAGS))
@@ -144,9 +180,8 @@ def _compiled(kind: str) -> tuple[tuple[re.Pattern[str], Check], ...]:
     return tuple((re.compile(pattern), check) for pattern, check in _PATTERNS[kind])
 
 
-def _replace(kind: str, check: Check, found_kinds: list[str], match: re.Match[str]) -> str:
-    length = check(match)
+def _match(kind: str, check: Check, hit: re.Match[str]) -> Match | None:
+    length = check(hit)
     if not length:
-        return match[0]
-    found_kinds.append(kind)
-    return (match.groupdict().get("kept") or "") + TAGS[kind] + match[0][length:]
+        return None
+    return Match(hit.start() + len(hit.groupdict().get("kept") or ""), hit.start() + length, kind)

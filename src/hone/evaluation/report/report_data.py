@@ -23,7 +23,9 @@ def clip(text: object, limit: int) -> str:
 def funnel(ingest: View, curate: View, validate: View, refused: Path) -> View:
     """The rows from the source to the splits: for each step what it dropped and why, with examples."""
     read = ingest["read"]
-    steps = [_funnel_step("ingest", read, ingest["rows"], ingest["reasons"], _refused_examples(refused, ingest), {})]
+    skipped = {f"left out before: {reason}": rows for reason, rows in ingest.get("skipped", {}).items()}
+    notes, refused_rows = {**skipped, **ingest.get("notes", {})}, _refused_examples(refused, ingest)
+    steps = [_funnel_step("ingest", read, ingest["rows"], ingest["reasons"], refused_rows, notes)]
     steps += [
         _funnel_step(step["step"], step["before"], step["after"], step["dropped"], step["examples"], step["notes"])
         for step in curate["funnel"]

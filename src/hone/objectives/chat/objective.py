@@ -48,6 +48,18 @@ class Chat(Objective):
     """Predict the assistant's turns in conversations, given everything before each turn."""
 
     columns: ClassVar[tuple[str, ...]] = ("messages",)
+    forms: ClassVar[tuple[str, ...]] = (
+        "conversations",
+        "prompt",
+        "completion",
+        "instruction",
+        "input",
+        "output",
+        "system",
+        "history",
+        "instances",
+        "tools",
+    )
     text: ClassVar[tuple[str, ...]] = ("messages",)
     generated: ClassVar[tuple[str, ...]] = ("messages",)
     inputs: ClassVar[tuple[str, ...]] = ("messages",)

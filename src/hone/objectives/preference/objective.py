@@ -48,6 +48,19 @@ class Preference(Objective):
     """Learn which of two completions of a prompt is better, or whether one is good: DPO, ORPO and KTO."""
 
     columns: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
+    forms: ClassVar[tuple[str, ...]] = (
+        "chosen_messages",
+        "rejected_messages",
+        "messages",
+        "conversations",
+        "instruction",
+        "input",
+        "system",
+        "history",
+        "completion",
+        "label",
+        "kto_tag",
+    )
     text: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
     split_contexts: ClassVar[bool] = False
     generated: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")

@@ -55,7 +55,7 @@ def has_label(values: Mapping[str, Any], name: str) -> bool:
     """Whether the column `name` says 1. Raises ValueError where it is not there, and where it says neither 1 nor 0."""
     if name not in values:
         raise ValueError(f"there is no column {name}")
-    found = _BITS.get(str(values[name]).strip().lower())
-    if found is None:
+    bit = _BITS.get(str(values[name]).strip().lower())
+    if bit is None:
         raise ValueError(f"{name} is neither 0 nor 1: {values[name]!r}")
-    return found
+    return bit

@@ -21,17 +21,17 @@ def normalize_answer(answer: str) -> str:
 
 
 def score_answer(answer: str, references: Sequence[str]) -> tuple[float, float]:
-    """F1 of the words in common, and 1 where the answer is exactly right, else 0: each with its best reference.
+    """F1 of the common words, and 1 if the answer is exactly right, else 0: each against its best reference.
 
-    References of nothing but articles and punctuation do not count; where no other is there, no answer is right.
+    References of articles and punctuation alone do not count; if there are no others, only an empty answer is right.
     """
-    said = normalize_answer(answer)
+    words = normalize_answer(answer)
     right = [text for text in map(normalize_answer, references) if text] or [""]
-    return max(_f1(said.split(), text.split()) for text in right), float(said in right)
+    return max(_f1(words.split(), text.split()) for text in right), float(words in right)
 
 
-def _f1(said: list[str], right: list[str]) -> float:
-    if not said or not right:
-        return float(said == right)
-    common = (Counter(said) & Counter(right)).total()
-    return 2 * common / (len(said) + len(right))
+def _f1(predicted: list[str], right: list[str]) -> float:
+    if not predicted or not right:
+        return float(predicted == right)
+    common = (Counter(predicted) & Counter(right)).total()
+    return 2 * common / (len(predicted) + len(right))

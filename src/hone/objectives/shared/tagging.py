@@ -1,10 +1,12 @@
 """Words and their tags: how a text is split into words, and which entities a row of tags names.
 
-Tags stand as they are given. Their scheme is one of
+The scheme of tags is one of
 
 prefixed   BIO, BIOES (IOBES) or IO: O, and B-, I-, E-, S- before a type, or these letters alone, type _
 runs       types without prefixes and O: neighbouring words of one type are one entity
 words      no O: each word has a tag of its own, as parts of speech are
+
+Tags that are written otherwise (`hone.objectives.shared.tag_forms`) are brought into the first of these.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
+
+from hone.objectives.shared.spans import Span, describe_span
+from hone.objectives.shared.tag_forms import OUTSIDE, convert_tags, find_form
 
 Scheme = Literal["prefixed", "runs", "words"]
 Extent = tuple[int, int]
 
-OUTSIDE = "O"
 _PREFIXED = re.compile(r"[BIES]-.")
 _BARE = frozenset("BIES")
 _SOLID = re.compile(r"\S+")
@@ -34,26 +38,17 @@ class Entity(NamedTuple):
     type: str
 
 
-class Span(NamedTuple):
-    """Characters `start` to `end`, the latter not among them, of a text, and their label."""
-
-    start: int
-    end: int
-    label: str
-
-
 def find_scheme(tags: Iterable[str]) -> Scheme:
     """The scheme of a set of tags; raises ValueError where some have prefixes and some have not."""
-    every = set(tags)
-    inside = sorted(every - {OUTSIDE})
+    distinct = set(tags)
+    inside = sorted(distinct - {OUTSIDE})
     prefixed = [tag for tag in inside if _PREFIXED.match(tag)]
     if len(prefixed) == len(inside) or _BARE.issuperset(inside):
         return "prefixed"
     if prefixed:
         [other, *_] = [tag for tag in inside if tag not in prefixed]
-        hint = " (BILOU's L- and U- are E- and S- here)" if re.match("[LU]-", other) else ""
-        raise ValueError(f"tags: {other!r} has none of the prefixes B-, I-, E-, S- that {prefixed[0]!r} has{hint}")
-    return "runs" if OUTSIDE in every else "words"
+        raise ValueError(f"tags: {other!r} has none of the prefixes B-, I-, E-, S- that {prefixed[0]!r} has")
+    return "runs" if OUTSIDE in distinct else "words"
 
 
 def tag_type(tag: str, scheme: Scheme) -> str:
@@ -73,17 +68,17 @@ def find_entities(tags: Sequence[str | None], scheme: Scheme) -> list[Entity]:
     its type begins an entity.
     """
     if scheme == "words":
-        return [Entity(at, at + 1, tag) for at, tag in enumerate(tags) if tag is not None]
-    found: list[Entity] = []
-    begun, before = 0, (OUTSIDE, "")
-    for at, tag in enumerate([*tags, OUTSIDE]):
-        now = _parts(tag, scheme)
-        if before[0] != OUTSIDE and (_begins(before, now) or now[0] == OUTSIDE):
-            found.append(Entity(begun, at, before[1]))
-        if now[0] != OUTSIDE and _begins(before, now):
-            begun = at
-        before = now
-    return found
+        return [Entity(index, index + 1, tag) for index, tag in enumerate(tags) if tag is not None]
+    entities: list[Entity] = []
+    start, previous = 0, (OUTSIDE, "")
+    for index, tag in enumerate([*tags, OUTSIDE]):
+        current = _parts(tag, scheme)
+        if previous[0] != OUTSIDE and (_begins(previous, current) or current[0] == OUTSIDE):
+            entities.append(Entity(start, index, previous[1]))
+        if current[0] != OUTSIDE and _begins(previous, current):
+            start = index
+        previous = current
+    return entities
 
 
 def _parts(tag: str | None, scheme: Scheme) -> tuple[str, str]:
@@ -100,8 +95,8 @@ def _begins(before: tuple[str, str], now: tuple[str, str]) -> bool:
 def parse_list(value: Any, name: str) -> list[Any]:
     """The items of a list, of a list as JSON text, or of a text split at spaces; ValueError names the field else."""
     if isinstance(value, str):
-        given = parse_json_list(value)
-        return [item for item in _PLAIN_SPACE.split(value) if item] if given is None else given
+        items = parse_json_list(value)
+        return [item for item in _PLAIN_SPACE.split(value) if item] if items is None else items
     if isinstance(value, (list, tuple)):
         return list(value)
     raise ValueError(f"{name}: neither a list nor text but {value!r:.60}")
@@ -112,10 +107,10 @@ def parse_json_list(value: str) -> list[Any] | None:
     if not value.lstrip().startswith("["):
         return None
     try:
-        found = json.loads(value)
+        items = json.loads(value)
     except ValueError:
         return None
-    return found if isinstance(found, list) else None
+    return items if isinstance(items, list) else None
 
 
 def check_words(tokens: Sequence[Any], tags: Sequence[Any]) -> None:
@@ -125,19 +120,19 @@ def check_words(tokens: Sequence[Any], tags: Sequence[Any]) -> None:
     if not tokens:
         raise ValueError("tokens: there are none")
     for name, items in (("tokens", tokens), ("tags", tags)):
-        for at, item in enumerate(items):
+        for index, item in enumerate(items):
             if not isinstance(item, str) or not item.strip():
                 hint = "; give the tag's name" if name == "tags" and isinstance(item, int) else ""
-                raise ValueError(f"{name}: item {at} is not text but {item!r:.60}{hint}")
-    find_scheme(tags)
+                raise ValueError(f"{name}: item {index} is not text but {item!r:.60}{hint}")
+    find_scheme(convert_tags(tags, find_form(tags)))
 
 
 def join_words(words: Sequence[str]) -> tuple[str, list[Extent]]:
     """The words with a space between, and where each stands in that text."""
-    extents, at = [], 0
+    extents, start = [], 0
     for word in words:
-        extents.append((at, at + len(word)))
-        at += len(word) + 1
+        extents.append((start, start + len(word)))
+        start += len(word) + 1
     return " ".join(words), extents
 
 
@@ -145,61 +140,39 @@ def find_word_extents(text: str, split: str, cuts: Iterable[int] = ()) -> list[E
     """Where the words of `text` are, split at spaces, or at punctuation too, and at the characters `cuts`."""
     bounds = set(cuts)
     if split == "punctuation":
-        marks = [at for at, sign in enumerate(text) if unicodedata.category(sign)[0] in "PS" and sign != "_"]
-        bounds.update(marks, (at + 1 for at in marks))
-    found: list[Extent] = []
+        marks = [index for index, sign in enumerate(text) if unicodedata.category(sign)[0] in "PS" and sign != "_"]
+        bounds.update(marks, (index + 1 for index in marks))
+    extents: list[Extent] = []
     for match in _SOLID.finditer(text):
         start, end = match.span()
-        edges = [start, *(at for at in range(start + 1, end) if at in bounds), end]
-        found += pairwise(edges)
-    return found
+        edges = [start, *(index for index in range(start + 1, end) if index in bounds), end]
+        extents += pairwise(edges)
+    return extents
 
 
 def find_words(value: str, split: str) -> tuple[str, list[Extent]]:
     """A text, and where its words stand: those of a list in JSON joined by spaces, or those of the plain text."""
-    given = parse_json_list(value)
-    if given is not None and all(isinstance(word, str) for word in given):
-        return join_words(given)
+    words = parse_json_list(value)
+    if words is not None and all(isinstance(word, str) for word in words):
+        return join_words(words)
     return value, find_word_extents(value, split)
 
 
-def tag_spans(text: Any, spans: Any, split: str) -> dict[str, list[str]]:
+def tag_spans(text: str, spans: Sequence[Span], split: str) -> dict[str, list[str]]:
     """`tokens` and `tags` (BIO) of a text with labelled spans of characters.
 
-    A word is cut where a span begins or ends inside it. Raises ValueError for spans that overlap, lie outside the text
-    or hold no word.
+    A word is cut where a span begins or ends inside it. Raises ValueError for spans that overlap or hold no word.
     """
-    if not isinstance(text, str):
-        raise ValueError(f"text: not text but {text!r:.60}")
-    ordered = sorted(_span(given, at, text) for at, given in enumerate(parse_list(spans, "spans")))
+    ordered = sorted(spans)
     for first, second in pairwise(ordered):
         if second.start < first.end:
-            raise ValueError(f"spans: {_told(first, text)} and {_told(second, text)} overlap")
+            raise ValueError(f"spans: {describe_span(first, text)} and {describe_span(second, text)} overlap")
     extents = find_word_extents(text, split, [edge for span in ordered for edge in span[:2]])
     tags = [OUTSIDE] * len(extents)
     for span in ordered:
-        inside = [at for at, (start, end) in enumerate(extents) if span.start <= start and end <= span.end]
+        inside = [index for index, (start, end) in enumerate(extents) if span.start <= start and end <= span.end]
         if not inside:
-            raise ValueError(f"spans: {_told(span, text)} holds no word")
-        for at in inside:
-            tags[at] = f"{'B' if at == inside[0] else 'I'}-{span.label}"
+            raise ValueError(f"spans: {describe_span(span, text)} holds no word")
+        for index in inside:
+            tags[index] = f"{'B' if index == inside[0] else 'I'}-{span.label}"
     return {"tokens": [text[start:end] for start, end in extents], "tags": tags}
-
-
-def _span(given: Any, at: int, text: str) -> Span:
-    if isinstance(given, Mapping):
-        given = [given.get("start"), given.get("end"), given.get("label", given.get("type"))]
-    if not isinstance(given, (list, tuple)) or len(given) != 3:
-        raise ValueError(f"spans: item {at} has not the form {{start, end, label}}")
-    start, end, label = given
-    if type(start) is not int or type(end) is not int:
-        raise ValueError(f"spans: start and end of item {at} are not whole numbers")
-    if not isinstance(label, str) or not label.strip():
-        raise ValueError(f"spans: item {at} has no label")
-    if not 0 <= start < end <= len(text):
-        raise ValueError(f"spans: {start} to {end} of item {at} is not inside the {len(text)} characters of the text")
-    return Span(start, end, label)
-
-
-def _told(span: Span, text: str) -> str:
-    return f"{span.label} {span.start}-{span.end} {text[span.start : span.end]!r:.40}"

@@ -193,6 +193,11 @@ def count_lost_tokens(encoding: Encoding) -> int:
     return sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)
 
 
+def list_truncated(tokens: pa.Table) -> list[bool]:
+    """Whether tokens were cut off, for each encoded row."""
+    return [lost > 0 for lost in tokens["lost"].to_pylist()]
+
+
 def count_tokens(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | tuple[str, str]], control: Collection[str] = ()
 ) -> np.ndarray:

@@ -41,12 +41,15 @@ def _fingerprint(job: Job) -> dict[str, str]:
 def _make(job: Job) -> Product:
     from hone.sources.ingest import ingest
 
-    section = job.config.ingest
+    section, objective = job.config.ingest, build_part(OBJECTIVES, job.config.objective)
+    reader = objective.start_reading()
     return ingest(
         _source(job.config),
         job.out,
-        columns=OBJECTIVES[job.config.objective.kind].columns,
-        shape=build_part(OBJECTIVES, job.config.objective).normalize_row,
+        columns=objective.columns,
+        forms=objective.forms,
+        shape=reader.read,
+        finish=reader.finish,
         objective=job.config.objective.kind,
         rename=section.columns,
         keep=section.keep,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from hone.errors import DataError
@@ -12,26 +13,29 @@ from hone.sources.formats.formats import Row
 from hone.sources.formats.places import split_lines
 
 _SPACES = re.compile(" +")
-_DOCUMENT = "-DOCSTART-"
+_DOCUMENT, _COMMENT = "-DOCSTART-", "#"
 
 
 def read_conll(text: Iterable[str]) -> Iterator[Row]:
     """Yield a row per sentence, with `tokens` and `tags`: the first and last column, separated by tabs or spaces.
 
-    Sentences end with an empty line; -DOCSTART- lines are skipped. A sentence is refused if one of its lines has fewer
-    than two columns, or another number of columns than the file's first line.
+    Where there are more columns, each is also a list under its number, from "0" on. Sentences end with an empty line;
+    -DOCSTART- lines are skipped, and so are comments: lines before a sentence that begin with # and do not have the
+    columns of the file. A sentence is refused if one of its lines has fewer than two columns, or another number of
+    columns than the file's first line that is no comment.
     """
-    columns = 0
+    columns, lines = _count_columns(split_lines(text))
     sentence: list[list[str]] = []
     reason = ""
-    for number, line in enumerate(split_lines(text), 1):
+    for number, line in enumerate(lines, 1):
         fields = _fields(line)
         if not fields or fields[0].startswith(_DOCUMENT):
             if sentence:
                 yield _sentence(sentence), reason
             sentence, reason = [], ""
             continue
-        columns = columns or len(fields)
+        if line.startswith(_COMMENT) and not sentence and len(fields) != columns:
+            continue
         sentence.append(fields)
         reason = reason or _ragged(fields, columns, line, number)
     if sentence:
@@ -66,6 +70,24 @@ def _fields(line: str) -> list[str]:
     return [field.strip(" ") for field in (plain.split("\t") if "\t" in plain else _SPACES.split(plain.strip(" ")))]
 
 
+def _count_columns(lines: Iterable[str]) -> tuple[int, Iterable[str]]:
+    """The number of columns in the first line with a token that does not begin with #, and all lines again.
+
+    # begins comments, but is a token too: in a file of nothing else its first line counts.
+    """
+    rest = iter(lines)
+    seen: list[str] = []
+    counts = [0]
+    for line in rest:
+        seen.append(line)
+        fields = _fields(line)
+        if fields and not fields[0].startswith(_DOCUMENT):
+            counts.append(len(fields))
+            if not line.startswith(_COMMENT):
+                return len(fields), chain(seen, rest)
+    return counts[:2][-1], seen
+
+
 def _ragged(fields: list[str], columns: int, line: str, number: int) -> str:
     if "\0" in line:
         return f"contains a NUL character: line {number}"
@@ -77,7 +99,10 @@ def _ragged(fields: list[str], columns: int, line: str, number: int) -> str:
 
 
 def _sentence(sentence: list[list[str]]) -> dict[str, Any]:
-    return {"tokens": [fields[0] for fields in sentence], "tags": [fields[-1] for fields in sentence]}
+    values = {"tokens": [fields[0] for fields in sentence], "tags": [fields[-1] for fields in sentence]}
+    if len(sentence[0]) > 2 and all(len(fields) == len(sentence[0]) for fields in sentence):
+        values |= {str(index): list(column) for index, column in enumerate(zip(*sentence, strict=True))}
+    return values
 
 
 def _items(value: Any, name: str, where: str) -> list[Any]:

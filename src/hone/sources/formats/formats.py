@@ -77,7 +77,7 @@ def read_csv(text: Iterable[str], names: Sequence[str], dialect: Dialect, shown:
                 yield {"line": last_line[0].rstrip("\r\n")}, f"{reason}: line {line}"
                 continue
             if fields:
-                yield _csv_row(fields, header, line, shown, given=bool(names))
+                yield _csv_row(fields, header, line, shown, has_names=bool(names))
 
 
 def read_jsonl(text: Iterable[str]) -> Iterator[Row]:
@@ -273,12 +273,12 @@ def _check_unique(names: Sequence[str], shown: str) -> None:
         )
 
 
-def _csv_row(fields: list[str], header: Sequence[str], line: int, shown: str, *, given: bool) -> Row:
+def _csv_row(fields: list[str], header: Sequence[str], line: int, shown: str, *, has_names: bool) -> Row:
     if len(fields) != len(header):
         return {
             "fields": fields
         }, f"{_count(len(fields), 'field')} where there are {_count(len(header), 'column')}: line {line}"
-    if given and line == 1 and fields == list(header):
+    if has_names and line == 1 and fields == list(header):
         raise DataError("its first line is a header", where=shown, fix="Remove ingest.source.column_names.")
     if len(fields) > 1 and fields == list(header):
         return {"fields": fields}, f"repeats the header: line {line}"

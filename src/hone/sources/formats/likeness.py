@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +26,19 @@ def _list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) or (isinstance(value, str) and value.lstrip().startswith("["))
 
 
+def _spans(value: Any) -> bool:
+    """A list of spans: mappings with a start and an end, or lists of two offsets and a label."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return False
+    first = value[0] if isinstance(value, (list, tuple)) and value else None
+    if isinstance(first, Mapping):
+        return "result" in first or all(any(str(key).startswith(edge) for key in first) for edge in ("start", "end"))
+    return isinstance(first, (list, tuple)) and len(first) == 3 and sum(type(item) is int for item in first) == 2
+
+
 def _fraction(value: Any) -> bool:
     """A number such as 3.5 or "3.5"; whole numbers may be classes."""
     try:
@@ -46,6 +60,7 @@ SIGNATURES: tuple[tuple[str, *tuple[tuple[tuple[str, ...], Test], ...]], ...] = 
     ("chat", (("instruction",), _any), (("output", "response"), _any)),
     ("chat", (("prompt",), _any), (("completion", "response"), _any)),
     ("token-classification", (("tokens", "words"), _list), (("tags", "ner_tags", "pos_tags", "labels"), _list)),
+    ("token-classification", (("spans", "entities", "labels", "label", "annotation", "annotations"), _spans)),
     ("question-answering", (("question",), _any), (("context",), _any)),
     ("embedding", (("anchor", "query"), _any), (("positive", "positives"), _any)),
     (

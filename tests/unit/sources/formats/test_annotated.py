@@ -4,10 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from hone.config.sections import Ingest
 from hone.errors import DataError
+from hone.objectives.shared.tagging import find_entities
+from hone.objectives.token_classification import TokenClassification
 from hone.sources.files import Files
+from hone.sources.ingest import ingest
 from hone.sources.source import RawRow
 
 SQUAD: dict[str, Any] = {
@@ -53,13 +58,77 @@ def test_sentences_are_parted_by_empty_lines_and_document_marks_are_left_out(tmp
     mark = "-DOCSTART- -X- O O\n"
     text = f"{mark}\n{sentences[0]}\n{sentences[1]}\n{mark}{sentences[2]}"
     found = rows(tmp_path / "a.conll", text)
-    assert [row.values for row in found] == [
+    assert [{name: row.values[name] for name in ("tokens", "tags")} for row in found] == [
         {"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]},
         {"tokens": ["Peter"], "tags": ["B-PER"]},
         {"tokens": ["b"], "tags": ["O"]},
     ]
     assert [row.where for row in found] == ["a.conll:1", "a.conll:2", "a.conll:3"]
     assert not any(row.refused for row in found)
+
+
+GERMEVAL = (
+    "#\tn-tv.de vom 26.02.2005 [2005-02-26] \n1\tSchartau\tB-PER\tO\n2\tsagte\tO\tO\n\n"
+    "#\thttp://x.de [2009]\n1\t#\tO\tO\n2\tBonner\tB-LOCderiv\tB-LOC\n"
+)
+
+
+def test_columns_are_chosen_by_their_numbers_and_comments_left_out(tmp_path: Path) -> None:
+    both = rows(tmp_path / "a.tsv", GERMEVAL, format="conll")
+    assert [row.refused for row in both] == ["", ""]
+    assert both[0].values == {
+        "tokens": ["1", "2"],
+        "tags": ["O", "O"],
+        "0": ["1", "2"],
+        "1": ["Schartau", "sagte"],
+        "2": ["B-PER", "O"],
+        "3": ["O", "O"],
+    }
+    assert (both[1].values["1"], both[1].values["3"]) == (["#", "Bonner"], ["O", "B-LOC"])
+
+
+def test_the_columns_of_a_run_are_those_of_its_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(GERMEVAL, encoding="utf8")
+    section = Ingest(source={"kind": "files", "paths": [str(path)]}, columns={"tokens": 1, "tags": 2})  # type: ignore[arg-type, dict-item]
+    objective = TokenClassification()
+    product = ingest(
+        Files(paths=[str(path)], format="conll"),
+        tmp_path,
+        columns=objective.columns,
+        rename=section.columns,
+        keep=["3"],
+        max_refused=0,
+        shape=objective.normalize_row,
+    )
+    assert product.rows == 2
+    first = pq.read_table(tmp_path / "rows.parquet").to_pylist()[0]
+    assert (first["tokens"], first["tags"], first["3"]) == ('["Schartau", "sagte"]', '["B-PER", "O"]', '["O", "O"]')
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("# sent_id = 1\n# text = a b c\na O\n", [["a"]]),
+        ("# O\nfun O\n\n# id 5\n# O\nx O\n", [["#", "fun"], ["#", "x"]]),
+        ("#tag\tO\n\na\tO\n", [["#tag"], ["a"]]),
+        ("#tag\tO\n", [["#tag"]]),
+        ("# a comment and nothing else\n\n-DOCSTART- -X- O\n\n#\tO\nb\tO\n", [["#", "b"]]),
+    ],
+)
+def test_a_number_sign_begins_a_comment_only_where_it_cannot_be_a_token(
+    tmp_path: Path, text: str, tokens: list[list[str]]
+) -> None:
+    found = rows(tmp_path / "a.conll", text)
+    assert [row.values["tokens"] for row in found] == tokens
+    assert not any(row.refused for row in found)
+
+
+def test_iob1_tags_name_the_entities_that_they_do_in_conll_2003(tmp_path: Path) -> None:
+    text = "-DOCSTART- -X- -X- O\n\nAnn NNP I-NP I-PER\nLee NNP I-NP I-PER\nOslo NNP I-NP I-LOC\nRome NNP I-NP B-LOC\n"
+    [row] = rows(tmp_path / "a.conll", text)
+    tags = list(TokenClassification().normalize_row(row.values)["tags"])
+    assert find_entities(tags, "prefixed") == [(0, 2, "PER"), (2, 3, "LOC"), (3, 4, "LOC")]
 
 
 @pytest.mark.parametrize("separator", ["\t", " ", "   "])

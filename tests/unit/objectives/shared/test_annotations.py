@@ -1,0 +1,157 @@
+"""Exports of annotation tools, as these tools write them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from hone.errors import SkippedRow
+from hone.objectives.multi_label import MultiLabelClassification
+from hone.objectives.shared.annotations import find_annotated
+from hone.objectives.text_classification import TextClassification
+from hone.objectives.token_classification import TokenClassification
+
+TEXT = "Ann Lee of Oslo"
+EXPECTED = {"tokens": ["Ann", "Lee", "of", "Oslo"], "tags": ["B-PER", "I-PER", "O", "B-LOC"]}
+
+
+def label_studio(*results: list[dict[str, Any]], **annotation: Any) -> dict[str, Any]:
+    annotations = [
+        {"id": n, "result": result, "was_cancelled": False, **annotation} for n, result in enumerate(results)
+    ]
+    return {"id": 1, "data": {"ner": TEXT}, "annotations": annotations, "predictions": []}
+
+
+def labelled(start: int, end: int, label: str) -> dict[str, Any]:
+    value = {"start": start, "end": end, "text": TEXT[start:end], "labels": [label]}
+    return {"value": value, "id": "x", "from_name": "label", "to_name": "text", "type": "labels"}
+
+
+RESULT = [
+    labelled(0, 7, "PER"),
+    labelled(11, 15, "LOC"),
+    {"type": "relation", "from_id": "x", "to_id": "y", "direction": "right"},
+    {"type": "choices", "value": {"choices": ["good"]}, "from_name": "quality", "to_name": "text"},
+]
+FORMS: dict[str, dict[str, Any]] = {
+    "prodigy": {
+        "text": TEXT,
+        "tokens": [{"text": "Ann", "start": 0, "end": 3, "id": 0, "ws": True}],
+        "spans": [
+            {"start": 0, "end": 7, "token_start": 0, "token_end": 1, "label": "PER"},
+            {"start": 11, "end": 15, "label": "LOC"},
+        ],
+        "answer": "accept",
+        "_task_hash": 7,
+    },
+    "doccano": {"id": 1, "text": TEXT, "label": [[0, 7, "PER"], [11, 15, "LOC"]], "Comments": []},
+    "doccano, older": {"id": 1, "text": TEXT, "labels": [[0, 7, "PER"], [11, 15, "LOC"]]},
+    "doccano, relations": {
+        "text": TEXT,
+        "entities": [
+            {"id": 1, "label": "PER", "start_offset": 0, "end_offset": 7},
+            {"id": 2, "label": "LOC", "start_offset": 11, "end_offset": 15},
+        ],
+        "relations": [],
+    },
+    "label studio": label_studio(RESULT),
+    "label studio, text": {**label_studio(RESULT), "data": {"text": TEXT, "source": "mail"}},
+    "label studio, min": {
+        "text": TEXT,
+        "label": [
+            {"start": 0, "end": 7, "text": "Ann Lee", "labels": ["PER"]},
+            {"start": 11, "end": 15, "text": "Oslo", "labels": ["LOC"]},
+        ],
+        "annotator": 1,
+    },
+    "argilla": {
+        "text": TEXT,
+        "tokens": ["Ann", "Lee", "of", "Oslo"],
+        "annotation": [{"label": "PER", "start": 0, "end": 7}, {"label": "LOC", "start": 11, "end": 15}],
+        "prediction": None,
+        "status": "Validated",
+    },
+    "argilla, tuples": {"text": TEXT, "annotation": [["PER", 0, 7], ["LOC", 11, 15]], "status": "Validated"},
+    "brat": {"text": TEXT, "entities": [["T1", "PER", [[0, 7]]], ["T2", "LOC", [[11, 15]]]]},
+    "presidio": {
+        "text": TEXT,
+        "spans": [
+            {"entity_type": "PER", "entity_value": "Ann Lee", "start_position": 0, "end_position": 7},
+            {"entity_type": "LOC", "entity_value": "Oslo", "start_position": 11, "end_position": 15},
+        ],
+    },
+    "columns": {"text": TEXT, "entities": {"start": [0, 11], "end": [7, 15], "label": ["PER", "LOC"]}},
+    "json": {"text": TEXT, "label": json.dumps([[0, 7, "PER"], [11, 15, "LOC"]])},
+}
+
+
+@pytest.mark.parametrize("row", FORMS.values(), ids=FORMS)
+def test_every_tools_export_becomes_words_and_tags(row: dict[str, Any]) -> None:
+    assert TokenClassification().normalize_row(row) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "row",
+    [FORMS["doccano"] | {"label": []}, {"text": TEXT, "spans": ""}, label_studio([]), FORMS["prodigy"] | {"spans": []}],
+)
+def test_a_text_without_entities_is_a_row(row: dict[str, Any]) -> None:
+    assert TokenClassification().normalize_row(row)["tags"] == ["O"] * 4
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (FORMS["prodigy"] | {"answer": "reject"}, "answer is reject"),
+        (FORMS["prodigy"] | {"answer": "ignore"}, "answer is ignore"),
+        (FORMS["argilla"] | {"status": "Discarded"}, "status is discarded"),
+        (label_studio(RESULT, was_cancelled=True), "annotation was cancelled"),
+        (label_studio(), "not annotated"),
+    ],
+)
+def test_what_an_annotator_did_not_accept_is_left_out(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SkippedRow, match=reason):
+        TokenClassification().normalize_row(row)
+
+
+def test_a_rejected_label_is_left_out_for_classes_too() -> None:
+    row = {"text": "a", "label": "spam", "answer": "reject", "_task_hash": 3}
+    with pytest.raises(SkippedRow, match="answer is reject"):
+        TextClassification().normalize_row(row)
+    with pytest.raises(SkippedRow, match="answer is reject"):
+        MultiLabelClassification().normalize_row({**row, "labels": ["spam"]})
+    plain = {"text": "a", "label": "spam", "answer": "reject"}  # a column of the data's own
+    assert TextClassification().normalize_row(plain)["label"] == "spam"
+
+
+def test_a_second_annotators_work_is_counted() -> None:
+    notes: Counter[str] = Counter()
+    annotated = find_annotated(label_studio(RESULT, RESULT), notes)
+    assert annotated is not None and len(annotated[1]) == 2
+    assert notes == {"annotations by a second annotator, left out": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"text": "a", "spans": [{"start": 0, "end": 1, "labels": ["A", "B"]}]}, "item 0 has several labels"),
+        ({"text": "a b", "entities": [["T1", "A", [[0, 1], [2, 3]]]]}, "item 0 is not in one piece"),
+        ({**label_studio(RESULT), "data": {"a": "x", "b": "y"}}, "which is the text, a, b.* ingest.columns"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        TokenClassification().normalize_row(row)
+
+
+@pytest.mark.parametrize("objective", [TextClassification(), MultiLabelClassification()])
+@pytest.mark.parametrize("name", ["doccano", "doccano, older", "label studio, min", "json"])
+def test_spans_given_to_another_objective_say_what_they_are_for(objective: Any, name: str) -> None:
+    row = FORMS[name]
+    values = {"text": TEXT, "label": row.get("label", row.get("labels"))}
+    values["labels"] = values["label"]
+    with pytest.raises(ValueError, match=r"spans.*token-classification") as fault:
+        objective.normalize_row(values)
+    assert "multi-label-classification" not in str(fault.value)
