@@ -60,7 +60,7 @@ def test_tags_of_every_form_are_brought_into_one(tags: str, standard: str) -> No
         ("B_PER I_PER LOC O", r"'LOC' has none of the prefixes that 'B_PER' has"),
         ("PER-B PER-I LOC O", r"'LOC' has none of the prefixes that 'PER-B' has"),
         ("b-per i-per loc o", r"'loc' has none of the prefixes that 'b-per' has"),
-        ("B-PER X-PER", r"'X-PER' has none of the prefixes that 'B-PER' has \(known are BIO, BIOES, BMES"),
+        ("B-PER X-PER", r"'X-PER' has none of the prefixes that 'B-PER' has \(supported are BIO, BIOES, BMES"),
         ("B-PER S-PER U-PER O", r"the prefixes B, S, U together are not those of BIO, BIOES"),
     ],
 )

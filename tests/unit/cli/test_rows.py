@@ -1,0 +1,33 @@
+"""`hone rows`: the account of a configuration's rows, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hone_app.cli.main import main
+
+
+def test_the_account_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HONE_HOME", str(tmp_path / "home"))
+    lines = ["text,label,split"]
+    lines += [f"text number {i} {i * 7919},{'ab'[i % 2]},{'test' if i % 5 == 0 else 'train'}" for i in range(50)]
+    lines += ["text number 1 7919,b,train", "text number 5 39595,b,train", "x,a,test", ",a,train"]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    config = tmp_path / "moods.yaml"
+    config.write_text(
+        "name: moods\nobjective: {kind: text-classification}\nmodel: {base: none}\n"
+        f"ingest: {{source: {{kind: files, paths: [{tmp_path}/rows.csv]}}, max_refused: 0.1}}\n"
+        "curation: {steps: [{kind: filters, min_chars: 5}, {kind: duplicates}]}\n"
+    )
+    assert main(["rows", str(config)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "moods: 54 rows read, 0 refused"
+    assert "  filters: 54 -> 53 (empty text 1)" in printed
+    assert "  filters: in validation and test rows, which stay: shorter than 5 characters 1" in printed
+    assert "  duplicates: 53 -> 52 (duplicate 1)" in printed
+    assert any(line.startswith("  decontaminate: 52 -> ") and "also in test 1" in line for line in printed)
+    assert printed[-1].endswith("test 11 of 11 given")
