@@ -344,8 +344,8 @@ class TokenClassification(Objective):
         word with its tag and probability; the tag is None for a word without tokens.
         """
         answers = []
-        said, scores_by_row = (_merge_by_row(tokens, predictions[name]) for name in ("said", "scores"))
-        for row, label_ids, scores in zip(rows, said, scores_by_row, strict=True):
+        label_ids_by_row, scores_by_row = (_merge_by_row(tokens, predictions[name]) for name in ("said", "scores"))
+        for row, label_ids, scores in zip(rows, label_ids_by_row, scores_by_row, strict=True):
             text, extents = tagging.find_words(row["tokens"], self.words)
             tags = _tag_names(label_ids, targets)
             entities = [
