@@ -39,10 +39,11 @@ class _Account:
 
     `later`: rows after `until`; `skipped`: rows that are not meant to be used, by reason; `notes`: what the objective
     counted in the others; `renamed_columns`: the objective's columns that some row has under its source's name;
-    `source_columns`: columns of the source's rows; `shaped_columns`: columns of shaped rows; `example`: the first row;
-    `first_refused`: up to five lines for the error message."""
+    `forms`: columns of other forms; `source_columns`: columns of the source's rows; `shaped_columns`: columns of shaped
+    rows; `example`: the first row; `first_refused`: up to five lines for the error message."""
 
     objective: str
+    forms: tuple[str, ...] = ()
     read: int = 0
     refused: int = 0
     later: int = 0
@@ -101,7 +102,7 @@ def ingest(
     or `keep` names a wrong column.
     """
     required, kept = _resolve_columns(columns, forms, rename, keep)
-    account = _Account(objective)
+    account = _Account(objective, tuple(forms))
     with (
         _Writer(out / layout.ROWS, (*OWN_COLUMNS, *required, *kept)) as rows,
         _Writer(out / layout.REFUSED, ("where", "source", "reason", "raw")) as refused,
@@ -270,10 +271,12 @@ def _missing_column_error(ours: str, theirs: str, account: _Account, setting: st
         if setting == "columns"
         else "ingest.keep"
     )
+    is_mapped = setting == "keep" or ours in account.forms or not account.forms
+    other_forms = "" if is_mapped else f", or map the columns of another form: {', '.join(account.forms)}"
     return DataError(
         f"no row has a column {theirs!r}; the columns are {source_columns}",
         where=account.source,
-        fix=f"{hint}Set {example} to the right column." + _suggest_objective(account),
+        fix=f"{hint}Set {example} to the right column{other_forms}." + _suggest_objective(account),
     )
 
 
