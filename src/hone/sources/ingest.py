@@ -93,13 +93,12 @@ def ingest(
     additional columns, which may be null. All values are written as strings, nested ones as JSON text. `shape` takes a
     row with renamed columns and returns columns to add or replace, or raises ValueError to refuse the row, SkippedRow
     to leave it out; it may read the columns `forms`, which `rename` may map too. `finish` is called after the last row:
-    it returns notes, counts by kind, or raises DataError if the rows cannot be right together. Errors
-    mention when rows look like data of an objective other than `objective`. With `until`, rows with a later time in
-    the source's column `time` are left out, and rows without a time are refused.
-    Facts: read, rows, refused (read = rows + refused), reasons, sources; if there are any, later (rows), skipped (rows
-    by reason, which are in refused.parquet too) and notes. Raises DataError
-    if a column is in no row, or if more than `max_refused` (a share) of the rows are refused; ConfigError if `rename`
-    or `keep` names a wrong column.
+    it returns notes, counts by kind, or raises DataError if the rows cannot be right together. Errors mention when rows
+    look like data of an objective other than `objective`. With `until`, rows with a later time in the source's column
+    `time` are left out, and rows without a time are refused. Facts: read, rows, refused (read = rows + refused),
+    reasons, sources; if there are any, later (rows), skipped (rows by reason, which are in refused.parquet too), notes.
+    Raises DataError if a column is in no row, or if more than `max_refused` (a share) of the rows are refused;
+    ConfigError if `rename` or `keep` names a wrong column.
     """
     required, kept = _resolve_columns(columns, forms, rename, keep)
     account = _Account(objective, tuple(forms))
@@ -120,10 +119,7 @@ def ingest(
                 refused.write((source_row.where, source_row.source, str(skipped), _raw_text(source_row.values)))
                 continue
             values, reason = _convert(shaped_row, required, kept)
-            _count(account, source_row, shaped_row, reason)
-            account.renamed_columns.update(
-                ours for ours in rename.keys() - account.renamed_columns if has_column(source_row.values, rename[ours])
-            )
+            _count(account, source_row, shaped_row, reason, rename)
             if reason:
                 refused.write((shaped_row.where, shaped_row.source, reason, _raw_text(source_row.values)))
             else:
@@ -217,8 +213,11 @@ def _convert(raw: RawRow, required: Mapping[str, str], kept: Mapping[str, str]) 
     return values, ""
 
 
-def _count(account: _Account, source_row: RawRow, shaped_row: RawRow, reason: str) -> None:
+def _count(account: _Account, source_row: RawRow, shaped_row: RawRow, reason: str, rename: Mapping[str, str]) -> None:
     """Count `source_row`, which was shaped to `shaped_row` and is refused for `reason`, if any."""
+    account.renamed_columns.update(
+        ours for ours in rename.keys() - account.renamed_columns if has_column(source_row.values, rename[ours])
+    )
     account.read += 1
     account.source = account.source or shaped_row.source
     if not source_row.refused:
