@@ -126,8 +126,7 @@ def ingest(
                 rows.write((shaped_row.where, shaped_row.source, shaped_row.split, *values))
             if account.read % _GROUP_ROWS == 0:
                 on_progress(Progress(account.read, 0))
-    _check_account(account, required, kept, max_refused)
-    _check_forms(account, forms, rename)
+    _check_account(account, required, kept, rename, max_refused)
     account.notes = finish()
     on_progress(Progress(account.read, account.read))
     return Product(account.read - account.refused, (layout.ROWS,), account.facts())
@@ -234,12 +233,19 @@ def _count(account: _Account, source_row: RawRow, shaped_row: RawRow, reason: st
         account.first_refused.append(f"  {shaped_row.where}  {reason}  {_raw_text(source_row.values)[:120]}")
 
 
-def _check_account(account: _Account, required: Mapping[str, str], kept: Mapping[str, str], max_refused: float) -> None:
+def _check_account(
+    account: _Account,
+    required: Mapping[str, str],
+    kept: Mapping[str, str],
+    rename: Mapping[str, str],
+    max_refused: float,
+) -> None:
     if not account.read:
         message = f"all of its {account.later} rows are later than as_of" if account.later else "the source has no rows"
         if account.skipped:
             message = f"all of its {account.skipped.total()} rows are left out: {', '.join(account.skipped)}"
         raise DataError(message, where="ingest.source", fix="Check its paths or query, and as_of.")
+    _check_forms(account, rename)
     if account.source_columns:
         for ours, theirs in (*required.items(), *kept.items()):
             if ours not in account.shaped_columns:
@@ -254,17 +260,18 @@ def _check_account(account: _Account, required: Mapping[str, str], kept: Mapping
         )
 
 
-def _check_forms(account: _Account, forms: Sequence[str], rename: Mapping[str, str]) -> None:
+def _check_forms(account: _Account, rename: Mapping[str, str]) -> None:
     """Raise DataError if a column of another form is mapped to a source's column that no row has."""
-    for ours in forms:
+    for ours in account.forms:
         if ours in rename and ours not in account.renamed_columns:
             raise _missing_column_error(ours, rename[ours], account, "columns")
 
 
 def _missing_column_error(ours: str, theirs: str, account: _Account, setting: str) -> DataError:
-    close_names = difflib.get_close_matches(theirs, account.source_columns, 1, cutoff=0.5)
+    names = account.source_columns or account.example  # the latter where all rows are refused
+    close_names = difflib.get_close_matches(theirs, names, 1, cutoff=0.5)
     hint = f"Did you mean {close_names[0]!r}? " if close_names else ""
-    source_columns = ", ".join(map(repr, account.source_columns))
+    source_columns = ", ".join(map(repr, names))
     example = (
         f"ingest.columns: {{{ours}: {close_names[0] if close_names else 'NAME'}}}"
         if setting == "columns"

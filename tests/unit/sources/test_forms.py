@@ -87,6 +87,12 @@ def test_a_column_of_no_form_is_refused_with_those_there_are(tmp_path: Path) -> 
         run(OBJECTIVES["chat"](), tmp_path, {"q": "Hi?"}, rename={"question": "q"})
 
 
+def test_a_wrong_name_is_reported_before_the_rows_that_are_refused_for_it(tmp_path: Path) -> None:
+    columns = {"prompt": "question", "completion": "answer"}
+    with pytest.raises(DataError, match=r"no row has a column 'question'; the columns are 'quest'(.|\n)*Did you mean"):
+        run(OBJECTIVES["chat"](), tmp_path, {"quest": "Hi?", "answer": "Ho."}, rename=columns)
+
+
 def test_a_forms_column_that_no_row_has_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no row has a column 'sources'; the columns are 'text'") as fault:
         row = {"text": "a", "target": "b"}
