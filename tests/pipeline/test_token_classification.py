@@ -56,3 +56,10 @@ def test_entities_are_learned_judged_registered_and_found(line: Line, tagged: Pa
     assert [(text[e["start"] : e["end"]], e["type"]) for e in plain] == [("rain frost", "weather")]
     assert [(e["text"], e["start"], e["end"]) for e in given] == [("rain frost", 7, 17)]
     assert 0.5 < plain[0]["score"] <= 1
+
+    # A text of many windows: the model finds what is at its end.
+    long = " ".join(["we saw the town"] * 20 + ["rain frost"])
+    [last] = [json.loads(answer)[-1] for answer in model.predict([long])["entities"]]
+    assert (last["text"], last["end"]) == ("rain frost", len(long))
+    [card] = line.home.root.rglob("artifacts/model/README.md")
+    assert "at most 9 tokens; a longer text is read in windows." in card.read_text("utf8")

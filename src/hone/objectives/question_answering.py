@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from hone.errors import DataError
-from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, RowReader, Targets
 from hone.objectives.shared import squad
 from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.spans import UNITS, Unit, convert_positions
 from hone.objectives.shared.statistics import safe_ratio
 from hone.objectives.shared.tokenizer import list_control_tokens
 from hone.objectives.shared.windows import Frame, Window, split_into_windows
@@ -80,17 +81,24 @@ class QuestionAnswering(Objective):
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """`answers` as {text: [...], answer_start: [...]}: from that form, a list of {text, answer_start}, or JSON.
 
-        Raises ValueError if an answer is not in the context at its start.
+        Starts that count UTF-16 units or bytes, as all answers of the row show, are converted to characters. Raises
+        ValueError if an answer is not in the context at its start.
         """
+        return self.normalize_answers(values)[0]
+
+    def start_reading(self) -> RowReader:
+        """A reader that counts the rows whose answer starts were converted."""
+        return AnswerReader(self)
+
+    def normalize_answers(self, values: Mapping[str, Any]) -> tuple[Mapping[str, Any], Unit]:
+        """The row as `normalize_row` returns it, and what its answer starts count; raises what that raises."""
         if isinstance(values.get("data"), list) and "question" not in values:
             raise ValueError("data: a whole SQuAD file in one row; set ingest.source.format: squad")
         if not all(isinstance(values.get(name), str) for name in ("question", "context")) or "answers" not in values:
-            return values
+            return values, "characters"
         pairs = [] if values.get("is_impossible") is True else _parse_answers(values["answers"])
-        for index, (text, start) in enumerate(pairs):
-            _check_answer(index, text, start, values["context"])
-        answers = {"text": [text for text, _ in pairs], "answer_start": [start for _, start in pairs]}
-        return {**values, "answers": answers}
+        texts, unit, starts = [text for text, _ in pairs], *_locate_answers(pairs, values["context"])
+        return {**values, "answers": {"text": texts, "answer_start": starts}}, unit
 
     def row_texts(self, rows: pa.Table) -> list[str]:
         """Each question, and its context on the next line."""
@@ -373,6 +381,21 @@ def _encode_window(window: Window, span: tuple[int, int] | None, frame: Frame, c
     return {"input_ids": ids, "types": types, "starts": window.starts, "ends": window.ends, **positions}
 
 
+class AnswerReader(RowReader):
+    """Counts the rows whose answer starts count something else than characters."""
+
+    def __init__(self, objective: QuestionAnswering) -> None:
+        super().__init__(objective.normalize_row)
+        self._objective = objective
+
+    def read(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As `QuestionAnswering.normalize_row`."""
+        row, unit = self._objective.normalize_answers(values)
+        if unit != "characters":
+            self.notes[f"rows whose answer starts count {unit}, converted"] += 1
+        return row
+
+
 def _parse_answers(answers: Any) -> list[tuple[Any, Any]]:
     """The texts and starts of answers in any supported form; raises ValueError for others."""
     if isinstance(answers, str):
@@ -393,14 +416,23 @@ def _parse_answers(answers: Any) -> list[tuple[Any, Any]]:
     )
 
 
-def _check_answer(index: int, text: Any, start: Any, context: str) -> None:
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"answers: text {index} is not text but {text!r:.60}")
-    if type(start) is not int or start < 0:
-        raise ValueError(f"answers: answer_start {index} is not an offset but {start!r:.60}")
+def _locate_answers(pairs: Sequence[tuple[Any, Any]], context: str) -> tuple[Unit, list[int]]:
+    """What the starts count, and the answers' starts in characters; raises ValueError for one that is elsewhere."""
+    for index, (text, start) in enumerate(pairs):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"answers: text {index} is not text but {text!r:.60}")
+        if type(start) is not int or start < 0:
+            raise ValueError(f"answers: answer_start {index} is not an offset but {start!r:.60}")
+    for unit in UNITS:
+        starts = convert_positions(context, [start for _, start in pairs], unit)
+        located = [start for start in starts if start is not None]
+        if len(located) == len(pairs) and all(map(context.startswith, (text for text, _ in pairs), located)):
+            return unit, located
+    text, start = next((text, start) for text, start in pairs if not context.startswith(text, start))
+    place = context.find(text)
+    hint = f"; that is at {place}" if place >= 0 else ""
     context_text = context[start : start + len(text)]
-    if context_text != text:
-        raise ValueError(f"answers: at {start} the context has {context_text!r:.60}, not the answer {text!r:.60}")
+    raise ValueError(f"answers: at {start} the context has {context_text!r:.60}, not the answer {text!r:.60}{hint}")
 
 
 def _to_json(answers: Mapping[str, Any]) -> str:

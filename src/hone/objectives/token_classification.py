@@ -374,7 +374,7 @@ class TagReader(RowReader):
         row, annotated = self._objective.tag_row(values, self.notes)
         if annotated is not None:
             self._account.add(*annotated)
-        if isinstance(row.get("tags"), list):
+        if row is not values:  # converted, not of an unknown form
             self._tags.update(row["tags"])
             self._rows += len(row["tags"]) > 1
             self._numbered += len(row["tags"]) > 1 and row["tokens"] == list(map(str, range(1, len(row["tags"]) + 1)))

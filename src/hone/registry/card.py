@@ -59,6 +59,7 @@ def render_card(
             model_name=model_name,
             alias=alias,
             max_length=max_length,
+            windows=hasattr(objective, "stride"),
             example=_format_example(example),
             settings=yaml.safe_dump({part: tree[part] for part in ("method", "training")}, sort_keys=False).strip(),
             training=artifacts["train"].facts(),

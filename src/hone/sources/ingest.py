@@ -40,10 +40,11 @@ class _Account:
 
     `later`: rows after `until`; `skipped`: rows that are not meant to be used, by reason; `notes`: what the objective
     counted in the others; `renamed_columns`: the objective's columns that some row has under its source's name;
-    `source_columns`: columns of the source's rows; `shaped_columns`: columns of shaped rows; `example`: the first row;
-    `first_refused`: up to five lines for the error message."""
+    `forms`: columns of other forms; `source_columns`: columns of the source's rows; `shaped_columns`: columns of shaped
+    rows; `example`: the first row; `first_refused`: up to five lines for the error message."""
 
     objective: str
+    forms: tuple[str, ...] = ()
     read: int = 0
     refused: int = 0
     later: int = 0
@@ -95,17 +96,17 @@ def ingest(
     additional columns, which may be null. All values are written as strings, nested ones as JSON text. `shape` takes a
     row with renamed columns and returns columns to add or replace, or raises ValueError to refuse the row, SkippedRow
     to leave it out; it may read the columns `forms`, which `rename` may map too. `finish` is called after the last row:
-    it returns notes, counts by kind, or raises DataError if the rows cannot be right together. Errors
-    mention when rows look like data of an objective other than `objective`. With `until`, rows with a later time in
-    the source's column `time` are left out, and rows without a time are refused. `split_column` names the source's
+    it returns notes, counts by kind, or raises DataError if the rows cannot be right together. Errors mention when rows
+    look like data of an objective other than `objective`. With `until`, rows with a later time in the source's column
+    `time` are left out, and rows without a time are refused. `split_column` names the source's
     column with each row's split; see `read_splits`.
-    Facts: read, rows, refused (read = rows + refused), reasons, sources; if there are any, later (rows), skipped (rows
-    by reason, which are in refused.parquet too) and notes. Raises DataError
-    if a column is in no row, or if more than `max_refused` (a share) of the rows are refused; ConfigError if `rename`
-    or `keep` names a wrong column.
+    Facts: read, rows, refused (read = rows + refused),
+    reasons, sources; if there are any, later (rows), skipped (rows by reason, which are in refused.parquet too), notes.
+    Raises DataError if a column is in no row, or if more than `max_refused` (a share) of the rows are refused;
+    ConfigError if `rename` or `keep` names a wrong column.
     """
     required, extra = _resolve_columns(columns, forms, rename, keep)
-    account = _Account(objective)
+    account = _Account(objective, tuple(forms))
     with (
         _Writer(out / layout.ROWS, (*OWN_COLUMNS, *required, *extra)) as rows,
         _Writer(out / layout.REFUSED, ("where", "source", "reason", "raw")) as refused,
@@ -123,18 +124,14 @@ def ingest(
                 refused.write((source_row.where, source_row.source, str(skipped), _raw_text(source_row.values)))
                 continue
             values, reason = _convert(shaped_row, required, extra)
-            _count(account, source_row, shaped_row, reason)
-            account.renamed_columns.update(
-                ours for ours in rename.keys() - account.renamed_columns if has_column(source_row.values, rename[ours])
-            )
+            _count(account, source_row, shaped_row, reason, rename)
             if reason:
                 refused.write((shaped_row.where, shaped_row.source, reason, _raw_text(source_row.values)))
             else:
                 rows.write((shaped_row.where, shaped_row.source, shaped_row.split, *values))
             if account.read % _GROUP_ROWS == 0:
                 on_progress(Progress(account.read, 0))
-    _check_account(account, required, extra, max_refused)
-    _check_forms(account, forms, rename)
+    _check_account(account, required, extra, rename, max_refused)
     account.notes = finish()
     on_progress(Progress(account.read, account.read))
     return Product(account.read - account.refused, (layout.ROWS,), account.facts())
@@ -242,8 +239,11 @@ def _convert(raw: RawRow, required: Mapping[str, str], extra: Mapping[str, str])
     return values, ""
 
 
-def _count(account: _Account, source_row: RawRow, shaped_row: RawRow, reason: str) -> None:
+def _count(account: _Account, source_row: RawRow, shaped_row: RawRow, reason: str, rename: Mapping[str, str]) -> None:
     """Count `source_row`, which was shaped to `shaped_row` and is refused for `reason`, if any."""
+    account.renamed_columns.update(
+        ours for ours in rename.keys() - account.renamed_columns if has_column(source_row.values, rename[ours])
+    )
     account.read += 1
     account.source = account.source or shaped_row.source
     if not source_row.refused:
@@ -262,13 +262,18 @@ def _count(account: _Account, source_row: RawRow, shaped_row: RawRow, reason: st
 
 
 def _check_account(
-    account: _Account, required: Mapping[str, str], extra: Mapping[str, str], max_refused: float
+    account: _Account,
+    required: Mapping[str, str],
+    extra: Mapping[str, str],
+    rename: Mapping[str, str],
+    max_refused: float,
 ) -> None:
     if not account.read:
         message = f"all of its {account.later} rows are later than as_of" if account.later else "the source has no rows"
         if account.skipped:
             message = f"all of its {account.skipped.total()} rows are left out: {', '.join(account.skipped)}"
         raise DataError(message, where="ingest.source", fix="Check its paths or query, and as_of.")
+    _check_forms(account, rename)
     if account.source_columns:
         for ours, theirs in (*required.items(), *extra.items()):
             if ours not in account.shaped_columns:
@@ -290,26 +295,29 @@ def _describe_sources(rows_by_source: Counter[str]) -> str:
     return ", ".join(names) + (f" and {others} more" if others else "")
 
 
-def _check_forms(account: _Account, forms: Sequence[str], rename: Mapping[str, str]) -> None:
+def _check_forms(account: _Account, rename: Mapping[str, str]) -> None:
     """Raise DataError if a column of another form is mapped to a source's column that no row has."""
-    for ours in forms:
+    for ours in account.forms:
         if ours in rename and ours not in account.renamed_columns:
             raise _missing_column_error(ours, rename[ours], account, "columns")
 
 
 def _missing_column_error(ours: str, theirs: str, account: _Account, setting: str) -> DataError:
-    close_names = difflib.get_close_matches(theirs, account.source_columns, 1, cutoff=0.5)
+    names = account.source_columns or account.example  # the latter where all rows are refused
+    close_names = difflib.get_close_matches(theirs, names, 1, cutoff=0.5)
     hint = f"Did you mean {close_names[0]!r}? " if close_names else ""
-    source_columns = ", ".join(map(repr, account.source_columns))
+    source_columns = ", ".join(map(repr, names))
     example = (
         f"ingest.columns: {{{ours}: {close_names[0] if close_names else 'NAME'}}}"
         if setting == "columns"
         else "ingest.keep"
     )
+    is_mapped = setting == "keep" or ours in account.forms or not account.forms
+    other_forms = "" if is_mapped else f", or map the columns of another form: {', '.join(account.forms)}"
     return DataError(
         f"no row has a column {theirs!r}; the columns are {source_columns}",
         where=account.source,
-        fix=f"{hint}Set {example} to the right column." + _suggest_objective(account),
+        fix=f"{hint}Set {example} to the right column{other_forms}." + _suggest_objective(account),
     )
 
 

@@ -66,6 +66,7 @@ def test_one_answer_alone_and_none() -> None:
     ("given", "reason"),
     [
         (answers(("blue", 4)), "answers: at 4 the context has 'red ', not the answer 'blue'"),
+        (answers(("red", 0)), "not the answer 'red'; that is at 4"),
         (answers(("card", 400)), "answers: at 400 the context has ''"),
         (answers(("card", -1)), "answers: answer_start 0 is not an offset but -1"),
         (answers(("card", "8")), "answers: answer_start 0 is not an offset but '8'"),  # type: ignore[arg-type]
@@ -79,6 +80,15 @@ def test_one_answer_alone_and_none() -> None:
 def test_answers_that_are_not_right_are_refused(given: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         OBJECTIVE.normalize_row({"question": "q", "context": CONTEXT, "answers": given})
+
+
+@pytest.mark.parametrize(("start", "unit"), [(2, "characters"), (3, "utf-16"), (5, "bytes")])
+def test_what_answer_starts_count_shows_where_the_answers_are(start: int, unit: str) -> None:
+    reader = OBJECTIVE.start_reading()
+    row = {"question": "where?", "context": "\U0001f600 Paris is nice", "answers": answers(("Paris", start))}
+    assert reader.read(row)["answers"] == {"text": ["Paris"], "answer_start": [2]}
+    note = {f"rows whose answer starts count {unit}, converted": 1}
+    assert reader.finish() == ({} if unit == "characters" else note)
 
 
 def test_other_rows_are_left_to_ingest_and_a_whole_file_in_a_row_is_told() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +34,13 @@ class Rows:
             yield RawRow(f"here:{number}", "here", dict(row))
 
 
-def run(objective: Objective, out: Path, *values: Mapping[str, Any], **options: Any) -> Product:
-    reader = objective.start_reading()
-    defaults: dict[str, Any] = {"rename": {}, "keep": (), "max_refused": 0.0, "forms": objective.forms}
+def run(part: Objective, out: Path, *values: Mapping[str, Any], **options: Any) -> Product:
+    reader = part.start_reading()
+    defaults: dict[str, Any] = {"rename": {}, "keep": (), "max_refused": 0.0, "forms": part.forms}
     return ingest(
         Rows(values),
         out,
-        **{**defaults, "columns": objective.columns, "shape": reader.read, "finish": reader.finish, **options},
+        **{**defaults, "columns": part.columns, "shape": reader.read, "finish": reader.finish, **options},
     )
 
 
@@ -84,6 +85,12 @@ def test_columns_of_every_form_can_be_named(
 def test_a_column_of_no_form_is_refused_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no column question(.|\n)*another form may have .*prompt, completion"):
         run(OBJECTIVES["chat"](), tmp_path, {"q": "Hi?"}, rename={"question": "q"})
+
+
+def test_a_wrong_name_is_reported_before_the_rows_that_are_refused_for_it(tmp_path: Path) -> None:
+    columns = {"prompt": "question", "completion": "answer"}
+    with pytest.raises(DataError, match=r"no row has a column 'question'; the columns are 'quest'(.|\n)*Did you mean"):
+        run(OBJECTIVES["chat"](), tmp_path, {"quest": "Hi?", "answer": "Ho."}, rename=columns)
 
 
 def test_a_forms_column_that_no_row_has_is_named(tmp_path: Path) -> None:
@@ -136,3 +143,31 @@ def test_rows_that_are_all_left_out_stop(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="all of its 1 rows are left out: answer is reject"):
         run(OBJECTIVES["text-classification"](), tmp_path, {"text": "a", "label": "x"}, shape=shape)
+
+
+def test_a_missing_column_says_which_columns_other_forms_have(tmp_path: Path) -> None:
+    row = {"full_text": "Ann ran", "spans": [{"start": 0, "end": 3, "label": "PER"}]}
+    with pytest.raises(DataError, match="no row has a column 'tokens'") as fault:
+        run(OBJECTIVES["token-classification"](), tmp_path, row, objective="token-classification")
+    assert "or map the columns of another form: text, spans" in str(fault.value)
+    assert "look like data" not in str(fault.value)
+
+
+def test_the_choices_of_label_studio_are_labels(tmp_path: Path) -> None:
+    def exported(text: str, choice: str) -> dict[str, Any]:
+        result = [{"value": {"choices": [choice]}, "from_name": "sentiment", "to_name": "text", "type": "choices"}]
+        return {"id": 1, "data": {"text": text}, "annotations": [{"result": result, "was_cancelled": False}]}
+
+    columns = {"text": "data.text", "label": "annotations.0.result.0.value.choices.0"}
+    rows = [exported("fine", "good"), exported("awful", "bad")]
+    assert run(OBJECTIVES["text-classification"](), tmp_path, *rows, rename=columns).rows == 2
+    assert [(row["text"], row["label"]) for row in written(tmp_path)] == [("fine", "good"), ("awful", "bad")]
+
+
+def test_a_real_corpus_of_spans_is_read_by_naming_its_text(shared: Path, tmp_path: Path) -> None:
+    rows = json.loads((shared / "datasets/presidio_pii/generated_small.json").read_text("utf8"))
+    objective = OBJECTIVES["token-classification"]()
+    facts = run(objective, tmp_path, *rows, rename={"text": "full_text"}, max_refused=0.1).facts
+    assert facts["read"] == len(rows) == facts["rows"] + facts["refused"]
+    assert set(facts["reasons"]) == {"spans"}
+    assert all("is not its own text" in row["reason"] for row in written(tmp_path, "refused"))

@@ -90,12 +90,17 @@ def read_spans(text: str, marks: Sequence[Mark], offsets: Literal["auto"] | Unit
 
 def convert_offsets(text: str, mark: Mark, unit: Unit) -> tuple[int, int] | None:
     """The characters that a mark means if it counts in `unit`; None where it lies outside or cuts a character."""
+    start, end = convert_positions(text, (mark.start, mark.end), unit)
+    return (start, end) if start is not None and end is not None and start < end else None
+
+
+def convert_positions(text: str, offsets: Sequence[int], unit: Unit) -> list[int | None]:
+    """The characters that offsets in `unit` mean; None for one that lies outside or inside a character."""
     if unit == "characters" or text.isascii():
-        return (mark.start, mark.end) if 0 <= mark.start < mark.end <= len(text) else None
+        return [offset if 0 <= offset <= len(text) else None for offset in offsets]
     sizes = (len(sign.encode(_ENCODINGS[unit], "surrogatepass")) // _WIDTHS[unit] for sign in text)
     position = {offset: index for index, offset in enumerate(accumulate(sizes, initial=0))}
-    start, end = position.get(mark.start), position.get(mark.end)
-    return (start, end) if start is not None and end is not None and start < end else None
+    return [position.get(offset) for offset in offsets]
 
 
 _ENCODINGS = {"utf-16": "utf-16-le", "bytes": "utf-8"}

@@ -128,12 +128,12 @@ def _check_not_mixed(inside: Sequence[str], form: TagForm) -> None:
         has_letters = any(letter != "B" and kind in begun for letter, kind in parts_by_tag.values())
     if not has_letters:
         return
-    supported = "BIO, BIOES, BMES, BMEWO or BILOU"
+    schemes = "BIO, BIOES, BMES, BMEWO or BILOU"
     others = [tag for tag in inside if tag not in parts_by_tag and not _is_outside(tag, form)]
     if others:
         first = next(iter(parts_by_tag))
-        raise ValueError(f"tags: {others[0]!r} has none of the prefixes that {first!r} has (supported are {supported})")
-    raise ValueError(f"tags: the prefixes {', '.join(sorted(letters))} together are not those of {supported}")
+        raise ValueError(f"tags: {others[0]!r} has none of the prefixes that {first!r} has (supported are {schemes})")
+    raise ValueError(f"tags: the prefixes {', '.join(sorted(letters))} together are not those of {schemes}")
 
 
 def _convert(tag: str, form: TagForm) -> str:

@@ -142,6 +142,13 @@ def test_the_funnel_accounts_for_every_row_with_reasons_and_examples(plain: Page
     assert "training 1,440 validation 180 test 180" in rows
 
 
+def test_the_funnel_says_what_ingest_left_out_and_converted(tmp_path: Path) -> None:
+    facts = {"skipped": {"answer is reject": 7}, "notes": {"texts whose span offsets count utf-16, converted": 41}}
+    rows = page(tmp_path, change={"ingest": facts}).sections["rows"]
+    assert "texts whose span offsets count utf-16, converted 41" in rows
+    assert "left out before: answer is reject 7" in rows
+
+
 def test_bars_of_the_funnel_have_the_rows_share_of_all_that_was_read(html: str) -> None:
     kept = [float(width) for width in re.findall(r'class="kept" width="([\d.]+)%"', html)]
     assert kept == pytest.approx([100 * n / 38_112 for n in (38_100, 38_100, 29_433, 13_020, 12_877, 1_800)], abs=1e-3)

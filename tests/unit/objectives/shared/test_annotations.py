@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hone.errors import SkippedRow
+from hone.errors import DataError, SkippedRow
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.shared.annotations import find_annotated
 from hone.objectives.text_classification import TextClassification
@@ -155,3 +158,36 @@ def test_spans_given_to_another_objective_say_what_they_are_for(objective: Any, 
     with pytest.raises(ValueError, match=r"spans.*token-classification") as fault:
         objective.normalize_row(values)
     assert "multi-label-classification" not in str(fault.value)
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.text(max_size=3)
+KEYS = st.sampled_from(
+    ["start", "end", "label", "labels", "text", "value", "result", "type", "was_cancelled", "start_offset", "entity"]
+)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=12
+)
+NAMES = [
+    "text",
+    "spans",
+    "entities",
+    "labels",
+    "label",
+    "annotation",
+    "annotations",
+    "data",
+    "answer",
+    "status",
+    "tags",
+]
+
+
+@settings(max_examples=400, deadline=None, database=None)
+@given(st.dictionaries(st.sampled_from([*NAMES, "tokens"]), JSON, max_size=5))
+def test_whatever_is_in_a_row_it_is_read_or_refused(row: dict[str, Any]) -> None:
+    for objective in (TokenClassification(), TextClassification(), MultiLabelClassification(separator=",")):
+        reader = objective.start_reading()
+        with suppress(ValueError):  # of which SkippedRow is one
+            reader.read(row)
+        with suppress(DataError):
+            reader.finish()
