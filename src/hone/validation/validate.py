@@ -18,7 +18,7 @@ from hone.objectives.shared.tokenizer import count_tokens, load_tokenizer
 from hone.process_environment import ALL_CORES, NO_ANALYTICS, environment
 from hone.progress import OnProgress, Progress, ignore
 from hone.store.artifact import Product
-from hone.store.tables import filter_rows
+from hone.store.tables import cut_rows, filter_rows
 from hone.validation.suites import SPLITS, Expected, file_suite, settings_suite
 from hone.validation.verdicts import Finding, Judge
 
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 DATA_DOCS = "data_docs"
 SHOWN = 10  # expectations that an error shows; it counts the rest
+ROWS_PER_GROUP = 1 << 20  # what pyarrow writes by default; a group of long texts has fewer
 BATCH_ROWS = 2048
 
 
@@ -167,7 +168,9 @@ def _write(out: Path, tables: Mapping[str, pa.Table], aside: pa.Table, findings:
     import pyarrow.parquet as pq
 
     for split, table in tables.items():
-        pq.write_table(table, out / f"{split}.parquet")
+        with pq.ParquetWriter(out / f"{split}.parquet", table.schema) as writer:
+            for piece in cut_rows(table, ROWS_PER_GROUP):
+                writer.write_table(piece)
     pq.write_table(aside, out / "quarantine.parquet")
     facts = {
         "success": all(finding.success for finding in findings),

@@ -193,7 +193,7 @@ def _values(column: Any) -> list[Any]:
 
     if pa.types.is_timestamp(column.type) and column.type.tz:
         try:
-            column[:1].to_pylist()
+            pa.scalar(0, column.type).as_py()
         except (KeyError, ValueError):  # an unknown zone; the instants themselves are stored in UTC
             column = column.cast(pa.timestamp(column.type.unit, "UTC"))
     try:
