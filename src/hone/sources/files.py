@@ -167,7 +167,7 @@ class Files:
         for name, value in path_columns.items():
             if name in values and str(values[name]) != str(value):
                 return values, f"{name} is not that of its folder"
-        return {**path_columns, **values}, ""
+        return ({**path_columns, **values} if path_columns else values), ""
 
     def _read(self, file_set: _Set) -> Iterator[formats.Row | formats.SplitRow]:
         first_place = file_set.places[0]

@@ -42,8 +42,8 @@ def changed_error(where: str, name: str = "") -> DataError:
     return DataError(
         f"{name} changed while it was read".strip(),
         where=where,
-        fix="Nothing was stored. Wait until nothing writes to it, or name a copy (a query needs an ORDER BY over a "
-        "unique key), and run again.",
+        fix="Nothing was stored. Wait until nothing writes to it, or name a copy, and run again. Limit a query to rows "
+        "that no longer change (ingest.as_of), and give it an ORDER BY over a unique key.",
     )
 
 

@@ -70,11 +70,19 @@ def list_reasons(recipe: Recipe, previous: Recipe | None) -> list[str]:
     if previous is None:
         return ["no earlier result"]
     config = json.loads(json.dumps(recipe.config))  # as in a manifest: tuples become lists
-    lines = [f"{path} {_brief(old)} -> {_brief(new)}" for path, old, new in _changes(previous.config, config)]
+    lines = _config_reasons(previous.config, config)
     lines += [f"input {name} changed" for name, _, _ in _changes(previous.inputs, recipe.inputs)]
     lines += _code_reasons(recipe, previous)
     lines += [f"{name} {old} -> {new}" for name, old, new in _changes(previous.versions, recipe.versions)]
     return lines or ["its directory in the store is gone or damaged"]
+
+
+def _config_reasons(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """A line for each changed option; a single line for the empty ones that an earlier release did not have."""
+    changes = list(_changes(before, after))
+    new_options = [path for path, old, new in changes if old is None and new in ("", {}, [])]
+    lines = [f"{path} {_brief(old)} -> {_brief(new)}" for path, old, new in changes if path not in new_options]
+    return [*lines, *([f"new options: {', '.join(new_options)}"] if new_options else [])]
 
 
 def _code_reasons(recipe: Recipe, previous: Recipe) -> list[str]:

@@ -22,7 +22,7 @@ from hone.progress import OnProgress, Progress, ignore
 from hone.splits import SPLITS, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
-from hone.store.tables import filter_rows
+from hone.store.tables import cut_rows, filter_rows
 from hone.validation.suites import Expected, file_suite, settings_suite
 from hone.validation.verdicts import Finding, Judge, describe_expectation
 
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 DATA_DOCS = "data_docs"
 SHOWN = 10  # expectations that an error shows; it counts the rest
+ROWS_PER_GROUP = 1 << 20  # what pyarrow writes by default; a group of long texts has fewer
 BATCH_ROWS = 2048
 
 
@@ -210,7 +211,9 @@ def _write_results(out: Path, tables: Mapping[str, pa.Table], aside: pa.Table, f
     import pyarrow.parquet as pq
 
     for split, table in tables.items():
-        pq.write_table(table, out / layout.rows_file(split))
+        with pq.ParquetWriter(out / layout.rows_file(split), table.schema) as writer:
+            for piece in cut_rows(table, ROWS_PER_GROUP):
+                writer.write_table(piece)
     pq.write_table(aside, out / "quarantine.parquet")
     facts = {
         "success": all(finding.success for finding in findings),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from hone.batch.output import _cast_column, _unify_types
-from hone.batch.rows import _build_array
+from hone.batch.request import Batch, Request, build_source
+from hone.batch.rows import _build_array, read_rows
+from hone.environment import Home
+from hone.errors import DataError
+from hone.sources.files import Files
+from hone.sources.source import RawRow
 
 
 @pytest.mark.parametrize(
@@ -55,3 +62,24 @@ def test_shards_agree_on_a_type_that_holds_all_values(types: list[pa.DataType], 
 def test_text_of_a_number_is_what_a_person_would_write() -> None:
     given = pa.table({"x": [1.5, None, 2.0]})
     assert _cast_column(given, "x", pa.string()).to_pylist() == ["1.5", None, "2.0"]
+
+
+def test_rows_that_change_while_they_are_read_are_not_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, home = tmp_path / "rows.csv", Home(tmp_path / "home")
+    file.write_text("text\na\n")
+    source = {"kind": "files", "paths": [str(file)]}
+    request = Request(model="m", version="1", source=source, output=str(tmp_path / "out.parquet"))
+    data = build_source(request).fingerprint(home.store.memo.digest)
+    batch = Batch(request, "m", "1", "proof", ("text",), {"label": "string"}, data)
+    read = Files.rows
+
+    def changing(self: Files) -> Iterator[RawRow]:
+        file.write_text("text\na\nb\n")
+        yield from read(self)
+
+    monkeypatch.setattr(Files, "rows", changing)
+    with pytest.raises(DataError, match="input data changed while it was read"):
+        read_rows(batch, home)
+    assert not home.store.list_manifests("batch-rows")

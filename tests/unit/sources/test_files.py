@@ -581,9 +581,9 @@ class TestOddParquet:
         assert (facts["rows"], facts["reasons"]) == (1, {"odd is not text": 1})
 
     def test_a_time_of_an_unknown_zone_is_its_moment(self, tmp_path: Path) -> None:
-        odd = pa.array([1_000_000], pa.timestamp("us", tz="Mars/Phobos"))
+        odd = pa.array([None, 1_000_000], pa.timestamp("us", tz="Mars/Phobos"))
         pq.write_table(pa.table({"time": odd}), tmp_path / "a.parquet")
-        assert values(str(tmp_path / "a.parquet"))[0]["time"] == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+        assert values(str(tmp_path / "a.parquet"))[1]["time"] == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 
     def test_class_names_that_datasets_wrote(self, tmp_path: Path) -> None:
         label = datasets.ClassLabel(names=["neg", "pos"])
@@ -699,3 +699,10 @@ class TestPacked:
         folder, url = web
         write(folder / "a.zip", archive("zip", {"a.csv": CSV}))
         assert len(values(f"{url}/a.zip")) == 2
+
+    def test_an_encrypted_archive_is_one_error(self, tmp_path: Path) -> None:
+        whole = bytearray(archive("zip", {"a.csv": CSV}))
+        for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            whole[whole.index(header) + flags] |= 1  # the flag of an encrypted file
+        with pytest.raises(DataError, match=r"data\.zip/a\.csv: the archive cannot be read: .*encrypted"):
+            read(write(tmp_path / "data.zip", bytes(whole)))

@@ -55,6 +55,17 @@ def cached(directory: Path, cache: Path, repository: str, commit: str, config: s
 
 
 class TestDirectory:
+    def test_class_numbers_become_names_in_lists_as_well(self, tmp_path: Path) -> None:
+        from datasets import ClassLabel, Dataset, Features, List, Value
+
+        label = ClassLabel(names=["O", "B-X"])
+        features = Features({"text": Value("string"), "label": label, "tags": List(label)})
+        columns = {"text": ["a", "b"], "label": [1, -1], "tags": [[0, 1], []]}
+        (tmp_path / "data").mkdir()
+        Dataset.from_dict(columns, features=features).to_parquet(str(tmp_path / "data" / "train.parquet"))
+        rows = [row.values for row in Hub(dataset=str(tmp_path / "data")).rows()]
+        assert [(row["label"], row["tags"]) for row in rows] == [("B-X", ["O", "B-X"]), (None, [])]
+
     def test_its_splits_by_our_names(self, directory: Path) -> None:
         assert read(directory) == [
             ("train:1", "train", "a"),

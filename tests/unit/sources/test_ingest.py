@@ -455,7 +455,20 @@ def test_odd_values_are_refused_rows_and_no_traceback(tmp_path: Path) -> None:
     assert "unknown role: \\ud800" in {row["reason"] for row in written(tmp_path / "shaped", "refused")}
 
 
+# Labels and lists arrive as text too.
+ODD_TEXTS = [
+    "[" * 10_000,
+    '{"a":' * 10_000,
+    "-" * 10_000 + "1",
+    "[1, 2",
+    "nan",
+    "9" * 5000,
+    "[" + "9" * 5000 + "]",
+    "\ud800",
+    "\0",
+]
 ODD = [
+    *map(json.dumps, ODD_TEXTS),
     '["user"]',
     '{"a": ["b"]}',
     "[[[1]]]",

@@ -124,3 +124,9 @@ def test_a_recipe_is_compared_with_the_last_one_of_its_name_else_with_the_most_a
     assert find_nearest(RECIPE, [manifest("mine", far), manifest("other", near)], "mine") == far
     assert find_nearest(RECIPE, [manifest("a", far), manifest("b", near)], "mine") == near
     assert find_nearest(RECIPE, [], "mine") is None
+
+
+def test_empty_options_that_an_earlier_release_did_not_have_are_one_reason() -> None:
+    before = Recipe("ingest", {"source": {"kind": "files"}}, {}, {}, {})
+    after = Recipe("ingest", {"source": {"kind": "files", "aliases": {}, "escape": "", "limit": 0}}, {}, {}, {})
+    assert list_reasons(after, before) == ["source.limit nothing -> 0", "new options: source.aliases, source.escape"]

@@ -66,6 +66,7 @@ def read_csv(text: Iterable[str], names: Sequence[str], dialect: Dialect, shown:
     )
     with _large_fields():
         header = list(names) or _header(reader, dialect, shown)
+        columns = _named(header)
         while True:
             line = reader.line_num + 1 + skipped
             try:
@@ -77,7 +78,7 @@ def read_csv(text: Iterable[str], names: Sequence[str], dialect: Dialect, shown:
                 yield {"line": last_line[0].rstrip("\r\n")}, f"{reason}: line {line}"
                 continue
             if fields:
-                yield _csv_row(fields, header, line, shown, has_names=bool(names))
+                yield _csv_row(fields, header, columns, line, shown, has_names=bool(names))
 
 
 def read_jsonl(text: Iterable[str]) -> Iterator[Row]:
@@ -193,7 +194,7 @@ def _values(column: Any) -> list[Any]:
 
     if pa.types.is_timestamp(column.type) and column.type.tz:
         try:
-            column[:1].to_pylist()
+            pa.scalar(0, column.type).as_py()
         except (KeyError, ValueError):  # an unknown zone; the instants themselves are stored in UTC
             column = column.cast(pa.timestamp(column.type.unit, "UTC"))
     try:
@@ -273,19 +274,20 @@ def _check_unique(names: Sequence[str], shown: str) -> None:
         )
 
 
-def _csv_row(fields: list[str], header: Sequence[str], line: int, shown: str, *, has_names: bool) -> Row:
+def _csv_row(
+    fields: list[str], header: list[str], columns: Sequence[str], line: int, shown: str, *, has_names: bool
+) -> Row:
     if len(fields) != len(header):
         return {
             "fields": fields
         }, f"{_count(len(fields), 'field')} where there are {_count(len(header), 'column')}: line {line}"
-    if has_names and line == 1 and fields == list(header):
+    if has_names and line == 1 and fields == header:
         raise DataError("its first line is a header", where=shown, fix="Remove ingest.source.column_names.")
-    if len(fields) > 1 and fields == list(header):
+    if len(fields) > 1 and fields == header:
         return {"fields": fields}, f"repeats the header: line {line}"
-    names = _named(header)
-    if any(fields[len(names) :]):
+    if any(fields[len(columns) :]):
         return {"fields": fields}, f"a value in a column without a name: line {line}"
-    return dict(zip(names, fields, strict=False)), _NUL if any("\0" in field for field in fields) else ""
+    return dict(zip(columns, fields, strict=False)), _NUL if any("\0" in field for field in fields) else ""
 
 
 def _count(number: int, thing: str) -> str:

@@ -46,7 +46,7 @@ def read_file(text: Iterable[str]) -> Iterator[tuple[dict[str, Any], str]]:
 
 def find_path_columns(path: str, *, label: bool) -> dict[str, str | None]:
     """The columns that a file's folders give: `label=pos/` as Hive and Spark write it; with `label` the last folder."""
-    folders = PurePosixPath(path).parts[:-1]
+    folders = PurePosixPath(path.split("?")[0] if "://" in path else path).parts[:-1]
     matches = [match for folder in folders if (match := _HIVE.fullmatch(folder))]
     columns = {match[1]: None if match[2] == _HIVE_NULL else unquote(match[2]) for match in matches}
     return columns | ({"label": folders[-1]} if label and folders else {})

@@ -135,6 +135,8 @@ def archive_faults(shown: str) -> Iterator[None]:
     """Translate the exceptions of damaged and encrypted archives into DataError."""
     try:
         yield
+    except (ConnectionError, TimeoutError):
+        raise  # of the store that the archive is in
     except _archive_exceptions() as fault:
         raise DataError(f"the archive cannot be read: {fault}", where=shown, fix=f"{_AGAIN} Or unpack it.") from None
 

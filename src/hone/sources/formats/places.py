@@ -94,14 +94,17 @@ class Place:
         return sha.hexdigest()
 
     def stamp(self) -> object:
-        """What changes when the file does, without reading it: a local file's size, times and inode, else ''."""
+        """What changes when the file's content does, without reading it: a local file's size and time, else ''.
+
+        The digest notices what leaves these as they are; ctime and inode change with links and modes as well.
+        """
         if self.archive:
             return self.archive.stamp()
         if not self.local:
             return ""
         with _faults(self.shown):
             stat = Path(self.path).stat()
-        return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+        return stat.st_size, stat.st_mtime_ns
 
     def open(self) -> BinaryIO:
         """Open the file's raw bytes, seekable; the caller closes it."""
