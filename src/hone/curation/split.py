@@ -17,7 +17,7 @@ from hone.curation.dedup.near import join_groups
 from hone.curation.dedup.similar_rows import cluster_contexts, cluster_rows, find_repeats
 from hone.errors import DataError
 from hone.splits import KNOWN_NAMES, TEST, TRAIN, VALID, get_split
-from hone.store.tables import filter_rows
+from hone.store.tables import take_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,7 @@ def find_contaminated_rows(table: pa.Table, fields: Fields, threshold: float) ->
     for split, later in ((VALID, (TEST,)), (TRAIN, (TEST, VALID))):
         candidates = [i for i, name in enumerate(splits) if name == split]
         later_rows = [i for name in later for i, other in enumerate(splits) if other == name]
-        rows, others = (filter_rows(table, indices) for indices in (candidates, later_rows))
+        rows, others = (take_rows(table, indices) for indices in (candidates, later_rows))
         for i, j in find_repeats(rows, others, fields, threshold):
             row, other = candidates[i], later_rows[j]
             same = fold(texts[row]) == fold(texts[other])

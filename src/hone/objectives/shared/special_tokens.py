@@ -101,8 +101,6 @@ def _compile(names: Sequence[str]) -> re.Pattern[str]:
 
 def _rename_tokens(backend: Tokenizer, hidden: dict[str, str]) -> Tokenizer:
     """A copy of a tokenizer in which the tokens have other names and the same ids."""
-    from tokenizers import Tokenizer
-
     tree = json.loads(backend.to_str())
     for token in tree["added_tokens"]:
         token["content"] = hidden.get(token["content"], token["content"])
@@ -115,4 +113,5 @@ def _rename_tokens(backend: Tokenizer, hidden: dict[str, str]) -> Tokenizer:
         model["vocab"] = [[hidden.get(name, name), score] for name, score in vocabulary]
     if model.get("unk_token") in hidden:
         model["unk_token"] = hidden[model["unk_token"]]
-    return Tokenizer.from_str(json.dumps(tree))
+    renamed: Tokenizer = type(backend).from_str(json.dumps(tree))
+    return renamed

@@ -147,7 +147,7 @@ def test_curation_rewrites_contents_and_leaves_the_space_between_prompt_and_comp
         ("\n\nHuman: a  b\n\nAssistant:", " good", " bad"), ([USER], [SAID | {"content": "caf\u0065\u0301"}], [])
     )
     objective = Preference()
-    verdict = Normalize().apply(rows, objective, lambda _: None)
+    verdict = Normalize(generated=True).apply(rows, objective, lambda _: None)
     assert verdict.rows["prompt"][0].as_py() == "\n\nHuman: a b\n\nAssistant:"
     assert verdict.rows["chosen"][0].as_py() == " good"
     assert json.loads(verdict.rows["chosen"][1].as_py())[0]["content"] == "caf\u00e9"
