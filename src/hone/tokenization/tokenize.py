@@ -203,9 +203,7 @@ def _count_unseen_labels(files: Mapping[str, Any], objective: Objective, targets
             unseen[split] = dict(counts.most_common())
             names = ", ".join(f"{label} ({count})" for label, count in counts.most_common(5))
             effect = "count as errors" if split == TEST else "have no loss"
-            log.warning(
-                "%d %s rows have labels that no training row has, and %s: %s", counts.total(), split, effect, names
-            )
+            log.warning("%s: %d rows %s; no training row has their labels: %s", split, counts.total(), effect, names)
     return unseen
 
 

@@ -23,11 +23,13 @@ def describe_population(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if came and used is not None and used != came:
             sentences.append(f"{used:,} of {came:,} given {title} rows were used.")
     if flawed := (curate.get("flawed") or {}).get(TEST):
-        sentences.append(f"{flawed:,} test rows would have been dropped as training rows: see the slice curation.")
+        sentences.append(
+            f"Test rows that would have been dropped as training rows: {flawed:,} (see the slice curation)."
+        )
     if unseen := (tokenize.get("unseen_labels") or {}).get(TEST):
         names = ", ".join(list(unseen)[:SHOWN]) + (", ..." if len(unseen) > SHOWN else "")
         count = sum(unseen.values())
-        sentences.append(f"{count:,} test rows have labels that no training row has and count as errors: {names}.")
+        sentences.append(f"Test rows with labels that no training row has, which count as errors: {count:,} ({names}).")
     if any(step["step"] == "redact" and step.get("notes") for step in curate["funnel"]):
         sentences.append("Personal data was removed from test rows too; a served model gets the text that is sent.")
     return sentences

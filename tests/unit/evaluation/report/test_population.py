@@ -27,12 +27,12 @@ def facts(curate: dict[str, Any], tokenize: dict[str, Any]) -> dict[str, Any]:
         (
             {"given": {"test": 30}, "flawed": {"test": 7}},
             {},
-            ["7 test rows would have been dropped as training rows: see the slice curation."],
+            ["Test rows that would have been dropped as training rows: 7 (see the slice curation)."],
         ),
         (
             {},
             {"unseen_labels": {"test": {"late": 3, "new": 2}}},
-            ["5 test rows have labels that no training row has and count as errors: late, new."],
+            ["Test rows with labels that no training row has, which count as errors: 5 (late, new)."],
         ),
         (
             {"funnel": [{"step": "redact", "notes": {"e-mail": 3}}]},
