@@ -76,6 +76,7 @@ class Account:
             "dropped": dict(Counter(dropped_rows["reason"].to_pylist()).most_common()),
             "flagged": dict(flagged.most_common()),
             "notes": dict(sorted(verdict.notes.items())),
+            "summary": verdict.summary,
             "examples": self._examples(dropped_rows),
         }
         if limited and dropped_rows.num_rows > self.limits.max_dropped * table.num_rows:

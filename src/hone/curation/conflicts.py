@@ -45,8 +45,8 @@ class LabelConflicts:
         contradicted = [len(counts_by_text[key]) > 1 for key in keys]
         on_progress(Progress(rows.num_rows, rows.num_rows))
         if not fields.single_answer:
-            notes = {"rows whose text has other answers too": sum(contradicted)} if any(contradicted) else {}
-            return Verdict(rows, [""] * rows.num_rows, notes=notes)
+            summary = f"{sum(contradicted)} rows have a text with other answers too" if any(contradicted) else ""
+            return Verdict(rows, [""] * rows.num_rows, summary=summary)
         reasons, details = [], []
         for key, answer, is_contradicted in zip(keys, answers, contradicted, strict=True):
             counts = counts_by_text[key]

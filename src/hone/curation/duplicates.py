@@ -71,7 +71,7 @@ class Duplicates:
         ids = rows.column("id").to_pylist()
         details = [f"repeats {ids[first_index[i]]}" if reason else "" for i, reason in enumerate(reasons)]
         largest = max(Counter(first_index).values(), default=1)
-        return Verdict(rows, reasons, details, {"rows in the largest cluster": largest} if largest > 1 else {})
+        return Verdict(rows, reasons, details, summary=f"the largest cluster has {largest} rows" if largest > 1 else "")
 
 
 def _first_of_each(keys: Sequence[Hashable]) -> list[int]:

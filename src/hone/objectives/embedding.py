@@ -14,7 +14,7 @@ from hone.objectives.base import Metric, Objective, Outcome, Predictions, Target
 from hone.objectives.shared import retrieval
 from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.padding import attention_mask, pad_rows
-from hone.objectives.shared.tokenizer import encode_texts, list_control_tokens
+from hone.objectives.shared.tokenizer import encode_texts, list_control_tokens, list_truncated
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Embedding(Objective):
     forms: ClassVar[tuple[str, ...]] = ("negative",)
     text: ClassVar[tuple[str, ...]] = ("anchor", "positive", "negatives")
     inputs: ClassVar[tuple[str, ...]] = ("text",)
-    outputs: ClassVar[Mapping[str, str]] = {"embedding": "double[]"}
+    outputs: ClassVar[Mapping[str, str]] = {"embedding": "double[]", "truncated": "boolean"}
     pipeline: ClassVar[str] = "feature-extraction"
     metrics: ClassVar[Mapping[str, Metric]] = {
         "ndcg_at_10": Metric("NDCG@10"),
@@ -219,8 +219,12 @@ class Embedding(Objective):
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
-        """The `embedding` of each text, a list of floats of length 1: cosines are dot products."""
-        return [{"embedding": scores[0].tolist()} for scores in predictions["scores"]]
+        """The `embedding` of each text, a list of floats of length 1: cosines are dot products.
+
+        `truncated`: whether the text was longer than the model takes, so that its end was not read.
+        """
+        pairs = zip(predictions["scores"], list_truncated(tokens), strict=True)
+        return [{"embedding": scores[0].tolist(), "truncated": truncated} for scores, truncated in pairs]
 
 
 def embeddings(model: Any, batch: Batch) -> Tensor:

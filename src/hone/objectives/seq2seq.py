@@ -16,7 +16,7 @@ from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.overlap import ROUGE, bleu_counts, bleu_from_counts, rouge_scores
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import safe_ratio
-from hone.objectives.shared.tokenizer import encode_texts, list_control_tokens
+from hone.objectives.shared.tokenizer import encode_texts, list_control_tokens, list_truncated
 from hone.parts.options import option
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Seq2Seq(Objective):
     text: ClassVar[tuple[str, ...]] = ("text", "target")
     generated: ClassVar[tuple[str, ...]] = ("target",)
     inputs: ClassVar[tuple[str, ...]] = ("text",)
-    outputs: ClassVar[Mapping[str, str]] = {"text": "string"}
+    outputs: ClassVar[Mapping[str, str]] = {"text": "string", "truncated": "boolean"}
     pipeline: ClassVar[str] = "text2text-generation"
     libraries: ClassVar[tuple[str, ...]] = ("rouge-score", "sacrebleu")
     metrics: ClassVar[Mapping[str, Metric]] = {
@@ -230,8 +230,9 @@ class Seq2Seq(Objective):
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
-        """The `text` generated for each source."""
-        return [{"text": text} for text in predictions["text"]]
+        """The `text` generated for each source; `truncated`: whether the end of the source was not read."""
+        pairs = zip(predictions["text"], list_truncated(tokens), strict=True)
+        return [{"text": text, "truncated": truncated} for text, truncated in pairs]
 
 
 def parse_references(target: str) -> list[str]:

@@ -39,6 +39,7 @@ class Line:
     progress: Progress | None = None
     reasons: Sequence[str] = ()
     artifact: Artifact | None = None
+    notes: Sequence[str] = ()
 
     def update(self, event: str, detail: object, now: float) -> None:
         """Apply an event (`hone.progress`) of the stage at time `now`, in seconds."""
@@ -51,15 +52,16 @@ class Line:
             self.seconds = now - self.since
         if event in ("done", "hit") and self.event not in ("done", "hit"):
             self.artifact = detail if isinstance(detail, Artifact) else None
+            self.notes = _list_notes(self.artifact)
         if not (event == "hit" and self.event == "done"):
             self.event = event
 
     def text(self, now: float) -> str:
         """One line about the stage: progress, rate and remaining time, or the result."""
         if self.event == "hit":
-            return f"up to date{_describe_rows(self.artifact)}"
+            return " · ".join(["up to date", *_describe_rows(self.artifact), *self.notes])
         if self.event == "done":
-            return f"{self.seconds:.1f} s{_describe_rows(self.artifact)}"
+            return " · ".join([f"{self.seconds:.1f} s", *_describe_rows(self.artifact), *self.notes])
         if self.event == "waiting":
             return "waiting for another run that is making it"
         if self.event == "failed":
@@ -195,8 +197,17 @@ def _interval(figure: Mapping[str, float], share: bool, sign: str = "") -> str:
     return f"{value:{sign}.1f}% [{low:.1f}, {high:.1f}]"
 
 
-def _describe_rows(artifact: Artifact | None) -> str:
-    return f" · {artifact.rows:,} rows" if artifact else ""
+def _describe_rows(artifact: Artifact | None) -> list[str]:
+    return [f"{artifact.rows:,} rows"] if artifact else []
+
+
+def _list_notes(artifact: Artifact | None) -> list[str]:
+    """What ingest left out or converted: "41 texts whose span offsets count utf-16, converted"."""
+    if artifact is None or artifact.stage != "ingest" or not artifact.path.is_dir():
+        return []
+    facts = artifact.facts()
+    skipped = [f"{count:,} rows left out ({reason})" for reason, count in facts.get("skipped", {}).items()]
+    return [*skipped, *(f"{count:,} {note}" for note, count in facts.get("notes", {}).items())]
 
 
 def _clock(seconds: float) -> str:

@@ -50,6 +50,18 @@ def test_a_finished_stage_shows_its_time_and_rows() -> None:
     assert line.text(200.0) == "12.5 s · 1,800 rows"
 
 
+def test_ingest_says_what_it_left_out_and_converted(tmp_path: Path) -> None:
+    facts = {"skipped": {"answer is reject": 7}, "notes": {"texts whose span offsets count utf-16, converted": 1041}}
+    (tmp_path / "manifest.json").write_text(json.dumps({"facts": facts}))
+    line = Line()
+    line.update("started", [], 100.0)
+    line.update("done", Artifact("ingest", "k", str(tmp_path), "d", 1800), 101.0)
+    assert line.text(200.0) == (
+        "1.0 s · 1,800 rows · 7 rows left out (answer is reject)"
+        " · 1,041 texts whose span offsets count utf-16, converted"
+    )
+
+
 def test_a_stage_that_was_there_says_so_even_if_prefect_says_it_again() -> None:
     line = Line()
     line.update("hit", ARTIFACT, 1.0)

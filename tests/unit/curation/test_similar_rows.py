@@ -163,7 +163,7 @@ def test_the_answer_belongs_to_what_is_compared(kind: str) -> None:
         assert all(": 2" in detail and ": 1" in detail for detail in verdict.details)
     elif kind != "chat":  # whose answer is part of its text
         assert verdict.reasons == [""] * 3
-        assert verdict.notes == {"rows whose text has other answers too": 3}
+        assert verdict.summary == "3 rows have a text with other answers too"
 
 
 def test_a_chain_of_similar_rows_is_divided_and_its_length_reported() -> None:
@@ -183,9 +183,8 @@ def test_a_chain_of_similar_rows_is_divided_and_its_length_reported() -> None:
             leader = int(detail.removeprefix("repeats row"))
             assert leader in kept
             assert clusters([chain[leader], chain[index]], 0.8) == [0, 0]
-    assert verdict.notes["rows in the largest cluster"] == max(
-        1 + verdict.details.count(f"repeats row{leader}") for leader in kept
-    )
+    largest = max(1 + verdict.details.count(f"repeats row{leader}") for leader in kept)
+    assert verdict.summary == f"the largest cluster has {largest} rows"
 
 
 def test_a_group_that_chains_a_large_part_together_is_divided_before_the_split() -> None:

@@ -62,6 +62,8 @@ def test_loss_and_vectors_are_those_of_sentence_transformers(hard: bool, base: P
     vectors = np.array([one["embedding"] for one in answers])
     assert np.allclose(vectors, theirs.encode(ANCHORS), atol=1e-5)
     assert np.allclose((vectors**2).sum(1), 1)
+    assert [answer["truncated"] for answer in answers] == [False] * len(ANCHORS)
+    assert reader.answer(model, [{"text": "word " * 40}], {}, 32)[0]["truncated"]
 
     negatives = [["word"], ["red"], ["is my money late"], ["please please"]] if hard else None
     texts = [ANCHORS, POSITIVES] + ([[one for (one,) in negatives]] if negatives else [])

@@ -185,10 +185,12 @@ def test_texts_are_those_of_transformers_own_generation(base: Path, beams: int) 
     reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)
     asked = ["say red now", "say blue", "tell me the word twice please"]
     told = reader.answer(model, [{"text": text} for text in asked], {}, 16)
-    for text, answer in zip(asked, told, strict=True):
-        ids = torch.tensor([tokenizer(text)["input_ids"]])
+    for source, answer in zip(asked, told, strict=True):
+        ids = torch.tensor([tokenizer(source)["input_ids"]])
         plain = model.generate(ids, max_new_tokens=6, num_beams=beams, do_sample=False)
-        assert answer == {"text": tokenizer.decode(plain[0], skip_special_tokens=True).strip()}
+        text = tokenizer.decode(plain[0], skip_special_tokens=True).strip()
+        assert answer == {"text": text, "truncated": False}
+    assert reader.answer(model, [{"text": "red " * 30}], {}, 16)[0]["truncated"]
 
 
 def test_a_bases_own_settings_of_generation_do_not_decide(tmp_path: Path) -> None:

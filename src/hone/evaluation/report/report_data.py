@@ -32,7 +32,7 @@ def funnel(ingest: View, curate: View, validate: View, refused: Path) -> View:
     ]
     for view, step in zip(steps[1:], curate["funnel"], strict=True):
         view["flagged"] = [{"reason": reason, "rows": rows} for reason, rows in (step.get("flagged") or {}).items()]
-        view["warning"] = step.get("warning", "")
+        view["remarks"] = [remark for remark in (step.get("summary"), step.get("warning")) if remark]
     last = steps[-1]["after"]
     if validate["quarantined"]:
         rows_by_expectation = validate.get("quarantined_by") or {
@@ -67,7 +67,7 @@ def _funnel_step(
     ]
     changed = [(note, rows) for note, rows in sorted(notes.items(), key=lambda item: -item[1]) if rows]
     counts = {"name": figures.words(name), "before": before, "after": after}
-    return {**counts, "reasons": reasons, "notes": changed, "flagged": [], "warning": ""}
+    return {**counts, "reasons": reasons, "notes": changed, "flagged": [], "remarks": []}
 
 
 def _refused_examples(refused: Path, ingest: View) -> list[View]:
