@@ -485,7 +485,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
-@pytest.mark.parametrize("value", ODD)
+@pytest.mark.parametrize("value", ODD, ids=[value[:12] for value in ODD])
 def test_no_objective_meets_an_odd_value_with_a_traceback(kind: str, value: str, tmp_path: Path) -> None:
     objective = OBJECTIVES[kind]()
     names = [*objective.columns, "prompt", "chosen", "rejected", "messages", "conversations", "spans", "entities"]
