@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -483,7 +485,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
-@pytest.mark.parametrize("value", ODD)
+@pytest.mark.parametrize("value", ODD, ids=[value[:12] for value in ODD])
 def test_no_objective_meets_an_odd_value_with_a_traceback(kind: str, value: str, tmp_path: Path) -> None:
     objective = OBJECTIVES[kind]()
     names = [*objective.columns, "prompt", "chosen", "rejected", "messages", "conversations", "spans", "entities"]
@@ -494,3 +496,28 @@ def test_no_objective_meets_an_odd_value_with_a_traceback(kind: str, value: str,
             run(given_rows(columns), out, columns=objective.columns, shape=objective.normalize_row, max_refused=1.0)
         except DataError as fault:
             assert "refused" in str(fault) or "no row has a column" in str(fault)
+
+
+FAILING = """
+import sys
+from pathlib import Path
+from hone.errors import DataError
+from hone.sources.files import Files
+from hone.sources.ingest import ingest
+
+out = Path(sys.argv[1])
+for name in ("ragged.csv", "undecodable.csv", "absent.csv", "other.csv"):
+    try:
+        ingest(Files(paths=[str(out / name)]), out, columns=["text", "label"], rename={}, keep=[], max_refused=0)
+    except DataError as fault:
+        print(fault.where)
+"""
+
+
+def test_an_error_is_not_preceded_by_tracebacks_of_files_that_were_being_written(tmp_path: Path) -> None:
+    (tmp_path / "ragged.csv").write_text("text,label\n" + "a,x\n" * 12_000 + "b\n")
+    (tmp_path / "undecodable.csv").write_bytes(b"text,label\n" + b"a,x\n" * 12_000 + b"\xff,x\n")
+    (tmp_path / "other.csv").write_text("text,labels\na,x\n")
+    done = subprocess.run([sys.executable, "-c", FAILING, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 4
+    assert done.stderr == ""
