@@ -27,6 +27,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.annotation_exports import EXPORTS
+
 PAGE = Path(__file__).parents[1] / "docs" / "reading.md"
 BEGIN, END = "<!-- {name}: written by tests/reading_page.py -->", "<!-- end of {name} -->"
 
@@ -191,12 +194,29 @@ def build_tables() -> dict[str, str]:
     forms = ["| form | such as | options of `source` | columns |", "| --- | --- | --- | --- |"]
     for (name, options, columns), paths in rows_by_form.items():
         forms.append(f"| {name} | {', '.join(paths)} | {options} | {columns} |")
+    exports = ["| export | columns | a span |", "| --- | --- | --- |"]
+    for name, row in EXPORTS.items():
+        columns = ", ".join(f"`{column}`" for column in row)
+        exports.append(f"| {name} | {columns} | `{_first_span(row)}` |")
     encodings = [
         "| `encoding` | |",
         "| --- | --- |",
         *(f"| {name} | {note} |" for name, (_, note) in ENCODINGS.items()),
     ]
-    return {"forms": "\n".join(forms), "encodings": "\n".join(encodings)}
+    return {"forms": "\n".join(forms), "exports": "\n".join(exports), "encodings": "\n".join(encodings)}
+
+
+def _first_span(row: Mapping[str, Any]) -> str:
+    """The first span of an export's row, as JSON; what stands for it in a mapping of lists."""
+    spans = next(
+        row[name] for name in ("spans", "entities", "annotations", "annotation", "labels", "label") if name in row
+    )
+    if isinstance(spans, str):
+        spans = json.loads(spans)
+    if isinstance(spans, Mapping):
+        return json.dumps(spans)
+    first = spans[0]["result"][0]["value"] if isinstance(spans[0], Mapping) and "result" in spans[0] else spans[0]
+    return json.dumps(first)
 
 
 def fill_page(page: str, tables: Mapping[str, str]) -> str:
@@ -212,5 +232,4 @@ def fill_page(page: str, tables: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     PAGE.write_text(fill_page(PAGE.read_text("utf8"), build_tables()), "utf8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -16,89 +15,22 @@ from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.shared.annotations import find_annotated
 from hone.objectives.text_classification import TextClassification
 from hone.objectives.token_classification import TokenClassification
-
-TEXT = "Ann Lee of Oslo"
-EXPECTED = {"tokens": ["Ann", "Lee", "of", "Oslo"], "tags": ["B-PER", "I-PER", "O", "B-LOC"]}
+from tests.annotation_exports import EXPECTED, EXPORTS, RESULT, TEXT, label_studio
 
 
-def label_studio(*results: list[dict[str, Any]], **annotation: Any) -> dict[str, Any]:
-    annotations = [
-        {"id": n, "result": result, "was_cancelled": False, **annotation} for n, result in enumerate(results)
-    ]
-    return {"id": 1, "data": {"ner": TEXT}, "annotations": annotations, "predictions": []}
-
-
-def labelled(start: int, end: int, label: str) -> dict[str, Any]:
-    value = {"start": start, "end": end, "text": TEXT[start:end], "labels": [label]}
-    return {"value": value, "id": "x", "from_name": "label", "to_name": "text", "type": "labels"}
-
-
-RESULT = [
-    labelled(0, 7, "PER"),
-    labelled(11, 15, "LOC"),
-    {"type": "relation", "from_id": "x", "to_id": "y", "direction": "right"},
-    {"type": "choices", "value": {"choices": ["good"]}, "from_name": "quality", "to_name": "text"},
-]
-FORMS: dict[str, dict[str, Any]] = {
-    "prodigy": {
-        "text": TEXT,
-        "tokens": [{"text": "Ann", "start": 0, "end": 3, "id": 0, "ws": True}],
-        "spans": [
-            {"start": 0, "end": 7, "token_start": 0, "token_end": 1, "label": "PER"},
-            {"start": 11, "end": 15, "label": "LOC"},
-        ],
-        "answer": "accept",
-        "_task_hash": 7,
-    },
-    "doccano": {"id": 1, "text": TEXT, "label": [[0, 7, "PER"], [11, 15, "LOC"]], "Comments": []},
-    "doccano, older": {"id": 1, "text": TEXT, "labels": [[0, 7, "PER"], [11, 15, "LOC"]]},
-    "doccano, relations": {
-        "text": TEXT,
-        "entities": [
-            {"id": 1, "label": "PER", "start_offset": 0, "end_offset": 7},
-            {"id": 2, "label": "LOC", "start_offset": 11, "end_offset": 15},
-        ],
-        "relations": [],
-    },
-    "label studio": label_studio(RESULT),
-    "label studio, text": {**label_studio(RESULT), "data": {"text": TEXT, "source": "mail"}},
-    "label studio, min": {
-        "text": TEXT,
-        "label": [
-            {"start": 0, "end": 7, "text": "Ann Lee", "labels": ["PER"]},
-            {"start": 11, "end": 15, "text": "Oslo", "labels": ["LOC"]},
-        ],
-        "annotator": 1,
-    },
-    "argilla": {
-        "text": TEXT,
-        "tokens": ["Ann", "Lee", "of", "Oslo"],
-        "annotation": [{"label": "PER", "start": 0, "end": 7}, {"label": "LOC", "start": 11, "end": 15}],
-        "prediction": None,
-        "status": "Validated",
-    },
-    "argilla, tuples": {"text": TEXT, "annotation": [["PER", 0, 7], ["LOC", 11, 15]], "status": "Validated"},
-    "brat": {"text": TEXT, "entities": [["T1", "PER", [[0, 7]]], ["T2", "LOC", [[11, 15]]]]},
-    "presidio": {
-        "text": TEXT,
-        "spans": [
-            {"entity_type": "PER", "entity_value": "Ann Lee", "start_position": 0, "end_position": 7},
-            {"entity_type": "LOC", "entity_value": "Oslo", "start_position": 11, "end_position": 15},
-        ],
-    },
-    "columns": {"text": TEXT, "entities": {"start": [0, 11], "end": [7, 15], "label": ["PER", "LOC"]}},
-    "json": {"text": TEXT, "label": json.dumps([[0, 7, "PER"], [11, 15, "LOC"]])},
-}
-
-
-@pytest.mark.parametrize("row", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("row", EXPORTS.values(), ids=EXPORTS)
 def test_every_tools_export_becomes_words_and_tags(row: dict[str, Any]) -> None:
     assert TokenClassification().normalize_row(row) == EXPECTED
 
 
 @pytest.mark.parametrize(
     "row",
-    [FORMS["doccano"] | {"label": []}, {"text": TEXT, "spans": ""}, label_studio([]), FORMS["prodigy"] | {"spans": []}],
+    [
+        EXPORTS["doccano"] | {"label": []},
+        {"text": TEXT, "spans": ""},
+        label_studio([]),
+        EXPORTS["Prodigy"] | {"spans": []},
+    ],
 )
 def test_a_text_without_entities_is_a_row(row: dict[str, Any]) -> None:
     assert TokenClassification().normalize_row(row)["tags"] == ["O"] * 4
@@ -107,9 +39,9 @@ def test_a_text_without_entities_is_a_row(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (FORMS["prodigy"] | {"answer": "reject"}, "answer is reject"),
-        (FORMS["prodigy"] | {"answer": "ignore"}, "answer is ignore"),
-        (FORMS["argilla"] | {"status": "Discarded"}, "status is discarded"),
+        (EXPORTS["Prodigy"] | {"answer": "reject"}, "answer is reject"),
+        (EXPORTS["Prodigy"] | {"answer": "ignore"}, "answer is ignore"),
+        (EXPORTS["argilla"] | {"status": "Discarded"}, "status is discarded"),
         (label_studio(RESULT, was_cancelled=True), "annotation was cancelled"),
         (label_studio(), "not annotated"),
     ],
@@ -150,9 +82,9 @@ def test_what_cannot_be_read_is_refused(row: dict[str, Any], reason: str) -> Non
 
 
 @pytest.mark.parametrize("objective", [TextClassification(), MultiLabelClassification()])
-@pytest.mark.parametrize("name", ["doccano", "doccano, older", "label studio, min", "json"])
+@pytest.mark.parametrize("name", ["doccano", "doccano, older releases", "Label Studio, JSON-MIN", "spans as JSON text"])
 def test_spans_given_to_another_objective_say_what_they_are_for(objective: Any, name: str) -> None:
-    row = FORMS[name]
+    row = EXPORTS[name]
     values = {"text": TEXT, "label": row.get("label", row.get("labels"))}
     values["labels"] = values["label"]
     with pytest.raises(ValueError, match=r"spans.*token-classification") as fault:
