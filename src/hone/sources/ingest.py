@@ -98,12 +98,10 @@ def ingest(
     to leave it out; it may read the columns `forms`, which `rename` may map too. `finish` is called after the last row:
     it returns notes, counts by kind, or raises DataError if the rows cannot be right together. Errors mention when rows
     look like data of an objective other than `objective`. With `until`, rows with a later time in the source's column
-    `time` are left out, and rows without a time are refused. `split_column` names the source's
-    column with each row's split; see `read_splits`.
-    Facts: read, rows, refused (read = rows + refused),
-    reasons, sources; if there are any, later (rows), skipped (rows by reason, which are in refused.parquet too), notes.
-    Raises DataError if a column is in no row, or if more than `max_refused` (a share) of the rows are refused;
-    ConfigError if `rename` or `keep` names a wrong column.
+    `time` are left out, and rows without a time are refused. `split_column` names the source's column with each row's
+    split (`read_splits`). Facts: read, rows, refused (read = rows + refused), reasons, sources; if there are any, later
+    (rows), skipped (rows by reason, which are in refused.parquet too), notes. Raises DataError if a column is in no
+    row, or if more than `max_refused` (a share) of the rows are refused; ConfigError for a wrong `rename` or `keep`.
     """
     required, extra = _resolve_columns(columns, forms, rename, keep)
     account = _Account(objective, tuple(forms))

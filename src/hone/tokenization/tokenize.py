@@ -29,6 +29,7 @@ from hone.store.artifact import Product
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.parquet as pq
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
@@ -148,11 +149,7 @@ def tokenize(
             fix=f"Set it to {positions} or less, or choose a base model with more positions than {base.name}.",
         )
     files = {split: pq.ParquetFile(splits / layout.rows_file(split)) for split in SPLITS}
-    targets = objective.build_targets(files[TRAIN].read([n for n in objective.columns if n not in objective.inputs]))
-    if special_tokens:
-        _check_special_tokens(tokenizer, special_tokens)
-        targets[CONTROL] = list(special_tokens)
-    targets = objective.prepare_tokenizer(tokenizer, targets)
+    targets = _build_targets(files[TRAIN], objective, tokenizer, special_tokens)
     (out / layout.TARGETS).write_text(json.dumps(targets, ensure_ascii=False, indent=1), "utf8")
     total = sum(file.metadata.num_rows for file in files.values())
     accounts: dict[str, Account] = {}
@@ -180,6 +177,17 @@ def tokenize(
         _write_dropped(out / DROPPED, dropped, objective.drop_reason)
         facts["dropped"] = {split: {objective.drop_reason: len(ids)} for split, ids in dropped.items() if ids}
     return Product(done, ("*.arrow", layout.TARGETS), {**facts, "rows_per_second": round(done / seconds, 1)})
+
+
+def _build_targets(
+    train: pq.ParquetFile, objective: Objective, tokenizer: PreTrainedTokenizerBase, special_tokens: Sequence[str]
+) -> Targets:
+    """The targets of the training rows, after which the tokenizer is prepared."""
+    targets = objective.build_targets(train.read([name for name in objective.columns if name not in objective.inputs]))
+    if special_tokens:
+        _check_special_tokens(tokenizer, special_tokens)
+        targets[CONTROL] = list(special_tokens)
+    return objective.prepare_tokenizer(tokenizer, targets)
 
 
 def _check_special_tokens(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> None:

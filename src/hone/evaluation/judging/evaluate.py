@@ -84,8 +84,6 @@ def evaluate(
     """
     test, train = read_tokens(tokens / layout.tokens_file(TEST)), read_tokens(tokens / layout.tokens_file(TRAIN))
     rows = _read_test_rows(test, splits / layout.rows_file(TEST), slices, objective, dropped_ids(tokens, TEST))
-    if CURATION in rows.column_names:
-        slices = [*slices, CURATION]
     plain = json.loads((tokens / layout.TARGETS).read_text("utf8"))
     valid = read_tokens(tokens / layout.tokens_file(VALID)) if objective.tunes_targets else test.slice(0, 0)
     whole = method.can_merge if isinstance(method, AdapterMethod) else True
@@ -172,13 +170,16 @@ def compute_report(trial: Trial, draws: np.ndarray, confidence: float, seed: int
 
 
 def compute_slices(trial: Trial, draws: np.ndarray, slices: Sequence[str], confidence: float) -> dict[str, Any]:
-    """For each of `slices` its parts, with metrics of the model and of the strongest kind of baseline available."""
+    """For each of `slices` its parts, with metrics of the model and of the strongest kind of baseline available.
+
+    The slice CURATION is added if some rows have flaws.
+    """
     rivals = [name for name in ("neighbours", "untuned") if name in trial.outcomes] or list(trial.outcomes)[1:2]
     statistics = {name: trial.outcomes[name].statistics for name in (MODEL, *rivals)}
     texts = trial.objective.row_texts(trial.rows)
     return {
         name: slice_figures(slice_parts(name, trial.rows, texts), statistics, trial.figures, draws, confidence)
-        for name in slices
+        for name in (*slices, *({CURATION} & set(trial.rows.column_names)))
     }
 
 
