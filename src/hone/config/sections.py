@@ -74,7 +74,7 @@ class Curation(Section):
     """Cleaning, filtering and splitting of the rows before training."""
 
     steps: list[StepPart] = Field(
-        default=[{"kind": kind} for kind in ("normalize", "filters", "duplicates", "label-conflicts")],
+        default=[{"kind": kind} for kind in ("normalize", "filters", "label-conflicts", "duplicates")],
         validate_default=True,
         description="Curation steps, in order of execution.",
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from hone.curation.columns import splits_of
+from hone.curation.columns import splits_of, texts_of
 from hone.curation.dedup.folding import fold
 from hone.curation.dedup.near import NUM_PERM, SHINGLE
 from hone.curation.dedup.similar_rows import COMMON, cluster_rows
@@ -30,7 +30,11 @@ class Duplicates:
     such as a system prompt, a passage or a footer of many rows, does not make them duplicates.
     """
 
-    near: bool = option(True, "Also drop near-duplicates.")
+    near: Literal["auto"] | bool = option(
+        "auto",
+        "Also drop near-duplicates; auto: not for chat, preference, seq2seq and embedding, where a question or an"
+        " answer may be all that differs.",
+    )
     threshold: float = option(
         0.8, "Minimum Jaccard similarity of two texts' word runs to count as near-duplicates.", ge=0.3, le=1
     )
@@ -48,11 +52,13 @@ class Duplicates:
 
         answers = [" ".join(answer.split()) for answer in fields.answer_keys(rows)]
         kinds = list(zip(splits_of(rows), answers, strict=True))
-        texts = (map(fold, fields.context_texts(rows)), map(fold, fields.identity_texts(rows)))
+        texts = [[*map(fold, column)] for column in (fields.context_texts(rows), fields.identity_texts(rows))]
+        # Text to be written is compared by the character: indentation and case are part of an answer.
+        texts += [texts_of(rows, name) for name in fields.generated]
         first_index = _first_of_each(list(zip(kinds, *texts, strict=True)))
         reasons = ["" if row == index else "duplicate" for index, row in enumerate(first_index)]
         on_progress(Progress(rows.num_rows // 4, rows.num_rows))
-        if self.near:
+        if fields.near_repeats if self.near == "auto" else self.near:
             distinct_rows = [index for index, reason in enumerate(reasons) if not reason]
             leaders = cluster_rows(
                 filter_rows(rows, distinct_rows),

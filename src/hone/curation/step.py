@@ -38,6 +38,10 @@ class Fields(Protocol):
         """See `Objective.single_answer`."""
 
     @property
+    def near_repeats(self) -> bool:
+        """See `Objective.near_repeats`."""
+
+    @property
     def split_contexts(self) -> bool:
         """See `Objective.split_contexts`."""
 

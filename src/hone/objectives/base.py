@@ -90,6 +90,8 @@ class Objective(ABC):
     generated      those of `text` that the model learns to write: curation keeps their characters
     word_lists     those of `text` whose texts are the words of one text, which curation may join to look for phrases
     single_answer  whether a text has one right answer, so that rows with one text and two answers contradict each other
+    near_repeats   whether rows with nearly the same text repeat each other, that is, not if all that differs may be a
+                   question, an answer or a word of it
     split_contexts whether rows with one context may be in different splits (`context_texts`)
     label          the column that holds the class; '' if there is none
     inputs         the columns that a caller of the served model sends
@@ -109,6 +111,7 @@ class Objective(ABC):
     generated: ClassVar[tuple[str, ...]] = ()
     word_lists: ClassVar[tuple[str, ...]] = ()
     single_answer: ClassVar[bool] = False
+    near_repeats: ClassVar[bool] = True
     split_contexts: ClassVar[bool] = True
     label: ClassVar[str] = ""
     inputs: ClassVar[tuple[str, ...]]

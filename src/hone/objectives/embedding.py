@@ -33,6 +33,7 @@ class Embedding(Objective):
     columns: ClassVar[tuple[str, ...]] = ("anchor", "positive", "negatives")
     forms: ClassVar[tuple[str, ...]] = ("negative",)
     text: ClassVar[tuple[str, ...]] = ("anchor", "positive", "negatives")
+    near_repeats: ClassVar[bool] = False
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "double[]", "truncated": "boolean"}
     pipeline: ClassVar[str] = "feature-extraction"

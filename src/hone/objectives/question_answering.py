@@ -114,9 +114,12 @@ class QuestionAnswering(Objective):
         return [context or "" for context in rows["context"].to_pylist()]
 
     def answer_keys(self, rows: pa.Table) -> list[str]:
-        """The texts of all answers of each question, sorted."""
-        values = rows["answers"].to_pylist()
-        return [json.dumps(sorted(set(json.loads(value)["text"]))) if value else "" for value in values]
+        """The texts and places of all answers of each question, sorted."""
+        answers = [
+            json.loads(value) if value else {"text": [], "answer_start": []} for value in rows["answers"].to_pylist()
+        ]
+        pairs = (zip(answer["text"], answer["answer_start"], strict=True) for answer in answers)
+        return [json.dumps(sorted(set(row_pairs)), ensure_ascii=False) for row_pairs in pairs]
 
     def extract_texts(self, column: str, value: str) -> list[str]:
         """The texts of the answers; questions and contexts are plain text."""

@@ -38,6 +38,7 @@ class Seq2Seq(Objective):
     columns: ClassVar[tuple[str, ...]] = ("text", "target")
     forms: ClassVar[tuple[str, ...]] = ("source",)
     text: ClassVar[tuple[str, ...]] = ("text", "target")
+    near_repeats: ClassVar[bool] = False
     generated: ClassVar[tuple[str, ...]] = ("target",)
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"text": "string", "truncated": "boolean"}

@@ -23,13 +23,15 @@ from hone.objectives.shared.span_account import SpanAccount
 from hone.objectives.shared.spans import SpanReading, read_spans
 from hone.objectives.shared.statistics import metrics_by_group, safe_ratio
 from hone.objectives.shared.tag_forms import (
+    TagForm,
     convert_tags,
     describe_form,
     find_form,
     form_from_targets,
     form_to_targets,
+    is_standard,
 )
-from hone.objectives.shared.tagging import Entity
+from hone.objectives.shared.tagging import Entity, Scheme
 from hone.objectives.shared.tokenizer import encode_with_offsets, list_control_tokens, to_list_array
 from hone.objectives.shared.word_windows import NO_TOKEN, merge_windows, split_encoding
 from hone.parts.options import option
@@ -197,6 +199,7 @@ class TokenClassification(Objective):
         if labelled:
             label_index = {label: index for index, label in enumerate(targets["labels"])}
             form = form_from_targets(targets)
+            _check_form(rows, form, targets["scheme"])
             tags_by_window = [
                 convert_tags(tags[window.first : window.first + len(window.words)], form)
                 for tags, row_windows in zip(_check_aligned(rows, joined), windows_by_row, strict=True)
@@ -207,6 +210,13 @@ class TokenClassification(Objective):
             )
             columns["tags"] = pa.array([json.dumps(tags, ensure_ascii=False) for tags in tags_by_window], pa.string())
         return pa.table({**columns, "lost": pa.array([window.lost for window in windows], pa.int32())})
+
+    def list_unseen_labels(self, rows: pa.Table, targets: Targets) -> list[str]:
+        """The types that no training row has, of each row that has any."""
+        scheme, form = targets["scheme"], form_from_targets(targets)
+        types = set(tagging.list_types(targets["labels"], scheme))
+        row_types = (tagging.list_types(convert_tags(tags, form), scheme) for tags in _parse_column(rows, "tags"))
+        return [", ".join(unseen) for names in row_types if (unseen := [name for name in names if name not in types])]
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask, `words` [rows, most words], padded with -2; labels [rows, tokens]."""
@@ -417,6 +427,20 @@ def _join_words(value: str, split: str) -> tuple[str, list[tuple[int, int]]]:
     """The words joined by spaces, and the extent of each in that text."""
     text, extents = tagging.find_words(value, split)
     return tagging.join_words([text[start:end] for start, end in extents])
+
+
+def _check_form(rows: pa.Table, form: TagForm, scheme: Scheme) -> None:
+    """Raise DataError for a tag that is not written as the training rows' tags are: it would be another type."""
+    if scheme != "prefixed":
+        return
+    for name, tags in zip(rows["id"].to_pylist(), _parse_column(rows, "tags"), strict=True):
+        for tag, standard in zip(tags, convert_tags(tags, form), strict=True):
+            if not is_standard(standard):
+                raise DataError(
+                    f"its tag {tag!r} is not written as the tags of the training rows are",
+                    where=f"row {name}, column tags",
+                    fix="Use tags of one form in all splits.",
+                )
 
 
 def _check_aligned(rows: pa.Table, joined: Sequence[tuple[str, Sequence[tuple[int, int]]]]) -> Iterator[list[str]]:

@@ -15,33 +15,51 @@ DEFAULT_COLUMN = "split"
 def read_splits(rows: Iterable[RawRow], column: str) -> Iterator[RawRow]:
     """The rows, each with the split that its column `column` names; unchanged if `column` is ''.
 
-    The column `split`, the default, counts only if its first value is the name of a split: it may mean something else.
-    A row is refused if it has no split where others have one, or another than its file. Raises DataError if a later
-    value is not the name of a split.
+    The column `split`, the default, counts only if the first value in it is the name of a split: it may mean something
+    else. A row is refused if it has no split where others have one, or another than its file. Raises DataError if a
+    later value is not the name of a split, or is one where the first was not, and if no row has a named column.
     """
-    reads_splits = column not in ("", DEFAULT_COLUMN)
-    decided = reads_splits or not column
+    if not column:
+        yield from rows
+        return
+    is_named, has_column = column != DEFAULT_COLUMN, False
+    reads_splits: bool | None = True if is_named else None  # None: no row has a value yet
+    undecided: list[RawRow] = []
     for row in rows:
-        if row.refused or not column or (column not in row.values and not reads_splits):
-            yield row
-            continue
+        has_column = has_column or column in row.values
         value = row.values.get(column)
-        if not decided:
-            reads_splits, decided = bool(get_split(value)), True
-        yield _with_split(row, column, value) if reads_splits else row
+        if reads_splits is None and value not in (None, "") and not row.refused:
+            reads_splits = bool(get_split(value))
+            yield from (_with_split(waiting, column) if reads_splits else waiting for waiting in undecided)
+            undecided = []
+        if reads_splits is None and column in row.values and not row.refused:
+            undecided.append(row)
+            continue
+        if reads_splits is False and get_split(value):
+            raise _not_a_split(row, column, "is the name of a split, where earlier values are none")
+        is_read = reads_splits and not row.refused and (column in row.values or is_named)
+        yield _with_split(row, column) if is_read else row
+    yield from undecided
+    if is_named and not has_column:
+        raise DataError(f"no row has a column {column!r}", where="ingest.source.split_column", fix="Correct the name.")
 
 
-def _with_split(row: RawRow, column: str, value: object) -> RawRow:
+def _not_a_split(row: RawRow, column: str, problem: str) -> DataError:
+    return DataError(
+        f"its {column} {str(row.values[column])[:60]!r} {problem}",
+        where=row.where,
+        fix="Correct the value, or set ingest.source.split_column to the column with the splits ('' for none).",
+    )
+
+
+def _with_split(row: RawRow, column: str) -> RawRow:
+    value = row.values.get(column)
     if value is None or value == "":
         return replace(row, refused=f"{column}, the split, is empty")
     split = get_split(value)
     if not split:
         names = ", ".join(names[0] for names in NAMES_IN_DATA.values())
-        raise DataError(
-            f"its {column} is {str(value)[:60]!r}, which is not the name of a split ({names}, ...)",
-            where=row.where,
-            fix="Correct the value, or set ingest.source.split_column to the column with the splits ('' for none).",
-        )
+        raise _not_a_split(row, column, f"is not the name of a split ({names}, ...)")
     if row.split and get_split(row.split) != split:
         return replace(row, refused=f"{column} says {split}, but its file is of {row.split}")
     return replace(row, split=split)

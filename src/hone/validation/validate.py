@@ -59,6 +59,8 @@ def validate(
     import pyarrow.parquet as pq
 
     tables = {split: pq.read_table(splits / layout.rows_file(split)) for split in SPLITS}
+    if settings["unseen_labels"] == "stop" and not objective.label:
+        _check_unseen_labels(tables, objective)
     tokenizer = load_tokenizer(base)
     quarantine: list[pa.Table] = []
     with environment(NO_ANALYTICS | ALL_CORES):
@@ -87,6 +89,22 @@ def validate(
     for finding, _ in failed:
         log.warning("does not hold: %s", "\n".join(_describe_finding(finding)))
     return _write_results(out, tables, aside, findings)
+
+
+def _check_unseen_labels(tables: Mapping[str, pa.Table], objective: Objective) -> None:
+    """Raise ValidationFailed for labels or types of validation and test rows that no training row has.
+
+    For objectives without a label column: there no expectation about one column can check it.
+    """
+    targets = objective.build_targets(tables[TRAIN])
+    for split in (VALID, TEST):
+        if counts := Counter(objective.list_unseen_labels(tables[split], targets)):
+            names = ", ".join(f"{label} ({count})" for label, count in counts.most_common(SHOWN))
+            raise ValidationFailed(
+                f"{split}: {counts.total()} rows have labels that no training row has: {names}",
+                where="validation",
+                fix="Add training rows with them, or set validation.unseen_labels=report to count such rows as errors.",
+            )
 
 
 def _build_frames(

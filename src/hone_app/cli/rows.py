@@ -40,11 +40,19 @@ def describe_account(name: str, ingest: Mapping[str, Any], curate: Mapping[str, 
     """Yield the lines of an account, from the facts of both stages."""
     refused = _count_reasons(ingest["reasons"])
     yield f"{name}: {ingest['read']:,} rows read, {ingest['refused']:,} refused{f' ({refused})' if refused else ''}"
+    for title, counts in (("left out", ingest.get("skipped")), ("noted", ingest.get("notes"))):
+        if counts:
+            yield f"  {title}: {_count_reasons(counts)}"
+    if ingest.get("later"):
+        yield f"  later than as_of: {ingest['later']:,}"
     for step in curate["funnel"]:
         if step["dropped"]:
             yield f"  {step['step']}: {step['before']:,} -> {step['after']:,} ({_count_reasons(step['dropped'])})"
         if step.get("flagged"):
             yield f"  {step['step']}: in validation and test rows, which stay: {_count_reasons(step['flagged'])}"
+        for remark in (step.get("summary"), step.get("warning")):
+            if remark:
+                yield f"  {step['step']}: {remark}"
     given_rows = curate.get("given") or {}
     splits = (
         f"{split} {curate['splits'][split]:,}" + (f" of {given_rows[split]:,} given" if split in given_rows else "")

@@ -166,3 +166,18 @@ def test_real_answers_keep_their_indentation(shared: Path) -> None:
         contents = (chat.extract_texts("messages", value) for value in verdict.rows["messages"].to_pylist())
         for before, after in zip((chat.extract_texts("messages", value) for value in values), contents, strict=True):
             assert after == [clean(text)[0] for text in before]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "> ```\n> <div>x</div>\n> ```",
+        "1. item\n\n    ```html\n    <div>x</div>\n    ```",
+        "``a ` <b>b</b>``",
+        "```\nan open fence\n<p>x</p>",
+    ],
+)
+def test_code_in_quotes_lists_and_spans_is_code(code: str) -> None:
+    text = f"<p>prose &amp;</p>\n{code}"
+    assert normalized(text, spacing="keep").endswith(f"\n{code}")
+    assert "prose &\n" in normalized(text, spacing="keep")

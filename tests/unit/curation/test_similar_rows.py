@@ -95,7 +95,13 @@ def test_pairs_of_one_prompt_are_different_and_stay_together() -> None:
     rows = table(preference, *pairs)
     assert count_kept(preference, rows) == 50
     assert set(group_rows(rows, preference, 0.8)) == {0, 1, 2, 3}
-    assert count_kept(preference, table(preference, *pairs, {**pairs[0], "chosen": pairs[0]["chosen"].upper()})) == 50
+    assert count_kept(preference, table(preference, *pairs, pairs[0])) == 50
+    # What is to be written is compared by the character, and which one was chosen is the answer.
+    for change in (
+        {"chosen": pairs[0]["chosen"].upper()},
+        {"chosen": pairs[0]["rejected"], "rejected": pairs[0]["chosen"]},
+    ):
+        assert count_kept(preference, table(preference, *pairs, pairs[0] | change), near=True) == 51
 
 
 def test_questions_about_one_passage_are_different_and_stay_together(shared: Path) -> None:
@@ -199,3 +205,32 @@ def test_a_group_that_chains_a_large_part_together_is_divided_before_the_split()
     groups = group_rows(rows, TextClassification(), 0.8)
     assert max(map(groups.count, set(groups))) <= 26  # a tenth of the rows
     assert len(set(groups)) > 200
+
+
+def test_what_is_said_of_one_long_prompt_is_not_repeated() -> None:
+    draw, chat = random.Random(8), OBJECTIVES["chat"]()
+    article = words(draw, 200)
+    rows = []
+    for question, answer in (("one?", "Yes."), ("one?", "No."), ("two?", "Yes."), ("two?", "Yes.\n    indented")):
+        turns = [{"role": "user", "content": f"{article} {question}"}, {"role": "assistant", "content": answer}]
+        rows.append({"messages": turns})
+    assert count_kept(chat, table(chat, *rows, rows[0])) == 4
+    splits = ["train"] * 3 + ["test"]
+    contaminated = find_contaminated_rows(table(chat, *rows[:3], rows[0], splits=splits), chat, 0.8)
+    assert contaminated == {0: ("also in test", 3)}
+
+
+def test_a_completion_that_was_liked_and_disliked_is_a_contradiction() -> None:
+    kto = OBJECTIVES["preference"](loss_type="kto")  # type: ignore[call-arg]
+    row = {"prompt": "p q r", "completion": " x y z"}
+    rows = table(kto, row | {"label": True}, row | {"label": False}, row | {"label": True})
+    assert Duplicates().apply(rows, kto, ignore).reasons == ["", "", "duplicate"]
+    assert LabelConflicts().apply(rows, kto, ignore).summary == "3 rows have a text with other answers too"
+
+
+def test_answers_at_two_places_are_two_answers() -> None:
+    qa = OBJECTIVES["question-answering"]()
+    row = {"question": "which", "context": "alpha beta alpha"}
+    places = [{"text": ["alpha"], "answer_start": [start]} for start in (0, 11)]
+    rows = table(qa, *(row | {"answers": answers} for answers in places))
+    assert count_kept(qa, rows) == 2

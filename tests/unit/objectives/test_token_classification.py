@@ -14,6 +14,7 @@ from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
 from hone.errors import DataError
 from hone.methods.lora import Lora
+from hone.objectives.shared import tagging
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.objectives.token_classification import TokenClassification
@@ -342,3 +343,26 @@ def test_snips_slots_from_one_file_a_column(shared: Path, tmp_path: Path) -> Non
     assert all(at > 0 for words in tokens["words"].to_pylist() for at in words)
     right = {"said": [np.array(row) for row in tokens["labels"].to_pylist()]}
     assert set(figures(tokens, right, targets).values()) == {1.0}
+
+
+@pytest.mark.parametrize("tags", [["b-LOC", "o"], ["LOC-B", "O"], ["LOC", "O"], ["B_LOC", "O"]])
+def test_tags_in_another_form_than_in_training_are_an_error(bert: Path, tags: list[str]) -> None:
+    table = pa.table({"id": ["row 1"], "tokens": [json.dumps(["a", "b"])], "tags": [json.dumps(tags)]})
+    with pytest.raises(
+        DataError, match=r"row 1, column tags: its tag '.*' is not written as the tags of the training rows"
+    ):
+        OBJECTIVE.encode(table, load_tokenizer(bert), 16, TARGETS)
+
+
+def test_types_that_no_training_row_has_are_listed() -> None:
+    rows = [["B-LOC", "O"], ["B-ORG", "B-LOC"]]
+    table = pa.table({"tags": [json.dumps(tags) for tags in rows]})
+    assert OBJECTIVE.list_unseen_labels(table, TARGETS) == ["ORG"]
+
+
+def test_characters_of_scripts_without_spaces_are_words() -> None:
+    text, span = "我爱北京天安门", {"start": 2, "end": 4, "label": "LOC"}
+    row = OBJECTIVE.normalize_row({"text": text, "spans": [span]})
+    assert row == {"tokens": list(text), "tags": ["O", "O", "B-LOC", "I-LOC", "O", "O", "O"]}
+    _, extents = tagging.find_words(text, OBJECTIVE.words)
+    assert [text[start:end] for start, end in extents] == row["tokens"]

@@ -390,8 +390,24 @@ class TestSplitColumn:
         assert self.splits(tmp_path, "split", *rows) == ["train", "valid", "valid", "test"]
 
     def test_a_column_that_is_called_split_and_means_something_else_is_not(self, tmp_path: Path) -> None:
-        rows = [{"text": "a", "label": "b", "split": split} for split in ("banana", "train")]
-        assert self.splits(tmp_path, "split", *rows) == ["", ""]
+        rows = [{"text": "a", "label": "b", "split": split} for split in ("banana", "", "cherry")]
+        assert self.splits(tmp_path, "split", *rows) == ["", "", ""]
+
+    def test_rows_before_the_first_value_do_not_decide(self, tmp_path: Path) -> None:
+        rows = [{"text": "a", "label": "b", "split": split} for split in ("", "train", "test")]
+        assert self.splits(tmp_path, "split", *rows) == ["train", "test"]
+        assert [row["reason"] for row in written(tmp_path, "refused")] == ["split, the split, is empty"]
+        empty = [{"text": "a", "label": "b", "split": ""}] * 2
+        assert self.splits(tmp_path, "split", *empty) == ["", ""]
+
+    def test_names_of_splits_after_other_values_are_not_ignored(self, tmp_path: Path) -> None:
+        rows = [{"text": "a", "label": "b", "split": split} for split in ("banana", "test")]
+        with pytest.raises(DataError, match="its split 'test' is the name of a split, where earlier values are none"):
+            self.splits(tmp_path, "split", *rows)
+
+    def test_a_named_column_that_no_row_has_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="no row has a column 'fold'"):
+            self.splits(tmp_path, "fold", {"text": "a", "label": "b"})
 
     def test_no_column_is_read_if_none_is_named(self, tmp_path: Path) -> None:
         rows = [{"text": "a", "label": "b", "split": split} for split in ("train", "test")]
@@ -405,7 +421,7 @@ class TestSplitColumn:
 
     def test_a_later_value_that_is_no_split_is_a_fault_with_its_row(self, tmp_path: Path) -> None:
         rows = [{"text": "a", "label": "b", "split": split} for split in ("train", "banana")]
-        with pytest.raises(DataError, match=r"here:2: its split is 'banana', which is not the name of a split"):
+        with pytest.raises(DataError, match=r"here:2: its split 'banana' is not the name of a split"):
             self.splits(tmp_path, "split", *rows)
 
     def test_a_row_is_refused_that_contradicts_its_file(self, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ SYMBOLS = "".join(sorted(set(string.punctuation) - set(QUOTES)))
 LONGEST = 1_000_000  # characters of a text that are compared; the rest is ignored
 
 _ASCII_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
-_PUNCTUATION = re.compile("[“”‘’‚„«»‹›–—…·•¡¿、。，！？；：（）「」『』【】《》]")
+_PUNCTUATION = re.compile("[“”‘’‚„«»‹›•¡¿、。，！？；：（）「」『』【】《》]")
+_DASHES = re.compile("([–—…·])")  # between numbers they have a meaning
 # Thai, Lao, Myanmar, Khmer, kana and han are written without spaces: each character is a word of its own.
 _UNSPACED = re.compile("([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0002ffff])")
 _QUOTES = str.maketrans(dict.fromkeys(QUOTES, " "))
@@ -26,7 +27,7 @@ def fold(text: str) -> str:
 
 def spread(text: str) -> str:
     """`text` in case-folded form with spaces between words in any script; ASCII punctuation stays."""
-    return " ".join(_UNSPACED.sub(r" \1 ", _PUNCTUATION.sub(" ", text.casefold())).split())
+    return " ".join(_UNSPACED.sub(r" \1 ", _DASHES.sub(r" \1 ", _PUNCTUATION.sub(" ", text.casefold()))).split())
 
 
 def fold_to_words(text: str) -> str:

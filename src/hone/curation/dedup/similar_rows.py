@@ -48,9 +48,14 @@ def cluster_contexts(rows: pa.Table, fields: Fields, threshold: float) -> list[i
 
 
 def find_repeats(rows: pa.Table, others: pa.Table, fields: Fields, threshold: float) -> list[tuple[int, int]]:
-    """For each of `rows` that is similar to any of `others`: its index, and the index of one such other row."""
+    """For each of `rows` that repeats any of `others`: its index, and the index of one such other row.
+
+    Similar rows repeat each other; only the same ones do where an answer may be all that differs.
+    """
     contexts = _number_contexts([*fields.context_texts(rows), *fields.context_texts(others)], threshold)
     texts, other_texts = fields.identity_texts(rows), fields.identity_texts(others)
+    if not fields.near_repeats:
+        return near_pairs(texts, other_texts, 1.0, apart=contexts)
     return near_pairs(texts, other_texts, threshold, apart=contexts, common=COMMON)
 
 

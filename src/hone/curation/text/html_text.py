@@ -35,9 +35,12 @@ _MARKUP = re.compile(
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
-# Markdown code: a fence of three or more backticks or tildes up to one as long (CommonMark 4.5), or a code span.
+# Markdown code: a fence of three or more backticks or tildes up to one as long (CommonMark 4.5), in quotes and lists
+# too, or a code span between equal runs of backticks.
 _CODE = re.compile(
-    r"(^[ ]{0,3}(`{3,}|~{3,})[^\n]*\n.*?(?:^[ ]{0,3}\2[`~]*[ \t]*$|\Z)|`[^`\n]+`)", re.DOTALL | re.MULTILINE
+    r"^[ \t>*+\-0-9.)]*(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t>]*(?P=fence)[`~]*[ \t]*$|\Z)"
+    r"|(?<!`)(?P<run>`+)(?!`)[^\n]*?(?<!`)(?P=run)(?!`)",
+    re.DOTALL | re.MULTILINE,
 )
 
 
@@ -49,8 +52,11 @@ def html_to_text(text: str) -> str:
     """
     if "`" not in text and "~~~" not in text:
         return _convert(text)
-    parts = _CODE.split(text)  # prose, code, the code's fence, prose, ...
-    return "".join(parts[i] if i % 3 else _convert(parts[i]) for i in range(len(parts)) if i % 3 != 2)
+    converted, end = [], 0
+    for code in _CODE.finditer(text):
+        converted += [_convert(text[end : code.start()]), code[0]]
+        end = code.end()
+    return "".join([*converted, _convert(text[end:])])
 
 
 def _convert(text: str) -> str:

@@ -61,6 +61,7 @@ class Chat(Objective):
         "tools",
     )
     text: ClassVar[tuple[str, ...]] = ("messages",)
+    near_repeats: ClassVar[bool] = False
     generated: ClassVar[tuple[str, ...]] = ("messages",)
     inputs: ClassVar[tuple[str, ...]] = ("messages",)
     outputs: ClassVar[Mapping[str, str]] = {"answer": "string"}

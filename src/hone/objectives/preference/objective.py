@@ -62,6 +62,7 @@ class Preference(Objective):
         "kto_tag",
     )
     text: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
+    near_repeats: ClassVar[bool] = False
     split_contexts: ClassVar[bool] = False
     generated: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
     inputs: ClassVar[tuple[str, ...]] = ("prompt",)
@@ -109,8 +110,17 @@ class Preference(Objective):
         ]
 
     def identity_texts(self, rows: pa.Table) -> list[str]:
-        """The completions: one prompt has many pairs."""
-        return [f"{plain_text(chosen)}\n{plain_text(rejected)}" for _, chosen, rejected in _read_triples(rows)]
+        """The completions, whichever was chosen: one prompt has many pairs."""
+        pairs = ((plain_text(chosen), plain_text(rejected)) for _, chosen, rejected in _read_triples(rows))
+        return ["\n".join(sorted(pair)) for pair in pairs]
+
+    def answer_keys(self, rows: pa.Table) -> list[str]:
+        """Which of the completions was chosen: the first of both, the second, or the only one, or that it was not."""
+        keys = []
+        for _, chosen, rejected in _read_triples(rows):
+            first, second = plain_text(chosen), plain_text(rejected)
+            keys.append(f"{'first' if first < second else 'second'} of {bool(first) + bool(second)}")
+        return keys
 
     def context_texts(self, rows: pa.Table) -> list[str]:
         """The prompts."""

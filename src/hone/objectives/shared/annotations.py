@@ -35,6 +35,9 @@ def check_accepted(values: Mapping[str, Any]) -> None:
         raise SkippedRow(f"answer is {answer}")
     if isinstance(status, str) and status.lower() == "discarded" and "annotation" in values:
         raise SkippedRow("status is discarded")
+    annotations = parse_json(values.get("annotations"))
+    if _is_label_studio(annotations) and all(annotation.get("was_cancelled") for annotation in annotations):
+        raise SkippedRow("annotation was cancelled" if annotations else "not annotated")
 
 
 def find_annotated(values: Mapping[str, Any], notes: Counter[str]) -> tuple[Any, list[Mark]] | None:

@@ -15,6 +15,7 @@ OUTSIDE = "O"
 _ALPHABETS = tuple(map(frozenset, ("BIES", "BMES", "BMEW", "BILU")))
 _CONVERTED = {"B": "B", "I": "I", "E": "E", "S": "S", "M": "I", "W": "S", "L": "E", "U": "S"}
 _LETTERS = "".join(_CONVERTED)
+_UNSUPPORTED = re.compile(r"(?P<letter>[BIESMWLUbiesmwlu])[:/|.+ ].+")
 
 
 class TagForm(NamedTuple):
@@ -53,6 +54,7 @@ def find_form(tags: Iterable[str]) -> TagForm:
             return form
     for form in _WITH_TYPES:
         _check_not_mixed(inside, form)
+    _check_separators(inside)
     # Types in lower case with an o among them: no set of parts of speech has such a tag.
     has_lower_outside = "o" in inside and len(inside) > 1 and OUTSIDE not in distinct
     return TYPES._replace(lower=has_lower_outside and all(tag == tag.lower() for tag in inside))
@@ -61,6 +63,11 @@ def find_form(tags: Iterable[str]) -> TagForm:
 def convert_tags(tags: Iterable[str], form: TagForm) -> list[str]:
     """The tags in the standard form; a tag that is not of the form stays as it is."""
     return [_convert(tag, form) for tag in tags]
+
+
+def is_standard(tag: str) -> bool:
+    """Whether a tag is O, or a letter of the standard form with or without a type."""
+    return tag == OUTSIDE or tag in set("BIES") or bool(_split(tag, STANDARD) and tag[0] in "BIES")
 
 
 def describe_form(form: TagForm, tags: Iterable[str]) -> str:
@@ -134,6 +141,14 @@ def _check_not_mixed(inside: Sequence[str], form: TagForm) -> None:
         first = next(iter(parts_by_tag))
         raise ValueError(f"tags: {others[0]!r} has none of the prefixes that {first!r} has (supported are {schemes})")
     raise ValueError(f"tags: the prefixes {', '.join(sorted(letters))} together are not those of {schemes}")
+
+
+def _check_separators(inside: Sequence[str]) -> None:
+    """Raises ValueError if all tags have the letters of a scheme and a separator that is not supported."""
+    parts = [_UNSUPPORTED.fullmatch(tag) for tag in inside]
+    letters = {part["letter"].upper() for part in parts if part}
+    if all(parts) and "B" in letters and any(letters <= alphabet for alphabet in _ALPHABETS):
+        raise ValueError(f"tags: {inside[0]!r} has a separator that is not supported; write B-TYPE or B_TYPE")
 
 
 def _convert(tag: str, form: TagForm) -> str:

@@ -26,6 +26,11 @@ Extent = tuple[int, int]
 
 _PREFIXED = re.compile(r"[BIES]-.")
 _BARE = frozenset("BIES")
+# A character of Thai, Lao, Myanmar, Khmer, kana or han, with the marks that follow it.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0002ffff]"
+    "[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u102b-\u103e\u17b4-\u17d3]*"
+)
 _SOLID = re.compile(r"\S+")
 _PLAIN_SPACE = re.compile(r"[ \t\r\n]+")
 
@@ -137,8 +142,13 @@ def join_words(words: Sequence[str]) -> tuple[str, list[Extent]]:
 
 
 def find_word_extents(text: str, split: str, cuts: Iterable[int] = ()) -> list[Extent]:
-    """Where the words of `text` are, split at spaces, or at punctuation too, and at the characters `cuts`."""
+    """Where the words of `text` are, split at spaces, or at punctuation too, and at the characters `cuts`.
+
+    In scripts without spaces between words each character, with its marks, is a word.
+    """
     bounds = set(cuts)
+    for match in _UNSPACED.finditer(text):
+        bounds.update(match.span())
     if split == "punctuation":
         marks = [index for index, sign in enumerate(text) if unicodedata.category(sign)[0] in "PS" and sign != "_"]
         bounds.update(marks, (index + 1 for index in marks))

@@ -283,7 +283,7 @@ def _csv_row(
         }, f"{_count(len(fields), 'field')} where there are {_count(len(header), 'column')}: line {line}"
     if has_names and line == 1 and fields == header:
         raise DataError("its first line is a header", where=shown, fix="Remove ingest.source.column_names.")
-    if len(fields) > 1 and fields == header:
+    if len(fields) > 1 and [fields[0].removeprefix("\ufeff"), *fields[1:]] == header:
         return {"fields": fields}, f"repeats the header: line {line}"
     if any(fields[len(columns) :]):
         return {"fields": fields}, f"a value in a column without a name: line {line}"

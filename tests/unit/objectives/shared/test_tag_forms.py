@@ -130,3 +130,9 @@ def test_a_form_that_is_not_the_standard_one_is_reported() -> None:
     reader = TokenClassification().start_reading()
     reader.read({"tokens": ["a", "b", "c"], "tags": ["B-PER", "B-Per ", "O"]})
     assert reader.finish() == {"label 'B-Per', which differs from 'B-PER' by case alone": 1}
+
+
+@pytest.mark.parametrize("separator", [":", "/", "|"])
+def test_a_separator_that_is_not_supported_is_refused(separator: str) -> None:
+    with pytest.raises(ValueError, match="has a separator that is not supported; write B-TYPE or B_TYPE"):
+        find_form([f"B{separator}PER", f"I{separator}PER", "O"])
