@@ -171,7 +171,8 @@ def _describe_excess(kind: str, before: int, dropped_rows: pa.Table, max_dropped
     """What was dropped, by reason, and what most of the dropped rows have in common."""
     count = dropped_rows.num_rows
     reasons = Counter(dropped_rows["reason"].to_pylist()).most_common(SHOWN)
-    clusters = Counter(filter(None, dropped_rows["detail"].to_pylist())).most_common(SHOWN)
+    repeated = (detail for detail in dropped_rows["detail"].to_pylist() if detail.startswith("repeats "))
+    clusters = Counter(repeated).most_common(SHOWN)
     text = (
         f"{kind} drops {count} of {before} rows ({count / before:.0%}; curation.max_dropped is {max_dropped:.0%}): "
         + ", ".join(f"{number} {reason}" for reason, number in reasons)
