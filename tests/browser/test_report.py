@@ -36,14 +36,41 @@ FAINT = """() => {
       return faint; }"""
 
 
+# The numbers that stand on two lines, and the figures that lie beyond the page's column or on another.
+BROKEN = """() => {
+      const broken = [], right = document.querySelector('main').getBoundingClientRect().right + 1;
+      const walk = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+      while (walk.nextNode()) {
+        const node = walk.currentNode;
+        if (node.parentElement.closest('code, pre, svg, .hidden, .text, blockquote, .examples, .where, .axis, .x-axis'))
+          continue;
+        for (const match of node.data.matchAll(/[+\u2212]?\\d[\\d,.\u2013]*\\d%?/g)) {
+          const range = document.createRange();
+          range.setStart(node, match.index);
+          range.setEnd(node, match.index + match[0].length);
+          const boxes = [...range.getClientRects()];
+          if (new Set(boxes.map((box) => Math.round(box.top))).size > 1) broken.push(`broken: ${match[0]}`);
+          if (boxes.some((box) => box.right > right) && !node.parentElement.closest('.scroll'))
+            broken.push(`clipped: ${match[0]}`);
+        }
+      }
+      for (const bar of document.querySelectorAll('.cell-bar')) {
+        const figure = bar.previousElementSibling.getBoundingClientRect(), box = bar.getBoundingClientRect();
+        if (box.left < figure.right && box.top < figure.bottom - 3 && box.width) broken.push(`covered: ${figure.width}`);
+      }
+      return broken; }"""
+LONG_LABELS = ["A long label of many words on the weather in the north", "Donaudampfschifffahrtsgesellschaft", "x", "y"]
+
+
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A report of six classes, and one of 77 with all that can be in it."""
+    """A report of six classes, one of 77 with all that can be in it, and one of long labels and large numbers."""
     home = tmp_path_factory.mktemp("reports")
     names = [f"a_rather_long_name_of_a_class_{n}" for n in range(77)]
     samples: dict[str, dict[str, Any]] = {
         "few": {},
         "many": {"labels": names, "test_rows": 3_080, "adapter": True, "failing": True},
+        "large": {"labels": LONG_LABELS, "test_rows": 10_000, "failing": True},
     }
     for name, sample in samples.items():
         links = {"MLflow run": "http://127.0.0.1:5000/#/experiments/1/runs/a"}
@@ -93,6 +120,24 @@ def test_nothing_sticks_out_sideways(page: Page, reports: dict[str, Path], width
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
         assert page.evaluate("innerWidth") == width
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", (390, 800, 1280, 1920))
+def test_no_number_is_broken_or_cut_off(page: Page, reports: dict[str, Path], width: int) -> None:
+    for report in reports.values():
+        open_at(page, report, width)
+        assert page.evaluate(BROKEN) == []
+
+
+def test_tables_fit_a_laptop_and_scroll_on_a_phone(page: Page, reports: dict[str, Path]) -> None:
+    hidden = "[...document.querySelectorAll('.scroll')].map((one) => one.scrollWidth - one.clientWidth)"
+    for report in reports.values():
+        open_at(page, report, 1280)
+        assert max(page.evaluate(hidden)) <= 1
+    open_at(page, reports["few"], 390)
+    table = page.get_by_role("region", name="Token account")
+    before = table.evaluate("one => { one.scrollLeft = 1e4; return one.scrollLeft; }")
+    assert before > 0
 
 
 def test_dark_where_the_reader_likes_it_dark(page: Page, reports: dict[str, Path]) -> None:

@@ -15,7 +15,7 @@ def _is_number(value: Any) -> bool:
 
 def count(value: Any) -> str:
     """A whole number with its thousands grouped: 38,112."""
-    return f"{value:,.0f}" if _is_number(value) else NONE
+    return f"{value:,.0f}".replace("-", MINUS) if _is_number(value) else NONE
 
 
 def percent(value: Any, digits: int = 1) -> str:
@@ -42,8 +42,9 @@ def points(value: Any, share: bool = True) -> str:
     """A signed difference; of two shares in percentage points: +10.1."""
     if not _is_number(value):
         return NONE
-    text = f"{100 * value:+.1f}" if share else f"{value:+.4g}"
-    return text.replace("-", MINUS)
+    if not share:
+        return ("+" if value > 0 else "") + number(value)
+    return f"{100 * value:+.1f}".replace("-", MINUS)
 
 
 def amount(value: Any, share: bool = True) -> str:

@@ -128,6 +128,22 @@ def test_a_figure_that_is_no_share_is_a_number_and_less_of_it_can_be_better(tmp_
     assert "%" not in found["metrics"].replace("95%", "")
 
 
+def test_a_large_difference_that_is_no_share_is_a_grouped_number(tmp_path: Path) -> None:
+    systems = {"model": {"perplexity": {"value": 12.3}}, "untuned": {"perplexity": {"value": 90_123.4}}}
+    comparison = {"metric": "perplexity", "difference": 90_111.1, "low": 84_988.2, "high": 95_988.1, "p": 0.0001}
+    change = {
+        "main_metric": "perplexity",
+        "measures": {"perplexity": {"title": "Perplexity", "lower": True, "share": False}},
+        "systems": systems,
+        "comparisons": {"untuned": comparison},
+        **{"per_class": {}, "confusion": None, "calibration": None, "slices": {}},
+    }
+    found = page(tmp_path, change={"metrics": change}).sections
+    assert "90,111 better than the baseline" in found["verdict"]
+    assert "between +84,988 and +95,988, p < 0.001" in found["verdict"]
+    assert "+90,111 +84,988 to +95,988, p < 0.001" in found["metrics"]
+
+
 def test_rows_with_nothing_to_learn_from_are_told(tmp_path: Path) -> None:
     found = page(tmp_path, change={"tokenize": {"dropped": {"train": {"every label is masked": 3}}}})
     assert "3 rows of train were left out: every label is masked." in found.sections["tokens"]
