@@ -56,7 +56,8 @@ BROKEN = """() => {
       }
       for (const bar of document.querySelectorAll('.cell-bar')) {
         const figure = bar.previousElementSibling.getBoundingClientRect(), box = bar.getBoundingClientRect();
-        if (box.left < figure.right && box.top < figure.bottom - 3 && box.width) broken.push(`covered: ${figure.width}`);
+        if (box.left < figure.right && box.top < figure.bottom - 3 && box.width)
+          broken.push(`covered: ${bar.parentElement.textContent}`);
       }
       return broken; }"""
 LONG_LABELS = ["A long label of many words on the weather in the north", "Donaudampfschifffahrtsgesellschaft", "x", "y"]

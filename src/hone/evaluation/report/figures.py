@@ -103,6 +103,12 @@ def size(n_bytes: Any) -> str:
     return f"{n_bytes:.0f} bytes"
 
 
+def clip(text: object, limit: int) -> str:
+    """The text, cut to `limit` characters, with the number of characters that were cut."""
+    shown = str(text)
+    return shown if len(shown) <= limit else f"{shown[:limit]}… ({len(shown) - limit:,} more characters)"
+
+
 def words(name: str) -> str:
     """An identifier as words: label_conflicts -> Label conflicts."""
     text = str(name).replace("_", " ").replace("-", " ").strip()

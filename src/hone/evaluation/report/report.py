@@ -14,7 +14,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from hone.evaluation.report import figures, report_data, report_results
+from hone.evaluation.report import figures, report_checks, report_data, report_results
 from hone.evaluation.report.population import describe_population
 from hone.evaluation.report.report_data import View
 from hone.store import layout
@@ -74,7 +74,7 @@ def _data_views(
     return {
         "funnel": report_data.funnel(facts["ingest"], facts["curate"], facts["validate"], refused),
         "splits": report_data.splits(facts["tokenize"], facts["curate"]),
-        "validation": report_data.validation(facts["validate"]),
+        "validation": report_checks.validation(facts["validate"]),
         "tokens": report_data.tokens(facts["tokenize"], (config.get("tokenization") or {}).get("max_length")),
         "training": report_data.training(facts["train"], history, manifests["train"]["files"]),
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hone.evaluation.report import charts, figures
-from hone.evaluation.report.report_data import View, clip
+from hone.evaluation.report.report_data import View
 
 SYSTEMS = {
     "model": "Fine-tuned model",
@@ -242,7 +242,7 @@ def errors(metrics: View) -> list[View]:
 def _split_text(text: str, limit: int = 320) -> View:
     end = len(text) if len(text) <= limit else text.rfind(" ", limit // 2, limit)
     end = end if end > 0 else limit
-    return {"text": text[:end], "rest": clip(text[end:], 4000)}
+    return {"text": text[:end], "rest": figures.clip(text[end:], 4000)}
 
 
 def speed(facts: Mapping[str, Any]) -> View:

@@ -12,7 +12,7 @@ import pytest
 
 from hone.evaluation.report.report import render
 from hone.store.artifact import Artifact
-from tests.report_samples import HOSTILE, build, figure
+from tests.report_samples import HOSTILE, build, check, figure, settings_checks
 
 
 class Page(HTMLParser):
@@ -136,7 +136,10 @@ def test_a_large_difference_that_is_no_share_is_a_grouped_number(tmp_path: Path)
         "measures": {"perplexity": {"title": "Perplexity", "lower": True, "share": False}},
         "systems": systems,
         "comparisons": {"untuned": comparison},
-        **{"per_class": {}, "confusion": None, "calibration": None, "slices": {}},
+        "per_class": {},
+        "confusion": None,
+        "calibration": None,
+        "slices": {},
     }
     found = page(tmp_path, change={"metrics": change}).sections
     assert "90,111 better than the baseline" in found["verdict"]
@@ -170,24 +173,54 @@ def test_bars_of_the_funnel_have_the_rows_share_of_all_that_was_read(html: str) 
     assert kept == pytest.approx([100 * n / 38_112 for n in (38_100, 38_100, 29_433, 13_020, 12_877, 1_800)], abs=1e-3)
 
 
-def test_failed_expectations_come_first_with_rows_that_failed(tmp_path: Path) -> None:
+def test_a_failed_check_comes_first_with_the_rows_that_failed(tmp_path: Path) -> None:
     validation = page(tmp_path, failing=True).sections["validation"]
-    assert validation.startswith("Validation 1 of 17 checks failed. 2 rows were quarantined.")
-    assert validation.index("values do not match regex") < validation.index("Table row count")
+    assert validation.startswith("Validation 1 of 46 checks failed. 2 rows were quarantined.")
+    assert validation.index("text values do not match regex of your suite") < validation.index("Enough rows")
     assert "scipy/stats.py:12 · See also" in validation
 
 
 def test_quarantined_rows_are_a_step_of_the_funnel(tmp_path: Path, plain: Page) -> None:
     rows = page(tmp_path, failing=True).sections["rows"]
-    assert "Quarantine 1,798 of 1,800 rows stay 1,798 −2 values do not match regex 2" in rows
+    reason = "fails “text values do not match regex” 2"
+    assert f"Quarantine 1,798 of 1,800 rows stay 1,798 −2 {reason}" in rows
     assert "Quarantine" not in plain.sections["rows"]
-    assert plain.sections["validation"].startswith("Validation All 16 checks hold. Expectation")
+    assert plain.sections["validation"].startswith("Validation All 45 checks hold. Check")
 
 
-def test_bounds_that_differ_between_splits_stand_with_each_split(plain: Page) -> None:
-    validation = plain.sections["validation"]
-    assert "1,440 expected min 20 holds 180 expected min 5" in validation
-    assert "values in set expected the labels of train holds 6 labels holds 6 labels" in validation
+def test_the_checks_that_can_matter_are_in_plain_words_and_come_first(plain: Page) -> None:
+    titles = [
+        "Enough rows holds 1,440 at least 20 holds 180 at least 5 holds 180 at least 5",
+        "No row repeats a row of an earlier split holds none of 180 rows holds none of 180 rows",
+        "Share of the most frequent label expected: at most 95.0% holds 18.4%",
+        "Rows of each label expected: at least 2 holds all of 1,440 rows",
+        "Length of the median row, in tokens expected: 1 to 512 holds 24",
+        "33 checks of the columns hold",
+        "id is there",
+    ]
+    places = [plain.sections["validation"].index(title) for title in titles]
+    assert places == sorted(places)
+    assert "hone_" not in plain.sections["validation"]
+
+
+def test_a_failed_check_of_a_column_is_not_folded(tmp_path: Path) -> None:
+    expectations = settings_checks("train", 40)
+    empty = next(entry for entry in expectations if entry["expectation"].endswith("match_regex"))
+    empty |= {"success": False, "observed": "3 of 40 rows fail: ' '", "unexpected": 3}
+    html = render("demo", build(tmp_path, change={"validate": {"expectations": expectations}}), {})
+    validation = Page(html).sections["validation"]
+    assert "1 of 15 checks failed." in validation
+    assert validation.index("text values match regex") < validation.index("Enough rows")
+    assert "10 checks of the columns hold" in validation
+    folded = html[html.index("10 checks of the columns") : html.index('id="tokens"')]
+    assert "values match regex" not in folded
+
+
+def test_the_checks_of_the_users_suite_are_never_folded(tmp_path: Path) -> None:
+    own = check("test", "column_values_to_not_be_null", "source", "0 of 40 rows fail", "to not be null")
+    expectations = [*settings_checks("train", 40), *settings_checks("test", 40), own]
+    validation = page(tmp_path, change={"validate": {"expectations": expectations}}).sections["validation"]
+    assert "source values not null of your suite holds all of 40 rows 22 checks of the columns hold" in validation
 
 
 def test_text_from_the_data_is_shown_and_never_markup(tmp_path: Path) -> None:
