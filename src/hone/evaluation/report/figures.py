@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 NONE = "–"
@@ -57,6 +58,16 @@ def p_value(value: Any) -> str:
     if not _is_number(value):
         return ""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
+
+
+def counted(value: Any, noun: str) -> str:
+    """A number of things: 1 row, 32,033 rows."""
+    return f"{count(value)} {noun}{'s' * (value != 1)}"
+
+
+def device(name: Any) -> str:
+    """The name of a device as training stores it: cpu, 1 thread."""
+    return re.sub(r"\b1 threads$", "1 thread", str(name or ""))
 
 
 def number(value: Any) -> str:

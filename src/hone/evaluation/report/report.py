@@ -104,6 +104,7 @@ def _environment() -> Environment:
     )
     for name in (
         "count",
+        "counted",
         "percent",
         "interval",
         "points",

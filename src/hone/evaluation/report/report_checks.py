@@ -13,13 +13,14 @@ View = dict[str, Any]
 
 ROW_COUNT = ("expect_table_row_count_to_be_between", "")
 LABEL_SHARE = ("expect_column_max_to_be_between", "hone_label_share")
+LABEL_ROWS = ("expect_column_values_to_be_between", "hone_label_rows")
 REPEATS = ("expect_column_values_to_be_null", "hone_same_as")
 # The checks of the settings, by expectation and column, in the order in which they are shown.
 TITLES = {
     ROW_COUNT: "Enough rows",
     REPEATS: "No row repeats a row of an earlier split",
     LABEL_SHARE: "Share of the most frequent label",
-    ("expect_column_values_to_be_between", "hone_label_rows"): "Rows of each label",
+    LABEL_ROWS: "Rows of each label",
     ("expect_column_median_to_be_between", "hone_tokens"): "Length of the median row, in tokens",
 }
 TRAINED_LABELS = "expect_column_values_to_be_in_set"
@@ -44,7 +45,7 @@ PHRASES = (
     ("_", " "),
 )
 BOUNDS = re.compile(r"(?:min_value (?P<low>[^,]+))?(?:, )?(?:max_value (?P<high>[^,]+))?")
-NONE_FAIL = re.compile(r"0 of (\d+) rows fail")
+FAILING = re.compile(r"(\d+) of (\d+) rows fail")
 
 
 def phrase(expectation: str) -> str:
@@ -136,9 +137,11 @@ def _build_cell(entry: View) -> View:
 
 
 def _describe_observed(observed: str, key: tuple[str, str], share: bool) -> str:
-    if match := NONE_FAIL.fullmatch(observed):
-        return f"{'none' if key == REPEATS else 'all'} of {int(match[1]):,} rows"
-    return _format_number(observed, share)
+    if held := re.fullmatch(r"0 of (\d+) rows fail", observed):
+        rows = figures.counted(int(held[1]), "row")
+        return "every label" if key == LABEL_ROWS else f"none of {rows}" if key == REPEATS else f"all of {rows}"
+    grouped = FAILING.sub(lambda match: f"{int(match[1]):,} of {int(match[2]):,} rows fail", observed)
+    return _format_number(grouped, share)
 
 
 def _describe_expected(expected: str, share: bool) -> str:
@@ -156,4 +159,4 @@ def _format_number(text: str, share: bool) -> str:
         value = float(text)
     except ValueError:
         return text
-    return figures.percent(value) if share else figures.number(value)
+    return figures.percent(value).replace(".0%", "%") if share else figures.number(value)

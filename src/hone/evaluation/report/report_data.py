@@ -140,7 +140,7 @@ def _training_figures(facts: View, files: Mapping[str, View]) -> list[tuple[str,
         ("Throughput", figures.quantity(facts.get("tokens_per_second")), "tokens/s"),
         ("FLOPs used", figures.percent(facts.get("mfu") or None), "of the device's peak"),
         ("Peak memory", figures.size(facts.get("memory_bytes")), ""),
-        ("Device", str(facts.get("device") or ""), str(facts.get("precision") or "")),
+        ("Device", figures.device(facts.get("device")), str(facts.get("precision") or "")),
         ("Parameters", figures.quantity(parameters), f"{share} trained"),
         (
             "Best validation loss",

@@ -192,8 +192,8 @@ def test_the_checks_that_can_matter_are_in_plain_words_and_come_first(plain: Pag
     titles = [
         "Enough rows holds 1,440 at least 20 holds 180 at least 5 holds 180 at least 5",
         "No row repeats a row of an earlier split holds none of 180 rows holds none of 180 rows",
-        "Share of the most frequent label expected: at most 95.0% holds 18.4%",
-        "Rows of each label expected: at least 2 holds all of 1,440 rows",
+        "Share of the most frequent label expected: at most 95% holds 18.4%",
+        "Rows of each label expected: at least 2 holds every label",
         "Length of the median row, in tokens expected: 1 to 512 holds 24",
         "33 checks of the columns hold",
         "id is there",
@@ -305,6 +305,13 @@ def test_a_class_without_test_rows_is_neither_weakest_nor_strongest(tmp_path: Pa
     classes = page(tmp_path, change={"metrics": {"per_class": per_class}}).sections["classes"]
     assert "Strongest is seen (F1 80.0%), weakest seen (80.0%)" in classes
     assert classes.endswith("unseen – 0 – – –")
+
+
+@pytest.mark.parametrize(
+    ("device", "shown"), [("cpu, 1 threads", "cpu, 1 thread"), ("cpu, 11 threads", "cpu, 11 threads")]
+)
+def test_one_thread_is_not_many(tmp_path: Path, device: str, shown: str) -> None:
+    assert f"Device {shown} bf16" in page(tmp_path, change={"train": {"device": device}}).sections["training"]
 
 
 def test_says_what_most_of_an_answers_time_goes_to(plain: Page) -> None:
