@@ -138,6 +138,19 @@ def tokenize_facts(rows: dict[str, int]) -> dict[str, Any]:
     return {"splits": splits, "rows_per_second": 10_412.5}
 
 
+def answers(labels: Sequence[str], rows: int) -> tuple[pa.Table, pa.Table]:
+    """Test rows, and the predictions for them: every fourth is wrong, and the later ones are surer."""
+    ids = [f"scipy/{n}.py:{n}" for n in range(rows)]
+    references = [labels[n % len(labels)] for n in range(rows)]
+    texts = [f"Passage {n} of the documentation, on {label}." for n, label in enumerate(references)]
+    test = pa.table({"id": ids, "source": ["scipy"] * rows, "text": texts, "label": references})
+    errors = [float(n % 4 == 3) for n in range(rows)]
+    given = [labels[(n + error) % len(labels)] for n, error in enumerate(map(int, errors))]
+    sure = [0.5 + 0.5 * n / rows for n in range(rows)]
+    predictions = {"id": ids, "reference": references, "prediction": given, "error": errors, "confidence": sure}
+    return test, pa.table(predictions)
+
+
 def history(steps: int, epochs: int) -> list[dict[str, Any]]:
     noise = np.random.default_rng(3).normal(0, 0.09, steps)
     lines: list[dict[str, Any]] = []
@@ -312,6 +325,8 @@ def build(
             row = {"source": "docs.csv", "reason": "not valid UTF-8", "raw": '{"text": "\\ufffd"}'}
             refused = [{"where": f"docs.csv:{n}", **row} for n in range(9)]
             pq.write_table(pa.Table.from_pylist(refused), out / "refused.parquet")
+        if stage == "validate":
+            pq.write_table(answers(labels, 40)[0], out / "test.parquet")
         if stage == "train":
             lines = "".join(json.dumps(line) + "\n" for line in history(steps, epochs))
             (out / "history.jsonl").write_text(lines, "utf8")
@@ -319,6 +334,7 @@ def build(
                 (out / folder).mkdir()
                 (out / folder / "model.safetensors").write_bytes(bytes(90_000))
         if stage == "evaluate":
+            pq.write_table(answers(labels, 40)[1], out / "predictions.parquet")
             figures = {**metrics(labels, test_rows, gain), **change.get("metrics", {})}
             if adapter:
                 figures["merged"] = {"rows": figures["rows"], "largest_difference": 2.4e-7}

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hone.evaluation.report.report import render
+from hone.evaluation.report.report import Origin, render
+from hone.objectives.text_classification import TextClassification
 from tests.report_samples import HOSTILE, build
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     for name, sample in samples.items():
         links = {"MLflow run": "http://127.0.0.1:5000/#/experiments/1/runs/a"}
-        (home / f"{name}.html").write_text(render(name, build(home / name, **sample), links), "utf8")
+        origin = Origin("ada", "0123456789abcdef" * 2 + "-dirty", "0.1.0", "apache-2.0", f"{name}-of-the-team")
+        html = render(name, build(home / name, **sample), links, (), origin, TextClassification())
+        (home / f"{name}.html").write_text(html, "utf8")
     return {name: home / f"{name}.html" for name in samples}
 
 
@@ -172,7 +175,7 @@ def test_a_heading_sorts_its_table_by_keyboard(page: Page, reports: dict[str, Pa
 def test_errors_are_filtered_by_the_words_typed(page: Page, reports: dict[str, Path]) -> None:
     open_at(page, reports["few"])
     page.locator(".filter input").fill("freedom deviation")
-    shown = [error.inner_text() for error in page.locator(".errors > li").all() if error.is_visible()]
+    shown = [error.inner_text() for error in page.locator("#errors .errors > li").all() if error.is_visible()]
     assert len(shown) == 1 and "degrees of freedom" in shown[0]
     assert page.locator(".filter output").inner_text() == "1 of 7"
 

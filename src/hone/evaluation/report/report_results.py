@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hone.evaluation.report import charts, figures
+from hone.evaluation.report.report_answers import split_text
 from hone.evaluation.report.report_data import View
 
 SYSTEMS = {
@@ -236,13 +237,7 @@ def _has(value: Any, metric: str) -> bool:
 
 def errors(metrics: View) -> list[View]:
     """The worst errors; `text` is the beginning of the row's text, `rest` what follows, cut to 4000 characters."""
-    return [{**error, **_split_text(str(error["text"]))} for error in metrics["worst"]]
-
-
-def _split_text(text: str, limit: int = 320) -> View:
-    end = len(text) if len(text) <= limit else text.rfind(" ", limit // 2, limit)
-    end = end if end > 0 else limit
-    return {"text": text[:end], "rest": figures.clip(text[end:], 4000)}
+    return [{**error, **split_text(str(error["text"]))} for error in metrics["worst"]]
 
 
 def speed(facts: Mapping[str, Any]) -> View:

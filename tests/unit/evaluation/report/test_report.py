@@ -8,9 +8,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from hone.evaluation.report.report import render
+from hone.evaluation.report import charts
+from hone.evaluation.report.report import Origin, render
+from hone.objectives.text_classification import TextClassification
 from hone.store.artifact import Artifact
 from tests.report_samples import HOSTILE, build, check, figure, settings_checks
 
@@ -312,6 +316,59 @@ def test_a_class_without_test_rows_is_neither_weakest_nor_strongest(tmp_path: Pa
 )
 def test_one_thread_is_not_many(tmp_path: Path, device: str, shown: str) -> None:
     assert f"Device {shown} bf16" in page(tmp_path, change={"train": {"device": device}}).sections["training"]
+
+
+def test_the_head_says_who_made_it_of_what(artifacts: dict[str, Artifact]) -> None:
+    origin = Origin("ada", "0123456789abcdef0123-dirty", "0.1.0", "apache-2.0", "demo")
+    head = Page(render("demo", artifacts, {}, origin=origin)).sections[""]
+    assert "Rows from installed-docs: scipy, pandas, numpy and 2 more" in head
+    assert "Licence of the base model apache-2.0 Registered by ada" in head
+    assert "Commit 0123456789ab, with uncommitted changes Hone 0.1.0" in head
+
+
+def test_what_is_not_known_of_a_run_is_left_out(plain: Page) -> None:
+    assert "Rows from" in plain.sections[""]
+    assert not any(title in plain.sections[""] for title in ("Licence of", "Registered by", "Commit"))
+    assert "Next:" not in plain.sections["verdict"]
+
+
+def test_the_verdict_ends_with_the_command_that_promotes(tmp_path: Path, artifacts: dict[str, Artifact]) -> None:
+    verdict = Page(render("demo", artifacts, {}, origin=Origin(model="my model"))).sections["verdict"]
+    assert "Next: hone promote 'my model' compares the model with the champion, which this report does not" in verdict
+    worse = render("demo", build(tmp_path, gain=-0.1), {}, origin=Origin(model="demo"))
+    assert "Next: read the worst errors and the dropped rows" in Page(worse).sections["verdict"]
+
+
+def test_right_answers_are_shown_with_their_texts(artifacts: dict[str, Artifact]) -> None:
+    found = Page(render("demo", artifacts, {}, objective=TextClassification())).sections["answers"]
+    assert found.startswith("Right answers 5 of the 30 test rows that the model gets right, the surest first.")
+    surest = "parameters 98% sure Passage 38 of the documentation, on parameters. scipy/38.py:38"
+    assert surest in found
+    assert len(re.findall(r"Passage \d+", found)) == 5
+    assert len(set(re.findall(r"on (\w+)\.", found))) == 5
+    assert not re.search(r"Passage (3|7|11|39) ", found)
+
+
+def test_where_no_answer_is_right_the_closest_are_shown(tmp_path: Path) -> None:
+    made = build(tmp_path)
+    path = made["evaluate"].path / "predictions.parquet"
+    table = pq.read_table(path).select(["id", "reference", "prediction", "error"])
+    errors = pa.array([0.5 + abs(n - 7) for n in range(len(table))], pa.float64())
+    pq.write_table(table.set_column(3, "error", errors), path)
+    found = Page(render("demo", made, {}, objective=TextClassification())).sections["answers"]
+    assert found.startswith("Best answers No test row is without an error. These have the smallest.")
+    assert "notes predicted parameters Passage 7 of" in found
+
+
+def test_an_earlier_run_without_predictions_has_no_right_answers(tmp_path: Path) -> None:
+    made = build(tmp_path)
+    (made["evaluate"].path / "predictions.parquet").unlink()
+    assert "answers" not in Page(render("demo", made, {}, objective=TextClassification())).sections
+
+
+def test_a_scale_of_small_shares_has_labels_that_differ() -> None:
+    assert [label for _, label in charts.shares([0.003]).ticks] == ["0.0%", "0.1%", "0.2%", "0.3%"]
+    assert [label for _, label in charts.shares([1.0]).ticks] == ["0%", "20%", "40%", "60%", "80%", "100%"]
 
 
 def test_says_what_most_of_an_answers_time_goes_to(plain: Page) -> None:
