@@ -30,13 +30,14 @@ def shown(figure: dict[str, Any]) -> str:
 
 
 def interval(figure: dict[str, Any]) -> str:
-    """A figure's `low` and `high`, in percent unless it is no share: 64.1–74.2%; '' if it has none."""
+    """A figure's `low` and `high`, in percent unless it is no share: 64.1–74.2%, −0.2 to 0.4; '' if it has none."""
     low, high = figure.get("low"), figure.get("high")
     if not (_is_number(low) and _is_number(high)):
         return ""
+    dash = " to " if low < 0 else "–"
     if not figure.get("share", True):
-        return f"{number(low)}–{number(high)}"
-    return f"{percent(low).rstrip('%')}–{percent(high)}"
+        return f"{number(low)}{dash}{number(high)}"
+    return f"{percent(low).rstrip('%')}{dash}{percent(high)}"
 
 
 def points(value: Any, share: bool = True) -> str:
@@ -124,6 +125,11 @@ def words(name: str) -> str:
     """An identifier as words: label_conflicts -> Label conflicts."""
     text = str(name).replace("_", " ").replace("-", " ").strip()
     return text[:1].upper() + text[1:]
+
+
+def within_sentence(title: str) -> str:
+    """A title without its capital, unless that is a symbol's: Entity F1 -> entity F1, R² -> R²."""
+    return title[:1].lower() + title[1:] if title[1:2].islower() else title
 
 
 def plain(value: Any) -> str:

@@ -146,6 +146,7 @@ def _environment() -> Environment:
         "duration",
         "size",
         "words",
+        "within_sentence",
     ):
         environment.filters[name] = getattr(figures, name)
     environment.filters["breakable"] = _breakable

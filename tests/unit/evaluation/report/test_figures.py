@@ -35,5 +35,17 @@ def test_a_difference_has_its_sign(value: float | None, share: bool, shown: str)
     assert figures.points(value, share) == shown
 
 
+def test_an_interval_below_zero_has_no_dash_beside_a_minus_sign() -> None:
+    figure = {"value": -0.05, "low": -0.1, "high": 0.2}
+    assert figures.interval(figure) == "−10.0 to 20.0%"
+    assert figures.interval({**figure, "share": False}) == "−0.1 to 0.2"
+    assert figures.interval({**figure, "low": 0.01}) == "1.0–20.0%"
+
+
+@pytest.mark.parametrize(("title", "shown"), [("Entity F1", "entity F1"), ("R²", "R²"), ("Accuracy", "accuracy")])
+def test_symbols_keep_their_capital_in_a_sentence(title: str, shown: str) -> None:
+    assert figures.within_sentence(title) == shown
+
+
 def test_one_row_is_not_many() -> None:
     assert [figures.counted(n, "row") for n in (0, 1, 32_033)] == ["0 rows", "1 row", "32,033 rows"]

@@ -86,6 +86,14 @@ def test_says_first_whether_fine_tuning_was_worth_it(tmp_path: Path, neighbours:
     assert f"worth it? {said}" in page(tmp_path, change={"metrics": {"comparisons": comparisons}}).sections["verdict"]
 
 
+def test_a_model_that_is_as_good_as_its_baseline_is_not_worse(tmp_path: Path) -> None:
+    change = {"comparisons": {"neighbours": paired(0.0, 0.0, 1.0)}, "worst": []}
+    made = build(tmp_path, change={"metrics": change})
+    verdict = Page(render("demo", made, {}, origin=Origin(model="demo"))).sections["verdict"]
+    assert "As good as the baseline, nearest neighbours" in verdict and "worse" not in verdict
+    assert "Next: add test rows for narrower intervals. hone promote demo" in verdict
+
+
 def test_a_verdict_without_baselines_claims_nothing(tmp_path: Path) -> None:
     found = page(tmp_path, change={"metrics": {"comparisons": {}}})
     assert "Nothing to compare with." in found.sections["verdict"]
