@@ -123,7 +123,7 @@ def forest(metrics: View) -> View:
     ends = [end for rival in rivals for end in (rival["low"], rival["high"])]
     measure = metrics["measures"][metrics["main_metric"]]
     share = measure["share"]
-    scale = charts.scale(ends, label=lambda value: figures.points(value, share).replace(".0", "").replace("+0", "0"))
+    scale = charts.scale(ends, label=lambda value: figures.points(value, share).removesuffix(".0") if value else "0")
     return {"rows": rivals, "scale": scale, "metric": measure["title"], "share": share}
 
 

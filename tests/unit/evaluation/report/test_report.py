@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hone.evaluation.report import charts
+from hone.evaluation.report import charts, report_results
 from hone.evaluation.report.report import Origin, render
 from hone.objectives.text_classification import TextClassification
 from hone.store.artifact import Artifact
@@ -377,6 +377,16 @@ def test_an_earlier_run_without_predictions_has_no_right_answers(tmp_path: Path)
 def test_a_scale_of_small_shares_has_labels_that_differ() -> None:
     assert [label for _, label in charts.shares([0.003]).ticks] == ["0.0%", "0.1%", "0.2%", "0.3%"]
     assert [label for _, label in charts.shares([1.0]).ticks] == ["0%", "20%", "40%", "60%", "80%", "100%"]
+
+
+def test_the_scale_of_differences_has_signs_but_for_zero(tmp_path: Path) -> None:
+    metrics = json.loads((build(tmp_path)["evaluate"].path / "metrics.json").read_text("utf8"))
+    metrics["comparisons"] = {"neighbours": paired(0.5, 0.4, 0.01)}
+    shares = report_results.forest(report_results.measured(metrics))["scale"].ticks
+    assert [label for _, label in shares] == ["0", "+20", "+40", "+60", "+80", "+100"]
+    metrics["measures"]["accuracy"]["share"] = False
+    numbers = report_results.forest(report_results.measured(metrics))["scale"].ticks
+    assert [label for _, label in numbers] == ["0", "+0.2", "+0.4", "+0.6", "+0.8", "+1"]
 
 
 def test_says_what_most_of_an_answers_time_goes_to(plain: Page) -> None:
