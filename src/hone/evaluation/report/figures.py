@@ -31,7 +31,8 @@ def shown(figure: dict[str, Any]) -> str:
 
 def interval(figure: dict[str, Any]) -> str:
     """A figure's `low` and `high`, in percent unless it is no share: 64.1–74.2%, −0.2 to 0.4; '' if it has none."""
-    low, high = figure.get("low"), figure.get("high")
+    low: Any = figure.get("low")
+    high: Any = figure.get("high")
     if not (_is_number(low) and _is_number(high)):
         return ""
     dash = " to " if low < 0 else "–"
