@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hone.evaluation.report.report import render
+from hone.evaluation.report.report import Origin, render
+from hone.objectives.text_classification import TextClassification
 from tests.report_samples import HOSTILE, build
 
 if TYPE_CHECKING:
@@ -36,18 +37,48 @@ FAINT = """() => {
       return faint; }"""
 
 
+# The numbers that stand on two lines, and the figures that lie beyond the page's column or on another.
+BROKEN = """() => {
+      const broken = [], right = document.querySelector('main').getBoundingClientRect().right + 1;
+      const walk = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+      while (walk.nextNode()) {
+        const node = walk.currentNode;
+        if (node.parentElement.closest('code, pre, svg, .hidden, .text, blockquote, .examples, .where, .axis, .x-axis'))
+          continue;
+        for (const match of node.data.matchAll(/[+\u2212]?\\d[\\d,.\u2013]*\\d%?/g)) {
+          const range = document.createRange();
+          range.setStart(node, match.index);
+          range.setEnd(node, match.index + match[0].length);
+          const boxes = [...range.getClientRects()];
+          if (new Set(boxes.map((box) => Math.round(box.top))).size > 1) broken.push(`broken: ${match[0]}`);
+          if (boxes.some((box) => box.right > right) && !node.parentElement.closest('.scroll'))
+            broken.push(`clipped: ${match[0]}`);
+        }
+      }
+      for (const bar of document.querySelectorAll('.cell-bar')) {
+        const figure = bar.previousElementSibling.getBoundingClientRect(), box = bar.getBoundingClientRect();
+        if (box.left < figure.right && box.top < figure.bottom - 3 && box.width)
+          broken.push(`covered: ${bar.parentElement.textContent}`);
+      }
+      return broken; }"""
+LONG_LABELS = ["A long label of many words on the weather in the north", "Donaudampfschifffahrtsgesellschaft", "x", "y"]
+
+
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A report of six classes, and one of 77 with all that can be in it."""
+    """A report of six classes, one of 77 with all that can be in it, and one of long labels and large numbers."""
     home = tmp_path_factory.mktemp("reports")
     names = [f"a_rather_long_name_of_a_class_{n}" for n in range(77)]
     samples: dict[str, dict[str, Any]] = {
         "few": {},
         "many": {"labels": names, "test_rows": 3_080, "adapter": True, "failing": True},
+        "large": {"labels": LONG_LABELS, "test_rows": 10_000, "failing": True},
     }
     for name, sample in samples.items():
         links = {"MLflow run": "http://127.0.0.1:5000/#/experiments/1/runs/a"}
-        (home / f"{name}.html").write_text(render(name, build(home / name, **sample), links), "utf8")
+        origin = Origin("ada", "0123456789abcdef" * 2 + "-dirty", "0.1.0", "apache-2.0", f"{name}-of-the-team")
+        html = render(name, build(home / name, **sample), links, (), origin, TextClassification())
+        (home / f"{name}.html").write_text(html, "utf8")
     return {name: home / f"{name}.html" for name in samples}
 
 
@@ -95,6 +126,24 @@ def test_nothing_sticks_out_sideways(page: Page, reports: dict[str, Path], width
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", (390, 800, 1280, 1920))
+def test_no_number_is_broken_or_cut_off(page: Page, reports: dict[str, Path], width: int) -> None:
+    for report in reports.values():
+        open_at(page, report, width)
+        assert page.evaluate(BROKEN) == []
+
+
+def test_tables_fit_a_laptop_and_scroll_on_a_phone(page: Page, reports: dict[str, Path]) -> None:
+    hidden = "[...document.querySelectorAll('.scroll')].map((one) => one.scrollWidth - one.clientWidth)"
+    for report in reports.values():
+        open_at(page, report, 1280)
+        assert max(page.evaluate(hidden)) <= 1
+    open_at(page, reports["few"], 390)
+    table = page.get_by_role("region", name="Token account")
+    before = table.evaluate("one => { one.scrollLeft = 1e4; return one.scrollLeft; }")
+    assert before > 0
+
+
 def test_dark_where_the_reader_likes_it_dark(page: Page, reports: dict[str, Path]) -> None:
     shades = {}
     for scheme in ("light", "dark"):
@@ -126,7 +175,7 @@ def test_a_heading_sorts_its_table_by_keyboard(page: Page, reports: dict[str, Pa
 def test_errors_are_filtered_by_the_words_typed(page: Page, reports: dict[str, Path]) -> None:
     open_at(page, reports["few"])
     page.locator(".filter input").fill("freedom deviation")
-    shown = [error.inner_text() for error in page.locator(".errors > li").all() if error.is_visible()]
+    shown = [error.inner_text() for error in page.locator("#errors .errors > li").all() if error.is_visible()]
     assert len(shown) == 1 and "degrees of freedom" in shown[0]
     assert page.locator(".filter output").inner_text() == "1 of 7"
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hone.evaluation.report import figures
 from hone.promotion.champion import Standing
 from hone.promotion.gates import Gate
 
@@ -74,8 +75,8 @@ class Decision:
         for judged in self.sets:
             numbers[f"{judged.name}/digest"] = judged.digest
             numbers[f"{judged.name}/rows"] = judged.rows
-            for name, figures in judged.figures.items():
-                numbers[f"{judged.name}/{name}/{self.main_metric}"] = figures[self.main_metric]["value"]
+            for name, metrics in judged.figures.items():
+                numbers[f"{judged.name}/{name}/{self.main_metric}"] = metrics[self.main_metric]["value"]
         for gate in sorted(self.gates, key=lambda gate: gate.passed):
             if gate.figure is not None:
                 numbers[_build_name(gate)] = round(gate.figure, 6)
@@ -89,7 +90,7 @@ class Decision:
 
 
 def describe_gate(gate: Gate) -> str:
-    """`test: accuracy: better +0.05 [+0.01, +0.09], p = 0.01 (p ≤ 0.05)`."""
+    """`test: accuracy: better 0.05 [0.01, 0.09], p = 0.012 (p ≤ 0.05)`."""
     name = f"{gate.rows}: {gate.name}" if gate.rows else gate.name
     return f"{name} {format_figure(gate)} ({gate.bound})" if gate.figure is not None else name
 
@@ -97,11 +98,11 @@ def describe_gate(gate: Gate) -> str:
 def format_figure(gate: Gate) -> str:
     """A gate's figure with its interval and p-value, abbreviated."""
     if gate.figure is None:
-        return "–"
-    text = f"{gate.figure:.4g}"
+        return figures.NONE
+    text = figures.number(gate.figure)
     if gate.low is not None and gate.high is not None:
-        text += f" [{gate.low:.4g}, {gate.high:.4g}]"
-    return text + (f", p = {gate.p:.3g}" if gate.p is not None else "")
+        text += f" [{figures.number(gate.low)}, {figures.number(gate.high)}]"
+    return text + (f", {figures.p_value(gate.p)}" if gate.p is not None else "")
 
 
 def render_markdown(decision: Decision, link: str = "") -> str:
@@ -133,7 +134,11 @@ def render_page(decision: Decision) -> str:
     )
     style = (HERE.parent / "evaluation" / "report" / "report.css").read_text("utf8")
     return environment.get_template("decision.html").render(
-        decision=decision, against=_describe_opponent(decision), format_figure=format_figure, style=Markup(style)
+        decision=decision,
+        against=_describe_opponent(decision),
+        format_figure=format_figure,
+        number=figures.number,
+        style=Markup(style),
     )
 
 

@@ -14,6 +14,7 @@ TARGETS = "targets.json"
 HISTORY = "history.jsonl"
 # evaluate
 METRICS = "metrics.json"
+PREDICTIONS = "predictions.parquet"
 SPEED = "speed.json"
 # register
 REPORT = "report.html"

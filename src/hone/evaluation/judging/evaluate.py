@@ -113,7 +113,7 @@ def evaluate(
         "whole": whole,
     }
     _write_results(out, report, speed, trial, raw)
-    return Product(len(rows), (layout.METRICS, "predictions.parquet", layout.TARGETS), _collect_facts(report))
+    return Product(len(rows), (layout.METRICS, layout.PREDICTIONS, layout.TARGETS), _collect_facts(report))
 
 
 def _count_row_passes(objective: Objective, method: Method, whole: bool, train: int, valid: int, test: int) -> int:
@@ -324,7 +324,7 @@ def _write_results(
 ) -> None:
     for name, content in ((layout.METRICS, report), (layout.SPEED, speed), (layout.TARGETS, trial.targets)):
         _write_json(out / name, content)
-    _write_predictions(out / "predictions.parquet", trial, raw)
+    _write_predictions(out / layout.PREDICTIONS, trial, raw)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -63,8 +63,11 @@ def scale(
 
 
 def shares(values: Sequence[float | None] = (1.0,), ticks: int = 5) -> Scale:
-    """A scale for shares (0 to 1), its ticks in percent."""
-    return scale(values, label=lambda value: figures.percent(value, 0), ticks=ticks)
+    """A scale for shares (0 to 1), its ticks in percent, with as many digits as tell them apart."""
+    finite = [0.0, *(value for value in values if value is not None and math.isfinite(value))]
+    step = round_step(max(finite) - min(finite) or 1, ticks)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9) - 2)
+    return scale(values, label=lambda value: figures.percent(value, digits), ticks=ticks)
 
 
 def steps_scale(last: float) -> Scale:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 NONE = "–"
@@ -15,7 +16,7 @@ def _is_number(value: Any) -> bool:
 
 def count(value: Any) -> str:
     """A whole number with its thousands grouped: 38,112."""
-    return f"{value:,.0f}" if _is_number(value) else NONE
+    return f"{value:,.0f}".replace("-", MINUS) if _is_number(value) else NONE
 
 
 def percent(value: Any, digits: int = 1) -> str:
@@ -29,21 +30,24 @@ def shown(figure: dict[str, Any]) -> str:
 
 
 def interval(figure: dict[str, Any]) -> str:
-    """A figure's `low` and `high`, in percent unless it is no share: 64.1–74.2%; '' if it has none."""
-    low, high = figure.get("low"), figure.get("high")
+    """A figure's `low` and `high`, in percent unless it is no share: 64.1–74.2%, −0.2 to 0.4; '' if it has none."""
+    low: Any = figure.get("low")
+    high: Any = figure.get("high")
     if not (_is_number(low) and _is_number(high)):
         return ""
+    dash = " to " if low < 0 else "–"
     if not figure.get("share", True):
-        return f"{number(low)}–{number(high)}"
-    return f"{percent(low).rstrip('%')}–{percent(high)}"
+        return f"{number(low)}{dash}{number(high)}"
+    return f"{percent(low).rstrip('%')}{dash}{percent(high)}"
 
 
 def points(value: Any, share: bool = True) -> str:
     """A signed difference; of two shares in percentage points: +10.1."""
     if not _is_number(value):
         return NONE
-    text = f"{100 * value:+.1f}" if share else f"{value:+.4g}"
-    return text.replace("-", MINUS)
+    if not share:
+        return ("+" if value > 0 else "") + number(value)
+    return f"{100 * value:+.1f}".replace("-", MINUS)
 
 
 def amount(value: Any, share: bool = True) -> str:
@@ -56,6 +60,16 @@ def p_value(value: Any) -> str:
     if not _is_number(value):
         return ""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
+
+
+def counted(value: Any, noun: str) -> str:
+    """A number of things: 1 row, 32,033 rows."""
+    return f"{count(value)} {noun}{'s' * (value != 1)}"
+
+
+def device(name: Any) -> str:
+    """The name of a device as training stores it: cpu, 1 thread."""
+    return re.sub(r"\b1 threads$", "1 thread", str(name or ""))
 
 
 def number(value: Any) -> str:
@@ -102,10 +116,21 @@ def size(n_bytes: Any) -> str:
     return f"{n_bytes:.0f} bytes"
 
 
+def clip(text: object, limit: int) -> str:
+    """The text, cut to `limit` characters, with the number of characters that were cut."""
+    shown = str(text)
+    return shown if len(shown) <= limit else f"{shown[:limit]}… ({len(shown) - limit:,} more characters)"
+
+
 def words(name: str) -> str:
     """An identifier as words: label_conflicts -> Label conflicts."""
     text = str(name).replace("_", " ").replace("-", " ").strip()
     return text[:1].upper() + text[1:]
+
+
+def within_sentence(title: str) -> str:
+    """A title without its capital, unless that is a symbol's: Entity F1 -> entity F1, R² -> R²."""
+    return title[:1].lower() + title[1:] if title[1:2].islower() else title
 
 
 def plain(value: Any) -> str:

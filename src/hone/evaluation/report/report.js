@@ -80,7 +80,7 @@ for (const table of all("table.sortable")) {
 
 // The filter shows the errors that contain all of its words.
 for (const filter of all(".filter")) {
-  const items = all(".errors > li");
+  const items = all(".errors > li", filter.parentElement);
   filter.hidden = items.length < 6;
   filter.querySelector("input").addEventListener("input", ({ target }) => {
     const wanted = target.value.toLowerCase().split(/\s+/).filter(Boolean);

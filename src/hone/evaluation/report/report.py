@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,28 +16,51 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from hone.evaluation.report import figures, report_data, report_results
+from hone.evaluation.report import figures, report_answers, report_checks, report_data, report_results
 from hone.evaluation.report.population import describe_population
 from hone.evaluation.report.report_data import View
+from hone.splits import TEST
 from hone.store import layout
 from hone.store.artifact import Artifact
 from hone.store.layout import CONFIG
 
 if TYPE_CHECKING:
+    from hone.objectives.base import Objective
     from hone.tracking.reader import Version
 
 STAGES = ("ingest", "curate", "base", "validate", "tokenize", "train", "evaluate")
 HERE = Path(__file__).parent
+SOURCES = 3  # names of sources at the head of the page; the section on rows has the others
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who registers a model under which name, with which commit of the project and version of Hone; '' if unknown.
+
+    `licence` is that of the base model.
+    """
+
+    user: str = ""
+    commit: str = ""
+    hone: str = ""
+    licence: str = ""
+    model: str = ""
 
 
 def render(
-    name: str, artifacts: Mapping[str, Artifact], links: Mapping[str, str], ancestors: Sequence[Version] = ()
+    name: str,
+    artifacts: Mapping[str, Artifact],
+    links: Mapping[str, str],
+    ancestors: Sequence[Version] = (),
+    origin: Origin = Origin(),
+    objective: Objective | None = None,
 ) -> str:
     """The report of a run as one HTML file that fetches nothing.
 
     `artifacts` are those of the stages ingest to evaluate, by stage; `links` are titles and addresses (http, https,
     file, or a path) of related pages, shown at the top; `ancestors` are the model version that is the base model and
-    the versions it comes from, newest first. The same arguments give the same bytes.
+    the versions it comes from, newest first; `objective` gives the texts of right answers, which are left out
+    without it. The same arguments give the same bytes.
     """
     stages = [stage for stage in STAGES if stage in artifacts]
     manifests = {stage: artifacts[stage].manifest() for stage in stages}
@@ -55,8 +80,13 @@ def render(
             script=Markup(script),
             script_digest=base64.b64encode(hashlib.sha256(script.encode("utf8")).digest()).decode(),
             about=_about(config, manifests),
+            origin=_origin(origin, config, facts["ingest"]),
+            promote=f"hone promote {shlex.quote(origin.model)}" if origin.model else "",
             **_data_views(facts, manifests, paths, config),
             **_result_views(metrics, facts),
+            best=report_answers.list_best_answers(
+                paths["evaluate"] / layout.PREDICTIONS, paths["validate"] / layout.rows_file(TEST), objective
+            ),
             speed=report_results.speed(_read_json(paths["evaluate"] / layout.SPEED)),
             lineage=[_lineage(stage, manifests, artifacts[stage]) for stage in stages],
             ancestors=[_ancestor(version) for version in ancestors],
@@ -74,7 +104,7 @@ def _data_views(
     return {
         "funnel": report_data.funnel(facts["ingest"], facts["curate"], facts["validate"], refused),
         "splits": report_data.splits(facts["tokenize"], facts["curate"]),
-        "validation": report_data.validation(facts["validate"]),
+        "validation": report_checks.validation(facts["validate"]),
         "tokens": report_data.tokens(facts["tokenize"], (config.get("tokenization") or {}).get("max_length")),
         "training": report_data.training(facts["train"], history, manifests["train"]["files"]),
     }
@@ -104,6 +134,7 @@ def _environment() -> Environment:
     )
     for name in (
         "count",
+        "counted",
         "percent",
         "interval",
         "points",
@@ -115,6 +146,7 @@ def _environment() -> Environment:
         "duration",
         "size",
         "words",
+        "within_sentence",
     ):
         environment.filters[name] = getattr(figures, name)
     environment.filters["breakable"] = _breakable
@@ -151,6 +183,23 @@ def _about(config: View, manifests: Mapping[str, View]) -> View:
         "code": code,
         "created": _format_time(manifests["evaluate"]["created"]),
     }
+
+
+def _origin(origin: Origin, config: View, ingest: View) -> list[tuple[str, str]]:
+    """The facts under the run's name, as (title, text)."""
+    kind = ((config.get("ingest") or {}).get("source") or {}).get("kind", "")
+    largest = sorted(ingest["sources"].items(), key=lambda source: -source[1])
+    names = ", ".join(figures.clip(source, 60) for source, _ in largest[:SOURCES])
+    more = f" and {len(largest) - SOURCES} more" if len(largest) > SOURCES else ""
+    commit, dirty, _ = origin.commit.partition("-dirty")
+    facts = [
+        ("Rows from", f"{kind}: {names}{more}" if kind and names else kind or names),
+        ("Licence of the base model", origin.licence),
+        ("Registered by", origin.user),
+        ("Commit", f"{commit[:12]}{', with uncommitted changes' if dirty else ''}"),
+        ("Hone", origin.hone),
+    ]
+    return [(title, text) for title, text in facts if text]
 
 
 def _format_time(created: str) -> str:

@@ -1,4 +1,4 @@
-"""The report's data on rows, expectations, tokens and training."""
+"""The report's data on rows, tokens and training."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hone.evaluation.report import charts, figures
+from hone.evaluation.report.report_checks import describe_unmet
 from hone.splits import SPLITS, TEST, TRAIN, VALID
 
 View = dict[str, Any]
 SPLIT_NAMES = {TRAIN: "training", VALID: "validation", TEST: "test"}
-
-
-def clip(text: object, limit: int) -> str:
-    """The text, cut to `limit` characters, with the number of characters that were cut."""
-    shown = str(text)
-    return shown if len(shown) <= limit else f"{shown[:limit]}… ({len(shown) - limit:,} more characters)"
 
 
 def funnel(ingest: View, curate: View, validate: View, refused: Path) -> View:
@@ -38,7 +33,7 @@ def funnel(ingest: View, curate: View, validate: View, refused: Path) -> View:
         rows_by_expectation = validate.get("quarantined_by") or {
             "an expectation does not hold": validate["quarantined"]
         }
-        reasons = {phrase(expectation): rows for expectation, rows in rows_by_expectation.items()}
+        reasons = {describe_unmet(expectation): rows for expectation, rows in rows_by_expectation.items()}
         steps.append(_funnel_step("quarantine", last, last - validate["quarantined"], reasons, [], {}))
     for step in steps:
         step["share"] = round(100 * step["after"] / max(read, 1), 3)
@@ -57,7 +52,7 @@ def _funnel_step(
             "reason": reason,
             "rows": rows,
             "examples": [
-                {"id": e["id"], "detail": e.get("detail", ""), "text": clip(e["text"], 400)}
+                {"id": e["id"], "detail": e.get("detail", ""), "text": figures.clip(e["text"], 400)}
                 for e in examples
                 if e["reason"] == reason
             ],
@@ -98,59 +93,6 @@ def splits(tokenize: View, curate: View) -> list[View]:
         }
         for name in sorted(rows, key=lambda name: (*SPLITS, name).index(name))
     ]
-
-
-PHRASES = (
-    ("expect_", ""),
-    ("column_to_exist", "is there"),
-    ("column_", ""),
-    ("_to_not_be_", " not "),
-    ("_to_be_", " "),
-    ("_to_not_", " do not "),
-    ("_to_", " "),
-    ("_", " "),
-)
-
-
-def phrase(expectation: str) -> str:
-    """An expectation's name as words: expect_column_values_to_not_be_null -> values not null."""
-    for name, words in PHRASES:
-        expectation = expectation.replace(name, words)
-    return expectation.strip()
-
-
-def validation(facts: View) -> View:
-    """The expectations with their results on each split; those that fail on a split come first."""
-    lines: dict[tuple[str, str], View] = {}
-    for entry in facts["expectations"]:
-        key = (phrase(entry["expectation"]), entry["column"] or "")
-        line = lines.setdefault(key, {"name": key[0], "column": key[1], "cells": {}, "failed": []})
-        line["cells"].setdefault(entry["split"], []).append(_check(entry))
-        if not entry["success"]:
-            examples = [_example(example) for example in entry.get("examples") or []]
-            line["failed"].append({"split": entry["split"], "rows": entry.get("unexpected"), "examples": examples})
-    for line in lines.values():
-        expected = {cell["expected"] for cells in line["cells"].values() for cell in cells}
-        line["expected"] = expected.pop() if len(expected) == 1 else ""
-    split_names = {entry["split"] for entry in facts["expectations"]}
-    return {
-        "lines": sorted(lines.values(), key=lambda line: not line["failed"]),
-        "splits": [name for name in SPLITS if name in split_names] + sorted(split_names - set(SPLITS)),
-        "checks": len(facts["expectations"]),
-        "failed": sum(not entry["success"] for entry in facts["expectations"]),
-        "quarantined": facts["quarantined"],
-    }
-
-
-def _example(example: Any) -> str:
-    """A row for which an expectation does not hold, on one line."""
-    values = example.values() if isinstance(example, dict) else [example]
-    return " · ".join(clip(figures.plain(value), 400) for value in values)
-
-
-def _check(entry: View) -> View:
-    observed, expected = (clip(figures.plain(entry[key]), 120) for key in ("observed", "expected"))
-    return {"success": entry["success"], "observed": observed, "expected": expected.replace(figures.NONE, "")}
 
 
 def tokens(facts: View, limit: int | None) -> View:
@@ -198,7 +140,7 @@ def _training_figures(facts: View, files: Mapping[str, View]) -> list[tuple[str,
         ("Throughput", figures.quantity(facts.get("tokens_per_second")), "tokens/s"),
         ("FLOPs used", figures.percent(facts.get("mfu") or None), "of the device's peak"),
         ("Peak memory", figures.size(facts.get("memory_bytes")), ""),
-        ("Device", str(facts.get("device") or ""), str(facts.get("precision") or "")),
+        ("Device", figures.device(facts.get("device")), str(facts.get("precision") or "")),
         ("Parameters", figures.quantity(parameters), f"{share} trained"),
         (
             "Best validation loss",

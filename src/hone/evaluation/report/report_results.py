@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hone.evaluation.report import charts, figures
-from hone.evaluation.report.report_data import View, clip
+from hone.evaluation.report.report_answers import split_text
+from hone.evaluation.report.report_data import View
 
 SYSTEMS = {
     "model": "Fine-tuned model",
@@ -122,7 +123,7 @@ def forest(metrics: View) -> View:
     ends = [end for rival in rivals for end in (rival["low"], rival["high"])]
     measure = metrics["measures"][metrics["main_metric"]]
     share = measure["share"]
-    scale = charts.scale(ends, label=lambda value: figures.points(value, share).replace(".0", "").replace("+0", "0"))
+    scale = charts.scale(ends, label=lambda value: figures.points(value, share).removesuffix(".0") if value else "0")
     return {"rows": rivals, "scale": scale, "metric": measure["title"], "share": share}
 
 
@@ -236,13 +237,7 @@ def _has(value: Any, metric: str) -> bool:
 
 def errors(metrics: View) -> list[View]:
     """The worst errors; `text` is the beginning of the row's text, `rest` what follows, cut to 4000 characters."""
-    return [{**error, **_split_text(str(error["text"]))} for error in metrics["worst"]]
-
-
-def _split_text(text: str, limit: int = 320) -> View:
-    end = len(text) if len(text) <= limit else text.rfind(" ", limit // 2, limit)
-    end = end if end > 0 else limit
-    return {"text": text[:end], "rest": clip(text[end:], 4000)}
+    return [{**error, **split_text(str(error["text"]))} for error in metrics["worst"]]
 
 
 def speed(facts: Mapping[str, Any]) -> View:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
+import hone
 from hone.config.file import dump_config
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
@@ -12,28 +13,33 @@ from hone.pipeline.stages.train import training_run
 from hone.store.artifact import Artifact, Product
 from hone.tracking.reader import has_version, list_lineage
 
+GIT_COMMIT = "hone.git_commit"
+
 
 def _make(job: Job) -> Product:
-    from hone.evaluation.report.report import render
+    from hone.evaluation.report.report import Origin, render
+    from hone.promotion.promote import current_user
     from hone.registry.register import register
     from hone.tracking import run_log
 
-    config = job.config
+    config, base, commit = job.config, job.base(), _git_commit()
+    objective, model_name = build_part(OBJECTIVES, config.objective), config.registration.model or config.name
+    origin = Origin(current_user(), commit.get(GIT_COMMIT, ""), hone.__version__, base.licence, model_name)
     ancestors = list_lineage(job.home.tracking_uri, config.model.base)
     with run_log.training_run(**training_run(job, job.inputs["train"].key)) as run:
         return register(
             job.out,
             artifacts=job.inputs,
-            report=render(config.name, job.inputs, run.links() | _data_docs_link(job), ancestors),
-            base=job.base(),
-            objective=build_part(OBJECTIVES, config.objective),
+            report=render(config.name, job.inputs, run.links() | _data_docs_link(job), ancestors, origin, objective),
+            base=base,
+            objective=objective,
             method=build_part(METHODS, config.method),
             tracking_uri=job.home.tracking_uri,
             run_id=run.run_id,
-            model_name=config.registration.model or config.name,
+            model_name=model_name,
             alias=config.registration.alias,
             config=dump_config(config),
-            tags=_git_commit() | dict(job.tags),
+            tags=commit | dict(job.tags),
             on_progress=job.on_progress,
         )
 
@@ -57,7 +63,7 @@ def _git_commit() -> dict[str, str]:
         result = subprocess.run(git, capture_output=True, text=True, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return {}
-    return {"hone.git_commit": result.stdout.strip()}
+    return {GIT_COMMIT: result.stdout.strip()}
 
 
 REGISTER = Stage(

@@ -8,11 +8,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from hone.evaluation.report.report import render
+from hone.evaluation.report import charts, report_results
+from hone.evaluation.report.report import Origin, render
+from hone.objectives.text_classification import TextClassification
 from hone.store.artifact import Artifact
-from tests.report_samples import HOSTILE, build, figure
+from tests.report_samples import HOSTILE, build, check, figure, settings_checks
 
 
 class Page(HTMLParser):
@@ -82,6 +86,14 @@ def test_says_first_whether_fine_tuning_was_worth_it(tmp_path: Path, neighbours:
     assert f"worth it? {said}" in page(tmp_path, change={"metrics": {"comparisons": comparisons}}).sections["verdict"]
 
 
+def test_a_model_that_is_as_good_as_its_baseline_is_not_worse(tmp_path: Path) -> None:
+    change = {"comparisons": {"neighbours": paired(0.0, 0.0, 1.0)}, "worst": []}
+    made = build(tmp_path, change={"metrics": change})
+    verdict = Page(render("demo", made, {}, origin=Origin(model="demo"))).sections["verdict"]
+    assert "As good as the baseline, nearest neighbours" in verdict and "worse" not in verdict
+    assert "Next: add test rows for narrower intervals. hone promote demo" in verdict
+
+
 def test_a_verdict_without_baselines_claims_nothing(tmp_path: Path) -> None:
     found = page(tmp_path, change={"metrics": {"comparisons": {}}})
     assert "Nothing to compare with." in found.sections["verdict"]
@@ -128,6 +140,25 @@ def test_a_figure_that_is_no_share_is_a_number_and_less_of_it_can_be_better(tmp_
     assert "%" not in found["metrics"].replace("95%", "")
 
 
+def test_a_large_difference_that_is_no_share_is_a_grouped_number(tmp_path: Path) -> None:
+    systems = {"model": {"perplexity": {"value": 12.3}}, "untuned": {"perplexity": {"value": 90_123.4}}}
+    comparison = {"metric": "perplexity", "difference": 90_111.1, "low": 84_988.2, "high": 95_988.1, "p": 0.0001}
+    change = {
+        "main_metric": "perplexity",
+        "measures": {"perplexity": {"title": "Perplexity", "lower": True, "share": False}},
+        "systems": systems,
+        "comparisons": {"untuned": comparison},
+        "per_class": {},
+        "confusion": None,
+        "calibration": None,
+        "slices": {},
+    }
+    found = page(tmp_path, change={"metrics": change}).sections
+    assert "90,111 better than the baseline" in found["verdict"]
+    assert "between +84,988 and +95,988, p < 0.001" in found["verdict"]
+    assert "+90,111 +84,988 to +95,988, p < 0.001" in found["metrics"]
+
+
 def test_rows_with_nothing_to_learn_from_are_told(tmp_path: Path) -> None:
     found = page(tmp_path, change={"tokenize": {"dropped": {"train": {"every label is masked": 3}}}})
     assert "3 rows of train were left out: every label is masked." in found.sections["tokens"]
@@ -154,24 +185,54 @@ def test_bars_of_the_funnel_have_the_rows_share_of_all_that_was_read(html: str) 
     assert kept == pytest.approx([100 * n / 38_112 for n in (38_100, 38_100, 29_433, 13_020, 12_877, 1_800)], abs=1e-3)
 
 
-def test_failed_expectations_come_first_with_rows_that_failed(tmp_path: Path) -> None:
+def test_a_failed_check_comes_first_with_the_rows_that_failed(tmp_path: Path) -> None:
     validation = page(tmp_path, failing=True).sections["validation"]
-    assert validation.startswith("Validation 1 of 17 checks failed. 2 rows were quarantined.")
-    assert validation.index("values do not match regex") < validation.index("Table row count")
+    assert validation.startswith("Validation 1 of 46 checks failed. 2 rows were quarantined.")
+    assert validation.index("text values do not match regex of your suite") < validation.index("Enough rows")
     assert "scipy/stats.py:12 · See also" in validation
 
 
 def test_quarantined_rows_are_a_step_of_the_funnel(tmp_path: Path, plain: Page) -> None:
     rows = page(tmp_path, failing=True).sections["rows"]
-    assert "Quarantine 1,798 of 1,800 rows stay 1,798 −2 values do not match regex 2" in rows
+    reason = "fails “text values do not match regex” 2"
+    assert f"Quarantine 1,798 of 1,800 rows stay 1,798 −2 {reason}" in rows
     assert "Quarantine" not in plain.sections["rows"]
-    assert plain.sections["validation"].startswith("Validation All 16 checks hold. Expectation")
+    assert plain.sections["validation"].startswith("Validation All 45 checks hold. Check")
 
 
-def test_bounds_that_differ_between_splits_stand_with_each_split(plain: Page) -> None:
-    validation = plain.sections["validation"]
-    assert "1,440 expected min 20 holds 180 expected min 5" in validation
-    assert "values in set expected the labels of train holds 6 labels holds 6 labels" in validation
+def test_the_checks_that_can_matter_are_in_plain_words_and_come_first(plain: Page) -> None:
+    titles = [
+        "Enough rows holds 1,440 at least 20 holds 180 at least 5 holds 180 at least 5",
+        "No row repeats a row of an earlier split holds none of 180 rows holds none of 180 rows",
+        "Share of the most frequent label expected: at most 95% holds 18.4%",
+        "Rows of each label expected: at least 2 holds every label",
+        "Length of the median row, in tokens expected: 1 to 512 holds 24",
+        "33 checks of the columns hold",
+        "id is there",
+    ]
+    places = [plain.sections["validation"].index(title) for title in titles]
+    assert places == sorted(places)
+    assert "hone_" not in plain.sections["validation"]
+
+
+def test_a_failed_check_of_a_column_is_not_folded(tmp_path: Path) -> None:
+    expectations = settings_checks("train", 40)
+    empty = next(entry for entry in expectations if entry["expectation"].endswith("match_regex"))
+    empty |= {"success": False, "observed": "3 of 40 rows fail: ' '", "unexpected": 3}
+    html = render("demo", build(tmp_path, change={"validate": {"expectations": expectations}}), {})
+    validation = Page(html).sections["validation"]
+    assert "1 of 15 checks failed." in validation
+    assert validation.index("text values match regex") < validation.index("Enough rows")
+    assert "10 checks of the columns hold" in validation
+    folded = html[html.index("10 checks of the columns") : html.index('id="tokens"')]
+    assert "values match regex" not in folded
+
+
+def test_the_checks_of_the_users_suite_are_never_folded(tmp_path: Path) -> None:
+    own = check("test", "column_values_to_not_be_null", "source", "0 of 40 rows fail", "to not be null")
+    expectations = [*settings_checks("train", 40), *settings_checks("test", 40), own]
+    validation = page(tmp_path, change={"validate": {"expectations": expectations}}).sections["validation"]
+    assert "source values not null of your suite holds all of 40 rows 22 checks of the columns hold" in validation
 
 
 def test_text_from_the_data_is_shown_and_never_markup(tmp_path: Path) -> None:
@@ -256,6 +317,76 @@ def test_a_class_without_test_rows_is_neither_weakest_nor_strongest(tmp_path: Pa
     classes = page(tmp_path, change={"metrics": {"per_class": per_class}}).sections["classes"]
     assert "Strongest is seen (F1 80.0%), weakest seen (80.0%)" in classes
     assert classes.endswith("unseen – 0 – – –")
+
+
+@pytest.mark.parametrize(
+    ("device", "shown"), [("cpu, 1 threads", "cpu, 1 thread"), ("cpu, 11 threads", "cpu, 11 threads")]
+)
+def test_one_thread_is_not_many(tmp_path: Path, device: str, shown: str) -> None:
+    assert f"Device {shown} bf16" in page(tmp_path, change={"train": {"device": device}}).sections["training"]
+
+
+def test_the_head_says_who_made_it_of_what(artifacts: dict[str, Artifact]) -> None:
+    origin = Origin("ada", "0123456789abcdef0123-dirty", "0.1.0", "apache-2.0", "demo")
+    head = Page(render("demo", artifacts, {}, origin=origin)).sections[""]
+    assert "Rows from installed-docs: scipy, pandas, numpy and 2 more" in head
+    assert "Licence of the base model apache-2.0 Registered by ada" in head
+    assert "Commit 0123456789ab, with uncommitted changes Hone 0.1.0" in head
+
+
+def test_what_is_not_known_of_a_run_is_left_out(plain: Page) -> None:
+    assert "Rows from" in plain.sections[""]
+    assert not any(title in plain.sections[""] for title in ("Licence of", "Registered by", "Commit"))
+    assert "Next:" not in plain.sections["verdict"]
+
+
+def test_the_verdict_ends_with_the_command_that_promotes(tmp_path: Path, artifacts: dict[str, Artifact]) -> None:
+    verdict = Page(render("demo", artifacts, {}, origin=Origin(model="my model"))).sections["verdict"]
+    assert "Next: hone promote 'my model' compares the model with the champion, which this report does not" in verdict
+    worse = render("demo", build(tmp_path, gain=-0.1), {}, origin=Origin(model="demo"))
+    assert "Next: read the worst errors and the dropped rows" in Page(worse).sections["verdict"]
+
+
+def test_right_answers_are_shown_with_their_texts(artifacts: dict[str, Artifact]) -> None:
+    found = Page(render("demo", artifacts, {}, objective=TextClassification())).sections["answers"]
+    assert found.startswith("Right answers 5 of the 30 test rows that the model gets right, the surest first.")
+    surest = "parameters 98% sure Passage 38 of the documentation, on parameters. scipy/38.py:38"
+    assert surest in found
+    assert len(re.findall(r"Passage \d+", found)) == 5
+    assert len(set(re.findall(r"on (\w+)\.", found))) == 5
+    assert not re.search(r"Passage (3|7|11|39) ", found)
+
+
+def test_where_no_answer_is_right_the_closest_are_shown(tmp_path: Path) -> None:
+    made = build(tmp_path)
+    path = made["evaluate"].path / "predictions.parquet"
+    table = pq.read_table(path).select(["id", "reference", "prediction", "error"])
+    errors = pa.array([0.5 + abs(n - 7) for n in range(len(table))], pa.float64())
+    pq.write_table(table.set_column(3, "error", errors), path)
+    found = Page(render("demo", made, {}, objective=TextClassification())).sections["answers"]
+    assert found.startswith("Best answers No test row is without an error. These have the smallest.")
+    assert "notes predicted parameters Passage 7 of" in found
+
+
+def test_an_earlier_run_without_predictions_has_no_right_answers(tmp_path: Path) -> None:
+    made = build(tmp_path)
+    (made["evaluate"].path / "predictions.parquet").unlink()
+    assert "answers" not in Page(render("demo", made, {}, objective=TextClassification())).sections
+
+
+def test_a_scale_of_small_shares_has_labels_that_differ() -> None:
+    assert [label for _, label in charts.shares([0.003]).ticks] == ["0.0%", "0.1%", "0.2%", "0.3%"]
+    assert [label for _, label in charts.shares([1.0]).ticks] == ["0%", "20%", "40%", "60%", "80%", "100%"]
+
+
+def test_the_scale_of_differences_has_signs_but_for_zero(tmp_path: Path) -> None:
+    metrics = json.loads((build(tmp_path)["evaluate"].path / "metrics.json").read_text("utf8"))
+    metrics["comparisons"] = {"neighbours": paired(0.5, 0.4, 0.01)}
+    shares = report_results.forest(report_results.measured(metrics))["scale"].ticks
+    assert [label for _, label in shares] == ["0", "+20", "+40", "+60", "+80", "+100"]
+    metrics["measures"]["accuracy"]["share"] = False
+    numbers = report_results.forest(report_results.measured(metrics))["scale"].ticks
+    assert [label for _, label in numbers] == ["0", "+0.2", "+0.4", "+0.6", "+0.8", "+1"]
 
 
 def test_says_what_most_of_an_answers_time_goes_to(plain: Page) -> None:
