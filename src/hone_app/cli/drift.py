@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hone_app.cli.arguments import add_config
 from hone_app.cli.orchestration import orchestrated
 
 
@@ -12,8 +13,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add `monitor` to the commands."""
     text = "compare recent inputs with the champion's training rows"
     sub = commands.add_parser("monitor", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    sub.add_argument("config", type=Path, metavar="CONF", help="configuration file, such as conf/demo.yaml")
-    sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="override of a field")
+    add_config(sub)
     sub.add_argument(
         "--inputs", action="append", default=[], metavar="PATH", help="file or glob (default: monitoring.inputs)"
     )
