@@ -88,7 +88,7 @@ def test_a_plan_names_every_stage(conf: Path, capsys: pytest.CaptureFixture[str]
     assert main(["plan", str(conf)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == "ingest curate validate tokenize train evaluate register".split()
-    assert lines[0].split(maxsplit=1)[1].strip() == "miss     no earlier result"
+    assert lines[0].split(maxsplit=1)[1].strip() == "miss     first run of mine"
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "verify"])
