@@ -146,16 +146,16 @@ def _bar(line: Line, colour: str) -> ProgressBar | Text:
 
 
 @contextmanager
-def show_progress(stages: Sequence[str], console: Console) -> Iterator[None]:
-    """Show the progress of the stages within the block: live on a terminal, else in plain lines."""
+def show_progress(stages: Sequence[str], console: Console) -> Iterator[Board]:
+    """Show the progress of the stages within the block: live on a terminal, else in plain lines. Yields the board."""
     board = Board({stage: Line() for stage in stages})
     if console.is_terminal:
         # rich redraws in a thread of its own, four times a second.
         with Live(console=console, get_renderable=board.render, refresh_per_second=4), listening(_update_board(board)):
-            yield
+            yield board
     else:
         with listening(_print_plainly(board, console)):
-            yield
+            yield board
 
 
 def _update_board(board: Board) -> Listener:
@@ -211,13 +211,19 @@ def print_summary(console: Console, evaluated: Artifact, registered: Artifact, u
     console.print(_table(metrics))
     for sentence in version.get("population", ()):
         console.print(sentence, highlight=False)
-    for name, value in (
-        ("registered", f"{version['model']} version {version['version']}, alias {version['alias']}"),
-        ("report", registered.path / layout.REPORT),
-        ("open the UIs", ui),
-    ):
-        # Without wrapping: a path that is broken across lines cannot be opened.
-        console.print(f"{name:<13} {value}", soft_wrap=True, highlight=False)
+    lines = {
+        "registered": f"{version['model']} version {version['version']}, alias {version['alias']}",
+        "report": str(registered.path / layout.REPORT),
+        "open the UIs": ui,
+    }
+    print_lines(console, lines)
+
+
+def print_lines(console: Console, values: Mapping[str, str | Text]) -> None:
+    """Print a name and a value on each line, without wrapping: a path that is broken across lines cannot be opened."""
+    width = max(map(len, values))
+    for name, value in values.items():
+        console.print(Text.assemble(f"{name:<{width}}  ", value), soft_wrap=True)
 
 
 def _table(metrics: Mapping[str, Any]) -> Table:
