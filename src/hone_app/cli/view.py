@@ -183,6 +183,17 @@ def _print_plainly(board: Board, console: Console) -> Listener:
     return on_event
 
 
+def make_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+    """An empty table in the one style of the terminal; the columns `numbers` are right-aligned and do not wrap."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        if column in numbers:
+            table.add_column(column, justify="right", no_wrap=True)
+        else:
+            table.add_column(column, overflow="fold")
+    return table
+
+
 def print_table(console: Console, table: Table) -> None:
     """Print a table; where output is not a terminal, without wrapping and without blanks at the ends of lines."""
     if console.is_terminal:
@@ -208,7 +219,9 @@ def print_summary(console: Console, evaluated: Artifact, registered: Artifact, u
     """Print the metrics of model and baselines, the version, the report's path and the command that opens the UIs."""
     metrics = json.loads((evaluated.path / layout.METRICS).read_text("utf8"))
     version = registered.facts()
-    console.print(_table(metrics))
+    title = f"{metrics['rows']:,} test rows [{metrics['confidence']:.0%} interval]"
+    console.print(title, highlight=False)
+    print_table(console, _table(metrics))
     for sentence in version.get("population", ()):
         console.print(sentence, highlight=False)
     lines = {
@@ -231,11 +244,8 @@ def _table(metrics: Mapping[str, Any]) -> Table:
     systems = metrics["systems"]
     names = [name for name in systems["model"] if all(name in figures for figures in systems.values())]
     share = {name: measure["share"] for name, measure in metrics["measures"].items()}
-    title = f"{metrics['rows']:,} test rows [{metrics['confidence']:.0%} interval]"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    for name in (*names, "model is better by", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = [*names, "model is better by", "p"]
+    table = make_table("", *numbers, numbers=numbers)
     for system, figures in systems.items():
         comparison = metrics["comparisons"].get(system)
         comparison_cells = ["", ""]

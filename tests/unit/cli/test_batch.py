@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hone.batch.request import Batch, Request
@@ -30,13 +32,15 @@ def test_a_repeat_that_found_its_output_says_so() -> None:
     assert "time" not in repeat
 
 
-def test_the_steps_of_a_repeat_are_shown_as_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("account", [ACCOUNT, {}])
+def test_the_steps_of_a_repeat_are_shown_as_up_to_date(
+    account: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tasks import batch_predict
 
     batch = Batch(REQUEST, "demo", "3", "proof", ("text",), {"label": "string"}, "digest")
-    for account in (ACCOUNT, {}):
-        monkeypatch.setattr("hone.batch.output.find_finished", lambda *_, account=account: account)
-        events = []
-        with listening(lambda step, event, _: events.append((step, event))):
-            assert batch_predict.find_finished.fn(batch) == account
-        assert events == ([(step, "hit") for step in ("read", "predict", "write")] if account else [])
+    monkeypatch.setattr("hone.batch.output.find_finished", lambda *_: account)
+    events: list[tuple[str, str]] = []
+    with listening(lambda step, event, _: events.append((step, event))):
+        assert batch_predict.find_finished.fn(batch) == account
+    assert events == ([(step, "hit") for step in ("read", "predict", "write")] if account else [])
