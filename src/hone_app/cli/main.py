@@ -154,7 +154,7 @@ def _finish(console: Console, stage_plans: Sequence[StagePlan], data: Home) -> i
     from hone_app.cli.view import print_summary
 
     artifacts = {stage_plan.stage: stage_plan.artifact for stage_plan in stage_plans if stage_plan.artifact}
-    print_summary(console, artifacts["evaluate"], artifacts["register"], "hone up")
+    print_summary(console, artifacts["evaluate"], artifacts["register"])
     return 0
 
 

@@ -13,9 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from hone.evaluation.report.headline import describe_verdict
 from hone.progress import Listener, Progress, listening
 from hone.store import layout
 from hone.store.artifact import Artifact
@@ -215,19 +217,21 @@ def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
     print_table(console, grid)
 
 
-def print_summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str) -> None:
-    """Print the metrics of model and baselines, the version, the report's path and the command that opens the UIs."""
+def print_summary(console: Console, evaluated: Artifact, registered: Artifact) -> None:
+    """Print the metrics of model and baselines, the verdict, the version, the report, and the next commands."""
     metrics = json.loads((evaluated.path / layout.METRICS).read_text("utf8"))
     version = registered.facts()
     title = f"{metrics['rows']:,} test rows [{metrics['confidence']:.0%} interval]"
     console.print(title, highlight=False)
-    print_table(console, _table(metrics))
-    for sentence in version.get("population", ()):
-        console.print(sentence, highlight=False)
-    lines = {
-        "registered": f"{version['model']} version {version['version']}, alias {version['alias']}",
-        "report": str(registered.path / layout.REPORT),
-        "open the UIs": ui,
+    print_table(console, _fit_table(metrics, console.width if console.is_terminal else PLAIN_WIDTH))
+    for sentence in (*version.get("population", ()), Text(describe_verdict(metrics), "bold")):
+        console.print(sentence, highlight=False, soft_wrap=not console.is_terminal)
+    report = registered.path / layout.REPORT
+    lines: dict[str, str | Text] = {
+        "version": f"{version['model']} version {version['version']}, alias {version['alias']}",
+        "report": Text(str(report), Style(link=report.as_uri())),
+        "UIs": "hone up",
+        "next": Text(f"hone promote {version['model']}", "bold"),
     }
     print_lines(console, lines)
 
@@ -239,10 +243,19 @@ def print_lines(console: Console, values: Mapping[str, str | Text]) -> None:
         console.print(Text.assemble(f"{name:<{width}}  ", value), soft_wrap=True)
 
 
-def _table(metrics: Mapping[str, Any]) -> Table:
-    """The metrics that all systems have, and by how much the model is better."""
-    systems = metrics["systems"]
+def _fit_table(metrics: Mapping[str, Any], width: int) -> Table:
+    """The metrics that all systems have, the main one first, as many as fit into `width`; the report has all."""
+    systems, main = metrics["systems"], metrics["main_metric"]
     names = [name for name in systems["model"] if all(name in figures for figures in systems.values())]
+    names.sort(key=lambda name: name != main)
+    measuring = Console(width=PLAIN_WIDTH)
+    tables = (_table(metrics, names[:count]) for count in range(len(names), 0, -1))
+    return next((table for table in tables if measuring.measure(table).maximum <= width), _table(metrics, [main]))
+
+
+def _table(metrics: Mapping[str, Any], names: Sequence[str]) -> Table:
+    """The metrics `names` of all systems, and by how much the model is better."""
+    systems = metrics["systems"]
     share = {name: measure["share"] for name, measure in metrics["measures"].items()}
     numbers = [*names, "model is better by", "p"]
     table = make_table("", *numbers, numbers=numbers)

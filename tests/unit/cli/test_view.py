@@ -6,6 +6,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -165,26 +166,57 @@ def test_the_plan_names_hits_misses_and_what_waits(console: Console) -> None:
     ]
 
 
-def test_the_summary_sets_the_model_beside_the_baselines(console: Console, tmp_path: Path) -> None:
-    figure = {"value": 0.7, "low": 0.65, "high": 0.75}
-    metrics = {
-        "rows": 500,
-        "confidence": 0.95,
-        "measures": {"accuracy": {"title": "Accuracy", "lower": False, "share": True}},
-        "systems": {"model": {"accuracy": figure}, "majority": {"accuracy": figure | {"value": 0.2}}},
-        "comparisons": {"majority": {"metric": "accuracy", "difference": 0.5, "low": 0.4, "high": 0.6, "p": 0.001}},
-    }
-    version = {"model": "demo", "version": "3", "alias": "candidate"}
+FIGURE = {"value": 0.7, "low": 0.65, "high": 0.75}
+METRICS: dict[str, Any] = {
+    "rows": 500,
+    "confidence": 0.95,
+    "main_metric": "accuracy",
+    "measures": {"accuracy": {"title": "Accuracy", "lower": False, "share": True}},
+    "systems": {"model": {"accuracy": FIGURE}, "majority": {"accuracy": FIGURE | {"value": 0.2}}},
+    "comparisons": {"majority": {"metric": "accuracy", "difference": 0.5, "low": 0.4, "high": 0.6, "p": 0.001}},
+    "slices": {},
+}
+
+
+def summarize(console: Console, place: Path, metrics: dict[str, Any]) -> tuple[str, Path]:
+    """What is printed at the end of a run with these metrics, and the path of its report."""
 
     def write(out: Path) -> Product:
         (out / "metrics.json").write_text(json.dumps(metrics))
-        return Product(1, ("*.json",), version)
+        facts = {"model": "demo", "version": "3", "alias": "candidate", "population": ["A remark on the rows."]}
+        return Product(1, ("*.json",), facts)
 
-    made, _ = Store(tmp_path).obtain(Recipe("evaluate", {}, {}, {}, {}), write)
-    print_summary(console, made, made, "hone up")
-    text = printed(console)
-    for part in ("500 test rows [95% interval]", "70.0% [65.0, 75.0]", "+50.0 [40.0, 60.0]", "0.001"):
-        assert part in text
-    assert "demo version 3, alias candidate" in text
-    assert "report.html" in text
-    assert "hone up" in text
+    made, _ = Store(place).obtain(Recipe("evaluate", {}, {}, {}, {}), write)
+    print_summary(console, made, made)
+    return printed(console), made.path / "report.html"
+
+
+def test_the_summary_ends_with_the_verdict_the_version_the_report_and_the_next_step(
+    console: Console, tmp_path: Path
+) -> None:
+    text, report = summarize(console, tmp_path, METRICS)
+    assert text.splitlines() == [
+        "500 test rows [95% interval]",
+        "                    accuracy  model is better by      p",
+        "model     70.0% [65.0, 75.0]",
+        "majority  20.0% [65.0, 75.0]  +50.0 [40.0, 60.0]  0.001",
+        "A remark on the rows.",
+        "Fine-tuning was worth it: 70.0% accuracy on 500 test rows, 50.0 points better than the baseline, most frequent"
+        " class (20.0%, p = 0.001).",
+        "version  demo version 3, alias candidate",
+        f"report   {report}",
+        "UIs      hone up",
+        "next     hone promote demo",
+    ]
+
+
+def test_a_terminal_gets_a_report_to_click_and_as_many_metrics_as_fit(tmp_path: Path) -> None:
+    names = ("macro_f1", "accuracy", "micro_f1", "ece")
+    measures = dict.fromkeys(names, METRICS["measures"]["accuracy"])
+    systems = {system: dict.fromkeys(names, FIGURE) for system in ("model", "majority")}
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="standard", legacy_windows=False)
+    text, report = summarize(console, tmp_path, METRICS | {"measures": measures, "systems": systems})
+    assert f";{report.as_uri()}\x1b\\" in text
+    lines = re.sub(r"\x1b(\[[0-9;]*m|\]8;[^\x1b]*\x1b\\)", "", text).splitlines()
+    assert lines[1].split()[:3] == ["accuracy", "macro_f1", "model"]
+    assert all(len(line) <= 80 for line in lines if str(tmp_path) not in line)
