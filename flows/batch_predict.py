@@ -1,4 +1,4 @@
-"""Batch prediction: reads rows from a file or a query and writes Parquet with a registered model's answers."""
+"""Batch prediction: reads rows from a file or a query and writes them with a registered model's answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def batch_predict(
     unanswered: Literal["keep", "stop"] = "keep",
     prefix: str = "",
 ) -> Account:
-    """Predict every row of a source with a registered model; write the rows in order to Parquet.
+    """Predict every row of a source with a registered model; write the rows in order, with the predictions.
 
     The model is loaded once and predicts shard after shard. Shards that an interrupted run has finished are not
     predicted again.
@@ -40,7 +40,7 @@ def batch_predict(
     Args:
         model: Name of the registered model.
         source: Source of the rows.
-        output: OUT.parquet for one file; any other path for a directory of part files.
+        output: OUT.parquet, OUT.csv or OUT.jsonl for one file, or a directory for Parquet part files.
         version: Version number or alias; empty for the champion.
         columns: The source's names of the model's inputs, where they differ.
         shard_rows: Number of rows that are predicted, stored and retried together.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,10 +32,17 @@ def resolve_config(config: RunConfig | str) -> RunConfig:
         return config
     if config.endswith((".yaml", ".yml")):
         return load_config(Path(config))
-    if config not in list_names():
-        available = ", ".join(list_names()) or "none"
-        raise ConfigError("is not the name of a file in conf/", where=config, fix=f"There are: {available}.")
-    return load_config(FOLDER / f"{config}.yaml")
+    return load_config(find_config(config))
+
+
+def find_config(name: str) -> Path:
+    """The file in conf/ with this name. Raises ConfigError, with the nearest name, if there is none."""
+    names = list_names()
+    if name not in names:
+        similar = difflib.get_close_matches(name, names, 1)
+        hint = f"Did you mean {similar[0]}?" if similar else f"There are: {', '.join(names) or 'none'}."
+        raise ConfigError("is not the name of a file in conf/", where=name, fix=hint)
+    return FOLDER / f"{name}.yaml"
 
 
 def config_name(config: Any) -> str:

@@ -25,7 +25,9 @@ def _run_name() -> str:
 
 
 @flow(name="monitor", flow_run_name=_run_name, persist_result=False)
-def monitor(config: Choice | None = None, model: str = "", inputs: SourcePart | None = None) -> State[None]:
+def monitor(
+    config: Choice | None = None, model: str = "", inputs: SourcePart | None = None
+) -> State[list[CheckResult]]:
     """Compare recent inputs with the rows that a model's champion was trained on; emit one event per episode of drift.
 
     Give a configuration or a model's name. With neither, every champion whose configuration has `monitoring.inputs`
@@ -51,7 +53,7 @@ def monitor(config: Choice | None = None, model: str = "", inputs: SourcePart | 
         "\n".join(map(_describe, results))
         or "no champion's configuration has a source of recent inputs (monitoring.inputs)"
     )
-    return Completed(name=decision.capitalize(), message=message)
+    return Completed(name=decision.capitalize(), message=message, data=results)
 
 
 def _describe(checked: CheckResult) -> str:

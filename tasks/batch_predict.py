@@ -27,7 +27,10 @@ def resolve_request(batch_request: Request) -> Batch:
 @task(name="find output", task_run_name="find output of {batch.name}", cache_policy=NO_CACHE)
 def find_finished(batch: Batch) -> Account:
     """Return the account of an earlier run's output if it is complete, else {}."""
-    return output.find_finished(batch, home())
+    account = output.find_finished(batch, home())
+    for step in ("read", "predict", "write") if account else ():
+        emit(step, "hit")
+    return account
 
 
 @task(name="read", task_run_name="read {batch.name}", cache_policy=NO_CACHE, **RETRIES)

@@ -107,7 +107,7 @@ def _handle_refusal(batch: Batch, row: int, reason: str) -> str:
         raise DataError(
             f"row {row + 1} cannot be predicted: {reason}",
             where=batch.version,
-            fix="Correct the row, or keep such rows without a prediction: unanswered: keep.",
+            fix="Correct the row, or keep such rows without a prediction: --unanswered keep.",
         )
     return reason
 

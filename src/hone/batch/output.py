@@ -1,6 +1,7 @@
-"""The output: a Parquet file, or a directory of part files, committed atomically.
+"""The output: one file, or a directory of part files, committed atomically.
 
 OUT.parquet      one file; its account is in its metadata, under `hone`, and in OUT.parquet.json
+OUT.csv          one file, or OUT.jsonl; its account, which has the file's SHA-256, is in OUT.csv.json
 DIRECTORY/       part-00000.parquet ... one for each shard, _manifest.json (the account), _SUCCESS, written last
 """
 
@@ -19,6 +20,7 @@ from hone.batch import rows as source_rows
 from hone.batch.answers import ANSWERS, arrow_type
 from hone.batch.request import Batch
 from hone.batch.rows import REASON, Shard, value_as_text
+from hone.batch.writers import WRITERS
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, StoreError
 from hone.progress import Progress, emit
@@ -39,7 +41,7 @@ def find_finished(batch: Batch, home: Home) -> Account:
     Raises ConfigError if something exists at the path that no batch prediction wrote.
     """
     out = Path(batch.request.output).absolute()
-    _check_writable(out)
+    _check_writable(out, batch.request.file_suffix)
     account = read_account(out)
     if account.get("key") != batch.key:
         return {}
@@ -55,7 +57,12 @@ def read_account(out: Path) -> Account:
     account: Account = {}
     if (out / SUCCESS).is_file() and (out / MANIFEST).is_file():
         account = json.loads((out / MANIFEST).read_text("utf8"))
-    if out.is_file():
+    if out.is_file() and _sidecar(out).is_file() and out.suffix.lower() != ".parquet":
+        with suppress(ValueError):  # another program's file
+            account = json.loads(_sidecar(out).read_text("utf8"))
+        if [entry.get("sha256") for entry in account.get("files", [])] != [file_digest(out)]:
+            return {}
+    elif out.is_file():
         with suppress(pa.ArrowException):
             account = json.loads((pq.read_schema(out).metadata or {}).get(METADATA, b"{}"))
     return account
@@ -76,8 +83,8 @@ def commit_output(batch: Batch, rows: Artifact, answers: Sequence[Artifact], hom
             account = _build_account(batch, rows, answers, out)
             out.parent.mkdir(parents=True, exist_ok=True)
             tables = _join_answers(batch, shards, answers)
-            if out.suffix == ".parquet":
-                _write_file(out, tables, account, _build_schema(batch, shards))
+            if batch.request.file_suffix:
+                account = _write_file(out, batch.request.file_suffix, tables, account, _build_schema(batch, shards))
             else:
                 account = _write_directory(out, tables, account)
             _drop_rows(batch, home)
@@ -187,18 +194,20 @@ def _cast_column(rows: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArra
     return column.cast(kind)
 
 
-def _write_file(out: Path, tables: Iterator[pa.Table], account: Account, schema: pa.Schema) -> None:
-    import pyarrow.parquet as pq
-
+def _write_file(out: Path, suffix: str, tables: Iterator[pa.Table], account: Account, schema: pa.Schema) -> Account:
     for leftover in out.parent.glob(f".{out.name}.*.partial"):  # of a run that was killed
         leftover.unlink()
     text = json.dumps(account, ensure_ascii=False)
-    schema = schema.with_metadata({METADATA: text.encode()})
-    with replace_file(out) as work, pq.ParquetWriter(work, schema, compression="zstd") as parquet:
-        for table in tables:
-            parquet.write_table(table)
-    with replace_file(out.with_name(f"{out.name}.json")) as work:
-        work.write_text(json.dumps(account, indent=1, ensure_ascii=False), "utf8")
+    with replace_file(out) as work:
+        WRITERS[suffix](work, tables, schema.with_metadata({METADATA: text.encode()}))
+        account = account | {"files": [{"name": out.name, "rows": account["rows"], "sha256": file_digest(work)}]}
+        with replace_file(_sidecar(out)) as account_file:
+            account_file.write_text(json.dumps(account, indent=1, ensure_ascii=False), "utf8")
+    return account
+
+
+def _sidecar(out: Path) -> Path:
+    return out.with_name(f"{out.name}.json")
 
 
 def _write_directory(out: Path, tables: Iterator[pa.Table], account: Account) -> Account:
@@ -223,8 +232,11 @@ def _write_directory(out: Path, tables: Iterator[pa.Table], account: Account) ->
     return account
 
 
-def _check_writable(out: Path) -> None:
-    """Raise ConfigError if `out` exists and was not written by a batch prediction."""
+def _check_writable(out: Path, file_suffix: str) -> None:
+    """Raise ConfigError if `out` exists and was not written by a batch prediction, or is a directory but no file."""
+    if file_suffix and out.is_dir():
+        hint = "Choose another path, or end it with a slash for a directory of part files."
+        raise ConfigError("is a directory", where=f"output {out}", fix=hint)
     if not out.exists() or read_account(out) or (out.is_dir() and not any(out.iterdir())):
         return
     raise ConfigError(

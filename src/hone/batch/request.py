@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from hone.batch.writers import WRITERS
 from hone.config.parts import Section, SourcePart
 from hone.environment import Home
 from hone.errors import ConfigError, ModelError
@@ -33,7 +34,8 @@ class Request(Section):
     model: str = Field(min_length=1, description="The registered model's name.")
     source: SourcePart = Field(description="The source of the rows: files, a query, or any other.")
     output: str = Field(
-        min_length=1, description="OUT.parquet for one Parquet file, any other path for a directory of part files."
+        min_length=1,
+        description="One file, OUT.parquet, OUT.csv or OUT.jsonl, or a directory for Parquet part files.",
     )
     version: str = Field("", description="A version number or an alias; empty means the champion.")
     columns: dict[str, str] = Field(
@@ -51,6 +53,12 @@ class Request(Section):
     prefix: str = Field(
         "", description="Prefix for the names of the added columns, where the input has columns of these names."
     )
+
+    @property
+    def file_suffix(self) -> str:
+        """The suffix of an output that is one file; '' for a directory."""
+        suffix = Path(self.output).suffix.lower()
+        return suffix if suffix in WRITERS and not self.output.endswith("/") else ""
 
 
 @dataclass(frozen=True)
@@ -112,10 +120,7 @@ def resolve_request(request: Request, home: Home) -> Batch:
     Raises ModelError if there is no such version or its files are not those that were registered, ConfigError for
     columns that are not inputs of the model, and the source's errors.
     """
-    if "://" in request.output:
-        raise ConfigError(
-            "outputs are written to this machine's disks", where=f"output {request.output}", fix="Give a path."
-        )
+    check_output(request.output)
     version = get_version(home.tracking_uri, _build_uri(request))
     directory = check_files(home.tracking_uri, version, reuse=True)
     description = _read_description(directory, version.uri)
@@ -124,11 +129,23 @@ def resolve_request(request: Request, home: Home) -> Batch:
         raise ConfigError(
             f"the model has no input {unknown[0]}",
             where="columns",
-            fix=f"Write an input on the left ({', '.join(description['inputs'])}), the source's column on the right.",
+            fix=f"Write --columns INPUT=COLUMN; the inputs are {', '.join(description['inputs'])}.",
         )
     inputs, outputs = tuple(description["inputs"]), description["outputs"]
     data = build_source(request).fingerprint(home.store.memo.digest)
     return Batch(request, version.name, version.version, version.tags[TAG], inputs, outputs, data)
+
+
+def check_output(output: str) -> None:
+    """Raise ConfigError for a URL, and for a suffix that is neither a file's that is written nor a directory's."""
+    where = f"output {output}"
+    if "://" in output:
+        raise ConfigError("outputs are written to this machine's disks", where=where, fix="Give a path.")
+    path = Path(output)
+    if path.suffix and path.suffix.lower() not in WRITERS and not output.endswith("/") and not path.is_dir():
+        *suffixes, last = WRITERS
+        hint = f"Name a file {', '.join(suffixes)} or {last}, or a directory, with a slash at its end: {path.stem}/."
+        raise ConfigError(f"files {path.suffix} cannot be written", where=where, fix=hint)
 
 
 def build_source(request: Request) -> Source:

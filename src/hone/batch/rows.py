@@ -157,7 +157,7 @@ def _count_row(account: _Account, raw: RawRow, reason: str, *, stop: bool) -> No
         raise DataError(
             f"row {account.rows} cannot be predicted: {reason}",
             where=raw.where,
-            fix="Correct the row, or keep such rows without a prediction: unanswered: keep.",
+            fix="Correct the row, or keep such rows without a prediction: --unanswered keep.",
         )
     if reason:
         account.reasons[reason.partition(":")[0]] += 1
@@ -177,10 +177,11 @@ def _check_input_columns(account: _Account, batch: Batch) -> None:
     for name, column in batch.renamed.items():
         if column not in account.columns:
             similar = difflib.get_close_matches(column, account.columns, 1, cutoff=0.5)
+            hint = similar[0] if similar else "NAME"
             raise DataError(
                 f"there is no column {column!r} in any row; there are {', '.join(map(repr, account.columns))}",
                 where=batch.request.source.kind,
-                fix=f"Name the column: columns: {{{name}: {similar[0] if similar else 'NAME'}}}.",
+                fix=f"Name it: --columns {name}={hint}, or columns: {{{name}: {hint}}} in a deployment's form.",
             )
 
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from hone.config.sections import RunConfig
 from hone.environment import Home
-from hone.pipeline.run import build_recipe
+from hone.pipeline.run import build_recipe, list_miss_reasons
 from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES, list_stages
 from hone.store.artifact import Artifact
-from hone.store.recipe import find_nearest, list_reasons
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,12 @@ def plan_run(config: RunConfig, home: Home) -> list[StagePlan]:
         if missing:
             stage_plans.append(StagePlan(name, None, (f"waits for {' and '.join(missing)}",)))
             continue
-        recipe = build_recipe(name, Job(config, artifacts, home))
+        job = Job(config, artifacts, home)
+        recipe = build_recipe(name, job)
         artifact = home.store.find(name, recipe.key)
-        stale_reason = stage.stale_reason(artifact) if artifact else ""
-        if artifact and not stale_reason:
+        if artifact and not stage.stale_reason(artifact):
             artifacts[name] = artifact
             stage_plans.append(StagePlan(name, artifact))
         else:
-            previous = find_nearest(recipe, home.store.list_manifests(name), config.name)
-            stage_plans.append(
-                StagePlan(name, None, (stale_reason,) if stale_reason else tuple(list_reasons(recipe, previous)))
-            )
+            stage_plans.append(StagePlan(name, None, tuple(list_miss_reasons(name, job, recipe))))
     return stage_plans

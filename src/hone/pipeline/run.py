@@ -30,6 +30,22 @@ def build_recipe(stage: str, job: Job) -> Recipe:
     )
 
 
+def list_miss_reasons(stage: str, job: Job, recipe: Recipe) -> list[str]:
+    """Why `stage` has to run: what its artifact lacks, the differences from an earlier run, or that this is the first.
+
+    A name has run if it made an artifact of this stage or registered a version: other stages may take the artifacts of
+    another name. A run of another name is no earlier state of this one, so differences from it are no reasons.
+    """
+    store, name = job.home.store, job.config.name
+    stale_artifact = store.find(stage, recipe.key)
+    if stale_artifact:
+        return [STAGES[stage].stale_reason(stale_artifact)]
+    manifests = store.list_manifests(stage)
+    if all(manifest["name"] != name for manifest in (*manifests, *store.list_manifests("register"))):
+        return [f"first run of {name}"]
+    return list_reasons(recipe, find_nearest(recipe, manifests, name))
+
+
 def run_stage(stage: str, job: Job) -> Artifact:
     """The artifact of `stage`, from the store or made now. Progress is reported to the listener (`hone.progress`)."""
     artifact, _ = obtain_artifact(stage, job)
@@ -45,9 +61,7 @@ def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
             emit(stage, "progress", progress)
             job.on_progress(progress)
 
-        stale_artifact = store.find(stage, recipe.key)
-        reasons = list_reasons(recipe, find_nearest(recipe, store.list_manifests(stage), job.config.name))
-        emit(stage, "started", [definition.stale_reason(stale_artifact)] if stale_artifact else reasons)
+        emit(stage, "started", list_miss_reasons(stage, job, recipe))
         product = definition.make(replace(job, out=out, key=recipe.key, on_progress=on_progress))
         check_unchanged(recipe.inputs, recipe.inputs | definition.external_digests(job), stage)
         return product

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hone_app.cli.orchestration import orchestrated
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hone.environment import Home
 
 EPILOG = """examples:
-  hone predict demo --input tickets.csv --output out.parquet --columns text=body
+  hone predict demo --input tickets.csv --output out.csv --columns text=body
   hone predict demo --input 'logs/*.jsonl.gz' --output scored/ --version 3
   hone predict demo --input sqlite:///app.db --query 'select id, text from tickets order by id' --output out.parquet
 """
@@ -27,14 +27,16 @@ def add_commands(commands: Any) -> None:
     sub = commands.add_parser(
         "predict",
         help=text,
-        description=f"{text[0].upper()}{text[1:]}; write Parquet.",
+        description=f"{text[0].upper()}{text[1:]}; write them with the predictions.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sub.add_argument("model", metavar="MODEL", help="name of the registered model")
     sub.add_argument("--input", nargs="+", required=True, metavar="IN", help="files, globs or URLs; or a database URL")
     sub.add_argument("--query", default="", help="SELECT statement for the database")
-    sub.add_argument("--output", required=True, metavar="OUT", help="OUT.parquet, or a directory for part files")
+    sub.add_argument(
+        "--output", required=True, metavar="OUT", help="OUT.csv, OUT.jsonl or OUT.parquet, or a directory/"
+    )
     sub.add_argument("--version", default="", help="version number or alias (default: champion)")
     sub.add_argument(
         "--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="column names of the input: text=body"
@@ -51,18 +53,24 @@ def add_commands(commands: Any) -> None:
 def predict(arguments: argparse.Namespace) -> int:
     """Run the flow and print the path of the output."""
     from hone.environment import home
-    from hone_app.cli.view import make_console
+    from hone_app.cli.view import make_console, print_lines
 
     request, data, console = _request(arguments), home(), make_console()
-    account = _run(request, data, console)
-    unanswered = f", {account['unanswered']:,} of them without a prediction" if account["unanswered"] else ""
-    for name, value in (
-        ("predicted", f"{account['rows']:,} rows by {account['version']}{unanswered}"),
-        ("time", f"{account['seconds']:.1f} s, {account['rows_per_second']:,.1f} rows/s"),
-        ("output", request.output),
-    ):
-        console.print(f"{name:<15} {value}", soft_wrap=True, highlight=False)
+    print_lines(console, describe_output(request, *_run(request, data, console)))
     return 0
+
+
+def describe_output(request: Request, account: Mapping[str, Any], cached: bool) -> dict[str, str]:
+    """The last lines: rows, time, and output; or that an earlier run has written the same output."""
+    unanswered = f", {account['unanswered']:,} of them without a prediction" if account["unanswered"] else ""
+    speed = f"{account['seconds']:.1f} s, {account['rows_per_second']:,.1f} rows/s"
+    finished = account["finished"].replace("T", " ").removesuffix("+00:00")
+    earlier = f"up to date since {finished} UTC: rows, model and options have not changed"
+    return {
+        "predicted": f"{account['rows']:,} rows by {account['version']}{unanswered}",
+        **({"cached": earlier} if cached else {"time": speed}),
+        "output": request.output,
+    }
 
 
 def _request(arguments: argparse.Namespace) -> Request:
@@ -96,12 +104,12 @@ def _pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def _run(request: Request, data: Home, console: Console) -> dict[str, Any]:
-    """Run the flow `batch-predict` and show its progress."""
+def _run(request: Request, data: Home, console: Console) -> tuple[dict[str, Any], bool]:
+    """Run the flow `batch-predict` and show its progress; its account, and whether an earlier run wrote the output."""
     from hone_app.cli.view import show_progress
 
-    with show_progress(["read", "predict", "write"], console):
+    with show_progress(["read", "predict", "write"], console) as board:
         with orchestrated(data):
             from flows.batch_predict import batch_predict
         account: dict[str, Any] = batch_predict(**{name: getattr(request, name) for name in type(request).model_fields})
-    return account
+    return account, board.lines["write"].event == "hit"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hone
 from hone.environment import DEFAULTS, Home, home
-from hone.errors import HoneError
+from hone.errors import ConfigError, HoneError
 from hone_app.cli import batch, drift, promotion, rows, service
+from hone_app.cli.arguments import add_config
 from hone_app.cli.orchestration import orchestrated
 from hone_app.service.up import join_service
 
@@ -30,12 +32,12 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Errors that Hone raises are printed without a traceback."""
-    arguments = _parser().parse_args(argv)
     os.environ.update({name: value for name, value in DEFAULTS.items() if name not in os.environ})
     if not sys.warnoptions:  # FutureWarnings of libraries are for Hone's developers, not its users
         warnings.simplefilter("ignore", FutureWarning)
     try:
-        if arguments.command not in (service.start, service.stop):
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        if arguments.command not in (_print_version, _print_help, service.start, service.stop):
             join_service(home())
         status: int = arguments.command(arguments)
     except HoneError as fault:
@@ -50,19 +52,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments and their `command`. Raises ConfigError for a command that does not exist."""
+    parser, names = _parser()
+    if words and not words[0].startswith("-") and words[0] not in names:
+        similar = difflib.get_close_matches(words[0], names, 1, cutoff=0.5)
+        hint = f"Did you mean `hone {similar[0]}`?" if similar else "See `hone --help`."
+        raise ConfigError("no such command", where=words[0], fix=hint)
+    return parser.parse_args(words)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
+    """The parser, and the names of the commands."""
     parser = argparse.ArgumentParser(
         prog="hone", description="Fine-tune transformer models you can trust enough to promote."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.set_defaults(command=_print_help, parser=parser)
+    parser.add_argument(
+        "--version", dest="command", action="store_const", const=_print_version, help="show the version"
+    )
+    commands = parser.add_subparsers(metavar="COMMAND")
     for name, command, text in (
         ("run", _run, "train and register a model version"),
         ("plan", _plan, "show which stages would run, which are cached, and why"),
         ("verify", _verify, "check the run's artifacts against their digests"),
     ):
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        sub.add_argument("config", type=Path, metavar="CONF", help="configuration file, such as conf/demo.yaml")
-        sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="override of a field")
+        add_config(sub)
         sub.set_defaults(command=command)
     text = "print the JSON schema of the configuration"
     schema = commands.add_parser("schema", help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -72,7 +88,17 @@ def _parser() -> argparse.ArgumentParser:
     promotion.add_commands(commands)
     drift.add_commands(commands)
     batch.add_commands(commands)
-    return parser
+    return parser, commands.choices
+
+
+def _print_version(_: argparse.Namespace) -> int:
+    _print(f"hone {hone.__version__}")
+    return 0
+
+
+def _print_help(arguments: argparse.Namespace) -> int:
+    _print(arguments.parser.format_help().rstrip())
+    return 0
 
 
 def _load(arguments: argparse.Namespace) -> RunConfig:
@@ -128,7 +154,7 @@ def _finish(console: Console, stage_plans: Sequence[StagePlan], data: Home) -> i
     from hone_app.cli.view import print_summary
 
     artifacts = {stage_plan.stage: stage_plan.artifact for stage_plan in stage_plans if stage_plan.artifact}
-    print_summary(console, artifacts["evaluate"], artifacts["register"], "hone up")
+    print_summary(console, artifacts["evaluate"], artifacts["register"])
     return 0
 
 

@@ -55,16 +55,17 @@ def _promote(arguments: argparse.Namespace) -> int:
     from hone_app.cli.view import make_console
 
     console, journal, who = make_console(), _journal(arguments.model), arguments.who or promote.current_user()
-    decision = promote.decide(
-        journal,
-        arguments.version,
-        downloads=home().downloads,
-        policy=arguments.policy or "",
-        golden=arguments.golden,
-    )
-    page = promote.log_decision(journal, decision)
-    _print_gates(console, decision)
-    console.print(f"{page} in MLflow run {decision.run_id}", style="dim")
+    with console.status("comparing the version with the champion on the same rows"):
+        decision = promote.decide(
+            journal,
+            arguments.version,
+            downloads=home().downloads,
+            policy=arguments.policy or "",
+            golden=arguments.golden,
+        )
+        page = promote.log_decision(journal, decision)
+    print_gates(console, decision)
+    console.print(f"{page} in MLflow run {decision.run_id}", style="dim", soft_wrap=True)
     if decision.policy == "shadow":
         promote.journal_shadow(journal, decision, who)
         console.print(
@@ -96,20 +97,20 @@ def _ask_approval(decision: Decision, why: str) -> tuple[bool, str]:
     return answer in ("y", "yes"), why or input("Why? ").strip()
 
 
-def _print_gates(console: Console, decision: Decision) -> None:
-    from rich.table import Table
+def print_gates(console: Console, decision: Decision) -> None:
+    """Print a row for each gate, under a line that names both versions."""
     from rich.text import Text
 
     from hone.promotion.decision import format_figure
+    from hone_app.cli.view import make_table, print_table
 
     against = f"champion, version {decision.champion}" if decision.champion else "baselines: there is no champion"
-    table = Table(title=f"{decision.model} version {decision.version} against the {against}", title_justify="left")
-    for column in ("gate", "rows", "measured", "required", "passed", ""):
-        table.add_column(column)
+    console.print(f"{decision.model} version {decision.version} against the {against}", highlight=False)
+    table = make_table("gate", "rows", "measured", "required", "passed", "")
     for gate in decision.gates:
         passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
-        table.add_row(gate.name, gate.rows, format_figure(gate), gate.bound, passed, gate.note)
-    console.print(table)
+        table.add_row(*map(Text, (gate.name, gate.rows, format_figure(gate), gate.bound)), passed, Text(gate.note))
+    print_table(console, table)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from hone.environment import home
 from hone.splits import SPLITS
+from hone_app.cli.arguments import CONFIG, find_config
 
 
 def add_commands(commands: Any) -> None:
     """Add `rows` to the subparsers `commands`."""
     text = "read and curate the rows and print the account: read, refused, dropped by reason, per split"
     sub = commands.add_parser("rows", help=text, description=f"{text[0].upper()}{text[1:]}. Trains nothing.")
-    sub.add_argument("configs", nargs="+", type=Path, metavar="CONF", help="configuration files")
+    sub.add_argument("configs", nargs="+", type=find_config, **CONFIG)
     sub.set_defaults(command=print_accounts)
 
 

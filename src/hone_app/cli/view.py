@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,14 +13,20 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from hone.evaluation.report.headline import describe_verdict
 from hone.progress import Listener, Progress, listening
 from hone.store import layout
 from hone.store.artifact import Artifact
 
 PLAIN_SECONDS = 10.0  # between progress lines where output is not a terminal, such as a log file
+PLAIN_WIDTH = 1000  # columns of such output, so that no table wraps in it
+RATE_SECONDS = 30.0  # the rate is that of the last half minute: loading and the pace of an earlier part do not count
+# With it, a line of a training (steps, rate, remaining time, loss) has 80 columns.
+BAR = 12
 MARKS = {"": " ", "started": "▶", "waiting": "…", "hit": "=", "done": "✓", "failed": "✗"}
 COLOURS = {"started": "cyan", "waiting": "yellow", "hit": "blue", "done": "green", "failed": "red"}
 
@@ -37,6 +44,7 @@ class Line:
     since: float = 0.0
     seconds: float = 0.0
     progress: Progress | None = None
+    samples: deque[tuple[float, int]] = field(default_factory=deque)  # (time, units done) since RATE_SECONDS ago
     reasons: Sequence[str] = ()
     artifact: Artifact | None = None
     notes: Sequence[str] = ()
@@ -44,6 +52,7 @@ class Line:
     def update(self, event: str, detail: object, now: float) -> None:
         """Apply an event (`hone.progress`) of the stage at time `now`, in seconds."""
         if isinstance(detail, Progress):
+            self._add_sample(detail, now)
             self.progress = detail
             return
         if event == "started":
@@ -56,32 +65,56 @@ class Line:
         if not (event == "hit" and self.event == "done"):
             self.event = event
 
+    def _add_sample(self, progress: Progress, now: float) -> None:
+        previous = self.progress
+        if previous and (progress.done < previous.done or progress.total != previous.total):
+            self.samples.clear()
+        if progress.done:
+            self.samples.append((now, progress.done))
+        while len(self.samples) > 2 and self.samples[1][0] <= now - RATE_SECONDS:
+            self.samples.popleft()
+
+    @property
+    def rate(self) -> float:
+        """Units per second since the oldest sample; 0 while there are fewer than two."""
+        if len(self.samples) < 2:
+            return 0.0
+        (start, first), (end, last) = self.samples[0], self.samples[-1]
+        return (last - first) / max(end - start, 1e-9)
+
     def text(self, now: float) -> str:
-        """One line about the stage: progress, rate and remaining time, or the result."""
+        """One line about the stage: the activity and its reason, progress and remaining time, or the result."""
         if self.event == "hit":
-            return " · ".join(["up to date", *_describe_rows(self.artifact), *self.notes])
+            return " · ".join(["up to date", *_describe_rows(self.artifact)])
         if self.event == "done":
-            return " · ".join([f"{self.seconds:.1f} s", *_describe_rows(self.artifact), *self.notes])
+            return " · ".join([f"{self.seconds:.1f} s", *_describe_rows(self.artifact)])
         if self.event == "waiting":
             return "waiting for another run that is making it"
         if self.event == "failed":
             return f"failed after {self.seconds:.1f} s"
         if self.event != "started":
             return ""
-        progress, elapsed = self.progress, max(now - self.since, 1e-9)
-        if progress is None or not progress.done:
-            return progress.note if progress and progress.note else "; ".join(self.reasons[:3])
-        rate = progress.done / elapsed
-        words = [
-            f"{progress.done:,}/{progress.total:,} {progress.unit}"
-            if progress.total
-            else f"{progress.done:,} {progress.unit}"
-        ]
-        words.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
-        if progress.total:
-            words.append(f"{_clock((progress.total - progress.done) / rate)} left")
-        words += [f"{name} {value:.3g}" for name, value in progress.figures.items()]
-        return " · ".join(words)
+        if self.progress is None or not self.progress.done:
+            activity = self.progress.note if self.progress else ""
+            return " · ".join([activity or "starting", *(["; ".join(self.reasons[:3])] if self.reasons else [])])
+        return " · ".join(_describe_progress(self.progress, self.rate))
+
+
+def _describe_progress(progress: Progress, rate: float) -> Iterator[str]:
+    """The parts of a progress line, with widths that stay the same while numbers grow."""
+    total = f"{progress.total:,}"
+    yield (
+        f"{progress.done:>{len(total)},}/{total} {progress.unit}"
+        if progress.total
+        else (f"{progress.done:,} {progress.unit}")
+    )
+    if rate:
+        yield f"{f'{rate:,.0f}' if rate >= 100 else f'{rate:.1f}':>5}/s"
+    if rate and progress.total:
+        yield f"{_clock((progress.total - progress.done) / rate):>5} left"
+    yield from (f"{name} {value:.3g}" for name, value in progress.figures.items())
+    if progress.note:
+        yield progress.note
 
 
 @dataclass
@@ -91,30 +124,40 @@ class Board:
     lines: dict[str, Line] = field(default_factory=dict)
 
     def render(self) -> Table:
-        """A grid: mark, stage, progress bar, words."""
+        """A grid: mark, stage, progress bar, words; and a row for each note on the stage. Nothing in it wraps."""
         grid = Table.grid(padding=(0, 1))
+        for width in (1, 9, BAR, None):
+            grid.add_column(width=width, no_wrap=True, overflow="ellipsis")
         now = time.monotonic()
         for name, line in self.lines.items():
             colour = COLOURS.get(line.event, "bright_black")
-            running = line.event == "started" and line.progress is not None and line.progress.total
-            bar: Any = Text("")
-            if running and line.progress:
-                bar = ProgressBar(line.progress.total, line.progress.done, width=24)
-            grid.add_row(Text(MARKS[line.event], colour), Text(f"{name:<9}", colour), bar, Text(line.text(now)))
+            grid.add_row(Text(MARKS[line.event], colour), Text(name, colour), _bar(line, colour), Text(line.text(now)))
+            for note in line.notes:
+                grid.add_row("", "", "", Text(note))
         return grid
 
 
+def _bar(line: Line, colour: str) -> ProgressBar | Text:
+    """The stage's bar: full when it is done, moving while its total is unknown."""
+    if line.event not in ("started", "hit", "done"):
+        return Text("")
+    total, done = (line.progress.total, line.progress.done) if line.progress else (0, 0)
+    if line.event != "started":
+        total, done = 1, 1
+    return ProgressBar(total or None, done, width=BAR, pulse=not total, complete_style=colour, finished_style=colour)
+
+
 @contextmanager
-def show_progress(stages: Sequence[str], console: Console) -> Iterator[None]:
-    """Show the progress of the stages within the block: live on a terminal, else in plain lines."""
+def show_progress(stages: Sequence[str], console: Console) -> Iterator[Board]:
+    """Show the progress of the stages within the block: live on a terminal, else in plain lines. Yields the board."""
     board = Board({stage: Line() for stage in stages})
     if console.is_terminal:
         # rich redraws in a thread of its own, four times a second.
         with Live(console=console, get_renderable=board.render, refresh_per_second=4), listening(_update_board(board)):
-            yield
+            yield board
     else:
         with listening(_print_plainly(board, console)):
-            yield
+            yield board
 
 
 def _update_board(board: Board) -> Listener:
@@ -136,9 +179,30 @@ def _print_plainly(board: Board, console: Console) -> Listener:
         if event != "progress" and line.event == previous_event:
             return
         printed["at"] = now
-        console.print(f"{stage:<9} {line.text(now)}".rstrip(), highlight=False, soft_wrap=True)
+        words = " · ".join([line.text(now), *line.notes])
+        console.print(f"{stage:<9} {words}".rstrip(), highlight=False, soft_wrap=True)
 
     return on_event
+
+
+def make_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+    """An empty table in the one style of the terminal; the columns `numbers` are right-aligned and do not wrap."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        if column in numbers:
+            table.add_column(column, justify="right", no_wrap=True)
+        else:
+            table.add_column(column, overflow="fold")
+    return table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table; where output is not a terminal, without wrapping and without blanks at the ends of lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    for segments in console.render_lines(table, console.options.update_width(PLAIN_WIDTH), pad=False):
+        console.print("".join(segment.text for segment in segments).rstrip(), highlight=False, soft_wrap=True)
 
 
 def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
@@ -150,35 +214,51 @@ def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
             word, colour = "pending", "bright_black"
         detail = str(stage_plan.artifact.path) if stage_plan.artifact else "\n".join(stage_plan.reasons)
         grid.add_row(stage_plan.stage, Text(word, colour), Text(detail, overflow="fold"))
-    console.print(grid)
+    print_table(console, grid)
 
 
-def print_summary(console: Console, evaluated: Artifact, registered: Artifact, ui: str) -> None:
-    """Print the metrics of model and baselines, the version, the report's path and the command that opens the UIs."""
+def print_summary(console: Console, evaluated: Artifact, registered: Artifact) -> None:
+    """Print the metrics of model and baselines, the verdict, the version, the report, and the next commands."""
     metrics = json.loads((evaluated.path / layout.METRICS).read_text("utf8"))
     version = registered.facts()
-    console.print(_table(metrics))
-    for sentence in version.get("population", ()):
-        console.print(sentence, highlight=False)
-    for name, value in (
-        ("registered", f"{version['model']} version {version['version']}, alias {version['alias']}"),
-        ("report", registered.path / layout.REPORT),
-        ("open the UIs", ui),
-    ):
-        # Without wrapping: a path that is broken across lines cannot be opened.
-        console.print(f"{name:<13} {value}", soft_wrap=True, highlight=False)
-
-
-def _table(metrics: Mapping[str, Any]) -> Table:
-    """The metrics that all systems have, and by how much the model is better."""
-    systems = metrics["systems"]
-    names = [name for name in systems["model"] if all(name in figures for figures in systems.values())]
-    share = {name: measure["share"] for name, measure in metrics["measures"].items()}
     title = f"{metrics['rows']:,} test rows [{metrics['confidence']:.0%} interval]"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    for name in (*names, "model is better by", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
+    console.print(title, highlight=False)
+    print_table(console, _fit_table(metrics, console.width if console.is_terminal else PLAIN_WIDTH))
+    for sentence in (*version.get("population", ()), Text(describe_verdict(metrics), "bold")):
+        console.print(sentence, highlight=False, soft_wrap=not console.is_terminal)
+    report = registered.path / layout.REPORT
+    lines: dict[str, str | Text] = {
+        "version": f"{version['model']} version {version['version']}, alias {version['alias']}",
+        "report": Text(str(report), Style(link=report.as_uri())),
+        "UIs": "hone up",
+        "next": Text(f"hone promote {version['model']}", "bold"),
+    }
+    print_lines(console, lines)
+
+
+def print_lines(console: Console, values: Mapping[str, str | Text]) -> None:
+    """Print a name and a value on each line, without wrapping: a path that is broken across lines cannot be opened."""
+    width = max(map(len, values))
+    for name, value in values.items():
+        console.print(Text.assemble(f"{name:<{width}}  ", value), soft_wrap=True)
+
+
+def _fit_table(metrics: Mapping[str, Any], width: int) -> Table:
+    """The metrics that all systems have, the main one first, as many as fit into `width`; the report has all."""
+    systems, main = metrics["systems"], metrics["main_metric"]
+    names = [name for name in systems["model"] if all(name in figures for figures in systems.values())]
+    names.sort(key=lambda name: name != main)
+    measuring = Console(width=PLAIN_WIDTH)
+    tables = (_table(metrics, names[:count]) for count in range(len(names), 0, -1))
+    return next((table for table in tables if measuring.measure(table).maximum <= width), _table(metrics, [main]))
+
+
+def _table(metrics: Mapping[str, Any], names: Sequence[str]) -> Table:
+    """The metrics `names` of all systems, and by how much the model is better."""
+    systems = metrics["systems"]
+    share = {name: measure["share"] for name, measure in metrics["measures"].items()}
+    numbers = [*names, "model is better by", "p"]
+    table = make_table("", *numbers, numbers=numbers)
     for system, figures in systems.items():
         comparison = metrics["comparisons"].get(system)
         comparison_cells = ["", ""]
@@ -212,4 +292,5 @@ def _list_notes(artifact: Artifact | None) -> list[str]:
 
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes}:{seconds:02d}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import hone
 from hone.config.file import load_config
 from hone_app.cli.main import main
 
@@ -32,6 +33,50 @@ def conf(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hone {hone.__version__}\n"
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: hone")
+    assert "train and register a model version" in printed
+
+
+@pytest.mark.parametrize(
+    ("typed", "fix"),
+    [("rnu", "Did you mean `hone run`?"), ("promot", "Did you mean `hone promote`?"), ("zzz", "See `hone --help`.")],
+)
+def test_a_mistyped_command_gets_the_nearest_one(typed: str, fix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([typed, "demo"]) == 2
+    assert capsys.readouterr().err == f"hone: {typed}: no such command\n  {fix}\n"
+
+
+@pytest.mark.parametrize("command", ["plan", "rows", "verify"])
+def test_a_configuration_in_conf_is_found_by_its_name(
+    command: str, conf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (conf.parent / "conf").mkdir()
+    conf.rename(conf.parent / "conf/mine.yaml")
+    monkeypatch.chdir(conf.parent)
+    (conf.parent / "mine").mkdir()  # a directory is no configuration
+    main([command, "mine"])
+    assert "no such" not in capsys.readouterr().err
+    assert main([command, "mien"]) == 2
+    assert capsys.readouterr().err == "hone: mien: is not the name of a file in conf/\n  Did you mean mine?\n"
+    assert main([command, "other"]) == 2
+    assert capsys.readouterr().err.endswith("There are: mine.\n")
+
+
+def test_the_application_is_a_module_too(conf: Path) -> None:
+    command = [sys.executable, "-m", "hone_app", "plan", str(conf)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ingest")
+    assert subprocess.run([*command[:3], "rnu"], capture_output=True).returncode == 2
+
+
 def test_the_schema_is_json_with_every_section(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
@@ -43,7 +88,7 @@ def test_a_plan_names_every_stage(conf: Path, capsys: pytest.CaptureFixture[str]
     assert main(["plan", str(conf)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == "ingest curate validate tokenize train evaluate register".split()
-    assert lines[0].split(maxsplit=1)[1].strip() == "miss     no earlier result"
+    assert lines[0].split(maxsplit=1)[1].strip() == "miss     first run of mine"
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "verify"])

@@ -18,10 +18,12 @@ from hone.pipeline.plan import plan_run
 from hone.pipeline.run import build_recipe, run_ahead, run_stage
 from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES
+from hone.progress import listening
 from hone.sources.files import Files
 from hone.sources.source import RawRow
 from hone.sources.sql import Sql
-from hone.store.artifact import Artifact
+from hone.store.artifact import Artifact, Product
+from hone.store.recipe import Recipe
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_a_changed_base_model_moves_the_stages_that_use_it(rows: Path, model: Pa
 def test_before_the_first_run_all_is_a_miss_or_waits(rows: Path, model: Path, tmp_path: Path) -> None:
     outlooks = plan_run(configured(rows, model), Home(tmp_path))
     assert [look.stage for look in outlooks] == [stage for stage in STAGES if stage != "base"]
-    assert outlooks[0].reasons == ("no earlier result",)
+    assert outlooks[0].reasons == ("first run of x",)
     assert outlooks[1].reasons == ("waits for ingest",)
     assert outlooks[-1].reasons == ("waits for train and evaluate",)
     scratch = parse_config(configured(rows, model).model_dump() | {"model": {"scratch": {"architecture": "bert"}}})
@@ -110,6 +112,33 @@ def test_a_stage_that_ran_is_a_hit_and_its_change_has_a_reason(rows: Path, model
     assert (made.path / "config.yaml").read_text().startswith("name: x\n")
     rows.write_text(rows.read_text() + "fine snow,weather\n")
     assert plan_run(config, home)[0].reasons == ("input data changed",)
+
+
+def test_a_run_of_another_name_is_no_reason(rows: Path, model: Path, tmp_path: Path) -> None:
+    home, config = Home(tmp_path / "home"), configured(rows, model)
+    run_stage("ingest", Job(config, {}, home))
+    rows.write_text(rows.read_text() + "fine snow,weather\n")
+    other = config.model_copy(update={"name": "moods"})
+    assert plan_run(other, home)[0].reasons == ("first run of moods",)
+    started = []
+    with listening(lambda _, event, detail: started.extend(detail if event == "started" else [])):
+        run_stage("ingest", Job(other, {}, home))
+    assert started == ["first run of moods"]
+
+
+def test_a_name_that_has_taken_anothers_rows_and_registered_has_reasons(
+    rows: Path, model: Path, tmp_path: Path
+) -> None:
+    home, config = Home(tmp_path / "home"), configured(rows, model)
+    run_stage("ingest", Job(config, {}, home))
+
+    def register(out: Path) -> Product:
+        (out / "version.json").touch()
+        return Product(1, ("*.json",))
+
+    home.store.obtain(Recipe("register", {}, {}, {}, {}), register, name="moods")
+    rows.write_text(rows.read_text() + "fine snow,weather\n")
+    assert plan_run(config.model_copy(update={"name": "moods"}), home)[0].reasons == ("input data changed",)
 
 
 def test_the_first_stages_are_made_ahead_for_as_long_as_they_may(rows: Path, model: Path, tmp_path: Path) -> None:

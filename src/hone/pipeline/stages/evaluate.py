@@ -5,6 +5,7 @@ from __future__ import annotations
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, compute_base_digest, get_module, list_libraries
+from hone.progress import Progress
 from hone.store.artifact import Product
 
 
@@ -12,6 +13,7 @@ def _make(job: Job) -> Product:
     from hone.evaluation.judging.evaluate import evaluate
 
     section = job.config.evaluation
+    job.on_progress(Progress(0, 0, note="loading the model"))
     return evaluate(
         job.path("train"),
         job.path("tokenize"),

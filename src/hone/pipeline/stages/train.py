@@ -38,10 +38,12 @@ def _make(job: Job) -> Product:
             run.hear(event)
             if event["type"] == "started":
                 steps["total"] = event["steps"]
+                job.on_progress(Progress(0, steps["total"], "steps", note="training"))
             if event["type"] == "step":
                 job.on_progress(Progress(event["step"], steps["total"], "steps", figures={"loss": event["loss"]}))
 
         steps = {"total": 0}
+        job.on_progress(Progress(0, 0, "steps", note="loading the model"))
         product = train(
             job.path("tokenize"),
             job.out,

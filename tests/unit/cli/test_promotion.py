@@ -1,0 +1,33 @@
+"""What `hone promote` prints of a decision."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+from rich.console import Console
+
+from hone.promotion.gates import Gate
+from hone_app.cli.promotion import print_gates
+
+GATES = [
+    Gate("accuracy: better", True, "p ≤ 0.05", 0.05, 0.01, 0.09, 0.01, "test"),
+    Gate("class [/late]", False, "≥ -0.1", -0.2, rows="golden set", note="3 of 12 rows"),
+]
+
+
+def printed(champion: str) -> list[str]:
+    output = io.StringIO()
+    console = Console(file=output, width=80, markup=False)
+    print_gates(console, SimpleNamespace(model="demo", version="2", champion=champion, gates=GATES))
+    return output.getvalue().splitlines()
+
+
+def test_each_gate_has_a_line_under_the_versions_names() -> None:
+    assert printed("1") == [
+        "demo version 2 against the champion, version 1",
+        "gate              rows        measured                     required  passed",
+        "accuracy: better  test        0.05 [0.01, 0.09], p = 0.01  p ≤ 0.05  yes",
+        "class [/late]     golden set  -0.2                         ≥ -0.1    no      3 of 12 rows",
+    ]
+    assert printed("")[0] == "demo version 2 against the baselines: there is no champion"

@@ -1,0 +1,43 @@
+"""What the train stage reports while a training process loads and trains."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hone.config.file import parse_config
+from hone.environment import Home
+from hone.pipeline.stage import Job
+from hone.pipeline.stages import STAGES
+from hone.progress import Progress
+from hone.store.artifact import Artifact, Product
+
+
+def test_loading_is_reported_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+
+    def train(*_: Any, on_event: Any, **__: Any) -> Product:
+        assert len(reported) == 1
+        on_event({"type": "started", "steps": 8})
+        on_event({"type": "step", "step": 1, "loss": 0.5})
+        return Product(1, ())
+
+    run = SimpleNamespace(hear=lambda _: None, run_id="1")
+    monkeypatch.setattr("hone.training.launch.train", train)
+    monkeypatch.setattr("hone.tracking.run_log.training_run", lambda **_: nullcontext(run))
+    config = parse_config(
+        {"name": "x", "ingest": {"source": {"kind": "files", "paths": ["rows.csv"]}}, "model": {"base": str(tmp_path)}}
+    )
+    reported: list[Progress] = []
+    inputs = {"tokenize": Artifact("tokenize", "k", str(tmp_path), "d", 1)}
+    STAGES["train"].make(Job(config, inputs, Home(tmp_path), on_progress=reported.append))
+    assert reported == [
+        Progress(0, 0, "steps", note="loading the model"),
+        Progress(0, 8, "steps", note="training"),
+        Progress(1, 8, "steps", figures={"loss": 0.5}),
+    ]
