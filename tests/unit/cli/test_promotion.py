@@ -26,8 +26,8 @@ def printed(champion: str) -> list[str]:
 def test_each_gate_has_a_line_under_the_versions_names() -> None:
     assert printed("1") == [
         "demo version 2 against the champion, version 1",
-        "gate              rows        measured                     required  passed",
-        "accuracy: better  test        0.05 [0.01, 0.09], p = 0.01  p ≤ 0.05  yes",
-        "class [/late]     golden set  -0.2                         ≥ -0.1    no      3 of 12 rows",
+        "gate              rows        measured                      required  passed",
+        "accuracy: better  test        0.05 [0.01, 0.09], p = 0.010  p ≤ 0.05  yes",
+        "class [/late]     golden set  −0.2                          ≥ -0.1    no      3 of 12 rows",
     ]
     assert printed("")[0] == "demo version 2 against the baselines: there is no champion"
