@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.promotion.champion import Standing
 from hone.promotion.gates import Gate
+from hone.tracking.links import build_url, version_route
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -169,9 +170,8 @@ def log_page(client: MlflowClient, decision: Decision) -> str:
 
 def version_link(tracking_uri: str, decision: Decision) -> str:
     """The version's page if MLflow is a server, else its URI."""
-    if tracking_uri.startswith("http"):
-        return f"{tracking_uri.rstrip('/')}/#/models/{decision.model}/versions/{decision.version}"
-    return f"models:/{decision.model}/{decision.version}"
+    url = build_url(tracking_uri, version_route(decision.model, decision.version))
+    return url or f"models:/{decision.model}/{decision.version}"
 
 
 def _describe_opponent(decision: Decision) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hone.errors import ServiceError
 from hone.tracking.client import check_tracking_uri, connect, get_or_create_experiment, translate_errors
+from hone.tracking.links import build_url, run_route
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -77,10 +78,8 @@ class RunLog:
 
     def links(self) -> dict[str, str]:
         """Where a person finds the run: its page where there is a server, else the directory of its files."""
-        uri = self._client.tracking_uri.rstrip("/")
-        if uri.startswith("http"):
-            return {"MLflow run": f"{uri}/#/experiments/{self.experiment_id}/runs/{self.run_id}"}
-        return {"MLflow run": self._artifacts}
+        url = build_url(self._client.tracking_uri, run_route(self.experiment_id, self.run_id))
+        return {"MLflow run": url or self._artifacts}
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """Send what waits, stop the system metrics and end the run; a run that had ended and heard nothing stays so.
