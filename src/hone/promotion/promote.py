@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hone.environment import current_user as current_user
 from hone.errors import DataError, ModelError, PromotionError, PromotionRefused
 from hone.promotion import smoke
 from hone.promotion.champion import Standing, add_entry, get_standing, move_champion
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
     from hone.promotion.contender import Contender
     from hone.promotion.gates import Gate, Match
     from hone.promotion.rows import Rows
-
-
-def current_user() -> str:
-    """The name of the user that this process runs as."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def open_journal(tracking_uri: str, model: str, artifact_root: str = "") -> Journal:
