@@ -160,12 +160,14 @@ def render_section(decision: Decision, outcome: Outcome) -> str:
         "",
         *(_describe_set(judged, decision.main_metric) for judged in decision.sets),
         "",
-        "| gate | rows | observed | required | passed |",
-        "| --- | --- | --- | --- | --- |",
+        page.render_table(
+            ("gate", "rows", "observed", "required", "passed"),
+            [
+                (gate.name, gate.rows, format_figure(gate), gate.bound, "yes" if gate.passed else "**no**")
+                for gate in sorted(decision.gates, key=lambda gate: gate.passed)[:MAX_GATES]
+            ],
+        ),
     ]
-    for gate in sorted(decision.gates, key=lambda gate: gate.passed)[:MAX_GATES]:
-        cells = (gate.name, gate.rows, format_figure(gate), gate.bound, "yes" if gate.passed else "**no**")
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     route = run_route(decision.experiment_id, decision.run_id, page_path(decision))
     return "\n".join([*lines, "", f"[All {len(decision.gates)} gates]({route})"])
 
@@ -196,7 +198,8 @@ def mark_put_back(client: MlflowClient, model: str, number: str, why: str) -> No
 
 def page_path(decision: Decision) -> str:
     """The path of decision.html among the files of the version's run."""
-    return f"promotion/{decision.at.replace(':', '').replace('.', '')}/decision.html"
+    # Without the + of the time zone, which is always UTC: MLflow's UI does not find a file by a link with it.
+    return f"promotion/{decision.at.partition('+')[0].replace(':', '').replace('.', '')}/decision.html"
 
 
 def log_page(client: MlflowClient, decision: Decision) -> str:

@@ -7,7 +7,7 @@ sections of the model card as far as they fit, and the section `Notes`, which is
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,12 @@ from hone.evaluation.report.report_results import measured, system_name
 
 LIMIT = 5000  # characters: the column of MLflow's database, which PostgreSQL enforces and SQLite does not
 MAX_METRICS = 5
+GAP = "&emsp;"
 PROMOTION, NOTES = "Promotion", "Notes"
 HINT = "*Hone writes what is above. What you write below this line stays.*"
-CARD_SECTIONS = ("How to use", "Limits", "Data", "Training")
+CARD_SECTIONS = ("How to use", "Limits", "Data")
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
+_TABLE_ROW = re.compile(r"^\|(?! ---).*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def select_card_sections(card: str) -> dict[str, str]:
     """The sections of a model card that help to decide on a version."""
     _, *pieces = _HEADING.split(card)
     by_title = dict(zip(pieces[::2], (body.strip() for body in pieces[1::2]), strict=True))
-    return {title: by_title[title] for title in CARD_SECTIONS if by_title.get(title)}
+    return {title: _TABLE_ROW.sub(_widen, by_title[title]) for title in CARD_SECTIONS if by_title.get(title)}
 
 
 def render_figures(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None = None, title: str = "") -> str:
@@ -91,18 +93,24 @@ def render_figures(metrics: Mapping[str, Any], champion: Mapping[str, Any] | Non
             if figure and name in metrics["measures"]
         }
     rows |= {system_name(system).lower(): values for system, values in systems.items() if system != "model"}
-    lines = [
-        "| | " + " | ".join(metrics["measures"][name]["title"] for name in names) + " |",
-        "| --- |" + " --- |" * len(names),
-    ]
-    for label, values in rows.items():
-        lines.append(f"| {label} | " + " | ".join(_format_figure(values.get(name)) for name in names) + " |")
-    return "\n".join(lines)
+    cells = [[label, *(_format_figure(values.get(name)) for name in names)] for label, values in rows.items()]
+    return render_table(["", *(metrics["measures"][name]["title"] for name in names)], cells)
+
+
+def render_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose cells end with a space: MLflow's pages have none between columns."""
+    lines = [columns, [":---"] * len(columns)]
+    lines += [[cell.replace("|", "\\|") + GAP for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def render_links(addresses: Mapping[str, str]) -> str:
     """One line of Markdown links, without those that have no address."""
     return " · ".join(f"[{title}]({address})" for title, address in addresses.items() if address)
+
+
+def _widen(row: re.Match[str]) -> str:
+    return row[0].replace(" | ", f"{GAP} | ")
 
 
 def _format_figure(figure: dict[str, Any] | None) -> str:

@@ -109,6 +109,7 @@ def register(
     results = version_page.build_result_tags(metrics) | dict(reference_files.tags)
     lineage = build_tags(artifacts, form, base, config)
     lineage |= {name: str(value) for name, value in tags.items() if name != URL}
+    lineage = {name: value for name, value in lineage.items() if value}
     candidate = Candidate(
         artifacts,
         form,

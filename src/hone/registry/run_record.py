@@ -101,7 +101,7 @@ def log_intervals(client: MlflowClient, run_id: str, metrics: Mapping[str, Any])
     from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
     rows = [
-        [system, metric, figure["value"], figure.get("low"), figure.get("high")]
+        [system, metric, *(_round(figure.get(name)) for name in ("value", "low", "high"))]
         for system, figures in metrics["systems"].items()
         for metric, figure in figures.items()
         if figure is not None
@@ -110,3 +110,8 @@ def log_intervals(client: MlflowClient, run_id: str, metrics: Mapping[str, Any])
     # log_table would append the rows to those of an earlier registration.
     client.log_text(run_id, json.dumps(table), FIGURES)
     client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": FIGURES, "type": "table"}]))
+
+
+def _round(value: float | None) -> float | None:
+    """Six significant digits: more do not fit a column of MLflow's table."""
+    return None if value is None else float(f"{value:.6g}")

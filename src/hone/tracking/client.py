@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from mlflow.store.entities import PagedList
 
 SCHEMA = Schema(Path(__file__).with_name("mlflow.sql"), "mlflow", "store/db_migrations/versions")
-# The tag by which MLflow 3 shows an experiment as one of trainings, not as one of traces.
-KIND = ("mlflow.experimentKind", "custom_model_development")
 _HTTP = ("http", "https")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _MANAGED = ("databricks", "databricks-uc", "uc")
@@ -152,7 +150,7 @@ def get_or_create_experiment(client: MlflowClient, name: str, artifact_root: str
         root = artifact_root or (_artifact_root(path) if path else "")
         location = f"{root}/{urllib.parse.quote(name, safe='')}" if root else None
         try:
-            return str(client.create_experiment(name, artifact_location=location, tags=dict([KIND])))
+            return str(client.create_experiment(name, artifact_location=location))
         except MlflowException as fault:
             if fault.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -163,8 +161,6 @@ def get_or_create_experiment(client: MlflowClient, name: str, artifact_root: str
             where=f"registration.experiment {name}",
             fix="Restore it (mlflow experiments restore -x ID), or choose another name.",
         )
-    if KIND[0] not in experiment.tags:
-        client.set_experiment_tag(experiment.experiment_id, *KIND)
     return str(experiment.experiment_id)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hone.registry.page import HINT, LIMIT, set_promotion, update_page
+from hone.registry.page import HINT, LIMIT, select_card_sections, set_promotion, update_page
 
 
 def test_the_verdict_comes_first_and_a_person_can_add_notes() -> None:
@@ -22,6 +22,11 @@ def test_a_description_that_a_person_wrote_becomes_the_notes() -> None:
     assert text.startswith("**worth it**")
     assert text.endswith(f"{HINT}\nDo not use before May.")
     assert update_page(text, "**worth it**", {}) == text
+
+
+def test_tables_have_space_between_their_columns() -> None:
+    card = "# x\n\n## Data\n\n| step | rows |\n| --- | ---: |\n| a \\| b | 5 |\n\n## Lineage\n\n| k | v |"
+    assert select_card_sections(card) == {"Data": "| step&emsp; | rows |\n| --- | ---: |\n| a \\| b&emsp; | 5 |"}
 
 
 def test_a_decision_stays_when_the_version_is_registered_again_and_gives_way_to_the_next() -> None:

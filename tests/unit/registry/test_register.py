@@ -83,7 +83,7 @@ def test_the_page_of_a_version_begins_with_the_verdict(
     metrics = json.loads((artifacts["evaluate"].path / "metrics.json").read_text("utf8"))
     assert version.description.startswith(f"**{describe_verdict(metrics)}**")
     lines = version.description.splitlines()
-    assert [line.split("|")[1].strip() for line in lines if line.startswith("|")][2:4] == [
+    assert [line.split("|")[1].replace("&emsp;", "").strip() for line in lines if line.startswith("|")][2:4] == [
         "**this version**",
         "most frequent class",
     ]
@@ -110,7 +110,7 @@ def test_a_version_has_few_tags_and_the_verdict_among_them(
         f"{name}_digest" for name in ("data", "config", "code", "base", "model")
     }
     assert not [name for name in tags if name.startswith("hone.test.")]
-    assert len(tags) <= 14
+    assert len(tags) <= 13 and all(tags.values())
 
 
 def test_the_model_is_shown_with_its_metrics_and_test_rows(
@@ -141,7 +141,7 @@ def test_the_figures_of_the_champion_are_beside_those_of_a_new_version(
     client.set_registered_model_alias("tiny", "champion", "1")
     do_register(tmp_path / "2", adapted, base, tracking_uri, Lora())
     description = client.get_model_version("tiny", "2").description
-    assert "| [champion, version 1](#/models/tiny/versions/1?workflowType=machine_learning) |" in description
+    assert "| [champion, version 1](#/models/tiny/versions/1?workflowType=machine_learning)" in description
     assert "from the same test rows" in description
     assert "champion, version" not in client.get_model_version("tiny", "1").description
     assert "[Version 2]" in client.get_registered_model("tiny").description

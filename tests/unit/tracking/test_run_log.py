@@ -75,18 +75,6 @@ def test_what_only_the_machine_needs_is_out_of_sight(tracking_uri: str) -> None:
     assert not {"hone.started.pid", "hone.started.resumed_from"} & set(tags)
 
 
-def test_an_experiment_is_marked_as_one_of_trainings(tracking_uri: str) -> None:
-    client = connect(tracking_uri)
-    client.set_experiment_tag(client.create_experiment("chosen"), "mlflow.experimentKind", "genai_development")
-    client.create_experiment("old")
-    kinds = {
-        name: client.get_experiment(get_or_create_experiment(client, name)).tags["mlflow.experimentKind"]
-        for name in ("new", "old", "chosen")
-    }
-    trained = "custom_model_development"
-    assert kinds == {"new": trained, "old": trained, "chosen": "genai_development"}
-
-
 def test_steps_done_again_after_out_of_memory_are_logged_once(tracking_uri: str) -> None:
     run = opened(tracking_uri)
     for number in (1, 2, 3, 2, 3, 4):
