@@ -15,6 +15,7 @@ from hone.environment import home
 from hone.promotion import promote, reconcile
 from hone.promotion.decision import Decision, render_markdown, version_link
 from hone.promotion.journal import Entry
+from hone.tracking.links import build_url, version_route
 from tasks.runtime.events import emit_model_event
 
 EVENTS_BY_ACTION = {"rolled back": ("hone.rolled-back", "hone.champion.changed")}
@@ -166,7 +167,5 @@ def _decision_link(decision: Decision) -> str:
 
 
 def _version_link(model: str, version: str) -> str:
-    uri = home().tracking_uri
-    if uri.startswith("http"):
-        return f"{uri.rstrip('/')}/#/models/{model}" + (f"/versions/{version}" if version else "")
-    return f"models:/{model}" + (f"/{version}" if version else "")
+    url = build_url(home().tracking_uri, version_route(model, version))
+    return url or f"models:/{model}" + (f"/{version}" if version else "")

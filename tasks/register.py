@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 from hone.config.sections import RunConfig
 from hone.store import layout
 from hone.store.artifact import Artifact
+from hone.tracking.links import build_url, run_route
 from tasks.stage import get_artifact, run_stage, stage_task
 
 
@@ -48,5 +49,5 @@ def _summary(facts: dict[str, str], report: Path) -> str:
 
 def _run_link(facts: dict[str, str]) -> str:
     """A link to the run's page if MLflow is a server, else the store that contains it."""
-    uri, run = facts["tracking_uri"], f"#/experiments/{facts['experiment_id']}/runs/{facts['run_id']}"
-    return f"[MLflow]({uri}/{run})" if uri.startswith("http") else f"`{uri}` (`hone up` serves it)"
+    url = build_url(facts["tracking_uri"], run_route(facts["experiment_id"], facts["run_id"]))
+    return f"[MLflow]({url})" if url else f"`{facts['tracking_uri']}` (`hone up` serves it)"

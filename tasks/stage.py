@@ -90,6 +90,8 @@ def get_artifact(state: State[Artifact]) -> Artifact:
 def _build_job(inputs: dict[str, Any]) -> Job:
     artifacts = {name: value for name, value in inputs.items() if isinstance(value, Artifact)}
     tags = {"hone.flow_run_id": str(flow_run.id or "")}
+    if flow_run.ui_url:
+        tags["hone.flow_run_url"] = flow_run.ui_url
     return Job(inputs["config"], artifacts, home(), tags=tags)
 
 

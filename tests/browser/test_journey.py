@@ -122,7 +122,7 @@ def see_version(page: Page, service: Service, version: str, alias: str) -> None:
     """The version's page in MLflow, with its tags and the alias."""
     page.goto(f"{service.mlflow_url}/#/models/{MODEL}/versions/{version}")
     page.get_by_text(f"Version {version}", exact=True).first.wait_for(timeout=60 * SECONDS)
-    page.get_by_text("hone.data_digest").first.wait_for()
+    page.get_by_text("hone.verdict").first.wait_for()
     page.get_by_text(re.compile(rf"^@\s*{alias}$")).first.wait_for()
 
 

@@ -1,4 +1,4 @@
-"""The decision on a version: as data, as MLflow tags, as Markdown and as an HTML page."""
+"""The decision on a version: as data, in the version's tag and description in MLflow, as Markdown, as an HTML page."""
 
 from __future__ import annotations
 
@@ -6,17 +6,32 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hone.evaluation.report import figures
 from hone.promotion.champion import Standing
 from hone.promotion.gates import Gate
+from hone.registry import page
+from hone.tracking.aliases import CANDIDATE, CHAMPION
+from hone.tracking.links import build_url, run_route, version_route
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 HERE = Path(__file__).parent
 TAG = "hone.promotion"
+DECISION = f"{TAG}.decision"
+MAX_GATES = 12  # in the version's description, whose length is limited; decision.html has all
+MAX_WHY = 500  # characters
+
+Outcome = Literal["passed", "refused", "shadow", "promoted", "put back"]
+OUTCOMES: dict[Outcome, str] = {
+    "passed": "All gates passed",
+    "refused": "Refused",
+    "shadow": "Judged without promotion",
+    "promoted": "Promoted",
+    "put back": "Put back",
+}
 
 
 @dataclass(frozen=True)
@@ -142,45 +157,86 @@ def render_page(decision: Decision) -> str:
     )
 
 
-def build_tags(decision: Decision, outcome: str) -> dict[str, str]:
-    """The version's tags `hone.promotion.*`."""
-    values = {
-        "outcome": outcome,
-        "reason": decision.reason,
-        "against": decision.champion or "no champion",
-        "policy": decision.policy,
-        "at": decision.at,
-        "gates": json.dumps([asdict(gate) for gate in decision.gates], ensure_ascii=False),
-    }
-    values |= {f"{judged.name}_digest": judged.digest for judged in decision.sets}
-    return {f"{TAG}.{name}": value[:5000] for name, value in values.items()}
+def render_section(decision: Decision, outcome: Outcome) -> str:
+    """The section `Promotion` of the version's description: outcome, figures beside the champion's, gates, link."""
+    lines = [
+        f"**{OUTCOMES[outcome]}**, compared with {_describe_opponent(decision, linked=True)}"
+        f" · policy `{decision.policy}` · {decision.at[:16].replace('T', ' ')} UTC",
+        "",
+        *(_describe_set(judged, decision.main_metric) for judged in decision.sets),
+        "",
+        page.render_table(
+            ("gate", "rows", "observed", "required", "passed"),
+            [
+                (gate.name, gate.rows, format_figure(gate), gate.bound, "yes" if gate.passed else "**no**")
+                for gate in sorted(decision.gates, key=lambda gate: gate.passed)[:MAX_GATES]
+            ],
+        ),
+    ]
+    route = run_route(decision.experiment_id, decision.run_id, page_path(decision))
+    return "\n".join([*lines, "", f"[All {len(decision.gates)} gates]({route})"])
 
 
-def tag_version(client: MlflowClient, decision: Decision, outcome: str) -> None:
-    """Tag the version with the decision and its outcome."""
-    for name, value in build_tags(decision, outcome).items():
-        client.set_model_version_tag(decision.model, decision.version, name, value)
+def tag_version(client: MlflowClient, decision: Decision, outcome: Outcome) -> None:
+    """Write the decision into the version's tag `hone.promotion.decision` and its description.
+
+    The tags of an earlier decision are removed: those of earlier releases held the gates and digests.
+    """
+    model, number = decision.model, decision.version
+    version = client.get_model_version(model, number)
+    for name in version.tags:
+        if name.startswith(f"{TAG}.") and name != DECISION:
+            client.delete_model_version_tag(model, number, name)
+    client.set_model_version_tag(model, number, DECISION, outcome)
+    text = page.set_promotion(version.description or "", render_section(decision, outcome))
+    client.update_model_version(model, number, text)
+
+
+def mark_put_back(client: MlflowClient, model: str, number: str, why: str) -> None:
+    """Write into the version's tag and description that it was the champion and was put back, above the decision."""
+    client.set_model_version_tag(model, number, DECISION, "put back")
+    description = client.get_model_version(model, number).description or ""
+    former = page.parse_page(description).sections.get(page.PROMOTION, "")
+    line = f"**{OUTCOMES['put back']}**: {' '.join(why.split())[:MAX_WHY]}"
+    client.update_model_version(model, number, page.set_promotion(description, f"{line}\n\n{former}".strip()))
+
+
+def page_path(decision: Decision) -> str:
+    """The path of decision.html among the files of the version's run."""
+    # Without the + of the time zone, which is always UTC: MLflow's UI does not find a file by a link with it.
+    return f"promotion/{decision.at.partition('+')[0].replace(':', '').replace('.', '')}/decision.html"
 
 
 def log_page(client: MlflowClient, decision: Decision) -> str:
     """Log decision.html and decision.json to the version's run; returns the page's artifact path."""
-    folder = f"promotion/{decision.at.replace(':', '').replace('.', '')}"
-    client.log_text(decision.run_id, render_page(decision), f"{folder}/decision.html")
-    client.log_text(
-        decision.run_id, json.dumps(decision.data(), ensure_ascii=False, indent=1), f"{folder}/decision.json"
-    )
-    return f"{folder}/decision.html"
+    html, data = page_path(decision), json.dumps(decision.data(), ensure_ascii=False, indent=1)
+    client.log_text(decision.run_id, render_page(decision), html)
+    client.log_text(decision.run_id, data, html.replace(".html", ".json"))
+    return html
 
 
 def version_link(tracking_uri: str, decision: Decision) -> str:
     """The version's page if MLflow is a server, else its URI."""
-    if tracking_uri.startswith("http"):
-        return f"{tracking_uri.rstrip('/')}/#/models/{decision.model}/versions/{decision.version}"
-    return f"models:/{decision.model}/{decision.version}"
+    url = build_url(tracking_uri, version_route(decision.model, decision.version))
+    return url or f"models:/{decision.model}/{decision.version}"
 
 
-def _describe_opponent(decision: Decision) -> str:
-    return f"the champion, version {decision.champion}" if decision.champion else "its baselines: there is no champion"
+def _describe_opponent(decision: Decision, linked: bool = False) -> str:
+    if not decision.champion:
+        return "its baselines: there is no champion"
+    version = f"version {decision.champion}"
+    return f"the champion, {f'[{version}]({version_route(decision.model, decision.champion)})' if linked else version}"
+
+
+def _describe_set(judged: Judged, metric: str) -> str:
+    """`- test, 100 rows: accuracy 0.95 [0.9, 0.99], the champion's 0.4 [0.3, 0.5]`."""
+    values = {
+        name: "{value:.4g} [{low:.4g}, {high:.4g}]".format(**figures[metric])
+        for name, figures in judged.figures.items()
+        if metric in figures
+    }
+    champion = f", the champion's {values[CHAMPION]}" if CHAMPION in values else ""
+    return f"- {judged.name}, {judged.rows:,} rows: {metric} {values.get(CANDIDATE, '–')}{champion}"
 
 
 def _build_name(gate: Gate) -> str:

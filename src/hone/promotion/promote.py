@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,10 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hone.environment import current_user as current_user
 from hone.errors import DataError, ModelError, PromotionError, PromotionRefused
 from hone.promotion import smoke
 from hone.promotion.champion import Standing, add_entry, get_standing, move_champion
-from hone.promotion.decision import TAG, Decision, Judged, log_page, tag_version
+from hone.promotion.decision import Decision, Judged, log_page, mark_put_back, tag_version
 from hone.promotion.journal import Journal, Record
 from hone.registry import integrity
 from hone.splits import TEST, TRAIN
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
     from hone.promotion.contender import Contender
     from hone.promotion.gates import Gate, Match
     from hone.promotion.rows import Rows
-
-
-def current_user() -> str:
-    """The name of the user that this process runs as."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def open_journal(tracking_uri: str, model: str, artifact_root: str = "") -> Journal:
@@ -267,7 +259,7 @@ def put_back(journal: Journal, moved: Record, who: str, why: str) -> Record:
     journal.set_state(back, "done")
     journal.set_state(moved, "done")
     if moved.entry.to_version:
-        journal.client.set_model_version_tag(journal.model, moved.entry.to_version, f"{TAG}.outcome", "put back")
+        mark_put_back(journal.client, journal.model, moved.entry.to_version, why)
     return back
 
 

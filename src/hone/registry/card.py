@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hone.evaluation.report.headline import describe_verdict
 from hone.evaluation.report.population import describe_population
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
@@ -134,7 +135,7 @@ def _collect_results(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "results": metrics,
         "main_metric": main,
-        "main": {"text": _interval(systems["model"][main])},
+        "verdict": describe_verdict(metrics),
         "metrics": list(systems["model"]),
         "systems": list(systems.items()),
         "comparisons": list(metrics["comparisons"].items()),

@@ -7,7 +7,6 @@ of the run, and the logged model and the version are found by their tag `hone.re
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +19,17 @@ from hone.methods.method import AdapterMethod, Method
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
 from hone.progress import OnProgress, Progress, ignore
-from hone.registry import card, reference
+from hone.registry import card, page, reference, run_record, version_page
 from hone.registry.integrity import TAG as FILES
 from hone.registry.package import Form, package
-from hone.splits import TEST, TRAIN, VALID
+from hone.splits import TEST, TRAIN
 from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import digest_of, file_digest
 from hone.tracking.client import connect, default_tracking_uri, translate_errors
 from hone.tracking.reader import SCHEME
 from hone.tracking.run_log import backfill
+from hone.tracking.version_tags import fold_digests, unfold_digests
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 KEY = "hone.register_key"
-MLFLOW_CONTEXTS = {TRAIN: "train", VALID: "validation", TEST: "test"}  # split to MLflow's name of the context
-DATASET_DIGEST = 36  # characters: MLflow's limit for a dataset digest
+URL = "hone.flow_run_url"  # the page of the Prefect run: a tag of the MLflow run, a link on the page of the version
 SOURCES = 1000  # characters of the tag with the sources' names
 
 
@@ -53,10 +52,13 @@ class Candidate:
     alias: str
     config: str
     tags: Mapping[str, str]
+    result_tags: Mapping[str, str]
+    metrics: Mapping[str, Any]
+    flow_run_url: str
 
 
-def version_tags(artifacts: Mapping[str, Artifact], form: Form, base: BaseModel, config: str) -> dict[str, str]:
-    """A version's tags: digests of data, config, code, model and targets, and the base model."""
+def build_tags(artifacts: Mapping[str, Artifact], form: Form, base: BaseModel, config: str) -> dict[str, str]:
+    """The tags of lineage: the base model, and digests of data, config, code, model and targets."""
     code = {stage: artifact.manifest()["recipe"]["code"] for stage, artifact in sorted(artifacts.items())}
     parent = {"hone.base_version": base.revision, "hone.parent_run": base.run} if base.base.startswith(SCHEME) else {}
     if base.code:
@@ -103,9 +105,23 @@ def register(
     targets = json.loads((artifacts["evaluate"].path / layout.TARGETS).read_text("utf8"))
     form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]))
     reference_files = reference.write_reference(out, artifacts, objective)
-    all_tags = version_tags(artifacts, form, base, config) | {name: str(value) for name, value in tags.items()}
-    all_tags |= reference_files.tags
-    candidate = Candidate(artifacts, form, base, model_name, alias, config, all_tags)
+    metrics = json.loads((artifacts["evaluate"].path / layout.METRICS).read_text("utf8"))
+    results = version_page.build_result_tags(metrics) | dict(reference_files.tags)
+    lineage = build_tags(artifacts, form, base, config)
+    lineage |= {name: str(value) for name, value in tags.items() if name != URL}
+    lineage = {name: value for name, value in lineage.items() if value}
+    candidate = Candidate(
+        artifacts,
+        form,
+        base,
+        model_name,
+        alias,
+        config,
+        fold_digests(results | lineage),
+        results,
+        metrics,
+        str(tags.get(URL, "")),
+    )
     (out / layout.REPORT).write_text(report, "utf8")
     client = connect(tracking_uri)
     steps = _report_steps(on_progress)
@@ -118,7 +134,10 @@ def register(
             client.log_artifact(run_id, str(file), folder or None)
         next(steps)
         version, existing = _get_or_create_version(client, run, candidate, out, steps)
-        _describe_version(client, version, candidate, existing, reference_files.tags)
+        logged = _find_logged_model(client, version)
+        test_rows = run_record.describe_split(artifacts["validate"], TEST)
+        run_record.log_test_metrics(client, run, metrics, test_rows, logged)
+        _describe(client, run, version, candidate, existing)
     registration = {
         "model": model_name,
         "version": str(version.version),
@@ -168,67 +187,17 @@ def _report_steps(on_progress: OnProgress) -> Iterator[None]:
 
 
 def _complete_run(client: MlflowClient, run: Run, candidate: Candidate, out: Path) -> None:
-    """Log what the training's run lacks: curves, datasets, test metrics, report, configuration, results."""
+    """Log what the training's run lacks: curves, datasets, report, configuration, results, rows."""
     run_id, artifacts = run.info.run_id, candidate.artifacts
     backfill(client, run_id, artifacts["train"].path / layout.HISTORY)
-    _log_datasets(client, run, artifacts)
-    _log_metrics(client, run, test_metrics(artifacts["evaluate"]))
+    run_record.log_datasets(client, run, artifacts)
+    run_record.log_intervals(client, run_id, candidate.metrics)
     (out / "config.yaml").write_text(candidate.config, "utf8")
     for file in (out / layout.REPORT, out / "config.yaml", artifacts["evaluate"].path / layout.METRICS):
         client.log_artifact(run_id, str(file))
     # A promotion reads both: test rows to compare on, training rows to exclude leaked ones.
     for split in (TRAIN, TEST):
         client.log_artifact(run_id, str(artifacts["validate"].path / layout.rows_file(split)), "splits")
-
-
-def test_metrics(evaluated: Artifact) -> dict[str, float]:
-    """MLflow's metrics: `test/accuracy`, `test/accuracy_low` and `_high`; a baseline's as `test_majority/accuracy`."""
-    systems = json.loads((evaluated.path / layout.METRICS).read_text("utf8"))["systems"]
-    return {
-        f"{'test' if system == 'model' else f'test_{system}'}/{metric}{suffix}": float(figure[bound])
-        for system, figures in systems.items()
-        for metric, figure in figures.items()
-        for suffix, bound in (("", "value"), ("_low", "low"), ("_high", "high"))
-        if figure is not None
-    }
-
-
-def _log_metrics(client: MlflowClient, run: Run, metrics: Mapping[str, float]) -> None:
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    new = [Metric(name, value, now, 0) for name, value in metrics.items() if run.data.metrics.get(name) != value]
-    if new:
-        client.log_batch(run.info.run_id, metrics=new)
-
-
-def _log_datasets(client: MlflowClient, run: Run, artifacts: Mapping[str, Artifact]) -> None:
-    """Log the splits as the run's inputs; MLflow ignores those it has already."""
-    from mlflow.entities import DatasetInput, InputTag
-
-    inputs = [
-        DatasetInput(_describe_split(artifacts["validate"], split), [InputTag("mlflow.data.context", context)])
-        for split, context in MLFLOW_CONTEXTS.items()
-    ]
-    client.log_inputs(run.info.run_id, datasets=inputs)
-
-
-def _describe_split(splits: Artifact, split: str) -> Any:
-    """A split as an MLflow dataset; only the file's metadata is read."""
-    import pyarrow.parquet as pq
-    from mlflow.entities import Dataset
-
-    name = layout.rows_file(split)
-    file = pq.ParquetFile(splits.path / name)
-    columns = [{"type": "string", "name": column, "required": True} for column in file.schema_arrow.names]
-    return Dataset(
-        name=f"{splits.manifest()['name'] or splits.stage} {split}",
-        digest=splits.manifest()["files"][name]["sha256"][:DATASET_DIGEST],
-        source_type="local",
-        source=json.dumps({"uri": str(splits.path / name)}),
-        schema=json.dumps({"mlflow_colspec": columns}),
-        profile=json.dumps({"num_rows": file.metadata.num_rows}),
-    )
 
 
 def _get_or_create_logged_model(client: MlflowClient, run: Run, candidate: Candidate, out: Path) -> LoggedModel:
@@ -295,7 +264,7 @@ def _render_card(candidate: Candidate, example: Mapping[str, str]) -> str:
         max_length=candidate.form.max_length,
         example=example,
         config=candidate.config,
-        lineage={name.removeprefix("hone."): value for name, value in candidate.tags.items() if value},
+        lineage={name.removeprefix("hone."): value for name, value in unfold_digests(candidate.tags).items() if value},
     )
 
 
@@ -333,15 +302,37 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
         )
 
 
-def _describe_version(
-    client: MlflowClient, version: ModelVersion, candidate: Candidate, existing: bool, rows: Mapping[str, str]
-) -> None:
-    """Tag the version with its test metrics and rows; point the alias to it, for an existing version only if free."""
-    metrics = {name: value for name, value in test_metrics(candidate.artifacts["evaluate"]).items() if "test/" in name}
-    metric_tags = {f"hone.{name.replace('/', '.')}": f"{value:.6g}" for name, value in metrics.items()}
-    for tag, text in {**metric_tags, **rows}.items():
-        if version.tags.get(tag) != text:
-            client.set_model_version_tag(candidate.model_name, version.version, tag, text)
+def _find_logged_model(client: MlflowClient, version: ModelVersion) -> LoggedModel | None:
+    """The logged model of the version; None if it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_logged_model(str(version.source).removeprefix(SCHEME))
+    except MlflowException as fault:
+        if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+
+
+def _describe(client: MlflowClient, run: Run, version: ModelVersion, candidate: Candidate, existing: bool) -> None:
+    """Bring tags and descriptions of version, model and run to what they should be, and point the alias to the version.
+
+    The alias of an existing version is set only if it points to no version.
+    """
+    number = str(version.version)
+    current = client.get_model_version(candidate.model_name, number)
+    version_page.set_tags(client, current, candidate.tags, candidate.result_tags)
+    results = version_page.describe_results(
+        client, run, current, candidate.metrics, run_record.describe_split(candidate.artifacts["validate"], TEST)
+    )
+    links = version_page.list_links(run, current, candidate.flow_run_url or run.data.tags.get(URL, ""))
+    facts = {stage: candidate.artifacts[stage].facts() for stage in ("curate", "tokenize")}
+    head = "\n\n".join([*results, page.render_links(links), *describe_population(facts)])
+    sections = page.select_card_sections(_render_card(candidate, _build_example(candidate)))
+    version_page.set_description(client, current, head, sections)
+    version_page.describe_run(client, run, current, results[:2], candidate.tags.get("hone.git_commit", ""))
+    objective = candidate.form.objective.pipeline
+    version_page.describe_model(client, current, results[0], f"{objective} by {candidate.base.base}")
     aliases = client.get_registered_model(candidate.model_name).aliases
     if not existing or candidate.alias not in aliases:
         client.set_registered_model_alias(candidate.model_name, candidate.alias, version.version)

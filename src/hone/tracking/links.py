@@ -1,10 +1,11 @@
-"""Look-ups in MLflow: a model's current version, the files of the run that made it, and links to runs."""
+"""Look-ups in MLflow: a model's current version, the files of the run that made it, and links to its pages."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -12,6 +13,26 @@ from hone.errors import ModelError
 from hone.tracking.aliases import CHAMPION
 from hone.tracking.client import connect, translate_errors
 from hone.tracking.reader import SCHEME, Version, get_version
+
+# Without it MLflow 3 opens an experiment on its page for traces, which is empty for a training.
+_VIEW = "?workflowType=machine_learning"
+
+
+def run_route(experiment: str, run_id: str, file: str = "") -> str:
+    """The address of a run's page, or of one of its files there, within MLflow's UI: valid on whatever host it runs."""
+    page = f"#/experiments/{experiment}/runs/{run_id}"
+    return f"{page}/artifacts/{quote(file)}{_VIEW}" if file else f"{page}{_VIEW}"
+
+
+def version_route(model: str, version: str = "") -> str:
+    """The address of a registered model's page, or of one of its versions, within MLflow's UI."""
+    page = f"#/models/{quote(model, safe='')}"
+    return f"{page}/versions/{version}{_VIEW}" if version else f"{page}{_VIEW}"
+
+
+def build_url(tracking_uri: str, route: str) -> str:
+    """The URL of a page of MLflow's UI; '' if the tracking URI is no server."""
+    return f"{tracking_uri.rstrip('/')}/{route}" if tracking_uri.startswith("http") else ""
 
 
 def find_current_version(tracking_uri: str, model: str) -> Version | None:
@@ -41,9 +62,8 @@ def run_link(tracking_uri: str, run_id: str) -> str:
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
         experiment = client.get_run(run_id).info.experiment_id
-    if tracking_uri.startswith("http"):
-        return f"{tracking_uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
-    return f"MLflow run {run_id} of experiment {experiment}"
+    url = build_url(tracking_uri, run_route(experiment, run_id))
+    return url or f"MLflow run {run_id} of experiment {experiment}"
 
 
 def fetch_run_file(tracking_uri: str, version: Version, path: str, directory: Path) -> Path:

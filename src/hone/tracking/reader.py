@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from hone.errors import ConfigError, ModelError, ServiceError
 from hone.store.digests import digest_of
 from hone.tracking.client import connect, sqlite_path, translate_errors
+from hone.tracking.version_tags import unfold_digests
 
 SCHEME = "models:/"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[1-9]\d*))")
@@ -71,7 +72,7 @@ def get_version(tracking_uri: str, uri: str) -> Version:
         if fields["status"] != "READY":
             raise ModelError(f"is {fields['status']}", where=uri, fix="Register it again.")
         location = _location(registry, str(fields["source"]))
-    return Version(name, number, str(fields["run_id"] or ""), location, fields["tags"])
+    return Version(name, number, str(fields["run_id"] or ""), location, unfold_digests(fields["tags"]))
 
 
 def has_version(tracking_uri: str, model: str, number: str) -> bool:

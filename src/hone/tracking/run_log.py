@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hone.environment import current_user
 from hone.errors import ServiceError
 from hone.tracking.client import check_tracking_uri, connect, get_or_create_experiment, translate_errors
+from hone.tracking.links import build_url, run_route
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +30,7 @@ FLUSH_METRICS = 100  # one call takes 30 to 45 ms on SQLite, for 1 metric or for
 BATCH_METRICS = 1000  # the most that MLflow takes in one call
 BATCH_PARAMS = 100
 SYSTEM_SECONDS = 5.0
+INTERNAL = ("type", "pid")  # fields of an event that nobody looks up in MLflow
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +67,11 @@ class RunLog:
             self.valid(event)
         elif kind in ("started", "resumed", "out_of_memory"):
             with self._lock:
-                self._labels |= {f"hone.{kind}.{name}": str(value) for name, value in event.items() if name != "type"}
+                self._labels |= {
+                    f"hone.{kind}.{name}": str(value)
+                    for name, value in event.items()
+                    if name not in INTERNAL and value not in ("", [], None)
+                }
             self._start()
 
     def step(self, event: Mapping[str, Any]) -> None:
@@ -77,10 +84,8 @@ class RunLog:
 
     def links(self) -> dict[str, str]:
         """Where a person finds the run: its page where there is a server, else the directory of its files."""
-        uri = self._client.tracking_uri.rstrip("/")
-        if uri.startswith("http"):
-            return {"MLflow run": f"{uri}/#/experiments/{self.experiment_id}/runs/{self.run_id}"}
-        return {"MLflow run": self._artifacts}
+        url = build_url(self._client.tracking_uri, run_route(self.experiment_id, self.run_id))
+        return {"MLflow run": url or self._artifacts}
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """Send what waits, stop the system metrics and end the run; a run that had ended and heard nothing stays so.
@@ -193,7 +198,7 @@ def open_run(
         home = get_or_create_experiment(client, experiment, artifact_root)
         run = find_run(client, home, key)
         if run is None:
-            run = client.create_run(home, run_name=name, tags={TRAIN_KEY: key})
+            run = client.create_run(home, run_name=name, tags={TRAIN_KEY: key} | _describe_origin(name, params))
         _describe(client, run, params, tags)
         return RunLog(client, run)
 
@@ -251,6 +256,19 @@ def take(events: list[list[Metric]], limit: int) -> list[list[Metric]]:
     taken = events[:count]
     del events[:count]
     return taken
+
+
+def _describe_origin(name: str, params: Mapping[str, Any]) -> dict[str, str]:
+    """MLflow's own tags of a new run: its user, its source, and a description until `register` writes the results."""
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
+
+    base, method = params.get("model.base") or "a model from scratch", params.get("method.kind") or "training"
+    return {
+        MLFLOW_USER: current_user(),
+        MLFLOW_SOURCE_NAME: f"hone run {name}",
+        MLFLOW_SOURCE_TYPE: "LOCAL",
+        MLFLOW_RUN_NOTE: f"{name}: {method} of {base}. The test figures are added when the model is registered.",
+    }
 
 
 def _describe(client: MlflowClient, run: Run, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:

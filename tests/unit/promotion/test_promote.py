@@ -15,6 +15,7 @@ from hone.promotion.champion import Standing, get_standing, move_champion
 from hone.promotion.decision import Decision
 from hone.promotion.journal import Journal, find_faults
 from hone.tracking.aliases import list_aliases
+from hone.tracking.links import run_route
 from tests.small_line import topic_rows
 from tests.tiny_versions import MODEL, Versions
 
@@ -58,13 +59,41 @@ def test_the_better_one_passes_every_gate_and_is_recorded(journal: Journal, tmp_
     names = {gate.name for gate in decision.gates}
     assert {"accuracy: better", "slices by length", "F1 by class", "calibration", "latency p95, ratio"} <= names
     place = promote.log_decision(journal, decision)
-    tags = journal.client.get_model_version(MODEL, "2").tags
-    assert (tags["hone.promotion.outcome"], tags["hone.promotion.against"]) == ("passed", "1")
-    assert tags["hone.promotion.test_digest"] == judged.digest
-    assert len(json.loads(tags["hone.promotion.gates"])) == len(decision.gates)
+    assert promotion_tags(journal, "2") == {"hone.promotion.decision": "passed"}
+    stored = json.loads(
+        Path(journal.client.download_artifacts(decision.run_id, place.replace("html", "json"))).read_text()
+    )
+    assert (stored["sets"][0]["digest"], len(stored["gates"])) == (judged.digest, len(decision.gates))
     html = Path(journal.client.download_artifacts(decision.run_id, place, str(tmp_path))).read_text()
     assert "accuracy: better" in html and judged.digest in html
     assert "http://" not in html.replace("http://www.w3.org", "")
+
+
+def promotion_tags(journal: Journal, version: str) -> dict[str, str]:
+    tags = journal.client.get_model_version(MODEL, version).tags
+    return {name: value for name, value in tags.items() if name.startswith("hone.promotion")}
+
+
+def test_the_page_of_a_version_has_the_decision(journal: Journal, tmp_path: Path) -> None:
+    # As an earlier release left it.
+    for name in ("outcome", "gates", "test_digest"):
+        journal.client.set_model_version_tag(MODEL, "1", f"hone.promotion.{name}", "old")
+    crown(journal, "2")
+    decision = decided(journal, tmp_path, "1")
+    page = promote.log_decision(journal, decision)
+    promote.refuse(journal, decision, "bob", "worse")
+    assert promotion_tags(journal, "1") == {"hone.promotion.decision": "refused"}
+    description = journal.client.get_model_version(MODEL, "1").description
+    assert description.startswith("**")  # the verdict
+    section = description.partition("## Promotion")[2].partition("\n## ")[0]
+    assert section.strip().startswith("**Refused**")
+    assert "[version 2](#/models/topics/versions/2?workflowType=machine_learning)" in section
+    assert run_route(decision.experiment_id, decision.run_id, page) in section
+    assert section.index("| accuracy: better") < section.index("| yes")  # what refused it comes first
+    figures = decision.sets[0].figures
+    for name in ("candidate", "champion"):
+        assert f"{figures[name]['accuracy']['value']:.4g} [" in section
+    assert "## How to use" in description
 
 
 def test_the_worse_one_is_refused_and_the_champion_stays(journal: Journal, tmp_path: Path) -> None:
@@ -77,7 +106,7 @@ def test_the_worse_one_is_refused_and_the_champion_stays(journal: Journal, tmp_p
     last = journal.records()[-1].entry
     assert (last.action, last.who, last.from_version, last.to_version) == ("refused", "bob", "2", "1")
     assert last.figures["test/candidate/accuracy"] < last.figures["test/champion/accuracy"]
-    assert journal.client.get_model_version(MODEL, "1").tags["hone.promotion.outcome"] == "refused"
+    assert journal.client.get_model_version(MODEL, "1").tags["hone.promotion.decision"] == "refused"
 
 
 def test_the_champion_is_no_candidate_and_what_is_not_there_is_named(journal: Journal, tmp_path: Path) -> None:
@@ -178,6 +207,9 @@ def test_a_version_that_does_not_answer_as_champion_is_put_back(
     assert list_aliases(journal.client, MODEL) == {"candidate": "2", "champion": "1"}
     assert actions(journal) == ["promoted", "promoted", "put back"]
     assert "failed the serving test" in journal.records()[-1].entry.why
+    assert promotion_tags(journal, "2") == {"hone.promotion.decision": "put back"}
+    description = journal.client.get_model_version(MODEL, "2").description
+    assert "**Put back**: " in description and "failed the serving test" in description
     assert find_faults(journal.records()) == []
 
 
@@ -195,7 +227,7 @@ def test_a_move_by_hand_is_noticed_judged_and_left(journal: Journal, tmp_path: P
     assert kept.entry.figures["test/candidate/accuracy"] > 0.9
     assert list_aliases(journal.client, MODEL)["previous"] == "1"  # so that it can be rolled back
     assert reconcile.reconcile(journal, downloads=tmp_path) == []
-    assert journal.client.get_model_version(MODEL, "2").tags["hone.promotion.outcome"] == "passed"
+    assert journal.client.get_model_version(MODEL, "2").tags["hone.promotion.decision"] == "passed"
 
 
 def test_with_enforce_it_is_put_back_with_the_reason(journal: Journal, tmp_path: Path) -> None:

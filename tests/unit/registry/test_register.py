@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from hone.errors import ConfigError
+from hone.evaluation.report.headline import describe_verdict
 from hone.methods.lora import Lora
 from hone.models.locate import BaseModel
 from hone.store.artifact import Artifact
 from hone.tracking.client import connect
-from hone.tracking.reader import has_version
+from hone.tracking.reader import get_version, has_version
 from hone.tracking.run_log import open_run
+from hone.tracking.version_tags import unfold_digests
 from tests.registering import (
     assert_answers_as_evaluated,
     do_register,
@@ -36,7 +38,7 @@ def test_a_version_knows_where_it_comes_from(
     version = client.get_model_version_by_alias("tiny", "candidate")
     assert (str(version.version), version.run_id, made["existing"]) == ("1", made["run_id"], False)
     assert made["model_uri"] == "models:/tiny/1"
-    tags = version.tags
+    tags = get_version(tracking_uri, "models:/tiny/1").tags
     assert tags["hone.data_digest"] == artifacts["validate"].digest
     assert tags["hone.model_digest"] == artifacts["train"].digest
     assert tags["hone.base_licence"] == "apache-2.0"
@@ -51,11 +53,12 @@ def test_a_version_knows_where_it_comes_from(
     assert run.info.status == "FINISHED"
     assert [output.model_id for output in run.outputs.model_outputs] == [logged_model(made).model_id]
     assert json.loads(logged_model(made).tags["mlflow.modelVersions"]) == [{"name": "tiny", "version": 1}]
-    assert {"test/accuracy", "test/accuracy_low", "test_majority/accuracy", "train/loss"} <= set(run.data.metrics)
+    assert {"test/accuracy", "test_majority/accuracy", "train/loss"} <= set(run.data.metrics)
     assert {file.path for file in client.list_artifacts(made["run_id"])} == {
         "report.html",
         "config.yaml",
         "metrics.json",
+        "test_figures.json",
         "statistics.json",
         "drift",
         "splits",
@@ -68,6 +71,129 @@ def test_a_version_knows_where_it_comes_from(
     assert len(tags["hone.rows_digest"]) == 64
     assert (tmp_path / "out" / "report.html").read_text("utf8") == "<html>the report</html>"
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_the_page_of_a_version_begins_with_the_verdict(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    tags = {"hone.flow_run_id": "flow-1", "hone.flow_run_url": "http://prefect/runs/flow-run/flow-1"}
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri, tags=tags)
+    client = connect(tracking_uri)
+    version = client.get_model_version("tiny", "1")
+    metrics = json.loads((artifacts["evaluate"].path / "metrics.json").read_text("utf8"))
+    assert version.description.startswith(f"**{describe_verdict(metrics)}**")
+    lines = version.description.splitlines()
+    assert [line.split("|")[1].replace("&emsp;", "").strip() for line in lines if line.startswith("|")][2:4] == [
+        "**this version**",
+        "most frequent class",
+    ]
+    report = f"#/experiments/{made['experiment_id']}/runs/{made['run_id']}/artifacts/report.html"
+    assert f"[Report]({report}?workflowType=machine_learning)" in version.description
+    assert "[Prefect run](http://prefect/runs/flow-run/flow-1)" in version.description
+    assert "## How to use" in version.description
+    assert len(version.description) <= 5000
+    assert describe_verdict(metrics) in client.get_registered_model("tiny").description
+    run = client.get_run(made["run_id"])
+    assert run.data.tags["mlflow.note.content"].startswith(f"**{describe_verdict(metrics)}**")
+    assert "[tiny version 1](#/models/tiny/versions/1" in run.data.tags["mlflow.note.content"]
+
+
+def test_a_version_has_few_tags_and_the_verdict_among_them(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    tags = connect(tracking_uri).get_model_version("tiny", "1").tags
+    assert tags["hone.verdict"] in ("worth it", "not proven", "worse than a baseline")
+    assert tags["hone.accuracy"].endswith("%")
+    assert [name for name in tags if name.endswith(("_digest", "_sha256"))] == ["hone.rows_digest", "hone.files_sha256"]
+    assert set(json.loads(tags["hone.digests"])) == {
+        f"{name}_digest" for name in ("data", "config", "code", "base", "model")
+    }
+    assert not [name for name in tags if name.startswith("hone.test.")]
+    assert len(tags) <= 13 and all(tags.values())
+
+
+def test_the_model_is_shown_with_its_metrics_and_test_rows(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    run = connect(tracking_uri).get_run(made["run_id"])
+    shown = {metric.key: metric for metric in logged_model(made).metrics}
+    assert shown["test/accuracy"].value == run.data.metrics["test/accuracy"]
+    assert {metric.dataset_name for metric in shown.values()} == {"tiny test"}
+    assert "test_majority/accuracy" not in shown
+    assert not [name for name in run.data.metrics if name.endswith(("_low", "_high"))]
+    file = connect(tracking_uri).download_artifacts(made["run_id"], "test_figures.json", str(tmp_path))
+    table = json.loads(Path(file).read_text("utf8"))
+    assert table["columns"] == ["system", "metric", "value", "low", "high"]
+    assert ["model", "accuracy"] in [row[:2] for row in table["data"]]
+
+
+def test_the_figures_of_the_champion_are_beside_those_of_a_new_version(
+    tmp_path: Path,
+    tracking_uri: str,
+    artifacts: Mapping[str, Artifact],
+    adapted: Mapping[str, Artifact],
+    base: BaseModel,
+) -> None:
+    client = connect(tracking_uri)
+    do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    client.set_registered_model_alias("tiny", "champion", "1")
+    do_register(tmp_path / "2", adapted, base, tracking_uri, Lora())
+    description = client.get_model_version("tiny", "2").description
+    assert "| [champion, version 1](#/models/tiny/versions/1?workflowType=machine_learning)" in description
+    assert "from the same test rows" in description
+    assert "champion, version" not in client.get_model_version("tiny", "1").description
+    assert "[Version 2]" in client.get_registered_model("tiny").description
+
+
+def test_a_version_of_an_earlier_release_is_brought_to_the_form_of_this_one(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    made = do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    client = connect(tracking_uri)
+    tags = client.get_model_version("tiny", "1").tags
+    for name, value in unfold_digests(tags).items():
+        client.set_model_version_tag("tiny", "1", name, value)
+    client.set_model_version_tag("tiny", "1", "hone.config_digest", "as it was made")
+    client.set_model_version_tag("tiny", "1", "hone.test.accuracy_low", "0.1")
+    client.set_model_version_tag("tiny", "1", "team", "search")
+    for name in ("hone.digests", "hone.verdict", "hone.accuracy"):
+        client.delete_model_version_tag("tiny", "1", name)
+    client.update_model_version("tiny", "1", "Ask Ada first.")
+    do_register(tmp_path / "2", artifacts, base, tracking_uri)
+    version = client.get_model_version("tiny", "1")
+    assert version.tags == tags | {
+        "team": "search",
+        "hone.digests": version.tags["hone.digests"],
+    }
+    assert json.loads(version.tags["hone.digests"])["config_digest"] == "as it was made"
+    assert version.description.startswith("**") and version.description.endswith("Ask Ada first.")
+    history = client.get_metric_history(made["run_id"], "test/accuracy")
+    assert len(history) == 1
+
+
+def test_metrics_of_an_earlier_release_appear_with_the_model(
+    tmp_path: Path,
+    tracking_uri: str,
+    artifacts: Mapping[str, Artifact],
+    base: BaseModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from hone.registry import register
+
+    log = register.run_record.log_test_metrics  # type: ignore[attr-defined]
+
+    def without_model(client: Any, run: Any, metrics: Any, dataset: Any, logged: Any) -> None:
+        log(client, run, metrics, dataset, None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hone.registry.run_record.log_test_metrics", without_model)
+        made = do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    assert not logged_model(made).metrics
+    do_register(tmp_path / "2", artifacts, base, tracking_uri)
+    assert "test/accuracy" in {metric.key for metric in logged_model(made).metrics}
+    assert len(connect(tracking_uri).get_metric_history(made["run_id"], "test/accuracy")) == 1
 
 
 def test_the_logged_model_is_safe_and_described(

@@ -56,6 +56,25 @@ def test_a_resumed_training_goes_on_in_its_run(tracking_uri: str) -> None:
     assert run.data.tags["hone.resumed.step"] == "4"
 
 
+def test_a_run_has_a_description_a_user_and_a_source(tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "ada")
+    run_log = opened(tracking_uri, params={"model.base": "org/small", "method.kind": "lora"})
+    run = connect(tracking_uri).get_run(run_log.run_id)
+    assert run.info.user_id == "ada"
+    assert run.data.tags["mlflow.source.name"] == "hone run tiny"
+    assert "lora" in run.data.tags["mlflow.note.content"] and "org/small" in run.data.tags["mlflow.note.content"]
+
+
+def test_what_only_the_machine_needs_is_out_of_sight(tracking_uri: str) -> None:
+    run_log = opened(tracking_uri)
+    run_log.hear({"type": "started", "pid": 4711, "device": "cpu, 2 threads", "resumed_from": []})
+    run_log.hear(step(1))
+    run_log.finish("FINISHED")
+    tags = connect(tracking_uri).get_run(run_log.run_id).data.tags
+    assert tags["hone.started.device"] == "cpu, 2 threads"
+    assert not {"hone.started.pid", "hone.started.resumed_from"} & set(tags)
+
+
 def test_steps_done_again_after_out_of_memory_are_logged_once(tracking_uri: str) -> None:
     run = opened(tracking_uri)
     for number in (1, 2, 3, 2, 3, 4):
