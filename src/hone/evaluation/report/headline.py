@@ -26,8 +26,9 @@ _OPENINGS = {
 def describe_verdict(metrics: Mapping[str, Any]) -> str:
     """`Fine-tuning was worth it: 69.4% accuracy on 1,000 test rows, 10.1 points better than ...`, from metrics.json."""
     judged = verdict(measured(dict(metrics)))
+    metric = figures.within_sentence(judged["metric"])
     result = (
-        f"{figures.shown(judged['figure'])} {judged['metric'].lower()} on {figures.count(judged['rows'])}"
+        f"{figures.shown(judged['figure'])} {metric} on {figures.count(judged['rows'])}"
         f" test row{'s' if judged['rows'] != 1 else ''}"
     )
     comparison = _compare(judged) if judged["rival"] else "; there is no baseline to compare with"
@@ -54,4 +55,5 @@ def _compare(judged: View) -> str:
         )
     if difference > 0:
         evidence.append(figures.p_value(rival["p"]))
-    return f", {size if difference else 'as good as'} {which}, {rival['name'].lower()} ({', '.join(evidence)})"
+    name = figures.within_sentence(rival["name"])
+    return f", {size if difference else 'as good as'} {which}, {name} ({', '.join(evidence)})"
