@@ -127,14 +127,20 @@ class Board:
         """A grid: mark, stage, progress bar, words; and a row for each note on the stage. Nothing in it wraps."""
         grid = Table.grid(padding=(0, 1))
         for width in (1, 9, BAR, None):
-            grid.add_column(width=width, no_wrap=True, overflow="ellipsis")
+            grid.add_column(width=width, no_wrap=width is not None)  # rich narrows only the column that may wrap
         now = time.monotonic()
         for name, line in self.lines.items():
             colour = COLOURS.get(line.event, "bright_black")
-            grid.add_row(Text(MARKS[line.event], colour), Text(name, colour), _bar(line, colour), Text(line.text(now)))
+            grid.add_row(
+                Text(MARKS[line.event], colour), Text(name, colour), _bar(line, colour), _cut_text(line.text(now))
+            )
             for note in line.notes:
-                grid.add_row("", "", "", Text(note))
+                grid.add_row("", "", "", _cut_text(note))
         return grid
+
+
+def _cut_text(words: str) -> Text:
+    return Text(words, no_wrap=True, overflow="ellipsis")
 
 
 def _bar(line: Line, colour: str) -> ProgressBar | Text:

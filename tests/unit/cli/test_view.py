@@ -122,6 +122,11 @@ def test_at_80_columns_nothing_wraps_and_columns_stay_where_they_are() -> None:
     stages = ["ingest", "curate", "train", "evaluate"]
     board = Board({stage: Line() for stage in stages})
     board.lines["ingest"].update("hit", ARTIFACT, 0.0)
+    evaluate = board.lines["evaluate"]
+    evaluate.update("started", [], 0.0)
+    evaluate.update("progress", Progress(120, 600, note="embedding train rows, which is long"), 1.0)
+    evaluate.update("progress", Progress(130, 600, note="embedding train rows, which is long"), 2.0)
+    assert rendered(board)[3].endswith("…")
     board.lines["curate"].update("started", ["curation.steps.filters.min_chars 20 -> 40"] * 3, 0.0)
     train = board.lines["train"]
     train.update("started", ["first run of demo"], 0.0)
@@ -133,6 +138,7 @@ def test_at_80_columns_nothing_wraps_and_columns_stay_where_they_are() -> None:
     assert all(len(line) <= 80 for line in (*before, *lines))
     assert lines[2].rstrip().endswith(" 1,235/12,345 steps ·  61.7/s ·  3:00 left · loss 0.714")
     assert lines[0].index("up to date") == lines[1].index("starting") == before[2].index("starting")
+    assert lines[0].index("up to date") == 1 + 1 + 9 + 1 + 12 + 1
     assert lines[2].index(" 1,235/12,345") == before[2].index("starting")
 
 
