@@ -77,7 +77,7 @@ def test_preferences_go_the_whole_line(
         done = hone("run", conf, "training.epochs=1")
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.count("up to date") == 4, done.stdout
-        assert "train     training.epochs 6.0 -> 1.0\n" in done.stdout
+        assert "train     starting · training.epochs 6.0 -> 1.0\n" in done.stdout
         assert "preferences version 2, alias candidate" in done.stdout
     if loss == "kto":
         assert set(answer["completion"].split()) & {"red", "green", "blue", "please"}

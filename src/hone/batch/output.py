@@ -65,6 +65,8 @@ def read_account(out: Path) -> Account:
     elif out.is_file():
         with suppress(pa.ArrowException):
             account = json.loads((pq.read_schema(out).metadata or {}).get(METADATA, b"{}"))
+        if account:  # the account inside the file cannot contain the file's own digest
+            account["files"] = _list_file(out.name, account["rows"], out)
     return account
 
 
@@ -200,7 +202,7 @@ def _write_file(out: Path, suffix: str, tables: Iterator[pa.Table], account: Acc
     text = json.dumps(account, ensure_ascii=False)
     with replace_file(out) as work:
         WRITERS[suffix](work, tables, schema.with_metadata({METADATA: text.encode()}))
-        account = account | {"files": [{"name": out.name, "rows": account["rows"], "sha256": file_digest(work)}]}
+        account = account | {"files": _list_file(out.name, account["rows"], work)}
         with replace_file(_sidecar(out)) as account_file:
             account_file.write_text(json.dumps(account, indent=1, ensure_ascii=False), "utf8")
     return account
@@ -208,6 +210,11 @@ def _write_file(out: Path, suffix: str, tables: Iterator[pa.Table], account: Acc
 
 def _sidecar(out: Path) -> Path:
     return out.with_name(f"{out.name}.json")
+
+
+def _list_file(name: str, rows: int, file: Path) -> list[dict[str, Any]]:
+    """The entry `files` of the account of an output in one file."""
+    return [{"name": name, "rows": rows, "sha256": file_digest(file)}]
 
 
 def _write_directory(out: Path, tables: Iterator[pa.Table], account: Account) -> Account:
