@@ -60,7 +60,9 @@ def test_all_that_carries_the_mark_is_ended_and_nothing_else(tmp_path: Path) -> 
     ours, theirs = begun("ours/worker", tmp_path / "a"), begun("theirs/worker", tmp_path / "b")
     try:
         assert [len(processes.list_marked(mark)) for mark in ("ours/worker", "theirs/worker")] == [2, 2]
-        psutil.Process(ours.pid).kill()  # its child is an orphan, and still ours
+        killed = psutil.Process(ours.pid)
+        killed.kill()  # its child is an orphan, and still ours
+        killed.wait(30)  # a killed process is listed until it has ended
         assert processes.end_marked("ours/worker", ours) == 1
         assert [len(processes.list_marked(mark)) for mark in ("ours/worker", "theirs/worker")] == [0, 2]
     finally:
