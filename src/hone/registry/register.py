@@ -101,26 +101,9 @@ def register(
     registration.json and report.html. Raises ServiceError if MLflow does not answer, ConfigError for a model name that
     MLflow does not accept, ModelError if a file could run code when it is loaded.
     """
-    section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
-    targets = json.loads((artifacts["evaluate"].path / layout.TARGETS).read_text("utf8"))
-    form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]))
     reference_files = reference.write_reference(out, artifacts, objective)
-    metrics = json.loads((artifacts["evaluate"].path / layout.METRICS).read_text("utf8"))
-    results = version_page.build_result_tags(metrics) | dict(reference_files.tags)
-    lineage = build_tags(artifacts, form, base, config)
-    lineage |= {name: str(value) for name, value in tags.items() if name != URL}
-    lineage = {name: value for name, value in lineage.items() if value}
-    candidate = Candidate(
-        artifacts,
-        form,
-        base,
-        model_name,
-        alias,
-        config,
-        fold_digests(results | lineage),
-        results,
-        metrics,
-        str(tags.get(URL, "")),
+    candidate = _build_candidate(
+        artifacts, base, objective, method, model_name, alias, config, tags, reference_files.tags
     )
     (out / layout.REPORT).write_text(report, "utf8")
     client = connect(tracking_uri)
@@ -136,7 +119,7 @@ def register(
         version, existing = _get_or_create_version(client, run, candidate, out, steps)
         logged = _find_logged_model(client, version)
         test_rows = run_record.describe_split(artifacts["validate"], TEST)
-        run_record.log_test_metrics(client, run, metrics, test_rows, logged)
+        run_record.log_test_metrics(client, run, candidate.metrics, test_rows, logged)
         _describe(client, run, version, candidate, existing)
     registration = {
         "model": model_name,
@@ -152,6 +135,40 @@ def register(
     (out / "registration.json").write_text(json.dumps(registration, indent=1), "utf8")
     list(steps)
     return Product(artifacts["train"].rows, ("registration.json",), registration)
+
+
+def _build_candidate(
+    artifacts: Mapping[str, Artifact],
+    base: BaseModel,
+    objective: Objective,
+    method: Method,
+    model_name: str,
+    alias: str,
+    config: str,
+    tags: Mapping[str, str],
+    reference_tags: Mapping[str, str],
+) -> Candidate:
+    """What is to be registered, from the artifacts of the stages; `reference_tags` are of the drift reference."""
+    section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
+    targets = json.loads((artifacts["evaluate"].path / layout.TARGETS).read_text("utf8"))
+    form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]))
+    metrics = json.loads((artifacts["evaluate"].path / layout.METRICS).read_text("utf8"))
+    results = version_page.build_result_tags(metrics) | dict(reference_tags)
+    lineage = build_tags(artifacts, form, base, config)
+    lineage |= {name: str(value) for name, value in tags.items() if name != URL}
+    lineage = {name: value for name, value in lineage.items() if value}
+    return Candidate(
+        artifacts,
+        form,
+        base,
+        model_name,
+        alias,
+        config,
+        fold_digests(results | lineage),
+        results,
+        metrics,
+        str(tags.get(URL, "")),
+    )
 
 
 def adapter_only(method: Method) -> bool:
