@@ -188,11 +188,6 @@ def get_texts(rows: pa.Table) -> list[str]:
     return texts
 
 
-def count_lost_tokens(encoding: Encoding) -> int:
-    """The number of tokens cut off a text, without special tokens."""
-    return sum(len(piece) - sum(piece.special_tokens_mask) for piece in encoding.overflowing)
-
-
 def list_truncated(tokens: pa.Table) -> list[bool]:
     """Whether tokens were cut off, for each encoded row."""
     return [lost > 0 for lost in tokens["lost"].to_pylist()]
