@@ -8,6 +8,7 @@ TRAIN: Final = "train"
 VALID: Final = "valid"
 TEST: Final = "test"
 SPLITS = (TRAIN, VALID, TEST)
+FLAW = "curation_flaw"  # the column with the reasons for which curation would have dropped a held-out row
 
 Split = Literal["train", "valid", "test"]
 

@@ -12,7 +12,7 @@ from hone.curation.columns import splits_of, texts_of, with_texts
 from hone.curation.step import Fields, Step, Verdict
 from hone.errors import DataError
 from hone.progress import OnProgress, Progress
-from hone.splits import TEST, VALID
+from hone.splits import FLAW, TEST, VALID
 from hone.store.tables import filter_rows
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FLAW = "curation_flaw"  # the column with the reason for which curation would have dropped a held-out row
 SHOWN = 3  # reasons and groups that a warning lists
 EXAMPLES = 3  # dropped rows shown per reason
 EXAMPLE_CHARACTERS = 300  # of an example's text
@@ -55,11 +54,20 @@ class Account:
         verdict = step.apply(table, self.fields, self.progress.start_step(kind))
         return self.apply_verdict(kind, table, verdict, limited=not getattr(step, "drops_by_design", False))
 
-    def apply_verdict(self, kind: str, table: pa.Table, verdict: Verdict, *, limited: bool = True) -> pa.Table:
+    def apply_verdict(
+        self,
+        kind: str,
+        table: pa.Table,
+        verdict: Verdict,
+        *,
+        limited: bool = True,
+        where: str = "",
+        fix: str = "Loosen the step",
+    ) -> pa.Table:
         """Return the rows that a verdict keeps; count the others by reason and collect them.
 
         Held-out rows that came with the data are kept, with the reason in the column FLAW. A step that drops more than
-        the allowed share of rows, if `limited`, is logged as a warning, or raises DataError.
+        the allowed share of rows, if `limited`, is logged as a warning, or raises DataError with `where` and `fix`.
         """
         import pyarrow as pa
 
@@ -84,8 +92,8 @@ class Account:
             if self.limits.stop:
                 raise DataError(
                     str(entry["warning"]),
-                    where=f"curation.steps, {kind}",
-                    fix="Loosen the step, or set curation.max_dropped or curation.on_excess=warn.",
+                    where=where or f"curation.steps, {kind}",
+                    fix=f"{fix}, or set curation.max_dropped or curation.on_excess=warn.",
                 )
             log.warning("%s", entry["warning"])
         self.funnel.append(entry)
@@ -153,7 +161,7 @@ class Account:
 
 
 def _keep_held_out(kind: str, verdict: Verdict) -> tuple[Verdict, Counter[str]]:
-    """The verdict without drops of held-out rows, which have the reason in the column FLAW, and their counts by reason.
+    """The verdict without drops of held-out rows, which have all reasons in the column FLAW; their counts by reason.
 
     Rows drawn for validation or test later are not held out yet.
     """
@@ -162,7 +170,7 @@ def _keep_held_out(kind: str, verdict: Verdict) -> tuple[Verdict, Counter[str]]:
     for row, split in enumerate(splits_of(verdict.rows)):
         if reasons[row] and split in (VALID, TEST):
             flagged[reasons[row]] += 1
-            flaws[row] = flaws[row] or f"{kind}: {reasons[row]}"
+            flaws[row] = "; ".join(filter(None, [flaws[row], f"{kind}: {reasons[row]}"]))
             reasons[row] = ""
     return replace(verdict, rows=with_texts(verdict.rows, FLAW, flaws), reasons=reasons), flagged
 

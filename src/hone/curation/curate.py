@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hone.curation.account import FLAW, Account, Limits, StepsProgress
+from hone.curation.account import Account, Limits, StepsProgress
 from hone.curation.columns import labels_of, splits_of, texts_of, with_texts
 from hone.curation.split import find_contaminated_rows, group_rows, normalize_splits, split_rows
 from hone.curation.step import Fields, Step, Verdict
 from hone.errors import DataError
 from hone.progress import OnProgress, ignore
-from hone.splits import SPLITS, TEST, TRAIN, VALID
+from hone.splits import FLAW, SPLITS, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
 from hone.store.tables import cut_rows, filter_rows, take_rows
@@ -98,7 +98,13 @@ def _split(
 
     if any(splits_of(table)):
         classes = set(_count_classes(_training_rows(table), fields))
-        table = account.apply_verdict("decontaminate", table, _decontamination(table, fields, threshold))
+        table = account.apply_verdict(
+            "decontaminate",
+            table,
+            _decontamination(table, fields, threshold),
+            where="curation.split",
+            fix="Raise curation.split.near_duplicate",
+        )
         account.note_emptied_classes(sorted(classes - set(_count_classes(_training_rows(table), fields))))
     named_splits = set(splits_of(table)) - {""}
     open_rows = [i for i, split in enumerate(splits_of(table)) if split in ("", TRAIN)]

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.curation.account import FLAW
 from hone.curation.columns import texts_of, with_texts
 from hone.curation.dedup.similar_rows import find_repeats
 from hone.errors import ValidationFailed
@@ -19,7 +18,7 @@ from hone.objectives.base import Objective
 from hone.objectives.shared.tokenizer import count_tokens, load_tokenizer
 from hone.process_environment import ALL_CORES, NO_ANALYTICS, environment
 from hone.progress import OnProgress, Progress, ignore
-from hone.splits import SPLITS, TEST, TRAIN, VALID
+from hone.splits import FLAW, SPLITS, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
 from hone.store.tables import cut_rows, filter_rows
@@ -175,7 +174,7 @@ def _exclude_known_repeats(rows: pa.Table) -> pa.Table:
 
     if FLAW not in rows.column_names:
         return rows
-    return rows.filter(pc.invert(pc.starts_with(rows[FLAW].fill_null(""), "decontaminate:")))
+    return rows.filter(pc.invert(pc.match_substring(rows[FLAW].fill_null(""), "decontaminate:")))
 
 
 def _list_labels(train: pa.Table, objective: Objective) -> list[str]:
@@ -197,7 +196,7 @@ def _keep_given_rows(
         if FLAW in tables[split].column_names and failing[split]:
             flaws = texts_of(tables[split], FLAW)
             for row, expectations in failing[split].items():
-                flaws[row] = flaws[row] or f"validation: {'; '.join(expectations)}"
+                flaws[row] = "; ".join(filter(None, [flaws[row], f"validation: {', '.join(expectations)}"]))
                 tolerated.update((split, expectation) for expectation in expectations)
             kept_tables[split], others[split] = with_texts(tables[split], FLAW, flaws), {}
     return kept_tables, others, tolerated

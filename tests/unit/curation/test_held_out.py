@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hone.curation.account import FLAW, Limits
+from hone.curation.account import Limits
 from hone.curation.balance import Balance
 from hone.curation.conflicts import LabelConflicts
 from hone.curation.curate import curate
@@ -21,6 +21,7 @@ from hone.curation.redact import Redact
 from hone.curation.step import Step
 from hone.errors import DataError
 from hone.objectives.text_classification import TextClassification
+from hone.splits import FLAW
 from hone.store.artifact import Product
 
 STEPS: list[tuple[str, Step]] = [
@@ -35,10 +36,10 @@ FLAWED = ["ok", "the same test text", "The same  test text", "one text", "one te
 LABELS = ["a", "a", "a", "a", "b", "b"]
 
 
-def given_rows(count: int = 50) -> pa.Table:
+def given_rows(count: int = 50, held_out: str = "test") -> pa.Table:
     train = [(f"training text number {i} {i * 7919}", "ab"[i % 2], "train") for i in range(2 * count)]
-    test = [(f"test text number {i} {i * 104729}", "ab"[i % 2], "test") for i in range(2 * count)]
-    flawed = [(text, label, "test") for text, label in zip(FLAWED, LABELS, strict=True)]
+    test = [(f"test text number {i} {i * 104729}", "ab"[i % 2], held_out) for i in range(2 * count)]
+    flawed = [(text, label, held_out) for text, label in zip(FLAWED, LABELS, strict=True)]
     texts, labels, splits = zip(*train, *test, *flawed, strict=True)
     ids = [f"row{i}" for i in range(len(texts))]
     columns = {"id": ids, "source": [""] * len(ids), "split": splits, "text": texts, "label": labels}
@@ -53,20 +54,22 @@ def curated(rows: pa.Table, out: Path, steps: list[tuple[str, Step]] = STEPS, **
     return curate(out / "in.parquet", out, steps=steps, fields=fields, limits=Limits(**limits), **settings)
 
 
-def test_no_test_row_is_dropped_or_rewritten_and_its_flaws_are_counted(tmp_path: Path) -> None:
-    rows = given_rows()
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_no_held_out_row_is_dropped_or_rewritten_and_its_flaws_are_counted(split: str, tmp_path: Path) -> None:
+    rows = given_rows(held_out=split)
     product = curated(rows, tmp_path)
-    test = pq.read_table(tmp_path / "test.parquet")
-    expected = rows.filter(pa.compute.equal(rows["split"], "test"))
+    test = pq.read_table(tmp_path / f"{split}.parquet")
+    expected = rows.filter(pa.compute.equal(rows["split"], split))
     assert test.select(expected.column_names).equals(expected)
     flaws = dict(zip(test["text"].to_pylist(), test[FLAW].to_pylist(), strict=True))
-    assert flaws["ok"] == "filters: shorter than 4 characters"
+    capped = "; balance: beyond 30 rows of its class"
+    assert flaws["ok"] == "filters: shorter than 4 characters" + capped
     assert flaws["The same  test text"] == "duplicates: duplicate"
     assert flaws["one text"] == "label-conflicts: same text, two labels"
     assert flaws["<p>An  &amp; entity</p>"] in ("", "balance: beyond 30 rows of its class")
-    assert product.facts["given"] == {"test": 106}
-    assert product.facts["splits"]["test"] == 106
-    assert product.facts["flawed"]["test"] == sum(map(bool, test[FLAW].to_pylist())) > 40
+    assert product.facts["given"] == {split: 106}
+    assert product.facts["splits"][split] == 106
+    assert product.facts["flawed"][split] == sum(map(bool, test[FLAW].to_pylist())) > 40
     balance = next(entry for entry in product.facts["funnel"] if entry["step"] == "balance")
     assert balance["flagged"]["beyond 30 rows of its class"] > 40
     assert pq.read_table(tmp_path / "train.parquet")["split"].unique().to_pylist() == ["train"]
@@ -123,3 +126,22 @@ def test_a_step_that_drops_a_large_part_warns_with_its_largest_groups_or_stops(
     curated(rows, tmp_path, [("duplicates", Duplicates())], max_dropped=0.5, stop=True)
     curated(rows, tmp_path, [("balance", Balance(max_rows=30))], stop=True)  # a number that was asked for
     assert not caplog.text
+
+
+def test_a_row_with_two_flaws_has_both(tmp_path: Path) -> None:
+    rows = given_rows(held_out="test").to_pylist()
+    repeats = [{**rows[150], "id": f"repeat{i}", "split": "valid"} for i in range(2)]
+    curated(pa.Table.from_pylist([*rows, *repeats]), tmp_path, STEPS[:3])
+    valid = pq.read_table(tmp_path / "valid.parquet")
+    flaws = dict(zip(valid["id"].to_pylist(), valid[FLAW].to_pylist(), strict=True))
+    assert flaws["repeat0"] == "decontaminate: also in test"
+    assert flaws["repeat1"] == "duplicates: duplicate; decontaminate: also in test"
+
+
+def test_the_setting_that_decontamination_follows_is_named(tmp_path: Path) -> None:
+    rows = given_rows().to_pylist()
+    training = [{**row, "id": f"again-{row['id']}", "split": "train"} for row in rows if row["split"] == "test"]
+    with pytest.raises(DataError, match=r"decontaminate drops \d+ of") as fault:
+        curated(pa.Table.from_pylist([*rows, *training]), tmp_path, [], stop=True)
+    assert fault.value.where == "curation.split"
+    assert "curation.split.near_duplicate" in fault.value.fix

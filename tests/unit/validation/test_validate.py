@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from hone.config.sections import Validation
-from hone.curation.account import FLAW
 from hone.errors import ConfigError, ValidationFailed
 from hone.objectives.text_classification import TextClassification
+from hone.splits import FLAW
 from hone.store.artifact import Product
 from hone.validation.validate import validate
 from tests.tiny_bases import tiny_bert
@@ -182,6 +182,19 @@ def test_quarantine_leaves_given_test_rows_in_place(run: Any, tables: dict[str, 
     flaws = dict(zip(test["text"].to_pylist(), test[FLAW].to_pylist(), strict=True))
     assert flaws[repeated].startswith("validation: ") and "hone_same_as" in flaws[repeated]
     assert sum(map(bool, flaws.values())) == 1
+
+
+def test_a_given_validation_row_that_curation_reported_is_no_leak_of_the_test_split(
+    run: Any, tables: dict[str, pa.Table]
+) -> None:
+    repeated = tables["test"]["text"][2].as_py()
+    tables["valid"] = with_rows(tables["valid"], {"text": repeated}, {"text": repeated})
+    count = len(tables["valid"])
+    reported = ["decontaminate: also in test", "duplicates: duplicate; decontaminate: also in test"]
+    flaws = {split: [""] * len(table) for split, table in tables.items()} | {"valid": [""] * (count - 2) + reported}
+    for split in SPLITS:
+        tables[split] = tables[split].append_column(FLAW, pa.array(flaws[split], pa.string()))
+    assert not failed(run())
 
 
 def test_a_text_that_stands_in_an_earlier_split_is_a_leak(run: Any, tables: dict[str, pa.Table]) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hone.curation.account import FLAW
 from hone.errors import DataError
 from hone.evaluation.judging import baselines, metrics, predict
 from hone.evaluation.judging.comparison import compare_paired
@@ -20,7 +19,7 @@ from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.progress import OnProgress, ignore
-from hone.splits import TEST, TRAIN, VALID
+from hone.splits import FLAW, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
 from hone.store.tables import take_rows
