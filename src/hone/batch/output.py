@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 from hone.batch import rows as source_rows
 from hone.batch.answers import ANSWERS, arrow_type
 from hone.batch.request import Batch
-from hone.batch.rows import REASON, Shard, value_as_text
+from hone.batch.rows import REASON, Shard
 from hone.batch.writers import WRITERS
 from hone.environment import Home
 from hone.errors import ConfigError, DataError, StoreError
 from hone.progress import Progress, emit
+from hone.sources.ingest import value_as_text
 from hone.store.artifact import Artifact
 from hone.store.digests import digest_of, file_digest
 from hone.store.files import replace_file
@@ -41,8 +42,8 @@ def find_finished(batch: Batch, home: Home) -> Account:
     Raises ConfigError if something exists at the path that no batch prediction wrote.
     """
     out = Path(batch.request.output).absolute()
-    _check_writable(out, batch.request.file_suffix)
     account = read_account(out)
+    _check_writable(out, batch.request.file_suffix, account)
     if account.get("key") != batch.key:
         return {}
     _drop_rows(batch, home)
@@ -60,7 +61,7 @@ def read_account(out: Path) -> Account:
     if out.is_file() and _sidecar(out).is_file() and out.suffix.lower() != ".parquet":
         with suppress(ValueError):  # another program's file
             account = json.loads(_sidecar(out).read_text("utf8"))
-        if [entry.get("sha256") for entry in account.get("files", [])] != [file_digest(out)]:
+        if not _is_account_of(account, out):
             return {}
     elif out.is_file():
         with suppress(pa.ArrowException):
@@ -68,6 +69,15 @@ def read_account(out: Path) -> Account:
         if account:  # the account inside the file cannot contain the file's own digest
             account["files"] = _list_file(out.name, account["rows"], out)
     return account
+
+
+def _is_account_of(account: object, out: Path) -> bool:
+    """Whether the account, which may be any JSON, names this file's content."""
+    files = account.get("files") if isinstance(account, dict) else None
+    match files:
+        case [{"sha256": digest}]:
+            return bool(digest == file_digest(out))
+    return False
 
 
 def commit_output(batch: Batch, rows: Artifact, answers: Sequence[Artifact], home: Home) -> Account:
@@ -205,6 +215,7 @@ def _write_file(out: Path, suffix: str, tables: Iterator[pa.Table], account: Acc
         account = account | {"files": _list_file(out.name, account["rows"], work)}
         with replace_file(_sidecar(out)) as account_file:
             account_file.write_text(json.dumps(account, indent=1, ensure_ascii=False), "utf8")
+            out.unlink(missing_ok=True)  # with the new account it would be taken for another program's file
     return account
 
 
@@ -239,12 +250,12 @@ def _write_directory(out: Path, tables: Iterator[pa.Table], account: Account) ->
     return account
 
 
-def _check_writable(out: Path, file_suffix: str) -> None:
-    """Raise ConfigError if `out` exists and was not written by a batch prediction, or is a directory but no file."""
+def _check_writable(out: Path, file_suffix: str, account: Account) -> None:
+    """Raise ConfigError if `out` exists and has no account, or is a directory but should be a file."""
     if file_suffix and out.is_dir():
         hint = "Choose another path, or end it with a slash for a directory of part files."
         raise ConfigError("is a directory", where=f"output {out}", fix=hint)
-    if not out.exists() or read_account(out) or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or account or (out.is_dir() and not any(out.iterdir())):
         return
     raise ConfigError(
         "exists and was not written by a batch prediction; it is not overwritten",

@@ -15,7 +15,7 @@ from hone.batch.request import Batch, build_source
 from hone.environment import Home
 from hone.errors import ConfigError, DataError
 from hone.progress import Progress, emit
-from hone.sources.ingest import text_of
+from hone.sources.ingest import text_of, value_as_text
 from hone.sources.source import RawRow
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import check_unchanged, digest_of
@@ -203,14 +203,6 @@ def _build_array(values: list[Any]) -> pa.Array:
         return pa.array(values, from_pandas=False)
     except (pa.ArrowException, OverflowError, UnicodeError):
         return pa.array([value_as_text(value) for value in values], pa.string())
-
-
-def value_as_text(value: Any) -> str | None:
-    """Any value as text; `repr` if it has no text form."""
-    try:
-        return text_of(value)
-    except ValueError:
-        return repr(value)
 
 
 def _build_inputs(inputs_and_reasons: Sequence[tuple[list[str | None], str]], inputs: Sequence[str]) -> pa.Table:

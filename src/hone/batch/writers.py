@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hone.sources.ingest import value_as_text
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -22,7 +24,10 @@ def write_parquet(file: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> 
 
 
 def write_csv(file: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
-    """Write the tables with a header; null is an empty field, an empty text is \"\", a list or mapping is JSON."""
+    """Write the tables with a header.
+
+    Null is an empty field, an empty text is \"\", a list or mapping is JSON, bytes are text.
+    """
     import pyarrow as pa
     from pyarrow.csv import CSVWriter
 
@@ -30,14 +35,14 @@ def write_csv(file: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None
     with CSVWriter(file, flat) as csv:
         for table in tables:
             columns = [
-                column if column.type == field.type else pa.array(map(_to_json_text, column.to_pylist()), field.type)
+                column if column.type == field.type else pa.array(map(_to_text, column.to_pylist()), field.type)
                 for column, field in zip(table.columns, flat, strict=True)
             ]
             csv.write_table(pa.table(columns, schema=flat))
 
 
 def write_jsonl(file: Path, tables: Iterator[pa.Table], _: pa.Schema) -> None:
-    """Write a JSON object for each row; what JSON has no type for (dates, decimals) is text, NaN is null."""
+    """Write a JSON object for each row; what JSON has no type for (dates, decimals, bytes) is text, NaN is null."""
     with file.open("w", encoding="utf8") as lines:
         for table in tables:
             lines.writelines(f"{_to_json(row)}\n" for row in table.to_pylist())
@@ -59,15 +64,15 @@ def _is_plain(kind: pa.DataType) -> bool:
     )
 
 
-def _to_json_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else _to_json(value)
+def _to_text(value: Any) -> str | None:
+    return _to_json(value) if isinstance(value, (list, Mapping)) else value_as_text(value)
 
 
 def _to_json(value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=value_as_text)
     except ValueError:  # NaN and infinity are no JSON
-        return json.dumps(_drop_nan(value), ensure_ascii=False, default=str)
+        return json.dumps(_drop_nan(value), ensure_ascii=False, default=value_as_text)
 
 
 def _drop_nan(value: Any) -> Any:

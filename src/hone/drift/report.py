@@ -29,12 +29,12 @@ def render_page(version: Version, verdict: Verdict, episode: int) -> str:
     if verdict.decision == "drift":
         lines += ["", f"Drift by {', '.join(verdict.drifted)}; episode {episode} of this version."]
     if verdict.findings:
-        lines += ["", _HEAD, *(f"| {' | '.join(row.values())} |" for row in build_table(verdict))]
+        lines += ["", _HEAD, *(f"| {' | '.join(map(_cell, row.values()))} |" for row in build_table(verdict))]
     return "\n".join(lines) + "\n"
 
 
 def build_table(verdict: Verdict) -> list[dict[str, str]]:
-    """The page's table: a row for each test."""
+    """A row for each test, as plain text."""
     return [
         {
             "test": finding.name,
@@ -43,7 +43,7 @@ def build_table(verdict: Verdict) -> list[dict[str, str]]:
             "corrected p": f"{finding.adjusted:.4f}",
             "drift": "yes" if finding.drifted else "no",
             "rows then, now": f"{finding.reference:,}, {finding.recent:,}",
-            "what changed": _cell(finding.note),
+            "what changed": finding.note,
         }
         for finding in verdict.findings
     ]

@@ -45,8 +45,13 @@ def parse_page(text: str) -> Page:
 
 
 def render_page(page: Page) -> str:
-    """The description, of at most LIMIT characters: last sections are left out first, then lines of the beginning."""
+    """The description, of at most LIMIT characters: last sections are left out first, then lines of the beginning.
+
+    Notes that leave no room for their heading stay as they are, alone.
+    """
     notes = f"\n\n## {NOTES}\n\n{HINT}\n{page.notes}".rstrip()
+    if len(notes) > LIMIT:
+        return page.notes
     text = _fit(page.head, LIMIT - len(notes))
     for title in sorted(page.sections, key=lambda title: title != PROMOTION):
         section = f"\n\n## {title}\n\n{page.sections[title]}"

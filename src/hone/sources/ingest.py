@@ -169,6 +169,14 @@ def text_of(value: Any) -> str | None:
     return str(value)
 
 
+def value_as_text(value: Any) -> str | None:
+    """Any value as text; `repr` if it has no text form."""
+    try:
+        return text_of(value)
+    except ValueError:
+        return repr(value)
+
+
 def _resolve_columns(
     columns: Sequence[str], forms: Sequence[str], rename: Mapping[str, str], keep: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, str]]:

@@ -18,8 +18,7 @@ _DIGEST = re.compile(r"hone\.\w+_(digest|sha256)")
 
 def fold_digests(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags with all digests in one, `hone.digests`, as JSON: `{"data_digest": ...}`; folded tags stay so."""
-    digests: dict[str, str] = json.loads(tags.get(DIGESTS) or "{}")
-    separate = {}
+    digests, separate = _read_digests(tags), {}
     for name, value in tags.items():
         if _DIGEST.fullmatch(name) and name not in _SEPARATE:
             digests[name.removeprefix(PREFIX)] = value
@@ -31,8 +30,13 @@ def fold_digests(tags: Mapping[str, str]) -> dict[str, str]:
 def unfold_digests(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags with each digest as a tag of its own, as all versions had them before."""
     separate = {name: value for name, value in tags.items() if name != DIGESTS}
+    return {f"{PREFIX}{name}": value for name, value in _read_digests(tags).items()} | separate
+
+
+def _read_digests(tags: Mapping[str, str]) -> dict[str, str]:
+    """The digests in the tag `hone.digests`; none if a person edited it into something else."""
     try:
         digests = json.loads(tags.get(DIGESTS) or "{}")
-    except ValueError:  # edited by hand
-        return separate
-    return {f"{PREFIX}{name}": str(value) for name, value in digests.items()} | separate
+    except ValueError:
+        return {}
+    return {name: str(value) for name, value in digests.items()} if isinstance(digests, dict) else {}

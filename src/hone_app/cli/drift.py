@@ -64,8 +64,7 @@ def print_tests(console: Console, verdict: Verdict) -> None:
     columns = ("test", "figure", "corrected p", "drift", "what changed")
     table = make_table(*columns, numbers=("corrected p",))
     for finding, row in zip(verdict.findings, build_table(verdict), strict=True):
-        cells = row | {"what changed": finding.note}  # as it is, not escaped for Markdown
         style = "bold red" if finding.drifted else ""
-        table.add_row(*(Text(cells[column], style if column == "drift" else "") for column in columns))
+        table.add_row(*(Text(row[column], style if column == "drift" else "") for column in columns))
     if table.row_count:
         print_table(console, table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,38 @@ def test_the_same_again_is_found_and_an_edited_file_is_not_overwritten(
         find_finished(batch, home)
 
 
+@pytest.mark.parametrize("text", ["[1]", "{}", '{"files": [1]}', "no JSON", '"text"'])
+def test_a_file_with_the_json_file_of_another_program_is_not_overwritten(
+    text: str, home: Home, source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out.csv").write_text("a\n1\n")
+    (tmp_path / "out.csv.json").write_text(text)
+    with pytest.raises(ConfigError, match="it is not overwritten"):
+        find_finished(make_batch(home, source, str(tmp_path / "out.csv")), home)
+
+
+def test_a_kill_while_an_output_is_replaced_leaves_one_that_can_be_written_again(
+    home: Home, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.csv"
+    commit(home, make_batch(home, source, str(out)))
+    source.write_text(source.read_text() + "\n")
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target == out:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            commit(home, make_batch(home, source, str(out)))
+    assert find_finished(make_batch(home, source, str(out)), home) == {}
+    commit(home, make_batch(home, source, str(out)))
+    assert find_finished(make_batch(home, source, str(out)), home)
+
+
 def test_a_directory_is_not_replaced_by_a_file(home: Home, source: Path, tmp_path: Path) -> None:
     (tmp_path / "out.csv").mkdir()
     with pytest.raises(ConfigError, match=r"out\.csv: is a directory"):
@@ -144,3 +176,14 @@ def test_values_without_a_form_in_csv_or_json_are_text(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", iter([table.select(["day", "more"])]), table.select(["day", "more"]).schema)
     [row] = list(csv.DictReader((tmp_path / "a.csv").open()))
     assert row == {"day": "2026-01-02", "more": '{"a": null, "b": [1.5]}'}
+
+
+def test_bytes_and_durations_are_plain_text(tmp_path: Path) -> None:
+    columns = {"took": [timedelta(seconds=5), None], "raw": [b"ab", b"\xff"], "kind": ["x", "y"]}
+    table = pa.table({**columns, "kind": pa.array(columns["kind"]).dictionary_encode()})
+    expected = [{"took": "0:00:05", "raw": "ab", "kind": "x"}, {"took": "", "raw": "b'\\xff'", "kind": "y"}]
+    write_csv(tmp_path / "a.csv", iter([table]), table.schema)
+    assert list(csv.DictReader((tmp_path / "a.csv").open())) == expected
+    write_jsonl(tmp_path / "a.jsonl", iter([table]), table.schema)
+    records = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert records == [expected[0], expected[1] | {"took": None}]

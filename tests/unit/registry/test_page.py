@@ -51,3 +51,12 @@ def test_what_the_database_cannot_hold_is_left_out_from_the_end(lines: int) -> N
     )
     assert len(text) <= LIMIT
     assert "## Promotion" in text and "my own" in text and "ddd" not in text
+
+
+@pytest.mark.parametrize("spare", [0, 10, 200])
+def test_notes_that_fill_the_description_stay_whole(spare: int) -> None:
+    notes = "n" * (LIMIT - spare)
+    text = set_promotion(update_page(notes, "head", {"Limits": "none"}), "promoted")
+    assert len(text) <= LIMIT and notes in text
+    assert update_page(text, "head", {"Limits": "none"}).count(notes) == 1
+    assert ("promoted" in text) is (spare == 200)

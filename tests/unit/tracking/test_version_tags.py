@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hone.tracking.version_tags import DIGESTS, fold_digests, unfold_digests
 
 OLD = {
@@ -26,4 +28,10 @@ def test_only_what_is_searched_for_stays_a_tag() -> None:
 def test_old_and_new_versions_are_read_alike() -> None:
     assert unfold_digests(OLD) == OLD
     assert unfold_digests(fold_digests(OLD)) == OLD
-    assert unfold_digests({DIGESTS: "not JSON", "team": "search"}) == {"team": "search"}
+
+
+@pytest.mark.parametrize("edited", ["not JSON", "[1]", '"text"', ""])
+def test_digests_that_a_person_edited_are_none(edited: str) -> None:
+    assert unfold_digests({DIGESTS: edited, "team": "search"}) == {"team": "search"}
+    assert fold_digests({DIGESTS: edited, "team": "search"}) == {"team": "search"}
+    assert fold_digests({DIGESTS: edited, "hone.data_digest": "d"}) == fold_digests({"hone.data_digest": "d"})
