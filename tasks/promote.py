@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 
-from hone.environment import home
+from hone.environment import current_user, home
 from hone.promotion import promote, reconcile
 from hone.promotion.decision import Decision, render_markdown, version_link
 from hone.promotion.journal import Entry
@@ -66,13 +66,13 @@ def announce_candidate(decision: Decision) -> str:
 @task(name="turn down", cache_policy=NO_CACHE)
 def record_refusal(decision: Decision, who: str, why: str) -> None:
     """Write to the journal that the version does not become the champion."""
-    promote.refuse(_open_journal(decision.model), decision, who or promote.current_user(), why)
+    promote.refuse(_open_journal(decision.model), decision, who or current_user(), why)
 
 
 @task(name="shadow", cache_policy=NO_CACHE)
 def record_shadow(decision: Decision, who: str) -> None:
     """Write to the journal what the policies manual and auto would have done."""
-    promote.journal_shadow(_open_journal(decision.model), decision, who or promote.current_user())
+    promote.journal_shadow(_open_journal(decision.model), decision, who or current_user())
 
 
 @task(name="carry out", cache_policy=NO_CACHE)
@@ -80,9 +80,7 @@ def promote_version(decision: Decision, who: str, why: str) -> None:
     """Make the version the champion. Never retried: if the champion has changed, the comparison is out of date."""
     journal = _open_journal(decision.model)
     try:
-        promote.promote_version(
-            journal, decision, who=who or promote.current_user(), why=why, downloads=home().downloads
-        )
+        promote.promote_version(journal, decision, who=who or current_user(), why=why, downloads=home().downloads)
     finally:
         emit_moves(decision.model)
 
@@ -91,9 +89,7 @@ def promote_version(decision: Decision, who: str, why: str) -> None:
 def roll_back(model: str, who: str, why: str) -> str:
     """Make the previous champion the champion again; return its version."""
     try:
-        moved = promote.rollback(
-            _open_journal(model), who=who or promote.current_user(), why=why, downloads=home().downloads
-        )
+        moved = promote.rollback(_open_journal(model), who=who or current_user(), why=why, downloads=home().downloads)
     finally:
         emit_moves(model)
     return moved.entry.to_version

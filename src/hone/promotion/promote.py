@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.environment import current_user as current_user
 from hone.errors import DataError, ModelError, PromotionError, PromotionRefused
 from hone.promotion import smoke
 from hone.promotion.champion import Standing, add_entry, get_standing, move_champion
@@ -17,10 +14,9 @@ from hone.promotion.decision import Decision, Judged, log_page, mark_put_back, t
 from hone.promotion.journal import Journal, Record
 from hone.registry import integrity
 from hone.splits import TEST, TRAIN
-from hone.store import layout
 from hone.tracking.aliases import CANDIDATE, CHAMPION, list_aliases
 from hone.tracking.client import connect, translate_errors
-from hone.tracking.links import fetch_run_file, load_version_config
+from hone.tracking.links import load_version_config, load_version_metrics
 from hone.tracking.reader import SCHEME, Version, get_version
 
 if TYPE_CHECKING:
@@ -304,7 +300,7 @@ def _compare(
     if theirs is None:
         matches = [gates.build_match(rows, contenders, settings) for rows in sets]
         return [_compute_figures(match, settings) for match in matches], judged_gates + gates.baseline_gates(
-            _load_metrics(uri, ours), settings.level
+            load_version_metrics(uri, ours), settings.level
         )
     sets = [rows for rows in _exclude_trained_rows(uri, sets, theirs, settings) if len(rows.table)]
     if not sets:
@@ -350,12 +346,3 @@ def _compute_figures(match: Match, settings: Promotion) -> Judged:
         for name, outcome in match.outcomes.items()
     }
     return Judged(match.rows.name, match.rows.digest, len(match.rows.table), match.rows.left_out, figures)
-
-
-def _load_metrics(tracking_uri: str, version: Version) -> dict[str, Any]:
-    """The metrics.json of the version's run; raises ModelError if it has none."""
-    with tempfile.TemporaryDirectory() as scratch:
-        metrics: dict[str, Any] = json.loads(
-            fetch_run_file(tracking_uri, version, layout.METRICS, Path(scratch)).read_text("utf8")
-        )
-    return metrics

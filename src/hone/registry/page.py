@@ -88,7 +88,7 @@ def render_figures(metrics: Mapping[str, Any], champion: Mapping[str, Any] | Non
     Both arguments are the contents of a metrics.json.
     """
     main = metrics["main_metric"]
-    systems = measured(dict(metrics))["systems"]
+    systems = measured(metrics)["systems"]
     names = sorted(systems["model"], key=lambda name: name != main)[:MAX_METRICS]
     rows = {"**this version**": systems["model"]}
     if champion:
@@ -97,7 +97,9 @@ def render_figures(metrics: Mapping[str, Any], champion: Mapping[str, Any] | Non
             for name, figure in champion["systems"]["model"].items()
             if figure and name in metrics["measures"]
         }
-    rows |= {system_name(system).lower(): values for system, values in systems.items() if system != "model"}
+    rows |= {
+        figures.within_sentence(system_name(system)): values for system, values in systems.items() if system != "model"
+    }
     cells = [[label, *(_format_figure(values.get(name)) for name in names)] for label, values in rows.items()]
     return render_table(["", *(metrics["measures"][name]["title"] for name in names)], cells)
 

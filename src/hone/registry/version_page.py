@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ModelError
@@ -16,7 +13,7 @@ from hone.registry import page
 from hone.registry.run_record import has_test_rows
 from hone.store import layout
 from hone.tracking.aliases import CHAMPION, list_aliases
-from hone.tracking.links import fetch_run_file, run_route, version_route
+from hone.tracking.links import load_version_metrics, run_route, version_route
 from hone.tracking.reader import SCHEME, get_version
 from hone.tracking.version_tags import fold_digests
 
@@ -32,7 +29,7 @@ FORMER = "hone.test."  # earlier releases had a tag for each test metric and eac
 def build_result_tags(metrics: Mapping[str, Any]) -> dict[str, str]:
     """The verdict and the main figure: `hone.verdict`, `hone.accuracy`."""
     main = metrics["main_metric"]
-    figure = measured(dict(metrics))["systems"]["model"][main]
+    figure = measured(metrics)["systems"]["model"][main]
     return {VERDICT: summarize_verdict(metrics), f"hone.{main}": figures.shown(figure)}
 
 
@@ -119,9 +116,7 @@ def _load_champion(client: MlflowClient, uri: str, test_rows: Dataset) -> tuple[
     """The content of the champion's metrics.json, None if its run has none; and whether its test rows are these."""
     try:
         champion = get_version(client.tracking_uri, uri)
-        with tempfile.TemporaryDirectory() as scratch:
-            file = fetch_run_file(client.tracking_uri, champion, layout.METRICS, Path(scratch))
-            metrics = json.loads(file.read_text("utf8"))
+        metrics = load_version_metrics(client.tracking_uri, champion)
     except ModelError:
         return None, False
     return metrics, has_test_rows(client.get_run(champion.run_id), test_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from urllib.parse import quote
 import yaml
 
 from hone.errors import ModelError
+from hone.store import layout
 from hone.tracking.aliases import CHAMPION
 from hone.tracking.client import connect, translate_errors
 from hone.tracking.reader import SCHEME, Version, get_version
@@ -87,6 +89,13 @@ def fetch_run_file(tracking_uri: str, version: Version, path: str, directory: Pa
                 where=version.uri,
                 fix="Register it again: `hone run CONF` uploads missing files of a registered version.",
             ) from fault
+
+
+def load_version_metrics(tracking_uri: str, version: Version) -> dict[str, Any]:
+    """The metrics.json of the version's run. Raises like `fetch_run_file`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        text = fetch_run_file(tracking_uri, version, layout.METRICS, Path(scratch)).read_text("utf8")
+    return dict(json.loads(text))
 
 
 def load_version_config(tracking_uri: str, version: Version) -> dict[str, Any]:

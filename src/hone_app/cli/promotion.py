@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hone.environment import home
+from hone.environment import current_user, home
 from hone.errors import ConfigError, PromotionRefused, StoreError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     from hone.promotion import promote
     from hone_app.cli.view import make_console
 
-    console, journal, who = make_console(), _journal(arguments.model), arguments.who or promote.current_user()
+    console, journal, who = make_console(), _journal(arguments.model), arguments.who or current_user()
     with console.status("comparing the version with the champion on the same rows"):
         decision = promote.decide(
             journal,
@@ -117,7 +117,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     from hone.promotion import promote
     from hone_app.cli.view import make_console
 
-    who = arguments.who or promote.current_user()
+    who = arguments.who or current_user()
     moved = promote.rollback(_journal(arguments.model), who=who, why=arguments.why, downloads=home().downloads).entry
     outcome = f"version {moved.to_version} is the champion again, version {moved.from_version} is previous."
     make_console().print(f"{arguments.model} {outcome}", style="bold green")

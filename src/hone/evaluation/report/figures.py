@@ -6,6 +6,8 @@ import math
 import re
 from typing import Any
 
+View = dict[str, Any]  # what a template shows, by name
+
 NONE = "–"
 MINUS = "−"
 

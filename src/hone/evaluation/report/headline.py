@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hone.evaluation.report import figures
-from hone.evaluation.report.report_data import View
+from hone.evaluation.report.figures import View
 from hone.evaluation.report.report_results import measured, verdict
 
 WORDS = {
@@ -25,19 +25,16 @@ _OPENINGS = {
 
 def describe_verdict(metrics: Mapping[str, Any]) -> str:
     """`Fine-tuning was worth it: 69.4% accuracy on 1,000 test rows, 10.1 points better than ...`, from metrics.json."""
-    judged = verdict(measured(dict(metrics)))
+    judged = verdict(measured(metrics))
     metric = figures.within_sentence(judged["metric"])
-    result = (
-        f"{figures.shown(judged['figure'])} {metric} on {figures.count(judged['rows'])}"
-        f" test row{'s' if judged['rows'] != 1 else ''}"
-    )
+    result = f"{figures.shown(judged['figure'])} {metric} on {figures.counted(judged['rows'], 'test row')}"
     comparison = _compare(judged) if judged["rival"] else "; there is no baseline to compare with"
     return f"{_OPENINGS[judged['state']]}{result}{comparison}."
 
 
 def summarize_verdict(metrics: Mapping[str, Any]) -> str:
     """The verdict in two or three words: `worth it`, `not proven`, `worse than a baseline`."""
-    return WORDS[verdict(measured(dict(metrics)))["state"]]
+    return WORDS[verdict(measured(metrics))["state"]]
 
 
 def _compare(judged: View) -> str:
@@ -45,8 +42,6 @@ def _compare(judged: View) -> str:
     rival: dict[str, Any] = judged["rival"]
     difference, share = rival["difference"], rival["share"]
     size = f"{figures.amount(difference, share)} {'better' if difference > 0 else 'worse'} than"
-    several = judged["state"] != "worse" and len(judged["rivals"]) > 1
-    which = f"the best of {len(judged['rivals'])} baselines" if several else "the baseline"
     evidence = [figures.shown(rival["figure"])]
     if judged["state"] != "worth":
         evidence.append(
@@ -56,4 +51,4 @@ def _compare(judged: View) -> str:
     if difference > 0:
         evidence.append(figures.p_value(rival["p"]))
     name = figures.within_sentence(rival["name"])
-    return f", {size if difference else 'as good as'} {which}, {name} ({', '.join(evidence)})"
+    return f", {size if difference else 'as good as'} {judged['against']}, {name} ({', '.join(evidence)})"

@@ -17,8 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from hone.evaluation.report import figures, report_answers, report_checks, report_data, report_results
+from hone.evaluation.report.figures import View
 from hone.evaluation.report.population import describe_population
-from hone.evaluation.report.report_data import View
 from hone.splits import TEST
 from hone.store import layout
 from hone.store.artifact import Artifact

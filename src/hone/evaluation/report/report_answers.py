@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hone.evaluation.report import figures
+from hone.evaluation.report.figures import View
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from hone.objectives.base import Objective
 
-View = dict[str, Any]
 SHOWN = 5
 CANDIDATES = 10_000  # rows among which different references are looked for: a text may be long
 CLIP = 500  # characters of a reference or a prediction, as in the worst errors

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hone.evaluation.report import figures
+from hone.evaluation.report.figures import View
 from hone.splits import SPLITS
-
-View = dict[str, Any]
 
 ROW_COUNT = ("expect_table_row_count_to_be_between", "")
 LABEL_SHARE = ("expect_column_max_to_be_between", "hone_label_share")

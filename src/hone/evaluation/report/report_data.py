@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hone.evaluation.report import charts, figures
+from hone.evaluation.report.figures import View
 from hone.evaluation.report.report_checks import describe_unmet
 from hone.splits import SPLITS, TEST, TRAIN, VALID
 
-View = dict[str, Any]
 SPLIT_NAMES = {TRAIN: "training", VALID: "validation", TEST: "test"}
 
 

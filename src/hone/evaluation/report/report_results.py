@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hone.evaluation.report import charts, figures
+from hone.evaluation.report.figures import View
 from hone.evaluation.report.report_answers import split_text
-from hone.evaluation.report.report_data import View
 
 SYSTEMS = {
     "model": "Fine-tuned model",
@@ -25,7 +25,7 @@ PARTS = {"tokenize": "Tokenizing", "forward": "The model's forward pass", "post"
 MARKS = {"model": "model", "neighbours": "rival", "untuned": "rival"}
 
 
-def measured(metrics: View) -> View:
+def measured(metrics: Mapping[str, Any]) -> View:
     """The metrics, with `share` added to each figure: whether it is a share (0 to 1)."""
     measures = metrics["measures"]
 
@@ -71,7 +71,7 @@ def verdict(metrics: View) -> View:
         "rows": metrics["rows"],
         "confidence": metrics["confidence"],
         "rival": next(iter(worse or rivals), None),
-        "rivals": rivals,
+        "against": "the baseline" if worse or len(rivals) < 2 else f"the best of {len(rivals)} baselines",
         "baselines": ", and ".join(BASELINES[name] for name in metrics["comparisons"] if name in BASELINES),
     }
 

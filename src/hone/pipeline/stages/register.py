@@ -17,8 +17,8 @@ GIT_COMMIT = "hone.git_commit"
 
 
 def _make(job: Job) -> Product:
+    from hone.environment import current_user
     from hone.evaluation.report.report import Origin, render
-    from hone.promotion.promote import current_user
     from hone.registry.register import register
     from hone.tracking import run_log
 
