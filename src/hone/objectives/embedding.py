@@ -13,6 +13,7 @@ from hone.errors import DataError
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared import retrieval
 from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.json_cells import load_json
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.tokenizer import encode_texts, list_control_tokens, list_truncated
 from hone.parts.options import option
@@ -249,7 +250,7 @@ def _read_triples(rows: pa.Table) -> list[tuple[str, str, list[str]]]:
 def _parse_negatives(value: str) -> list[str]:
     """The texts of a JSON list, or the value itself as the only negative."""
     try:
-        parsed = json.loads(value)
+        parsed = load_json(value)
     except ValueError:
         parsed = value
     return list(parsed) if isinstance(parsed, list) and all(isinstance(text, str) for text in parsed) else [value]

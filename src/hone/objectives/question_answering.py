@@ -13,6 +13,7 @@ from hone.errors import DataError
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, RowReader, Targets
 from hone.objectives.shared import squad
 from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.json_cells import load_json
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.spans import UNITS, Unit, convert_positions
 from hone.objectives.shared.statistics import safe_ratio
@@ -403,7 +404,7 @@ def _parse_answers(answers: Any) -> list[tuple[Any, Any]]:
     """The texts and starts of answers in any supported form; raises ValueError for others."""
     if isinstance(answers, str):
         try:
-            answers = json.loads(answers)
+            answers = load_json(answers)
         except ValueError:
             raise ValueError("answers: not JSON") from None
     if isinstance(answers, Mapping):

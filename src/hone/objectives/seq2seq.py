@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ConfigError, DataError
+from hone.models.positions import get_max_tokens
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.generation import generate_ids, set_generation_config
 from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.json_cells import load_json
 from hone.objectives.shared.overlap import ROUGE, bleu_counts, bleu_from_counts, rouge_scores
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.statistics import safe_ratio
@@ -159,7 +161,7 @@ class Seq2Seq(Objective):
         positions.
         """
         model = load_with_head("AutoModelForSeq2SeqLM", base, all_weights=True)
-        positions = getattr(model.config, "max_position_embeddings", None) or 10**9  # no limit named
+        positions = get_max_tokens(model.config)
         if self.max_target_length > positions:
             raise ConfigError(
                 f"{self.max_target_length} is more than the {positions} tokens that the base model can write",
@@ -240,8 +242,8 @@ def parse_references(target: str) -> list[str]:
     """The references in a value of the column `target`: those of a JSON list of texts, or the value itself."""
     if target.startswith("["):
         try:
-            parsed = json.loads(target)
-        except json.JSONDecodeError:
+            parsed = load_json(target)
+        except ValueError:
             return [target]
         if isinstance(parsed, list) and parsed and all(isinstance(text, str) for text in parsed):
             return parsed

@@ -19,6 +19,7 @@ from hone.errors import ConfigError, DataError, ModelError
 from hone.models.own_code import may_run
 from hone.models.positions import get_max_tokens
 from hone.objectives.base import Objective, Targets
+from hone.objectives.shared.special_tokens import list_special_tokens
 from hone.objectives.shared.tokenizer import CONTROL, load_tokenizer
 from hone.process_environment import ALL_CORES, environment
 from hone.progress import OnProgress, Progress, ignore
@@ -192,8 +193,7 @@ def _build_targets(
 
 def _check_special_tokens(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> None:
     """Raise ConfigError for a name that is not that of a special token."""
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    special |= set(tokenizer.all_special_tokens)
+    special = list_special_tokens(tokenizer)
     if unknown := sorted(set(names) - special):
         raise ConfigError(
             f"the base model's tokenizer has no special token {', '.join(unknown)}",

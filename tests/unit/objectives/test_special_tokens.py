@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,11 @@ def test_texts_without_them_are_encoded_as_before(base: str, request: pytest.Fix
     texts = ["a < b", "<s", "[SEP", "an ordinary text, é and 数"]
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
-    copied = get_special_tokens(tokenizer).copy.encode_batch(texts)
     own = tokenizer.backend_tokenizer.encode_batch(texts)
+    copied = [own[0]] * len(texts)
+    rows = dict(enumerate(texts))
+    special = get_special_tokens(tokenizer)
+    special.replace_encodings(copied, rows, lambda _: None, lambda backend, pieces: backend.encode_batch(pieces))
     assert [encoding.ids for encoding in encode_with_offsets(tokenizer, texts)] == [encoding.ids for encoding in own]
     assert [encoding.ids for encoding in copied] == [encoding.ids for encoding in own]
 
@@ -155,17 +159,35 @@ ROWS: dict[str, tuple[str, Callable[[str], dict[str, Any]]]] = {
 }
 
 
+SERVED: dict[str, Callable[[str], dict[str, Any]]] = {"embedding": lambda text: {"text": text}}
+CALLERS_TOKENS = {"masked-lm": ["[MASK]"], "span-corruption": [f"<extra_id_{i}>" for i in range(100)]}
+
+
+def test_threads_that_encode_at_once_cut_texts_alike(bert: Path) -> None:
+    for _ in range(20):
+        tokenizer = load_tokenizer(bert)
+        texts = [f"{describe(tokenizer)} {'and so on ' * 40}"] * 8
+        with ThreadPoolExecutor(4) as pool:
+            encoded = list(pool.map(encode_with_offsets, [tokenizer] * 4, [texts] * 4, [16] * 4))
+        assert {len(encoding.ids) for encodings in encoded for encoding in encodings} == {16}
+
+
+@pytest.mark.parametrize("labelled", [True, False], ids=["training", "serving"])
 @pytest.mark.parametrize("kind", ROWS)
-def test_every_objective_encodes_them_as_text(kind: str, request: pytest.FixtureRequest) -> None:
+def test_every_objective_encodes_them_as_text(kind: str, labelled: bool, request: pytest.FixtureRequest) -> None:
     base, build_row = ROWS[kind]
     objective = OBJECTIVES[kind](template="chatml") if kind == "chat" else OBJECTIVES[kind]()  # type: ignore[call-arg]
     tokenizer = load_tokenizer(request.getfixturevalue(base))
     special_ids = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {tokenizer.unk_token_id}
+    if not labelled:  # callers of these write what the model is to fill in
+        special_ids -= set(tokenizer.convert_tokens_to_ids(CALLERS_TOKENS.get(kind, [])))
     counts = []
     for text in ("an ordinary text", describe(tokenizer)):
         rows = table(**build_row(text))
         targets = objective.prepare_tokenizer(tokenizer, objective.build_targets(twice(rows, kind)))
-        tokens = objective.encode(rows, tokenizer, 512, targets)
+        if not labelled:
+            rows = table(**SERVED.get(kind, build_row)(text)).select(["id", *objective.inputs])
+        tokens = objective.encode(rows, tokenizer, 512, targets, labelled=labelled)
         assert set(tokens["lost"].to_pylist()) == {0}
         ids = [i for name in ("input_ids", "labels") for row in lists(tokens, name, kind) for i in row]
         counts.append(sum(i in special_ids for i in ids))

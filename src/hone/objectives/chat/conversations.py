@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hone.objectives.shared.json_cells import load_json
+
 Message = dict[str, Any]
 
 ROLES = {
@@ -260,8 +262,8 @@ def parse_json(value: Any, where: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except json.JSONDecodeError as fault:
+        return load_json(value)
+    except ValueError as fault:
         raise ValueError(f"not JSON: {where}: {fault}") from None
 
 

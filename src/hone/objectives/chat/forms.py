@@ -6,7 +6,6 @@ self-instruct's instances.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from hone.objectives.chat.conversations import (
     normalize_tools,
     parse_json,
 )
+from hone.objectives.shared.json_cells import load_json
 
 
 def conversation_from_row(values: Mapping[str, Any]) -> Conversation:
@@ -117,6 +117,6 @@ def _parse_json_messages(value: Any) -> Any:
     if not isinstance(value, str) or not value.lstrip().startswith("[{"):
         return value
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
+        return load_json(value)
+    except ValueError:
         return value

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import DataError
+from hone.models.positions import get_max_tokens
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.chat import template as chat_template
 from hone.objectives.chat.conversations import Conversation, parse_conversation, rewrite_texts
@@ -249,7 +250,7 @@ class Chat(Objective):
 
     def _fit_positions(self, model: Any, inputs: Batch) -> tuple[int, Batch]:
         """The maximum number of new tokens, and the prompts cut on the left so that both fit the model's positions."""
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9  # no limit named
+        positions = get_max_tokens(model.config.get_text_config())
         max_new_tokens = min(self.max_new_tokens, positions - 1)
         return max_new_tokens, {name: tensor[:, -(positions - max_new_tokens) :] for name, tensor in inputs.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hone.models.positions import get_max_tokens
 from hone.objectives.preference.tokens import IGNORED, token_log_probs
 from hone.objectives.shared.padding import attention_mask, pad_rows
 
@@ -20,7 +21,7 @@ def generate_answers(model: Any, batch: Batch, max_new_tokens: int) -> dict[str,
 
     prompts, mask = batch["input_ids"], batch["attention_mask"]
     end_ids, pad_id = _get_end_ids(model), model.config.pad_token_id
-    positions = getattr(model.config, "max_position_embeddings", None) or 10**9  # 10**9: no limit in the config
+    positions = get_max_tokens(model.config.get_text_config())
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=max(1, min(max_new_tokens, positions - prompts.shape[1])),

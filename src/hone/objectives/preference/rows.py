@@ -6,10 +6,11 @@ completion (of a single text that was liked or not) is the empty conversation, `
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from hone.objectives.shared.json_cells import load_json
 
 Messages = list[dict[str, str]]
 Text = str | Messages
@@ -52,7 +53,7 @@ def parse_text(value: str) -> Text:
     if value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
-        parsed = json.loads(value)
+        parsed = load_json(value)
     except ValueError:
         return value
     messages = [parsed] if isinstance(parsed, dict) else parsed

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hone.errors import SkippedRow
+from hone.objectives.shared.json_cells import load_json
 
 _STARTS = ("start", "start_offset", "start_position", "start_char", "startOffset", "begin")
 _ENDS = ("end", "end_offset", "end_position", "end_char", "endOffset", "stop")
@@ -36,7 +36,7 @@ def check_accepted(values: Mapping[str, Any]) -> None:
     if isinstance(status, str) and status.lower() == "discarded" and "annotation" in values:
         raise SkippedRow("status is discarded")
     annotations = parse_json(values.get("annotations"))
-    if _is_label_studio(annotations) and all(annotation.get("was_cancelled") for annotation in annotations):
+    if _is_label_studio(values) and all(annotation.get("was_cancelled") for annotation in annotations):
         raise SkippedRow("annotation was cancelled" if annotations else "not annotated")
 
 
@@ -47,7 +47,7 @@ def find_annotated(values: Mapping[str, Any], notes: Counter[str]) -> tuple[Any,
     counts annotations by others than the first annotator, which are left out.
     """
     check_accepted(values)
-    if _is_label_studio(values.get("annotations")):
+    if _is_label_studio(values):
         return _read_label_studio(values, notes)
     if values.get("text") is None:
         return None
@@ -87,8 +87,8 @@ def parse_json(value: Any) -> Any:
     """The value of a text in JSON that is a list or a mapping; any other value as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
+            return load_json(value)
+        except ValueError:
             return value
     return value
 
@@ -101,9 +101,14 @@ def _rows_of(columns: Mapping[str, Any]) -> Any:
     return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
-def _is_label_studio(annotations: Any) -> bool:
-    annotations = parse_json(annotations)
-    return isinstance(annotations, list) and all(isinstance(item, Mapping) and "result" in item for item in annotations)
+def _is_label_studio(values: Mapping[str, Any]) -> bool:
+    """Whether a row is a task of Label Studio, which has its columns in `data` if nobody annotated it yet."""
+    annotations = parse_json(values.get("annotations"))
+    if not isinstance(annotations, list):
+        return False
+    if not annotations:
+        return isinstance(parse_json(values.get("data")), Mapping)
+    return all(isinstance(item, Mapping) and "result" in item for item in annotations)
 
 
 def _read_label_studio(values: Mapping[str, Any], notes: Counter[str]) -> tuple[Any, list[Mark]]:

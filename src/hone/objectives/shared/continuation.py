@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hone.models.positions import get_max_tokens
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -20,7 +22,7 @@ def continue_prompts(model: Any, batch: Batch, max_new_tokens: int) -> dict[str,
     model_ends = model.generation_config.eos_token_id
     end = int(batch["end"][0])
     end_ids = {end, *(model_ends if isinstance(model_ends, list) else [model_ends] if model_ends is not None else [])}
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9  # no limit named
+    positions = get_max_tokens(model.config.get_text_config())
     max_new_tokens = min(max_new_tokens, positions - 1)
     rows = batch["prompt_mask"].any(1).nonzero().flatten()
     ids, mask = (batch[name][rows, -(positions - max_new_tokens) :] for name in ("prompt_ids", "prompt_mask"))

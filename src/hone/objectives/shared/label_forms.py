@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from hone.objectives.shared.json_cells import load_json
 
 _BITS = {"0": False, "false": False, "0.0": False, "1": True, "true": True, "1.0": True}
 
@@ -33,7 +34,7 @@ def parse_label_names(value: Any, separator: str) -> list[str]:
 def _list(text: str) -> Any:
     """The list that a text writes in JSON, or as Python does."""
     try:
-        return json.loads(text)
+        return load_json(text)
     except ValueError:
         pass
     try:

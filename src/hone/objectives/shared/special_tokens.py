@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
 _PRIVATE, _FILL = 0xF0000, "\U000ffffd"
 
 
+def list_special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """The names of a tokenizer's special tokens: those it was given a use for, and others marked as special."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return {*added, *tokenizer.all_special_tokens}
+
+
 class SpecialTokens:
     """The names of a tokenizer's special tokens, without those in `control`, which act as tokens in texts too."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, control: Collection[str] = ()) -> None:
-        added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-        names = sorted({*added, *tokenizer.all_special_tokens} - {*control, ""})
+        names = sorted(list_special_tokens(tokenizer) - {*control, ""})
         self._hidden = {name: chr(_PRIVATE + i) + _FILL * (len(name) - 1) for i, name in enumerate(names)}
         self._shown = {hidden: name for name, hidden in self._hidden.items()}
         self._first_characters = sorted({name[0] for name in names})
@@ -35,6 +41,7 @@ class SpecialTokens:
         self._both = _compile([*names, *self._shown])
         self._backend = tokenizer.backend_tokenizer
         self._copy: Tokenizer | None = None
+        self._lock = Lock()
 
     def occur_in(self, text: str) -> bool:
         """Whether a special token's name is in the text."""
@@ -46,19 +53,33 @@ class SpecialTokens:
         return self._names.sub(lambda match: self._hidden[match[0]], text)
 
     def swap(self, text: str) -> str:
-        """The text of a template for `copy`: names are hidden, and what was hidden in its texts is shown again."""
+        """A template's text for `replace_encodings`: names are hidden, what was hidden in its texts is shown again."""
         return self._both.sub(lambda match: self._hidden.get(match[0]) or self._shown[match[0]], text)
 
     def is_hidden_in(self, text: str) -> bool:
         """Whether the text contains a hidden name."""
         return not text.isascii() and any(hidden in text for hidden in self._shown)
 
-    @property
-    def copy(self) -> Tokenizer:
-        """The tokenizer with the hidden names in place of its special tokens' names."""
-        if self._copy is None:
-            self._copy = _rename_tokens(self._backend, self._hidden)
-        return self._copy
+    def replace_encodings(
+        self,
+        encodings: list[Encoding],
+        texts: Mapping[int, Any],
+        prepare: Callable[[Tokenizer], None],
+        encode: Callable[[Tokenizer, list[Any]], list[Encoding]],
+    ) -> None:
+        """Replace the encodings of these rows by those of the tokenizer that has hidden names for its special tokens.
+
+        `prepare` sets that tokenizer's truncation: for one thread at a time, while no other has the tokenizer.
+        """
+        if not texts:
+            return
+        with self._lock:
+            if self._copy is None:
+                self._copy = _rename_tokens(self._backend, self._hidden)
+            prepare(self._copy)
+            replaced = encode(self._copy, list(texts.values()))
+        for row, encoding in zip(texts, replaced, strict=True):
+            encodings[row] = encoding
 
 
 @lru_cache(maxsize=8)
@@ -86,11 +107,8 @@ def encode_as_text(
     prepare(tokenizer.backend_tokenizer)
     encodings = encode(tokenizer.backend_tokenizer, list(texts))
     joined = (text if isinstance(text, str) else "\n".join(text) for text in texts)
-    rows = [row for row, text in enumerate(joined) if special.occur_in(text)]
-    if rows:
-        prepare(special.copy)
-        for row, encoding in zip(rows, encode(special.copy, [texts[row] for row in rows]), strict=True):
-            encodings[row] = encoding
+    rows = {row: texts[row] for row, text in enumerate(joined) if special.occur_in(text)}
+    special.replace_encodings(encodings, rows, prepare, encode)
     return encodings
 
 

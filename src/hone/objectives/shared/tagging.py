@@ -11,13 +11,13 @@ Tags that are written otherwise (`hone.objectives.shared.tag_forms`) are brought
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
+from hone.objectives.shared.json_cells import load_json
 from hone.objectives.shared.spans import Span, describe_span
 from hone.objectives.shared.tag_forms import OUTSIDE, convert_tags, find_form
 
@@ -112,7 +112,7 @@ def parse_json_list(value: str) -> list[Any] | None:
     if not value.lstrip().startswith("["):
         return None
     try:
-        items = json.loads(value)
+        items = load_json(value)
     except ValueError:
         return None
     return items if isinstance(items, list) else None

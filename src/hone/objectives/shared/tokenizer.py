@@ -136,13 +136,17 @@ def encode_rendered(
     Names of special tokens in the row's own texts were hidden before (`SpecialTokens.hide`) and are text.
     """
     special = get_special_tokens(tokenizer, control)
-    rows = [row for row, text in enumerate(texts) if special.is_hidden_in(text)]
-    _set_truncation(tokenizer.backend_tokenizer, 0, "right")
-    encodings: list[Encoding] = tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
-    if rows:
-        swapped = [special.swap(texts[row]) for row in rows]
-        for row, encoding in zip(rows, special.copy.encode_batch(swapped, add_special_tokens=False), strict=True):
-            encodings[row] = encoding
+
+    def prepare(backend: Tokenizer) -> None:
+        _set_truncation(backend, 0, "right")
+
+    def encode(backend: Tokenizer, rows: list[str]) -> list[Encoding]:
+        return list(backend.encode_batch(rows, add_special_tokens=False))
+
+    prepare(tokenizer.backend_tokenizer)
+    encodings = encode(tokenizer.backend_tokenizer, list(texts))
+    rows = {row: special.swap(text) for row, text in enumerate(texts) if special.is_hidden_in(text)}
+    special.replace_encodings(encodings, rows, prepare, encode)
     return encodings
 
 

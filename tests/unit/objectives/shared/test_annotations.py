@@ -51,6 +51,15 @@ def test_what_an_annotator_did_not_accept_is_left_out(row: dict[str, Any], reaso
         TokenClassification().normalize_row(row)
 
 
+def test_an_empty_list_of_annotations_beside_labels_says_nothing() -> None:
+    labelled = {"text": "a", "label": "x", "annotations": []}
+    assert TextClassification().normalize_row(labelled)["label"] == "x"
+    words = {"tokens": ["a", "b"], "tags": ["O", "B-X"], "annotations": []}
+    assert TokenClassification().normalize_row(words)["tags"] == ["O", "B-X"]
+    with pytest.raises(SkippedRow, match="not annotated"):
+        TextClassification().normalize_row({"data": {"text": "a"}, "annotations": "[]", "label": "x"})
+
+
 def test_a_rejected_label_is_left_out_for_classes_too() -> None:
     row = {"text": "a", "label": "spam", "answer": "reject", "_task_hash": 3}
     with pytest.raises(SkippedRow, match="answer is reject"):
