@@ -16,13 +16,12 @@ from hone.progress import OnProgress, ignore
 from hone.splits import FLAW, SPLITS, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
-from hone.store.tables import cut_rows, filter_rows, take_rows
+from hone.store.tables import filter_rows, take_rows, write_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 DEFAULT_LIMITS = Limits()
-ROWS_PER_GROUP = 100_000  # row group size of the Parquet files
 
 
 def curate(
@@ -78,16 +77,6 @@ def curate(
     }
     row_count = sum(split_table.num_rows for split_table in tables.values())
     return Product(row_count, tuple(layout.rows_file(split) for split in SPLITS), facts)
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file whose bytes depend only on the rows."""
-    import pyarrow.parquet as pq
-
-    plain = table.replace_schema_metadata(None)
-    with pq.ParquetWriter(path, plain.schema, compression="zstd") as writer:
-        for piece in cut_rows(plain, ROWS_PER_GROUP):
-            writer.write_table(piece)
 
 
 def _split(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -123,12 +124,17 @@ class Files:
 
     def fingerprint(self, digest: Callable[[Path], str]) -> str:
         """Digest over each file's name, split and content, in order; independent of directories and times."""
+
+        @cache
+        def digest_once(stored: Place) -> str:  # an archive, whose digest is that of each file in it, is read once
+            return stored.digest(digest)
+
         return digest_of(
             [
                 [
                     file_set.name,
                     file_set.split,
-                    [place.digest(digest) for place in file_set.places],
+                    [digest_once(place.archive or place) for place in file_set.places],
                     *([columns] if (columns := self._path_columns(file_set)) else []),
                 ]
                 for file_set in self._sets()

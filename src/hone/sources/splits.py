@@ -17,7 +17,8 @@ def read_splits(rows: Iterable[RawRow], column: str) -> Iterator[RawRow]:
 
     The column `split`, the default, counts only if the first value in it is the name of a split: it may mean something
     else. A row is refused if it has no split where others have one, or another than its file. Raises DataError if a
-    later value is not the name of a split, or is one where the first was not, and if no row has a named column.
+    later value is not the name of a split, or is one where the first was not, and if no row has a named column. Rows
+    before the first value wait in memory: all of them if a column `split` is empty throughout.
     """
     if not column:
         yield from rows
@@ -30,15 +31,14 @@ def read_splits(rows: Iterable[RawRow], column: str) -> Iterator[RawRow]:
         value = row.values.get(column)
         if reads_splits is None and value not in (None, "") and not row.refused:
             reads_splits = bool(get_split(value))
-            yield from (_with_split(waiting, column) if reads_splits else waiting for waiting in undecided)
+            yield from (_read_split(waiting, column) if reads_splits else waiting for waiting in undecided)
             undecided = []
-        if reads_splits is None and column in row.values and not row.refused:
+        if reads_splits is None and (undecided or column in row.values):
             undecided.append(row)
             continue
         if reads_splits is False and get_split(value):
             raise _not_a_split(row, column, "is the name of a split, where earlier values are none")
-        is_read = reads_splits and not row.refused and (column in row.values or is_named)
-        yield _with_split(row, column) if is_read else row
+        yield _read_split(row, column, is_named) if reads_splits else row
     yield from undecided
     if is_named and not has_column:
         raise DataError(f"no row has a column {column!r}", where="ingest.source.split_column", fix="Correct the name.")
@@ -52,7 +52,10 @@ def _not_a_split(row: RawRow, column: str, problem: str) -> DataError:
     )
 
 
-def _with_split(row: RawRow, column: str) -> RawRow:
+def _read_split(row: RawRow, column: str, is_named: bool = False) -> RawRow:
+    """The row with its split; a refused row as it is, and one without the column too unless the column is named."""
+    if row.refused or not (is_named or column in row.values):
+        return row
     value = row.values.get(column)
     if value is None or value == "":
         return replace(row, refused=f"{column}, the split, is empty")

@@ -12,12 +12,14 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from hone.store.files import sync
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,14 @@ def create_file(path: Path, make: Callable[[Path], None]) -> None:
         finished = Path(folder) / path.name
         make(finished)
         copy = path.with_name(f".{path.name}.{os.getpid()}")
-        with finished.open("rb") as source, copy.open("wb") as target:
-            shutil.copyfileobj(source, target)
-            target.flush()
-            os.fsync(target.fileno())
-    try:
-        os.link(copy, path)
-    except FileExistsError:
-        pass
-    finally:
-        copy.unlink()
+        try:
+            shutil.copyfile(finished, copy)
+            sync(copy)
+            with suppress(FileExistsError):
+                os.link(copy, path)
+        finally:
+            copy.unlink(missing_ok=True)
+    sync(path.parent)
 
 
 @cache

@@ -7,12 +7,14 @@ too: both fail on 2 GiB of text, however few rows are asked for. `filter` goes c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+ROWS_PER_GROUP = 100_000  # row group size of the Parquet files; a group of long texts has fewer
 PIECE_BYTES = 1 << 28  # an eighth of the limit: a piece may exceed it by one row, and is copied while it is made
 
 
@@ -40,6 +42,16 @@ def filter_rows(table: pa.Table, indices: Sequence[int] | np.ndarray) -> pa.Tabl
     mask = np.zeros(table.num_rows, bool)
     mask[np.asarray(indices, np.int64)] = True
     return table.filter(pa.array(mask))
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file whose bytes depend only on the rows."""
+    import pyarrow.parquet as pq
+
+    plain = table.replace_schema_metadata(None)
+    with pq.ParquetWriter(path, plain.schema, compression="zstd") as writer:
+        for piece in cut_rows(plain, ROWS_PER_GROUP):
+            writer.write_table(piece)
 
 
 def cut_rows(table: pa.Table, max_rows: int) -> Iterator[pa.Table]:

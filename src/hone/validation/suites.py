@@ -138,11 +138,13 @@ def file_suite(path: Path) -> list[Expected]:
 
     Without `splits` an entry applies to all three. Raises one ConfigError with all faults.
     """
-    import yaml
+    from yaml import YAMLError
+
+    from hone.parts.strict_yaml import load_yaml
 
     try:
-        tree = yaml.safe_load(path.read_text("utf8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as fault:  # ValueError: 2026-13-01, and not UTF-8
+        tree = load_yaml(path.read_text("utf8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as fault:
         raise ConfigError(
             f"the suite cannot be read: {fault}", where=str(path), fix="Correct validation.suite."
         ) from None

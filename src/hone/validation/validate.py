@@ -21,7 +21,7 @@ from hone.progress import OnProgress, Progress, ignore
 from hone.splits import FLAW, SPLITS, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
-from hone.store.tables import cut_rows, filter_rows
+from hone.store.tables import filter_rows, write_table
 from hone.validation.suites import Expected, file_suite, settings_suite
 from hone.validation.verdicts import Finding, Judge, describe_expectation
 
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 DATA_DOCS = "data_docs"
 SHOWN = 10  # expectations that an error shows; it counts the rest
-ROWS_PER_GROUP = 1 << 20  # what pyarrow writes by default; a group of long texts has fewer
 BATCH_ROWS = 2048
 
 
@@ -225,13 +224,9 @@ def _set_aside(
 
 
 def _write_results(out: Path, tables: Mapping[str, pa.Table], aside: pa.Table, findings: Sequence[Finding]) -> Product:
-    import pyarrow.parquet as pq
-
     for split, table in tables.items():
-        with pq.ParquetWriter(out / layout.rows_file(split), table.schema) as writer:
-            for piece in cut_rows(table, ROWS_PER_GROUP):
-                writer.write_table(piece)
-    pq.write_table(aside, out / "quarantine.parquet")
+        write_table(table, out / layout.rows_file(split))
+    write_table(aside, out / "quarantine.parquet")
     facts = {
         "success": all(finding.success for finding in findings),
         "expectations": [asdict(finding) for finding in findings],

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hone.config.file import dump_config, load_config, load_yaml, parse_config
+from hone.config.file import dump_config, load_config, parse_config
 from hone.config.sections import RunConfig
 from hone.errors import ConfigError
 from hone.objectives import OBJECTIVES
 from hone.parts.plugins import installed
+from hone.parts.strict_yaml import load_yaml
 
 CONF = Path(__file__).parents[3] / "conf"
 

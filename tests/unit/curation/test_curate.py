@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hone.curation.balance import Balance
 from hone.curation.conflicts import LabelConflicts
-from hone.curation.curate import curate, write_table
+from hone.curation.curate import curate
 from hone.curation.dedup.near import near_pairs
 from hone.curation.duplicates import Duplicates
 from hone.curation.filters import Filters
@@ -23,6 +23,7 @@ from hone.objectives.masked_lm import MaskedLM
 from hone.objectives.text_classification import TextClassification
 from hone.progress import Progress
 from hone.store.artifact import Product
+from hone.store.tables import write_table
 
 STEPS: list[tuple[str, Step]] = [
     ("normalize", Normalize()),

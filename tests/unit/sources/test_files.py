@@ -675,6 +675,12 @@ class TestPacked:
         write(tmp_path / name, archive(kind, members | {"d/test.jsonl": b'{"text":"d"}'}))
         assert Files(paths=[path]).fingerprint(file_digest) != before
 
+    def test_an_archive_is_digested_once(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "data.zip", archive("zip", {f"{n}.csv": CSV for n in range(20)}))
+        digested: list[Path] = []
+        Files(paths=[path]).fingerprint(lambda file: digested.append(file) or file_digest(file))  # type: ignore[func-returns-value]
+        assert digested == [tmp_path / "data.zip"]
+
     def test_some_files_of_an_archive(self, tmp_path: Path) -> None:
         write(tmp_path / "data.zip", archive("zip", {"a.csv": CSV, "README.md": b"# read me"}))
         with pytest.raises(ConfigError, match=r"data\.zip/README\.md: unknown file extension"):

@@ -27,6 +27,7 @@ from hone.progress import Progress
 from hone.sources.files import Files
 from hone.sources.ingest import ingest, text_of
 from hone.sources.source import RawRow, Source
+from hone.sources.splits import read_splits
 from hone.sources.sql import Sql
 from hone.store.artifact import Product
 
@@ -400,6 +401,21 @@ class TestSplitColumn:
         empty = [{"text": "a", "label": "b", "split": ""}] * 2
         assert self.splits(tmp_path, "split", *empty) == ["", ""]
 
+    @pytest.mark.parametrize("last", ["test", "banana", ""])
+    def test_the_order_of_the_rows_is_the_sources(self, last: str) -> None:
+        rows = [
+            RawRow("f:1", "f", {"split": ""}),
+            RawRow("f:2", "f", {}, refused="not JSON"),
+            RawRow("f:3", "f", {}),
+            RawRow("f:4", "f", {"split": last}),
+        ]
+        assert [row.where for row in read_splits(rows, "split")] == [row.where for row in rows]
+
+    def test_the_column_that_is_read_cannot_be_kept_twice(self, tmp_path: Path) -> None:
+        rows = given_rows({"text": "a", "label": "b", "split": "train"})
+        with pytest.raises(ConfigError, match="duplicate column split: rows already have"):
+            run(rows, tmp_path, keep=["split"], split_column="split")
+
     def test_names_of_splits_after_other_values_are_not_ignored(self, tmp_path: Path) -> None:
         rows = [{"text": "a", "label": "b", "split": split} for split in ("banana", "test")]
         with pytest.raises(DataError, match="its split 'test' is the name of a split, where earlier values are none"):
@@ -520,6 +536,7 @@ from pathlib import Path
 from hone.errors import DataError
 from hone.sources.files import Files
 from hone.sources.ingest import ingest
+from hone.sources.splits import read_splits
 
 out = Path(sys.argv[1])
 for name in ("ragged.csv", "undecodable.csv", "absent.csv", "other.csv"):

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hone.curation.account import Account, Limits, StepsProgress
-from hone.curation.curate import write_table
 from hone.curation.step import Verdict
 from hone.objectives.text_classification import TextClassification
 from hone.progress import ignore
@@ -76,12 +75,12 @@ def test_the_bytes_of_a_written_table_do_not_depend_on_its_chunks(
 ) -> None:
     monkeypatch.setattr(tables, "PIECE_BYTES", 100)
     table = pa.table({"text": [str(row) * 9 for row in range(50)]})
-    write_table(table, tmp_path / "one.parquet")
-    write_table(pa.concat_tables([table.slice(0, 13), table.slice(13)]), tmp_path / "two.parquet")
+    tables.write_table(table, tmp_path / "one.parquet")
+    tables.write_table(pa.concat_tables([table.slice(0, 13), table.slice(13)]), tmp_path / "two.parquet")
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
     assert pq.read_table(tmp_path / "one.parquet") == table
     assert pq.ParquetFile(tmp_path / "one.parquet").num_row_groups > 5
-    write_table(table.slice(0, 0), tmp_path / "none.parquet")
+    tables.write_table(table.slice(0, 0), tmp_path / "none.parquet")
     assert pq.read_table(tmp_path / "none.parquet").schema == table.schema
 
 

@@ -384,6 +384,7 @@ def test_a_suite_of_nothing_but_a_typo_does_not_pass(run: Any) -> None:
         ("expectations: 3", "contains no list of expectations"),
         ("a: [", "the suite cannot be read"),
         ("a: 2026-13-01", "the suite cannot be read"),
+        ("- {type: a, kwargs: {column: text}, kwargs: {}}", "the suite cannot be read: duplicate key kwargs, line 1"),
     ],
 )
 def test_a_suite_that_cannot_be_used_is_a_fault_of_the_config(run: Any, suite: Any, message: str) -> None:
