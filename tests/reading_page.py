@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.annotation_exports import EXPORTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "reading.md"
-BEGIN, END = "<!-- {name}: written by tests/reading_page.py -->", "<!-- end of {name} -->"
+BEGIN, END = "<!-- {name}: written by {script} -->", "<!-- end of {name} -->"
 
 
 @dataclass(frozen=True)
@@ -219,10 +219,10 @@ def _first_span(row: Mapping[str, Any]) -> str:
     return json.dumps(first)
 
 
-def fill_page(page: str, tables: Mapping[str, str]) -> str:
-    """The page with its tables replaced."""
+def fill_page(page: str, tables: Mapping[str, str], script: str = "tests/reading_page.py") -> str:
+    """The page with these of its tables replaced, which `script` writes."""
     for name, table in tables.items():
-        begin, end = BEGIN.format(name=name), END.format(name=name)
+        begin, end = BEGIN.format(name=name, script=script), END.format(name=name)
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         block = f"{begin}\n{table}\n{end}"
         page, count = pattern.subn(lambda _, block=block: block, page)

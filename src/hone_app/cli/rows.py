@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hone.environment import home
+from hone.environment import Home, home
 from hone.splits import SPLITS
 from hone_app.cli.arguments import CONFIG, find_config
+
+if TYPE_CHECKING:
+    from hone.config.sections import RunConfig
 
 
 def add_commands(commands: Any) -> None:
@@ -22,18 +25,24 @@ def add_commands(commands: Any) -> None:
 def print_accounts(arguments: argparse.Namespace) -> int:
     """Print the account of each configuration; the artifacts are in the store for the runs that follow."""
     from hone.config.file import load_config
-    from hone.pipeline.run import run_stage
-    from hone.pipeline.stage import Job
     from hone_app.cli.view import make_console
 
     console = make_console()
     for path in arguments.configs:
         config = load_config(path, [])
-        ingest = run_stage("ingest", Job(config, {}, home()))
-        curate = run_stage("curate", Job(config, {"ingest": ingest}, home()))
-        for line in describe_account(config.name, ingest.facts(), curate.facts()):
+        for line in describe_account(config.name, *make_account(config, home())):
             console.print(line, highlight=False, soft_wrap=True)
     return 0
+
+
+def make_account(config: RunConfig, data_folder: Home) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Read and curate the rows, or take both artifacts from the store; the facts of the stages ingest and curate."""
+    from hone.pipeline.run import run_stage
+    from hone.pipeline.stage import Job
+
+    ingest = run_stage("ingest", Job(config, {}, data_folder))
+    curate = run_stage("curate", Job(config, {"ingest": ingest}, data_folder))
+    return ingest.facts(), curate.facts()
 
 
 def describe_account(name: str, ingest: Mapping[str, Any], curate: Mapping[str, Any]) -> Iterator[str]:
