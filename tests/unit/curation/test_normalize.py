@@ -9,14 +9,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hone.curation.filters import Filters
-from hone.curation.normalize import Normalize, clean
+from hone.config.file import load_config
+from hone.config.sections import Curation
+from hone.curation import STEPS
+from hone.curation.normalize import Normalize
 from hone.curation.text.html_text import html_to_text
 from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective
 from hone.objectives.causal_lm import CausalLM
 from hone.objectives.masked_lm import MaskedLM
+from hone.pipeline.stage import build_part
 from hone.progress import ignore
+from hone.sources.ingest import text_of
+
+CONF = Path(__file__).parents[3] / "conf"
 
 
 def normalized(text: str, **options: object) -> str:
@@ -146,6 +152,22 @@ def test_line_ends_and_invalid_characters_of_written_text_are_unified() -> None:
     assert Normalize().apply(rows, CausalLM(), ignore).rows["text"].to_pylist() == ["a\n  b\nc\nd[0m?"]
 
 
+def normalize_row(kind: str, row: dict[str, Any]) -> dict[str, str]:
+    """The objective's columns of a source's row, after the step."""
+    objective = OBJECTIVES[kind]()
+    shaped = objective.normalize_row(row)
+    table = pa.table({"id": ["row 1"], **{name: [text_of(shaped[name])] for name in objective.columns}})
+    [normalized_row] = Normalize().apply(table, objective, ignore).rows.to_pylist()
+    return dict(normalized_row)
+
+
+@pytest.mark.parametrize("kind", GENERATING)
+def test_line_ends_and_invalid_characters_are_unified_everywhere_in_a_row(kind: str) -> None:
+    clean = json.dumps(GENERATING[kind])
+    dirty = clean.replace("\\n", "\\r\\n").replace("return", "re\\u0000turn").replace("def", "\\fde\\u001bf")
+    assert normalize_row(kind, json.loads(dirty)) == normalize_row(kind, json.loads(clean))
+
+
 @pytest.mark.parametrize("objective", [MaskedLM(), CausalLM()], ids=["read", "written"])
 def test_html_is_not_interpreted_in_code(objective: Objective) -> None:
     text = "<p>Write</p>\n```html\n<div>&lt;b&gt;</div>\n```\nand `<br>` or\n~~~\n<p>\n~~~~\n<p>then &amp;</p>"
@@ -155,17 +177,52 @@ def test_html_is_not_interpreted_in_code(objective: Objective) -> None:
     assert ("then &\n" in result) is (objective.generated == ())
 
 
-def test_real_answers_keep_their_indentation(shared: Path) -> None:
-    chat = OBJECTIVES["chat"]()
-    rows = json.loads((shared / "datasets/llamafactory_demo/alpaca_en_demo.json").read_text("utf8"))
-    values = [json.dumps(chat.normalize_row(row)["messages"]) for row in rows]
-    table = pa.table({"messages": values})
-    for step in (Normalize(), Filters()):
-        verdict = step.apply(table, chat, ignore)
-        assert set(verdict.reasons) == {""}
-        contents = (chat.extract_texts("messages", value) for value in verdict.rows["messages"].to_pylist())
-        for before, after in zip((chat.extract_texts("messages", value) for value in values), contents, strict=True):
-            assert after == [clean(text)[0] for text in before]
+def answers_in_file(row: dict[str, Any]) -> list[Any]:
+    """The answers, arguments of tool calls and results of tools in a row of LLaMA-Factory's demo files."""
+    if "chosen" in row:
+        return [row["chosen"]["value"], row["rejected"]["value"]]
+    if "output" in row:
+        return [row["output"]]
+    turns = [(turn["from"], turn["value"]) for turn in row["conversations"] if turn["from"] != "human"]
+    return [json.loads(value)["arguments"] if role == "function_call" else value for role, value in turns]
+
+
+def answers_in_row(row: dict[str, Any]) -> list[Any]:
+    """The same in a row as curation has it."""
+    if "chosen" in row:
+        messages = [*json.loads(row["chosen"]), *json.loads(row["rejected"])]
+    else:
+        conversation = json.loads(row["messages"])
+        messages = conversation if isinstance(conversation, list) else conversation["messages"]
+    answers = []
+    for message in messages:
+        calls = [call["function"]["arguments"] for call in message.get("tool_calls", ())]
+        answers += calls or [message["content"]] if message["role"] in ("assistant", "tool") else []
+    return answers
+
+
+@pytest.mark.parametrize("curation", ["shipped", "default"])
+@pytest.mark.parametrize(
+    ("kind", "name", "repeated"),
+    [
+        ("chat", "alpaca_en_demo", 14),
+        ("chat", "glaive_toolcall_en_demo", 35),
+        ("preference", "dpo_en_demo", 5),
+    ],
+)
+def test_real_answers_keep_every_character(kind: str, name: str, repeated: int, curation: str, shared: Path) -> None:
+    parts = Curation().steps if curation == "default" else load_config(CONF / f"{kind}.yaml").curation.steps
+    objective = OBJECTIVES[kind]()
+    rows = json.loads((shared / f"datasets/llamafactory_demo/{name}.json").read_text("utf8"))
+    shaped = [objective.normalize_row(row) for row in rows]
+    columns = {column: [text_of(row[column]) for row in shaped] for column in objective.columns}
+    table = pa.table({"id": [str(number) for number in range(len(rows))], **columns})
+    for part in parts:
+        verdict = build_part(STEPS, part).apply(table, objective, ignore)
+        table = verdict.rows.filter(pa.array([not reason for reason in verdict.reasons]))
+    assert len(table) == len(rows) - repeated
+    for row in table.to_pylist():
+        assert answers_in_row(row) == answers_in_file(rows[int(row["id"])])
 
 
 @pytest.mark.parametrize(

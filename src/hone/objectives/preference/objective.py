@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 
     from hone.objectives.base import Batch
 
+# As in all text that is to be written (hone.curation.normalize.clean), of the characters that str.strip removes.
+_LINE_ENDS, _CONTROLS = "\r\x85\u2028\u2029", "\v\f\x1c\x1d\x1e\x1f"
+_UNIFIED = str.maketrans(_LINE_ENDS, "\n" * len(_LINE_ENDS), _CONTROLS)
+
 
 @dataclass(frozen=True)
 class Preference(Objective):
@@ -132,12 +136,15 @@ class Preference(Objective):
         return [value.strip()] if isinstance(text, str) else [message["content"] for message in text]
 
     def replace_texts(self, column: str, value: str, texts: list[str]) -> str:
-        """The same messages, or the text within the same whitespace, which separates a prompt from its completion."""
+        """The same messages, or the text within its whitespace, which separates a prompt from its completion.
+
+        No step sees that whitespace: here its line ends become line feeds, and control characters in it are removed.
+        """
         text = parse_text(value)
         if isinstance(text, str):
             core = value.strip()
             before, _, after = value.partition(core) if core else (value, "", "")
-            return before + texts[0] + after
+            return _unify_whitespace(before) + texts[0] + _unify_whitespace(after)
         messages = [message | {"content": content} for message, content in zip(text, texts, strict=True)]
         return json.dumps(messages, ensure_ascii=False)
 
@@ -305,6 +312,10 @@ class Preference(Objective):
             {"completion": text, "log_probability": None if number is None else float(number)}
             for text, number in generated
         ]
+
+
+def _unify_whitespace(space: str) -> str:
+    return space.replace("\r\n", "\n").translate(_UNIFIED)
 
 
 def _read_triples(rows: pa.Table) -> list[tuple[Text, Text, Text]]:
