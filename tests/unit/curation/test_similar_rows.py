@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from hone.config.sections import Curation
+from hone.curation import STEPS
 from hone.curation.conflicts import LabelConflicts
+from hone.curation.curate import curate
 from hone.curation.dedup.near import clusters
 from hone.curation.duplicates import Duplicates
-from hone.curation.split import find_contaminated_rows, group_rows, split_rows
+from hone.curation.split import find_contaminated_rows, group_rows
 from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective
 from hone.objectives.masked_lm import MaskedLM
 from hone.objectives.text_classification import TextClassification
+from hone.pipeline.stage import build_part
 from hone.progress import ignore
+from hone.splits import SPLITS
+from hone.store.layout import rows_file
 
 WORDS = [f"word{i}" for i in range(2000)]
 
@@ -43,6 +50,17 @@ def count_kept(objective: Objective, rows: pa.Table, **options: Any) -> int:
     return Duplicates(**options).apply(rows, objective, ignore).reasons.count("")
 
 
+def curate_by_default(
+    objective: Objective, rows: list[dict[str, Any]], out: Path, **split: float
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each split after the steps of a configuration without any."""
+    sources = pa.array([""] * len(rows), pa.string())
+    pq.write_table(table(objective, *rows).append_column("source", sources), out / "rows.parquet")
+    steps = [(part.kind, build_part(STEPS, part)) for part in Curation().steps]
+    curate(out / "rows.parquet", out, steps=steps, fields=objective, seed=17, near_duplicate=0.8, **split)
+    return {split: pq.read_table(out / rows_file(split)).to_pylist() for split in SPLITS}
+
+
 def tickets(count: int = 400) -> list[str]:
     """Texts of 15 random words, every second one with the same footer of 150."""
     draw = random.Random(3)
@@ -58,14 +76,13 @@ def test_a_footer_of_half_of_the_rows_does_not_make_them_duplicates() -> None:
     assert count_kept(MaskedLM(), table(MaskedLM(), *({"text": text} for text in [*texts, *texts[:50]]))) == 400
 
 
-def test_rows_with_a_footer_are_in_every_split_in_their_share() -> None:
-    texts = tickets()
-    groups = group_rows(table(MaskedLM(), *({"text": text} for text in texts)), MaskedLM(), 0.8)
-    splits = split_rows(texts, [""] * 400, groups, valid=0.1, test=0.2, seed=17)
-    for split, size in (("train", 280), ("valid", 40), ("test", 80)):
-        footers = sum("\n" in text for text, name in zip(texts, splits, strict=True) if name == split)
-        assert splits.count(split) == size
-        assert abs(footers - size / 2) < 3 * (size / 4) ** 0.5
+def test_rows_with_a_footer_are_in_every_split_in_their_share(tmp_path: Path) -> None:
+    sizes = {"train": 280, "valid": 40, "test": 80}
+    rows_by_split = curate_by_default(MaskedLM(), [{"text": text} for text in tickets()], tmp_path, valid=0.1, test=0.2)
+    assert {split: len(rows) for split, rows in rows_by_split.items()} == sizes  # all 400 of them
+    for split, rows in rows_by_split.items():
+        footers = sum("\n" in row["text"] for row in rows)
+        assert abs(footers - sizes[split] / 2) < 3 * (sizes[split] / 4) ** 0.5
 
 
 def test_rows_with_a_footer_are_not_contamination() -> None:
@@ -74,18 +91,19 @@ def test_rows_with_a_footer_are_not_contamination() -> None:
     assert find_contaminated_rows(rows, MaskedLM(), 0.8) == {}
 
 
-@pytest.mark.parametrize("share", [1, 2])
-def test_chats_under_one_system_prompt_are_different(share: int) -> None:
+@pytest.mark.parametrize(("count", "share"), [(200, 1), (300, 2)])
+def test_chats_under_one_system_prompt_are_different(count: int, share: int, tmp_path: Path) -> None:
+    """All of them, or every second one, have the same system prompt of 250 words."""
     draw, chat = random.Random(4), OBJECTIVES["chat"]()
     system = {"role": "system", "content": words(draw, 250)}
     rows = []
-    for i in range(200 * share):
+    for i in range(count):
         turns = [{"role": "user", "content": words(draw, 8)}, {"role": "assistant", "content": words(draw, 8)}]
         rows.append({"messages": turns if i % share else [system, *turns]})
-    assert count_kept(chat, table(chat, *rows)) == 200 * share
+    assert sum(map(len, curate_by_default(chat, rows, tmp_path, valid=0.1, test=0.1).values())) == count
     other = {"role": "system", "content": words(draw, 250)}
     repeated = [*rows, rows[0], {"messages": [other, *rows[0]["messages"][1:]]}]
-    assert count_kept(chat, table(chat, *repeated)) == 200 * share + 1
+    assert count_kept(chat, table(chat, *repeated)) == count + 1
 
 
 def test_pairs_of_one_prompt_are_different_and_stay_together() -> None:
