@@ -134,6 +134,11 @@ class Objective(ABC):
         """The name of the metric on which systems are compared."""
         return next(iter(self.metrics))
 
+    @property
+    def form_columns(self) -> tuple[str, ...]:
+        """The columns of rows in another form, which `ingest.columns` may map: `forms`, unless an option names them."""
+        return self.forms
+
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Convert a source's row to the objective's columns; nested values are Python objects.
 

@@ -76,6 +76,11 @@ class MultiLabelClassification(Objective):
         lt=1,
     )
 
+    @property
+    def form_columns(self) -> tuple[str, ...]:
+        """The columns of 0 and 1."""
+        return self.label_columns
+
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row with `labels` as a sorted list of names, from a list, its text, or columns of 0 and 1.
 

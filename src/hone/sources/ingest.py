@@ -279,7 +279,7 @@ def _check_account(
         if account.skipped:
             message = f"all of its {account.skipped.total()} rows are left out: {', '.join(account.skipped)}"
         raise DataError(message, where="ingest.source", fix="Check its paths or query, and as_of.")
-    _check_forms(account, rename)
+    _check_mapped_columns(account, rename)
     if account.source_columns:
         for ours, theirs in (*required.items(), *extra.items()):
             if ours not in account.shaped_columns:
@@ -301,11 +301,11 @@ def _describe_sources(rows_by_source: Counter[str]) -> str:
     return ", ".join(names) + (f" and {others} more" if others else "")
 
 
-def _check_forms(account: _Account, rename: Mapping[str, str]) -> None:
-    """Raise DataError if a column of another form is mapped to a source's column that no row has."""
-    for ours in account.forms:
-        if ours in rename and ours not in account.renamed_columns:
-            raise _missing_column_error(ours, rename[ours], account, "columns")
+def _check_mapped_columns(account: _Account, rename: Mapping[str, str]) -> None:
+    """Raise DataError if a column is mapped to another name that no row has, even if it is optional."""
+    for ours, theirs in rename.items() if account.example else ():
+        if ours != theirs and ours not in account.renamed_columns:
+            raise _missing_column_error(ours, theirs, account, "columns")
 
 
 def _missing_column_error(ours: str, theirs: str, account: _Account, setting: str) -> DataError:

@@ -14,9 +14,10 @@ import pytest
 from hone.errors import ConfigError, DataError, SkippedRow
 from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective
+from hone.sources.files import Files
 from hone.sources.ingest import ingest
 from hone.sources.renaming import rename_columns
-from hone.sources.source import RawRow
+from hone.sources.source import RawRow, Source
 from hone.store.artifact import Product
 
 
@@ -34,11 +35,13 @@ class Rows:
             yield RawRow(f"here:{number}", "here", dict(row))
 
 
-def run(part: Objective, out: Path, *values: Mapping[str, Any], **options: Any) -> Product:
+def run(
+    part: Objective, out: Path, *values: Mapping[str, Any], source: Source | None = None, **options: Any
+) -> Product:
     reader = part.start_reading()
-    defaults: dict[str, Any] = {"rename": {}, "keep": (), "max_refused": 0.0, "forms": part.forms}
+    defaults: dict[str, Any] = {"rename": {}, "keep": (), "max_refused": 0.0, "forms": part.form_columns}
     return ingest(
-        Rows(values),
+        source or Rows(values),
         out,
         **{**defaults, "columns": part.columns, "shape": reader.read, "finish": reader.finish, **options},
     )
@@ -50,36 +53,98 @@ def written(out: Path, name: str = "rows") -> list[dict[str, Any]]:
 
 
 TURNS = '[{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Ho."}]'
+MESSAGES = json.loads(TURNS)
+CONVERSATION = [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Ho."}]
+SAID = {"role": "assistant", "content": "Ho."}, {"role": "assistant", "content": "Hu."}
+TOOLS = [{"name": "look_up", "parameters": {}}]
+BITS = OBJECTIVES["multi-label-classification"](label_columns=("x", "y"))  # type: ignore[call-arg]
+OBJECTIVE_BY_NAME = {**{kind: part() for kind, part in OBJECTIVES.items()}, "multi-label-classification, columns": BITS}
+# Rows in every form that the page of an objective lists; every column of a row decides what is read.
+FORMS: list[tuple[str, dict[str, Any]]] = [
+    ("text-classification", {"text": "a", "label": "x"}),
+    ("multi-label-classification", {"text": "a", "labels": ["x", "y"]}),
+    ("multi-label-classification, columns", {"text": "a", "x": 1, "y": 0}),
+    ("regression", {"text": "a", "label": 1.5}),
+    ("token-classification", {"tokens": ["Ann", "ran"], "tags": ["B-PER", "O"]}),
+    ("token-classification", {"text": "Ann ran", "spans": [{"start": 0, "end": 3, "label": "PER"}]}),
+    ("question-answering", {"question": "a", "context": "b", "answers": {"text": ["b"], "answer_start": [0]}}),
+    (
+        "question-answering",
+        {"question": "a", "context": "b", "answers": [{"text": "c", "answer_start": 0}], "is_impossible": True},
+    ),
+    ("seq2seq", {"text": "a", "target": ["b", "c"]}),
+    ("seq2seq", {"source": ["a.", "b."], "target": "c"}),
+    ("chat", {"messages": MESSAGES, "tools": TOOLS}),
+    ("chat", {"conversations": CONVERSATION, "system": "Be kind.", "tools": TOOLS}),
+    ("chat", {"prompt": "Hi?", "completion": "Ho."}),
+    (
+        "chat",
+        {"instruction": "Hi", "input": "you?", "output": "Ho.", "system": "Be kind.", "history": [["One?", "Two."]]},
+    ),
+    ("chat", {"instruction": "Hi", "instances": [{"input": "you?", "output": "Ho."}]}),
+    ("preference", {"prompt": "Hi?", "chosen": " Ho.", "rejected": " Hu."}),
+    (
+        "preference",
+        {"instruction": "Hi", "input": "you?", "system": "Be kind.", "history": [["One?", "Two."]]}
+        | {"chosen": "Ho.", "rejected": "Hu."},
+    ),
+    ("preference", {"conversations": CONVERSATION[:1], "chosen": SAID[0], "rejected": SAID[1]}),
+    ("preference", {"messages": MESSAGES[:1], "chosen": SAID[0], "rejected": SAID[1]}),
+    ("preference", {"chosen_messages": MESSAGES, "rejected_messages": [MESSAGES[0], SAID[1]]}),
+    ("preference", {"prompt": "Hi?", "completion": " Ho.", "label": True}),
+    ("preference", {"messages": MESSAGES, "kto_tag": False}),
+    ("causal-lm", {"text": "a"}),
+    ("masked-lm", {"text": "a"}),
+    ("span-corruption", {"text": "a"}),
+    ("embedding", {"anchor": "a", "positive": "b", "negatives": ["c", "d"]}),
+    ("embedding", {"anchor": "a", "positive": "b", "negative": "c"}),
+]
 
 
-@pytest.mark.parametrize(
-    ("kind", "row", "columns", "expected"),
-    [
-        ("chat", {"q": "Hi?", "a": "Ho."}, {"prompt": "q", "completion": "a"}, {"messages": TURNS}),
-        ("chat", {"q": "Hi?", "a": "Ho."}, {"instruction": "q", "output": "a"}, {"messages": TURNS}),
-        ("chat", {"turns": TURNS}, {"conversations": "turns"}, {"messages": TURNS}),
-        (
-            "token-classification",
-            {"body": "Ann ran", "marks": [{"start": 0, "end": 3, "label": "PER"}]},
-            {"text": "body", "spans": "marks"},
-            {"tokens": '["Ann", "ran"]', "tags": '["B-PER", "O"]'},
-        ),
-        (
-            "preference",
-            {"ask": "Hi", "yes": "Ho", "no": "Hu"},
-            {"instruction": "ask", "chosen": "yes", "rejected": "no"},
-            {"prompt": "Hi"},
-        ),
-        ("seq2seq", {"article": "a b", "short": "b"}, {"source": "article", "target": "short"}, {"text": "a b"}),
-        ("embedding", {"anchor": "a", "positive": "b", "far": "c"}, {"negative": "far"}, {"negatives": '["c"]'}),
-    ],
-)
-def test_columns_of_every_form_can_be_named(
-    tmp_path: Path, kind: str, row: dict[str, Any], columns: dict[str, str], expected: dict[str, str]
+def read_file(kind: str, row: Mapping[str, Any], folder: Path, columns: Mapping[str, str]) -> dict[str, Any]:
+    """The objective's columns of the only row of a file, read with these `ingest.columns`."""
+    (folder / "rows.jsonl").write_text(json.dumps(row))
+    part = OBJECTIVE_BY_NAME[kind]
+    run(part, folder, source=Files(paths=[str(folder / "rows.jsonl")]), rename=columns)
+    [written_row] = written(folder)
+    return {name: written_row[name] for name in part.columns}
+
+
+@pytest.mark.parametrize(("kind", "row"), FORMS, ids=[f"{kind} {' '.join(row)}" for kind, row in FORMS])
+def test_every_column_of_a_form_may_have_another_name_in_the_file(
+    kind: str, row: dict[str, Any], tmp_path: Path
 ) -> None:
-    assert run(OBJECTIVES[kind](), tmp_path, row, rename=columns).rows == 1
-    [written_row] = written(tmp_path)
-    assert {name: written_row[name] for name in expected} == expected
+    expected = read_file(kind, row, tmp_path, {})
+    for column in row:
+        renamed = {f"our_{name}" if name == column else name: value for name, value in row.items()}
+        assert read_file(kind, renamed, tmp_path, {column: f"our_{column}"}) == expected, column
+        missing = {name: value for name, value in row.items() if name != column} | {"other": "a"}
+        with pytest.raises(DataError, match=f"no row has a column 'our_{column}'"):
+            read_file(kind, missing, tmp_path, {column: f"our_{column}"})
+    # The names of the form, each for the value of another column.
+    theirs = dict(zip(row, [*list(row)[1:], next(iter(row))], strict=True))
+    permuted = {theirs[name]: value for name, value in row.items()}
+    assert read_file(kind, permuted, tmp_path, theirs) == expected
+
+
+def test_a_name_is_not_blamed_for_rows_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"q": "Hi?"\n')
+    source = Files(paths=[str(tmp_path / "rows.jsonl")])
+    with pytest.raises(DataError, match="1 of 1 rows are refused"):
+        run(OBJECTIVES["chat"](), tmp_path, source=source, rename={"prompt": "q", "completion": "a"})
+
+
+def test_a_column_under_its_own_name_may_be_missing(tmp_path: Path) -> None:
+    columns = {"text": "text", "labels": "labels"}  # as in conf/multi-label.yaml, to which label_columns may be added
+    assert run(BITS, tmp_path, {"text": "a", "x": 1, "y": 0}, rename=columns).rows == 1
+    assert written(tmp_path)[0]["labels"] == '["x"]'
+
+
+def test_every_column_of_every_objective_is_in_one_of_these_forms() -> None:
+    named = {(kind, column) for kind, row in FORMS for column in row}
+    for kind, part in OBJECTIVE_BY_NAME.items():
+        filled = {"labels"} if part.form_columns == ("x", "y") else set()  # made of the columns of 0 and 1
+        assert {column for name, column in named if name == kind} == {*part.columns, *part.form_columns} - filled
 
 
 def test_a_column_of_no_form_is_refused_with_those_there_are(tmp_path: Path) -> None:

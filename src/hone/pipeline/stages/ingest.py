@@ -47,7 +47,7 @@ def _make(job: Job) -> Product:
         _source(job.config),
         job.out,
         columns=objective.columns,
-        forms=objective.forms,
+        forms=objective.form_columns,
         shape=reader.read,
         finish=reader.finish,
         objective=job.config.objective.kind,
