@@ -15,7 +15,7 @@ from hone.objectives.text_classification import TextClassification
 from hone.progress import Progress
 from hone.tokenization import tokenize as tokenization
 from hone.tokenization.tokenize import read_tokens, tokenize
-from tests.tiny_bases import WORDS, tiny_bert, tiny_llama
+from tests.tiny_bases import WORDS, tiny, tiny_bert, tiny_llama
 
 SPLITS = ("train", "valid", "test")
 
@@ -144,6 +144,26 @@ def test_more_tokens_than_the_base_has_positions_is_a_fault_of_the_config(base: 
     with pytest.raises(ConfigError, match=r"tokenization.max_length: 65 exceeds the base model's maximum of 64 tokens"):
         run(write_splits(tmp_path / "in"), tmp_path / "out", base, max_length=65)
     run(write_splits(tmp_path / "in"), tmp_path / "out", base, max_length=64)
+
+
+def test_of_66_positions_of_a_roberta_64_are_advised_and_accepted(tmp_path: Path) -> None:
+    base = tiny("roberta", tmp_path / "base", positions=64)
+    assert json.loads((base / "config.json").read_text())["max_position_embeddings"] == 66
+
+    def tokenize_row(tokens: int, max_length: int) -> Any:
+        """A row of that many tokens, two of which are special, and a short one."""
+        splits = write_splits(tmp_path / "in", train=["word " * (tokens - 2), "word"])
+        return run(splits, tmp_path / "out", base, max_length=max_length, max_truncated=0)
+
+    with pytest.raises(DataError, match=r"Set tokenization.max_length to 64;"):
+        tokenize_row(64, max_length=16)
+    with pytest.raises(DataError, match=r"The base model is limited to 64 tokens;"):
+        tokenize_row(65, max_length=64)
+    assert tokenize_row(64, max_length=64).facts["splits"]["train"]["longest"] == 64
+    with pytest.raises(
+        ConfigError, match=r"65 exceeds the base model's maximum of 64 tokens(.|\n)*Set it to 64 or less"
+    ):
+        tokenize_row(64, max_length=65)
 
 
 def test_ids_that_the_model_has_no_embedding_for_are_refused(base: Path, tmp_path: Path) -> None:
