@@ -19,6 +19,7 @@ from hone.sources.ingest import ingest
 from hone.sources.renaming import rename_columns
 from hone.sources.source import RawRow, Source
 from hone.store.artifact import Product
+from tests.annotation_exports import EXPECTED, EXPORTS, TEXT
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,21 @@ def test_every_column_of_a_form_may_have_another_name_in_the_file(
     theirs = dict(zip(row, [*list(row)[1:], next(iter(row))], strict=True))
     permuted = {theirs[name]: value for name, value in row.items()}
     assert read_file(kind, permuted, tmp_path, theirs) == expected
+
+
+@pytest.mark.parametrize("export", EXPORTS)
+def test_the_text_and_spans_of_an_annotation_export_may_have_other_names(export: str, tmp_path: Path) -> None:
+    row = EXPORTS[export]
+    if "data" in row:
+        renamed = {"task": {"body": TEXT}, "done": row["annotations"]}
+        columns = {"text": "task.body", "spans": "done.0.result"}
+    else:
+        column = next(name for name in ("spans", "entities", "annotation", "labels", "label") if name in row)
+        renamed = {**row, "body": row["text"], "marks": row[column]}
+        del renamed["text"], renamed[column]
+        columns = {"text": "body", "spans": "marks"}
+    tagged = read_file("token-classification", renamed, tmp_path, columns)
+    assert {name: json.loads(value) for name, value in tagged.items()} == EXPECTED
 
 
 def test_a_name_is_not_blamed_for_rows_that_cannot_be_read(tmp_path: Path) -> None:
