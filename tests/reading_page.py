@@ -29,9 +29,10 @@ import zstandard
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.annotation_exports import EXPORTS
+from tests.pages import fill_page
 
 PAGE = Path(__file__).parents[1] / "docs" / "reading.md"
-BEGIN, END = "<!-- {name}: written by tests/reading_page.py -->", "<!-- end of {name} -->"
+SCRIPT = "tests/reading_page.py"
 
 
 @dataclass(frozen=True)
@@ -219,17 +220,5 @@ def _first_span(row: Mapping[str, Any]) -> str:
     return json.dumps(first)
 
 
-def fill_page(page: str, tables: Mapping[str, str]) -> str:
-    """The page with its tables replaced."""
-    for name, table in tables.items():
-        begin, end = BEGIN.format(name=name), END.format(name=name)
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        block = f"{begin}\n{table}\n{end}"
-        page, count = pattern.subn(lambda _, block=block: block, page)
-        if count != 1:
-            raise ValueError(f"the page has {count} places for {name}")
-    return page
-
-
 if __name__ == "__main__":
-    PAGE.write_text(fill_page(PAGE.read_text("utf8"), build_tables()), "utf8")
+    PAGE.write_text(fill_page(PAGE.read_text("utf8"), SCRIPT, build_tables()), "utf8")
