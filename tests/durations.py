@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 import pytest
 
 SLOWEST = 10
+LONGEST = 120  # characters of a name: an id may have thousands
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -30,7 +31,7 @@ def account(reports: Iterable[pytest.TestReport]) -> list[str]:
     for name, seconds in by_test.items():
         by_folder[_folder(name)] += seconds
     tests = Counter(map(_folder, by_test))
-    slowest = [f"{seconds:8.1f} s  {name}" for name, seconds in by_test.most_common(SLOWEST)]
+    slowest = [f"{seconds:8.1f} s  {_clip(name)}" for name, seconds in by_test.most_common(SLOWEST)]
     return [*slowest, *(f"{seconds:8.1f} s  {name}/ ({tests[name]})" for name, seconds in by_folder.most_common())]
 
 
@@ -38,6 +39,10 @@ def _name(nodeid: str) -> str:
     """The test's name without the group that xdist appends to it."""
     head, mark, group = nodeid.rpartition("@")
     return head if mark and "]" not in group else nodeid
+
+
+def _clip(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
 
 
 def _folder(name: str) -> str:

@@ -34,7 +34,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "prompt": {"virtual_tokens": 3},
     "prefix": {"virtual_tokens": 3},
 }
-METHODS = {kind: OPTIONS.get(kind, {}) for kind in BY_KIND}
+METHODS = {kind: OPTIONS.get(kind, {}) for kind in BY_KIND.built_in}
 
 
 def coloured(count: int) -> list[Row]:
@@ -252,6 +252,14 @@ def table(results: Mapping[tuple[str, str, str], str]) -> str:
         cells = [_cell(results[case.objective, family, method], reasons) for method in METHODS]
         parts.append(f"| {family} | {' | '.join(cells)} |")
     return "\n".join(parts + _numbered(reasons)).rstrip() + "\n"
+
+
+def list_refusals(page: str) -> dict[str, set[str]]:
+    """The families that each method on the page refuses."""
+    header, _, *lines = (line for line in page.partition("\n## Methods\n")[2].splitlines() if line.startswith("|"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    columns = enumerate(header.strip("| ").split(" | "))
+    return {name: {row[0] for row in rows if row[place].startswith("no")} for place, name in columns if place}
 
 
 def _both(results: Mapping[tuple[str, str, str], str], case: Case, family: str, reasons: dict[str, int]) -> str:

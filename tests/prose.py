@@ -73,8 +73,8 @@ def find_words(source: str, errors: set[str]) -> Iterator[tuple[int, str, str]]:
     yield from sorted(found)
 
 
-def find_vague_names(source: str) -> Iterator[tuple[int, str, str]]:
-    """(line, name, what to write instead) for each vague name that a function of a module assigns to or takes."""
+def list_local_names(source: str) -> list[tuple[int, str]]:
+    """(line, name) of each name that a function of a module assigns to or takes, once per line and in their order."""
     names: set[tuple[int, str]] = set()
     for function in ast.walk(ast.parse(source)):
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -85,7 +85,12 @@ def find_vague_names(source: str) -> Iterator[tuple[int, str, str]]:
                 for node in ast.walk(function)
                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
             )
-    yield from sorted((line, name, "what it holds") for line, name in names if name in VAGUE)
+    return sorted(names)
+
+
+def find_vague_names(source: str) -> Iterator[tuple[int, str, str]]:
+    """(line, name, what to write instead) for each vague name among a module's local names."""
+    yield from ((line, name, "what it holds") for line, name in list_local_names(source) if name in VAGUE)
 
 
 def _texts(tree: ast.Module, errors: set[str]) -> Iterator[ast.expr]:

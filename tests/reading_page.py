@@ -29,16 +29,18 @@ import zstandard
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.annotation_exports import EXPORTS
+from tests.pages import fill_page
 
 PAGE = Path(__file__).parents[1] / "docs" / "reading.md"
-BEGIN, END = "<!-- {name}: written by {script} -->", "<!-- end of {name} -->"
+SCRIPT = "tests/reading_page.py"
 
 
 @dataclass(frozen=True)
 class Form:
     """A form of data: its name, a file of it (a path from the folder of the data), the options that it needs.
 
-    `files` are further files that belong to it. `first` is the first row that is read from it.
+    `files` are further files that belong to it. `first` is the first row that is read from it. `pattern` is what the
+    source's `paths` name, where that is not the path.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Form:
     first: Mapping[str, Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    pattern: str = ""
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -112,7 +115,7 @@ FORMS: Sequence[Form] = (
     Form(
         "a file per column", "", "", _ROW, {"column_files": {"text": "in", "label": "out"}}, {"in": "a\n", "out": "x\n"}
     ),
-    Form("columns from folders (Hive, Spark)", "label=x/part-0.csv", "text\na\n", _ROW),
+    Form("columns from folders (Hive, Spark)", "label=x/part-0.csv", "text\na\n", _ROW, pattern="*/part-*.csv"),
     Form("a column of another name in some files", "rows.csv", "text,y\na,x\n", _ROW, {"aliases": {"y": "label"}}),
     Form("CoNLL", "rows.conll", "a O\nb B-X\n", {"tokens": ["a", "b"], "tags": ["O", "B-X"]}),
     Form("CoNLL", "rows.iob", "a O\n", {"tokens": ["a"], "tags": ["O"]}),
@@ -178,7 +181,7 @@ def read_form(form: Form, folder: Path) -> list[Any]:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return list(Files(paths=[str(folder / form.path)], **form.options).rows())
+    return list(Files(paths=[str(folder / (form.pattern or form.path))], **form.options).rows())
 
 
 def build_tables() -> dict[str, str]:
@@ -190,6 +193,7 @@ def build_tables() -> dict[str, str]:
         options = _as_yaml(form.options)[1:-1]
         options = f"`{options}`" if options else ""
         path = f"`{form.path}`" if form.path else ", ".join(f"`{name}`" for name in form.files)
+        path += f" by the path `{form.pattern}`" if form.pattern else ""
         rows_by_form.setdefault((form.name, options, columns), []).append(path)
     forms = ["| form | such as | options of `source` | columns |", "| --- | --- | --- | --- |"]
     for (name, options, columns), paths in rows_by_form.items():
@@ -219,17 +223,5 @@ def _first_span(row: Mapping[str, Any]) -> str:
     return json.dumps(first)
 
 
-def fill_page(page: str, tables: Mapping[str, str], script: str = "tests/reading_page.py") -> str:
-    """The page with these of its tables replaced, which `script` writes."""
-    for name, table in tables.items():
-        begin, end = BEGIN.format(name=name, script=script), END.format(name=name)
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        block = f"{begin}\n{table}\n{end}"
-        page, count = pattern.subn(lambda _, block=block: block, page)
-        if count != 1:
-            raise ValueError(f"the page has {count} places for {name}")
-    return page
-
-
 if __name__ == "__main__":
-    PAGE.write_text(fill_page(PAGE.read_text("utf8"), build_tables()), "utf8")
+    PAGE.write_text(fill_page(PAGE.read_text("utf8"), SCRIPT, build_tables()), "utf8")

@@ -26,7 +26,8 @@ from hone.config.sections import RunConfig
 from hone.environment import Home
 from hone.splits import SPLITS, TEST, VALID
 from hone_app.cli.rows import make_account
-from tests.reading_page import PAGE, fill_page
+from tests.pages import fill_page
+from tests.reading_page import PAGE
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = "tests/row_accounts.py"
@@ -276,4 +277,4 @@ if __name__ == "__main__":
     from tests.conftest import SHARED
 
     table = build_table(SHARED / "datasets")
-    PAGE.write_text(fill_page(PAGE.read_text("utf8"), {"accounts": table}, SCRIPT), "utf8")
+    PAGE.write_text(fill_page(PAGE.read_text("utf8"), SCRIPT, {"accounts": table}), "utf8")

@@ -92,7 +92,9 @@ def check_step(step: Step, rows: pa.Table, objective: Fields) -> None:
             assert verdict.rows[name].equals(rows[name]), f"column {name} was changed, which holds no text"
     assert len(verdict.reasons) == rows.num_rows, f"{len(verdict.reasons)} reasons for {rows.num_rows} rows"
     assert all(isinstance(reason, str) for reason in verdict.reasons), "a reason is not a text ('' keeps the row)"
-    assert len(verdict.details) in (0, rows.num_rows), f"{len(verdict.details)} details for {rows.num_rows} rows"
+    for name in ("details", "repeated"):
+        count = len(getattr(verdict, name))
+        assert count in (0, rows.num_rows), f"{count} {name} for {rows.num_rows} rows"
     empty = step.apply(rows.slice(0, 0), objective, ignore)
     assert empty.rows.num_rows == 0 and not empty.reasons, "a table without rows has a verdict"
 

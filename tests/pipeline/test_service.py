@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import urllib.error
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import psutil
 import pytest
 import yaml
 
+from hone.config.file import parse_config
 from hone.environment import Home
+from hone.pipeline.run import run_ahead
+from hone.tracking.reader import has_version
 from hone_app.service.processes import list_marked
 from hone_app.service.up import PARTS, read_record
 from tests.polling import until
@@ -165,6 +169,7 @@ def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[s
     for name in ("prefect", "mlflow"):
         postgresql.execute(f"create database {name}")
     service = Service(tmp_path / "hone", place, plain=True)
+    run_ahead(parse_config(small), Home(service.home), lambda: True)  # so that the first run soon trains
     databases = (f"--{name}-database={postgresql.url_of(name)}" for name in ("prefect", "mlflow"))
     with service.running("--auth", *databases):
         secrets = service.secrets()
@@ -176,7 +181,7 @@ def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[s
             assert [status(url), status(url, "guessed"), status(url, password)] == [401, 401, 200]
 
         # `hone down` in the middle of a training: nothing of it is left, and the run does not stay `Running`.
-        long = small | {"training": small["training"] | {"epochs": 1000}}
+        long = small | {"training": small["training"] | {"epochs": 1000, "checkpoint_seconds": 0.5}}
         run = service.start("finetune/finetune", secrets["prefect"], config=long)
         until(lambda: list(service.home.glob("store/work/train-*/checkpoints")))
         running = processes(service)
@@ -190,7 +195,8 @@ def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[s
         assert refused.returncode == 8
         assert "hone up" in refused.stderr
 
-        # Up again, as it was: the same places, passwords and records.
+        # Up again, as it was: the same places, passwords and records. From here on no test is about processes.
+        service = replace(service, plain=False)
         service.up()
         assert (service.prefect_url, service.mlflow_url) == urls
         assert service.secrets() == secrets
@@ -209,13 +215,28 @@ def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[s
         runs = service.ask("/flow_runs/filter", FINETUNE | {"sort": "START_TIME_DESC", "limit": 2}, secrets["prefect"])
         assert [(run["name"], run["state_type"]) for run in runs] == [("finetune small", "COMPLETED")] * 2
 
-        # A version that was deleted in MLflow is a miss, which only those who know the password can see.
+        # A version that was deleted in MLflow is reported as deleted by all who know the password, and by no others.
         again = ("plan", "conf/small.yaml", "evaluation.resamples=150")
         assert "no longer in MLflow" not in service.hone(*again).stdout
         number = done.stdout.partition("small version ")[2].partition(",")[0]
+        database = postgresql.url_of("mlflow").replace("postgresql://", "postgresql+psycopg://")
+        assert has_version(database, "small", number)
         delete = f"{service.mlflow_url}/api/2.0/mlflow/model-versions/delete"
         ask(delete, {"name": "small", "version": number}, secrets["mlflow"], "DELETE")
+        assert not has_version(database, "small", number)  # read without the server
         assert f"version {number} of small is no longer in MLflow" in service.hone(*again).stdout
+        unknown = f"models:/small/{number} in {service.mlflow_url}: there is no such model version in MLflow"
+        readers = (
+            ("promote", "small", "--version", number),
+            ("predict", "small", "--version", number, "--input", small["ingest"]["source"]["paths"][0], "--output=o/"),
+            ("plan", "conf/small.yaml", f"model.base=models:/small/{number}"),
+        )
+        for words in readers:
+            done = service.hone(*words)
+            assert (done.returncode, unknown in done.stderr) == (5, True), (words, done.stdout, done.stderr)
+        guessed = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "guessed"}
+        done = service.hone(*again, MLFLOW_TRACKING_URI=service.mlflow_url, **guessed)
+        assert (done.returncode, "MLflow refused the credentials" in done.stderr) == (2, True), done.stderr
         for log in service.home.glob("logs/*.log"):
             assert not [word for word in (SECRET, QUOTED, *secrets.values()) if word in log.read_text()], log
 

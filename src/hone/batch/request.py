@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,7 +99,7 @@ class Batch:
         kinds = {names[name]: kind for name, kind in self.outputs.items()} | {"model_version": "string"}
         return {self.request.prefix + name: kind for name, kind in (kinds | {"reason": "string"}).items()}
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A digest (20 digits) of all that determines the output: rows, model, request, path, code and libraries."""
         options = self.request.model_dump(exclude={"model", "version", "source"})

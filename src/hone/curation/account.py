@@ -88,7 +88,7 @@ class Account:
             "examples": self._examples(dropped_rows),
         }
         if limited and dropped_rows.num_rows > self.limits.max_dropped * table.num_rows:
-            entry["warning"] = _describe_excess(kind, table.num_rows, dropped_rows, self.limits.max_dropped)
+            entry["warning"] = _describe_excess(kind, verdict, self.limits.max_dropped)
             if self.limits.stop:
                 raise DataError(
                     str(entry["warning"]),
@@ -131,13 +131,13 @@ class Account:
 
         dropped_indices = [row for row, reason in enumerate(verdict.reasons) if reason]
         rows = filter_rows(verdict.rows, dropped_indices)
-        details = [verdict.details[row] for row in dropped_indices] if verdict.details else [""] * len(dropped_indices)
+        details = verdict.details or [f"repeats {name}" if name else "" for name in verdict.repeated]
         columns = {
             "id": texts_of(rows, "id"),
             "source": texts_of(rows, "source"),
             "step": [kind] * len(dropped_indices),
             "reason": [verdict.reasons[row] for row in dropped_indices],
-            "detail": details,
+            "detail": [details[row] if details else "" for row in dropped_indices],
         }
         for name in (*self.fields.text, self.fields.label):
             if name:
@@ -175,18 +175,18 @@ def _keep_held_out(kind: str, verdict: Verdict) -> tuple[Verdict, Counter[str]]:
     return replace(verdict, rows=with_texts(verdict.rows, FLAW, flaws), reasons=reasons), flagged
 
 
-def _describe_excess(kind: str, before: int, dropped_rows: pa.Table, max_dropped: float) -> str:
-    """What was dropped, by reason, and what most of the dropped rows have in common."""
-    count = dropped_rows.num_rows
-    reasons = Counter(dropped_rows["reason"].to_pylist()).most_common(SHOWN)
-    repeated = (detail for detail in dropped_rows["detail"].to_pylist() if detail.startswith("repeats "))
-    clusters = Counter(repeated).most_common(SHOWN)
+def _describe_excess(kind: str, verdict: Verdict, max_dropped: float) -> str:
+    """What was dropped, by reason, and the rows that most of the dropped rows repeat."""
+    before, reasons = verdict.rows.num_rows, Counter(filter(None, verdict.reasons))
+    repeated = zip(verdict.repeated, verdict.reasons, strict=False)  # most steps have no `repeated`
+    clusters = Counter(name for name, reason in repeated if name and reason).most_common(SHOWN)
+    count = reasons.total()
     text = (
         f"{kind} drops {count} of {before} rows ({count / before:.0%}; curation.max_dropped is {max_dropped:.0%}): "
-        + ", ".join(f"{number} {reason}" for reason, number in reasons)
+        + ", ".join(f"{number} {reason}" for reason, number in reasons.most_common(SHOWN))
     )
     if clusters and clusters[0][1] > 1:
-        text += "; largest groups: " + ", ".join(f"{number} {detail}" for detail, number in clusters)
+        text += "; largest groups: " + ", ".join(f"{number} repeats {name}" for name, number in clusters)
     return text
 
 

@@ -140,10 +140,10 @@ def _training_rows(table: pa.Table) -> pa.Table:
 def _decontamination(table: pa.Table, fields: Fields, threshold: float) -> Verdict:
     contaminated_rows = find_contaminated_rows(table, fields, threshold)
     ids = texts_of(table, "id")
-    reasons, details = [""] * table.num_rows, [""] * table.num_rows
+    reasons, repeated = [""] * table.num_rows, [""] * table.num_rows
     for row, (reason, other) in contaminated_rows.items():
-        reasons[row], details[row] = reason, f"repeats {ids[other]}"
-    return Verdict(table, reasons, details)
+        reasons[row], repeated[row] = reason, ids[other]
+    return Verdict(table, reasons, repeated=repeated)
 
 
 def _check_rows(table: pa.Table, account: Account) -> None:

@@ -47,7 +47,7 @@ class Duplicates:
     )
 
     def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:
-        """Drop each row that repeats an earlier one that is kept; the detail names that row."""
+        """Drop each row that repeats an earlier one that is kept."""
         from hone.curation.step import Verdict
 
         answers = [" ".join(answer.split()) for answer in fields.answer_keys(rows)]
@@ -75,9 +75,10 @@ class Duplicates:
         reasons = [reason or ("" if first_index[i] == i else "near-duplicate") for i, reason in enumerate(reasons)]
         on_progress(Progress(rows.num_rows, rows.num_rows))
         ids = rows.column("id").to_pylist()
-        details = [f"repeats {ids[first_index[i]]}" if reason else "" for i, reason in enumerate(reasons)]
+        repeated = [ids[first_index[i]] if reason else "" for i, reason in enumerate(reasons)]
         largest = max(Counter(first_index).values(), default=1)
-        return Verdict(rows, reasons, details, summary=f"the largest cluster has {largest} rows" if largest > 1 else "")
+        summary = f"the largest cluster has {largest} rows" if largest > 1 else ""
+        return Verdict(rows, reasons, repeated=repeated, summary=summary)
 
 
 def _first_of_each(keys: Sequence[Hashable]) -> list[int]:

@@ -73,13 +73,15 @@ class Verdict:
 
     `rows`: the n rows in the same order, with possibly rewritten texts. `reasons`: n entries; '' keeps the row, a
     short lower-case phrase drops it ("shorter than 20 characters", "near-duplicate"). Reasons are counted, so they
-    must not name a row; `details` (n entries, or empty) may, such as the row repeated. `notes` counts the changes to
-    kept rows ({"e-mail": 12}), `summary` is a sentence on the rows as a whole.
+    must not name a row; `details` (n entries, or empty) may. `repeated` (n entries, or empty) has the id of the row
+    that a dropped row repeats. `notes` counts the changes to kept rows ({"e-mail": 12}), `summary` is a sentence on the
+    rows as a whole.
     """
 
     rows: pa.Table
     reasons: list[str]
     details: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
     summary: str = ""
 

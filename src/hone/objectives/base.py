@@ -222,7 +222,7 @@ class Objective(ABC):
         return dict(targets)
 
     def list_unseen_labels(self, rows: pa.Table, targets: Targets) -> list[str]:
-        """For each row with a label that no training row has, that label. Such rows count as errors."""
+        """An entry for each row with labels that no training row has: these, as one text. Such rows count as errors."""
         return []
 
     @abstractmethod

@@ -15,7 +15,7 @@ from hone.objectives.base import Metric, Objective, Outcome, Predictions, Target
 from hone.objectives.shared.continuation import continue_prompts, text_after
 from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.packing import best_fit_decreasing, check_documents_isolated, pack_documents, position_ids
-from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.padding import pad_prompts, pad_rows
 from hone.objectives.shared.plain_text import (
     IGNORED,
     concatenate_parts,
@@ -147,13 +147,8 @@ class CausalLM(Objective):
                 if closed:
                     batch["text_labels"][row, len(tokens) - 1] = IGNORED
         if "prompt" in rows:
-            # An empty prompt becomes one padding token, which the mask leaves out.
-            reversed_prompts = [[*reversed(prompt), pad_id][: max(1, len(prompt))] for prompt in rows["prompt"]]
-            batch["prompt_ids"] = pad_rows(reversed_prompts, pad_id).flip(1)
-            mask = attention_mask(reversed_prompts) * torch.tensor(
-                [[int(len(prompt) > 0)] for prompt in rows["prompt"]]
-            )
-            batch["prompt_mask"] = mask.flip(1)
+            prompts = pad_prompts(rows["prompt"], pad_id)
+            batch |= {"prompt_ids": prompts["input_ids"], "prompt_mask": prompts["attention_mask"]}
             batch["end"] = torch.tensor([int(end) for end in rows["end"]])
         return batch
 

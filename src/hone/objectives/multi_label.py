@@ -100,7 +100,7 @@ class MultiLabelClassification(Objective):
 
     def start_reading(self) -> RowReader:
         """A reader that reports labels which differ by spaces or case alone."""
-        return LabelReader(self.normalize_row, _list_names, _list_names)
+        return LabelReader(self.normalize_row, _list_names)
 
     def strata(self, rows: pa.Table) -> list[str]:
         """Each row's rarest label, '' for none: rare labels are split evenly, after Sechidis et al. 2011."""
@@ -143,9 +143,10 @@ class MultiLabelClassification(Objective):
         )
 
     def list_unseen_labels(self, rows: pa.Table, targets: Targets) -> list[str]:
-        """The labels of all rows that are not in the targets."""
+        """The labels that are not in the targets, of each row that has any."""
         labels = set(targets["labels"])
-        return [name for names in _parse_labels(rows) for name in names if name not in labels]
+        unseen_by_row = ([name for name in names if name not in labels] for names in _parse_labels(rows))
+        return [", ".join(unseen) for unseen in unseen_by_row if unseen]
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask [rows, longest], int64, labels [rows, labels], float32; padded with `pad_id`."""
@@ -238,10 +239,7 @@ class MultiLabelClassification(Objective):
         """`precision`, `recall`, `f1` and `support` (rows) of each label."""
         import numpy as np
 
-        groups = metrics_by_group([*targets["labels"], UNSEEN], *np.split(sums[:-2], 3))
-        if not groups[UNSEEN]["support"][0]:
-            del groups[UNSEEN]
-        return groups
+        return metrics_by_group(targets["labels"], *np.split(sums[:-2], 3))
 
     def baseline_predictions(
         self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table

@@ -169,10 +169,7 @@ class TextClassification(Objective):
         """`precision`, `recall`, `f1` and `support` (rows) of each label."""
         import numpy as np
 
-        groups = metrics_by_group([*targets["labels"], UNSEEN], *np.split(sums, 3))
-        if not groups[UNSEEN]["support"][0]:
-            del groups[UNSEEN]
-        return groups
+        return metrics_by_group(targets["labels"], *np.split(sums, 3))
 
     def list_unseen_labels(self, rows: pa.Table, targets: Targets) -> list[str]:
         """The label of each row that has none of the targets'."""
@@ -220,7 +217,7 @@ class ClassReader(LabelReader):
     """Counts the labels of rows, one each."""
 
     def __init__(self, objective: TextClassification) -> None:
-        super().__init__(objective.normalize_row, _list_label, _list_label)
+        super().__init__(objective.normalize_row, _list_label)
         self._objective = objective
 
     def finish(self) -> Mapping[str, int]:

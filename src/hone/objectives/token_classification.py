@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
-from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, RowReader, Targets
+from hone.objectives.base import Metric, Objective, Outcome, Predictions, RowReader, Targets
 from hone.objectives.shared import tagging
 from hone.objectives.shared.annotations import Mark, check_accepted, find_annotated
 from hone.objectives.shared.heads import load_with_head
@@ -310,11 +310,7 @@ class TokenClassification(Objective):
         """`precision`, `recall`, `f1` and `support` (entities) of each type."""
         import numpy as np
 
-        names = [*tagging.list_types(targets["labels"], targets["scheme"]), UNSEEN]
-        groups = metrics_by_group(names, *np.split(sums[:-2], 3))
-        if not groups[UNSEEN]["support"][0]:
-            del groups[UNSEEN]
-        return groups
+        return metrics_by_group(tagging.list_types(targets["labels"], targets["scheme"]), *np.split(sums[:-2], 3))
 
     def baseline_predictions(
         self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table

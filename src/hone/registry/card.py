@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from hone.evaluation.report.headline import describe_verdict
-from hone.evaluation.report.population import describe_population
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
 from hone.splits import SPLITS
@@ -41,12 +40,16 @@ def render_card(
     example: Mapping[str, str],
     config: str,
     lineage: Mapping[str, str],
+    metrics: Mapping[str, Any],
+    population: Sequence[str],
 ) -> str:
-    """The card's text. `config` is the resolved YAML, `example` a row of inputs, `lineage` for the last table."""
+    """The card's text. `config` is the resolved YAML, `example` a row of inputs, `lineage` for the last table.
+
+    `metrics` is the content of metrics.json, `population` the sentences on the rows that were measured.
+    """
     from huggingface_hub import ModelCard
 
     tree = yaml.safe_load(config)
-    metrics = json.loads((artifacts["evaluate"].path / layout.METRICS).read_text("utf8"))
     body = (
         _environment()
         .get_template("card.md")
@@ -65,7 +68,7 @@ def render_card(
             settings=yaml.safe_dump({part: tree[part] for part in ("method", "training")}, sort_keys=False).strip(),
             training=artifacts["train"].facts(),
             lineage=sorted(lineage.items()),
-            population=describe_population({stage: artifacts[stage].facts() for stage in ("curate", "tokenize")}),
+            population=population,
             **_collect_data(artifacts),
             **_collect_results(metrics),
         )

@@ -87,7 +87,7 @@ class Form:
             **({"code": code} if code else {}),
         }
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Digest of everything that determines an answer: forms with the same key are one model version."""
         return digest_of([self.train.digest, self.about(), self.adapter, file_digest(CODE)])[:20]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from hone.progress import OnProgress, Progress, ignore
 from hone.registry import card, page, reference, run_record, version_page
 from hone.registry.integrity import TAG as FILES
 from hone.registry.package import Form, package
-from hone.splits import TEST, TRAIN
+from hone.splits import SPLITS, TEST, TRAIN
 from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import digest_of, file_digest
@@ -33,7 +34,7 @@ from hone.tracking.version_tags import fold_digests, unfold_digests
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import Dataset, LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
 
 KEY = "hone.register_key"
@@ -55,6 +56,51 @@ class Candidate:
     result_tags: Mapping[str, str]
     metrics: Mapping[str, Any]
     flow_run_url: str
+
+    @cached_property
+    def datasets(self) -> dict[str, Dataset]:
+        """The splits as MLflow datasets, by name."""
+        return {split: run_record.describe_split(self.artifacts["validate"], split) for split in SPLITS}
+
+    @cached_property
+    def population(self) -> list[str]:
+        """Sentences on the rows that were measured."""
+        return describe_population({stage: self.artifacts[stage].facts() for stage in ("curate", "tokenize")})
+
+    @cached_property
+    def example(self) -> dict[str, str]:
+        """The first test row as model inputs, each text in it cut to 200 characters."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        objective = self.form.objective
+        test = pq.ParquetFile(self.artifacts["validate"].path / layout.rows_file(TEST))
+        first_row = pa.Table.from_batches([next(test.iter_batches(1, columns=list(objective.columns)))])
+        [first] = objective.inference_inputs(first_row)
+
+        def cut(name: str, value: str) -> str:
+            return objective.replace_texts(name, value, [text[:200] for text in objective.extract_texts(name, value)])
+
+        return {name: cut(name, value) if name in objective.text else value for name, value in first.items()}
+
+    @cached_property
+    def card(self) -> str:
+        """The model card."""
+        lineage = {name.removeprefix("hone."): value for name, value in unfold_digests(self.tags).items() if value}
+        return card.render_card(
+            self.artifacts,
+            base=self.base,
+            objective=self.form.objective,
+            adapter=self.form.adapter,
+            model_name=self.model_name,
+            alias=self.alias,
+            max_length=self.form.max_length,
+            example=self.example,
+            config=self.config,
+            lineage=lineage,
+            metrics=self.metrics,
+            population=self.population,
+        )
 
 
 def build_tags(artifacts: Mapping[str, Artifact], form: Form, base: BaseModel, config: str) -> dict[str, str]:
@@ -118,8 +164,7 @@ def register(
         next(steps)
         version, existing = _get_or_create_version(client, run, candidate, out, steps)
         logged = _find_logged_model(client, version)
-        test_rows = run_record.describe_split(artifacts["validate"], TEST)
-        run_record.log_test_metrics(client, run, candidate.metrics, test_rows, logged)
+        run_record.log_test_metrics(client, run, candidate.metrics, candidate.datasets[TEST], logged)
         _describe(client, run, version, candidate, existing)
     registration = {
         "model": model_name,
@@ -130,7 +175,7 @@ def register(
         "model_uri": f"models:/{model_name}/{version.version}",
         "alias": alias,
         "existing": existing,
-        "population": describe_population({stage: artifacts[stage].facts() for stage in ("curate", "tokenize")}),
+        "population": candidate.population,
     }
     (out / "registration.json").write_text(json.dumps(registration, indent=1), "utf8")
     list(steps)
@@ -207,7 +252,7 @@ def _complete_run(client: MlflowClient, run: Run, candidate: Candidate, out: Pat
     """Log what the training's run lacks: curves, datasets, report, configuration, results, rows."""
     run_id, artifacts = run.info.run_id, candidate.artifacts
     backfill(client, run_id, artifacts["train"].path / layout.HISTORY)
-    run_record.log_datasets(client, run, artifacts)
+    run_record.log_datasets(client, run, candidate.datasets)
     run_record.log_intervals(client, run_id, candidate.metrics)
     (out / "config.yaml").write_text(candidate.config, "utf8")
     for file in (out / layout.REPORT, out / "config.yaml", artifacts["evaluate"].path / layout.METRICS):
@@ -229,9 +274,9 @@ def _get_or_create_logged_model(client: MlflowClient, run: Run, candidate: Candi
     logged = existing[0] if existing else _create_logged_model(client, run, candidate)
     directory = out / "model"
     try:
-        example = _build_example(candidate)
-        text = _render_card(candidate, example)
-        files_digest = package(directory, candidate.form, candidate.base, card=text, example=example, logged=logged)
+        files_digest = package(
+            directory, candidate.form, candidate.base, card=candidate.card, example=candidate.example, logged=logged
+        )
         client.log_model_artifacts(logged.model_id, str(directory))
     finally:
         rmtree(directory, ignore_errors=True)
@@ -251,37 +296,6 @@ def _create_logged_model(client: MlflowClient, run: Run, candidate: Candidate) -
             "form": "adapter" if candidate.form.adapter else "merged",
         },
         model_type=candidate.form.objective.pipeline,
-    )
-
-
-def _build_example(candidate: Candidate) -> dict[str, str]:
-    """The first test row as model inputs, each text in it cut to 200 characters."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    objective = candidate.form.objective
-    test = pq.ParquetFile(candidate.artifacts["validate"].path / layout.rows_file(TEST))
-    first_row = pa.Table.from_batches([next(test.iter_batches(1, columns=list(objective.columns)))])
-    [first] = objective.inference_inputs(first_row)
-
-    def cut(name: str, value: str) -> str:
-        return objective.replace_texts(name, value, [text[:200] for text in objective.extract_texts(name, value)])
-
-    return {name: cut(name, value) if name in objective.text else value for name, value in first.items()}
-
-
-def _render_card(candidate: Candidate, example: Mapping[str, str]) -> str:
-    return card.render_card(
-        candidate.artifacts,
-        base=candidate.base,
-        objective=candidate.form.objective,
-        adapter=candidate.form.adapter,
-        model_name=candidate.model_name,
-        alias=candidate.alias,
-        max_length=candidate.form.max_length,
-        example=example,
-        config=candidate.config,
-        lineage={name.removeprefix("hone."): value for name, value in unfold_digests(candidate.tags).items() if value},
     )
 
 
@@ -339,14 +353,10 @@ def _describe(client: MlflowClient, run: Run, version: ModelVersion, candidate: 
     number = str(version.version)
     current = client.get_model_version(candidate.model_name, number)
     version_page.set_tags(client, current, candidate.tags, candidate.result_tags)
-    results = version_page.describe_results(
-        client, run, current, candidate.metrics, run_record.describe_split(candidate.artifacts["validate"], TEST)
-    )
+    results = version_page.describe_results(client, run, current, candidate.metrics, candidate.datasets[TEST])
     links = version_page.list_links(run, current, candidate.flow_run_url or run.data.tags.get(URL, ""))
-    facts = {stage: candidate.artifacts[stage].facts() for stage in ("curate", "tokenize")}
-    head = "\n\n".join([*results, page.render_links(links), *describe_population(facts)])
-    sections = page.select_card_sections(_render_card(candidate, _build_example(candidate)))
-    version_page.set_description(client, current, head, sections)
+    head = "\n\n".join([*results, page.render_links(links), *candidate.population])
+    version_page.set_description(client, current, head, page.select_card_sections(candidate.card))
     version_page.describe_run(client, run, current, results[:2], candidate.tags.get("hone.git_commit", ""))
     objective = candidate.form.objective.pipeline
     version_page.describe_model(client, current, results[0], f"{objective} by {candidate.base.base}")

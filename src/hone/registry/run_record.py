@@ -20,13 +20,13 @@ DATASET_DIGEST = 36  # characters: MLflow's limit for a dataset digest
 FIGURES = "test_figures.json"
 
 
-def log_datasets(client: MlflowClient, run: Run, artifacts: Mapping[str, Artifact]) -> None:
-    """Log the splits as the run's inputs; MLflow ignores those it has already."""
+def log_datasets(client: MlflowClient, run: Run, datasets: Mapping[str, Dataset]) -> None:
+    """Log the splits, by name, as the run's inputs; MLflow ignores those it has already."""
     from mlflow.entities import DatasetInput, InputTag
 
     inputs = [
-        DatasetInput(describe_split(artifacts["validate"], split), [InputTag("mlflow.data.context", context)])
-        for split, context in MLFLOW_CONTEXTS.items()
+        DatasetInput(dataset, [InputTag("mlflow.data.context", MLFLOW_CONTEXTS[split])])
+        for split, dataset in datasets.items()
     ]
     client.log_inputs(run.info.run_id, datasets=inputs)
 

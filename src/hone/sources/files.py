@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from hone.errors import ConfigError, DataError
 from hone.parts.options import REQUIRED, option
 from hone.sources.formats import annotated, formats, labelled
-from hone.sources.formats.labelled import PAIR, find_path_columns
+from hone.sources.formats.labelled import PAIR, find_folder_columns
 from hone.sources.formats.packing import COMPRESSED_SUFFIXES, find_codec
 from hone.sources.formats.places import (
     Place,
@@ -161,7 +161,9 @@ class Files:
                 raise DataError("has no rows", where=file_set.places[0].shown, fix="Fix the file, or exclude it.")
 
     def _path_columns(self, file_set: _Set) -> dict[str, str | None]:
-        return find_path_columns(file_set.places[0].path, label=self.format == "folders")
+        place = file_set.places[0]
+        label = {"label": place.folder} if self.format == "folders" and place.folder else {}
+        return find_folder_columns(place.below) | label
 
     def _complete(self, values: dict[str, Any], path_columns: Mapping[str, str | None]) -> formats.Row:
         """The row with its columns' common names and with the columns of its folders, or refused."""

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class Recipe:
     code: dict[str, str]
     versions: dict[str, str]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """20 hexadecimal digits of the SHA-256 over the canonical JSON of the recipe."""
         return digest_of(asdict(self))[:20]

@@ -6,7 +6,7 @@ import heapq
 import json
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,11 +19,12 @@ from hone.errors import ConfigError, DataError, ModelError
 from hone.models.own_code import may_run
 from hone.models.positions import get_max_tokens
 from hone.objectives.base import Objective, Targets
+from hone.objectives.shared.label_account import count_unseen_labels, name_labels
 from hone.objectives.shared.special_tokens import list_special_tokens
 from hone.objectives.shared.tokenizer import CONTROL, load_tokenizer
 from hone.process_environment import ALL_CORES, environment
 from hone.progress import OnProgress, Progress, ignore
-from hone.splits import SPLITS, TEST, TRAIN, VALID
+from hone.splits import SPLITS, TEST, TRAIN
 from hone.store import layout
 from hone.store.artifact import Product
 
@@ -172,7 +173,7 @@ def tokenize(
         accounts[TRAIN].sequences = _pack(out / layout.tokens_file(TRAIN), objective, max_length)
     seconds = time.perf_counter() - start
     facts: dict[str, Any] = {"splits": {split: account.facts() for split, account in accounts.items()}}
-    if unseen := _count_unseen_labels(files, objective, targets):
+    if unseen := _report_unseen_labels(files, objective, targets):
         facts["unseen_labels"] = unseen
     if any(dropped.values()):
         _write_dropped(out / DROPPED, dropped, objective.drop_reason)
@@ -202,17 +203,17 @@ def _check_special_tokens(tokenizer: PreTrainedTokenizerBase, names: Sequence[st
         )
 
 
-def _count_unseen_labels(files: Mapping[str, Any], objective: Objective, targets: Targets) -> dict[str, dict[str, int]]:
-    """The labels of validation and test rows that no training row has, with their numbers of rows, by split."""
-    unseen: dict[str, dict[str, int]] = {}
-    for split in (VALID, TEST):
-        rows = files[split].read([name for name in objective.columns if name not in objective.inputs])
-        if counts := Counter(objective.list_unseen_labels(rows, targets)):
-            unseen[split] = dict(counts.most_common())
-            names = ", ".join(f"{label} ({count})" for label, count in counts.most_common(5))
-            effect = "count as errors" if split == TEST else "have no loss"
-            log.warning("%s: %d rows %s; no training row has their labels: %s", split, counts.total(), effect, names)
-    return unseen
+def _report_unseen_labels(
+    files: Mapping[str, pq.ParquetFile], objective: Objective, targets: Targets
+) -> dict[str, dict[str, int]]:
+    """Log and return the numbers of rows with labels that no training row has, by split and label."""
+    columns = [name for name in objective.columns if name not in objective.inputs]
+    counts_by_split = count_unseen_labels(objective, lambda split: files[split].read(columns), targets)
+    for split, counts in counts_by_split.items():
+        effect = "count as errors" if split == TEST else "have no loss"
+        names = name_labels(counts, 5)
+        log.warning("%s: %d rows %s; no training row has their labels: %s", split, counts.total(), effect, names)
+    return {split: dict(counts.most_common()) for split, counts in counts_by_split.items()}
 
 
 def read_tokens(path: Path) -> pa.Table:

@@ -15,6 +15,7 @@ from hone.curation.columns import texts_of, with_texts
 from hone.curation.dedup.similar_rows import find_repeats
 from hone.errors import ValidationFailed
 from hone.objectives.base import Objective
+from hone.objectives.shared.label_account import count_unseen_labels, name_labels
 from hone.objectives.shared.tokenizer import count_tokens, load_tokenizer
 from hone.process_environment import ALL_CORES, NO_ANALYTICS, environment
 from hone.progress import OnProgress, Progress, ignore
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DATA_DOCS = "data_docs"
-SHOWN = 10  # expectations that an error shows; it counts the rest
+SHOWN = 10  # expectations, or labels, that an error shows; it counts the rest
 BATCH_ROWS = 2048
 
 
@@ -95,14 +96,12 @@ def _check_unseen_labels(tables: Mapping[str, pa.Table], objective: Objective) -
     For objectives without a label column: there no expectation about one column can check it.
     """
     targets = objective.build_targets(tables[TRAIN])
-    for split in (VALID, TEST):
-        if counts := Counter(objective.list_unseen_labels(tables[split], targets)):
-            names = ", ".join(f"{label} ({count})" for label, count in counts.most_common(SHOWN))
-            raise ValidationFailed(
-                f"{split}: {counts.total()} rows have labels that no training row has: {names}",
-                where="validation",
-                fix="Add training rows with them, or set validation.unseen_labels=report to count such rows as errors.",
-            )
+    for split, counts in count_unseen_labels(objective, tables.__getitem__, targets).items():
+        raise ValidationFailed(
+            f"{split}: {counts.total()} rows have labels that no training row has: {name_labels(counts, SHOWN)}",
+            where="validation",
+            fix="Add training rows with them, or set validation.unseen_labels=report to count such rows as errors.",
+        )
 
 
 def _build_frames(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reading_page import PAGE, fill_page
+from tests.pages import fill_page
+from tests.reading_page import PAGE
 from tests.row_accounts import ACCOUNTS, SCRIPT, Account, build_line, build_table
 
 # A few of each kind: default steps, a shipped configuration, overrides, derived rows; refused, dropped and neither.
@@ -25,4 +26,4 @@ def test_a_line_is_what_the_rows_give(account: Account, shared: Path, tmp_path: 
 def test_the_table_is_what_the_rows_give(shared: Path) -> None:
     """Every line; the shorter counterpart is above."""
     page = PAGE.read_text("utf8")
-    assert fill_page(page, {"accounts": build_table(shared / "datasets")}, SCRIPT) == page, f"run: python {SCRIPT}"
+    assert fill_page(page, SCRIPT, {"accounts": build_table(shared / "datasets")}) == page, f"run: python {SCRIPT}"

@@ -27,7 +27,7 @@ def judged(
 def test_the_first_of_equal_and_of_nearly_equal_rows_stays() -> None:
     verdict = judged(["Where is it?", LONG, "where  IS it?", LONG + " or next", "where is it", "something else"])
     assert verdict.reasons == ["", "", "duplicate", "near-duplicate", "near-duplicate", ""]
-    assert verdict.details == ["", "", "repeats row0", "repeats row1", "repeats row0", ""]
+    assert verdict.repeated == ["", "", "row0", "row1", "row0", ""]
 
 
 def test_near_can_be_turned_off_and_the_threshold_moved() -> None:

@@ -202,12 +202,12 @@ def test_a_chain_of_similar_rows_is_divided_and_its_length_reported() -> None:
     verdict = Duplicates(common=1.0).apply(rows, MaskedLM(), ignore)
     kept = [i for i, reason in enumerate(verdict.reasons) if not reason]
     assert 1 < len(kept) < 40
-    for index, detail in enumerate(verdict.details):
-        if detail:
-            leader = int(detail.removeprefix("repeats row"))
+    for index, repeated in enumerate(verdict.repeated):
+        if repeated:
+            leader = int(repeated.removeprefix("row"))
             assert leader in kept
             assert clusters([chain[leader], chain[index]], 0.8) == [0, 0]
-    largest = max(1 + verdict.details.count(f"repeats row{leader}") for leader in kept)
+    largest = max(1 + verdict.repeated.count(f"row{leader}") for leader in kept)
     assert verdict.summary == f"the largest cluster has {largest} rows"
 
 

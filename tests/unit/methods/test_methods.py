@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -16,12 +17,19 @@ from transformers import (
     PreTrainedModel,
 )
 
+from hone.config.file import parse_config
 from hone.errors import ModelError
 from hone.methods import METHODS
 from hone.methods.freeze import Freeze
 from hone.methods.full import Full
 from hone.methods.lora import Lora
+from hone.pipeline.stage import build_part
 
+MINIMAL: dict[str, Any] = {
+    "name": "mine",
+    "ingest": {"source": {"kind": "files", "paths": ["rows.csv"]}},
+    "model": {"base": "some/model"},
+}
 SMALL = {
     "hidden_size": 16,
     "num_hidden_layers": 3,
@@ -74,16 +82,11 @@ def logits(model: Any) -> torch.Tensor:
     return answer
 
 
-def test_the_table_builds_every_method_without_options() -> None:
-    assert {kind: type(cls()).__name__ for kind, cls in METHODS.items()} == {
-        "full": "Full",
-        "freeze": "Freeze",
-        "lora": "Lora",
-        "qlora": "QLora",
-        "ia3": "Ia3",
-        "prompt": "Prompt",
-        "prefix": "Prefix",
-    }
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_method_needs_no_options_and_describes_those_it_has(kind: str) -> None:
+    config = parse_config(MINIMAL | {"method": {"kind": kind}})
+    assert build_part(METHODS, config.method) == METHODS[kind]()
+    assert [option.name for option in fields(METHODS[kind]) if not option.metadata["description"]] == []
 
 
 def test_full_moves_everything() -> None:

@@ -183,6 +183,7 @@ def test_encoding_marks_the_labels(bert: Path) -> None:
 def test_a_label_that_no_training_row_has_is_an_error(bert: Path) -> None:
     table = rows(["love"], ["fear", "love"])
     assert OBJECTIVE.list_unseen_labels(table, TARGETS) == ["fear"]
+    assert OBJECTIVE.list_unseen_labels(rows(["fear", "love", "rage"], ["fear"]), TARGETS) == ["fear, rage", "fear"]
     tokens = OBJECTIVE.encode(table, load_tokenizer(bert), 8, TARGETS)
     marked = np.array([[name == "love" for name in LABELS]] * 2, np.float32)
     outcome = OBJECTIVE.compute_outcome(tokens, {"scores": marked}, TARGETS)

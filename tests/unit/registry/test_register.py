@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import pytest
 
 from hone.errors import ConfigError
 from hone.evaluation.report.headline import describe_verdict
+from hone.evaluation.report.population import describe_population
 from hone.methods.lora import Lora
 from hone.models.locate import BaseModel
+from hone.objectives.base import Objective
+from hone.registry import card, run_record
 from hone.store.artifact import Artifact
 from hone.tracking.client import connect
 from hone.tracking.reader import get_version, has_version
@@ -230,6 +234,37 @@ def test_it_answers_in_a_process_without_hone_as_it_was_evaluated(
 ) -> None:
     made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
     assert_answers_as_evaluated(made, artifacts, clean=True, batch_size=3)
+
+
+def test_a_new_version_is_described_once(
+    tmp_path: Path,
+    tracking_uri: str,
+    artifacts: Mapping[str, Artifact],
+    base: BaseModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its card, its example and its rows are in the model, on its page and in the run."""
+    calls: Counter[str] = Counter()
+
+    def counted(name: str, function: Callable[..., Any]) -> None:
+        def call(*arguments: Any, **options: Any) -> Any:
+            calls[name] += 1
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(name, call)
+
+    counted("hone.registry.card.render_card", card.render_card)
+    counted("hone.registry.run_record.describe_split", run_record.describe_split)
+    counted("hone.registry.register.describe_population", describe_population)
+    counted("hone.objectives.text_classification.TextClassification.inference_inputs", Objective.inference_inputs)
+    do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    assert calls == {
+        "hone.registry.card.render_card": 1,
+        "hone.registry.run_record.describe_split": 3,
+        "hone.registry.register.describe_population": 1,
+        # The example; and the drift reference's samples of ingested and of held-out rows.
+        "hone.objectives.text_classification.TextClassification.inference_inputs": 3,
+    }
 
 
 def test_registering_again_gives_the_version_there_is(

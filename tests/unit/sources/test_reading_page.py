@@ -10,12 +10,13 @@ import pytest
 
 from hone.sources.files import _SUFFIXES, Files
 from hone.sources.formats.packing import COMPRESSED_SUFFIXES
-from tests.reading_page import ENCODINGS, FORMS, PAGE, Form, build_tables, fill_page, read_form
+from tests.pages import fill_page
+from tests.reading_page import ENCODINGS, FORMS, PAGE, SCRIPT, Form, build_tables, read_form
 
 
 def test_the_page_is_what_the_examples_give() -> None:
     page = PAGE.read_text("utf8")
-    assert fill_page(page, build_tables()) == page, "run: python tests/reading_page.py"
+    assert fill_page(page, SCRIPT, build_tables()) == page, "run: python tests/reading_page.py"
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.name} {form.path}")

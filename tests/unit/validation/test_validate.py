@@ -13,6 +13,7 @@ import yaml
 
 from hone.config.sections import Validation
 from hone.errors import ConfigError, ValidationFailed
+from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.text_classification import TextClassification
 from hone.splits import FLAW
 from hone.store.artifact import Product
@@ -159,6 +160,27 @@ def test_a_label_is_named_even_behind_many_rows_of_another(run: Any, tables: dic
     tables["test"] = with_rows(sound("test", 48, "oslo"), *[{"label": "a"}] * 40, {"label": "late"})
     with pytest.raises(ValidationFailed, match=r"_in_set\(label\): 41 of 48 rows fail: 'a', 'late'"):
         run(max_class_share=1.0)
+
+
+def test_rows_with_several_labels_that_training_never_had_are_counted_once(
+    base: Path, tmp_path: Path, tables: dict[str, pa.Table]
+) -> None:
+    for split, table in tables.items():
+        lists = [json.dumps([label]) for label in table["label"].to_pylist()]
+        tables[split] = table.drop_columns("label").append_column("labels", pa.array(lists, pa.string()))
+    tables["test"] = with_rows(tables["test"], {"labels": '["dispute", "late"]'}, {"labels": '["claim", "late"]'})
+    for split, table in tables.items():
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    settings = Validation(unseen_labels="stop").model_dump()
+    with pytest.raises(ValidationFailed, match=r"test: 2 rows have labels .*: dispute, late \(1\), late \(1\)"):
+        validate(
+            tmp_path,
+            tmp_path / "out",
+            base=base,
+            objective=MultiLabelClassification(),
+            near_duplicate=0.8,
+            settings=settings,
+        )
 
 
 def test_a_label_that_training_never_had_is_left_to_the_evaluation(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import string
 
+from hone.writing_systems import CHARACTER_WORD
+
 QUOTES = "\"'`"
 ENDINGS = ".,!?;:"  # between a word and a space they end a phrase; anywhere else they have a meaning, as in 3.5 and :)
 SYMBOLS = "".join(sorted(set(string.punctuation) - set(QUOTES)))
@@ -13,8 +15,7 @@ LONGEST = 1_000_000  # characters of a text that are compared; the rest is ignor
 _ASCII_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 _PUNCTUATION = re.compile("[“”‘’‚„«»‹›•¡¿、。，！？；：（）「」『』【】《》]")
 _DASHES = re.compile("([–—…·])")  # between numbers they have a meaning
-# Thai, Lao, Myanmar, Khmer, kana and han are written without spaces: each character is a word of its own.
-_UNSPACED = re.compile("([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0002ffff])")
+_UNSPACED = re.compile(f"({CHARACTER_WORD})")
 _QUOTES = str.maketrans(dict.fromkeys(QUOTES, " "))
 _ENDING = re.compile(rf"(?<=[^\s{re.escape(SYMBOLS)}])[{re.escape(ENDINGS)}](?=\s|\Z)")
 _SYMBOL = re.compile(f"([{re.escape(SYMBOLS)}])")

@@ -139,7 +139,11 @@ class Match(NamedTuple):
 def redact_text(text: str, kinds: Iterable[str]) -> tuple[str, list[str]]:
     """Replace every match of `kinds` in `text` by its tag; returns the text and the kind of each match."""
     matches = find_personal_data(text, kinds)
-    return replace_matches(text, matches), [match.kind for match in matches]
+    pieces, end = [], 0
+    for match in sorted(matches):
+        pieces += [text[end : match.start], TAGS[match.kind]]
+        end = match.end
+    return "".join([*pieces, text[end:]]), [match.kind for match in matches]
 
 
 def find_personal_data(text: str, kinds: Iterable[str]) -> list[Match]:
@@ -154,15 +158,6 @@ def find_personal_data(text: str, kinds: Iterable[str]) -> list[Match]:
                 matches += of_pattern
                 text = _mask(text, of_pattern)
     return matches
-
-
-def replace_matches(text: str, matches: Iterable[Match]) -> str:
-    """The text with the tag of its kind in place of each match."""
-    pieces, end = [], 0
-    for match in sorted(matches):
-        pieces += [text[end : match.start], TAGS[match.kind]]
-        end = match.end
-    return "".join([*pieces, text[end:]])
 
 
 def _mask(text: str, matches: Sequence[Match]) -> str:

@@ -21,7 +21,7 @@ _SPACED_EMAIL = re.compile(
 
 
 def redact_words(
-    words: Sequence[str], kinds: Sequence[str], find_more: Find | None = None, more_tag: str = ""
+    words: Sequence[str], kinds: Sequence[str], find_more: Find, more_tag: str
 ) -> tuple[list[str], list[str]]:
     """As many words, with tags in place of data of `kinds`, and the kind of each match.
 
@@ -34,7 +34,7 @@ def redact_words(
         matches = list(find_personal_data(text, kinds))
         if not glued:
             matches += [Match(*hit.span(), "email") for hit in _SPACED_EMAIL.finditer(text) if "email" in kinds]
-            matches += find_more(text) if find_more else ()
+            matches += find_more(text)
         candidates += [(match.kind, _list_pieces(match, words, starts)) for match in matches]
     chosen = _choose_longest(candidates)
     redacted = list(words)

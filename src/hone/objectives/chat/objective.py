@@ -26,7 +26,7 @@ from hone.objectives.shared.generation import generate_ids, set_generation_confi
 from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.overlap import rouge_scores
 from hone.objectives.shared.packing import best_fit_decreasing, check_documents_isolated, pack_documents, position_ids
-from hone.objectives.shared.padding import attention_mask, pad_rows
+from hone.objectives.shared.padding import attention_mask, pad_on_left, pad_rows
 from hone.objectives.shared.statistics import safe_ratio
 from hone.objectives.shared.tokenizer import list_control_tokens
 from hone.parts.options import option
@@ -238,8 +238,7 @@ class Chat(Objective):
         generated: list[list[int] | None] = [None] * len(lengths)
         if not rows:
             return generated
-        prompts = [batch["input_ids"][row, : lengths[row]] for row in rows]
-        inputs = _pad_on_left(prompts, int(model.config.pad_token_id or 0))
+        inputs = _list_prompts(batch, rows, int(model.config.pad_token_id or 0))
         max_new_tokens, inputs = self._fit_positions(model, inputs)
         continuations = generate_ids(
             model, inputs, max_new_tokens=max_new_tokens, ends=sorted(set(batch["end"].tolist()))
@@ -318,16 +317,14 @@ def _is_valid(value: str) -> bool:
     return True
 
 
-def _pad_on_left(prompts: Sequence[Tensor], pad_id: int) -> Batch:
+def _list_prompts(batch: Batch, rows: Sequence[int], pad_id: int) -> Batch:
+    """The prompts of some of the batch's rows, padded on the left."""
     import torch
 
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), pad_id, dtype=torch.int64, device=prompts[0].device)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = prompt
-        mask[row, longest - len(prompt) :] = 1
-    return {"input_ids": ids, "attention_mask": mask}
+    lengths = batch["prompt"][rows]
+    ids = batch["input_ids"][rows, : int(lengths.max())]
+    is_prompt = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    return pad_on_left({"input_ids": ids.where(is_prompt, pad_id), "attention_mask": is_prompt.long()})
 
 
 def _labelled_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,7 +23,6 @@ from hone.objectives.preference.rows import Text, find_fault, normalize_preferen
 from hone.objectives.preference.tokens import (
     CHOSEN,
     REJECTED,
-    collate_prompts,
     collate_sequences,
     encode_pairs,
     encode_prompts,
@@ -31,6 +30,7 @@ from hone.objectives.preference.tokens import (
     token_log_probs,
 )
 from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.padding import pad_prompts
 from hone.objectives.shared.tokenizer import list_control_tokens
 from hone.parts.options import option
 
@@ -184,9 +184,9 @@ class Preference(Objective):
         return encode_pairs(ids, texts, tokenizer, max_length, control)
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
-        """See `collate_sequences`, for KTO with other rows' completions too, and `collate_prompts`."""
+        """See `collate_sequences`, for KTO with other rows' completions too, and `pad_prompts`."""
         if "chosen" not in rows:
-            return collate_prompts(rows, pad_id)
+            return pad_prompts(rows["input_ids"], pad_id)
         return collate_sequences(rows, pad_id, others=self.loss_type == "kto")
 
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:

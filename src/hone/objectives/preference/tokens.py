@@ -130,13 +130,6 @@ def collate_sequences(rows: Mapping[str, Sequence[Any]], pad_id: int, others: bo
     return batch
 
 
-def collate_prompts(rows: Mapping[str, Sequence[Any]], pad_id: int) -> dict[str, Tensor]:
-    """The rows' prompts, padded on the left: generation continues at the end of each row."""
-    reversed_ids = [list(row)[::-1] for row in rows["input_ids"]]
-    table, mask = pad_rows(reversed_ids, pad_id), attention_mask(reversed_ids)
-    return {"input_ids": table.flip(1), "attention_mask": mask.flip(1)}
-
-
 def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     """The log-probability of each labelled token, float32 [sequences, longest - 1]; 0 where there is no label.
 

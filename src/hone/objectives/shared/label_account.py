@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hone.errors import DataError
-from hone.objectives.base import RowReader
+from hone.objectives.base import Objective, RowReader, Targets
+from hone.splits import TEST, VALID
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _SEPARATORS = (",", ";", "|")  # a slash is part of many names, such as Sci/Tech
 _MIN_JOINED = 3  # fewer labels that are made of others may be by chance
@@ -17,30 +21,45 @@ _SHOWN = 5  # pairs of names that are reported one by one
 class LabelReader(RowReader):
     """Counts the labels of rows by name, and those that had spaces around them.
 
-    `list_labels` returns the labels in a converted row, `list_raw_labels` those in a source's row, None if unknown.
+    `list_labels` returns the labels in a row, of the source or converted; of the former what it cannot tell is missing.
     """
 
     def __init__(
         self,
         normalize_row: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-        list_labels: Callable[[Mapping[str, Any]], Iterable[str]],
-        list_raw_labels: Callable[[Mapping[str, Any]], Iterable[Any]],
+        list_labels: Callable[[Mapping[str, Any]], Iterable[Any]],
     ) -> None:
         super().__init__(normalize_row)
-        self._list_labels, self._list_raw_labels = list_labels, list_raw_labels
+        self._list_labels = list_labels
         self.labels: Counter[str] = Counter()
 
     def read(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """As `Objective.normalize_row`."""
         row = super().read(values)
         self.labels.update(self._list_labels(row))
-        if any(isinstance(label, str) and label != label.strip() for label in self._list_raw_labels(values)):
+        if any(isinstance(label, str) and label != label.strip() for label in self._list_labels(values)):
             self.notes["labels without the spaces around them"] += 1
         return row
 
     def finish(self) -> Mapping[str, int]:
         """The notes, with the labels that differ by case alone."""
         return {**self.notes, **describe_case_variants(self.labels)}
+
+
+def count_unseen_labels(
+    objective: Objective, read_split: Callable[[str], pa.Table], targets: Targets
+) -> dict[str, Counter[str]]:
+    """The numbers of validation and test rows with labels that no training row has, by split and by these labels.
+
+    A split without such rows is left out. `read_split` returns the rows of a split.
+    """
+    counts = {split: Counter(objective.list_unseen_labels(read_split(split), targets)) for split in (VALID, TEST)}
+    return {split: rows_by_label for split, rows_by_label in counts.items() if rows_by_label}
+
+
+def name_labels(counts: Counter[str], limit: int) -> str:
+    """The most frequent labels for people, `limit` at most, each with its number of rows."""
+    return ", ".join(f"{label} ({count})" for label, count in counts.most_common(limit))
 
 
 def describe_case_variants(labels: Mapping[str, int]) -> dict[str, int]:

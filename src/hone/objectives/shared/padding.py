@@ -32,6 +32,18 @@ def attention_mask(rows: Sequence[Any]) -> Tensor:
     return (torch.arange(int(lengths.max())) < lengths[:, None]).long()
 
 
+def pad_prompts(prompts: Sequence[Any], pad_id: int) -> Batch:
+    """`input_ids` and `attention_mask` of prompts, padded on the left: generation continues at the end of each row.
+
+    An empty prompt is one padding token, which the mask leaves out.
+    """
+    import torch
+
+    rows = [prompt if len(prompt) else [pad_id] for prompt in prompts]
+    mask = attention_mask(rows) * torch.tensor([[int(len(prompt) > 0)] for prompt in prompts])
+    return pad_on_left({"input_ids": pad_rows(rows, pad_id), "attention_mask": mask})
+
+
 def pad_on_left(batch: Batch) -> Batch:
     """The batch with `input_ids` and `attention_mask` padded on the left: each row ends at the last position."""
     import torch

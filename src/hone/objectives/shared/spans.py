@@ -9,23 +9,11 @@ from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from hone.objectives.shared.annotations import Mark
+from hone.writing_systems import has_open_words
 
 Unit = Literal["characters", "utf-16", "bytes"]
 
 UNITS: tuple[Unit, ...] = ("characters", "utf-16", "bytes")
-# Scripts that put no space between words, or, as Korean, none between a word and its particle.
-_UNSPACED = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x0F00, 0x0FFF),  # Tibetan
-    (0x1000, 0x109F),  # Myanmar
-    (0x1100, 0x11FF),  # Hangul Jamo
-    (0x1780, 0x17FF),  # Khmer
-    (0x2E80, 0x9FFF),  # Han, Hiragana, Katakana
-    (0xAC00, 0xD7FF),  # Hangul
-    (0xF900, 0xFAFF),  # Han, compatibility forms
-    (0xFF66, 0xFFDC),  # half-width Katakana and Hangul
-    (0x20000, 0x3FFFF),  # Han, extensions
-)
 # How offsets may have been meant that cut words: what to say of them, and how to read them.
 _OTHER_READINGS: dict[str, Callable[[str, Mark], tuple[int, int] | None]] = {
     "utf-16": lambda text, mark: convert_offsets(text, mark, "utf-16"),
@@ -137,8 +125,7 @@ def describe_span(span: Span, text: str) -> str:
 
 def _kind(sign: str) -> str:
     """letter (with its marks), digit, or '' for what is part of no word or of one without spaces around it."""
-    code = ord(sign)
-    if code > 0x0E00 and any(first <= code <= last for first, last in _UNSPACED):
+    if has_open_words(sign):
         return ""
     category = unicodedata.category(sign)[0]
     return {"L": "letter", "M": "letter", "N": "digit"}.get(category, "")

@@ -19,17 +19,15 @@ from typing import Any, Literal, NamedTuple
 
 from hone.objectives.shared.json_cells import load_json
 from hone.objectives.shared.spans import Span, describe_span
-from hone.objectives.shared.tag_forms import OUTSIDE, convert_tags, find_form
+from hone.objectives.shared.tag_forms import OUTSIDE, find_form, is_standard
+from hone.writing_systems import CHARACTER_WORD
 
 Scheme = Literal["prefixed", "runs", "words"]
 Extent = tuple[int, int]
 
-_PREFIXED = re.compile(r"[BIES]-.")
-_BARE = frozenset("BIES")
-# A character of Thai, Lao, Myanmar, Khmer, kana or han, with the marks that follow it.
+# A character of a script without spaces, with the marks that follow it.
 _UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0002ffff]"
-    "[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u102b-\u103e\u17b4-\u17d3]*"
+    CHARACTER_WORD + "[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u102b-\u103e\u17b4-\u17d3]*"
 )
 _SOLID = re.compile(r"\S+")
 _PLAIN_SPACE = re.compile(r"[ \t\r\n]+")
@@ -44,15 +42,10 @@ class Entity(NamedTuple):
 
 
 def find_scheme(tags: Iterable[str]) -> Scheme:
-    """The scheme of a set of tags; raises ValueError where some have prefixes and some have not."""
+    """The scheme of a set of tags in the standard form (`convert_tags`)."""
     distinct = set(tags)
-    inside = sorted(distinct - {OUTSIDE})
-    prefixed = [tag for tag in inside if _PREFIXED.match(tag)]
-    if len(prefixed) == len(inside) or _BARE.issuperset(inside):
+    if all(map(is_standard, distinct)):
         return "prefixed"
-    if prefixed:
-        [other, *_] = [tag for tag in inside if tag not in prefixed]
-        raise ValueError(f"tags: {other!r} has none of the prefixes B-, I-, E-, S- that {prefixed[0]!r} has")
     return "runs" if OUTSIDE in distinct else "words"
 
 
@@ -129,7 +122,7 @@ def check_words(tokens: Sequence[Any], tags: Sequence[Any]) -> None:
             if not isinstance(item, str) or not item.strip():
                 hint = "; give the tag's name" if name == "tags" and isinstance(item, int) else ""
                 raise ValueError(f"{name}: item {index} is not text but {item!r:.60}{hint}")
-    find_scheme(convert_tags(tags, find_form(tags)))
+    find_form(tags)
 
 
 def join_words(words: Sequence[str]) -> tuple[str, list[Extent]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hone.errors import DataError
 from hone.sources.formats.formats import Row
-from hone.sources.formats.places import split_lines
+from hone.sources.formats.places import NUL, split_lines
 
 _SPACES = re.compile(" +")
 _DOCUMENT, _COMMENT = "-DOCSTART-", "#"
@@ -90,7 +90,7 @@ def _count_columns(lines: Iterable[str]) -> tuple[int, Iterable[str]]:
 
 def _ragged(fields: list[str], columns: int, line: str, number: int) -> str:
     if "\0" in line:
-        return f"contains a NUL character: line {number}"
+        return f"{NUL}: line {number}"
     if len(fields) < 2:
         return f"one column instead of a token and its tag: line {number}"
     if len(fields) != columns:

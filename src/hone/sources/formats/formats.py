@@ -13,13 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from hone.errors import DataError
 from hone.sources.formats.class_names import find_class_names, name_classes
-from hone.sources.formats.labelled import PAIR, is_split_object, read_split_object
-from hone.sources.formats.places import split_lines
+from hone.sources.formats.labelled import is_split_object, read_split_object
+from hone.sources.formats.places import NUL, split_lines
 from hone.sources.source import Unreadable
 
 Row = tuple[dict[str, Any], str]
@@ -28,7 +27,6 @@ SplitRow = tuple[dict[str, Any], str, str]
 
 # Above 64 Mi (2**26) characters a field is taken for an unclosed quote; the csv module's own limit is 131,072.
 LARGEST_FIELD = 1 << 26
-_NUL = "contains a NUL character"
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def read_jsonl(text: Iterable[str]) -> Iterator[Row]:
 
 
 def read_json(
-    text: Iterable[str], shown: str, split_keys: Mapping[str, str] = MappingProxyType({}), names: Sequence[str] = PAIR
+    text: Iterable[str], shown: str, split_keys: Mapping[str, str], names: Sequence[str]
 ) -> Iterator[Row | SplitRow]:
     """Read the objects of a JSON array one by one, or JSON lines if the file begins with an object.
 
@@ -121,7 +119,7 @@ def read_lines(columns: Mapping[str, tuple[str, Iterable[str]]]) -> Iterator[Row
         if None in row:
             raise _unequal(files, row, number)
         values = {name: _strip_line_end(line) for name, line in zip(names, row, strict=True)}
-        yield values, _NUL if any("\0" in line for line in row) else ""
+        yield values, NUL if any("\0" in line for line in row) else ""
 
 
 def read_documents(pieces: Iterable[str], separator: str) -> Iterator[Row]:
@@ -131,7 +129,7 @@ def read_documents(pieces: Iterable[str], separator: str) -> Iterator[Row]:
     """
     for text in _split_documents(_unify_line_ends(pieces), separator):
         if text.strip():
-            yield {"text": text.strip("\n")}, _NUL if "\0" in text else ""
+            yield {"text": text.strip("\n")}, NUL if "\0" in text else ""
 
 
 def _split_documents(pieces: Iterable[str], separator: str) -> Iterator[str]:
@@ -287,7 +285,7 @@ def _csv_row(
         return {"fields": fields}, f"repeats the header: line {line}"
     if any(fields[len(columns) :]):
         return {"fields": fields}, f"a value in a column without a name: line {line}"
-    return dict(zip(columns, fields, strict=False)), _NUL if any("\0" in field for field in fields) else ""
+    return dict(zip(columns, fields, strict=False)), NUL if any("\0" in field for field in fields) else ""
 
 
 def _count(number: int, thing: str) -> str:

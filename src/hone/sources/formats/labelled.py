@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
 from hone.errors import DataError
-from hone.sources.formats.places import split_lines
+from hone.sources.formats.places import NUL, split_lines
 from hone.splits import get_split
 
 FASTTEXT = "__label__"
-_NUL = "contains a NUL character"
 _FASTTEXT_LABELS = re.compile(rf"(?:{FASTTEXT}\S+\s+)*(?:{FASTTEXT}\S+)?")
 _HIVE = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -32,7 +30,7 @@ def read_labelled(text: Iterable[str]) -> Iterator[tuple[dict[str, Any], str]]:
         if not plain.strip():
             continue
         if "\0" in plain:
-            yield {"line": plain}, _NUL
+            yield {"line": plain}, NUL
             continue
         values = _fasttext(plain) if plain.startswith(FASTTEXT) else _first_word(plain)
         yield (values, "") if values.get("text") else ({"line": plain}, f"a label without a text: line {number}")
@@ -41,15 +39,14 @@ def read_labelled(text: Iterable[str]) -> Iterator[tuple[dict[str, Any], str]]:
 def read_file(text: Iterable[str]) -> Iterator[tuple[dict[str, Any], str]]:
     """Read a whole file as one row, with line feeds as line ends."""
     whole = "".join(text).replace("\r\n", "\n").strip("\n")
-    yield {"text": whole}, _NUL if "\0" in whole else ""
+    yield {"text": whole}, NUL if "\0" in whole else ""
 
 
-def find_path_columns(path: str, *, label: bool) -> dict[str, str | None]:
-    """The columns that a file's folders give: `label=pos/` as Hive and Spark write it; with `label` the last folder."""
-    folders = PurePosixPath(path.split("?")[0] if "://" in path else path).parts[:-1]
+def find_folder_columns(path: str) -> dict[str, str | None]:
+    """The columns that the folders of a path give, such as `label=pos/`, which Hive and Spark write."""
+    *folders, _ = path.split("/")
     matches = [match for folder in folders if (match := _HIVE.fullmatch(folder))]
-    columns = {match[1]: None if match[2] == _HIVE_NULL else unquote(match[2]) for match in matches}
-    return columns | ({"label": folders[-1]} if label and folders else {})
+    return {match[1]: None if match[2] == _HIVE_NULL else unquote(match[2]) for match in matches}
 
 
 def is_split_object(value: Any, keys: Mapping[str, str]) -> bool:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -25,6 +26,7 @@ from hone.sources.formats.packing import (
 )
 
 CHUNK = 1 << 20  # bytes read at once
+NUL = "contains a NUL character"  # why a row is refused
 # Keys of fsspec's info() under which object stores give a checksum of the content.
 _CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5", "sha256")
 
@@ -59,6 +61,7 @@ class UndecodableError(Exception):
 class Place:
     """A file. `name` is the shortest unique end of its path; `shown` is its path in messages, without secrets.
 
+    `below` is its path from the first folder on that a wildcard matches: what belongs to the data, wherever it lies.
     A file in an archive has the archive's place and its name in there, `member`; `files` is the archive's content.
     """
 
@@ -66,6 +69,7 @@ class Place:
     path: str
     name: str
     shown: str
+    below: str
     archive: Place | None = None
     member: str = ""
 
@@ -73,6 +77,11 @@ class Place:
     def local(self) -> bool:
         """Whether the file is on the local file system."""
         return "file" in _protocols(self.files)
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder that it is in; '' if it is in none."""
+        return ["", *_segments(self.path)][-2]
 
     def digest(self, digest: Callable[[Path], str]) -> str:
         """A local file's SHA-256 by `digest`; otherwise the store's checksum, else SHA-256 of the bytes.
@@ -149,15 +158,27 @@ def find_inside(directory: Place, pattern: str) -> list[Place]:
     """The files in `directory` whose names match `pattern`; their names are prefixed with the directory's."""
     with _faults(directory.shown):
         paths = sorted(directory.files.glob(f"{directory.path.rstrip('/')}/{pattern}"))
+    above = len(_segments(directory.path))
     return [
-        Place(directory.files, path, f"{directory.name}/{_basename(path)}", f"{directory.shown}/{_basename(path)}")
+        Place(
+            directory.files,
+            path,
+            f"{directory.name}/{_basename(path)}",
+            f"{directory.shown}/{_basename(path)}",
+            "/".join(filter(None, [directory.below, *_segments(path)[above:]])),
+        )
         for path in paths
     ]
 
 
 def with_unique_names(places: Sequence[Place]) -> list[Place]:
-    """The same places, each named by the shortest end of its path that makes all names unique."""
-    names = _unique_names([place.path for place in places])
+    """The same places, each named by the shortest end of its path that makes all names unique.
+
+    Folders before a wildcard are part of a name only if what is below them is not unique.
+    """
+    names = _unique_names([place.below for place in places])
+    if "" in names or len(set(names)) < len(names):
+        names = _unique_names([place.path for place in places])
     return [replace(place, name=name) for place, name in zip(places, names, strict=True)]
 
 
@@ -217,7 +238,8 @@ def _matches(pattern: str, *, directories: bool) -> list[Place]:
     with _faults(_shown(url)):
         files, path = url_to_fs(url)
         files.invalidate_cache()  # fsspec keeps listings, with their checksums, for as long as the process lives
-        paths = [path] if not _is_glob(url) or files.exists(path) else sorted(files.glob(path))
+        is_pattern = _is_glob(url) and not files.exists(path)
+        paths = sorted(files.glob(path)) if is_pattern else [path]
         matching_paths = [path for path in paths if (files.info(path)["type"] == "directory") == directories]
     if not matching_paths:
         kind, other = ("directory", "file") if directories else ("file", "directory")
@@ -227,7 +249,12 @@ def _matches(pattern: str, *, directories: bool) -> list[Place]:
             fix=f"Correct ingest.source.paths ({_shown(pattern)})."
             + (" Use DIRECTORY/*.csv for the files in a directory." if paths and not directories else ""),
         )
-    return [Place(files, path, path, _shown(_with_protocol(files, path))) for path in matching_paths]
+    names = _segments(path) if directories else _segments(path)[:-1]
+    fixed = sum(1 for _ in takewhile(lambda name: not (is_pattern and _is_glob(name)), names))
+    return [
+        Place(files, path, path, _shown(_with_protocol(files, path)), "/".join(_segments(path)[fixed:]))
+        for path in matching_paths
+    ]
 
 
 def _seekable(place: Place) -> BinaryIO:
@@ -252,7 +279,8 @@ def _unpacked(place: Place) -> list[Place]:
     if not members:
         raise DataError("the archive has no files", where=place.shown, fix="Correct ingest.source.paths.")
     return [
-        Place(files, f"{place.path}/{member}", member, f"{place.shown}/{member}", place, member) for member in members
+        Place(files, f"{place.path}/{member}", member, f"{place.shown}/{member}", member, place, member)
+        for member in members
     ]
 
 
@@ -278,7 +306,7 @@ def _basename(path: str) -> str:
 
 def _segments(path: str) -> list[str]:
     """The segments of a path; a URL's query is ignored."""
-    return (path.split("?")[0] if "://" in path else path).strip("/").split("/")
+    return [name for name in (path.split("?")[0] if "://" in path else path).split("/") if name]
 
 
 def _unique_names(paths: Sequence[str]) -> list[str]:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from hone.errors import DataError
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.regression import Regression
-from hone.objectives.shared.label_account import check_not_joined
+from hone.objectives.shared.label_account import check_not_joined, count_unseen_labels, name_labels
 from hone.objectives.text_classification import TextClassification
 from hone.sources.files import Files
 from hone.sources.ingest import ingest
@@ -74,6 +76,16 @@ def test_several_labels_in_one_text_are_not_classes() -> None:
 )
 def test_names_with_a_comma_in_them_are_classes(labels: list[str]) -> None:
     check_not_joined(labels)
+
+
+def test_rows_with_labels_that_no_training_row_has_are_counted_not_their_labels() -> None:
+    label_lists = {"valid": [["joy"], []], "test": [["fear", "rage"], ["joy", "rage"], ["rage"], ["joy"]]}
+    splits = {name: pa.table({"labels": list(map(json.dumps, lists))}) for name, lists in label_lists.items()}
+    counts = count_unseen_labels(MultiLabelClassification(), splits.__getitem__, {"labels": ["joy"]})
+    assert counts == {"test": {"rage": 2, "fear, rage": 1}}
+    assert counts["test"].total() == 3
+    assert name_labels(counts["test"], 5) == "rage (2), fear, rage (1)"
+    assert name_labels(counts["test"], 1) == "rage (2)"
 
 
 def test_refused_and_folded_labels_are_in_the_account_of_the_rows(tmp_path: Path) -> None:

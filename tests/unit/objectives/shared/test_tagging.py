@@ -29,9 +29,9 @@ def test_the_scheme_is_told_by_the_tags(tags: list[str], scheme: str) -> None:
     assert find_scheme(tags) == scheme
 
 
-def test_tags_with_and_without_prefixes_are_not_of_one_scheme() -> None:
-    with pytest.raises(ValueError, match=r"tags: 'PER' has none of the prefixes .* that 'B-LOC' has"):
-        find_scheme(["B-LOC", "PER", "O"])
+def test_a_row_of_tags_with_and_without_prefixes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"tags: 'PER' has none of the prefixes that 'B-LOC' has"):
+        tagging.check_words(["Oslo", "Ann", "is"], ["B-LOC", "PER", "O"])
 
 
 @pytest.mark.parametrize(

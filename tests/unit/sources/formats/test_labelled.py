@@ -116,13 +116,38 @@ class TestFolders:
         ]
 
     def test_a_column_that_contradicts_its_folder_is_refused(self, tmp_path: Path) -> None:
-        path = write(tmp_path / "year=2024/a.csv", "text,year\na,2024\nb,2025\n")
-        assert [row.refused for row in read(path)] == ["", "year is not that of its folder"]
+        write(tmp_path / "year=2024/a.csv", "text,year\na,2024\nb,2025\n")
+        assert [row.refused for row in read(tmp_path / "*/a.csv")] == ["", "year is not that of its folder"]
 
     def test_the_folders_belong_to_the_fingerprint(self, tmp_path: Path) -> None:
-        for folders, form in ((("pos", "neg"), "folders"), (("label=pos", "label=neg"), "auto")):
-            paths = [write(tmp_path / folder / "a.txt", "text\n") for folder in folders]
-            assert len({Files(paths=[str(path)], format=form).fingerprint(file_digest) for path in paths}) == 2
+        def fingerprint(label: str, form: str) -> str:
+            write(tmp_path / form / label / "data" / label / "a.txt", "text\n")
+            return Files(paths=[f"{tmp_path}/{form}/{label}/data/*/a.txt"], format=form).fingerprint(file_digest)
+
+        assert fingerprint("pos", "folders") != fingerprint("neg", "folders")
+        assert fingerprint("label=pos", "auto") != fingerprint("label=neg", "auto")
+
+    @pytest.mark.parametrize("pattern", ["a.csv", "*.csv", "label=*/a.csv", "**/a.csv", "data.zip"])
+    def test_the_folders_in_which_the_data_is_give_no_columns(self, tmp_path: Path, pattern: str) -> None:
+        rows, fingerprints = [], set()
+        for place in ("env=test", "env=prod/team=search"):
+            write(tmp_path / place / "a.csv", "text\nx\n")
+            write(tmp_path / place / "label=pos/a.csv", "text\ny\n")
+            with zipfile.ZipFile(tmp_path / place / "data.zip", "w") as packed:
+                packed.writestr(zipfile.ZipInfo("label=pos/a.csv"), "text\ny\n")
+            source = Files(paths=[f"{tmp_path}/{place}/{pattern}"])
+            rows.append([row.values for row in source.rows()])
+            fingerprints.add(source.fingerprint(file_digest))
+        alone, labelled = {"text": "x"}, {"text": "y", "label": "pos"}
+        expected = {"a.csv": [alone], "*.csv": [alone], "**/a.csv": [alone, labelled]}
+        assert rows == [expected.get(pattern, [labelled])] * 2
+        assert len(fingerprints) == 1
+
+    def test_folders_of_column_files_give_columns_if_a_wildcard_finds_them(self, tmp_path: Path) -> None:
+        write(tmp_path / "env=prod/lang=en/in", "x\n")
+        options = {"format": "lines", "column_files": {"text": "in"}}
+        assert read(tmp_path / "env=prod/*", **options)[0].values == {"text": "x", "lang": "en"}
+        assert read(tmp_path / "env=prod/lang=en", **options)[0].values == {"text": "x"}
 
 
 def test_columns_that_have_another_name_in_one_split(tmp_path: Path) -> None:

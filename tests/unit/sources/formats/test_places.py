@@ -64,5 +64,5 @@ def test_lines(text: str, size: int) -> None:
     size=st.integers(1, 9),
 )
 def test_a_json_array(rows: list[object], size: int) -> None:
-    found = list(read_json(pieces(json.dumps(rows), size), "a.json"))
+    found = list(read_json(pieces(json.dumps(rows), size), "a.json", {}, ("text", "label")))
     assert [values if not refused else values["value"] for values, refused in found] == rows
