@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from prefect import flow
 from pydantic import Field
 
+from flows.choice import ModelName
 from hone.batch.output import Account
 from hone.batch.request import Request
 from hone.batch.rows import list_shards
@@ -23,7 +24,7 @@ from tasks.batch_predict import (
 
 @flow(name="batch-predict", flow_run_name="batch-predict {model}", persist_result=False)
 def batch_predict(
-    model: str,
+    model: ModelName,
     source: SourcePart,
     output: str,
     version: str = "",

@@ -1,19 +1,20 @@
-"""The `config` parameter of deployments: a configuration field by field, or the name of a file in conf/."""
+"""The parameters of the flows that name something: a configuration, a registered model."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import GetJsonSchemaHandler
+from pydantic import GetJsonSchemaHandler, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from hone.config.file import load_config
+from hone.config.file import change_config, load_config
 from hone.config.sections import RunConfig
 from hone.errors import ConfigError
+from tasks.forms import CHOICES
 
 FOLDER = Path("conf")
 
@@ -23,16 +24,15 @@ def list_names() -> list[str]:
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
-def resolve_config(config: RunConfig | str) -> RunConfig:
+def resolve_config(config: RunConfig | str, changes: Sequence[str] = ()) -> RunConfig:
     """The configuration itself, or the one in conf/ with this name, or the one in the YAML file at this path.
 
-    Raises ConfigError for an unknown name, and like `hone.config.file.load_config`.
+    `changes` are `section.field=value`. Raises ConfigError for an unknown name, and like `hone.config.file.load_config`.
     """
     if isinstance(config, RunConfig):
-        return config
-    if config.endswith((".yaml", ".yml")):
-        return load_config(Path(config))
-    return load_config(find_config(config))
+        return change_config(config, changes) if changes else config
+    path = Path(config) if config.endswith((".yaml", ".yml")) else find_config(config)
+    return load_config(path, changes)
 
 
 def find_config(name: str) -> Path:
@@ -52,12 +52,32 @@ def config_name(config: Any) -> str:
     return str(config["name"]) if isinstance(config, Mapping) else Path(str(config)).stem
 
 
-class _Form:
-    """In the JSON schema: the names in conf/ at the time the deployment is applied, or the configuration's form."""
+class _ConfigSchema:
+    """In the JSON schema: a file in conf/, or an object that is a whole configuration.
+
+    A form shows the object as one JSON field: `if` and `then` check it on the server without listing its fields.
+    """
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        form, text = handler(core)["anyOf"]
-        return {"anyOf": [text | {"enum": list_names(), "title": "A file in conf/"}, form]} if list_names() else form
+        whole = next(option for option in handler(core)["anyOf"] if "$ref" in option)
+        return {
+            "anyOf": [
+                {"title": "File in conf/", "type": "string", CHOICES: "configurations"},
+                {"title": "Whole configuration", "type": "object", "if": True, "then": whole},
+            ]
+        }
 
 
-Choice = Annotated[RunConfig | str, _Form()]
+Choice = Annotated[RunConfig | str, _ConfigSchema()]
+OptionalChoice = Annotated[RunConfig | str | None, _ConfigSchema()]
+ModelName = Annotated[
+    str,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"title": "Registered model", "type": "string", CHOICES: "models"},
+                {"title": "Other name", "type": "string"},
+            ]
+        }
+    ),
+]

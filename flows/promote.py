@@ -8,9 +8,11 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
+from flows.choice import ModelName
 from tasks.promote import announce_candidate, compare_versions, promote_version, record_refusal, record_shadow
 
 
@@ -22,11 +24,15 @@ class Approval(RunInput):
     reason: str = Field("", description="The reason, for the journal.")
 
 
-@flow(name="promote", flow_run_name="promote {model} {version}")
+def _run_name() -> str:
+    return f"promote {flow_run.parameters['model']} {flow_run.parameters.get('version') or 'candidate'}"
+
+
+@flow(name="promote", flow_run_name=_run_name)
 def promote(
-    model: str,
+    model: ModelName,
     version: str = "",
-    policy: Literal["manual", "auto", "shadow"] | None = None,
+    policy: Literal["configured", "manual", "auto", "shadow"] = "configured",
     golden: str = "",
     who: str = "",
     why: str = "",
@@ -36,12 +42,12 @@ def promote(
     Args:
         model: Name of the registered model.
         version: Version number; empty for the version with the alias candidate.
-        policy: manual asks a person, auto does not, shadow only records; default from the version's configuration.
+        policy: manual asks a person, auto does not, shadow only records; configured uses the version's configuration.
         golden: Path of a golden set, in place of the one in the version's configuration.
         who: Name of the person who promotes, for the journal.
         why: Reason, for the journal.
     """
-    decision = compare_versions(model, version, policy or "", golden)
+    decision = compare_versions(model, version, "" if policy == "configured" else policy, golden)
     if decision.policy == "shadow":
         record_shadow(decision, who)
         return Completed(name="Shadow", message=decision.reason)

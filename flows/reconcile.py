@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.choice import list_names
+from tasks.forms import update_forms
 from tasks.promote import list_models as models_with_champion
 from tasks.promote import reconcile_model
 
@@ -12,10 +14,13 @@ from tasks.promote import reconcile_model
 def reconcile(models: list[str] = [], enforce: bool = False) -> list[str]:  # noqa: B006 - Prefect copies parameters
     """Record in the journal, evaluate and announce moves of champions that were made without Hone.
 
+    Then the forms of the deployments offer the files that are in conf/ now, and the models that are registered.
+
     Args:
         models: Names of the models to check; empty for all models with a champion.
         enforce: Undo moves that were made by hand, even if the configuration does not require it.
     """
     names = models or models_with_champion()
     states = [reconcile_model(name, enforce, return_state=True) for name in names]
+    update_forms(list_names())
     return [line for state in states for line in state.result()]
