@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hone.curation import STEPS
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, build_part, get_module, list_data_options, list_libraries
+from hone.pipeline.stage import Job, Stage, build_part, get_module, list_counts, list_data_options, list_libraries
 from hone.store import layout
-from hone.store.artifact import Product
+from hone.store.artifact import Artifact, Product
 
 
 def _make(job: Job) -> Product:
@@ -28,8 +28,18 @@ def _make(job: Job) -> Product:
     )
 
 
+def _describe(artifact: Artifact) -> str:
+    facts = artifact.facts()
+    read = facts["funnel"][0]["before"] if facts["funnel"] else artifact.rows
+    dropped = {step["step"]: sum(step["dropped"].values()) for step in facts["funnel"]}
+    dropped = {step: count for step, count in dropped.items() if count}
+    kept = f"{artifact.rows:,} of {read:,} rows kept: {list_counts(facts['splits'])}"
+    return kept + (f"; dropped by {list_counts(dropped)}" if dropped else "")
+
+
 CURATE = Stage(
     make=_make,
+    describe=_describe,
     config=lambda c: {"curation": c.curation.model_dump(), "objective": list_data_options(c)},
     code=lambda c: [
         *("hone.curation.curate", get_module(OBJECTIVES, c.objective)),
