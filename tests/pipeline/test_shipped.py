@@ -1,6 +1,7 @@
 """Every shipped configuration goes the whole line, on a few rows of real data and a tiny base, in this process.
 
-All else of it is as it is shipped; what the registered versions answer is asked of a process that has no hone.
+All else of it is as it is shipped. Every third text is one that curation would rewrite: what the registered versions
+answer to such test rows, asked of a process that has no hone, is what evaluation stored for them.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import json
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -36,13 +38,17 @@ from hone.promotion.promote import decide, load_ready, open_journal
 from hone.store.artifact import Artifact
 from hone.tracking.client import default_tracking_uri
 from hone.tracking.reader import get_version
-from tests import preloaded
+from tests import preloaded, served_answers
 from tests.in_process import Line, begin
-from tests.tiny_bases import tiny, tiny_t5, tiny_talker
+from tests.tiny_bases import tiny, tiny_t5
 
 CONF = Path(__file__).parents[2] / "conf"
 SHIPPED = sorted(CONF.rglob("*.yaml"))
 DOCS = ("joblib", "cycler")  # installed with scikit-learn and matplotlib; 0.5 s to read, where numpy alone takes 1.6 s
+OWN_DOCS = "package_with_markup"
+# What comes after a text in <b>: spaces, an entity, names of special tokens, an address, an invalid character.
+SIGNS = "  &lt; [SEP] </s> <end> a@b.org \x07 "
+WORDS_OF_SIGNS = ("<b>so</b>", "&lt;", "[SEP]", "</s>", "a@b.org")
 
 pytestmark = pytest.mark.slow
 
@@ -55,15 +61,15 @@ class Small:
     overrides: Iterable[str] = ()
 
 
-def words(texts: Iterable[str]) -> list[str]:
+def words(texts: Iterable[str], most: int = 1500) -> list[str]:
     """The most frequent words and signs of the texts."""
     counts = Counter(word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text.lower()))
-    return [word for word, _ in counts.most_common(1500)]
+    return [word for word, _ in counts.most_common(most)]
 
 
-def encoder(folder: Path, texts: Iterable[str]) -> str:
+def encoder(folder: Path, texts: Iterable[str], vocabulary: int = 1500) -> str:
     """The override that names a tiny BERT in `folder`, which knows the words of the texts."""
-    return f"model.base={tiny('bert', folder / 'base', words=words(texts), positions=512)}"
+    return f"model.base={tiny('bert', folder / 'base', words=words(texts, vocabulary), positions=512)}"
 
 
 def head(file: Path, copy: Path, lines: int) -> str:
@@ -75,10 +81,26 @@ def head(file: Path, copy: Path, lines: int) -> str:
     return text
 
 
-def documented() -> tuple[str, list[str]]:
-    """The override that has few libraries read, and their passages."""
+def awkward(text: str) -> str:
+    """The text with signs that curation would rewrite in a training row, as far as the model does not write it."""
+    return f"<b>{text}</b>{SIGNS}"
+
+
+def spoil(texts: Iterable[str], change: Callable[[str], str] = awkward) -> list[str]:
+    """The texts, every third of them changed."""
+    return [text if index % 3 else change(text) for index, text in enumerate(texts)]
+
+
+def documented(folder: Path) -> tuple[str, list[str]]:
+    """The override that has few libraries read, and their passages. One library, in `folder`, has awkward texts."""
     passages = [str(row.values["text"]) for row in InstalledDocs([*DOCS]).rows() if not row.refused]
-    return f"ingest.source.packages={json.dumps(DOCS)}", passages
+    # Read backwards they repeat none.
+    texts = [" ".join(reversed(text.split())) for text in passages if 80 < len(text) < 200]
+    docs = [f"Do it.\n\nParameters\n----------\nvalue : object\n    {awkward(text)}\n" for text in texts[:60]]
+    functions = [f"def function_{index}(value):\n    {text!r}\n" for index, text in enumerate(docs)]
+    (folder / OWN_DOCS).mkdir()
+    (folder / OWN_DOCS / "__init__.py").write_text("\n\n".join(functions), "utf8")
+    return f"ingest.source.packages={json.dumps([*DOCS, OWN_DOCS])}", [*passages, *map(awkward, texts[:60])]
 
 
 def banking77(data: Path, folder: Path) -> Small:
@@ -89,6 +111,7 @@ def banking77(data: Path, folder: Path) -> Small:
             rows = list(csv.reader(file))
         kinds = list(dict.fromkeys(kind for _, kind in rows[1:]))
         kept = [row for kind in sorted(kinds)[:4] for row in [row for row in rows if row[1] == kind][:most]]
+        kept = [[text, kind] for text, (_, kind) in zip(spoil(text for text, _ in kept), kept, strict=True)]
         with (folder / name).open("w", encoding="utf8", newline="") as file:
             csv.writer(file).writerows([rows[0], *kept])
         texts += [text for text, _ in kept]
@@ -97,7 +120,8 @@ def banking77(data: Path, folder: Path) -> Small:
 
 def causal_lm(data: Path, folder: Path) -> Small:
     """The real base: it has 260,000 weights."""
-    head(data / "tinyshakespeare" / "input.txt", folder / "input.txt", 1200)
+    speeches = head(data / "tinyshakespeare" / "input.txt", folder / "input.txt", 1200).split("\n\n")
+    (folder / "input.txt").write_text("\n\n".join(spoil(speeches)), "utf8")
     base = data.parent / "models" / "stories260K"
     return Small({"BASE": base, "TINYSHAKESPEARE": folder}, ["training.epochs=0.25", "objective.max_new_tokens=4"])
 
@@ -109,34 +133,41 @@ TEMPLATE = TURNS + "{% if add_generation_prompt %}{{ 'assistant :' }}{% endif %}
 def instructions(data: Path, name: str, count: int) -> list[dict[str, str]]:
     """The first instructions of a file, each with its input in front of its answer."""
     rows: list[dict[str, str]] = json.loads((data / "rasbt_instruct" / name).read_text("utf8"))[:count]
-    return rows
+    return [row | {"instruction": text} for row, text in zip(rows, spoil(r["instruction"] for r in rows), strict=True)]
 
 
 def chat(data: Path, folder: Path) -> Small:
     rows = instructions(data, "instruction-data.json", 160)
     (folder / "rows.json").write_text(json.dumps(rows), "utf8")
     known = ["assistant", "user", ":", *words(text for row in rows for text in row.values())]
-    base = tiny_talker(folder / "base", words=known, template=TEMPLATE, positions=512)
-    short = ["objective.generate=4", "objective.max_new_tokens=4"]
+    base = tiny("llama", folder / "base", words=known, template=TEMPLATE, positions=512)
+    short = ["objective.generate=16", "objective.max_new_tokens=4"]  # the whole test split
     return Small({"CHAT": folder / "rows.json"}, [f"model.base={base}", *short])
 
 
 def demo(data: Path, folder: Path) -> Small:
-    packages, passages = documented()
+    packages, passages = documented(folder)
     return Small({}, [packages, encoder(folder, passages), "curation.steps.balance.min_rows=10"])
 
 
 def embedding(data: Path, folder: Path) -> Small:
     """Instructions and their answers, which belong together."""
     rows = instructions(data, "instruction-data.json", 160)
-    pairs = [{"anchor": f"{row['instruction']} {row['input']}", "positive": row["output"]} for row in rows]
+    answers = spoil(row["output"] for row in rows)
+    pairs = [
+        {"anchor": f"{row['instruction']} {row['input']}", "positive": answer}
+        for row, answer in zip(rows, answers, strict=True)
+    ]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), "utf8")
     return Small({"PAIRS": folder / "pairs.jsonl"}, [encoder(folder, [text for row in pairs for text in row.values()])])
 
 
 def masked_lm(data: Path, folder: Path) -> Small:
-    packages, passages = documented()
-    return Small({}, [packages, encoder(folder, passages), "curation.split.valid=0.1", "curation.split.test=0.1"])
+    """A base with few words: the served model can give the probabilities of all of them."""
+    packages, passages = documented(folder)
+    base = encoder(folder, passages, vocabulary=90)
+    split = ["curation.split.valid=0.1", "curation.split.test=0.1"]
+    return Small({}, [packages, base, *split, "objective.top=100"])
 
 
 def slots(data: Path, split: str, count: int) -> Iterator[tuple[str, list[str]]]:
@@ -150,14 +181,20 @@ def multi_label(data: Path, folder: Path) -> Small:
     """Which kinds of slots a command has, of the four most frequent."""
     found = [(text, {tag.partition("-")[2] for tag in tags} - {""}) for text, tags in slots(data, "train", 300)]
     often = {kind for kind, _ in Counter(kind for _, kinds in found for kind in kinds).most_common(4)}
-    rows = [{"text": text, "labels": sorted(kinds & often)} for text, kinds in found]
+    texts = spoil(text for text, _ in found)
+    pairs = zip(texts, found, strict=True)
+    rows = [{"text": text, "labels": sorted(kinds & often)} for text, (_, kinds) in pairs]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf8")
-    return Small({"DATA": folder}, [encoder(folder, [text for text, _ in found])])
+    return Small({"DATA": folder}, [encoder(folder, texts)])
 
 
 def ncbi_disease(data: Path, folder: Path) -> Small:
     names = {"train.tsv": 2400, "devel.tsv": 500, "test.tsv": 500}
-    texts = [head(data / "ncbi_disease" / name, folder / name, lines) for name, lines in names.items()]
+    texts = []
+    for name, lines in names.items():
+        sentences = head(data / "ncbi_disease" / name, folder / name, lines).strip("\n").split("\n\n")
+        texts += spoil(sentences, lambda sentence: "\n".join([sentence, *(f"{word}\tO" for word in WORDS_OF_SIGNS)]))
+        (folder / name).write_text("\n\n".join(texts[-len(sentences) :]) + "\n", "utf8")
     return Small({"NCBI_DISEASE": folder}, [encoder(folder, texts)])
 
 
@@ -174,36 +211,61 @@ def regression(data: Path, folder: Path) -> Small:
     for text, tags in slots(data, "train", 4000):
         given = [word for word, tag in zip(text.split(), tags, strict=False) if tag == "B-rating_value"]
         rows += [(text, given[0])] if given and given[0].isdigit() else []
+    texts = spoil(text for text, _ in rows[:160])
+    scores = (score for _, score in rows[:160])
     with (folder / "rows.csv").open("w", encoding="utf8", newline="") as file:
-        csv.writer(file).writerows([("text", "score"), *rows[:160]])
-    return Small({"DATA": folder}, [encoder(folder, [text for text, _ in rows])])
+        csv.writer(file).writerows([("text", "score"), *zip(texts, scores, strict=True)])
+    return Small({"DATA": folder}, [encoder(folder, texts)])
 
 
 def seq2seq(data: Path, folder: Path) -> Small:
     names = {"train.jsonl": 48, "dev.jsonl": 8, "test.jsonl": 8}
-    texts = [head(data / "scitldr_a" / name, folder / name, rows) for name, rows in names.items()]
+    texts = []
+    for name, count in names.items():
+        rows = [json.loads(line) for line in head(data / "scitldr_a" / name, folder / name, count).splitlines()]
+        first = spoil(row["source"][0] for row in rows)
+        rows = [row | {"source": [text, *row["source"][1:]]} for row, text in zip(rows, first, strict=True)]
+        (folder / name).write_text("\n".join(map(json.dumps, rows)), "utf8")
+        texts += [" ".join([*row["source"], *row["target"]]) for row in rows]
     base = tiny("t5", folder / "base", words=words(texts))
     return Small({"SCITLDR": folder}, [f"model.base={base}"])
 
 
 def snips_slots(data: Path, folder: Path) -> Small:
     texts = []
+    added_words = {"seq.in": WORDS_OF_SIGNS, "seq.out": ["O"] * len(WORDS_OF_SIGNS), "label": []}
     for split, rows in (("train", 160), ("valid", 30), ("test", 30)):
-        for name in ("seq.in", "seq.out", "label"):
-            texts.append(head(data / "snips" / split / name, folder / "snips" / split / name, rows))
+        for name, added in added_words.items():
+            file = folder / "snips" / split / name
+            lines = head(data / "snips" / split / name, file, rows).splitlines()
+            texts.append("\n".join(spoil(lines, partial(add_words, added))))
+            file.write_text(texts[-1] + "\n", "utf8")
     return Small({"SNIPS": folder / "snips"}, [encoder(folder, texts[::3])])
 
 
+def add_words(added: Sequence[str], line: str) -> str:
+    """The line with further words, or tags."""
+    return " ".join([line.rstrip(), *added])
+
+
 def span_corruption(data: Path, folder: Path) -> Small:
-    packages, _ = documented()
-    split = ["curation.split.valid=0.1", "curation.split.test=0.1"]
-    return Small({"BASE": tiny_t5(folder / "base")}, [packages, *split, "objective.max_new_tokens=4"])
+    """Trained until the model begins what it fills in with a sentinel: all before it is left out."""
+    packages, passages = documented(folder)
+    split = ["curation.split.valid=0.1", "curation.split.test=0.1", "objective.max_new_tokens=4"]
+    longer = ["training.max_steps=12", "training.learning_rate=0.01"]
+    base = tiny_t5(folder / "base", words=words(passages))
+    return Small({"BASE": base}, [packages, *split, *longer])
 
 
 def xquad(data: Path, folder: Path) -> Small:
     """The first two paragraphs of a dozen articles."""
     tree = json.loads((data / "xquad" / "xquad.en.json").read_text("utf8"))
     tree["data"] = [{**article, "paragraphs": article["paragraphs"][:2]} for article in tree["data"][:12]]
+    for index, paragraph in enumerate(paragraph for article in tree["data"] for paragraph in article["paragraphs"]):
+        if index % 2:
+            paragraph["context"] += f" {awkward('so')}"  # at the end: the answers stay where they are
+        for question, text in zip(paragraph["qas"], spoil(qa["question"] for qa in paragraph["qas"]), strict=True):
+            question["question"] = text
     (folder / "xquad.en.json").write_text(json.dumps(tree), "utf8")
     return Small({"XQUAD": folder}, [encoder(folder, [json.dumps(tree, ensure_ascii=False)])])
 
@@ -241,7 +303,7 @@ def server(place: Home) -> Iterator[smoke.Server]:
 
 @pytest.fixture(scope="module")
 def registered() -> dict[str, dict[str, Any]]:
-    """What the tests before have registered, by configuration: the version, rows to ask it, and what it should tell."""
+    """What the tests before have registered, by configuration: the version, its outputs, and what to ask it."""
     return {}
 
 
@@ -260,6 +322,7 @@ def test_a_shipped_configuration_gives_a_registered_version(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
     small = SMALL[file.stem](shared / "datasets", tmp_path)
     for name, value in small.variables.items():
         monkeypatch.setenv(name, str(value))
@@ -277,8 +340,9 @@ def test_a_shipped_configuration_gives_a_registered_version(
     objective = OBJECTIVES[config.objective.kind](**config.objective.options())
     test = pq.read_table(made["validate"].path / "test.parquet")
     assert_as_read(test, made["ingest"], objective)
-    rows = objective.inference_inputs(test.slice(0, 2))
-    registered[file.stem] = {"uri": version["model_uri"], "rows": rows, "outputs": list(objective.outputs)}
+    cases = served_answers.choose_cases(config, made, partial(is_awkward, objective))
+    about = {"uri": version["model_uri"], "kind": config.objective.kind, "outputs": list(objective.outputs)}
+    registered[file.stem] = about | {"cases": [(case.inputs, case.stored) for case in cases]}
     judged(file.stem, place, server, facts["metrics"])
     watched(file.stem, config, made, place, tmp_path)
 
@@ -289,6 +353,12 @@ def assert_as_read(test: pa.Table, ingest: Artifact, objective: Objective) -> No
     read = {row["id"]: row for row in pq.read_table(ingest.path / "rows.parquet").to_pylist()}
     for row in test.to_pylist():
         assert {name: row[name] for name in columns} == {name: read[row["id"]][name] for name in columns}
+
+
+def is_awkward(objective: Objective, row: Mapping[str, str]) -> bool:
+    """Whether a row still has, among its texts, all that was added to it."""
+    texts = " ".join(text for name in objective.text for text in objective.extract_texts(name, row[name]))
+    return SIGNS.strip() in texts or " ".join(WORDS_OF_SIGNS) in texts
 
 
 def judged(model: str, place: Home, server: smoke.Server, figures: Mapping[str, float]) -> None:
@@ -332,19 +402,46 @@ import sys
 sys.modules["hone"] = None
 import json, mlflow, pandas
 mlflow.set_tracking_uri(sys.argv[1])
-for name, asked in json.load(open(sys.argv[2])).items():
-    answers = mlflow.pyfunc.load_model(asked["uri"]).predict(pandas.DataFrame(asked["rows"]))
-    print("ANSWER", name, len(answers), *answers.columns)
+replies = {}
+for name, version in json.load(open(sys.argv[2])).items():
+    model = mlflow.pyfunc.load_model(version["uri"])
+    rows = [row for inputs, _ in version["cases"] for row in inputs]
+    plain = model.predict(pandas.DataFrame(rows[:1]))
+    full = model.predict(pandas.DataFrame(rows), params={"all_scores": True})
+    replies[name] = [list(plain.columns), full.to_dict("records")]
+json.dump(replies, open(sys.argv[3], "w"), default=float)
 """
 
 
-def test_each_version_answers_in_a_process_without_hone(
-    place: Home, registered: dict[str, dict[str, Any]], tmp_path: Path
-) -> None:
-    assert registered, "run the tests of the configurations with it"
-    (tmp_path / "asked.json").write_text(json.dumps(registered))
-    command = [preloaded.python(), "-P", "-c", ASK, place.tracking_uri, str(tmp_path / "asked.json")]
+@pytest.fixture(scope="module")
+def replies(
+    place: Home, registered: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[list[str], list[dict[str, Any]]]]:
+    """What each registered version answers in a process without hone: the columns, and all that it has to each row."""
+    folder = tmp_path_factory.mktemp("asked")
+    (folder / "asked.json").write_text(json.dumps(registered))
+    files = [str(folder / name) for name in ("asked.json", "replies.json")]
+    command = [preloaded.python(), "-P", "-c", ASK, place.tracking_uri, *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("ANSWER")]
-    assert told == [[name, "2", *asked["outputs"]] for name, asked in registered.items()]
+    answered: dict[str, tuple[list[str], list[dict[str, Any]]]] = json.loads((folder / "replies.json").read_text())
+    return answered
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_a_version_answers_without_hone_what_was_evaluated(
+    name: str,
+    registered: dict[str, dict[str, Any]],
+    replies: Mapping[str, tuple[list[str], list[dict[str, Any]]]],
+) -> None:
+    assert name in registered, "run the test that registers it too"
+    version, (columns, answers) = registered[name], replies[name]
+    assert columns == version["outputs"]
+    remaining = iter(answers)
+    for inputs, stored in version["cases"]:
+        served_answers.check_answers(version["kind"], [*islice(remaining, len(inputs))], stored)
+    assert not [*remaining]
+
+
+def test_for_each_objective_it_is_known_what_its_answers_are_compared_with() -> None:
+    assert served_answers.CHECKS.keys() == set(OBJECTIVES)
