@@ -55,7 +55,7 @@ def promote(
         return Completed(name="Shadow", message=f"{name} was compared, nothing was moved: {decision.reason}")
     if not decision.passed:
         record_refusal(decision, who or "the gates", decision.reason)
-        return Completed(name="Refused", message=f"{name} {decision.reason}")
+        return Completed(name="Refused", message=f"{name} was {decision.reason}")
     if decision.policy == "manual":
         form = Approval.with_initial_data(description=announce_candidate(decision))
         answer = suspend_flow_run(wait_for_input=form, timeout=decision.expires_seconds, key="approval")

@@ -18,6 +18,7 @@ from hone.drift.retraining import list_dates
 from hone.store.artifact import Artifact
 from tasks.ingest import ingest
 from tasks.retrain import Outcome, StartedBy, check_new_rows, find_trigger, publish_outcomes
+from tasks.validate import STOPPED
 
 
 def _run_name() -> str:
@@ -81,5 +82,5 @@ def _build_failed_state(trained: State[Any]) -> State[None]:
 
     The automation `notify-run-failed` reports the run of `finetune`, and would report this one too.
     """
-    name = "Fine-tuning failed" if trained.name == "Failed" else trained.name
+    name = trained.name if trained.name == STOPPED else "Fine-tuning failed"
     return Failed(name=name, message=trained.message, data=trained.result(raise_on_failure=False))

@@ -15,6 +15,7 @@ from hone.batch.rows import Shard
 from hone.environment import home
 from hone.progress import Progress, emit
 from hone.store.artifact import Artifact
+from hone.tracking.links import run_link
 from tasks.runtime.retries import RETRIES, is_not_permanent
 
 
@@ -91,7 +92,7 @@ def record_run(batch: Batch, account: Account) -> None:
         f"- output `{account['output']}`",
         f"- without a prediction {account['unanswered']:,} {account['reasons'] or ''}",
         f"- {account['seconds']:.1f} s for loading and prediction, {account['rows_per_second']:,.1f} rows/s",
-        f"- MLflow run `{run_id}`",
+        f"- {run_link(home().tracking_uri, run_id)}",
     )
     create_markdown_artifact("\n".join(lines), key=f"predictions-{_slug(batch.name)}", description="Batch prediction")
 

@@ -15,7 +15,7 @@ from hone.environment import current_user, home
 from hone.promotion import promote, reconcile
 from hone.promotion.decision import Decision, render_markdown, version_link
 from hone.promotion.journal import Entry, describe_move
-from hone.tracking.links import build_url, version_route
+from hone.tracking.links import build_url, run_route, version_route
 from tasks.runtime.events import emit_model_event
 
 EVENTS_BY_ACTION = {"rolled back": ("hone.rolled-back", "hone.champion.changed")}
@@ -38,9 +38,9 @@ def _compare_versions(model: str, version: str, policy: str, golden: str) -> Dec
     journal = _open_journal(model)
     decision = promote.decide(journal, version, downloads=home().downloads, policy=policy, golden=golden)
     page = promote.log_decision(journal, decision)
-    summary = render_markdown(
-        decision, f"{_decision_link(decision)}, `{page}` among the artifacts of run `{decision.run_id}`"
-    )
+    url = build_url(home().tracking_uri, run_route(decision.experiment_id, decision.run_id, page))
+    place = f"[The whole decision, in MLflow]({url})" if url else f"`{page}` among the files of run `{decision.run_id}`"
+    summary = render_markdown(decision, f"{place} · {_decision_link(decision)}")
     create_markdown_artifact(summary, key=artifact_key(model), description=decision.reason)
     return decision
 

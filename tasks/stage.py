@@ -152,6 +152,8 @@ class _StageLog:
         elif isinstance(detail, Artifact):
             cached = "cached: " if event == "hit" else ""
             self._log.info("%s: %s%s", stage, cached, STAGES[stage].describe(detail))
+            for warning in STAGES[stage].list_warnings(detail) if cached else ():
+                self._log.warning("%s: %s", stage, warning)
 
     def _log_part(self, progress: Progress) -> None:
         """Log the progress of a training each time another tenth of its steps is done."""

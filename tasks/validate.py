@@ -14,6 +14,8 @@ from hone.store.artifact import Artifact
 from tasks.runtime.events import emit_model_event
 from tasks.stage import get_artifact, run_stage, stage_task
 
+STOPPED = "Validation stopped"  # the name of a state
+
 
 @stage_task("validate")
 def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) -> State[Artifact]:
@@ -46,7 +48,7 @@ def build_stopped_state(fault: ValidationFailed) -> State[Any]:
 
     Its name is not `Failed`: `notify-validation-stopped` reports it, and `notify-run-failed` must not do so too.
     """
-    return Failed(name="Validation stopped", message=f"validation: {_summarize_fault(fault.what)}", data=fault)
+    return Failed(name=STOPPED, message=f"validation: {_summarize_fault(fault.what)}", data=fault)
 
 
 def _summarize_fault(what: str) -> str:

@@ -77,6 +77,7 @@ class Stage:
     external_digests  digests, by name, of inputs outside the store
     stale_reason      why an artifact no longer matches what is outside the store; '' if it does
     describe          the result in figures, for logs: `1,320 of 49,170 rows kept: train 882, ...`
+    list_warnings     what was logged as a warning when the artifact was made, for a later run that uses it
     resumable         whether the work directory of an interrupted job is passed to the next one
     """
 
@@ -91,6 +92,7 @@ class Stage:
     external_digests: Callable[[Job], dict[str, str]] = lambda _: {}
     stale_reason: Callable[[Artifact], str] = lambda _: ""
     describe: Callable[[Artifact], str] = lambda artifact: f"{artifact.rows:,} rows"
+    list_warnings: Callable[[Artifact], list[str]] = lambda _: []
     resumable: bool = False
 
 

@@ -51,9 +51,15 @@ def _describe(artifact: Artifact) -> str:
     return f"{sum(successes):,} of {len(successes):,} expectations hold for {artifact.rows:,} rows{aside}"
 
 
+def _list_warnings(artifact: Artifact) -> list[str]:
+    failed = [finding for finding in artifact.facts()["expectations"] if not finding["success"]]
+    return ["does not hold: {split}: {expectation}({column}): {observed}".format(**finding) for finding in failed]
+
+
 VALIDATE = Stage(
     make=_make,
     describe=_describe,
+    list_warnings=_list_warnings,
     config=_config,
     code=lambda c: ["hone.validation.validate", get_module(OBJECTIVES, c.objective)],
     libraries=lambda _: ["great-expectations", "numpy", "pandas", "pyarrow", "tokenizers"],
