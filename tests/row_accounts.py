@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from hone.config.sections import RunConfig
 from hone.environment import Home
 from hone.splits import SPLITS, TEST, VALID
 from hone_app.cli.rows import make_account
+from tests.derived_rows import list_ratings, list_slot_kinds, pair_answers, read_commands
 from tests.pages import fill_page
 from tests.reading_page import PAGE
 
@@ -74,34 +75,17 @@ def _without_curation(kind: str, path: str, options: Mapping[str, Any] | None = 
 
 
 def _derive_pairs(datasets: Path) -> tuple[str, str]:
-    """Instructions and their answers, which belong together."""
     rows = json.loads((datasets / "rasbt_instruct" / "instruction-data.json").read_text("utf8"))
-    pairs = ({"anchor": f"{row['instruction']} {row['input']}", "positive": row["output"]} for row in rows)
-    return "pairs.jsonl", "\n".join(map(json.dumps, pairs))
-
-
-def _read_commands(datasets: Path) -> Iterator[tuple[str, list[str]]]:
-    """The training commands of snips, and the tag of each word."""
-    lines = ((datasets / "snips/train" / name).read_text("utf8").splitlines() for name in ("seq.in", "seq.out"))
-    return ((text.strip(), tags.split()) for text, tags in zip(*lines, strict=True))
+    return "pairs.jsonl", "\n".join(map(json.dumps, pair_answers(rows)))
 
 
 def _derive_slot_kinds(datasets: Path) -> tuple[str, str]:
-    """Which of the four most frequent kinds of slots a command has."""
-    commands = [(text, {tag.partition("-")[2] for tag in tags} - {""}) for text, tags in _read_commands(datasets)]
-    frequent = {kind for kind, _ in Counter(kind for _, kinds in commands for kind in kinds).most_common(4)}
-    rows = ({"text": text, "labels": sorted(kinds & frequent)} for text, kinds in commands)
-    return "rows.jsonl", "\n".join(map(json.dumps, rows))
+    return "rows.jsonl", "\n".join(map(json.dumps, list_slot_kinds(read_commands(datasets))))
 
 
 def _derive_ratings(datasets: Path) -> tuple[str, str]:
-    """How many points a command gives a book, where that is a number."""
     file = io.StringIO(newline="")
-    writer = csv.writer(file)
-    writer.writerow(("text", "score"))
-    for text, tags in _read_commands(datasets):
-        if "B-rating_value" in tags and (points := text.split()[tags.index("B-rating_value")]).isdigit():
-            writer.writerow((text, points))
+    csv.writer(file).writerows([("text", "score"), *list_ratings(read_commands(datasets))])
     return "rows.csv", file.getvalue()
 
 

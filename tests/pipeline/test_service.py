@@ -164,6 +164,35 @@ def test_what_a_person_set_in_the_ui_stays_when_all_is_applied_again(service: Se
         service.ask("/v2/concurrency_limits/gpu", {"limit": 1}, method="PATCH")
 
 
+def assert_deleted_for_all(
+    service: Service, secrets: dict[str, str], url: str, number: str, small: dict[str, Any]
+) -> None:
+    """A version that is deleted in MLflow is reported as deleted by all who know the password, and by no others.
+
+    `url` is that of MLflow's database.
+    """
+    again = ("plan", "conf/small.yaml", "evaluation.resamples=150")
+    assert "no longer in MLflow" not in service.hone(*again).stdout
+    database = url.replace("postgresql://", "postgresql+psycopg://")
+    assert has_version(database, "small", number)
+    delete = f"{service.mlflow_url}/api/2.0/mlflow/model-versions/delete"
+    ask(delete, {"name": "small", "version": number}, secrets["mlflow"], "DELETE")
+    assert not has_version(database, "small", number)  # read without the server
+    assert f"version {number} of small is no longer in MLflow" in service.hone(*again).stdout
+    unknown = f"models:/small/{number} in {service.mlflow_url}: there is no such model version in MLflow"
+    readers = (
+        ("promote", "small", "--version", number),
+        ("predict", "small", "--version", number, "--input", small["ingest"]["source"]["paths"][0], "--output=o/"),
+        ("plan", "conf/small.yaml", f"model.base=models:/small/{number}"),
+    )
+    for words in readers:
+        done = service.hone(*words)
+        assert (done.returncode, unknown in done.stderr) == (5, True), (words, done.stdout, done.stderr)
+    guessed = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "guessed"}
+    done = service.hone(*again, MLFLOW_TRACKING_URI=service.mlflow_url, **guessed)
+    assert (done.returncode, "MLflow refused the credentials" in done.stderr) == (2, True), done.stderr
+
+
 @pytest.mark.timeout(1200)
 def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[str, Any], postgresql: Cluster) -> None:
     for name in ("prefect", "mlflow"):
@@ -215,28 +244,8 @@ def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[s
         runs = service.ask("/flow_runs/filter", FINETUNE | {"sort": "START_TIME_DESC", "limit": 2}, secrets["prefect"])
         assert [(run["name"], run["state_type"]) for run in runs] == [("finetune small", "COMPLETED")] * 2
 
-        # A version that was deleted in MLflow is reported as deleted by all who know the password, and by no others.
-        again = ("plan", "conf/small.yaml", "evaluation.resamples=150")
-        assert "no longer in MLflow" not in service.hone(*again).stdout
         number = done.stdout.partition("small version ")[2].partition(",")[0]
-        database = postgresql.url_of("mlflow").replace("postgresql://", "postgresql+psycopg://")
-        assert has_version(database, "small", number)
-        delete = f"{service.mlflow_url}/api/2.0/mlflow/model-versions/delete"
-        ask(delete, {"name": "small", "version": number}, secrets["mlflow"], "DELETE")
-        assert not has_version(database, "small", number)  # read without the server
-        assert f"version {number} of small is no longer in MLflow" in service.hone(*again).stdout
-        unknown = f"models:/small/{number} in {service.mlflow_url}: there is no such model version in MLflow"
-        readers = (
-            ("promote", "small", "--version", number),
-            ("predict", "small", "--version", number, "--input", small["ingest"]["source"]["paths"][0], "--output=o/"),
-            ("plan", "conf/small.yaml", f"model.base=models:/small/{number}"),
-        )
-        for words in readers:
-            done = service.hone(*words)
-            assert (done.returncode, unknown in done.stderr) == (5, True), (words, done.stdout, done.stderr)
-        guessed = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "guessed"}
-        done = service.hone(*again, MLFLOW_TRACKING_URI=service.mlflow_url, **guessed)
-        assert (done.returncode, "MLflow refused the credentials" in done.stderr) == (2, True), done.stderr
+        assert_deleted_for_all(service, secrets, postgresql.url_of("mlflow"), number, small)
         for log in service.home.glob("logs/*.log"):
             assert not [word for word in (SECRET, QUOTED, *secrets.values()) if word in log.read_text()], log
 

@@ -39,6 +39,7 @@ from hone.store.artifact import Artifact
 from hone.tracking.client import default_tracking_uri
 from hone.tracking.reader import get_version
 from tests import preloaded, served_answers
+from tests.derived_rows import list_ratings, list_slot_kinds, pair_answers, read_commands
 from tests.in_process import Line, begin
 from tests.tiny_bases import tiny, tiny_t5
 
@@ -151,13 +152,9 @@ def demo(data: Path, folder: Path) -> Small:
 
 
 def embedding(data: Path, folder: Path) -> Small:
-    """Instructions and their answers, which belong together."""
     rows = instructions(data, "instruction-data.json", 160)
     answers = spoil(row["output"] for row in rows)
-    pairs = [
-        {"anchor": f"{row['instruction']} {row['input']}", "positive": answer}
-        for row, answer in zip(rows, answers, strict=True)
-    ]
+    pairs = pair_answers(row | {"output": answer} for row, answer in zip(rows, answers, strict=True))
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), "utf8")
     return Small({"PAIRS": folder / "pairs.jsonl"}, [encoder(folder, [text for row in pairs for text in row.values()])])
 
@@ -170,20 +167,10 @@ def masked_lm(data: Path, folder: Path) -> Small:
     return Small({}, [packages, base, *split, "objective.top=100"])
 
 
-def slots(data: Path, split: str, count: int) -> Iterator[tuple[str, list[str]]]:
-    """The first commands of a split of snips, and the tag of each word."""
-    files = [data / "snips" / split / name for name in ("seq.in", "seq.out")]
-    lines = zip(*(file.read_text("utf8").splitlines() for file in files), strict=True)
-    return ((text.strip(), tags.split()) for text, tags in islice(lines, count))
-
-
 def multi_label(data: Path, folder: Path) -> Small:
-    """Which kinds of slots a command has, of the four most frequent."""
-    found = [(text, {tag.partition("-")[2] for tag in tags} - {""}) for text, tags in slots(data, "train", 300)]
-    often = {kind for kind, _ in Counter(kind for _, kinds in found for kind in kinds).most_common(4)}
-    texts = spoil(text for text, _ in found)
-    pairs = zip(texts, found, strict=True)
-    rows = [{"text": text, "labels": sorted(kinds & often)} for text, (_, kinds) in pairs]
+    rows = list_slot_kinds(islice(read_commands(data), 300))
+    texts = spoil(row["text"] for row in rows)
+    rows = [row | {"text": text} for row, text in zip(rows, texts, strict=True)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf8")
     return Small({"DATA": folder}, [encoder(folder, texts)])
 
@@ -206,13 +193,9 @@ def preference(data: Path, folder: Path) -> Small:
 
 
 def regression(data: Path, folder: Path) -> Small:
-    """How many points a command gives a book."""
-    rows = []
-    for text, tags in slots(data, "train", 4000):
-        given = [word for word, tag in zip(text.split(), tags, strict=False) if tag == "B-rating_value"]
-        rows += [(text, given[0])] if given and given[0].isdigit() else []
-    texts = spoil(text for text, _ in rows[:160])
-    scores = (score for _, score in rows[:160])
+    ratings = list_ratings(islice(read_commands(data), 4000))[:160]
+    texts = spoil(text for text, _ in ratings)
+    scores = (score for _, score in ratings)
     with (folder / "rows.csv").open("w", encoding="utf8", newline="") as file:
         csv.writer(file).writerows([("text", "score"), *zip(texts, scores, strict=True)])
     return Small({"DATA": folder}, [encoder(folder, texts)])

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from hone.characters import clean_characters, unify_line_ends
 from hone.curation.columns import rewrite_texts
 from hone.curation.parallel import over_texts
 from hone.curation.text.html_text import html_to_text
@@ -31,9 +32,6 @@ _NOT_PLAIN = re.compile(r"[^\t\n\x20-\x7e]")  # without a match the text is ASCI
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
 )
-# Not a character of XML 1.0 (https://www.w3.org/TR/xml/#charsets): NUL and other controls, lone surrogates.
-_INVALID = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_BREAKS = re.compile("\r\n?|[\x85\u2028\u2029]")
 _SPACES = re.compile(r"[^\S\n]+")
 _AROUND_BREAK = re.compile(r" ?\n ?")
 _TRAILING = re.compile(r"[^\S\n]+$", re.MULTILINE)
@@ -124,7 +122,7 @@ class Normalize:
     def _unify(self, text: str) -> str:
         if not _NOT_PLAIN.search(text):
             return text
-        return unicodedata.normalize(self.form, _UNSEEN.sub("", _BREAKS.sub("\n", text)))
+        return unicodedata.normalize(self.form, _UNSEEN.sub("", unify_line_ends(text)))
 
     def _space(self, text: str) -> str:
         if self.spacing == "keep":
@@ -136,5 +134,5 @@ class Normalize:
 
 def clean(text: str) -> tuple[str, tuple[str, ...]]:
     """`text` with line feeds for line ends and without invalid characters, and the kinds of change made to it."""
-    cleaned = _INVALID.sub("", _BREAKS.sub("\n", text))
+    cleaned = clean_characters(text)
     return cleaned, ("characters",) if cleaned != text else ()

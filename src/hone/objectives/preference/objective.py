@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from hone.characters import clean_characters
 from hone.errors import DataError
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.preference import losses
@@ -41,10 +42,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hone.objectives.base import Batch
-
-# As in all text that is to be written (hone.curation.normalize.clean), of the characters that str.strip removes.
-_LINE_ENDS, _CONTROLS = "\r\x85\u2028\u2029", "\v\f\x1c\x1d\x1e\x1f"
-_UNIFIED = str.maketrans(_LINE_ENDS, "\n" * len(_LINE_ENDS), _CONTROLS)
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ class Preference(Objective):
         if isinstance(text, str):
             core = value.strip()
             before, _, after = value.partition(core) if core else (value, "", "")
-            return _unify_whitespace(before) + texts[0] + _unify_whitespace(after)
+            return clean_characters(before) + texts[0] + clean_characters(after)
         messages = [message | {"content": content} for message, content in zip(text, texts, strict=True)]
         return json.dumps(messages, ensure_ascii=False)
 
@@ -312,10 +309,6 @@ class Preference(Objective):
             {"completion": text, "log_probability": None if number is None else float(number)}
             for text, number in generated
         ]
-
-
-def _unify_whitespace(space: str) -> str:
-    return space.replace("\r\n", "\n").translate(_UNIFIED)
 
 
 def _read_triples(rows: pa.Table) -> list[tuple[Text, Text, Text]]:
