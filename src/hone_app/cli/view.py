@@ -17,6 +17,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from hone.evaluation.report.figures import p_value
 from hone.evaluation.report.headline import describe_verdict
 from hone.progress import Listener, Progress, listening
 from hone.store import layout
@@ -270,7 +271,8 @@ def _table(metrics: Mapping[str, Any], names: Sequence[str]) -> Table:
         comparison_cells = ["", ""]
         if comparison:
             interval = _interval(comparison | {"value": comparison["difference"]}, share[comparison["metric"]], "+")
-            comparison_cells = [interval.replace("%", ""), f"{comparison['p']:.3f}"]
+            probability = p_value(comparison["p"]).removeprefix("p ").removeprefix("= ")
+            comparison_cells = [interval.replace("%", ""), probability]
         table.add_row(system, *(_interval(figures[name], share[name]) for name in names), *comparison_cells)
     return table
 

@@ -179,7 +179,7 @@ METRICS: dict[str, Any] = {
     "main_metric": "accuracy",
     "measures": {"accuracy": {"title": "Accuracy", "lower": False, "share": True}},
     "systems": {"model": {"accuracy": FIGURE}, "majority": {"accuracy": FIGURE | {"value": 0.2}}},
-    "comparisons": {"majority": {"metric": "accuracy", "difference": 0.5, "low": 0.4, "high": 0.6, "p": 0.001}},
+    "comparisons": {"majority": {"metric": "accuracy", "difference": 0.5, "low": 0.4, "high": 0.6, "p": 0.00099}},
     "slices": {},
 }
 
@@ -203,12 +203,12 @@ def test_the_summary_ends_with_the_verdict_the_version_the_report_and_the_next_s
     text, report = summarize(console, tmp_path, METRICS)
     assert text.splitlines() == [
         "500 test rows [95% interval]",
-        "                    accuracy  model is better by      p",
+        "                    accuracy  model is better by        p",
         "model     70.0% [65.0, 75.0]",
-        "majority  20.0% [65.0, 75.0]  +50.0 [40.0, 60.0]  0.001",
+        "majority  20.0% [65.0, 75.0]  +50.0 [40.0, 60.0]  < 0.001",
         "A remark on the rows.",
         "Fine-tuning was worth it: 70.0% accuracy on 500 test rows, 50.0 points better than the baseline, most frequent"
-        " class (20.0%, p = 0.001).",
+        " class (20.0%, p < 0.001).",
         "version  demo version 3, alias candidate",
         f"report   {report}",
         "UIs      hone up",

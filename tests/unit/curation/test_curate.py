@@ -215,8 +215,10 @@ def test_one_class_only_says_what_dropped_the_other(tmp_path: Path) -> None:
 
 def test_one_class_only_once_training_is_decontaminated(tmp_path: Path) -> None:
     rows = table(["one", "two", "three", "one", "four"], ["a", "b", "b", "a", "b"], ["train"] * 3 + ["test"] * 2)
-    with pytest.raises(DataError, match="only one class: all 2 rows have the label 'b'"):
+    with pytest.raises(DataError, match="only one class: all 2 rows have the label 'b'") as caught:
         curated(rows, tmp_path, [], valid=0)
+    emptied = "decontaminate: 5 -> 4 rows (also in test: 1; all training rows with the labels a)"
+    assert emptied in str(caught.value)
 
 
 def test_a_class_with_one_row_is_named_and_the_way_out_told(tmp_path: Path) -> None:

@@ -75,6 +75,17 @@ def test_no_held_out_row_is_dropped_or_rewritten_and_its_flaws_are_counted(split
     assert pq.read_table(tmp_path / "train.parquet")["split"].unique().to_pylist() == ["train"]
 
 
+def test_balance_leaves_an_uneven_test_split_as_it_is(tmp_path: Path) -> None:
+    counts = {("train", "a"): 900, ("train", "b"): 700, ("test", "a"): 1718, ("test", "b"): 1252}
+    cells = [(split, label, f"{split} {label} {n}") for (split, label), count in counts.items() for n in range(count)]
+    splits, labels, texts = zip(*cells, strict=True)
+    rows = pa.table({"id": texts, "source": [""] * len(texts), "split": splits, "text": texts, "label": labels})
+    product = curated(rows, tmp_path, [("balance", Balance(max_rows=500))])
+    classes = product.facts["classes"]
+    assert classes["test"] == {"a": 1718, "b": 1252}
+    assert max(classes["train"].values()) <= 500
+
+
 def test_an_option_lets_the_steps_drop_them(tmp_path: Path) -> None:
     product = curated(given_rows(), tmp_path, curate_held_out=True)
     assert product.facts["given"] == {"test": 106}

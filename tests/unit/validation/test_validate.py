@@ -183,11 +183,12 @@ def test_rows_with_several_labels_that_training_never_had_are_counted_once(
         )
 
 
+@pytest.mark.parametrize("on_failure", ["stop", "quarantine", "warn"])
 def test_a_label_that_training_never_had_is_left_to_the_evaluation(
-    run: Any, tables: dict[str, pa.Table], tmp_path: Path
+    run: Any, tables: dict[str, pa.Table], tmp_path: Path, on_failure: str
 ) -> None:
     tables["test"] = with_rows(tables["test"], {"label": "chargeback"})
-    product = run(unseen_labels="report", on_failure="quarantine")
+    product = run(unseen_labels="report", on_failure=on_failure)
     assert product.facts["quarantined"] == 0 and not failed(product)
     assert pq.read_table(tmp_path / "out" / "test.parquet")["label"].to_pylist().count("chargeback") == 1
 
