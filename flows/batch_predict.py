@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
 from pydantic import Field
 
 from hone.batch.output import Account
+from hone.batch.record import describe_account
 from hone.batch.request import Request
 from hone.batch.rows import list_shards
 from hone.config.parts import SourcePart
@@ -21,7 +25,13 @@ from tasks.batch_predict import (
 )
 
 
-@flow(name="batch-predict", flow_run_name="batch-predict {model}", persist_result=False)
+def _run_name() -> str:
+    parameters = flow_run.parameters
+    version = f" version {parameters['version']}" if parameters.get("version") else ""
+    return f"batch-predict {parameters['model']}{version}"
+
+
+@flow(name="batch-predict", flow_run_name=_run_name, persist_result=False)
 def batch_predict(
     model: str,
     source: SourcePart,
@@ -31,11 +41,11 @@ def batch_predict(
     shard_rows: Annotated[int, Field(ge=1)] = 10_000,
     unanswered: Literal["keep", "stop"] = "keep",
     prefix: str = "",
-) -> Account:
+) -> State[Account]:
     """Predict every row of a source with a registered model; write the rows in order, with the predictions.
 
     The model is loaded once and predicts shard after shard. Shards that an interrupted run has finished are not
-    predicted again.
+    predicted again. The run ends as `Cached` if an earlier run has written the same output.
 
     Args:
         model: Name of the registered model.
@@ -60,8 +70,9 @@ def batch_predict(
         )
     )
     account = find_finished(batch)
+    name = "Cached" if account else "Completed"
     if not account:
         rows = read_rows(batch)
         account = commit_output(batch, rows, [predict_shard(batch, shard) for shard in list_shards(rows)])
     record_run(batch, account)
-    return account
+    return Completed(name=name, message=describe_account(batch, account), data=account)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from flows.choice import Choice, config_name, resolve_config
 from hone.config.sections import RunConfig
+from hone.errors import ValidationFailed
+from hone.pipeline.summary import summarize_version
 from hone.store.artifact import Artifact
 from tasks.base import make_base
 from tasks.curate import curate
@@ -16,7 +20,7 @@ from tasks.register import register
 from tasks.stage import pin_config
 from tasks.tokenize import tokenize
 from tasks.train import train
-from tasks.validate import validate
+from tasks.validate import build_stopped_state, validate
 
 
 def _run_name() -> str:
@@ -24,16 +28,24 @@ def _run_name() -> str:
 
 
 @flow(name="finetune", flow_run_name=_run_name, persist_result=False)
-def finetune(config: Choice) -> Artifact:
+def finetune(config: Choice) -> State[Artifact]:
     """Fine-tune a base model on curated rows, compare it with baselines, and register it as a candidate.
+
+    The run ends as `Completed` with the version and its main figure, or as `Validation stopped`; its result is the
+    artifact of the registered version.
 
     Args:
         config: The configuration, field by field, or the name of a file in conf/.
     """
-    return _run_line(pin_config(resolve_config(config)))
+    try:
+        registered, evaluated = _run_line(pin_config(resolve_config(config)))
+    except ValidationFailed as fault:
+        return build_stopped_state(fault)
+    return Completed(message=summarize_version(registered, evaluated), data=registered)
 
 
-def _run_line(config: RunConfig) -> Artifact:
+def _run_line(config: RunConfig) -> tuple[Artifact, Artifact]:
+    """The artifacts of register and evaluate."""
     rows = ingest(config)
     splits = curate(config, rows)
     base = make_base(config, splits) if config.model.scratch else None
@@ -41,4 +53,4 @@ def _run_line(config: RunConfig) -> Artifact:
     tokens = tokenize(config, validated, base)
     model = train(config, tokens, base)
     evaluation = evaluate(config, model, tokens, validated, base)
-    return register(config, rows, splits, validated, tokens, model, evaluation, base)
+    return register(config, rows, splits, validated, tokens, model, evaluation, base), evaluation

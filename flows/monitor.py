@@ -51,7 +51,7 @@ def monitor(
     decision = next((model_name for model_name in ATTENTION if model_name in decisions), "nothing to monitor")
     message = (
         "\n".join(map(_describe, results))
-        or "no champion's configuration has a source of recent inputs (monitoring.inputs)"
+        or "no champion has a source of recent inputs in its configuration (monitoring.inputs)"
     )
     return Completed(name=decision.capitalize(), message=message, data=results)
 

@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
@@ -22,7 +23,13 @@ class Approval(RunInput):
     reason: str = Field("", description="The reason, for the journal.")
 
 
-@flow(name="promote", flow_run_name="promote {model} {version}")
+def _run_name() -> str:
+    parameters = flow_run.parameters
+    version = f" version {parameters['version']}" if parameters.get("version") else ""
+    return f"promote {parameters['model']}{version}"
+
+
+@flow(name="promote", flow_run_name=_run_name)
 def promote(
     model: str,
     version: str = "",
@@ -42,18 +49,18 @@ def promote(
         why: Reason, for the journal.
     """
     decision = compare_versions(model, version, policy or "", golden)
+    name = f"{decision.model} version {decision.version}"
     if decision.policy == "shadow":
         record_shadow(decision, who)
-        return Completed(name="Shadow", message=decision.reason)
+        return Completed(name="Shadow", message=f"{name} was compared, nothing was moved: {decision.reason}")
     if not decision.passed:
         record_refusal(decision, who or "the gates", decision.reason)
-        return Completed(name="Refused", message=decision.reason)
+        return Completed(name="Refused", message=f"{name} was {decision.reason}")
     if decision.policy == "manual":
         form = Approval.with_initial_data(description=announce_candidate(decision))
         answer = suspend_flow_run(wait_for_input=form, timeout=decision.expires_seconds, key="approval")
         who, why = answer.who, answer.reason
         if answer.decision == "reject":
             record_refusal(decision, who, why or "rejected")
-            return Completed(name="Rejected", message=f"{who}: {why or 'rejected'}")
-    promote_version(decision, who, why)
-    return Completed(name="Promoted", message=f"{model} version {decision.version} is the champion")
+            return Completed(name="Rejected", message=f"{name} was rejected by {who}" + (f": {why}" if why else ""))
+    return Completed(name="Promoted", message=promote_version(decision, who, why))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.choice import Choice, config_name, resolve_config
@@ -18,6 +18,7 @@ from hone.drift.retraining import list_dates
 from hone.store.artifact import Artifact
 from tasks.ingest import ingest
 from tasks.retrain import Outcome, StartedBy, check_new_rows, find_trigger, publish_outcomes
+from tasks.validate import STOPPED
 
 
 def _run_name() -> str:
@@ -41,28 +42,45 @@ def retrain(
 
     With `as_of`, train on the rows as of that date unless a version was trained on exactly these; with `until` too,
     do so for each date of the range in order. The run ends as `Nothing new`, `Waiting for rows`, or `Completed` with
-    the version.
+    the version; as `Validation stopped` or `Fine-tuning failed` if the run of `finetune` did not complete.
 
     Args:
         config: The configuration, field by field, or the name of a file in conf/.
     """
     chosen_config = resolve_config(config)
     outcomes: list[Outcome] = []
+    summaries: list[str] = []
     previous_rows: Artifact | None = None
     for day in list_dates(as_of, until, step):
         dated = at(chosen_config, day) if day else chosen_config
         rows = ingest(dated)
         check = check_new_rows(dated, rows, min_new_rows, day is not None, previous_rows)
-        version = finetune(dated).facts()["version"] if check.decision == "train" else ""
+        version = ""
+        if check.decision == "train":
+            trained: State[Any] = finetune(dated, return_state=True)
+            if not trained.is_completed():
+                return _build_failed_state(trained)
+            version = trained.result().facts()["version"]
+            summaries.append(str(trained.message))
         previous_rows = rows if check.decision != "too few new rows" else previous_rows
         outcomes.append((str(day or ""), check, version))
     publish_outcomes(chosen_config.name, find_trigger(started_by), outcomes)
-    return _final_state(chosen_config.name, outcomes)
+    return _final_state(chosen_config.name, outcomes, summaries)
 
 
-def _final_state(name: str, outcomes: list[Outcome]) -> State[None]:
-    versions = [version for _, _, version in outcomes if version]
-    if versions:
-        return Completed(message=f"{name} version {', '.join(versions)}: {outcomes[-1][1].why}")
+def _final_state(name: str, outcomes: list[Outcome], summaries: list[str]) -> State[None]:
+    """`summaries` are the lines about the new versions."""
+    if summaries:
+        reason = next(check.why for _, check, version in reversed(outcomes) if version)
+        return Completed(message=f"{'; '.join(summaries)}: {reason}")
     is_waiting = any(check.decision == "too few new rows" for _, check, _ in outcomes)
-    return Completed(name="Waiting for rows" if is_waiting else "Nothing new", message=outcomes[-1][1].why)
+    return Completed(name="Waiting for rows" if is_waiting else "Nothing new", message=f"{name}: {outcomes[-1][1].why}")
+
+
+def _build_failed_state(trained: State[Any]) -> State[None]:
+    """The final state after a fine-tuning that did not complete: by another name than `Failed`.
+
+    The automation `notify-run-failed` reports the run of `finetune`, and would report this one too.
+    """
+    name = trained.name if trained.name == STOPPED else "Fine-tuning failed"
+    return Failed(name=name, message=trained.message, data=trained.result(raise_on_failure=False))

@@ -18,5 +18,4 @@ def rollback(model: str, who: str = "", why: str = "") -> State:
         who: Name of the person who rolls back, for the journal.
         why: Reason, for the journal.
     """
-    version = roll_back(model, who, why)
-    return Completed(name="Rolled back", message=f"{model} version {version} is the champion")
+    return Completed(name="Rolled back", message=roll_back(model, who, why))

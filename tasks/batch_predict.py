@@ -15,16 +15,23 @@ from hone.batch.rows import Shard
 from hone.environment import home
 from hone.progress import Progress, emit
 from hone.store.artifact import Artifact
+from hone.tracking.links import run_link
 from tasks.runtime.retries import RETRIES, is_not_permanent
 
 
-@task(name="resolve", task_run_name="resolve {batch_request.model}", cache_policy=NO_CACHE, **RETRIES)
+@task(
+    name="resolve version", task_run_name="resolve version of {batch_request.model}", cache_policy=NO_CACHE, **RETRIES
+)
 def resolve_request(batch_request: Request) -> Batch:
     """Resolve the model version, verify its files, and fix the state of the source's rows."""
     return request.resolve_request(batch_request, home())
 
 
-@task(name="find output", task_run_name="find output of {batch.name}", cache_policy=NO_CACHE)
+@task(
+    name="find output",
+    task_run_name="find finished output of {batch.name} version {batch.number}",
+    cache_policy=NO_CACHE,
+)
 def find_finished(batch: Batch) -> Account:
     """Return the account of an earlier run's output if it is complete, else {}."""
     account = output.find_finished(batch, home())
@@ -33,7 +40,12 @@ def find_finished(batch: Batch) -> Account:
     return account
 
 
-@task(name="read", task_run_name="read {batch.name}", cache_policy=NO_CACHE, **RETRIES)
+@task(
+    name="read rows",
+    task_run_name="read rows for {batch.name} version {batch.number}",
+    cache_policy=NO_CACHE,
+    **RETRIES,
+)
 def read_rows(batch: Batch) -> Artifact:
     """Read the source's rows and divide them into shards."""
     return rows.read_rows(batch, home())
@@ -63,13 +75,15 @@ def _predict_shard(batch: Batch, shard: Shard) -> State[Artifact]:
     return Completed(name="Cached" if hit else "Completed", data=artifact)
 
 
-@task(name="commit", task_run_name="commit {batch.name}", cache_policy=NO_CACHE)
+@task(
+    name="write output", task_run_name="write predictions of {batch.name} version {batch.number}", cache_policy=NO_CACHE
+)
 def commit_output(batch: Batch, row_shards: Artifact, predictions: list[Artifact]) -> Account:
     """Write the whole output at once and return its account."""
     return output.commit_output(batch, row_shards, predictions, home())
 
 
-@task(name="record", task_run_name="record {batch.name}", cache_policy=NO_CACHE, **RETRIES)
+@task(name="record run", task_run_name="record predictions of {batch.name} in MLflow", cache_policy=NO_CACHE, **RETRIES)
 def record_run(batch: Batch, account: Account) -> None:
     """Record the run in MLflow and create a page in the Prefect UI."""
     run_id = record.log_batch_run(batch, account, home())
@@ -78,7 +92,7 @@ def record_run(batch: Batch, account: Account) -> None:
         f"- output `{account['output']}`",
         f"- without a prediction {account['unanswered']:,} {account['reasons'] or ''}",
         f"- {account['seconds']:.1f} s for loading and prediction, {account['rows_per_second']:,.1f} rows/s",
-        f"- MLflow run `{run_id}`",
+        f"- {run_link(home().tracking_uri, run_id)}",
     )
     create_markdown_artifact("\n".join(lines), key=f"predictions-{_slug(batch.name)}", description="Batch prediction")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_UI_URL
 
 from hone.config.file import parse_config
 from hone.config.parts import Part
@@ -27,15 +28,24 @@ from tasks.runtime.retries import RETRIES
 
 @dataclass(frozen=True)
 class CheckResult:
-    """A version, the verdict of its drift check, the episode of drift, and a link to the MLflow run of the check."""
+    """A version, the verdict of its drift check, the episode of drift, and where the check is shown.
+
+    `link` leads to the check's run in MLflow, `page` to its page in the Prefect UI.
+    """
 
     version: Version
     verdict: Verdict
     episode: Episode
     link: str
+    page: str
 
 
-@task(name="monitored", persist_result=False, **RETRIES)
+@task(
+    name="list monitored models",
+    task_run_name="list champions with recent inputs",
+    persist_result=False,
+    **RETRIES,
+)
 def list_monitored_models() -> list[str]:
     """The models whose champion's configuration has `monitoring.inputs`."""
     uri, models = home().tracking_uri, []
@@ -47,7 +57,7 @@ def list_monitored_models() -> list[str]:
     return models
 
 
-@task(name="check", task_run_name="check {model}", persist_result=False, **RETRIES)
+@task(name="check drift", task_run_name="check drift of {model}", persist_result=False, **RETRIES)
 def check_model(model: str, config: RunConfig | None, inputs: Part | None) -> CheckResult:
     """Compare recent inputs with the reference of the model's current version, and log the verdict in MLflow.
 
@@ -70,11 +80,13 @@ def check_model(model: str, config: RunConfig | None, inputs: Part | None) -> Ch
     page = report.render_page(version, verdict, current_episode.number)
     tags = {"hone.flow_run_id": str(flow_run.id or "")}
     run_id = report.log_check(data.tracking_uri, data.artifact_root, version, verdict, page, tags)
-    _publish(version.name, verdict, page)
-    return CheckResult(version, verdict, current_episode, run_link(data.tracking_uri, run_id))
+    url = _publish(version.name, verdict, page)
+    return CheckResult(version, verdict, current_episode, run_link(data.tracking_uri, run_id), url)
 
 
-@task(name="announce", task_run_name="announce {checked.version.name}", persist_result=False)
+@task(
+    name="announce drift", task_run_name="announce drift of {checked.version.name} if it begins", persist_result=False
+)
 def announce_drift(checked: CheckResult, config: str) -> None:
     """Emit `hone.drift.detected` once per episode, when it begins, and save the state of the episode.
 
@@ -86,9 +98,10 @@ def announce_drift(checked: CheckResult, config: str) -> None:
         emit_model_event(
             "hone.drift.detected",
             version.name,
-            what=f"recent inputs of {version.name} version {version.version} differ from its training rows",
-            why=", ".join(verdict.drifted),
-            link=checked.link,
+            what=f"{version.name}: recent inputs differ from the training rows of version {version.version}",
+            why=f"drift by {', '.join(verdict.drifted)}",
+            severity="warning",
+            link=checked.page,
             figures={finding.name: finding.adjusted for finding in verdict.findings},
             key=checked.episode.key(version),
             version=version.version,
@@ -98,9 +111,13 @@ def announce_drift(checked: CheckResult, config: str) -> None:
     save_episode(home().tracking_uri, version, verdict.decision, checked.episode)
 
 
-def _publish(model: str, verdict: Verdict, page: str) -> None:
-    """Create the table and the page in the Prefect UI; keys may have lower-case letters, digits and dashes."""
+def _publish(model: str, verdict: Verdict, page: str) -> str:
+    """Create the table and the page in the Prefect UI, and return the page's URL.
+
+    Keys may have lower-case letters, digits and dashes.
+    """
     key = re.sub(r"[^a-z0-9]+", "-", f"drift-{model}".lower()).strip("-")
     if verdict.findings:
         create_table_artifact(report.build_table(verdict), key=f"{key}-tests", description=f"Drift of {model}")
-    create_markdown_artifact(page, key=key, description=f"Drift of {model}: {verdict.decision}")
+    artifact = create_markdown_artifact(page, key=key, description=f"Drift of {model}: {verdict.decision}")
+    return f"{PREFECT_UI_URL.value()}/artifacts/artifact/{artifact}"

@@ -9,13 +9,13 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run, task_run
 
 from hone.environment import current_user, home
 from hone.promotion import promote, reconcile
 from hone.promotion.decision import Decision, render_markdown, version_link
-from hone.promotion.journal import Entry
-from hone.tracking.links import build_url, version_route
+from hone.promotion.journal import Entry, describe_move
+from hone.tracking.links import build_url, run_route, version_route
 from tasks.runtime.events import emit_model_event
 
 EVENTS_BY_ACTION = {"rolled back": ("hone.rolled-back", "hone.champion.changed")}
@@ -27,14 +27,20 @@ def _once_a_flow_run(context: TaskRunContext, inputs: dict[str, Any]) -> str:
     return f"{flow_run.id}-{context.task.name}"
 
 
-@task(name="compare", task_run_name="compare {model}", persist_result=True, cache_key_fn=_once_a_flow_run)
+def _name_comparison() -> str:
+    parameters = task_run.parameters
+    version = f"version {parameters['version']}" if parameters["version"] else "the candidate"
+    return f"compare {version} of {parameters['model']} with the champion"
+
+
+@task(name="compare", task_run_name=_name_comparison, persist_result=True, cache_key_fn=_once_a_flow_run)
 def _compare_versions(model: str, version: str, policy: str, golden: str) -> Decision:
     journal = _open_journal(model)
     decision = promote.decide(journal, version, downloads=home().downloads, policy=policy, golden=golden)
     page = promote.log_decision(journal, decision)
-    summary = render_markdown(
-        decision, f"{_decision_link(decision)}, `{page}` among the artifacts of run `{decision.run_id}`"
-    )
+    url = build_url(home().tracking_uri, run_route(decision.experiment_id, decision.run_id, page))
+    place = f"[The whole decision, in MLflow]({url})" if url else f"`{page}` among the files of run `{decision.run_id}`"
+    summary = render_markdown(decision, f"{place} · {_decision_link(decision)}")
     create_markdown_artifact(summary, key=artifact_key(model), description=decision.reason)
     return decision
 
@@ -45,14 +51,18 @@ def compare_versions(model: str, version: str, policy: str, golden: str) -> Deci
     return decision
 
 
-@task(name="announce candidate", persist_result=True, cache_key_fn=_once_a_flow_run)
+@task(
+    name="announce candidate",
+    task_run_name="ask for approval of {decision.model} version {decision.version}",
+    persist_result=True,
+    cache_key_fn=_once_a_flow_run,
+)
 def _announce_candidate(decision: Decision) -> str:
     emit_model_event(
         "hone.candidate.waiting",
         decision.model,
-        what=f"{decision.model} version {decision.version} waits for approval",
+        what=f"{decision.model}: version {decision.version} waits for approval",
         why=decision.reason,
-        link=_decision_link(decision),
         figures=decision.figures(),
     )
     return render_markdown(decision, _decision_link(decision))
@@ -63,50 +73,68 @@ def announce_candidate(decision: Decision) -> str:
     return str(_call_cached(_announce_candidate, decision))
 
 
-@task(name="turn down", cache_policy=NO_CACHE)
+@task(
+    name="record refusal",
+    task_run_name="record refusal of {decision.model} version {decision.version}",
+    cache_policy=NO_CACHE,
+)
 def record_refusal(decision: Decision, who: str, why: str) -> None:
     """Write to the journal that the version does not become the champion."""
     promote.refuse(_open_journal(decision.model), decision, who or current_user(), why)
 
 
-@task(name="shadow", cache_policy=NO_CACHE)
+@task(
+    name="record shadow decision",
+    task_run_name="record shadow decision on {decision.model} version {decision.version}",
+    cache_policy=NO_CACHE,
+)
 def record_shadow(decision: Decision, who: str) -> None:
     """Write to the journal what the policies manual and auto would have done."""
     promote.journal_shadow(_open_journal(decision.model), decision, who or current_user())
 
 
-@task(name="carry out", cache_policy=NO_CACHE)
-def promote_version(decision: Decision, who: str, why: str) -> None:
-    """Make the version the champion. Never retried: if the champion has changed, the comparison is out of date."""
+@task(
+    name="promote version",
+    task_run_name="promote {decision.model} version {decision.version}",
+    cache_policy=NO_CACHE,
+)
+def promote_version(decision: Decision, who: str, why: str) -> str:
+    """Make the version the champion; return a sentence on the move.
+
+    Never retried: if the champion has changed, the comparison is out of date.
+    """
     journal = _open_journal(decision.model)
     try:
-        promote.promote_version(journal, decision, who=who or current_user(), why=why, downloads=home().downloads)
+        moved = promote.promote_version(
+            journal, decision, who=who or current_user(), why=why, downloads=home().downloads
+        )
     finally:
         emit_moves(decision.model)
+    return _describe_entry(decision.model, moved.entry)
 
 
-@task(name="roll back", task_run_name="roll back {model}", cache_policy=NO_CACHE)
+@task(name="roll back", task_run_name="roll back {model} to the previous champion", cache_policy=NO_CACHE)
 def roll_back(model: str, who: str, why: str) -> str:
-    """Make the previous champion the champion again; return its version."""
+    """Make the previous champion the champion again; return a sentence on the move."""
     try:
         moved = promote.rollback(_open_journal(model), who=who or current_user(), why=why, downloads=home().downloads)
     finally:
         emit_moves(model)
-    return moved.entry.to_version
+    return _describe_entry(model, moved.entry)
 
 
-@task(name="models", cache_policy=NO_CACHE)
+@task(name="list models", task_run_name="list models with a champion", cache_policy=NO_CACHE)
 def list_models() -> list[str]:
     """The registered models that have or had a champion."""
     return reconcile.models_with_champion(home().tracking_uri)
 
 
-@task(name="watch", task_run_name="watch {model}", cache_policy=NO_CACHE)
+@task(name="reconcile", task_run_name="compare the champion of {model} with the journal", cache_policy=NO_CACHE)
 def reconcile_model(model: str, enforce: bool) -> list[str]:
     """Reconcile a model's journal with its alias, and emit events for new moves; return a sentence per move."""
     added = reconcile.reconcile(_open_journal(model), downloads=home().downloads, enforce=enforce)
     emit_moves(model)
-    moves = [_describe_move(record.entry) for record in added]
+    moves = [_describe_entry(model, record.entry) for record in added]
     if moves:
         page = "\n".join([f"# {model}", *(f"- {line}" for line in moves)])
         create_markdown_artifact(page, key=artifact_key(model, "watch"), description=f"{model}: the champion moved")
@@ -126,8 +154,10 @@ def emit_moves(model: str) -> None:
                 event,
                 model,
                 key=f"{model}/{entry.number}/{entry.digest}",
-                what=_describe_move(entry),
+                labels={"hone.action": entry.action},
+                what=describe_move(model, entry),
                 why=entry.why,
+                severity="info" if entry.action == "promoted" else "warning",
                 link=_version_link(model, entry.to_version),
                 figures=dict(entry.figures),
                 action=entry.action,
@@ -153,9 +183,8 @@ def _open_journal(model: str) -> Any:
     return promote.open_journal(home().tracking_uri, model)
 
 
-def _describe_move(entry: Entry) -> str:
-    versions = f"version {entry.from_version or 'none'} to {entry.to_version or 'none'}"
-    return f"champion {entry.action} from {versions} by {entry.who}: {entry.why}"
+def _describe_entry(model: str, entry: Entry) -> str:
+    return describe_move(model, entry) + (f": {entry.why}" if entry.why else "")
 
 
 def _decision_link(decision: Decision) -> str:

@@ -20,7 +20,7 @@ StartedBy = Literal["person", "schedule", "drift", "new rows"]
 Outcome = tuple[str, NewRows, str]  # the date ('' for now), the result of the check for new rows, the new version or ''
 
 
-@task(name="look", task_run_name="look {config.name}", persist_result=False, **RETRIES)
+@task(name="check new rows", task_run_name="check {config.name} for new rows", persist_result=False, **RETRIES)
 def check_new_rows(
     config: RunConfig, rows: Artifact, min_new_rows: int, backfill: bool, before: Artifact | None
 ) -> NewRows:
@@ -31,7 +31,7 @@ def check_new_rows(
     return retraining.find_new_rows(config, rows, uri, min_new_rows)
 
 
-@task(name="account", task_run_name="account {name}", persist_result=False)
+@task(name="publish outcomes", task_run_name="publish outcomes of retraining {name}", persist_result=False)
 def publish_outcomes(name: str, started_by: StartedBy, outcomes: Sequence[Outcome]) -> None:
     """Show in the Prefect UI what started the run, and the outcome for each date."""
     lines = [f"# Retrain {name}", f"Started by: **{started_by}**", ""]

@@ -6,6 +6,7 @@ ends in the state `Cached`, one that made it in `Completed`.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from prefect import Task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
@@ -25,12 +27,15 @@ from hone.config.sections import RunConfig
 from hone.environment import home
 from hone.pipeline.run import obtain_artifact
 from hone.pipeline.stage import Job, Slot, pin_base
-from hone.progress import Progress
+from hone.pipeline.stages import STAGES
+from hone.progress import Pace, Progress, listening
 from hone.store.artifact import Artifact
 from tasks.runtime.retries import RETRIES
 from tasks.runtime.worker import end_with_worker
 
 PROGRESS_SECONDS = 2.0  # each update is a request to the server
+SHOWN_REASONS = 5
+LOGGED_PARTS = 10  # of a training, each with a line in the run's log
 
 P = ParamSpec("P")
 
@@ -75,8 +80,11 @@ def run_stage(name: str, inputs: dict[str, Any], slot: Slot = nullcontext) -> St
     Returns the task's state, which contains the artifact. `slot` is held while a training uses its device.
     """
     end_with_worker()
-    job = replace(_build_job(inputs), on_progress=_show_progress(name, inputs["config"].name), slot=slot)
-    artifact, hit = obtain_artifact(name, job)
+    progress_bar = _ProgressBar(name, inputs["config"].name)
+    job = replace(_build_job(inputs), on_progress=progress_bar.show, slot=slot)
+    with listening(_StageLog(name, get_run_logger())):
+        artifact, hit = obtain_artifact(name, job)
+    progress_bar.complete()
     return Completed(name="Cached" if hit else "Completed", data=artifact)
 
 
@@ -95,19 +103,64 @@ def _build_job(inputs: dict[str, Any]) -> Job:
     return Job(inputs["config"], artifacts, home(), tags=tags)
 
 
-def _show_progress(stage: str, run: str) -> Callable[[Progress], None]:
-    """A listener that updates a progress artifact in the Prefect UI, at most every PROGRESS_SECONDS."""
-    shown: dict[str, Any] = {"id": None, "at": 0.0}
+class _ProgressBar:
+    """A progress artifact in the Prefect UI, created with the first report and updated every PROGRESS_SECONDS."""
 
-    def show(progress: Progress) -> None:
+    def __init__(self, stage: str, run: str) -> None:
+        self._stage, self._run = stage, run
+        self._id: UUID | None = None
+        self._updated = 0.0
+
+    def show(self, progress: Progress) -> None:
+        """Show the share that is done, unless the bar was updated just now."""
         now = time.monotonic()
-        if not progress.total or now - shown["at"] < PROGRESS_SECONDS:
-            return
-        shown["at"] = now
-        share = 100.0 * progress.done / progress.total
-        if shown["id"] is None:
-            shown["id"] = create_progress_artifact(share, key=f"{stage}-{run}", description=f"{stage} {run}")
-        else:
-            update_progress_artifact(UUID(str(shown["id"])), progress=share)
+        if progress.total and now - self._updated >= PROGRESS_SECONDS:
+            self._updated = now
+            self._update(100.0 * progress.done / progress.total)
 
-    return show
+    def complete(self) -> None:
+        """Show that the stage is complete. The bar of a failed stage is left as it is."""
+        if self._id is not None:
+            self._update(100.0)
+
+    def _update(self, percent: float) -> None:
+        if self._id is None:
+            key, description = f"{self._stage}-{self._run}", f"{self._stage} {self._run}"
+            self._id = UUID(str(create_progress_artifact(percent, key=key, description=description)))
+        else:
+            update_progress_artifact(self._id, progress=percent)
+
+
+class _StageLog:
+    """A listener that writes the events of a stage to the run's log: its reasons, its progress, its result."""
+
+    def __init__(self, stage: str, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+        self._stage, self._log = stage, logger
+        self._pace, self._part = Pace(), 0
+
+    def __call__(self, stage: str, event: str, detail: object) -> None:
+        if stage != self._stage:
+            return
+        if isinstance(detail, Progress):
+            self._log_part(detail)
+        elif event == "started":
+            reasons = detail if isinstance(detail, list) else []
+            more = [f"and {len(reasons) - SHOWN_REASONS} more reasons"] if len(reasons) > SHOWN_REASONS else []
+            self._log.info("%s starts: %s", stage, "; ".join([*reasons[:SHOWN_REASONS], *more]))
+        elif event == "waiting":
+            self._log.info("%s waits for another run that is making the same", stage)
+        elif isinstance(detail, Artifact):
+            cached = "cached: " if event == "hit" else ""
+            self._log.info("%s: %s%s", stage, cached, STAGES[stage].describe(detail))
+            for warning in STAGES[stage].list_warnings(detail) if cached else ():
+                self._log.warning("%s: %s", stage, warning)
+
+    def _log_part(self, progress: Progress) -> None:
+        """Log the progress of a training each time another tenth of its steps is done."""
+        self._pace.add(progress, time.monotonic())
+        if not progress.figures or not progress.total:
+            return
+        part = LOGGED_PARTS * progress.done // progress.total
+        if part > self._part:
+            self._log.info("%s: %s", self._stage, ", ".join(words.strip() for words in self._pace.describe()))
+        self._part = part

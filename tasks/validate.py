@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
+from prefect.states import Failed
 
 from hone.config.sections import RunConfig
 from hone.errors import ValidationFailed
 from hone.store.artifact import Artifact
 from tasks.runtime.events import emit_model_event
 from tasks.stage import get_artifact, run_stage, stage_task
+
+STOPPED = "Validation stopped"  # the name of a state
 
 
 @stage_task("validate")
@@ -21,9 +26,12 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
         emit_model_event(
             "hone.validation.stopped",
             config.registration.model or config.name,
-            what=f"{config.name} stopped: its rows did not pass validation",
+            what=f"{config.registration.model or config.name}: validation stopped the run of {config.name}",
             why=_summarize_fault(fault.what),
+            severity="warning",
         )
+        page = f"# Validation stopped {config.name}\n\n{_list_lines(fault.what)}\n\n{_list_lines(fault.fix)}"
+        create_markdown_artifact(page, key=f"validation-{config.name}", description="Why validation stopped the run")
         raise
     artifact = get_artifact(state)
     facts = artifact.facts()
@@ -32,15 +40,26 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
         for result in facts["expectations"]
     ]
     create_table_artifact(table, key=f"expectations-{config.name}", description="Expectations of the rows")
-    create_link_artifact(
-        (artifact.path / facts["data_docs"]).as_uri(),
-        "Data Docs",
-        key=f"data-docs-{config.name}",
-        description="Data Docs",
-    )
     return state
 
 
+def build_stopped_state(fault: ValidationFailed) -> State[Any]:
+    """The final state of a flow that validation stopped.
+
+    Its name is not `Failed`: `notify-validation-stopped` reports it, and `notify-run-failed` must not do so too.
+    """
+    return Failed(name=STOPPED, message=f"validation: {_summarize_fault(fault.what)}", data=fault)
+
+
 def _summarize_fault(what: str) -> str:
+    return "; ".join(_list_expectations(what))
+
+
+def _list_lines(text: str) -> str:
+    """The lines of an error as a list in Markdown, each as it is."""
+    return "\n".join(f"- `{line}`" for line in _list_expectations(text))
+
+
+def _list_expectations(what: str) -> list[str]:
     """The expectations that do not hold, without the example rows, which are indented by five spaces or more."""
-    return "; ".join(line.strip() for line in what.splitlines() if not line.startswith(" " * 5))
+    return [line.strip() for line in what.splitlines() if not line.startswith(" " * 5)]

@@ -21,7 +21,7 @@ from hone.config.sections import RunConfig
 from hone.environment import DEFAULTS, Home
 from hone.pipeline.run import run_stage
 from hone.pipeline.stage import Job, pin_base
-from hone.pipeline.stages import list_stages
+from hone.pipeline.stages import STAGES, list_stages
 from hone.store.artifact import Artifact
 from hone.tracking.client import create_sqlite_store, default_tracking_uri
 from hone.training import hardware, launch, loop
@@ -63,6 +63,8 @@ class Line:
         found: dict[str, Artifact] = {}
         for stage in list_stages(config):
             found[stage] = run_stage(stage, Job(config, found, self.home))
+            assert STAGES[stage].describe(found[stage])
+            STAGES[stage].list_warnings(found[stage])
         return found
 
     def served(self, name: str) -> Served:

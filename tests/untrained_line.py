@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from hone.models.locate import BaseModel
+from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.store.recipe import Recipe
 from hone.store.store import Store
@@ -83,6 +84,7 @@ def _validate(out: Path) -> Product:
             "label": [LABELS[i % 3] for i in rows],
         }
         pq.write_table(pa.table(columns), out / f"{split}.parquet")
+    (out / layout.DATA_DOCS).write_text("<html>Data Docs</html>")
     return Product(30, ("*.parquet",), {"success": True, "expectations": [], "quarantined": 0, "data_docs": ""})
 
 

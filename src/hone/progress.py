@@ -1,7 +1,8 @@
-"""Progress and events of a stage: what long-running functions report, and the listener that receives it."""
+"""Progress and events of a stage: what long-running functions report, and the listeners that receive it."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,22 +30,79 @@ def ignore(_: Progress) -> None:
     """Discards the progress; the default of every `on_progress` parameter."""
 
 
+RATE_SECONDS = 30.0  # the rate is that of the last half minute: loading and the pace of an earlier part do not count
+
+
+@dataclass
+class Pace:
+    """The rate of a stage's work, from its latest progress reports."""
+
+    progress: Progress | None = None
+    samples: deque[tuple[float, int]] = field(default_factory=deque)  # (time, units done) since RATE_SECONDS ago
+
+    def add(self, progress: Progress, now: float) -> None:
+        """Add a report at time `now`, in seconds."""
+        previous = self.progress
+        if previous and (progress.done < previous.done or progress.total != previous.total):
+            self.samples.clear()
+        if progress.done:
+            self.samples.append((now, progress.done))
+        while len(self.samples) > 2 and self.samples[1][0] <= now - RATE_SECONDS:
+            self.samples.popleft()
+        self.progress = progress
+
+    @property
+    def rate(self) -> float:
+        """Units per second since the oldest sample; 0 while there are fewer than two."""
+        if len(self.samples) < 2:
+            return 0.0
+        (start, first), (end, last) = self.samples[0], self.samples[-1]
+        return (last - first) / max(end - start, 1e-9)
+
+    def describe(self) -> Iterator[str]:
+        """Done and total units, rate, remaining time, figures and note; the widths stay the same while numbers grow."""
+        progress, rate = self.progress, self.rate
+        if progress is None:
+            return
+        total = f"{progress.total:,}"
+        yield (
+            f"{progress.done:>{len(total)},}/{total} {progress.unit}"
+            if progress.total
+            else (f"{progress.done:,} {progress.unit}")
+        )
+        if rate:
+            yield f"{f'{rate:,.0f}' if rate >= 100 else f'{rate:.1f}':>5}/s"
+        if rate and progress.total:
+            yield f"{_clock((progress.total - progress.done) / rate):>5} left"
+        yield from (f"{name} {value:.3g}" for name, value in progress.figures.items())
+        if progress.note:
+            yield progress.note
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
 Listener = Callable[[str, str, object], None]
-_listener: ContextVar[Listener | None] = ContextVar("hone_listener", default=None)
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("hone_listeners", default=())
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Calls `listener(stage, event, detail)` for every event emitted in this context within the block."""
-    token = _listener.set(listener)
+    """Calls `listener(stage, event, detail)` for every event emitted in this context within the block.
+
+    Listeners of enclosing blocks are called too, before it.
+    """
+    token = _listeners.set((*_listeners.get(), listener))
     try:
         yield
     finally:
-        _listener.reset(token)
+        _listeners.reset(token)
 
 
 def emit(stage: str, event: str, detail: object = None) -> None:
-    """Pass an event of `stage` (started, progress, hit, done, failed) to the listener, if there is one."""
-    listener = _listener.get()
-    if listener is not None:
+    """Pass an event of `stage` (started, waiting, progress, hit, done, failed) to the listeners."""
+    for listener in _listeners.get():
         listener(stage, event, detail)

@@ -151,10 +151,15 @@ def test_from_the_form_to_a_champion_and_back(page: Page, service: Service, pref
     page.get_by_text("Artifacts", exact=True).first.click()
     page.get_by_text(f"metrics-{MODEL}").first.wait_for()
     shoot(page, "finetune-artifacts")
-    report = service.ask("/artifacts/filter", {"artifacts": {"key": {"any_": [f"report-{MODEL}"]}}})[-1]
-    page.goto(re.search(r"file://[^)\s]+", report["data"])[0])  # type: ignore[index]
-    page.get_by_text("Was fine-tuning worth it?").first.wait_for()
-    shoot(page, "report")
+    version = service.ask(
+        "/artifacts/filter", {"artifacts": {"key": {"any_": [f"version-{MODEL}"]}, "flow_run_id": {"any_": [run]}}}
+    )[0]
+    for link, words in (("Report", "Was fine-tuning worth it?"), ("Data Docs", "Expectation Validation Result")):
+        page.goto(f"{service.prefect_url}/artifacts/artifact/{version['id']}")
+        page.get_by_role("heading", name=f"{MODEL} version 2").wait_for()
+        page.goto(page.get_by_role("link", name=link).get_attribute("href") or "")
+        until(lambda words=words: any(frame.get_by_text(words).count() for frame in page.frames))
+        shoot(page, link)
     see_version(page, service, "2", "candidate")
     shoot(page, "mlflow-candidate")
     # The promotion waits for a person, who approves it in its form.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -320,17 +321,24 @@ def test_only_rows_that_are_new_are_trained_on(house: House) -> None:
     head, *lines = house.data.read_text().splitlines()
     house.data.write_text("\n".join([head, *reversed(lines), lines[0]]) + "\n")
     waits = again()
-    assert (waits.name, waits.message) == ("Waiting for rows", "0 new rows since version 1, 0 gone; waiting for 1")
+    assert (waits.name, waits.message) == (
+        "Waiting for rows",
+        "small: 0 new rows since version 1, 0 gone; waiting for 1",
+    )
 
     draw = random.Random(5)
     new = [f"{line_of(draw, WORDS['sport'])},sport" for _ in range(5)]
     house.data.write_text("\n".join([head, *lines, *new]) + "\n")
     waits = again(min_new_rows=10)
-    assert (waits.name, waits.message) == ("Waiting for rows", "5 new rows since version 1, 0 gone; waiting for 10")
+    assert (waits.name, waits.message) == (
+        "Waiting for rows",
+        "small: 5 new rows since version 1, 0 gone; waiting for 10",
+    )
 
     done = again(min_new_rows=5, started_by="drift")
     assert done.name == "Completed"
-    assert done.message == "small version 2: 5 new rows since version 1, 0 gone"
+    line = r"small version 2, \d+\.\d% \(\+\d+\.\d over [a-z ]+\): 5 new rows since version 1, 0 gone"
+    assert re.fullmatch(line, done.message), done.message
     assert house.tags("2")["hone.rows_count"] == "305"
     assert again().name == "Nothing new"
 
@@ -358,7 +366,7 @@ def test_a_range_of_dates_is_trained_in_order_on_the_rows_as_of_each(house: Hous
     span = {"as_of": "2026-03-01", "until": "2026-03-04"}
     done = retrain(config="dated", return_state=True, **span)
     # On the third of March nothing had come since the second.
-    assert done.message.startswith("dated version 1, 2, 3: ")
+    assert re.findall(r"dated version (\d), \d+\.\d% ", done.message) == ["1", "2", "3"]
     counts = [house.tags(version, "dated")["hone.rows_count"] for version in "123"]
     assert counts == ["120", "240", str(len(lines))]
     assert retrain(config="dated", return_state=True, **span).name == "Nothing new"

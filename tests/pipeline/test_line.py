@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -74,7 +75,37 @@ def test_one_command_gives_a_registered_model_and_a_second_has_nothing_to_do(
     assert sorted(task["name"] for task in tasks) == sorted(f"{stage} small" for stage in STAGES)
     assert {task["state_type"] for task in tasks} == {"COMPLETED"}
     artifacts = ask(prefect_url, "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [runs[0]["id"]]}}})
-    assert {"funnel-small", "metrics-small", "report-small", "version-small"} <= {item["key"] for item in artifacts}
+    by_key = {item["key"]: item["data"] for item in artifacts}
+    assert {"funnel-small", "metrics-small", "report-small", "version-small"} <= set(by_key)
+    # Without an MLflow server they say where the files are: a browser opens no link to one.
+    assert by_key["report-small"] == f"Report: `{report}`"
+    assert Path(by_key["data-docs-small"].split("`")[1]).is_file()
+    version = by_key["version-small"]
+    assert "file://" not in version and "](" not in version
+    assert re.search(r"^\*\*Fine-tuning was worth it: \d+\.\d% accuracy on ", version, re.MULTILINE), version
+    assert re.search(r"^\| nearest neighbours \| \d+\.\d% ", version, re.MULTILINE), version
+    assert "`hone promote small`" in version and f"Report: `{report}`" in version
+    # Progress bars are full, and the run ends with its result.
+    assert [item["data"] for item in artifacts if item["key"] in ("train-small", "evaluate-small")] == [100.0, 100.0]
+    message = runs[0]["state"]["message"]
+    assert re.fullmatch(r"small version 1, \d+\.\d% \(\+\d+\.\d over nearest neighbours\)", message), message
+    # Its log has each stage's reason and result; the terminal has none of these lines.
+    by_run = {"logs": {"flow_run_id": {"any_": [runs[0]["id"]]}}, "sort": "TIMESTAMP_ASC"}
+    logs = [(line["level"], line["message"]) for line in ask(prefect_url, "/logs/filter", by_run)]
+    info = [text for level, text in logs if level == logging.INFO]
+    assert "train starts: first run of small" in info
+    steps = [text for text in info if re.match(r"train: \d+/\d+ steps, .*loss \d", text)]
+    assert len(steps) == 10 and re.search(r" 0:00 left, ", steps[-1]), steps
+    for result in (
+        r"ingest: (cached: )?300 rows read, 300 kept",
+        r"curate: (cached: )?\d+ of 300 rows kept: train \d+, valid \d+, test \d+",
+        r"tokenize: (cached: )?[\d,]+ tokens: train ",
+        r"train: \d+ steps, 10 epochs, [\d,]+ tokens, validation loss ",
+        r"evaluate: Fine-tuning was worth it: ",
+        r"register: small version 1, alias candidate: models:/small/1$",
+    ):
+        assert [text for text in info if re.match(result, text)], (result, info)
+    assert "starts: first run" not in first.stdout + first.stderr
 
     # Again: everything is there, and no server is asked for anything.
     second = hone("run", conf, PREFECT_API_URL="http://127.0.0.1:9/api")

@@ -34,10 +34,12 @@ from tasks.runtime.events import emit_model_event as emit
 @flow
 def told():
     link = "http://127.0.0.1:1/there"
-    emit("hone.drift.detected", "small", what="inputs of small have drifted", why="length: p 0.001", link=link)
-    emit("hone.candidate.waiting", "small", what="version 2 of small waits", why="policy manual", link=link)
-    emit("hone.champion.changed", "small", what="version 2 of small is champion", why="accuracy +0.02", link=link)
-    emit("hone.rolled-back", "small", what="version 1 of small is back", why="asked by kim", link=link)
+    emit("hone.drift.detected", "small", what="small: inputs drifted", why="length", link=link, severity="warning")
+    emit("hone.candidate.waiting", "small", what="small: version 2 waits", why="policy manual", link=link)
+    for action, what in (("promoted", "small: version 2 is the champion"), ("rolled back", "small: version 1 is back")):
+        labels = {"hone.action": action}
+        emit("hone.champion.changed", "small", what=what, why="asked by kim", link=link, labels=labels)
+    emit("hone.rolled-back", "small", what="small: version 1 is back", why="", link=link, severity="warning")
 
 told()
 """
@@ -157,23 +159,37 @@ def test_each_of_the_six_says_what_why_and_where(workers: Workers, notified: Rec
     assert done.returncode == 4, done.stderr
     assert PASSWORD not in done.stdout + done.stderr
     subprocess.run([preloaded.python(), "-c", TELL], env=workers.environment(), cwd=workers.home, check=True)
-    for title, why in (
-        ("inputs of small have drifted", "length: p 0.001"),
-        ("version 2 of small waits", "policy manual"),
-        ("version 2 of small is champion", "accuracy +0.02"),
-        ("version 1 of small is back", "asked by kim"),
+    # After these, so that a second message about the stopped run would have come before this one.
+    failed_run = hone(workers, str(secretive), "tokenization.max_length=4", "tokenization.max_truncated=0")
+    assert failed_run.returncode == 3, failed_run.stderr
+    failed = notified.about("secretive: finetune secretive failed")
+    for severity, what, why in (
+        ("warning", "small: inputs drifted", ": length"),
+        ("info", "small: version 2 waits", ": policy manual"),
+        ("info", "small: version 2 is the champion", ": asked by kim"),
+        ("warning", "small: version 1 is back", ""),
     ):
-        message = notified.about(title)["message"]
-        assert message.splitlines() == [f"What: {title}", f"Why: {why}", "Link: http://127.0.0.1:1/there"]
-    stopped = notified.about("secretive stopped")["message"]
-    failed = notified.about("finetune secretive failed")["message"]
-    page = f"Link: {workers.url.removesuffix('/api')}/runs/flow-run/"
-    assert all(re.search(re.escape(page) + "[0-9a-f-]{36}$", message) for message in (stopped, failed))
+        message = notified.about(what)
+        assert message["title"] == f"Hone {severity}: {what}"
+        assert message["message"].splitlines() == [f"{what}{why}", "http://127.0.0.1:1/there"]
+    stopped = notified.about("secretive: validation stopped")
+    page = re.escape(f"{workers.url.removesuffix('/api')}/runs/flow-run/") + "[0-9a-f-]{36}$"
+    assert all(re.search(page, message["message"]) for message in (stopped, failed))
     # Why, with the figure; rows of the data stay in the data folder.
-    why = r"Why: 3 of \d+ expectations do not hold; train: .*hone_tokens\): 14.0; expected min_value 1, max_value 3;"
-    assert re.search(why, stopped), stopped
-    assert re.search(r"Why: .*ValidationFailed: validation: 3 of \d+ expectations do not hold\n", failed), failed
-    assert not any("our own old friends" in message for message in (stopped, failed))
+    why = r": 3 of \d+ expectations do not hold; train: .*hone_tokens\): 14.0; expected min_value 1, max_value 3;"
+    assert re.search(why, stopped["message"]), stopped
+    assert re.match(r"secretive: finetune secretive failed: DataError: .*truncated", failed["message"]), failed
+    assert [failed["title"], stopped["title"]] == [
+        "Hone error: secretive: finetune secretive failed",
+        "Hone warning: secretive: validation stopped the run of secretive",
+    ]
+    assert not any("our own old friends" in message["message"] for message in (stopped, failed))
+    # Each comes once: a rollback is no promotion, and the end of a stopped run is no failure.
+    titles = [message["title"] for message in notified.messages]
+    assert sorted(titles) == sorted(set(titles)), titles
+    assert len(titles) == 6
+    [run] = [run for run in workers.client.read_flow_runs() if run.state_name == "Validation stopped"]
+    assert run.state.message.startswith("validation: 3 of ")
 
 
 def test_a_secret_is_nowhere_but_in_the_environment_and_the_block(

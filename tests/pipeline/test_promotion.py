@@ -148,6 +148,9 @@ def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
     assert set(form["schema"]["properties"]) == {"decision", "who", "reason"}
     assert "| accuracy: better | test |" in form["description"]
     [waiting] = prefect.events("hone.candidate.waiting")
+    assert waiting["payload"]["what"] == f"{MODEL}: version 2 waits for approval"
+    assert waiting["payload"]["link"].endswith(f"/runs/flow-run/{run}")  # where it can be approved
+    assert ask(f"{prefect.url}/flow_runs/{run}")["name"] == f"promote {MODEL}"
     assert "all gates passed" in waiting["payload"]["why"] and waiting["payload"]["figures"]["test/rows"] == 100
     artifacts = ask(f"{prefect.url}/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
     assert f"promotion-{MODEL}" in [item["key"] for item in artifacts]
@@ -161,7 +164,8 @@ def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
     assert prefect.answer(run, decision="reject", who="eve", reason="not today")["status"] == "ACCEPT"
     state = prefect.wait(run, "COMPLETED")
     assert state["name"] == "Rejected"
-    assert f"compare {MODEL} Cached" in prefect.tasks(run) or "compare Cached" in " ".join(prefect.tasks(run))
+    assert f"{MODEL} version 2 was rejected by eve: not today" == state["message"]
+    assert f"compare the candidate of {MODEL} with the champion Cached" in prefect.tasks(run)
     assert (last(journal).action, last(journal).who, last(journal).why) == ("refused", "eve", "not today")
     assert champion(journal) == "1"
     assert len(prefect.events("hone.candidate.waiting")) == 1
@@ -172,18 +176,24 @@ def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
     prefect.form(run)  # until Prefect has it, an answer is refused
     approved = prefect.answer(run, decision="approve", who="ada", reason="better on every slice")
     assert approved["status"] == "ACCEPT", approved
-    assert prefect.wait(run, "COMPLETED")["name"] == "Promoted"
+    state = prefect.wait(run, "COMPLETED")
+    moved = f"{MODEL}: version 2 is the champion (was 1), promoted by ada"
+    assert (state["name"], state["message"]) == ("Promoted", f"{moved}: better on every slice")
     assert list_aliases(journal.client, MODEL) == {"candidate": "2", "champion": "2", "previous": "1"}
     assert (last(journal).action, last(journal).who) == ("promoted", "ada")
     changed = prefect.events("hone.champion.changed", 2)  # the one on the command line was not told of before
     payloads = {event["payload"]["number"]: event["payload"] for event in changed}
     assert payloads[last(journal).number]["why"] == "better on every slice"
     assert payloads[last(journal).number]["to_version"] == "2"
+    assert payloads[last(journal).number]["what"] == moved
+    assert {event["resource"]["hone.action"] for event in changed} == {"promoted"}
 
     # By hand, back to the weak one: noticed, judged, and put back.
     journal.client.set_registered_model_alias(MODEL, "champion", "1")
     run = prefect.start("reconcile/watch-registry", enforce=True)
-    prefect.wait(run, "COMPLETED")
+    message = prefect.wait(run, "COMPLETED")["message"]
+    assert f"{MODEL}: version 1 is the champion (was 2), moved by hand in MLflow: the gates, after" in message
+    assert f"{MODEL}: version 2 is the champion again (was 1), put back by watch-registry: " in message
     assert champion(journal) == "2"
     assert [kept.entry.action for kept in journal.records()][-2:] == ["moved by hand", "put back"]
     assert len(prefect.events("hone.champion.changed", 4)) == 4
@@ -195,10 +205,13 @@ def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
 
     # Rolled back by its deployment.
     run = prefect.start("rollback/rollback", model=MODEL, who="bob", why="wrong on Mondays")
-    prefect.wait(run, "COMPLETED")
+    state = prefect.wait(run, "COMPLETED")
+    back = f"{MODEL}: version 1 is the champion again (was 2), rolled back by bob"
+    assert (state["name"], state["message"]) == ("Rolled back", f"{back}: wrong on Mondays")
     assert list_aliases(journal.client, MODEL)["champion"] == "1"
     [event] = prefect.events("hone.rolled-back")
-    assert "wrong on Mondays" in event["payload"]["why"]
+    assert (event["payload"]["what"], event["payload"]["why"]) == (back, "wrong on Mondays")
+    assert event["payload"]["severity"] == "warning"
 
 
 def test_an_approval_that_nobody_gives_expires(

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import LogSort
 from prefect.events.schemas.automations import AutomationCore
@@ -62,6 +63,11 @@ def test_a_training_that_crashes_fails_its_run_and_gives_its_slot_back(workers: 
     os.kill(training, signal.SIGKILL)
     assert workers.ended(run) == StateType.FAILED
     assert "was ended by SIGKILL" in str(workers.run(run).state.message)
+    bars = workers.client.read_artifacts(
+        artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["train-slow"])),
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])),
+    )
+    assert bars and all(bar.data < 100 for bar in bars)  # the training was not completed
     assert workers.taken() == 0
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import urllib.error
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,12 +68,29 @@ def test_a_run_by_hand_is_in_the_same_places_as_one_from_the_form(service: Servi
     assert version["model_version"]["version"] == "1"
     by_hand = service.ask("/flow_runs/filter", FINETUNE | {"sort": "START_TIME_DESC", "limit": 1})[0]
     assert (by_hand["name"], by_hand["state_type"]) == ("finetune small", "COMPLETED")
+    # Its artifacts link to pages of MLflow, whose files are there.
+    by_run = {"artifacts": {"flow_run_id": {"any_": [by_hand["id"]]}}}
+    artifacts = {item["key"]: item["data"] for item in service.ask("/artifacts/filter", by_run)}
+    run_id = version["model_version"]["run_id"]
+    for title, file in (("Report", "report.html"), ("Data Docs", "data_docs.html")):
+        data = artifacts[f"{title.lower().replace(' ', '-')}-small"]
+        link = rf"\[{title}\]\({service.mlflow_url}/#/experiments/\d+/runs/{run_id}/artifacts/{file}\?[^)]*\)"
+        assert re.fullmatch(link, data), data
+        assert re.search(link, artifacts["version-small"])
+        with urllib.request.urlopen(f"{service.mlflow_url}/get-artifact?path={file}&run_id={run_id}") as answer:
+            assert b"<html" in answer.read()
+    assert f"[Model version]({service.mlflow_url}/#/models/small/versions/1?" in artifacts["version-small"]
     # From the form: the name of a file, and a configuration field by field.
     configs = ("small", small | {"evaluation": {"resamples": 150}})
     for run in [service.start("finetune/finetune", config=config) for config in configs]:
         assert service.ended(run) == "COMPLETED"
         assert service.ask(f"/flow_runs/{run}")["name"] == "finetune small"
         assert service.ask(f"/flow_runs/{run}")["work_pool_name"] == "hone"
+    # What was found in the store and what had a reason to run is in the log.
+    filters = {"logs": {"flow_run_id": {"any_": [run]}}}
+    messages = [line["message"] for line in service.ask("/logs/filter", filters)]
+    assert [message for message in messages if message.startswith("train: cached: ")]
+    assert "evaluate starts: evaluation.resamples 200 -> 150" in messages
 
 
 def test_schedules_start_runs(service: Service) -> None:

@@ -30,6 +30,12 @@ def log_batch_run(batch: Batch, account: Account, home: Home) -> str:
         return str(runs[0].info.run_id) if runs else _create_run(client, experiment, batch, account)
 
 
+def describe_account(batch: Batch, account: Account) -> str:
+    """`demo version 3 predicted 3,080 rows, 2 without a prediction: out.csv`."""
+    unanswered = f", {account['unanswered']:,} without a prediction" if account["unanswered"] else ""
+    return f"{batch.name} version {batch.number} predicted {account['rows']:,} rows{unanswered}: {account['output']}"
+
+
 def _create_run(client: MlflowClient, experiment: str, batch: Batch, account: Account) -> str:
     from mlflow.entities import Metric, Param
 

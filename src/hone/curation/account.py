@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,7 @@ class Account:
         if labels:
             entry = self.funnel[-1]
             entry["emptied"] = list(labels)
-            log.warning("%s drops all training rows with the labels %s", entry["step"], ", ".join(labels))
+            log.warning("%s", describe_emptied(entry))
 
     def build_rejects(self) -> pa.Table:
         """A table of all dropped rows: id, source, step, reason, detail, and the objective's text and label columns."""
@@ -212,3 +212,8 @@ class StepsProgress:
     def finish(self) -> None:
         """Report that all steps are done."""
         self._listener(Progress(self._total, self._total, note="split"))
+
+
+def describe_emptied(entry: Mapping[str, Any]) -> str:
+    """The warning of a step, an entry of the funnel, that dropped all training rows with some labels."""
+    return f"{entry['step']} drops all training rows with the labels {', '.join(entry['emptied'])}"

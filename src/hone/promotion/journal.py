@@ -87,6 +87,17 @@ class Record:
     seconds: float
 
 
+def describe_move(model: str, entry: Entry) -> str:
+    """`demo: version 2 is the champion (was 1), promoted by Ada`."""
+    again = " again" if entry.action in ("rolled back", "put back") else ""
+    champion = (
+        f"version {entry.to_version} is the champion{again}" if entry.to_version else "no version is the champion"
+    )
+    former = f"was {entry.from_version}" if entry.from_version else "the first"
+    author = "in MLflow" if entry.action == "moved by hand" else f"by {entry.who}"
+    return f"{model}: {champion} ({former}), {entry.action} {author}"
+
+
 class Claim:
     """The right to write the entry `number` and to make the move that it records."""
 

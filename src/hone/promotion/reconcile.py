@@ -104,13 +104,12 @@ def _confirm_last_move(journal: Journal, downloads: Path) -> None:
 def _handle_move_by_hand(journal: Journal, start: Standing, champion: str, downloads: Path, enforce: bool) -> None:
     """Judge and journal the move by hand to `champion`; put the champion of `start` back if configured."""
     decision, judgement = _judge_afterwards(journal, start, champion, downloads)
-    change = f"from version {start.champion or 'none'} to {champion or 'none'}"
     entry = add_entry(
         journal,
         start,
         action="moved by hand",
         who=BY_HAND,
-        why=f"moved {change} without Hone; {judgement}",
+        why=judgement,
         from_version=start.champion,
         to_version=champion,
         figures=decision.figures() if decision else {},
@@ -119,12 +118,9 @@ def _handle_move_by_hand(journal: Journal, start: Standing, champion: str, downl
         return
     former = f"{SCHEME}{journal.model}/{start.champion}"
     if enforce or load_settings(_uri(journal), get_version(_uri(journal), former))[0].enforce:
-        put_back(
-            journal,
-            entry,
-            WATCH,
-            f"it was moved by hand {change}, and enforce is on: a champion changes by hone promote alone; {judgement}",
-        )
+        change = f"version {champion} was made the champion" if champion else "the alias was removed"
+        rule = "enforce is on: a champion changes by hone promote alone"
+        put_back(journal, entry, WATCH, f"{change} by hand, and {rule}; {judgement}")
 
 
 def _judge_afterwards(journal: Journal, start: Standing, champion: str, downloads: Path) -> tuple[Decision | None, str]:

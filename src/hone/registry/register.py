@@ -165,7 +165,7 @@ def register(
         version, existing = _get_or_create_version(client, run, candidate, out, steps)
         logged = _find_logged_model(client, version)
         run_record.log_test_metrics(client, run, candidate.metrics, candidate.datasets[TEST], logged)
-        _describe(client, run, version, candidate, existing)
+        results = _describe(client, run, version, candidate, existing)
     registration = {
         "model": model_name,
         "version": str(version.version),
@@ -175,6 +175,7 @@ def register(
         "model_uri": f"models:/{model_name}/{version.version}",
         "alias": alias,
         "existing": existing,
+        "results": results,
         "population": candidate.population,
     }
     (out / "registration.json").write_text(json.dumps(registration, indent=1), "utf8")
@@ -255,7 +256,8 @@ def _complete_run(client: MlflowClient, run: Run, candidate: Candidate, out: Pat
     run_record.log_datasets(client, run, candidate.datasets)
     run_record.log_intervals(client, run_id, candidate.metrics)
     (out / "config.yaml").write_text(candidate.config, "utf8")
-    for file in (out / layout.REPORT, out / "config.yaml", artifacts["evaluate"].path / layout.METRICS):
+    files = out / layout.REPORT, out / "config.yaml", artifacts["evaluate"].path / layout.METRICS
+    for file in (*files, artifacts["validate"].path / layout.DATA_DOCS):
         client.log_artifact(run_id, str(file))
     # A promotion reads both: test rows to compare on, training rows to exclude leaked ones.
     for split in (TRAIN, TEST):
@@ -345,10 +347,11 @@ def _find_logged_model(client: MlflowClient, version: ModelVersion) -> LoggedMod
         return None
 
 
-def _describe(client: MlflowClient, run: Run, version: ModelVersion, candidate: Candidate, existing: bool) -> None:
+def _describe(client: MlflowClient, run: Run, version: ModelVersion, candidate: Candidate, existing: bool) -> list[str]:
     """Bring tags and descriptions of version, model and run to what they should be, and point the alias to the version.
 
-    The alias of an existing version is set only if it points to no version.
+    The alias of an existing version is set only if it points to no version. Returns the results in Markdown: the
+    verdict, the figures, and on what rows the champion's were measured.
     """
     number = str(version.version)
     current = client.get_model_version(candidate.model_name, number)
@@ -363,3 +366,4 @@ def _describe(client: MlflowClient, run: Run, version: ModelVersion, candidate: 
     aliases = client.get_registered_model(candidate.model_name).aliases
     if not existing or candidate.alias not in aliases:
         client.set_registered_model_alias(candidate.model_name, candidate.alias, version.version)
+    return results

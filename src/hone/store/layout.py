@@ -8,6 +8,8 @@ CONFIG = "config.yaml"
 # ingest
 ROWS = "rows.parquet"
 REFUSED = "refused.parquet"
+# validate
+DATA_DOCS = "data_docs.html"
 # tokenize
 TARGETS = "targets.json"
 # train

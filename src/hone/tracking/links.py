@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ def version_route(model: str, version: str = "") -> str:
 def build_url(tracking_uri: str, route: str) -> str:
     """The URL of a page of MLflow's UI; '' if the tracking URI is no server."""
     return f"{tracking_uri.rstrip('/')}/{route}" if tracking_uri.startswith("http") else ""
+
+
+def complete_links(markdown: str, tracking_uri: str) -> str:
+    """Markdown whose links to MLflow's UI are URLs, for a page elsewhere; their text alone if there is no server."""
+    if tracking_uri.startswith("http"):
+        return markdown.replace("](#/", f"]({tracking_uri.rstrip('/')}/#/")
+    return re.sub(r"\[([^\]]*)\]\(#/[^)]*\)", r"\1", markdown)
 
 
 def find_current_version(tracking_uri: str, model: str) -> Version | None:

@@ -23,6 +23,7 @@ from hone.splits import FLAW, SPLITS, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
 from hone.store.tables import filter_rows, write_table
+from hone.validation.data_docs import write_single_page
 from hone.validation.suites import Expected, file_suite, settings_suite
 from hone.validation.verdicts import Finding, Judge, describe_expectation
 
@@ -76,6 +77,7 @@ def validate(
             if not len(aside):
                 break
         judge.build_docs()
+    write_single_page(out / DATA_DOCS, out / layout.DATA_DOCS)
     aside = pa.concat_tables(quarantine, promote_options="permissive")
     failed = [(finding, expected) for finding, expected in zip(findings, suite, strict=True) if not finding.success]
     fatal = [

@@ -111,5 +111,7 @@ def _run(request: Request, data: Home, console: Console) -> tuple[dict[str, Any]
     with show_progress(["read", "predict", "write"], console) as board:
         with orchestrated(data):
             from flows.batch_predict import batch_predict
-        account: dict[str, Any] = batch_predict(**{name: getattr(request, name) for name in type(request).model_fields})
+        options = {name: getattr(request, name) for name in type(request).model_fields}
+        state: Any = batch_predict(**options, return_state=True)
+    account: dict[str, Any] = state.result()
     return account, board.lines["write"].event == "hit"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,13 +18,12 @@ from rich.text import Text
 
 from hone.evaluation.report.figures import p_value
 from hone.evaluation.report.headline import describe_verdict
-from hone.progress import Listener, Progress, listening
+from hone.progress import Listener, Pace, Progress, listening
 from hone.store import layout
 from hone.store.artifact import Artifact
 
 PLAIN_SECONDS = 10.0  # between progress lines where output is not a terminal, such as a log file
 PLAIN_WIDTH = 1000  # columns of such output, so that no table wraps in it
-RATE_SECONDS = 30.0  # the rate is that of the last half minute: loading and the pace of an earlier part do not count
 # With it, a line of a training (steps, rate, remaining time, loss) has 80 columns.
 BAR = 12
 MARKS = {"": " ", "started": "▶", "waiting": "…", "hit": "=", "done": "✓", "failed": "✗"}
@@ -44,8 +42,7 @@ class Line:
     event: str = ""
     since: float = 0.0
     seconds: float = 0.0
-    progress: Progress | None = None
-    samples: deque[tuple[float, int]] = field(default_factory=deque)  # (time, units done) since RATE_SECONDS ago
+    pace: Pace = field(default_factory=Pace)
     reasons: Sequence[str] = ()
     artifact: Artifact | None = None
     notes: Sequence[str] = ()
@@ -53,8 +50,7 @@ class Line:
     def update(self, event: str, detail: object, now: float) -> None:
         """Apply an event (`hone.progress`) of the stage at time `now`, in seconds."""
         if isinstance(detail, Progress):
-            self._add_sample(detail, now)
-            self.progress = detail
+            self.pace.add(detail, now)
             return
         if event == "started":
             self.since, self.reasons = now, detail if isinstance(detail, list) else ()
@@ -66,22 +62,10 @@ class Line:
         if not (event == "hit" and self.event == "done"):
             self.event = event
 
-    def _add_sample(self, progress: Progress, now: float) -> None:
-        previous = self.progress
-        if previous and (progress.done < previous.done or progress.total != previous.total):
-            self.samples.clear()
-        if progress.done:
-            self.samples.append((now, progress.done))
-        while len(self.samples) > 2 and self.samples[1][0] <= now - RATE_SECONDS:
-            self.samples.popleft()
-
     @property
-    def rate(self) -> float:
-        """Units per second since the oldest sample; 0 while there are fewer than two."""
-        if len(self.samples) < 2:
-            return 0.0
-        (start, first), (end, last) = self.samples[0], self.samples[-1]
-        return (last - first) / max(end - start, 1e-9)
+    def progress(self) -> Progress | None:
+        """The latest report."""
+        return self.pace.progress
 
     def text(self, now: float) -> str:
         """One line about the stage: the activity and its reason, progress and remaining time, or the result."""
@@ -98,24 +82,7 @@ class Line:
         if self.progress is None or not self.progress.done:
             activity = self.progress.note if self.progress else ""
             return " · ".join([activity or "starting", *(["; ".join(self.reasons[:3])] if self.reasons else [])])
-        return " · ".join(_describe_progress(self.progress, self.rate))
-
-
-def _describe_progress(progress: Progress, rate: float) -> Iterator[str]:
-    """The parts of a progress line, with widths that stay the same while numbers grow."""
-    total = f"{progress.total:,}"
-    yield (
-        f"{progress.done:>{len(total)},}/{total} {progress.unit}"
-        if progress.total
-        else (f"{progress.done:,} {progress.unit}")
-    )
-    if rate:
-        yield f"{f'{rate:,.0f}' if rate >= 100 else f'{rate:.1f}':>5}/s"
-    if rate and progress.total:
-        yield f"{_clock((progress.total - progress.done) / rate):>5} left"
-    yield from (f"{name} {value:.3g}" for name, value in progress.figures.items())
-    if progress.note:
-        yield progress.note
+        return " · ".join(self.pace.describe())
 
 
 @dataclass
@@ -296,9 +263,3 @@ def _list_notes(artifact: Artifact | None) -> list[str]:
     facts = artifact.facts()
     skipped = [f"{count:,} rows left out ({reason})" for reason, count in facts.get("skipped", {}).items()]
     return [*skipped, *(f"{count:,} {note}" for note, count in facts.get("notes", {}).items())]
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
 import shlex
 import tomllib
@@ -202,3 +204,17 @@ class TestKubernetes:
         assert f"--uid {pod['securityContext']['runAsUser']}" in dockerfile
         assert f"HONE_HOME={defaults['env']['HONE_HOME']}" in dockerfile
         assert f"WORKDIR {container['workingDir']}" in dockerfile
+
+
+def test_every_task_run_has_a_name_that_says_what_it_does() -> None:
+    """By Prefect's default it would be the task's name with three random characters."""
+    from prefect import Task
+
+    import tasks
+
+    modules = [importlib.import_module(f"tasks.{found.name}") for found in pkgutil.iter_modules(tasks.__path__)]
+    found = {
+        task.name: task.task_run_name for module in modules for task in vars(module).values() if isinstance(task, Task)
+    }
+    assert len(found) > 10
+    assert not [name for name, run_name in found.items() if not run_name]

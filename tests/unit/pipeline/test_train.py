@@ -17,13 +17,16 @@ from hone.progress import Progress
 from hone.store.artifact import Artifact, Product
 
 
-def test_loading_is_reported_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_and_lack_of_memory_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"weights")
 
     def train(*_: Any, on_event: Any, **__: Any) -> Product:
         assert len(reported) == 1
         on_event({"type": "started", "steps": 8})
+        on_event({"type": "out_of_memory", "micro_batch_size": 4, "detail": "tried to allocate 2 GB"})
         on_event({"type": "step", "step": 1, "loss": 0.5})
         return Product(1, ())
 
@@ -41,3 +44,6 @@ def test_loading_is_reported_before_the_first_step(tmp_path: Path, monkeypatch: 
         Progress(0, 8, "steps", note="training"),
         Progress(1, 8, "steps", figures={"loss": 0.5}),
     ]
+    [warning] = caplog.records
+    assert (warning.levelname, warning.name.partition(".")[0]) == ("WARNING", "hone")
+    assert "restarts from its last checkpoint, 4 rows at a time (tried to allocate 2 GB)" in warning.getMessage()

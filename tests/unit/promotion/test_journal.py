@@ -15,7 +15,7 @@ import pytest
 
 from hone.errors import ChampionMoved, ServiceError
 from hone.promotion.champion import Standing, add_entry, get_standing, move_champion
-from hone.promotion.journal import ENTRY, Claim, Journal, find_faults
+from hone.promotion.journal import ENTRY, Claim, Entry, Journal, describe_move, find_faults
 from hone.tracking.aliases import list_aliases
 from hone.tracking.client import connect
 from tests import preloaded
@@ -45,6 +45,32 @@ def moved(journal: Journal, start: Standing, to: str, **more: Any) -> Any:
 
 def aliases(journal: Journal) -> dict[str, str]:
     return list_aliases(journal.client, journal.model)
+
+
+@pytest.mark.parametrize(
+    ("action", "who", "versions", "sentence"),
+    [
+        ("promoted", "Ada", ("1", "2"), "version 2 is the champion (was 1), promoted by Ada"),
+        ("promoted", "Ada", ("", "1"), "version 1 is the champion (the first), promoted by Ada"),
+        ("rolled back", "Bob", ("2", "1"), "version 1 is the champion again (was 2), rolled back by Bob"),
+        (
+            "moved by hand",
+            "by hand in MLflow",
+            ("2", ""),
+            "no version is the champion (was 2), moved by hand in MLflow",
+        ),
+        (
+            "put back",
+            "watch-registry",
+            ("1", "2"),
+            "version 2 is the champion again (was 1), put back by watch-registry",
+        ),
+    ],
+)
+def test_a_move_in_one_sentence_names_the_model_first(
+    action: Any, who: str, versions: tuple[str, str], sentence: str
+) -> None:
+    assert describe_move("demo", Entry(1, "2026-11-29", who, action, *versions, why="")) == f"demo: {sentence}"
 
 
 def test_a_move_is_journalled_and_the_former_champion_is_the_previous_one(made: Made) -> None:

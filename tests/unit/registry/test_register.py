@@ -60,6 +60,7 @@ def test_a_version_knows_where_it_comes_from(
     assert {"test/accuracy", "test_majority/accuracy", "train/loss"} <= set(run.data.metrics)
     assert {file.path for file in client.list_artifacts(made["run_id"])} == {
         "report.html",
+        "data_docs.html",
         "config.yaml",
         "metrics.json",
         "test_figures.json",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hone.errors import ConfigError, ValidationFailed
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.text_classification import TextClassification
 from hone.splits import FLAW
+from hone.store import layout
 from hone.store.artifact import Product
 from hone.validation.validate import validate
 from tests.tiny_bases import tiny_bert
@@ -123,6 +125,22 @@ def test_data_docs_are_built_and_name_each_split(run: Any, tmp_path: Path) -> No
     assert index.is_file()
     pages = {page.parts[-4] for page in index.parent.glob("validations/*/*/*/*.html")}
     assert pages == {"train", "valid", "test"}
+
+
+def test_the_data_docs_are_also_one_page_that_needs_no_other_file_and_no_network(run: Any, tmp_path: Path) -> None:
+    run()
+    page = (tmp_path / "out" / layout.DATA_DOCS).read_text("utf8")
+    [content] = re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
+    pages = json.loads(content)
+    titles = [f"{split}: {kind}" for kind in ("results of round 1", "expectations") for split in SPLITS]
+    assert [part["title"] for part in pages.values()] == titles
+    for part in pages.values():
+        assert not re.search(r"<link|src=.https?:", part["html"])
+        linked = set(re.findall(r'data-page="([^"]*)"', part["html"]))
+        assert linked <= set(pages)
+    results = next(iter(pages.values()))["html"]
+    assert 'data-page="expectations/train.html"' in results
+    assert "Must have greater than or equal to" in results
 
 
 def test_a_failure_tells_the_expectation_the_figure_and_five_rows(

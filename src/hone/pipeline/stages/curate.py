@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hone.curation import STEPS
+from hone.curation.account import describe_emptied
 from hone.objectives import OBJECTIVES
-from hone.pipeline.stage import Job, Stage, build_part, get_module, list_data_options, list_libraries
+from hone.pipeline.stage import Job, Stage, build_part, get_module, list_counts, list_data_options, list_libraries
 from hone.store import layout
-from hone.store.artifact import Product
+from hone.store.artifact import Artifact, Product
 
 
 def _make(job: Job) -> Product:
@@ -28,8 +29,25 @@ def _make(job: Job) -> Product:
     )
 
 
+def _describe(artifact: Artifact) -> str:
+    facts = artifact.facts()
+    read = facts["funnel"][0]["before"] if facts["funnel"] else artifact.rows
+    dropped = {step["step"]: sum(step["dropped"].values()) for step in facts["funnel"]}
+    dropped = {step: count for step, count in dropped.items() if count}
+    result = f"{artifact.rows:,} of {read:,} rows kept: {list_counts(facts['splits'])}"
+    return result + (f"; dropped by {list_counts(dropped)}" if dropped else "")
+
+
+def _list_warnings(artifact: Artifact) -> list[str]:
+    funnel = artifact.facts()["funnel"]
+    emptied = [describe_emptied(step) for step in funnel if "emptied" in step]
+    return [step["warning"] for step in funnel if "warning" in step] + emptied
+
+
 CURATE = Stage(
     make=_make,
+    describe=_describe,
+    list_warnings=_list_warnings,
     config=lambda c: {"curation": c.curation.model_dump(), "objective": list_data_options(c)},
     code=lambda c: [
         *("hone.curation.curate", get_module(OBJECTIVES, c.objective)),

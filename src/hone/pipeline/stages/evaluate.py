@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
+from hone.evaluation.report.headline import describe_verdict
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, compute_base_digest, get_module, list_libraries
 from hone.progress import Progress
-from hone.store.artifact import Product
+from hone.store import layout
+from hone.store.artifact import Artifact, Product
 
 
 def _make(job: Job) -> Product:
@@ -28,8 +32,13 @@ def _make(job: Job) -> Product:
     )
 
 
+def _describe(artifact: Artifact) -> str:
+    return describe_verdict(json.loads((artifact.path / layout.METRICS).read_text("utf8")))
+
+
 EVALUATE = Stage(
     make=_make,
+    describe=_describe,
     config=lambda c: c.model_dump(
         include={"objective": True, "method": True, "evaluation": True, "tokenization": {"max_length"}}
     ),

@@ -8,10 +8,10 @@ from hone.config.sections import RunConfig
 from hone.objectives import OBJECTIVES
 from hone.parts.moments import fill_as_of, last_moment
 from hone.parts.options import location_options
-from hone.pipeline.stage import Job, Stage, build_part, get_module, list_data_options, list_libraries
+from hone.pipeline.stage import Job, Stage, build_part, get_module, list_counts, list_data_options, list_libraries
 from hone.sources import SOURCES
 from hone.sources.source import Source
-from hone.store.artifact import Product
+from hone.store.artifact import Artifact, Product
 
 
 def _config(config: RunConfig) -> dict[str, Any]:
@@ -61,8 +61,19 @@ def _make(job: Job) -> Product:
     )
 
 
+def _describe(artifact: Artifact) -> str:
+    facts = artifact.facts()
+    parts = [f"{facts['read']:,} rows read, {artifact.rows:,} kept"]
+    if facts["refused"]:
+        parts.append(f"{facts['refused']:,} refused ({list_counts(facts['reasons'])})")
+    if skipped := facts.get("skipped"):
+        parts.append(f"left out: {list_counts(skipped)}")
+    return "; ".join(parts)
+
+
 INGEST = Stage(
     make=_make,
+    describe=_describe,
     config=_config,
     code=lambda c: ["hone.sources.ingest", get_module(SOURCES, c.ingest.source), get_module(OBJECTIVES, c.objective)],
     libraries=lambda c: ["pyarrow", *list_libraries(SOURCES, c.ingest.source)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from typing import TYPE_CHECKING
 
 import hone
 from hone.config.file import dump_config
@@ -10,8 +11,13 @@ from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, get_module
 from hone.pipeline.stages.train import training_run
+from hone.store import layout
 from hone.store.artifact import Artifact, Product
-from hone.tracking.reader import has_version, list_lineage
+from hone.tracking.links import build_url, run_route, version_route
+from hone.tracking.reader import SCHEME, has_version, list_lineage
+
+if TYPE_CHECKING:
+    from hone.tracking.run_log import RunLog
 
 GIT_COMMIT = "hone.git_commit"
 
@@ -30,7 +36,9 @@ def _make(job: Job) -> Product:
         return register(
             job.out,
             artifacts=job.inputs,
-            report=render(config.name, job.inputs, run.links() | _data_docs_link(job), ancestors, origin, objective),
+            report=render(
+                config.name, job.inputs, run.links() | _data_docs_link(job, run), ancestors, origin, objective
+            ),
             base=base,
             objective=objective,
             method=build_part(METHODS, config.method),
@@ -44,9 +52,11 @@ def _make(job: Job) -> Product:
         )
 
 
-def _data_docs_link(job: Job) -> dict[str, str]:
+def _data_docs_link(job: Job, run: RunLog) -> dict[str, str]:
+    """The Data Docs among the run's files in MLflow; in the store if MLflow is no server."""
     validated = job.inputs["validate"]
-    return {"Data Docs": (validated.path / validated.facts()["data_docs"]).as_uri()}
+    url = build_url(job.home.tracking_uri, run_route(run.experiment_id, run.run_id, layout.DATA_DOCS))
+    return {"Data Docs": url or (validated.path / validated.facts()["data_docs"]).as_uri()}
 
 
 def _missing_version(artifact: Artifact) -> str:
@@ -54,6 +64,13 @@ def _missing_version(artifact: Artifact) -> str:
     if has_version(facts["tracking_uri"], facts["model"], facts["version"]):
         return ""
     return f"version {facts['version']} of {facts['model']} is no longer in MLflow"
+
+
+def _describe(artifact: Artifact) -> str:
+    facts = artifact.facts()
+    model, number = facts["model"], facts["version"]
+    url = build_url(facts["tracking_uri"], version_route(model, number)) or f"{SCHEME}{model}/{number}"
+    return f"{model} version {number}, alias {facts['alias']}: {url}"
 
 
 def _git_commit() -> dict[str, str]:
@@ -85,4 +102,5 @@ REGISTER = Stage(
     ),
     external_digests=lambda job: {"tracking server": job.home.tracking_uri},
     stale_reason=_missing_version,
+    describe=_describe,
 )

@@ -10,10 +10,11 @@ from hone.pipeline.stage import (
     build_part,
     compute_base_digest,
     get_module,
+    list_counts,
     list_data_options,
     list_libraries,
 )
-from hone.store.artifact import Product
+from hone.store.artifact import Artifact, Product
 from hone.store.digests import file_digest
 
 
@@ -42,8 +43,16 @@ def _make(job: Job) -> Product:
     )
 
 
+def _describe(artifact: Artifact) -> str:
+    splits = artifact.facts()["splits"]
+    tokens = {split: account["tokens"] for split, account in splits.items()}
+    truncated = sum(account["truncated_rows"] for account in splits.values())
+    return f"{sum(tokens.values()):,} tokens: {list_counts(tokens)}; {truncated:,} rows truncated"
+
+
 TOKENIZE = Stage(
     make=_make,
+    describe=_describe,
     config=lambda c: {"tokenization": c.tokenization.model_dump(), "objective": list_data_options(c)},
     code=lambda c: ["hone.tokenization.tokenize", get_module(OBJECTIVES, c.objective)],
     libraries=lambda c: ["numpy", "pyarrow", "tokenizers", "transformers", *list_libraries(OBJECTIVES, c.objective)],

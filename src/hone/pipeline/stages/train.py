@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from hone.evaluation.report import figures
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, compute_base_digest, get_module, list_libraries
 from hone.progress import Progress
-from hone.store.artifact import Product
+from hone.store.artifact import Artifact, Product
+
+log = logging.getLogger(__name__)
 
 
 def training_run(job: Job, key: str) -> dict[str, Any]:
@@ -36,6 +40,12 @@ def _make(job: Job) -> Product:
 
         def on_event(event: dict[str, Any]) -> None:
             run.hear(event)
+            if event["type"] == "out_of_memory":
+                log.warning(
+                    "out of memory: training restarts from its last checkpoint, %d rows at a time (%s)",
+                    event["micro_batch_size"],
+                    event["detail"],
+                )
             if event["type"] == "started":
                 steps["total"] = event["steps"]
                 job.on_progress(Progress(0, steps["total"], "steps", note="training"))
@@ -63,8 +73,17 @@ def _flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return flat
 
 
+def _describe(artifact: Artifact) -> str:
+    facts = artifact.facts()
+    parts = [f"{facts['steps']:,} steps, {facts['epochs']:.3g} epochs, {facts['tokens']:,} tokens"]
+    if facts["valid_loss"] is not None:
+        parts.append(f"validation loss {figures.number(facts['valid_loss'])}")
+    return ", ".join([*parts, f"trained for {figures.duration(facts['seconds'])}"])
+
+
 TRAIN = Stage(
     make=_make,
+    describe=_describe,
     config=lambda c: c.model_dump(include={"objective", "method", "training"}),
     code=lambda c: [
         *("hone.training.launch", "hone.training.loop"),

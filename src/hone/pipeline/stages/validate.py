@@ -9,7 +9,7 @@ from hone.config.sections import RunConfig
 from hone.errors import ConfigError
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, compute_base_digest, get_module, list_data_options
-from hone.store.artifact import Product
+from hone.store.artifact import Artifact, Product
 from hone.store.digests import file_digest
 
 
@@ -44,8 +44,22 @@ def _make(job: Job) -> Product:
     )
 
 
+def _describe(artifact: Artifact) -> str:
+    facts = artifact.facts()
+    successes = [finding["success"] for finding in facts["expectations"]]
+    aside = f"; {facts['quarantined']:,} rows set aside" if facts["quarantined"] else ""
+    return f"{sum(successes):,} of {len(successes):,} expectations hold for {artifact.rows:,} rows{aside}"
+
+
+def _list_warnings(artifact: Artifact) -> list[str]:
+    failed = [finding for finding in artifact.facts()["expectations"] if not finding["success"]]
+    return ["does not hold: {split}: {expectation}({column}): {observed}".format(**finding) for finding in failed]
+
+
 VALIDATE = Stage(
     make=_make,
+    describe=_describe,
+    list_warnings=_list_warnings,
     config=_config,
     code=lambda c: ["hone.validation.validate", get_module(OBJECTIVES, c.objective)],
     libraries=lambda _: ["great-expectations", "numpy", "pandas", "pyarrow", "tokenizers"],

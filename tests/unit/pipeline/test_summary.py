@@ -1,0 +1,45 @@
+"""A version in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hone.pipeline.summary import summarize_version
+from hone.store import layout
+from hone.store.artifact import Artifact
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        (0.233, " (+23.3 over nearest neighbours)"),
+        (-0.027, " (2.7 points worse than nearest neighbours)"),
+        (None, ""),
+    ],
+)
+def test_the_main_figure_is_compared_with_the_best_baseline(
+    difference: float | None, words: str, tmp_path: Path
+) -> None:
+    systems: dict[str, Any] = {"model": {"accuracy": {"value": 0.688, "low": 0.6, "high": 0.7}}}
+    comparisons = {}
+    if difference is not None:
+        systems["neighbours"] = {"accuracy": {"value": 0.688 - difference, "low": 0.4, "high": 0.8}}
+        interval = {"low": difference - 0.1, "high": difference + 0.1, "p": 0.2}
+        comparisons["neighbours"] = {"metric": "accuracy", "difference": difference, **interval}
+    metrics = {
+        "main_metric": "accuracy",
+        "measures": {"accuracy": {"title": "Accuracy", "share": True, "lower": False}},
+        "rows": 330,
+        "confidence": 0.95,
+        "systems": systems,
+        "comparisons": comparisons,
+        "slices": {},
+    }
+    (tmp_path / layout.METRICS).write_text(json.dumps(metrics))
+    (tmp_path / layout.MANIFEST).write_text(json.dumps({"facts": {"model": "demo", "version": "3"}}))
+    evaluated, registered = (Artifact(stage, "k", str(tmp_path), "d", 1) for stage in ("evaluate", "register"))
+    assert summarize_version(registered, evaluated) == f"demo version 3, 68.8%{words}"
