@@ -59,15 +59,16 @@ def test_a_run_whose_process_is_killed_leaves_no_training_and_no_slot_taken(work
 
 def test_a_training_that_crashes_fails_its_run_and_gives_its_slot_back(workers: Workers) -> None:
     run = workers.start()
+    wanted = {
+        "artifact_filter": ArtifactFilter(key=ArtifactFilterKey(any_=["train-slow"])),
+        "flow_run_filter": FlowRunFilter(id=FlowRunFilterId(any_=[run])),
+    }
     _, training = workers.training(run)
+    until(lambda: workers.client.read_artifacts(**wanted))
     os.kill(training, signal.SIGKILL)
     assert workers.ended(run) == StateType.FAILED
     assert "was ended by SIGKILL" in str(workers.run(run).state.message)
-    bars = workers.client.read_artifacts(
-        artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["train-slow"])),
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])),
-    )
-    assert bars and all(bar.data < 100 for bar in bars)  # the training was not completed
+    assert all(bar.data < 100 for bar in workers.client.read_artifacts(**wanted))  # the training was not completed
     assert workers.taken() == 0
 
 
