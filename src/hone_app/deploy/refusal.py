@@ -17,6 +17,7 @@ _ADDITIONS = re.compile(
     r"^ *(An entrypoint must be provided:|For valid deployment fields|For further information|Skipping ).*",
     re.MULTILINE | re.DOTALL,
 )
+_LABELS = re.compile(r"Value error, |Error \w+ deployment: |Failure reason: ")
 
 
 def describe_refusal(output: str) -> tuple[str, str]:
@@ -31,5 +32,5 @@ def describe_refusal(output: str) -> tuple[str, str]:
         reason = rest.strip().splitlines()[-1]
     else:
         reason = _ADDITIONS.sub("", rest).strip() or rest
-    reason = " ".join(reason.split()).removeprefix("Value error, ").replace("Failure reason: ", "")
+    reason = _LABELS.sub("", " ".join(reason.split()))
     return name, reason if len(reason) <= MAX_CHARACTERS else f"{reason[:MAX_CHARACTERS]}..."

@@ -49,8 +49,8 @@ PARAMETER = "Validation failed for field 'config'. 'demo' is not one of ['other'
     ("output", "refusal"),
     [
         (CREATED, ("retrain-weekly", PARAMETER)),
-        (UPDATED, ("retrain-weekly", f"Error updating deployment: {PARAMETER}")),
-        (CRON, ("monitor", '1 validation error for CronSchedule cron Value error, Invalid cron string: "0 5 * *"')),
+        (UPDATED, ("retrain-weekly", PARAMETER)),
+        (CRON, ("monitor", '1 validation error for CronSchedule cron Invalid cron string: "0 5 * *"')),
         (FIELDS, ("", "Invalid fields in deployments: • monitor: schedules")),
         (MODULE, ("monitor", "ModuleNotFoundError: No module named 'flows.x'")),
         ("", ("", "")),
