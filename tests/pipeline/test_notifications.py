@@ -54,17 +54,22 @@ from hone.config.file import load_config
 finetune(load_config(Path(sys.argv[1]), sys.argv[2:]))
 """
 
-# As `hone up` does it with HONE_NOTIFY_URL.
+# As `hone up` does it with HONE_NOTIFY_URL (the second word), without it, and with --no-notifications.
 APPLY = """
 import sys
 from pathlib import Path
 from prefect.client.orchestration import get_client
 from hone.errors import HoneError
+from hone_app.deploy.apply import get_recipient
 from hone_app.deploy.automations import apply_automations
+from hone_app.deploy.notifications import describe_recipient
 
+folder, url, switch = Path(sys.argv[1]), *sys.argv[2:]
 with get_client(sync_client=True) as client:
     try:
-        print(len(apply_automations(client, Path(sys.argv[1]), sys.argv[2])), end="")
+        recipient = get_recipient(client, url, folder) if switch == "on" else None
+        shown = describe_recipient(client, recipient) if recipient else "none"
+        print(len(apply_automations(client, folder, recipient)), shown, end="")
     except HoneError as fault:
         print(fault)
 """
@@ -103,9 +108,9 @@ def receiver() -> Iterator[Receiver]:
         server.shutdown()
 
 
-def set_up(workers: Workers, url: str, folder: Path) -> str:
+def set_up(workers: Workers, url: str, folder: Path, switch: str = "on") -> str:
     """What is said when the automations of `folder` are applied."""
-    command = [preloaded.python(), "-c", APPLY, str(folder), url]
+    command = [preloaded.python(), "-c", APPLY, str(folder), url, switch]
     done = subprocess.run(command, env=workers.environment(), cwd=workers.home, capture_output=True, text=True)
     return done.stdout + done.stderr
 
@@ -121,11 +126,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def notified(workers: Workers, receiver: Receiver, folder: Path) -> Iterator[Receiver]:
-    for _ in range(2):  # the second finds what the first has made
-        assert set_up(workers, receiver.url, folder) == "6"
+    host = receiver.url.partition("/hook")[0]
+    assert set_up(workers, "", folder) == "0 none"
+    assert set_up(workers, receiver.url, folder) == f"6 {host}"
+    assert set_up(workers, "", folder) == f"6 {host}"  # as it was, also for an automation that is new
     yield receiver
-    assert set_up(workers, "", folder) == "0"
+    assert set_up(workers, receiver.url, folder, "off") == "0 none"
     assert not [found for found in workers.client.read_automations() if found.name.startswith("notify-")]
+    assert set_up(workers, "", folder) == "0 none"
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +232,10 @@ def test_a_url_that_apprise_does_not_know_is_refused_without_being_shown(workers
     assert "HONE_NOTIFY_URL: apprise does not support this URL" in said
     assert TOKEN not in said
     assert "is neither a URL nor the TYPE/NAME of a block" in set_up(workers, "slack-webhook/no-such-block", folder)
+
+
+def test_a_block_that_was_deleted_is_missed(workers: Workers, notified: Receiver, folder: Path) -> None:
+    block = workers.client.read_block_document_by_name("hone-notify", "slack-webhook")
+    workers.client.delete_block_document(block.id)
+    assert "HONE_NOTIFY_URL: the block that automations notify was deleted" in set_up(workers, "", folder)
+    assert set_up(workers, notified.url, folder).startswith("6 ")

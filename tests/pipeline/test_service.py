@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import urllib.error
 import urllib.request
@@ -52,8 +53,12 @@ def test_what_runs_is_said_and_what_died_is_started_again(service: Service) -> N
     assert found["tags"] == ["hone", "training"]
     before = processes(service)
     os.kill(before["worker"][0].pid, signal.SIGKILL)
-    again = service.up()
-    assert [line.split()[-1] for line in again.splitlines()[:4]] == ["runs", "runs", "started", "runs"]
+    again = dict(line.split(maxsplit=1) for line in service.up().splitlines())
+    parts = ("Prefect", "MLflow", "worker", "webhook")
+    assert [again[part].split()[-1] for part in parts] == ["runs", "runs", "started", "runs"]
+    assert again["project"] == str(service.place)
+    assert again["configurations"].startswith(f"{len(list(service.place.glob('conf/*.yaml')))}: banking77, causal-lm, ")
+    assert again["notifications"] == "none: set HONE_NOTIFY_URL"
     after = processes(service)
     assert [after[part] == before[part] for part in PARTS] == [False, True, True, True]
     # Applied again, all is as it was.
@@ -145,13 +150,13 @@ def test_the_form_has_the_fields_and_the_names_and_refuses_what_is_neither(servi
     assert service.ask("/flow_runs/count", FINETUNE) == runs
 
 
-def test_what_a_person_set_in_the_ui_stays_when_all_is_applied_again(service: Service) -> None:
+def test_what_a_person_set_stays_when_all_is_applied_again(service: Service, tmp_path: Path) -> None:
     file = service.place / "deployments" / "prefect.yaml"
     kept = file.read_text()
     tree = yaml.safe_load(kept)
     weekly = {"slug": "weekly", "cron": "0 3 * * 1", "timezone": "UTC"}
     tree["deployments"].append(tree["deployments"][0] | {"name": "scheduled", "schedules": [weekly]})
-    automation = service.place / "deployments" / "automations" / "tried.yaml"
+    automation, link = service.place / "deployments" / "automations" / "tried.yaml", tmp_path / "link"
     automation.parent.mkdir(exist_ok=True)
     rule = {
         "name": "tried",
@@ -161,7 +166,9 @@ def test_what_a_person_set_in_the_ui_stays_when_all_is_applied_again(service: Se
     try:
         file.write_text(yaml.safe_dump(tree))
         automation.write_text(yaml.safe_dump(rule))
-        assert "scheduled" in service.up("--gpu-slots", "3")
+        service.more["HONE_NOTIFY_URL"] = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
+        assert "notifications   slack://...\n" in service.up("--gpu-slots", "3")
+        del service.more["HONE_NOTIFY_URL"]
         scheduled = service.ask("/deployments/name/finetune/scheduled")
         (made,) = service.ask("/automations/filter", {"automations": {"name": {"any_": ["tried"]}}})
         assert made["actions"][0]["deployment_id"] == scheduled["id"]
@@ -172,7 +179,12 @@ def test_what_a_person_set_in_the_ui_stays_when_all_is_applied_again(service: Se
         service.ask(f"/automations/{made['id']}", {"enabled": False}, method="PATCH")
         service.ask("/v2/concurrency_limits/gpu", {"limit": 2}, method="PATCH")
         automation.write_text(yaml.safe_dump(rule | {"description": "Changed."}))
-        service.up()
+        notifying = {"automations": {"name": {"any_": ["notify-run-failed"]}}}
+        (before,) = service.ask("/automations/filter", notifying)
+        # From a folder of the project, reached by a link, in a shell without HONE_NOTIFY_URL.
+        link.symlink_to(service.place)
+        assert "notifications   slack://...\n" in replace(service, place=link / "conf").up()
+        assert [found["id"] for found in service.ask("/automations/filter", notifying)] == [before["id"]]
         assert [s["active"] for s in service.ask("/deployments/name/finetune/scheduled")["schedules"]] == [False]
         (now,) = service.ask("/automations/filter", {"automations": {"name": {"any_": ["tried"]}}})
         assert (now["id"], now["description"], now["enabled"]) == (made["id"], "Changed.", False)
@@ -180,7 +192,43 @@ def test_what_a_person_set_in_the_ui_stays_when_all_is_applied_again(service: Se
     finally:
         file.write_text(kept)
         automation.unlink()
+        service.more.pop("HONE_NOTIFY_URL", None)
         service.ask("/v2/concurrency_limits/gpu", {"limit": 1}, method="PATCH")
+
+
+def test_the_service_moves_to_another_project_only_when_it_is_asked_to(service: Service, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(service.place / "deployments", other / "deployments")
+    (other / "conf").mkdir()
+    (other / "conf/moved.yaml").write_text("name: moved\n")
+    elsewhere = replace(service, place=other)
+    pool = service.ask("/work_pools/hone")
+    refused = elsewhere.hone("up")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"{other}: the service belongs to another project, {service.place}\n" in refused.stderr
+    # A deployment that Prefect refuses moves nothing, and is one line rather than a schema.
+    file = other / "deployments/prefect.yaml"
+    tree = yaml.safe_load(file.read_text())
+    weekly = next(entry for entry in tree["deployments"] if entry["name"] == "retrain-weekly")
+    weekly["parameters"] = {"config": "nowhere"}
+    file.write_text(yaml.safe_dump(tree))
+    refused = elsewhere.hone("up", "--project", other)
+    reason = "Validation failed for field 'config'. 'nowhere' is not one of ['moved']"
+    assert refused.returncode == 2
+    assert f"Prefect refuses the deployment retrain-weekly: {reason}\n" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 2
+    assert service.ask("/work_pools/hone") == pool
+    assert read_record(Home(service.home)).project == str(service.place)
+    try:
+        weekly["parameters"] = {"config": "moved"}
+        file.write_text(yaml.safe_dump(tree))
+        assert f"project         {other}\nconfigurations  1: moved\n" in service.hone("up", "--project", other).stdout
+        run = service.start("finetune/finetune", config="moved")  # a name that only the other form offers
+        assert service.ended(run) == "FAILED"
+        assert "ConfigError: conf/moved.yaml: 2 errors" in service.ask(f"/flow_runs/{run}")["state"]["message"]
+    finally:
+        service.up("--project", service.place, "--no-notifications")
+    assert service.ask("/automations/filter", {"automations": {"name": {"any_": ["notify-run-failed"]}}}) == []
 
 
 def assert_deleted_for_all(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import hone
 from hone.environment import DEFAULTS, Home, home
 from hone.errors import ConfigError, HoneError
-from hone_app.cli import batch, drift, promotion, rows, service
+from hone_app.cli import batch, completion, drift, promotion, rows, service
 from hone_app.cli.arguments import add_config
 from hone_app.cli.orchestration import orchestrated
 from hone_app.service.up import join_service
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore", FutureWarning)
     try:
         arguments = _parse(sys.argv[1:] if argv is None else argv)
-        if arguments.command not in (_print_version, _print_help, service.start, service.stop):
+        if arguments.command not in ALONE:
             join_service(home())
         status: int = arguments.command(arguments)
     except HoneError as fault:
@@ -88,6 +88,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     promotion.add_commands(commands)
     drift.add_commands(commands)
     batch.add_commands(commands)
+    completion.add_commands(commands)
     return parser, commands.choices
 
 
@@ -189,6 +190,9 @@ def _schema(_: argparse.Namespace) -> int:
 def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201
 
+
+# The commands that do not use the service.
+ALONE = (_print_version, _print_help, service.start, service.stop, completion.complete)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from hone.environment import home
-from hone.errors import ConfigError
 
 DATABASES = ("prefect_database", "mlflow_database")
 
@@ -29,6 +28,15 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     up.add_argument(
         "--gpu-slots", type=int, metavar="N", help="maximum number of trainings at once [HONE_GPU_SLOTS, 1]"
     )
+    up.add_argument(
+        "--project", type=Path, metavar="FOLDER", help="move to the project in FOLDER: its conf/ and deployments/"
+    )
+    up.add_argument(
+        "--no-notifications",
+        dest="notifications",
+        action="store_false",
+        help="stop notifying, until `hone up` is run with HONE_NOTIFY_URL",
+    )
     up.set_defaults(command=start)
     text = "stop everything that `hone up` started"
     down = commands.add_parser("down", help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -37,13 +45,14 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def start(arguments: argparse.Namespace) -> int:
     """Start the service."""
-    from hone_app.service.up import start_service
+    from hone_app.service.up import Request, start_service
 
     options = {name: getattr(arguments, name) for name in ("host", "auth", *DATABASES)}
     for name in DATABASES:
         options[name] = options[name] if options[name] is not None else os.environ.get(f"HONE_{name.upper()}")
     settings = {name: value for name, value in options.items() if value is not None}
-    start_service(home(), settings, find_project(), arguments.gpu_slots, _print)
+    request = Request(settings, arguments.project, arguments.gpu_slots, arguments.notifications)
+    start_service(home(), request, _print)
     return 0
 
 
@@ -53,16 +62,6 @@ def stop(_: argparse.Namespace) -> int:
 
     stop_service(home(), _print)
     return 0
-
-
-def find_project() -> Path:
-    """The folder whose conf/ and deployments/ are used: the working directory, else the one that contains Hone."""
-    for folder in (Path.cwd(), Path(__file__).parents[3]):
-        if (folder / "deployments/prefect.yaml").is_file():
-            return folder
-    raise ConfigError(
-        "there is no deployments/prefect.yaml", where=str(Path.cwd()), fix="Run `hone up` in the project's folder."
-    )
 
 
 def _print(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Applies deployments/ of the working directory to a Prefect server: `python -m hone_app.deploy.apply [--gpu-slots N]`.
+"""Applies deployments/ of the working directory to a Prefect server: `python -m hone_app.deploy.apply [OPTIONS]`.
 
 Runs in a process of its own, since the command line must not import Prefect. Creates or updates:
 
@@ -7,16 +7,21 @@ Runs in a process of its own, since the command line must not import Prefect. Cr
   --gpu-slots, so that a number set in the UI stays;
 - the deployments in deployments/prefect.yaml, as with `prefect deploy --all`;
 - the automations in deployments/automations/*.yaml, by name (`hone_app.deploy.automations`).
+
+Exits with the status of the error (`hone.errors`): 2 for what Prefect refuses, 8 if Prefect does not answer.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
+import httpx
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import (
@@ -28,42 +33,89 @@ from prefect.client.schemas.actions import (
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
-from hone.errors import HoneError
-from hone_app.deploy.automations import apply_automations
-from hone_app.deploy.notifications import VARIABLE
-
-POOL = "hone"
-FOLDER = Path("deployments")
-FILE = FOLDER / "prefect.yaml"
+from hone.errors import ConfigError, HoneError, ServiceError
+from hone_app.deploy.automations import apply_automations, find_recipient
+from hone_app.deploy.names import AUTOMATIONS, FILE, POOL
+from hone_app.deploy.notifications import VARIABLE, describe_recipient, get_block_id
+from hone_app.deploy.refusal import describe_refusal
 
 
 def main() -> int:
-    """Apply everything; the last line of output names the deployments."""
+    """Apply everything; the last line of output is JSON with the deployments' names and notifications' recipient."""
     parser = argparse.ArgumentParser(description="Apply deployments/ to the Prefect server of the environment.")
     parser.add_argument("--gpu-slots", type=int, help="maximum number of trainings at once")
-    slots = parser.parse_args().gpu_slots
-    with get_client(sync_client=True) as client:
-        apply_pool(client, Path.cwd())
-        apply_slots(client, slots)
-        apply_deployments()
-        try:
-            apply_automations(client, FOLDER / "automations", os.environ.get(VARIABLE, ""))
-        except HoneError as fault:
-            raise SystemExit(str(fault)) from None
-        print(", ".join(entry["name"] for entry in yaml.safe_load(FILE.read_text("utf8"))["deployments"]))  # noqa: T201
+    parser.add_argument("--no-notifications", action="store_true", help=f"stop notifying, whatever {VARIABLE} is")
+    arguments = parser.parse_args()
+    try:
+        applied = apply_all(arguments.gpu_slots, notifications=not arguments.no_notifications)
+    except HoneError as fault:
+        print(f"hone: {fault}", file=sys.stderr)  # noqa: T201
+        return fault.exit_code
+    print(json.dumps(applied))  # noqa: T201
     return 0
 
 
-def apply_pool(client: SyncPrefectClient, directory: Path) -> None:
-    """Create or update the process work pool, whose runs start in `directory` (which has conf/).
+def apply_all(slots: int | None, *, notifications: bool) -> dict[str, object]:
+    """Apply everything; return the `deployments` and the recipient of `notifications` ('' for none).
 
-    Other settings of the pool are kept. A pool of another type, such as kubernetes, is not changed.
+    Without HONE_NOTIFY_URL, the recipient stays as it is on the server. Raises ConfigError for what Prefect refuses,
+    ServiceError if it does not answer.
     """
+    names = read_names(FILE)
     try:
-        pool = client.read_work_pool(POOL)
+        with get_client(sync_client=True) as client:
+            create_pool(client, Path.cwd())
+            apply_slots(client, slots)
+            apply_deployments()
+            set_working_directory(client, Path.cwd())  # after what may be refused: runs stay where they were
+            recipient = get_recipient(client, os.environ.get(VARIABLE, ""), AUTOMATIONS) if notifications else None
+            description = describe_recipient(client, recipient) if recipient else ""
+            apply_automations(client, AUTOMATIONS, recipient)
+            return {"deployments": names, "notifications": description}
+    except httpx.TransportError as fault:
+        url = os.environ.get("PREFECT_API_URL", "Prefect's server")
+        raise ServiceError(f"does not answer: {fault}", where=url) from None
+
+
+def read_names(file: Path) -> list[str]:
+    """The names of the deployments in the file. Raises ConfigError if they cannot be read."""
+    try:
+        with file.open(encoding="utf8") as text:
+            return [str(entry["name"]) for entry in yaml.safe_load(text)["deployments"]]
+    except OSError as fault:
+        what, fix = f"cannot be read: {fault.strerror}", "Run the command in the project's folder."
+    except yaml.YAMLError as fault:
+        what, fix = f"is not YAML: {' '.join(str(fault).split())}", ""
+    except (KeyError, TypeError):
+        what = "is not a list `deployments` in which each has a `name`"
+        fix = "See https://docs.prefect.io/v3/how-to-guides/deployments/prefect-yaml."
+    raise ConfigError(what, where=str(file.absolute()), fix=fix)
+
+
+def get_recipient(client: SyncPrefectClient, url: str, folder: Path) -> UUID | None:
+    """The id of the block of this recipient; without a URL, of the one that the folder's automations notify already.
+
+    None if there is none. Raises as `get_block_id`.
+    """
+    return get_block_id(client, url) if url else find_recipient(client, folder)
+
+
+def create_pool(client: SyncPrefectClient, directory: Path) -> None:
+    """Create the process work pool, whose runs start in `directory` (which has conf/), if there is none."""
+    try:
+        client.read_work_pool(POOL)
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
-        pool = client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+        template["variables"]["properties"]["working_dir"]["default"] = str(directory)
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+
+
+def set_working_directory(client: SyncPrefectClient, directory: Path) -> None:
+    """Let runs of the work pool start in `directory`; the pool's other settings are kept.
+
+    A pool of another type, such as kubernetes, is not changed.
+    """
+    pool = client.read_work_pool(POOL)
     if pool.type != "process":
         return
     template = pool.base_job_template
@@ -86,11 +138,16 @@ def apply_slots(client: SyncPrefectClient, requested: int | None) -> None:
 
 
 def apply_deployments() -> None:
-    """Apply all deployments of the file. Raises SystemExit with Prefect's output if one is refused."""
+    """Apply all deployments of the file. Raises ConfigError with Prefect's reason if one is refused."""
     command = [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)]
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if result.returncode:
-        raise SystemExit(result.stdout + result.stderr)
+        name, reason = describe_refusal(result.stdout + result.stderr)
+        raise ConfigError(
+            f"Prefect refuses {f'the deployment {name}' if name else 'the file'}: {reason}",
+            where=str(FILE.absolute()),
+            fix="Correct the file, and apply it again with `hone up`.",
+        )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 A file has the format of `prefect automation create --from-file`: one automation, a list, or a list under `automations`.
 In place of ids, which differ between servers, `deployment: NAME` names a deployment and `block: hone-notify` the
-recipient in HONE_NOTIFY_URL (`hone_app.deploy.notifications`); if that is not set, automations with this block are
+recipient of notifications (`hone_app.deploy.notifications`); without a recipient, automations with this block are
 removed. An automation that was switched off in the UI stays off.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,28 +16,44 @@ from uuid import UUID
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import AutomationCore
 
-from hone_app.deploy.notifications import BLOCK, get_block_id
+from hone.errors import ConfigError
+from hone_app.deploy.notifications import BLOCK
 
 
-def apply_automations(client: SyncPrefectClient, folder: Path, notify: str) -> list[str]:
-    """Apply all automations in the folder's files; return the names of those that now exist."""
-    block = get_block_id(client, notify) if notify else None
+def apply_automations(client: SyncPrefectClient, folder: Path, recipient: UUID | None) -> list[str]:
+    """Apply all automations in the folder's files; return the names of those that now exist.
+
+    `recipient` is the id of the block that notifications are sent to.
+    """
     applied = []
-    for file in sorted(folder.glob("*.yaml")):
-        for entry in _list_entries(yaml.safe_load(file.read_text("utf8"))):
-            if block is None and _notifies(entry):
-                _remove(client, entry["name"])
-                continue
-            _apply(client, AutomationCore.model_validate(_resolve_names(client, entry, file, block)))
-            applied.append(str(entry["name"]))
+    for file, entry in _list_entries(folder):
+        if recipient is None and _notifies(entry):
+            _remove(client, entry["name"])
+            continue
+        _apply(client, AutomationCore.model_validate(_resolve_names(client, entry, file, recipient)))
+        applied.append(str(entry["name"]))
     return applied
 
 
-def _list_entries(tree: Any) -> list[dict[str, Any]]:
-    entries = tree.get("automations", [tree]) if isinstance(tree, dict) else tree
-    return list(entries)
+def find_recipient(client: SyncPrefectClient, folder: Path) -> UUID | None:
+    """The id of the block to which the server's automations of these names send notifications; None for none."""
+    for _, entry in _list_entries(folder):
+        for automation in client.read_automations_by_name(entry["name"]) if _notifies(entry) else []:
+            for action in automation.actions:
+                if isinstance(action, SendNotification):
+                    return action.block_document_id
+    return None
+
+
+def _list_entries(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each automation in the folder's files, with its file."""
+    for file in sorted(folder.glob("*.yaml")):
+        tree = yaml.safe_load(file.read_text("utf8"))
+        for entry in tree.get("automations", [tree]) if isinstance(tree, dict) else tree:
+            yield file, entry
 
 
 def _notifies(entry: dict[str, Any]) -> bool:
@@ -77,8 +94,10 @@ def _get_deployment_id(client: SyncPrefectClient, name: str, file: Path) -> UUID
     by_name = DeploymentFilter(name=DeploymentFilterName(any_=[name]))
     deployments = client.read_deployments(deployment_filter=by_name)
     if len(deployments) != 1:
-        raise SystemExit(
-            f"{file}: there are {len(deployments)} deployments called {name}; name exactly one applied deployment"
+        raise ConfigError(
+            f"there are {len(deployments)} deployments called {name}",
+            where=str(file),
+            fix="Name a deployment in deployments/prefect.yaml.",
         )
     return deployments[0].id
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from hone.environment import Home
 from hone.errors import ConfigError
+from hone_app.deploy.names import POOL
 from hone_app.service import servers
 from hone_app.service.credentials import Credentials, load_credentials, write_private
 from hone_app.service.servers import Server
 
 LOOPBACK = "127.0.0.1"
-POOL = "hone"
 # The default ports of each server.
 SERVERS = {"prefect": 4200, "mlflow": 5000}
 KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"

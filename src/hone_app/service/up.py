@@ -10,6 +10,8 @@ import base64
 import fcntl
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -24,10 +26,10 @@ from typing import Any
 
 from hone.environment import DEFAULTS, Home
 from hone.errors import ConfigError, ServiceError
+from hone_app.deploy.names import POOL
 from hone_app.service import processes, servers
 from hone_app.service.credentials import load_credentials, write_private
 from hone_app.service.parts import (
-    POOL,
     SERVERS,
     Settings,
     build_mlflow,
@@ -38,6 +40,7 @@ from hone_app.service.parts import (
     webhook_ready_file,
 )
 from hone_app.service.processes import Process
+from hone_app.service.project import describe_names, list_configurations, select_project
 from hone_app.service.servers import Server
 
 WAIT_SECONDS = 180
@@ -48,17 +51,26 @@ PARTS = ("worker", "webhook", "mlflow", "prefect")
 # Prefixes of variables that point to other servers; our processes must not inherit them.
 FOREIGN = ("PREFECT_API_", "PREFECT_PROFILE", "PREFECT_HOME", "PREFECT_SERVER_API_", "MLFLOW_TRACKING_", "MLFLOW_AUTH_")
 
+# Width of the first column of what is reported.
+COLUMN = 16
+
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Record:
-    """What `hone up` started, and with which settings. `name` marks its processes; ports are kept for a restart."""
+    """What `hone up` started, and with which settings. `name` marks its processes; ports are kept for a restart.
+
+    `project` and `notifications` are those of the last `hone up` that succeeded: the folder, and the recipient without
+    its secret ('' for none).
+    """
 
     name: str
     settings: Settings = field(default_factory=Settings)
     ports: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, Process] = field(default_factory=dict)
+    project: str = ""
+    notifications: str = ""
 
     def alive(self, part: str) -> bool:
         """Whether this part is running."""
@@ -77,6 +89,19 @@ class Record:
         return f"http://{self.settings.public_host}:{self.ports[part]}"
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a `hone up` asks for. What it does not mention stays as it was.
+
+    `settings` are those to change; `project` is a folder to move to; `notifications` false switches them off.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    project: Path | None = None
+    slots: int | None = None
+    notifications: bool = True
+
+
 def read_record(home: Home) -> Record:
     """The record of this data folder; a new one if nothing was ever started."""
     path = home.service / "record.json"
@@ -84,7 +109,7 @@ def read_record(home: Home) -> Record:
         return Record(os.urandom(8).hex())
     record = json.loads(path.read_text("utf8"))
     parts = {name: Process(**part) for name, part in record["parts"].items()}
-    return Record(record["name"], Settings(**record["settings"]), record["ports"], parts)
+    return Record(**record | {"settings": Settings(**record["settings"]), "parts": parts})
 
 
 def join_service(home: Home) -> None:
@@ -116,34 +141,48 @@ def check_stores(home: Home) -> None:
             )
 
 
-def start_service(home: Home, requested: Mapping[str, Any], project: Path, slots: int | None, report: Report) -> None:
-    """Start the parts that are not running, apply the deployments in `project`, and report the URLs.
+def start_service(home: Home, request: Request, report: Report) -> None:
+    """Start the parts that are not running, apply the project's deployments, and report what runs where.
 
-    `requested` contains the settings to change; others keep their previous values. Raises ConfigError if running parts
-    have other settings, ServiceError if a part does not start: the parts that this call started are then ended.
+    Raises ConfigError if running parts have other settings, if the working directory is not in the service's project
+    (`select_project`) or if Prefect refuses a deployment; ServiceError if a part does not start. The parts that this
+    call started are then ended.
     """
     started: list[str] = []
     with _exclusive(home), ExitStack() as undo:
         record = read_record(home)
-        settings = replace(record.settings, **requested)
+        project = select_project(record.project, request.project, Path.cwd())
+        settings = replace(record.settings, **request.settings)
         settings.check()
         if settings != record.settings and any(map(record.alive, PARTS)):
             fix = "Run `hone down`, then `hone up`."
             raise ConfigError("is running with other settings", where="the service", fix=fix)
         record = replace(record, settings=settings)
+        _report(report, "project", str(project))
+        _report(report, "configurations", list_configurations(project))
         undo.callback(lambda: [_end(record, part) for part in started])
         with _only_server(home, record):
             record = _start_servers(home, record, project, started)
-        report(f"Prefect      {record.public_url('prefect')}  {_status('prefect', started)}")
-        report(f"MLflow       {record.public_url('mlflow')}  {_status('mlflow', started)}")
-        applied = _apply(home, record, project, slots)
+        _report(report, "Prefect", f"{record.public_url('prefect')}  {_status('prefect', started)}")
+        _report(report, "MLflow", f"{record.public_url('mlflow')}  {_status('mlflow', started)}")
+        deployments, recipient = _apply(home, record, project, request)
+        lost = record.notifications if request.notifications and not recipient else ""
+        record = replace(record, project=str(project), notifications=recipient)
+        write_record(home, record)
         record = _start_clients(home, record, project, started)
         undo.pop_all()
-        report(f"worker       work pool {POOL}  {_status('worker', started)}")
-        report(f"webhook      from MLflow to watch-registry  {_status('webhook', started)}")
-        report(f"deployments  {applied}")
+        _report(report, "worker", f"work pool {POOL}  {_status('worker', started)}")
+        _report(report, "webhook", f"from MLflow to watch-registry  {_status('webhook', started)}")
+        _report(report, "deployments", deployments)
+        _report(report, "notifications", recipient or f"none: set HONE_NOTIFY_URL{f' (was {lost})' if lost else ''}")
         if settings.auth:
-            report(f"user admin, passwords in {home.service / 'secrets.json'}")
+            _report(report, "user", f"admin, passwords in {home.service / 'secrets.json'}")
+
+
+def _report(report: Report, name: str, content: str | Sequence[str]) -> None:
+    """Report a line that begins with `name`; names in `content` that do not fit the terminal are left out."""
+    width = shutil.get_terminal_size().columns - COLUMN
+    report(f"{name:{COLUMN}}{content if isinstance(content, str) else describe_names(content, width)}")
 
 
 def stop_service(home: Home, report: Report) -> None:
@@ -300,10 +339,14 @@ def _heartbeat(home: Home, record: Record) -> str:
         return ""
 
 
-def _apply(home: Home, record: Record, project: Path, slots: int | None) -> str:
-    """Apply work pool, deployments, GPU slots and automations; return the deployments' names."""
+def _apply(home: Home, record: Record, project: Path, request: Request) -> tuple[list[str], str]:
+    """Apply work pool, deployments, GPU slots and automations.
+
+    Returns the deployments' names, and the recipient of notifications without its secret ('' for none).
+    """
     server = Server("deployments", (), "", home.logs, hidden=record.settings.passwords())
-    options = ["--gpu-slots", str(slots)] if slots is not None else []
+    slots = ["--gpu-slots", str(request.slots)] if request.slots is not None else []
+    options = [*slots, *([] if request.notifications else ["--no-notifications"])]
     environment = _environment(home, client_environment(record.settings, home, record.url))
     result = subprocess.run(
         [sys.executable, "-P", "-m", "hone_app.deploy.apply", *options],
@@ -314,9 +357,12 @@ def _apply(home: Home, record: Record, project: Path, slots: int | None) -> str:
     )
     server.log.parent.mkdir(parents=True, exist_ok=True)
     server.log.write_text(result.stdout + result.stderr, "utf8")
+    if result.returncode == ConfigError.exit_code:
+        raise ConfigError(re.split("^hone: ", result.stderr, flags=re.MULTILINE)[-1].rstrip())
     if result.returncode:
         raise ServiceError(f"the deployments were not applied:\n  {server.tail}", where=str(server.log))
-    return result.stdout.splitlines()[-1]
+    applied = json.loads(result.stdout.splitlines()[-1])
+    return applied["deployments"], applied["notifications"]
 
 
 def _write_server_url(home: Home, url: str) -> None:

@@ -70,8 +70,9 @@ def test_a_configuration_in_conf_is_found_by_its_name(
     assert capsys.readouterr().err.endswith("There are: mine.\n")
 
 
-def test_the_application_is_a_module_too(conf: Path) -> None:
-    command = [sys.executable, "-m", "hone_app", "plan", str(conf)]
+@pytest.mark.parametrize("module", ["hone", "hone_app"])
+def test_the_command_is_a_module_too(module: str, conf: Path) -> None:
+    command = [sys.executable, "-m", module, "plan", str(conf)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ingest")
     assert subprocess.run([*command[:3], "rnu"], capture_output=True).returncode == 2

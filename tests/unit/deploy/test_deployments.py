@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from hone.environment import DEFAULTS, Home
+from hone_app.deploy.names import POOL
 from hone_app.service import webhook
-from hone_app.service.parts import POOL, Settings, build_mlflow
+from hone_app.service.parts import Settings, build_mlflow
 
 ROOT = Path(__file__).parents[3]
 DEPLOYMENTS = ROOT / "deployments"
@@ -94,7 +95,9 @@ class TestCompose:
         example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
         assert set(example) == {name for name, _ in used}
         # Passwords have no value that someone could forget to change; without one nothing starts.
-        assert {name for name, value in example.items() if not value} == {name for name, how in used if how == ":?"}
+        optional = {"HONE_NOTIFY_URL"}
+        required = {name for name, how in used if how == ":?"}
+        assert {name for name, value in example.items() if not value} == required | optional
 
     def test_every_file_and_volume_is_there(self, services: dict[str, Any]) -> None:
         volumes = read_yaml("compose.yaml")["volumes"]

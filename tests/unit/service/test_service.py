@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -34,9 +34,11 @@ from hone_app.service.processes import Process
 from hone_app.service.servers import Server
 from hone_app.service.up import (
     Record,
+    Request,
     check_stores,
     choose_ports,
     join_service,
+    read_record,
     start_service,
     stop_service,
     write_record,
@@ -46,6 +48,14 @@ from hone_app.service.up import (
 PARENT = (
     "import subprocess, sys, time; subprocess.Popen(['sleep', '1000']); print('started', flush=True); time.sleep(1000)"
 )
+
+
+def make_project(folder: Path) -> Path:
+    """A folder with what makes a project."""
+    (folder / "conf").mkdir(parents=True)
+    (folder / "deployments").mkdir()
+    (folder / "deployments/prefect.yaml").write_text("deployments: []\n")
+    return folder
 
 
 def begun(mark: str, log: Path) -> Process:
@@ -114,10 +124,11 @@ def test_where_nothing_was_started_nothing_is_ended(tmp_path: Path) -> None:
 def test_a_run_with_a_server_of_its_own_is_not_given_a_second_one(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.servers.mkdir()
+    request = Request(project=make_project(tmp_path / "project"))
     with (home.servers / "prefect.users").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         with pytest.raises(ServiceError, match="has its own Prefect server"):
-            start_service(home, {}, tmp_path, None, print)
+            start_service(home, request, print)
     assert not (home.root / "logs").exists()
 
 
@@ -196,6 +207,33 @@ def test_what_is_open_to_others_or_cannot_be_is_refused(settings: Settings, mess
 def test_loopback_and_passwords_are_let_through() -> None:
     for settings in (Settings(), Settings(host="localhost"), Settings(host="::1"), Settings(host="0.0.0.0", auth=True)):
         settings.check()
+
+
+def test_a_record_of_an_older_hone_is_read_and_written_with_what_it_did_not_know(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.service.mkdir()
+    settings = {"host": "127.0.0.1", "auth": True, "prefect_database": "", "mlflow_database": ""}
+    before = {"name": "of-old", "settings": settings, "ports": {"prefect": 4200, "mlflow": 5000}}
+    parts = {"worker": {"pid": 1, "began": 2.5}}
+    (home.service / "record.json").write_text(json.dumps(before | {"parts": parts}))
+    record = read_record(home)
+    assert record == Record("of-old", Settings(auth=True), before["ports"], {"worker": Process(1, 2.5)})
+    now = replace(record, project="/home/kim/tickets", notifications="slack://...")
+    write_record(home, now)
+    assert read_record(home) == now
+
+
+def test_another_project_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, theirs = Home(tmp_path / "hone"), make_project(tmp_path / "theirs")
+    write_record(home, Record("x", project=str(make_project(tmp_path / "ours"))))
+    monkeypatch.chdir(theirs)
+    said: list[str] = []
+    with pytest.raises(ConfigError) as refused:
+        start_service(home, Request(), said.append)
+    assert (refused.value.where, str(tmp_path / "ours") in refused.value.what) == (str(theirs), True)
+    assert "--project" in refused.value.fix
+    assert said == []
+    assert not (home.root / "logs").exists()
 
 
 def test_passwords_are_random_kept_and_for_this_user_alone(tmp_path: Path) -> None:
