@@ -6,6 +6,7 @@ Runs in a process of its own, since the command line must not import Prefect. Cr
 - the global concurrency limit `gpu`: created with HONE_GPU_SLOTS slots (default 1), later changed only by
   --gpu-slots, so that a number set in the UI stays;
 - the deployments in deployments/prefect.yaml, as with `prefect deploy --all`;
+- the choices in the deployments' forms: configurations in conf/, and registered models (`tasks.forms`);
 - the automations in deployments/automations/*.yaml, by name (`hone_app.deploy.automations`).
 """
 
@@ -28,9 +29,11 @@ from prefect.client.schemas.actions import (
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
+from flows.choice import list_names
 from hone.errors import HoneError
 from hone_app.deploy.automations import apply_automations
 from hone_app.deploy.notifications import VARIABLE
+from tasks.forms import fill_choices
 
 POOL = "hone"
 FOLDER = Path("deployments")
@@ -46,6 +49,7 @@ def main() -> int:
         apply_pool(client, Path.cwd())
         apply_slots(client, slots)
         apply_deployments()
+        fill_choices(client, list_names())
         try:
             apply_automations(client, FOLDER / "automations", os.environ.get(VARIABLE, ""))
         except HoneError as fault:
