@@ -10,11 +10,11 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
+from flows.choice import ModelName, SourceChoice, resolve_source
 from hone.batch.output import Account
 from hone.batch.record import describe_account
 from hone.batch.request import Request
 from hone.batch.rows import list_shards
-from hone.config.parts import SourcePart
 from tasks.batch_predict import (
     commit_output,
     find_finished,
@@ -33,8 +33,8 @@ def _run_name() -> str:
 
 @flow(name="batch-predict", flow_run_name=_run_name, persist_result=False)
 def batch_predict(
-    model: str,
-    source: SourcePart,
+    model: ModelName,
+    source: SourceChoice,
     output: str,
     version: str = "",
     columns: dict[str, str] = {},  # noqa: B006
@@ -49,7 +49,7 @@ def batch_predict(
 
     Args:
         model: Name of the registered model.
-        source: Source of the rows.
+        source: Path, glob or URL of files with the rows, or another source, such as a query.
         output: OUT.parquet, OUT.csv or OUT.jsonl for one file, or a directory for Parquet part files.
         version: Version number or alias; empty for the champion.
         columns: The source's names of the model's inputs, where they differ.
@@ -60,7 +60,7 @@ def batch_predict(
     batch = resolve_request(
         Request(
             model=model,
-            source=source,
+            source=resolve_source(source),
             output=output,
             version=version,
             columns=columns,

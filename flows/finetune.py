@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows.changes import Change, Settings, list_changes
 from flows.choice import Choice, config_name, resolve_config
 from hone.config.sections import RunConfig
 from hone.errors import ValidationFailed
@@ -15,6 +16,7 @@ from hone.store.artifact import Artifact
 from tasks.base import make_base
 from tasks.curate import curate
 from tasks.evaluate import evaluate
+from tasks.forms import update_forms
 from tasks.ingest import ingest
 from tasks.register import register
 from tasks.stage import pin_config
@@ -24,23 +26,36 @@ from tasks.validate import build_stopped_state, validate
 
 
 def _run_name() -> str:
-    return f"finetune {config_name(flow_run.parameters['config'])}"
+    parameters = flow_run.parameters
+    settings = parameters.get("settings") or {}
+    name = settings.get("name") if isinstance(settings, dict) else settings.name
+    return f"finetune {name or config_name(parameters['config'])}"
 
 
 @flow(name="finetune", flow_run_name=_run_name, persist_result=False)
-def finetune(config: Choice) -> State[Artifact]:
+def finetune(
+    config: Choice,
+    settings: Settings = Settings(),  # noqa: B008 - Prefect copies parameters
+    changes: list[Change] = [],  # noqa: B006
+) -> State[Artifact]:
     """Fine-tune a base model on curated rows, compare it with baselines, and register it as a candidate.
 
     The run ends as `Completed` with the version and its main figure, or as `Validation stopped`; its result is the
     artifact of the registered version.
 
     Args:
-        config: The configuration, field by field, or the name of a file in conf/.
+        config: A file in conf/, a registered version, or a whole configuration.
+        settings: What is changed most often. An empty field keeps the configuration's value.
+        changes: Changes of any other field, as in the terminal, such as training.epochs=5.
     """
+    resolved = resolve_config(config)
+    overrides = [*list_changes(settings, resolved), *changes]
     try:
-        registered, evaluated = _run_line(pin_config(resolve_config(config)))
+        registered, evaluated = _run_line(pin_config(resolve_config(config, overrides) if overrides else resolved))
     except ValidationFailed as fault:
         return build_stopped_state(fault)
+    if registered.facts()["version"] == "1":
+        update_forms(return_state=True)  # the new model is offered; that it is not yet fails no run
     return Completed(message=summarize_version(registered, evaluated), data=registered)
 
 

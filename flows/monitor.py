@@ -6,9 +6,9 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
+from pydantic.json_schema import SkipJsonSchema
 
-from flows.choice import Choice, config_name, resolve_config
-from hone.config.parts import SourcePart
+from flows.choice import OptionalChoice, OptionalModelName, SourceChoice, config_name, resolve_config, resolve_source
 from tasks.monitor import (
     CheckResult,
     announce_drift,
@@ -26,7 +26,7 @@ def _run_name() -> str:
 
 @flow(name="monitor", flow_run_name=_run_name, persist_result=False)
 def monitor(
-    config: Choice | None = None, model: str = "", inputs: SourcePart | None = None
+    config: OptionalChoice = None, model: OptionalModelName = "", inputs: SourceChoice | SkipJsonSchema[None] = None
 ) -> State[list[CheckResult]]:
     """Compare recent inputs with the rows that a model's champion was trained on; emit one event per episode of drift.
 
@@ -35,17 +35,20 @@ def monitor(
     as the most urgent of these.
 
     Args:
-        config: The configuration, field by field, or the name of a file in conf/.
-        model: Name of the registered model; its champion's own configuration is used if `config` is not given.
-        inputs: Source of recent inputs, in place of the configuration's `monitoring.inputs`.
+        config: A file in conf/, a registered version, or a whole configuration; with neither this nor a model, all
+            champions that have `monitoring.inputs`.
+        model: The registered model to check; its champion's own configuration is used if `config` is not given.
+        inputs: Path, glob or URL of files with recent inputs, or another source; empty for the configuration's
+            `monitoring.inputs`.
     """
     resolved = resolve_config(config) if config else None
     name = model or (resolved.registration.model or resolved.name if resolved else "")
+    source = resolve_source(inputs) if inputs else None
     names = [name] if name else list_monitored_models()
-    states = [check_model(model_name, resolved, inputs, return_state=True) for model_name in names]
-    for model_name, state in zip(names, states, strict=True):
+    states = [check_model(model_name, resolved, source, return_state=True) for model_name in names]
+    for state in states:
         if state.is_completed():
-            announce_drift(state.result(), config if isinstance(config, str) and config else model_name)
+            announce_drift(state.result(), config if isinstance(config, str) else "")
     results = [state.result() for state in states]
     decisions = {checked.verdict.decision for checked in results}
     decision = next((model_name for model_name in ATTENTION if model_name in decisions), "nothing to monitor")

@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
+from flows.choice import ModelName
 from tasks.promote import announce_candidate, compare_versions, promote_version, record_refusal, record_shadow
 
 
@@ -31,9 +32,9 @@ def _run_name() -> str:
 
 @flow(name="promote", flow_run_name=_run_name)
 def promote(
-    model: str,
+    model: ModelName,
     version: str = "",
-    policy: Literal["manual", "auto", "shadow"] | None = None,
+    policy: Literal["configured", "manual", "auto", "shadow"] = "configured",
     golden: str = "",
     who: str = "",
     why: str = "",
@@ -43,12 +44,12 @@ def promote(
     Args:
         model: Name of the registered model.
         version: Version number; empty for the version with the alias candidate.
-        policy: manual asks a person, auto does not, shadow only records; default from the version's configuration.
+        policy: manual asks a person, auto does not, shadow only records; configured uses the version's configuration.
         golden: Path of a golden set, in place of the one in the version's configuration.
         who: Name of the person who promotes, for the journal.
         why: Reason, for the journal.
     """
-    decision = compare_versions(model, version, policy or "", golden)
+    decision = compare_versions(model, version, "" if policy == "configured" else policy, golden)
     name = f"{decision.model} version {decision.version}"
     if decision.policy == "shadow":
         record_shadow(decision, who)

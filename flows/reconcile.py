@@ -6,6 +6,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from flows.choice import list_names
+from tasks.forms import update_forms
 from tasks.promote import list_models as models_with_champion
 from tasks.promote import reconcile_model
 
@@ -14,7 +16,8 @@ from tasks.promote import reconcile_model
 def reconcile(models: list[str] = [], enforce: bool = False) -> State[list[str]]:  # noqa: B006 - copied
     """Record in the journal, evaluate and announce moves of champions that were made without Hone.
 
-    The run ends as `No moves`, or as `Completed` with a sentence on each move.
+    The run ends as `No moves`, or as `Completed` with a sentence on each move. Then the forms of the deployments offer
+    the files that are in conf/ now, and the models that are registered.
 
     Args:
         models: Names of the models to check; empty for all models with a champion.
@@ -22,6 +25,7 @@ def reconcile(models: list[str] = [], enforce: bool = False) -> State[list[str]]
     """
     names = models or models_with_champion()
     states = [reconcile_model(name, enforce, return_state=True) for name in names]
+    update_forms(list_names())
     moves = [line for state in states for line in state.result()]
     if not moves:
         models_checked = ", ".join(names) or "there is no champion yet"

@@ -6,11 +6,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from flows.choice import ModelName
 from tasks.promote import roll_back
 
 
 @flow(name="rollback", flow_run_name="rollback {model}")
-def rollback(model: str, who: str = "", why: str = "") -> State:
+def rollback(model: ModelName, who: str = "", why: str = "") -> State:
     """Make the previous champion the champion again; a second rollback reverses the first.
 
     Args:

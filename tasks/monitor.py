@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 
 from prefect import task
@@ -15,11 +14,11 @@ from hone.config.file import parse_config
 from hone.config.parts import Part
 from hone.config.sections import RunConfig
 from hone.drift import monitor, report
+from hone.drift.champions import load_champion_configs
 from hone.drift.check import Verdict
 from hone.drift.episodes import Episode, next_episode, save_episode
 from hone.environment import home
 from hone.errors import ConfigError, ModelError
-from hone.promotion.reconcile import models_with_champion
 from hone.tracking.links import find_current_version, load_version_config, run_link
 from hone.tracking.reader import Version
 from tasks.runtime.events import emit_model_event
@@ -48,13 +47,8 @@ class CheckResult:
 )
 def list_monitored_models() -> list[str]:
     """The models whose champion's configuration has `monitoring.inputs`."""
-    uri, models = home().tracking_uri, []
-    for model in models_with_champion(uri):
-        with suppress(ModelError):  # a champion that Hone did not register has no configuration
-            version = find_current_version(uri, model)
-            if version and (load_version_config(uri, version).get("monitoring") or {}).get("inputs"):
-                models.append(model)
-    return models
+    configs = load_champion_configs(home().tracking_uri)
+    return [model for model, config in configs.items() if (config.get("monitoring") or {}).get("inputs")]
 
 
 @task(name="check drift", task_run_name="check drift of {model}", persist_result=False, **RETRIES)
@@ -91,7 +85,7 @@ def announce_drift(checked: CheckResult, config: str) -> None:
     """Emit `hone.drift.detected` once per episode, when it begins, and save the state of the episode.
 
     The event is emitted before the state is saved: after an interruption in between, it is emitted again with the same
-    id, and Prefect stores an event id once.
+    id, and Prefect stores an event id once. `config` names the configuration for a retraining, '' the version's own.
     """
     version, verdict = checked.version, checked.verdict
     if checked.episode.begins:
@@ -106,7 +100,7 @@ def announce_drift(checked: CheckResult, config: str) -> None:
             key=checked.episode.key(version),
             version=version.version,
             episode=checked.episode.number,
-            config=config,
+            config=config or version.uri,
         )
     save_episode(home().tracking_uri, version, verdict.decision, checked.episode)
 

@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 
 from hone.config.sections import RunConfig
 from hone.drift import retraining
+from hone.drift.champions import load_champion_configs
 from hone.drift.retraining import NewRows
 from hone.environment import home
 from hone.store.artifact import Artifact
@@ -18,6 +19,18 @@ from tasks.runtime.retries import RETRIES
 
 StartedBy = Literal["person", "schedule", "drift", "new rows"]
 Outcome = tuple[str, NewRows, str]  # the date ('' for now), the result of the check for new rows, the new version or ''
+
+
+@task(
+    name="list scheduled models",
+    task_run_name="list champions with scheduled retraining",
+    persist_result=False,
+    **RETRIES,
+)
+def list_scheduled_models() -> list[str]:
+    """The models whose champion's configuration has `retraining.scheduled`."""
+    configs = load_champion_configs(home().tracking_uri)
+    return [model for model, config in configs.items() if (config.get("retraining") or {}).get("scheduled")]
 
 
 @task(name="check new rows", task_run_name="check {config.name} for new rows", persist_result=False, **RETRIES)

@@ -268,12 +268,12 @@ def champions(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     small, made = client.get_model_version("small", "1"), []
     source = client.get_model_version_download_uri("small", "1")
 
-    def make(name: str, inputs: Path, *without: str) -> None:
+    def make(name: str, inputs: Path, *without: str, **sections: dict[str, Any]) -> None:
         run = client.create_run(client.get_run(small.run_id).info.experiment_id)
         kept = Path(client.download_artifacts(small.run_id, "", str(tmp_path_factory.mktemp(name))))
         for word in without:
             (kept / word).unlink()
-        tree = yaml.safe_load((kept / "config.yaml").read_text())
+        tree = yaml.safe_load((kept / "config.yaml").read_text()) | {"name": name} | sections
         tree["monitoring"]["inputs"] = files(inputs)
         (kept / "config.yaml").write_text(yaml.safe_dump(tree))
         client.log_artifacts(run.info.run_id, str(kept))
@@ -349,6 +349,40 @@ def test_only_rows_that_are_new_are_trained_on(house: House) -> None:
     wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["retrain-small"]))
     told = asked(lambda client: client.read_artifacts(artifact_filter=wanted))
     assert any("Started by: **drift**" in artifact.data and "| 2 |" in artifact.data for artifact in told)
+
+
+def test_on_its_schedule_it_retrains_the_champions_whose_configuration_says_so(
+    house: House, champions: Callable[..., None]
+) -> None:
+    from flows.retrain import retrain
+
+    nothing = retrain(started_by="schedule", return_state=True)
+    assert nothing.name == "Nothing to retrain"
+    assert "retraining.scheduled" in nothing.message
+    head, *lines = house.data.read_text().splitlines()
+    dates = ["2026-03-01"] * 300 + ["2026-03-02"] * 5
+    dated = house.folder / "scheduled.csv"
+    dated.write_text("\n".join([f"{head},came", *map(",".join, zip(lines, dates, strict=True))]) + "\n")
+    # A version that was trained on the rows as of a date is trained again on today's.
+    ingest = yaml.safe_load(house.conf.read_text())["ingest"]
+    ingest |= {"source": files(dated), "time": "came", "as_of": "2026-03-01"}
+    champions("scheduled", dated, ingest=ingest, retraining={"scheduled": True, "min_new_rows": 10})
+    champions("by-hand", dated, ingest=ingest)
+    state = retrain(started_by="schedule", return_state=True)
+    waits = "scheduled: 5 new rows since version 1, 0 gone; waiting for 10"
+    assert (state.name, state.message) == ("Waiting for rows", waits)
+    assert (
+        asked(lambda client: client.read_flow_run(state.state_details.flow_run_id)).name
+        == "retrain champions: schedule"
+    )
+
+    # One that fails does not keep the others from their run.
+    broken = ingest | {"source": files(house.folder / "nowhere.csv")}
+    champions("broken", dated, ingest=broken, retraining={"scheduled": True})
+    state = retrain(started_by="schedule", return_state=True)
+    assert (state.type, state.name) == ("FAILED", "Retraining failed")
+    assert "nowhere.csv" in state.message
+    assert waits in state.message
 
 
 def test_a_range_of_dates_is_trained_in_order_on_the_rows_as_of_each(house: House) -> None:

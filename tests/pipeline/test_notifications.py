@@ -7,23 +7,19 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from tests import preloaded
 from tests.polling import until
+from tests.receiving import TOKEN, Receiver, receive
 from tests.workers import ROOT, Workers
 
 pytestmark = pytest.mark.slow
 
-TOKEN = "token-that-opens-the-channel"
 PASSWORD = "password-of-the-tickets-database"
 
 # What other parts of Hone tell in the middle of a run.
@@ -75,37 +71,10 @@ with get_client(sync_client=True) as client:
 """
 
 
-@dataclass
-class Receiver:
-    """An HTTP server that keeps what it is sent."""
-
-    url: str
-    messages: list[dict[str, str]] = field(default_factory=list)
-
-    def about(self, words: str) -> dict[str, str]:
-        """The message that has `words` in its title, once it has come."""
-        found: dict[str, str] = until(lambda: next((m for m in self.messages if words in m["title"]), None))
-        return found
-
-
 @pytest.fixture(scope="module")
 def receiver() -> Iterator[Receiver]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            if self.path == f"/hook/{TOKEN}":
-                found.messages.append(json.loads(body))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found = Receiver(f"json://127.0.0.1:{server.server_port}/hook/{TOKEN}")
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield found
-        server.shutdown()
+    with receive() as receiver:
+        yield receiver
 
 
 def set_up(workers: Workers, url: str, folder: Path, switch: str = "on") -> str:

@@ -85,9 +85,10 @@ def test_a_run_by_hand_is_in_the_same_places_as_one_from_the_form(service: Servi
         with urllib.request.urlopen(f"{service.mlflow_url}/get-artifact?path={file}&run_id={run_id}") as answer:
             assert b"<html" in answer.read()
     assert f"[Model version]({service.mlflow_url}/#/models/small/versions/1?" in artifacts["version-small"]
-    # From the form: the name of a file, and a configuration field by field.
-    configs = ("small", small | {"evaluation": {"resamples": 150}})
-    for run in [service.start("finetune/finetune", config=config) for config in configs]:
+    # From the form: a whole configuration, and a file in conf/ with changes.
+    changed = {"config": "small", "settings": {"seed": 17}, "changes": ["evaluation.resamples=150"]}
+    forms: list[dict[str, Any]] = [{"config": small}, changed]
+    for run in [service.start("finetune/finetune", **form) for form in forms]:
         assert service.ended(run) == "COMPLETED"
         assert service.ask(f"/flow_runs/{run}")["name"] == "finetune small"
         assert service.ask(f"/flow_runs/{run}")["work_pool_name"] == "hone"
@@ -108,7 +109,7 @@ def test_schedules_start_runs(service: Service) -> None:
         return found if set(wanted) <= set(found) else {}
 
     parameters = until(upcoming, 120)
-    assert [parameters[one] for one in wanted] == [{}, {"config": "demo", "started_by": "schedule"}, {}]
+    assert [parameters[one] for one in wanted] == [{}, {"started_by": "schedule"}, {}]
     monitor = service.ask("/deployments/name/monitor/monitor")["id"]
     often = [{"schedule": {"interval": 15}, "active": True}]
     [made] = service.ask(f"/deployments/{monitor}/schedules", often)
@@ -135,18 +136,24 @@ def test_mlflow_answers_to_its_own_names_alone(service: Service) -> None:
     assert [status(url), status(url, Host="rebound.example")] == [200, 403]
 
 
-def test_the_form_has_the_fields_and_the_names_and_refuses_what_is_neither(service: Service) -> None:
+def test_a_form_offers_files_and_refuses_what_cannot_run(service: Service, small: dict[str, Any]) -> None:
     schema = service.ask("/deployments/name/finetune/finetune")["parameter_openapi_schema"]
-    name, form = schema["properties"]["config"]["anyOf"]
-    assert name["enum"] == sorted(file.stem for file in (service.place / "conf").glob("*.yaml"))
-    training = schema["definitions"]["Settings"]["properties"]
-    assert training["learning_rate"]["exclusiveMinimum"] == 0
-    assert form == {"$ref": "#/definitions/RunConfig"}
+    file = schema["properties"]["config"]["anyOf"][0]
+    assert file["enum"] == sorted(file.stem for file in (service.place / "conf").glob("*.yaml"))
     runs = service.ask("/flow_runs/count", FINETUNE)
-    for wrong in ("nowhere", {"name": "small"}, {"name": "small", "surprise": 1}):
+    wrong: dict[str, dict[str, Any]] = {
+        "config": {"config": "nowhere"},
+        "'ingest' is a required property": {"config": {"name": "small", "model": {"base": "x"}}},
+        "epochs": {"config": small | {"training": {"epochs": -3}}},
+        "settings.epochs": {"config": "small", "settings": {"epochs": -3}},
+        "section.field=value": {"config": "small", "changes": ["training.epohs=5"]},
+        "a number after =": {"config": "small", "changes": ["training.epochs=many"]},
+    }
+    for message, parameters in wrong.items():
         with pytest.raises(urllib.error.HTTPError) as refusal:
-            service.start("finetune/finetune", config=wrong)
+            service.start("finetune/finetune", **parameters)
         assert refusal.value.code == 409
+        assert message in refusal.value.read().decode(), message
     assert service.ask("/flow_runs/count", FINETUNE) == runs
 
 

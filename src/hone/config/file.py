@@ -35,9 +35,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"is not YAML: {fault}", where=str(path)) from None
     if not isinstance(tree, dict):
         raise ConfigError("has no sections", where=str(path), fix="Start from conf/demo.yaml.")
-    for override in overrides:
-        _override(tree, override)
-    return parse_config(tree, str(path))
+    return _parse_changed(tree, overrides, str(path))
+
+
+def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """The configuration with `section.field=value` overrides; raises ConfigError as `load_config` does."""
+    return _parse_changed(config.model_dump(mode="json", exclude_unset=True), overrides, config.name)
 
 
 def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> RunConfig:
@@ -52,6 +55,12 @@ def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> RunCo
             where=where,
             fix="`hone schema` prints every field, its meaning and its bounds.",
         ) from None
+
+
+def _parse_changed(tree: dict[str, Any], overrides: Sequence[str], where: str) -> RunConfig:
+    for override in overrides:
+        _override(tree, override)
+    return parse_config(tree, where)
 
 
 def dump_config(config: RunConfig) -> str:

@@ -301,6 +301,15 @@ class Monitoring(Section):
     seed: int = Field(17, ge=0, description="Seed of the sample and of the permutations.")
 
 
+class Retraining(Section):
+    """When the model is trained again. Not part of any stage's cache key."""
+
+    scheduled: bool = Field(
+        False, description="Whether scheduled retraining includes this model, from its champion's configuration."
+    )
+    min_new_rows: int = Field(1, ge=0, description="Minimum number of new rows, by content; with fewer it waits.")
+
+
 class RunConfig(Section):
     """The complete configuration of a run. Each stage's cache key depends only on its own section."""
 
@@ -321,3 +330,4 @@ class RunConfig(Section):
     registration: Registration = Field(default_factory=Registration, description=Registration.__doc__)
     promotion: Promotion = Field(default_factory=Promotion, description=Promotion.__doc__)
     monitoring: Monitoring = Field(default_factory=Monitoring, description=Monitoring.__doc__)
+    retraining: Retraining = Field(default_factory=Retraining, description=Retraining.__doc__)

@@ -82,10 +82,13 @@ def compute_row_hashes(config: RunConfig, rows: Artifact) -> np.ndarray:
     return np.sort(np.array(hashes, np.uint64))
 
 
-def config_as_of(config: RunConfig, moment: date | datetime) -> RunConfig:
-    """The configuration as of an earlier moment; raises ConfigError if its source cannot be read as of one."""
+def config_as_of(config: RunConfig, moment: date | datetime | None) -> RunConfig:
+    """The configuration as of an earlier moment, None for now.
+
+    Raises ConfigError if its source cannot be read as of a moment.
+    """
     values = config.model_dump(mode="json")
-    values["ingest"]["as_of"] = moment.isoformat()
+    values["ingest"]["as_of"] = moment and moment.isoformat()
     return parse_config(values, config.name)
 
 

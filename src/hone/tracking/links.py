@@ -14,7 +14,7 @@ import yaml
 from hone.errors import ModelError
 from hone.store import layout
 from hone.tracking.aliases import CHAMPION
-from hone.tracking.client import connect, translate_errors
+from hone.tracking.client import connect, list_all, translate_errors
 from hone.tracking.reader import SCHEME, Version, get_version
 
 # Without it MLflow 3 opens an experiment on its page for traces, which is empty for a training.
@@ -57,6 +57,13 @@ def find_current_version(tracking_uri: str, model: str) -> Version | None:
         champion = client.get_registered_model(model).aliases.get(CHAMPION)
         number = champion or max(int(version.version) for version in ready_versions)
     return get_version(tracking_uri, f"{SCHEME}{model}/{number}")
+
+
+def list_models(tracking_uri: str) -> list[str]:
+    """The names of all registered models, sorted."""
+    client = connect(tracking_uri)
+    with translate_errors(tracking_uri):
+        return sorted(str(model.name) for model in list_all(client.search_registered_models))
 
 
 def list_versions_with_tag(tracking_uri: str, model: str, tag: str, value: str) -> list[str]:

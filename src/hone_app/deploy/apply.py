@@ -6,6 +6,7 @@ Runs in a process of its own, since the command line must not import Prefect. Cr
 - the global concurrency limit `gpu`: created with HONE_GPU_SLOTS slots (default 1), later changed only by
   --gpu-slots, so that a number set in the UI stays;
 - the deployments in deployments/prefect.yaml, as with `prefect deploy --all`;
+- the choices in the deployments' forms: configurations in conf/, and registered models (`tasks.forms`);
 - the automations in deployments/automations/*.yaml, by name (`hone_app.deploy.automations`).
 
 Exits with the status of the error (`hone.errors`): 2 for what Prefect refuses, 8 if Prefect does not answer.
@@ -33,11 +34,13 @@ from prefect.client.schemas.actions import (
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
+from flows.choice import list_names
 from hone.errors import ConfigError, HoneError, ServiceError
 from hone_app.deploy.automations import apply_automations, find_recipient
 from hone_app.deploy.names import AUTOMATIONS, FILE, POOL
 from hone_app.deploy.notifications import VARIABLE, describe_recipient, get_block_id
 from hone_app.deploy.refusal import describe_refusal
+from tasks.forms import fill_choices
 
 
 def main() -> int:
@@ -67,6 +70,7 @@ def apply_all(slots: int | None, *, notifications: bool) -> dict[str, object]:
             create_pool(client, Path.cwd())
             apply_slots(client, slots)
             apply_deployments()
+            fill_choices(client, list_names())
             set_working_directory(client, Path.cwd())  # after what may be refused: runs stay where they were
             recipient = get_recipient(client, os.environ.get(VARIABLE, ""), AUTOMATIONS) if notifications else None
             description = describe_recipient(client, recipient) if recipient else ""

@@ -58,12 +58,6 @@ class TestPrefect:
             # A key `active` would undo, each time the file is applied, what a person set in the UI.
             assert not any("active" in schedule for schedule in found)
 
-    def test_configurations_that_are_named_are_there(self, entries: list[dict[str, Any]]) -> None:
-        named = [entry["parameters"]["config"] for entry in entries if "config" in entry.get("parameters", {})]
-        assert named
-        for name in named:
-            assert (ROOT / "conf" / f"{name}.yaml").is_file()
-
 
 class TestCompose:
     @pytest.fixture
