@@ -50,7 +50,9 @@ def build_text_column(texts: Sequence[str]) -> pa.ChunkedArray:
     import pyarrow as pa
 
     sizes = np.fromiter(map(len, texts), np.int64, len(texts))  # characters: up to four bytes each
-    return pa.chunked_array([pa.array(texts[start:end], pa.string()) for start, end in _cut(sizes, len(texts))], pa.string())
+    return pa.chunked_array(
+        [pa.array(texts[start:end], pa.string()) for start, end in _cut(sizes, len(texts))], pa.string()
+    )
 
 
 def write_table(table: pa.Table, path: Path) -> None:
