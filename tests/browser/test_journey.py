@@ -165,7 +165,7 @@ def test_from_a_file_with_a_change_to_a_champion_and_back(
     shoot(page, "form")
     prefect.submit(f"finetune {MODEL}")
     # The log says what happens, the last state what came of it.
-    page.get_by_text("curate: 300 of 300 rows kept", exact=False).wait_for(timeout=120 * SECONDS)
+    page.get_by_text("curate: cached: 300 of 300 rows kept").first.wait_for(timeout=120 * SECONDS)
     prefect.see("Completed")
     page.get_by_text(re.compile(rf"registered {MODEL} version 2|{MODEL} version 2")).first.wait_for()
     shoot(page, "run")

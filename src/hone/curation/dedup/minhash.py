@@ -98,9 +98,9 @@ def drop_common(hashes: U64, offsets: I64, limit: float) -> tuple[U64, I64]:
     ranges = row_ranges(offsets, CHUNK_WORDS) if len(frequent) else []
     for first, last in ranges:
         block, counts = hashes[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1])
-        places, found = _search(frequent, block)
+        places, matches = _search(frequent, block)
         rows = np.repeat(np.arange(last - first), counts)
-        pairs = np.unique(rows[found] * len(frequent) + places[found])
+        pairs = np.unique(rows[matches] * len(frequent) + places[matches])
         np.add.at(row_counts, pairs % len(frequent), 1)
     common = frequent[row_counts > limit]
     if not len(common):
@@ -109,11 +109,11 @@ def drop_common(hashes: U64, offsets: I64, limit: float) -> tuple[U64, I64]:
 
     def drop(first: int, last: int) -> U64:
         block, counts = hashes[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1])
-        kept = ~_search(common, block)[1]
-        kept_counts = np.add.reduceat(kept, offsets[first:last] - offsets[first], dtype=np.int64)
-        kept |= np.repeat(kept_counts == 0, counts)
-        remaining_counts[first:last] = np.where(kept_counts, kept_counts, counts)
-        return block[kept]
+        stays = ~_search(common, block)[1]
+        stay_counts = np.add.reduceat(stays, offsets[first:last] - offsets[first], dtype=np.int64)
+        stays |= np.repeat(stay_counts == 0, counts)
+        remaining_counts[first:last] = np.where(stay_counts, stay_counts, counts)
+        return block[stays]
 
     remaining = _join(drop(*cut) for cut in ranges)
     return remaining, np.concatenate([[0], np.cumsum(remaining_counts)])
