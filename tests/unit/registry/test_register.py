@@ -15,10 +15,12 @@ import pytest
 from hone.errors import ConfigError
 from hone.evaluation.report.headline import describe_verdict
 from hone.evaluation.report.population import describe_population
-from hone.evaluation.report.report_champion import Champion, Registered
+from hone.evaluation.report.report_champion import Champion, Registered, compare_with_champion
+from hone.evaluation.report.report_results import measured
 from hone.methods.lora import Lora
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
+from hone.objectives.text_classification import TextClassification
 from hone.registry import card, run_record
 from hone.registry.champion_results import load_champion
 from hone.store.artifact import Artifact
@@ -150,11 +152,28 @@ def test_the_figures_of_the_champion_are_beside_those_of_a_new_version(
     client = connect(tracking_uri)
     do_register(tmp_path / "1", artifacts, base, tracking_uri)
     client.set_registered_model_alias("tiny", "champion", "1")
-    do_register(tmp_path / "2", adapted, base, tracking_uri, Lora())
+    evaluated, rows = adapted["evaluate"].path, adapted["validate"].path / "test.parquet"
+    metrics = measured(json.loads((evaluated / "metrics.json").read_text("utf8")))
+    comparisons = []
+
+    def make_report(registered: Registered) -> str:
+        answers = evaluated / "predictions.parquet"
+        comparisons.append(compare_with_champion(registered, metrics, answers, rows, TextClassification()))
+        return ""
+
+    do_register(tmp_path / "2", adapted, base, tracking_uri, Lora(), render_report=make_report)
     description = client.get_model_version("tiny", "2").description
     assert "| [champion, version 1](#/models/tiny/versions/1?workflowType=machine_learning)" in description
     assert "from the same test rows" in description
     assert "champion, version" not in client.get_model_version("tiny", "1").description
+    before, now = (predictions(line)["error"] for line in (artifacts, adapted))
+    changed = [(a == 0, b == 0) for a, b in zip(before, now, strict=True)]
+    counts = [changed.count((True, False)), changed.count((False, True))]
+    [comparison] = comparisons
+    assert [change["count"] for change in comparison["changes"]] == counts
+    assert [len(change["examples"]) for change in comparison["changes"]] == [min(count, 10) for count in counts]
+    assert sum(counts) > 0
+    assert comparison["main"]["theirs"]["value"] == pytest.approx(before.count(0) / len(before))
     assert "[Version 2]" in client.get_registered_model("tiny").description
 
 
@@ -168,16 +187,16 @@ def test_the_report_is_made_for_the_version_with_its_alias_and_the_champion(
     client = connect(tracking_uri)
     reports: list[tuple[Registered, bool]] = []
 
-    def render(registered: Registered) -> str:
+    def make_report(registered: Registered) -> str:
         answers = registered.champion.answers if registered.champion else None
         same = answers is not None and answers.read_bytes() == predictions_file(artifacts).read_bytes()
         reports.append((replace(registered, champion=None), same))
         return f"version {registered.version}"
 
-    do_register(tmp_path / "1", artifacts, base, tracking_uri, render_report=render)
+    do_register(tmp_path / "1", artifacts, base, tracking_uri, render_report=make_report)
     client.set_registered_model_alias("tiny", "champion", "1")
-    do_register(tmp_path / "2", adapted, base, tracking_uri, Lora(), render_report=render)
-    do_register(tmp_path / "3", artifacts, base, tracking_uri, render_report=render)
+    do_register(tmp_path / "2", adapted, base, tracking_uri, Lora(), render_report=make_report)
+    do_register(tmp_path / "3", artifacts, base, tracking_uri, render_report=make_report)
     first, second = Registered("tiny", "1", "candidate"), Registered("tiny", "2", "candidate")
     assert reports == [(first, False), (second, True), (replace(first, alias=""), True)]
 
