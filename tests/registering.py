@@ -35,7 +35,7 @@ def do_register(
     with training_run(uri, **about) as run:
         given: dict[str, Any] = {
             "artifacts": artifacts,
-            "report": "<html>the report</html>",
+            "render_report": lambda registered: f"<html>the report of version {registered.version}</html>",
             "base": base,
             "objective": TextClassification(),
             "method": method or Full(),
@@ -108,12 +108,16 @@ def pointed_to(client: Any) -> str:
     return str(client.get_model_version_by_alias("tiny", "candidate").version)
 
 
+def predictions_file(artifacts: Mapping[str, Artifact]) -> Path:
+    return artifacts["evaluate"].path / "predictions.parquet"
+
+
 def predictions(artifacts: Mapping[str, Artifact]) -> dict[str, list[Any]]:
     import pyarrow.parquet as pq
 
     return {
         "text": pq.read_table(artifacts["validate"].path / "test.parquet")["text"].to_pylist(),
-        **pq.read_table(artifacts["evaluate"].path / "predictions.parquet").to_pydict(),
+        **pq.read_table(predictions_file(artifacts)).to_pydict(),
     }
 
 

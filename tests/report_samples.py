@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hone.evaluation.report.report_champion import Champion
 from hone.store.artifact import Artifact, Product
 from hone.store.recipe import Recipe
 from hone.store.store import Store
@@ -280,6 +281,24 @@ def worst(labels: Sequence[str]) -> list[dict[str, Any]]:
          "predicted": labels[(i * 2 + 1) % len(labels)], "confidence": 0.99 - 0.03 * i, "source": "scipy"}
         for i, text in enumerate(texts)
     ]  # fmt: skip
+
+
+def champion(root: Path, made: Mapping[str, Artifact], version: str = "2", url: str = "") -> Champion:
+    """The champion of the run `made`, on the same rows: 3.2 points worse, right in the rows 3 and 7, wrong in 0 and 2.
+
+    Its predictions are written into `root`.
+    """
+    results = json.loads((made["evaluate"].path / "metrics.json").read_text("utf8"))
+    ours = results["systems"]["model"]
+    results["systems"] = {"model": {**ours, "accuracy": figure(ours["accuracy"]["value"] - 0.032, 0.05)}}
+    table = pq.read_table(made["evaluate"].path / "predictions.parquet").to_pylist()
+    for row in (3, 7):
+        table[row] |= {"prediction": table[row]["reference"], "error": 0.0}
+    for row in (0, 2):
+        table[row] |= {"prediction": HOSTILE, "error": 0.9}
+    path = root / "champion.parquet"
+    pq.write_table(pa.Table.from_pylist(table[::-1]), path)
+    return Champion(version, url, results, True, path)
 
 
 SPEED = {

@@ -131,6 +131,7 @@ def _evaluate(out: Path, trained: Path, base: BaseModel) -> Product:
         "id": [f"mail.csv:{i}" for i in rows],
         "reference": [LABELS[i % 3] for i in rows],
         "prediction": [LABELS[i] for i in predicted],
+        "error": np.where(predicted == np.array([i % 3 for i in rows]), 0.0, scores.max(1)),
         "confidence": scores.max(1),
         "scores": scores.tolist(),
     }

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hone.evaluation.report.report import Origin, render
+from hone.evaluation.report.report_champion import Registered
 from hone.objectives.text_classification import TextClassification
-from tests.report_samples import HOSTILE, build
+from tests.report_samples import HOSTILE, build, champion
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -77,7 +78,10 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, sample in samples.items():
         links = {"MLflow run": "http://127.0.0.1:5000/#/experiments/1/runs/a"}
         origin = Origin("ada", "0123456789abcdef" * 2 + "-dirty", "0.1.0", "apache-2.0", f"{name}-of-the-team")
-        html = render(name, build(home / name, **sample), links, (), origin, TextClassification())
+        made = build(home / name, **sample)
+        page = "http://127.0.0.1:5000/#/models/demo/versions/"
+        registered = Registered(f"{name}-of-the-team", "13", "candidate", f"{page}13", champion(home, made, "12", page))
+        html = render(name, made, links, (), origin, TextClassification(), registered)
         (home / f"{name}.html").write_text(html, "utf8")
     return {name: home / f"{name}.html" for name in samples}
 

@@ -75,6 +75,7 @@ def test_given_test_rows_are_scored_as_they_came(
         "Test rows with labels that no training row has, which count as errors: 1 (politics).",
     ]
     assert all(sentence in report for sentence in sentences)
+    assert "small version 1, alias candidate" in report and "small has no champion yet" in report
 
     # What a caller sends is what was scored.
     predictions = pq.read_table(made["evaluate"].path / "predictions.parquet").to_pylist()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hone.evaluation.report import figures
-from hone.evaluation.report.report_results import measured, system_name
+from hone.evaluation.report.report_results import measured, select_figures, system_name
 
 LIMIT = 5000  # characters: the column of MLflow's database, which PostgreSQL enforces and SQLite does not
 MAX_METRICS = 5
@@ -92,11 +92,7 @@ def render_figures(metrics: Mapping[str, Any], champion: Mapping[str, Any] | Non
     names = sorted(systems["model"], key=lambda name: name != main)[:MAX_METRICS]
     rows = {"**this version**": systems["model"]}
     if champion:
-        rows[title] = {
-            name: {**figure, "share": metrics["measures"][name]["share"]}
-            for name, figure in champion["systems"]["model"].items()
-            if figure and name in metrics["measures"]
-        }
+        rows[title] = select_figures(metrics, champion)
     rows |= {
         figures.within_sentence(system_name(system)): values for system, values in systems.items() if system != "model"
     }

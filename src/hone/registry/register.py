@@ -7,27 +7,32 @@ of the run, and the logged model and the version are found by their tag `hone.re
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import ConfigError
 from hone.evaluation.report.population import describe_population
+from hone.evaluation.report.report_champion import Champion, Registered
 from hone.methods.method import AdapterMethod, Method
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
 from hone.progress import OnProgress, Progress, ignore
 from hone.registry import card, page, reference, run_record, version_page
+from hone.registry.champion_results import load_champion
 from hone.registry.integrity import TAG as FILES
 from hone.registry.package import Form, package
 from hone.splits import SPLITS, TEST, TRAIN
 from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import digest_of, file_digest
+from hone.tracking.aliases import CHAMPION, list_aliases
 from hone.tracking.client import connect, default_tracking_uri, translate_errors
+from hone.tracking.links import build_url, version_route
 from hone.tracking.reader import SCHEME
 from hone.tracking.run_log import backfill
 from hone.tracking.version_tags import fold_digests, unfold_digests
@@ -128,7 +133,7 @@ def register(
     out: Path,
     *,
     artifacts: Mapping[str, Artifact],
-    report: str,
+    render_report: Callable[[Registered], str],
     base: BaseModel,
     objective: Objective,
     method: Method,
@@ -142,16 +147,16 @@ def register(
 ) -> Product:
     """Register the trained model as a version of `model_name` and point `alias` to it; an existing version is reused.
 
-    `artifacts` are those of the stages ingest to evaluate, `report` is HTML, `config` the resolved YAML, `run_id` the
-    training's MLflow run, `tags` further tags of the version (`hone.git_commit`, `hone.flow_run_id`). Writes
-    registration.json and report.html. Raises ServiceError if MLflow does not answer, ConfigError for a model name that
-    MLflow does not accept, ModelError if a file could run code when it is loaded.
+    `artifacts` are those of the stages ingest to evaluate, `render_report` makes the HTML once the version's number is
+    known, `config` is the resolved YAML, `run_id` the training's MLflow run, `tags` are further tags of the version
+    (`hone.git_commit`, `hone.flow_run_id`). Writes registration.json and report.html. Raises ServiceError if MLflow
+    does not answer, ConfigError for a model name that MLflow does not accept, ModelError if a file could run code when
+    it is loaded.
     """
     reference_files = reference.write_reference(out, artifacts, objective)
     candidate = _build_candidate(
         artifacts, base, objective, method, model_name, alias, config, tags, reference_files.tags
     )
-    (out / layout.REPORT).write_text(report, "utf8")
     client = connect(tracking_uri)
     steps = _report_steps(on_progress)
     with translate_errors(tracking_uri):
@@ -165,7 +170,13 @@ def register(
         version, existing = _get_or_create_version(client, run, candidate, out, steps)
         logged = _find_logged_model(client, version)
         run_record.log_test_metrics(client, run, candidate.metrics, candidate.datasets[TEST], logged)
-        results = _describe(client, run, version, candidate, existing)
+        with TemporaryDirectory() as downloads:
+            registered = _collect_registered(client, candidate, str(version.version), existing, Path(downloads))
+            (out / layout.REPORT).write_text(render_report(registered), "utf8")
+        client.log_artifact(run_id, str(out / layout.REPORT))
+        results = _describe(client, run, version, candidate, registered.champion)
+        if registered.alias and list_aliases(client, model_name).get(alias) != registered.version:
+            client.set_registered_model_alias(model_name, alias, version.version)
     registration = {
         "model": model_name,
         "version": str(version.version),
@@ -232,32 +243,43 @@ def find_version(client: MlflowClient, candidate: Candidate) -> ModelVersion | N
 def _get_or_create_version(
     client: MlflowClient, run: Run, candidate: Candidate, out: Path, steps: Iterator[None]
 ) -> tuple[ModelVersion, bool]:
-    """The version, created if there is none yet, and whether it existed."""
+    """The version, created if there is none yet, and whether it existed: not if its registration was interrupted."""
     version = find_version(client, candidate)
     if version is not None:
-        return version, True
+        return version, not _is_unfinished(version)
     logged = _get_or_create_logged_model(client, run, candidate, out)
     next(steps)
     return _create_version(client, logged, candidate), False
 
 
+def _is_unfinished(version: ModelVersion) -> bool:
+    """Whether its registration was interrupted: it has its first tags, but no description, which is written before the
+    alias is set.
+
+    Versions of earlier releases may have no description, but they have no verdict either.
+    """
+    return version_page.VERDICT in version.tags and not version.description
+
+
 def _report_steps(on_progress: OnProgress) -> Iterator[None]:
     """Each `next` reports the start of the next step."""
-    notes = ("metrics and report", "model", "version", "done")
+    notes = ("metrics and files", "model", "version and report", "done")
     for done, note in enumerate(notes):
         on_progress(Progress(done, len(notes) - 1, "steps", note))
         yield
 
 
 def _complete_run(client: MlflowClient, run: Run, candidate: Candidate, out: Path) -> None:
-    """Log what the training's run lacks: curves, datasets, report, configuration, results, rows."""
+    """Log what the training's run lacks: curves, datasets, configuration, results, answers, rows."""
     run_id, artifacts = run.info.run_id, candidate.artifacts
     backfill(client, run_id, artifacts["train"].path / layout.HISTORY)
     run_record.log_datasets(client, run, candidate.datasets)
     run_record.log_intervals(client, run_id, candidate.metrics)
     (out / "config.yaml").write_text(candidate.config, "utf8")
-    files = out / layout.REPORT, out / "config.yaml", artifacts["evaluate"].path / layout.METRICS
-    for file in (*files, artifacts["validate"].path / layout.DATA_DOCS):
+    evaluated = artifacts["evaluate"].path
+    files = [out / "config.yaml", evaluated / layout.METRICS, artifacts["validate"].path / layout.DATA_DOCS]
+    # The report of a later version compares its answers with these.
+    for file in (*files, evaluated / layout.PREDICTIONS):
         client.log_artifact(run_id, str(file))
     # A promotion reads both: test rows to compare on, training rows to exclude leaked ones.
     for split in (TRAIN, TEST):
@@ -347,23 +369,45 @@ def _find_logged_model(client: MlflowClient, version: ModelVersion) -> LoggedMod
         return None
 
 
-def _describe(client: MlflowClient, run: Run, version: ModelVersion, candidate: Candidate, existing: bool) -> list[str]:
-    """Bring tags and descriptions of version, model and run to what they should be, and point the alias to the version.
+def _collect_registered(
+    client: MlflowClient, candidate: Candidate, number: str, existing: bool, downloads: Path
+) -> Registered:
+    """What the report shows of the version; its alias is that of the candidate unless another version has it.
 
-    The alias of an existing version is set only if it points to no version. Returns the results in Markdown: the
-    verdict, the figures, and on what rows the champion's were measured.
+    A version that did not exist takes the alias from the one that has it. The champion's answers are downloaded into
+    `downloads`.
+    """
+    name, aliases = candidate.model_name, list_aliases(client, candidate.model_name)
+    owner = aliases.get(candidate.alias, number) if existing else number
+    champion = (
+        load_champion(client, name, aliases[CHAMPION], candidate.datasets[TEST], downloads)
+        if CHAMPION in aliases
+        else None
+    )
+    return Registered(
+        name,
+        number,
+        candidate.alias if owner == number else "",
+        build_url(client.tracking_uri, version_route(name, number)),
+        champion,
+    )
+
+
+def _describe(
+    client: MlflowClient, run: Run, version: ModelVersion, candidate: Candidate, champion: Champion | None
+) -> list[str]:
+    """Bring tags and descriptions of version, model and run to what they should be, the version's description last.
+
+    Returns the results in Markdown: the verdict, the figures, and on what rows the champion's were measured.
     """
     number = str(version.version)
     current = client.get_model_version(candidate.model_name, number)
     version_page.set_tags(client, current, candidate.tags, candidate.result_tags)
-    results = version_page.describe_results(client, run, current, candidate.metrics, candidate.datasets[TEST])
+    results = version_page.describe_results(current, candidate.metrics, champion)
     links = version_page.list_links(run, current, candidate.flow_run_url or run.data.tags.get(URL, ""))
     head = "\n\n".join([*results, page.render_links(links), *candidate.population])
-    version_page.set_description(client, current, head, page.select_card_sections(candidate.card))
     version_page.describe_run(client, run, current, results[:2], candidate.tags.get("hone.git_commit", ""))
     objective = candidate.form.objective.pipeline
     version_page.describe_model(client, current, results[0], f"{objective} by {candidate.base.base}")
-    aliases = client.get_registered_model(candidate.model_name).aliases
-    if not existing or candidate.alias not in aliases:
-        client.set_registered_model_alias(candidate.model_name, candidate.alias, version.version)
+    version_page.set_description(client, current, head, page.select_card_sections(candidate.card))
     return results

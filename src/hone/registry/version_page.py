@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hone.errors import ModelError
 from hone.evaluation.report import figures
 from hone.evaluation.report.headline import describe_verdict, summarize_verdict
+from hone.evaluation.report.report_champion import Champion
 from hone.evaluation.report.report_results import measured
 from hone.registry import page
-from hone.registry.run_record import has_test_rows
 from hone.store import layout
-from hone.tracking.aliases import CHAMPION, list_aliases
-from hone.tracking.links import load_version_metrics, run_route, version_route
-from hone.tracking.reader import SCHEME, get_version
+from hone.tracking.aliases import CHAMPION
+from hone.tracking.links import run_route, version_route
 from hone.tracking.version_tags import fold_digests
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Dataset, Run
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 VERDICT = "hone.verdict"
@@ -49,22 +47,18 @@ def set_tags(
         client.delete_model_version_tag(version.name, version.version, name)
 
 
-def describe_results(
-    client: MlflowClient, run: Run, version: ModelVersion, metrics: Mapping[str, Any], test_rows: Dataset
-) -> list[str]:
+def describe_results(version: ModelVersion, metrics: Mapping[str, Any], champion: Champion | None) -> list[str]:
     """Paragraphs: the verdict, the figures beside the baselines' and the champion's, and on what rows those were."""
-    champion = list_aliases(client, version.name).get(CHAMPION, "")
-    champion_metrics, same_rows = None, False
-    if champion and champion != str(version.version):
-        champion_metrics, same_rows = _load_champion(client, f"{SCHEME}{version.name}/{champion}", test_rows)
-    title = f"[champion, version {champion}]({version_route(version.name, champion)})"
-    paragraphs = [f"**{describe_verdict(metrics)}**", page.render_figures(metrics, champion_metrics, title)]
-    if champion_metrics:
-        origin = "the same test rows" if same_rows else "the test rows that it was registered with"
-        paragraphs.append(
-            f"The champion's figures are from {origin}; `hone promote {version.name}` compares both on the same rows."
-        )
-    return paragraphs
+    verdict = f"**{describe_verdict(metrics)}**"
+    if champion is None or champion.version == str(version.version) or not champion.metrics:
+        return [verdict, page.render_figures(metrics)]
+    title = f"[champion, version {champion.version}]({version_route(version.name, champion.version)})"
+    origin = "the same test rows" if champion.same_rows else "the test rows that it was registered with"
+    return [
+        verdict,
+        page.render_figures(metrics, champion.metrics, title),
+        f"The champion's figures are from {origin}; `hone promote {version.name}` compares both on the same rows.",
+    ]
 
 
 def list_links(run: Run, version: ModelVersion, flow_run_url: str) -> dict[str, str]:
@@ -110,13 +104,3 @@ def describe_model(client: MlflowClient, version: ModelVersion, verdict: str, ta
     text = page.update_page(existing, head, {})
     if text != existing:
         client.update_registered_model(version.name, text)
-
-
-def _load_champion(client: MlflowClient, uri: str, test_rows: Dataset) -> tuple[dict[str, Any] | None, bool]:
-    """The content of the champion's metrics.json, None if its run has none; and whether its test rows are these."""
-    try:
-        champion = get_version(client.tracking_uri, uri)
-        metrics = load_version_metrics(client.tracking_uri, champion)
-    except ModelError:
-        return None, False
-    return metrics, has_test_rows(client.get_run(champion.run_id), test_rows)

@@ -15,10 +15,14 @@ import pytest
 from hone.errors import ConfigError
 from hone.evaluation.report.headline import describe_verdict
 from hone.evaluation.report.population import describe_population
+from hone.evaluation.report.report_champion import Champion, Registered, compare_with_champion
+from hone.evaluation.report.report_results import measured
 from hone.methods.lora import Lora
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
+from hone.objectives.text_classification import TextClassification
 from hone.registry import card, run_record
+from hone.registry.champion_results import load_champion
 from hone.store.artifact import Artifact
 from hone.tracking.client import connect
 from hone.tracking.reader import get_version, has_version
@@ -31,6 +35,7 @@ from tests.registering import (
     place_of,
     pointed_to,
     predictions,
+    predictions_file,
 )
 
 
@@ -63,6 +68,7 @@ def test_a_version_knows_where_it_comes_from(
         "data_docs.html",
         "config.yaml",
         "metrics.json",
+        "predictions.parquet",
         "test_figures.json",
         "statistics.json",
         "drift",
@@ -74,7 +80,9 @@ def test_a_version_knows_where_it_comes_from(
     }
     assert tags["hone.rows_count"] == "31"
     assert len(tags["hone.rows_digest"]) == 64
-    assert (tmp_path / "out" / "report.html").read_text("utf8") == "<html>the report</html>"
+    report = Path(client.download_artifacts(made["run_id"], "report.html", str(tmp_path)))
+    for file in (report, tmp_path / "out" / "report.html"):
+        assert file.read_text("utf8") == "<html>the report of version 1</html>"
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -144,12 +152,69 @@ def test_the_figures_of_the_champion_are_beside_those_of_a_new_version(
     client = connect(tracking_uri)
     do_register(tmp_path / "1", artifacts, base, tracking_uri)
     client.set_registered_model_alias("tiny", "champion", "1")
-    do_register(tmp_path / "2", adapted, base, tracking_uri, Lora())
+    evaluated, rows = adapted["evaluate"].path, adapted["validate"].path / "test.parquet"
+    metrics = measured(json.loads((evaluated / "metrics.json").read_text("utf8")))
+    comparisons = []
+
+    def make_report(registered: Registered) -> str:
+        answers = evaluated / "predictions.parquet"
+        comparisons.append(compare_with_champion(registered, metrics, answers, rows, TextClassification()))
+        return ""
+
+    do_register(tmp_path / "2", adapted, base, tracking_uri, Lora(), render_report=make_report)
     description = client.get_model_version("tiny", "2").description
     assert "| [champion, version 1](#/models/tiny/versions/1?workflowType=machine_learning)" in description
     assert "from the same test rows" in description
     assert "champion, version" not in client.get_model_version("tiny", "1").description
+    before, now = (predictions(line)["error"] for line in (artifacts, adapted))
+    changed = [(a == 0, b == 0) for a, b in zip(before, now, strict=True)]
+    counts = [changed.count((True, False)), changed.count((False, True))]
+    [comparison] = comparisons
+    assert [change["count"] for change in comparison["changes"]] == counts
+    assert [len(change["examples"]) for change in comparison["changes"]] == [min(count, 10) for count in counts]
+    assert sum(counts) > 0
+    assert comparison["main"]["theirs"]["value"] == pytest.approx(before.count(0) / len(before))
     assert "[Version 2]" in client.get_registered_model("tiny").description
+
+
+def test_the_report_is_made_for_the_version_with_its_alias_and_the_champion(
+    tmp_path: Path,
+    tracking_uri: str,
+    artifacts: Mapping[str, Artifact],
+    adapted: Mapping[str, Artifact],
+    base: BaseModel,
+) -> None:
+    client = connect(tracking_uri)
+    reports: list[tuple[Registered, bool]] = []
+
+    def make_report(registered: Registered) -> str:
+        answers = registered.champion.answers if registered.champion else None
+        same = answers is not None and answers.read_bytes() == predictions_file(artifacts).read_bytes()
+        reports.append((replace(registered, champion=None), same))
+        return f"version {registered.version}"
+
+    do_register(tmp_path / "1", artifacts, base, tracking_uri, render_report=make_report)
+    client.set_registered_model_alias("tiny", "champion", "1")
+    do_register(tmp_path / "2", adapted, base, tracking_uri, Lora(), render_report=make_report)
+    do_register(tmp_path / "3", artifacts, base, tracking_uri, render_report=make_report)
+    first, second = Registered("tiny", "1", "candidate"), Registered("tiny", "2", "candidate")
+    assert reports == [(first, False), (second, True), (replace(first, alias=""), True)]
+
+
+def test_the_answers_of_a_champion_are_read_only_for_the_same_rows(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    client = connect(tracking_uri)
+    made = do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    test, valid = (run_record.describe_split(artifacts["validate"], split) for split in ("test", "valid"))
+    with_answers = load_champion(client, "tiny", "1", test, tmp_path)
+    assert with_answers.same_rows and with_answers.answers and with_answers.metrics
+    assert load_champion(client, "tiny", "1", valid, tmp_path) == replace(with_answers, same_rows=False, answers=None)
+    run = Path(client.get_run(made["run_id"]).info.artifact_uri.removeprefix("file:"))
+    (run / "predictions.parquet").unlink()
+    assert load_champion(client, "tiny", "1", test, tmp_path) == replace(with_answers, answers=None)
+    (run / "metrics.json").unlink()
+    assert load_champion(client, "tiny", "1", test, tmp_path) == Champion("1")
 
 
 def test_a_version_of_an_earlier_release_is_brought_to_the_form_of_this_one(
@@ -346,6 +411,30 @@ def test_an_interrupted_registration_is_completed_not_doubled(
     assert [str(version.version) for version in client.search_model_versions("name='tiny'")] == ["1"]
     assert made["existing"] is False
     assert_answers_as_evaluated(made, artifacts)
+
+
+def test_a_version_whose_registration_was_interrupted_gets_its_report_and_then_the_alias(
+    tmp_path: Path,
+    tracking_uri: str,
+    artifacts: Mapping[str, Artifact],
+    adapted: Mapping[str, Artifact],
+    base: BaseModel,
+) -> None:
+    client = connect(tracking_uri)
+    do_register(tmp_path / "1", artifacts, base, tracking_uri)
+
+    def killed(registered: Registered) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        do_register(tmp_path / "killed", adapted, base, tracking_uri, Lora(), render_report=killed)
+    version = client.get_model_version("tiny", "2")
+    assert pointed_to(client) == "1" and not version.description
+    assert "report.html" not in {file.path for file in client.list_artifacts(version.run_id)}
+    made = do_register(tmp_path / "2", adapted, base, tracking_uri, Lora())
+    assert (made["version"], made["existing"], pointed_to(client)) == ("2", False, "2")
+    assert client.get_model_version("tiny", "2").description
+    assert "report.html" in {file.path for file in client.list_artifacts(version.run_id)}
 
 
 @pytest.mark.parametrize("merged", [True, False])

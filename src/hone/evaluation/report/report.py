@@ -16,9 +16,17 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from hone.evaluation.report import figures, report_answers, report_checks, report_data, report_results
+from hone.evaluation.report import (
+    figures,
+    report_answers,
+    report_champion,
+    report_checks,
+    report_data,
+    report_results,
+)
 from hone.evaluation.report.figures import View
 from hone.evaluation.report.population import describe_population
+from hone.evaluation.report.report_champion import Registered
 from hone.splits import TEST
 from hone.store import layout
 from hone.store.artifact import Artifact
@@ -54,13 +62,14 @@ def render(
     ancestors: Sequence[Version] = (),
     origin: Origin = Origin(),
     objective: Objective | None = None,
+    registered: Registered | None = None,
 ) -> str:
     """The report of a run as one HTML file that fetches nothing.
 
     `artifacts` are those of the stages ingest to evaluate, by stage; `links` are titles and addresses (http, https,
     file, or a path) of related pages, shown at the top; `ancestors` are the model version that is the base model and
-    the versions it comes from, newest first; `objective` gives the texts of right answers, which are left out
-    without it. The same arguments give the same bytes.
+    the versions it comes from, newest first; `objective` gives the texts of right answers and of changed ones, which
+    are left out without it; `registered` is the version that the model became. The same arguments give the same bytes.
     """
     stages = [stage for stage in STAGES if stage in artifacts]
     manifests = {stage: artifacts[stage].manifest() for stage in stages}
@@ -81,6 +90,8 @@ def render(
             script_digest=base64.b64encode(hashlib.sha256(script.encode("utf8")).digest()).decode(),
             about=_about(config, manifests),
             origin=_origin(origin, config, facts["ingest"]),
+            version=_version(registered),
+            **_champion_views(registered, metrics, paths, objective),
             promote=f"hone promote {shlex.quote(origin.model)}" if origin.model else "",
             **_data_views(facts, manifests, paths, config),
             **_result_views(metrics, facts),
@@ -161,6 +172,25 @@ def _breakable(name: str) -> Markup:
 def _read_json(path: Path) -> View:
     content: View = json.loads(path.read_text("utf8"))
     return content
+
+
+def _champion_views(
+    registered: Registered | None, metrics: View, paths: Mapping[str, Path], objective: Objective | None
+) -> View:
+    """The comparison with the champion, or the sentence on why there is none."""
+    reason = report_champion.explain_missing(registered, metrics) if registered else ""
+    if registered is None or reason:
+        return {"champion": None, "no_champion": reason}
+    answers, rows = paths["evaluate"] / layout.PREDICTIONS, paths["validate"] / layout.rows_file(TEST)
+    comparison = report_champion.compare_with_champion(registered, metrics, answers, rows, objective)
+    return {"champion": comparison, "no_champion": ""}
+
+
+def _version(registered: Registered | None) -> View | None:
+    """The model version of the report, as a link with its alias."""
+    if registered is None:
+        return None
+    return {**_link(f"{registered.model} version {registered.version}", registered.url), "alias": registered.alias}
 
 
 def _link(title: str, address: str) -> View:

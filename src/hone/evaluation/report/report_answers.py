@@ -45,7 +45,7 @@ def list_best_answers(predictions: Path, rows: Path, objective: Objective | None
     if not len(errors) or not np.isfinite(errors).any():
         return None
     chosen = take_rows(table, _choose(table, errors)).to_pylist()
-    texts = _read_texts(rows, [answer["id"] for answer in chosen], objective)
+    texts = read_texts(rows, [answer["id"] for answer in chosen], objective)
     answers = [
         {
             "id": answer["id"],
@@ -75,7 +75,7 @@ def _choose(table: pa.Table, errors: np.ndarray) -> list[int]:
     return [int(best[place]) for place in sorted(place for _, place in sorted(turns)[:SHOWN])]
 
 
-def _read_texts(rows: Path, ids: Sequence[str], objective: Objective) -> dict[str, tuple[str, str]]:
+def read_texts(rows: Path, ids: Sequence[str], objective: Objective) -> dict[str, tuple[str, str]]:
     """The text and the source of each of the rows, by id."""
     import pyarrow.parquet as pq
 

@@ -47,6 +47,16 @@ def measured(metrics: Mapping[str, Any]) -> View:
     }
 
 
+def select_figures(metrics: Mapping[str, Any], other: Mapping[str, Any]) -> View:
+    """The figures of the model of `other` that `metrics` measures too, with `share`; both from a metrics.json."""
+    measures = metrics["measures"]
+    return {
+        name: {**figure, "share": measures[name]["share"]}
+        for name, figure in other["systems"]["model"].items()
+        if figure and name in measures
+    }
+
+
 def system_name(system: str) -> str:
     """The display name of the model or a baseline."""
     return SYSTEMS.get(system, figures.words(system))

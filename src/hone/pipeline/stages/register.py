@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING
 
 import hone
@@ -36,8 +37,8 @@ def _make(job: Job) -> Product:
         return register(
             job.out,
             artifacts=job.inputs,
-            report=render(
-                config.name, job.inputs, run.links() | _data_docs_link(job, run), ancestors, origin, objective
+            render_report=partial(
+                render, config.name, job.inputs, run.links() | _data_docs_link(job, run), ancestors, origin, objective
             ),
             base=base,
             objective=objective,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 
 from hone.evaluation.report import charts, report_results
 from hone.evaluation.report.report import Origin, render
+from hone.evaluation.report.report_champion import Champion, Registered
 from hone.objectives.text_classification import TextClassification
 from hone.store.artifact import Artifact
-from tests.report_samples import HOSTILE, build, check, figure, settings_checks
+from tests.report_samples import HOSTILE, build, champion, check, figure, settings_checks
 
 
 class Page(HTMLParser):
@@ -342,9 +344,112 @@ def test_what_is_not_known_of_a_run_is_left_out(plain: Page) -> None:
 
 def test_the_verdict_ends_with_the_command_that_promotes(tmp_path: Path, artifacts: dict[str, Artifact]) -> None:
     verdict = Page(render("demo", artifacts, {}, origin=Origin(model="my model"))).sections["verdict"]
-    assert "Next: hone promote 'my model' compares the model with the champion, which this report does not" in verdict
+    assert "Next: hone promote 'my model' compares the model with the champion on new predictions" in verdict
     worse = render("demo", build(tmp_path, gain=-0.1), {}, origin=Origin(model="demo"))
     assert "Next: read the worst errors and the dropped rows" in Page(worse).sections["verdict"]
+
+
+def test_the_head_names_the_version_and_links_to_it(artifacts: dict[str, Artifact]) -> None:
+    address = "http://h:5000/#/models/a/versions/3"
+    linked = Page(render("demo", artifacts, {}, registered=Registered("a <b>", "3", "candidate", address)))
+    assert "Model version a <b> version 3 , alias candidate" in linked.sections[""]
+    assert address in [attrs["href"] for tag, attrs in linked.tags if tag == "a"]
+    bare = Page(render("demo", artifacts, {}, registered=Registered("a", "3")))
+    assert "Model version a version 3 Rows from" in bare.sections[""]
+    assert not [attrs for tag, attrs in bare.tags if tag == "a" and attrs.get("rel")]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (None, "demo has no champion yet to compare with."),
+        ({"version": "3"}, "This version is the champion: there is no other to compare with."),
+        ({"metrics": None}, "The champion, version 2, has no test results in MLflow to compare with."),
+        ({"same_rows": False}, "The champion, version 2, was tested on other rows: its figures cannot be compared"),
+        ({"metrics": {"systems": {"model": {"r2": figure(0.5, 0.1)}}}}, "was measured with other metrics"),
+    ],
+)
+def test_why_there_is_no_comparison_with_the_champion(
+    tmp_path: Path, artifacts: dict[str, Artifact], change: dict[str, Any] | None, sentence: str
+) -> None:
+    rival = None if change is None else replace(champion(tmp_path, artifacts), **change)
+    found = Page(render("demo", artifacts, {}, registered=Registered("demo", "3", champion=rival))).sections
+    assert sentence in found["verdict"]
+    assert "champion" not in found
+
+
+def beside_champion(artifacts: dict[str, Artifact], rival: Champion) -> str:
+    """The section on the champion."""
+    registered = Registered("demo", "3", champion=rival)
+    html = render("demo", artifacts, {}, objective=TextClassification(), registered=registered)
+    return Page(html).sections["champion"]
+
+
+def test_the_figures_of_the_champion_are_beside_those_of_the_version(
+    tmp_path: Path, artifacts: dict[str, Artifact]
+) -> None:
+    rival = champion(tmp_path, artifacts)
+    assert rival.metrics
+    ours = json.loads((artifacts["evaluate"].path / "metrics.json").read_text("utf8"))["systems"]["model"]["accuracy"]
+    theirs = rival.metrics["systems"]["model"]["accuracy"]
+    shown, beside = (f"{100 * value['value']:.1f}%" for value in (ours, theirs))
+    found = beside_champion(artifacts, rival)
+    assert f"Champion {shown} accuracy, 3.2 points better than the champion, version 2 ({beside})" in found
+    assert "Champion, version 2 Difference Accuracy " + shown in found
+    assert f"{beside} {100 * theirs['low']:.1f}–{100 * theirs['high']:.1f}% +3.2 points Macro-F1" in found
+    assert "Calibration error lower is better 5.8% 3.8–7.8% 5.8% 3.8–7.8% 0.0 points" in found.replace("+0.0", "0.0")
+
+
+def test_a_lower_figure_is_better_where_less_is_better(tmp_path: Path) -> None:
+    measures = {"loss": {"title": "Loss", "lower": True, "share": False}}
+    systems = {"model": {"loss": {"value": 1.5, "low": 1.4, "high": 1.6}}}
+    none = {"per_class": {}, "confusion": None, "calibration": None, "slices": {}, "comparisons": {}}
+    change = {"main_metric": "loss", "measures": measures, "systems": systems, **none}
+    made = build(tmp_path / "store", change={"metrics": change})
+    rival = Champion("2", "", {"systems": {"model": {"loss": {"value": 2.0}}}}, True)
+    found = beside_champion(made, rival)
+    assert "1.5 loss, 0.5 better than the champion, version 2 (2)" in found
+    assert "1.5 1.4–1.6 2 −0.5" in found
+    assert "before" not in found
+
+
+def test_the_answers_that_changed_are_counted_and_shown(tmp_path: Path, artifacts: dict[str, Artifact]) -> None:
+    found = beside_champion(artifacts, champion(tmp_path, artifacts))
+    wrong, right = found[found.index("Right before") :].split("Wrong before, right now : 2 rows")
+    assert wrong.startswith("Right before, wrong now : 2 rows")
+    assert "expected raises before raises now returns Passage 3 of the documentation, on raises. scipy/3.py:3" in wrong
+    assert f"expected attributes before {HOSTILE} now attributes Passage 0 of" in right
+    passages = [re.findall(r"Passage (\d+)", part) for part in (wrong, right)]
+    assert [sorted(part) for part in passages] == [["3", "7"], ["0", "2"]]
+
+
+def test_at_most_ten_changed_answers_are_shown_those_with_the_largest_errors_first(
+    tmp_path: Path, artifacts: dict[str, Artifact]
+) -> None:
+    rival = champion(tmp_path, artifacts)
+    assert rival.answers
+    table = pq.read_table(rival.answers)
+    errors = pa.array([1 + int(row.partition("/")[2].partition(".")[0]) for row in table["id"].to_pylist()])
+    pq.write_table(table.set_column(3, "error", errors.cast(pa.float64())), rival.answers)
+    found = beside_champion(artifacts, rival)
+    assert "Right before, wrong now: 0 rows." in found
+    assert "Wrong before, right now : 30 rows the 10 with the largest errors are shown" in found
+    right = [n for n in range(39, -1, -1) if n % 4 != 3]
+    assert [int(number) for number in re.findall(r"Passage (\d+)", found)] == right[:10]
+
+
+def test_answers_that_are_neither_right_nor_wrong_or_not_stored_are_left_out(
+    tmp_path: Path, artifacts: dict[str, Artifact]
+) -> None:
+    made = build(tmp_path / "store")
+    rival = champion(tmp_path, made)
+    assert rival.answers
+    assert "wrong now" not in beside_champion(made, replace(rival, answers=None))
+    for path in (rival.answers, made["evaluate"].path / "predictions.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.set_column(3, "error", pa.array([0.7] * len(table))), path)
+    found = beside_champion(made, rival)
+    assert "wrong now" not in found and "3.2 points better" in found
 
 
 def test_right_answers_are_shown_with_their_texts(artifacts: dict[str, Artifact]) -> None:
