@@ -13,6 +13,7 @@ from hone.evaluation.report import figures
 from hone.evaluation.report.figures import View
 from hone.evaluation.report.report_answers import CLIP, read_texts, split_text
 from hone.evaluation.report.report_results import select_figures
+from hone.store.tables import take_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,7 +133,7 @@ def _pair(ours: pa.Table, theirs: pa.Table) -> tuple[pa.Table, pa.Table]:
     import pyarrow.compute as pc
 
     places = pc.index_in(ours["id"], value_set=theirs["id"])
-    return ours.filter(pc.is_valid(places)), theirs.take(places.drop_null())
+    return ours.filter(pc.is_valid(places)), take_rows(theirs, places.drop_null().to_numpy())
 
 
 def _choose_worst(mask: np.ndarray, errors: np.ndarray) -> list[int]:
@@ -148,8 +149,9 @@ def _build_examples(
     """The rows with text, right answer, and the answers before and now; none without an objective to give the texts."""
     if objective is None or not positions:
         return []
-    texts = read_texts(rows, ours["id"].take(positions).to_pylist(), objective)
-    pairs = zip(ours.take(positions).to_pylist(), theirs["prediction"].take(positions).to_pylist(), strict=True)
+    worst = take_rows(ours, positions).to_pylist()
+    texts = read_texts(rows, [row["id"] for row in worst], objective)
+    pairs = zip(worst, take_rows(theirs.select(["prediction"]), positions)["prediction"].to_pylist(), strict=True)
     return [
         {
             "id": row["id"],
