@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 
 from flows.changes import Change, Settings, list_changes
@@ -54,7 +54,7 @@ def finetune(
         registered, evaluated = _run_line(pin_config(resolve_config(config, overrides) if overrides else resolved))
     except ValidationFailed as fault:
         return build_stopped_state(fault)
-    if registered.facts()["version"] == "1":
+    if deployment.id and registered.facts()["version"] == "1":
         update_forms(return_state=True)  # the new model is offered; that it is not yet fails no run
     return Completed(message=summarize_version(registered, evaluated), data=registered)
 

@@ -11,8 +11,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.exceptions import PrefectHTTPStatusError
 
 from hone.environment import home
+from hone.errors import ConfigError
 from hone.tracking.links import list_models
 
 # In a JSON schema: the name of the list whose values become its `enum`.
@@ -30,11 +32,14 @@ def update_forms(configurations: Sequence[str] | None = None) -> list[str]:
 
 
 def fill_choices(client: SyncPrefectClient, configurations: Sequence[str] | None = None) -> list[str]:
-    """What `update_forms` does, with a client."""
+    """What `update_forms` does, with a client.
+
+    Raises ConfigError, after all others are updated, for a deployment whose own parameters are not among the choices.
+    """
     choices = {"models": list_models(home().tracking_uri)}
     choices |= {} if configurations is None else {"configurations": list(configurations)}
     tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=["hone"]))
-    changed = []
+    changed, refused = [], []
     for deployment in client.read_deployments(deployment_filter=tagged):
         schema = copy.deepcopy(deployment.parameter_openapi_schema or {})
         _drop_null_defaults(schema)
@@ -44,8 +49,14 @@ def fill_choices(client: SyncPrefectClient, configurations: Sequence[str] | None
             if not option.get("enum"):
                 option.pop("enum", None)
         if schema != deployment.parameter_openapi_schema:
-            client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=schema))
-            changed.append(deployment.name)
+            try:
+                client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=schema))
+                changed.append(deployment.name)
+            except PrefectHTTPStatusError as fault:
+                reason = str(fault.response.json().get("detail", fault)).partition("deployment: ")[2]
+                refused.append(f"Prefect refuses the deployment {deployment.name}: {reason}")
+    if refused:
+        raise ConfigError(refused[0], where="its parameters", fix="Choose a file in conf/, or a registered model.")
     return changed
 
 

@@ -360,9 +360,10 @@ def test_on_its_schedule_it_retrains_the_champions_whose_configuration_says_so(
     assert nothing.name == "Nothing to retrain"
     assert "retraining.scheduled" in nothing.message
     head, *lines = house.data.read_text().splitlines()
-    dates = ["2026-03-01"] * 300 + ["2026-03-02"] * 5
+    draw = random.Random(6)
+    new = [f"{line_of(draw, WORDS['sport'])},sport,2026-03-02" for _ in range(5)]
     dated = house.folder / "scheduled.csv"
-    dated.write_text("\n".join([f"{head},came", *map(",".join, zip(lines, dates, strict=True))]) + "\n")
+    dated.write_text("\n".join([f"{head},came", *(f"{line},2026-03-01" for line in lines[:300]), *new]) + "\n")
     # A version that was trained on the rows as of a date is trained again on today's.
     ingest = yaml.safe_load(house.conf.read_text())["ingest"]
     ingest |= {"source": files(dated), "time": "came", "as_of": "2026-03-01"}

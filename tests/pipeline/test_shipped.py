@@ -417,7 +417,8 @@ def test_a_version_answers_without_hone_what_was_evaluated(
     registered: dict[str, dict[str, Any]],
     replies: Mapping[str, tuple[list[str], list[dict[str, Any]]]],
 ) -> None:
-    assert name in registered, "run the test that registers it too"
+    if name not in registered:
+        pytest.skip("the test that registers it was skipped, or failed")
     version, (columns, answers) = registered[name], replies[name]
     assert columns == version["outputs"]
     remaining = iter(answers)
