@@ -13,7 +13,7 @@ from hone.curation.step import Fields, Step, Verdict
 from hone.errors import DataError
 from hone.progress import OnProgress, Progress
 from hone.splits import FLAW, TEST, VALID
-from hone.store.tables import filter_rows
+from hone.store.tables import build_text_column, filter_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,7 +142,7 @@ class Account:
         for name in (*self.fields.text, self.fields.label):
             if name:
                 columns[name] = texts_of(rows, name)
-        return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+        return pa.table({name: build_text_column(values) for name, values in columns.items()})
 
     def _examples(self, dropped_rows: pa.Table) -> list[dict[str, str]]:
         examples: list[dict[str, str]] = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from hone.store.tables import build_text_column
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -20,10 +22,7 @@ def texts_of(rows: pa.Table, name: str) -> list[str]:
 
 def with_texts(rows: pa.Table, name: str, texts: Sequence[str]) -> pa.Table:
     """`rows` with the column `name` replaced by `texts`."""
-    import pyarrow as pa
-
-    index = rows.column_names.index(name)
-    return rows.set_column(index, name, pa.array(texts, pa.string()))
+    return rows.set_column(rows.column_names.index(name), name, build_text_column(texts))
 
 
 def rewrite_texts(

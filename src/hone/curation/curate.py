@@ -101,10 +101,11 @@ def _split(
         _check_class_sizes(table, fields)
     if not named_splits or not {VALID, TEST} <= named_splits:
         training_rows = filter_rows(table, open_rows)
+        leaders = group_rows(training_rows, fields, threshold)  # before the texts, which take as much memory again
         new_splits = split_rows(
             fields.row_texts(training_rows),
             fields.strata(training_rows),
-            group_rows(training_rows, fields, threshold),
+            leaders,
             valid=0.0 if VALID in named_splits else valid,
             test=0.0 if TEST in named_splits else test,
             seed=seed,

@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 from typing import IO, Any, TypeVar
@@ -17,7 +17,8 @@ from hone.progress import OnProgress, Progress
 Outcome = TypeVar("Outcome")
 Judge = Callable[[list[Any]], list[Outcome]]
 
-CHUNK = 2_000  # rows that go to a worker at once
+# Rows, and characters (or words) of theirs, that go to a worker at once; a longer row goes alone.
+CHUNK, CHUNK_LENGTH = 2_000, 8_000_000
 _SERVE = "import sys; sys.path[:] = sys.argv[1:]; from hone.curation.parallel import serve; serve()"
 
 
@@ -37,12 +38,26 @@ def over_texts(
     are judged in this process, since a worker takes half a second to start.
     """
     workers = workers or (cores() if sum(map(len, texts)) >= worth else 1)
-    chunks = [list(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
+    chunks = list(cut_texts(texts, CHUNK, CHUNK_LENGTH))
     outcomes: list[Outcome] = []
     for outcome in _map_chunks(judge, chunks, min(workers, len(chunks))):
         outcomes.extend(outcome)
         on_progress(Progress(len(outcomes), len(texts)))
     return outcomes
+
+
+def cut_texts(texts: Iterable[Any], max_texts: int, max_length: int) -> Iterator[list[Any]]:
+    """The texts in lists of at most `max_texts` and of `max_length` characters, or a single longer text."""
+    chunk: list[Any] = []
+    length = 0
+    for text in texts:
+        if len(chunk) == max_texts or (chunk and length + len(text) > max_length):
+            yield chunk
+            chunk, length = [], 0
+        chunk.append(text)
+        length += len(text)
+    if chunk:
+        yield chunk
 
 
 def serve() -> None:

@@ -59,15 +59,17 @@ def find_contaminated_rows(table: pa.Table, fields: Fields, threshold: float) ->
     Covers training rows that occur in valid or test, and valid rows that occur in test, so that valid and test
     measure unseen rows.
     """
-    splits, texts = splits_of(table), fields.identity_texts(table)
+    splits = splits_of(table)
     contaminated: dict[int, tuple[str, int]] = {}
     for split, later in ((VALID, (TEST,)), (TRAIN, (TEST, VALID))):
         candidates = [i for i, name in enumerate(splits) if name == split]
         later_rows = [i for name in later for i, other in enumerate(splits) if other == name]
-        rows, others = (take_rows(table, indices) for indices in (candidates, later_rows))
-        for i, j in find_repeats(rows, others, fields, threshold):
-            row, other = candidates[i], later_rows[j]
-            same = fold(texts[row]) == fold(texts[other])
+        repeats = find_repeats(take_rows(table, candidates), take_rows(table, later_rows), fields, threshold)
+        pairs = [(candidates[i], later_rows[j]) for i, j in repeats]
+        texts = fields.identity_texts(take_rows(table, [row for row, _ in pairs]))
+        other_texts = fields.identity_texts(take_rows(table, [other for _, other in pairs]))
+        for (row, other), text, other_text in zip(pairs, texts, other_texts, strict=True):
+            same = fold(text) == fold(other_text)
             contaminated[row] = (f"{'also' if same else 'nearly also'} in {splits[other]}", other)
     return contaminated
 

@@ -41,7 +41,18 @@ def filter_rows(table: pa.Table, indices: Sequence[int] | np.ndarray) -> pa.Tabl
 
     mask = np.zeros(table.num_rows, bool)
     mask[np.asarray(indices, np.int64)] = True
-    return table.filter(pa.array(mask))
+    return table if mask.all() else table.filter(pa.array(mask))
+
+
+def build_text_column(texts: Sequence[str]) -> pa.ChunkedArray:
+    """A column of the texts in chunks of about PIECE_BYTES: a single array is copied again and again while it grows."""
+    import numpy as np
+    import pyarrow as pa
+
+    sizes = np.fromiter(map(len, texts), np.int64, len(texts))  # characters: up to four bytes each
+    return pa.chunked_array(
+        [pa.array(texts[start:end], pa.string()) for start, end in _cut(sizes, len(texts))], pa.string()
+    )
 
 
 def write_table(table: pa.Table, path: Path) -> None:

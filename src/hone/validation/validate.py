@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.curation.columns import texts_of, with_texts
 from hone.curation.dedup.similar_rows import find_repeats
+from hone.curation.parallel import cut_texts
 from hone.errors import ValidationFailed
 from hone.objectives.base import Objective
 from hone.objectives.shared.label_account import count_unseen_labels, name_labels
@@ -22,7 +23,7 @@ from hone.progress import OnProgress, Progress, ignore
 from hone.splits import FLAW, SPLITS, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
-from hone.store.tables import filter_rows, write_table
+from hone.store.tables import cut_rows, filter_rows, take_rows, write_table
 from hone.validation.data_docs import write_single_page
 from hone.validation.suites import Expected, file_suite, settings_suite
 from hone.validation.verdicts import Finding, Judge, describe_expectation
@@ -36,7 +37,8 @@ log = logging.getLogger(__name__)
 
 DATA_DOCS = "data_docs"
 SHOWN = 10  # expectations, or labels, that an error shows; it counts the rest
-BATCH_ROWS = 2048
+# Rows and characters whose tokens are counted at once: an encoded text takes many times its size.
+BATCH_ROWS, BATCH_CHARACTERS = 2048, 4 << 20
 
 
 def validate(
@@ -114,6 +116,7 @@ def _build_frames(
     on_progress: OnProgress,
 ) -> dict[str, pd.DataFrame]:
     """The splits as DataFrames of Python objects for Great Expectations, with the computed columns of `suites`."""
+    import numpy as np
     import pandas as pd
 
     total, done = sum(map(len, tables.values())), 0
@@ -127,13 +130,15 @@ def _build_frames(
             frame["hone_label_rows"] = frame.groupby(objective.label)[objective.label].transform("size")
             frame["hone_label_share"] = frame["hone_label_rows"] / len(frame)
         if _has_text(table, objective):
-            texts = objective.row_texts(table)
-            frame["hone_tokens"] = pd.Series(0, index=frame.index)
-            for start in range(0, len(texts), BATCH_ROWS):
-                batch = texts[start : start + BATCH_ROWS]
-                frame.loc[start : start + len(batch) - 1, "hone_tokens"] = count_tokens(tokenizer, batch)
-                on_progress(Progress(done + start + len(batch), total, note=split))
-        done += len(table)
+            lengths = [np.zeros(0, np.int32)]
+            for piece in cut_rows(table, BATCH_ROWS):
+                for texts in cut_texts(objective.row_texts(piece), BATCH_ROWS, BATCH_CHARACTERS):
+                    lengths.append(count_tokens(tokenizer, texts))
+                    done += len(texts)
+                    on_progress(Progress(done, total, note=split))
+            frame["hone_tokens"] = pd.Series(np.concatenate(lengths), index=frame.index, dtype=int)
+        else:
+            done += len(table)
     return frames
 
 
@@ -160,10 +165,11 @@ def _find_duplicates(
         earlier_tables = [_exclude_known_repeats(usable[split]) for split in earlier if split in usable]
         if held_out not in usable or not earlier_tables:
             continue
-        texts = objective.row_texts(usable[held_out])
         others = pa.concat_tables(earlier_tables, promote_options="permissive")
-        for row, other in find_repeats(usable[held_out], others, objective, threshold):
-            if texts[row].strip():
+        repeats = find_repeats(usable[held_out], others, objective, threshold)
+        texts = objective.row_texts(take_rows(usable[held_out], [row for row, _ in repeats]))
+        for (row, other), text in zip(repeats, texts, strict=True):
+            if text.strip():
                 same_as[held_out][row] = others["id"][other].as_py()
     return same_as
 
