@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hone.curation.columns import splits_of
-from hone.curation.dedup.folding import fold
+from hone.curation.dedup.folding import digest_text, fold
 from hone.parts.options import option
 from hone.progress import OnProgress, Progress
 
@@ -36,8 +36,10 @@ class LabelConflicts:
         """Drop each row in conflict; its detail lists the answers to its text and their numbers of rows."""
         from hone.curation.step import Verdict
 
-        texts = (map(fold, fields.context_texts(rows)), map(fold, fields.identity_texts(rows)))
-        keys = list(zip(splits_of(rows), *texts, strict=True))
+        digests = (
+            [digest_text(fold(text)) for text in texts(rows)] for texts in (fields.context_texts, fields.identity_texts)
+        )
+        keys = list(zip(splits_of(rows), *digests, strict=True))
         answers = fields.answer_keys(rows)
         counts_by_text: dict[Hashable, Counter[str]] = {}
         for key, answer in zip(keys, answers, strict=True):

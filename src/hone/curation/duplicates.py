@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hone.curation.columns import splits_of, texts_of
-from hone.curation.dedup.folding import fold
+from hone.curation.dedup.folding import digest_text, fold
 from hone.curation.dedup.near import NUM_PERM, SHINGLE
 from hone.curation.dedup.similar_rows import COMMON, cluster_rows
 from hone.parts.options import option
@@ -52,10 +52,12 @@ class Duplicates:
 
         answers = [" ".join(answer.split()) for answer in fields.answer_keys(rows)]
         kinds = list(zip(splits_of(rows), answers, strict=True))
-        texts = [[*map(fold, column)] for column in (fields.context_texts(rows), fields.identity_texts(rows))]
+        digests = [
+            [digest_text(fold(text)) for text in texts(rows)] for texts in (fields.context_texts, fields.identity_texts)
+        ]
         # Text to be written is compared by the character: indentation and case are part of an answer.
-        texts += [texts_of(rows, name) for name in fields.generated]
-        first_index = _first_of_each(list(zip(kinds, *texts, strict=True)))
+        digests += [[*map(digest_text, texts_of(rows, name))] for name in fields.generated]
+        first_index = _first_of_each(list(zip(kinds, *digests, strict=True)))
         reasons = ["" if row == index else "duplicate" for index, row in enumerate(first_index)]
         on_progress(Progress(rows.num_rows // 4, rows.num_rows))
         if fields.near_repeats if self.near == "auto" else self.near:

@@ -218,9 +218,7 @@ def _set_aside(
     remaining, aside = {}, []
     for split, table in tables.items():
         rows = sorted(failing[split])
-        keep = np.ones(len(table), bool)
-        keep[rows] = False
-        remaining[split] = table.filter(pa.array(keep))
+        remaining[split] = filter_rows(table, np.setdiff1d(np.arange(len(table)), np.array(rows, np.int64)))
         taken = filter_rows(table, rows)
         # Cast to text whatever the type is: the columns of the three splits are concatenated.
         columns = {name: taken[name].cast(pa.string()) for name in taken.column_names}

@@ -41,8 +41,8 @@ def _process_ids(texts: list[str]) -> list[int]:
 
 
 def test_a_worker_that_dies_is_an_error_and_not_a_wait(capfd: pytest.CaptureFixture[str]) -> None:
-    judge = "".join  # takes a chunk, and there is nothing to join when chunks hold what is no text
-    texts = [*TEXTS[:-1], None]
+    judge = "".join  # takes a chunk, and cannot join what is no text
+    texts = [*TEXTS[:-1], ["two", "words"]]
     with pytest.raises(HoneError, match="a worker process ended with exit code 1"):
-        over_texts(judge, texts, ignore, worth=0, workers=2)  # type: ignore[arg-type, list-item]
+        over_texts(judge, texts, ignore, worth=0, workers=2)  # type: ignore[arg-type]
     assert "Traceback" in capfd.readouterr().err

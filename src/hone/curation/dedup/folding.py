@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import string
 
@@ -24,6 +25,11 @@ _SYMBOL = re.compile(f"([{re.escape(SYMBOLS)}])")
 def fold(text: str) -> str:
     """`text` in case-folded form with single spaces."""
     return " ".join(text.casefold().split())
+
+
+def digest_text(text: str) -> bytes:
+    """16 bytes that stand for a text where it is compared with all others: these take as much memory as the rows."""
+    return hashlib.blake2b(text.encode("utf8", "surrogatepass"), digest_size=16).digest()
 
 
 def spread(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import string
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     I64 = npt.NDArray[np.int64]
 
 CHUNK_BYTES = 1 << 20  # text hashed at once: about 50 MB of working arrays
-CHUNK_WORDS = 1 << 19  # words shingled at once: about the same
+CHUNK_WORDS = 1 << 19  # words digested, or shingled, at once: about the same
 BLOCK = 1 << 15  # shingles signed at once: small enough to stay in the CPU cache for all permutations
+COUNTED_BITS = 24  # of a shingle's hash, by which occurrences are first counted: 128 MB of counters
 MISSED = 1e-4  # at most this share of the pairs just at the threshold may share no bucket
 _BASE, _SEED = 0x9E3779B97F4A7C15, 0x48F3
 _BETWEEN = 255  # separates texts in a buffer; never occurs in UTF-8
@@ -42,51 +43,77 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
-def hash_words(texts: Sequence[str]) -> tuple[U64, I64]:
+def hash_words(texts: Iterable[str]) -> tuple[U64, I64]:
     """64-bit hashes of the words of each text as `fold_to_tokens` gives them, text after text, and n + 1 offsets."""
     import numpy as np
 
-    parts = [_hash_chunk(chunk) for chunk in _chunks(texts)]
-    counts = np.concatenate([np.zeros(1, np.int64), *(counts for _, counts in parts)])
-    return np.concatenate([np.zeros(0, np.uint64), *(words for words, _ in parts)]), np.cumsum(counts)
+    counts = [np.zeros(1, np.int64)]
+
+    def hash_chunks() -> Iterator[U64]:
+        for chunk in _chunks(texts):
+            words, word_counts = _hash_chunk(chunk)
+            counts.append(word_counts)
+            yield words
+
+    return _join(hash_chunks()), np.cumsum(np.concatenate(counts))
 
 
 def digest_texts(words: U64, offsets: I64) -> U64:
     """A 64-bit hash of the words of each text in their order."""
     import numpy as np
 
-    counts = np.diff(offsets)
-    places = (np.arange(len(words)) - np.repeat(offsets[:-1], counts)).astype(np.uint64)
-    return _mix(np.add.reduceat(_mix(words + places * np.uint64(_BASE)), offsets[:-1])) if len(counts) else words
+    def digest(first: int, last: int) -> U64:
+        starts, counts = offsets[first:last] - offsets[first], np.diff(offsets[first : last + 1])
+        block = words[offsets[first] : offsets[last]]
+        places = (np.arange(len(block)) - np.repeat(starts, counts)).astype(np.uint64)
+        return _mix(np.add.reduceat(_mix(block + places * np.uint64(_BASE)), starts))
+
+    return np.concatenate([words[:0], *(digest(*cut) for cut in row_ranges(offsets, CHUNK_WORDS))])
 
 
-def hash_shingles(words: U64, offsets: I64, size: int) -> tuple[U64, I64]:
-    """Hashes of the runs of `size` words in each text, and n + 1 offsets; a shorter text is one run."""
+def hash_shingles(words: U64, offsets: I64, rows: I64, size: int) -> tuple[U64, I64]:
+    """Hashes of the runs of `size` words in each of the texts `rows`, and n + 1 offsets; a shorter text is one run."""
     import numpy as np
 
-    parts = [
-        _shingle_block(words[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1]), size)
-        for first, last in row_ranges(offsets, CHUNK_WORDS)
-    ]
-    counts = np.maximum(np.diff(offsets) - size + 1, 1)
-    return np.concatenate([words[:0], *parts]), np.concatenate([offsets[:1], np.cumsum(counts)])
+    counts = np.diff(offsets)[rows]
+    starts = np.concatenate([[0], np.cumsum(counts)])
+
+    def shingle(first: int, last: int) -> U64:
+        positions, _ = item_positions(offsets, rows[first:last])
+        return _shingle_block(words[positions], counts[first:last], size)
+
+    hashes = _join(shingle(*cut) for cut in row_ranges(starts, CHUNK_WORDS))
+    return hashes, np.concatenate([[0], np.cumsum(np.maximum(counts - size + 1, 1))])
 
 
 def drop_common(hashes: U64, offsets: I64, limit: float) -> tuple[U64, I64]:
     """The hashes without those that more than `limit` rows have, and offsets; a row that has no others keeps all."""
     import numpy as np
 
-    counts = np.diff(offsets)
-    rows = np.repeat(np.arange(len(counts)), counts)
-    distinct, occurrences = np.unique(hashes, return_counts=True)
-    frequent = distinct[occurrences > limit]  # repetitions within a row are counted too: a superset
-    positions = np.flatnonzero(np.isin(hashes, frequent))
-    pairs = np.unique(np.stack([np.searchsorted(frequent, hashes[positions]), rows[positions]]), axis=1)
-    common = frequent[np.bincount(pairs[0], minlength=len(frequent)) > limit]
-    dropped = np.isin(hashes, common)
-    remaining = np.bincount(rows[~dropped], minlength=len(counts))
-    dropped &= np.repeat(remaining > 0, counts)
-    return hashes[~dropped], np.concatenate([[0], np.cumsum(np.bincount(rows[~dropped], minlength=len(counts)))])
+    frequent = _find_frequent(hashes, limit)  # repetitions within a row are counted too: a superset
+    row_counts = np.zeros(len(frequent), np.int64)
+    ranges = row_ranges(offsets, CHUNK_WORDS) if len(frequent) else []
+    for first, last in ranges:
+        block, counts = hashes[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1])
+        places, found = _search(frequent, block)
+        rows = np.repeat(np.arange(last - first), counts)
+        pairs = np.unique(rows[found] * len(frequent) + places[found])
+        np.add.at(row_counts, pairs % len(frequent), 1)
+    common = frequent[row_counts > limit]
+    if not len(common):
+        return hashes, offsets
+    remaining_counts = np.diff(offsets)
+
+    def drop(first: int, last: int) -> U64:
+        block, counts = hashes[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1])
+        kept = ~_search(common, block)[1]
+        kept_counts = np.add.reduceat(kept, offsets[first:last] - offsets[first], dtype=np.int64)
+        kept |= np.repeat(kept_counts == 0, counts)
+        remaining_counts[first:last] = np.where(kept_counts, kept_counts, counts)
+        return block[kept]
+
+    remaining = _join(drop(*cut) for cut in ranges)
+    return remaining, np.concatenate([[0], np.cumsum(remaining_counts)])
 
 
 def compute_signatures(hashes: U64, offsets: I64, num_perm: int) -> U32:
@@ -96,13 +123,12 @@ def compute_signatures(hashes: U64, offsets: I64, num_perm: int) -> U32:
     """
     import numpy as np
 
-    small = (hashes >> np.uint64(32)).astype(np.uint32)
     odd = np.random.default_rng(_SEED).integers(0, 1 << 32, num_perm, dtype=np.uint32) | np.uint32(1)
     signed = np.empty((len(offsets) - 1, num_perm), np.uint32)
 
     def sign(cut: tuple[int, int]) -> None:
         first, last = cut
-        block = small[offsets[first] : offsets[last]]
+        block = (hashes[offsets[first] : offsets[last]] >> np.uint64(32)).astype(np.uint32)
         starts = offsets[first:last] - offsets[first]
         permuted = np.empty_like(block)
         minima = np.empty((num_perm, last - first), np.uint32)
@@ -167,7 +193,7 @@ def item_positions(offsets: I64, rows: I64) -> tuple[I64, I64]:
     """The indices of the items of `rows`, row by row, and the offsets of the rows among them."""
     import numpy as np
 
-    counts = np.diff(offsets)[rows]
+    counts = offsets[rows + 1] - offsets[rows]
     starts = np.concatenate([[0], np.cumsum(counts)])
     return np.arange(starts[-1]) + np.repeat(offsets[rows] - starts[:-1], counts), starts
 
@@ -180,7 +206,46 @@ def _in_threads(work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterat
         yield from threads.map(work, parts)
 
 
-def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+def _join(parts: Iterable[U64]) -> U64:
+    """The parts as one array, which grows in place: a list of them and their concatenation take twice the memory."""
+    import numpy as np
+
+    joined, size = np.empty(0, np.uint64), 0
+    for part in parts:
+        if size + len(part) > len(joined):
+            joined.resize(size + len(part) + size // 8, refcheck=False)
+        joined[size : size + len(part)] = part
+        size += len(part)
+    joined.resize(size, refcheck=False)
+    return joined
+
+
+def _find_frequent(hashes: U64, limit: float) -> U64:
+    """The hashes that occur more than `limit` times, sorted.
+
+    Only those are sorted of which, with others that start with the same bits, there are that many.
+    """
+    import numpy as np
+
+    bits = min(COUNTED_BITS, max(1, len(hashes).bit_length()))
+    blocks = [hashes[start : start + (1 << COUNTED_BITS)] for start in range(0, len(hashes), 1 << COUNTED_BITS)]
+    counts = np.zeros(1 << bits, np.int64)
+    for block in blocks:
+        counts += np.bincount((block >> np.uint64(64 - bits)).astype(np.int64), minlength=1 << bits)
+    candidates = [block[counts[block >> np.uint64(64 - bits)] > limit] for block in blocks]
+    distinct, occurrences = np.unique(np.concatenate([hashes[:0], *candidates]), return_counts=True)
+    return distinct[occurrences > limit]
+
+
+def _search(values: U64, hashes: U64) -> tuple[I64, npt.NDArray[np.bool_]]:
+    """For each hash its position in `values`, which are sorted, and whether it is there."""
+    import numpy as np
+
+    places = np.searchsorted(values, hashes).clip(max=len(values) - 1)
+    return places, values[places] == hashes
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
     chunk: list[str] = []
     length = 0
     for text in texts:

@@ -8,9 +8,9 @@ missed, and less of those above it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Protocol
 
 from hone.curation.dedup.jaccard import ShingleSets
 from hone.curation.dedup.minhash import (
@@ -20,7 +20,6 @@ from hone.curation.dedup.minhash import (
     find_buckets,
     hash_shingles,
     hash_words,
-    item_positions,
 )
 
 if TYPE_CHECKING:
@@ -35,8 +34,18 @@ FEW_COMMON = 10  # a shingle of no more texts than this is never left out as com
 DEVIATIONS = 6  # a pair whose signature agreement is this many standard deviations too low is skipped unverified
 
 
+class Texts(Protocol):
+    """A number of texts, which are read once: a list, or texts that are made while they are read."""
+
+    def __len__(self) -> int:
+        """The number of texts."""
+
+    def __iter__(self) -> Iterator[str]:
+        """The texts."""
+
+
 def clusters(
-    texts: Sequence[str],
+    texts: Iterable[str],
     threshold: float,
     *,
     apart: Sequence[Hashable] = (),
@@ -66,8 +75,8 @@ def clusters(
 
 
 def near_pairs(
-    texts: Sequence[str],
-    others: Sequence[str],
+    texts: Texts,
+    others: Texts,
     threshold: float,
     *,
     apart: Sequence[Hashable] = (),
@@ -80,7 +89,7 @@ def near_pairs(
     Sorted by text; texts without a near-duplicate are left out. `apart`, with a value for each of `texts` and then of
     `others`, and `common` are those of `clusters`.
     """
-    similar = _Alike([*texts, *others], apart, threshold, common, shingle, num_perm)
+    similar = _Alike(chain(texts, others), apart, threshold, common, shingle, num_perm)
     text_numbers, other_numbers = similar.numbers[: len(texts)], similar.numbers[len(texts) :]
     first_other: dict[int, int] = {}
     for index, number in enumerate(other_numbers):
@@ -115,22 +124,18 @@ class _Alike:
 
     def __init__(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         apart: Sequence[Hashable],
         threshold: float,
         common: float,
         shingle: int,
         num_perm: int,
     ) -> None:
-        import numpy as np
-
-        kinds = _numbered(apart) if apart else np.zeros(len(texts), np.int64)
-        first, numbers, hashes, offsets = _shingles_of_distinct(texts, kinds, shingle)
+        kind, first, numbers, hashes, offsets = _shingles_of_distinct(texts, apart, shingle)
         self.numbers: list[int] = numbers.tolist()
         self.first: list[int] = first.tolist()
         if common < 1:
             hashes, offsets = drop_common(hashes, offsets, max(FEW_COMMON, common * len(first)))
-        kind = kinds[first]
         self.sets = ShingleSets(hashes, offsets, threshold)
         self._signed = compute_signatures(hashes, offsets, num_perm)
         self._min_agreement = num_perm * threshold - DEVIATIONS * (num_perm * threshold * (1 - threshold)) ** 0.5
@@ -194,15 +199,15 @@ def _numbered(kinds: Sequence[Hashable]) -> I64:
     return np.array([number.setdefault(kind, len(number)) for kind in kinds], np.int64)
 
 
-def _shingles_of_distinct(texts: Sequence[str], kinds: I64, size: int) -> tuple[I64, I64, U64, I64]:
-    """A text of each number, the number of each text, and the shingles of each number with offsets."""
+def _shingles_of_distinct(texts: Iterable[str], apart: Sequence[Hashable], size: int) -> tuple[I64, I64, I64, U64, I64]:
+    """The kind and a text of each number, the number of each text, and the shingles of each number with offsets."""
     import numpy as np
 
     words, offsets = hash_words(texts)
+    kinds = _numbered(apart) if apart else np.zeros(len(offsets) - 1, np.int64)
     keys = digest_texts(words, offsets) + kinds.astype(np.uint64)
     _, first, numbers = np.unique(keys, return_index=True, return_inverse=True)
-    word_indices, offsets = item_positions(offsets, first)
-    return first, numbers, *hash_shingles(words[word_indices], offsets, size)
+    return kinds[first], first, numbers, *hash_shingles(words, offsets, first, size)
 
 
 def _split_buckets(rows: I64, bucket: I64) -> list[I64]:

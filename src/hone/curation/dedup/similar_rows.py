@@ -7,10 +7,12 @@ words that more than COMMON of the rows have, such as a footer, do not count.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hone.curation.dedup.near import clusters, near_pairs
+from hone.store.tables import ROWS_PER_GROUP, cut_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,8 +35,7 @@ def cluster_rows(
     """For each row the index of the first row of its cluster (`near.clusters`, which has the `options`)."""
     contexts = _number_contexts(fields.context_texts(rows), threshold)
     kinds = list(zip(contexts, apart or [""] * rows.num_rows, strict=True))
-    texts = fields.identity_texts(rows)
-    return clusters(texts, threshold, apart=kinds, common=common, chained=chained, **options)
+    return clusters(_IdentityTexts(rows, fields), threshold, apart=kinds, common=common, chained=chained, **options)
 
 
 def cluster_contexts(rows: pa.Table, fields: Fields, threshold: float) -> list[int]:
@@ -53,10 +54,25 @@ def find_repeats(rows: pa.Table, others: pa.Table, fields: Fields, threshold: fl
     Similar rows repeat each other; only the same ones do where an answer may be all that differs.
     """
     contexts = _number_contexts([*fields.context_texts(rows), *fields.context_texts(others)], threshold)
-    texts, other_texts = fields.identity_texts(rows), fields.identity_texts(others)
+    texts, other_texts = _IdentityTexts(rows, fields), _IdentityTexts(others, fields)
     if not fields.near_repeats:
         return near_pairs(texts, other_texts, 1.0, apart=contexts)
     return near_pairs(texts, other_texts, threshold, apart=contexts, common=COMMON)
+
+
+@dataclass(frozen=True)
+class _IdentityTexts:
+    """The rows' `Fields.identity_texts`, made for a piece of the rows at a time: all together need as much memory."""
+
+    rows: pa.Table
+    fields: Fields
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in cut_rows(self.rows, ROWS_PER_GROUP):
+            yield from self.fields.identity_texts(piece)
 
 
 def _number_contexts(contexts: Sequence[str], threshold: float) -> list[int]:

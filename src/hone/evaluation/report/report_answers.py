@@ -11,6 +11,7 @@ import numpy as np
 
 from hone.evaluation.report import figures
 from hone.evaluation.report.figures import View
+from hone.store.tables import take_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +44,7 @@ def list_best_answers(predictions: Path, rows: Path, objective: Objective | None
     errors = table["error"].to_numpy()
     if not len(errors) or not np.isfinite(errors).any():
         return None
-    chosen = table.take(_choose(table, errors)).to_pylist()
+    chosen = take_rows(table, _choose(table, errors)).to_pylist()
     texts = _read_texts(rows, [answer["id"] for answer in chosen], objective)
     answers = [
         {
@@ -68,7 +69,7 @@ def _choose(table: pa.Table, errors: np.ndarray) -> list[int]:
         best = best[errors[best] == 0]
     rows_by_reference: Counter[str] = Counter()
     turns = []
-    for place, reference in enumerate(table["reference"].take(best).to_pylist()):
+    for place, reference in enumerate(take_rows(table.select(["reference"]), best)["reference"].to_pylist()):
         turns.append((rows_by_reference[reference], place))
         rows_by_reference[reference] += 1
     return [int(best[place]) for place in sorted(place for _, place in sorted(turns)[:SHOWN])]

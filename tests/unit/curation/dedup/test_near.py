@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import random
-from itertools import combinations
+from itertools import accumulate, combinations
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -122,6 +124,31 @@ def test_a_text_of_a_million_characters(text: str) -> None:
     assert clusters([text, "short", text + " and what comes after", "Short"], 0.8) == [0, 1, 0, 1]
 
 
+@given(st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=8), min_size=1, max_size=12), st.integers(1, 4))
+@settings(deadline=None)
+def test_what_more_rows_than_the_limit_have_is_dropped(rows: list[list[int]], limit: int) -> None:
+    spread = 0x9E3779B97F4A7C15  # to hashes whose first bits differ too
+    hashes = np.array([value * spread % 2**64 for row in rows for value in row], np.uint64)
+    offsets = np.cumsum([0, *map(len, rows)])
+    common = {value for value in range(7) if sum(value in row for row in rows) > limit}
+    expected = [[value for value in row if value not in common] or row for row in rows]
+    with patch.object(minhash, "CHUNK_WORDS", 5), patch.object(minhash, "COUNTED_BITS", 2):
+        remaining, remaining_offsets = minhash.drop_common(hashes, offsets, limit)
+    assert remaining_offsets.tolist() == [0, *accumulate(map(len, expected))]
+    assert remaining.tolist() == [value * spread % 2**64 for row in expected for value in row]
+
+
+def test_words_hashed_piece_by_piece_have_the_same_shingles_and_digests() -> None:
+    texts = [" ".join(WORDS[i : i + 1 + i % 7]) for i in range(12)]
+    words, offsets = minhash.hash_words(texts)
+    rows = np.array([11, 0, 5, 5])
+    shingles, digests = minhash.hash_shingles(words, offsets, rows, 3), minhash.digest_texts(words, offsets)
+    with patch.object(minhash, "CHUNK_WORDS", 4), patch.object(minhash, "CHUNK_BYTES", 16):
+        assert all(map(np.array_equal, minhash.hash_words(texts), (words, offsets)))
+        assert all(map(np.array_equal, minhash.hash_shingles(words, offsets, rows, 3), shingles))
+        assert np.array_equal(minhash.digest_texts(words, offsets), digests)
+
+
 def test_signatures_agree_as_often_as_the_sets_are_alike() -> None:
     rng = random.Random(7)
     for common, alone in ((10, 5), (60, 10), (300, 100)):
@@ -129,7 +156,9 @@ def test_signatures_agree_as_often_as_the_sets_are_alike() -> None:
         for _ in range(40):
             words = [f"w{rng.getrandbits(60)}" for _ in range(common + 2 * alone)]
             texts = [" ".join(words[: common + alone]), " ".join(words[:common] + words[common + alone :])]
-            signed = minhash.compute_signatures(*minhash.hash_shingles(*minhash.hash_words(texts), 1), 128)
+            word_hashes, offsets = minhash.hash_words(texts)
+            hashes, offsets = minhash.hash_shingles(word_hashes, offsets, np.arange(len(texts)), 1)
+            signed = minhash.compute_signatures(hashes, offsets, 128)
             estimates.append(float((signed[0] == signed[1]).mean()))
         expected = common / (common + 2 * alone)
         spread = (expected * (1 - expected) / 128 / 40) ** 0.5
