@@ -6,7 +6,7 @@ import heapq
 import json
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -209,11 +209,19 @@ def _report_unseen_labels(
     """Log and return the numbers of rows with labels that no training row has, by split and label."""
     columns = [name for name in objective.columns if name not in objective.inputs]
     counts_by_split = count_unseen_labels(objective, lambda split: files[split].read(columns), targets)
+    for warning in describe_unseen_labels(counts_by_split):
+        log.warning("%s", warning)
+    return {split: dict(counts.most_common()) for split, counts in counts_by_split.items()}
+
+
+def describe_unseen_labels(counts_by_split: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A warning for each split that has rows with labels that no training row has, from the fact `unseen_labels`."""
+    warnings = []
     for split, counts in counts_by_split.items():
         effect = "count as errors" if split == TEST else "have no loss"
-        names = name_labels(counts, 5)
-        log.warning("%s: %d rows %s; no training row has their labels: %s", split, counts.total(), effect, names)
-    return {split: dict(counts.most_common()) for split, counts in counts_by_split.items()}
+        names = name_labels(Counter(counts), 5)
+        warnings.append(f"{split}: {sum(counts.values())} rows {effect}; no training row has their labels: {names}")
+    return warnings
 
 
 def read_tokens(path: Path) -> pa.Table:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import string
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20  # text hashed at once: about 50 MB of working arrays
 CHUNK_WORDS = 1 << 19  # words digested, or shingled, at once: about the same
+CHUNKS = 8  # such chunks in work at once, if there are as many cores
 BLOCK = 1 << 15  # shingles signed at once: small enough to stay in the CPU cache for all permutations
 COUNTED_BITS = 24  # of a shingle's hash, by which occurrences are first counted: 128 MB of counters
 MISSED = 1e-4  # at most this share of the pairs just at the threshold may share no bucket
@@ -50,8 +52,7 @@ def hash_words(texts: Iterable[str]) -> tuple[U64, I64]:
     counts = [np.zeros(1, np.int64)]
 
     def hash_chunks() -> Iterator[U64]:
-        for chunk in _chunks(texts):
-            words, word_counts = _hash_chunk(chunk)
+        for words, word_counts in _in_threads(_hash_chunk, _chunks(texts), min(CHUNKS, cores())):
             counts.append(word_counts)
             yield words
 
@@ -62,13 +63,14 @@ def digest_texts(words: U64, offsets: I64) -> U64:
     """A 64-bit hash of the words of each text in their order."""
     import numpy as np
 
-    def digest(first: int, last: int) -> U64:
+    def digest(cut: tuple[int, int]) -> U64:
+        first, last = cut
         starts, counts = offsets[first:last] - offsets[first], np.diff(offsets[first : last + 1])
         block = words[offsets[first] : offsets[last]]
         places = (np.arange(len(block)) - np.repeat(starts, counts)).astype(np.uint64)
         return _mix(np.add.reduceat(_mix(block + places * np.uint64(_BASE)), starts))
 
-    return np.concatenate([words[:0], *(digest(*cut) for cut in row_ranges(offsets, CHUNK_WORDS))])
+    return np.concatenate([words[:0], *_in_threads(digest, row_ranges(offsets, CHUNK_WORDS), min(CHUNKS, cores()))])
 
 
 def hash_shingles(words: U64, offsets: I64, rows: I64, size: int) -> tuple[U64, I64]:
@@ -78,11 +80,12 @@ def hash_shingles(words: U64, offsets: I64, rows: I64, size: int) -> tuple[U64, 
     counts = np.diff(offsets)[rows]
     starts = np.concatenate([[0], np.cumsum(counts)])
 
-    def shingle(first: int, last: int) -> U64:
+    def shingle(cut: tuple[int, int]) -> U64:
+        first, last = cut
         positions, _ = item_positions(offsets, rows[first:last])
         return _shingle_block(words[positions], counts[first:last], size)
 
-    hashes = _join(shingle(*cut) for cut in row_ranges(starts, CHUNK_WORDS))
+    hashes = _join(_in_threads(shingle, row_ranges(starts, CHUNK_WORDS), min(CHUNKS, cores())))
     return hashes, np.concatenate([[0], np.cumsum(np.maximum(counts - size + 1, 1))])
 
 
@@ -137,7 +140,7 @@ def compute_signatures(hashes: U64, offsets: I64, num_perm: int) -> U32:
             np.minimum.reduceat(permuted, starts, out=minima[i])
         signed[first:last] = minima.T
 
-    for _ in _in_threads(sign, row_ranges(offsets, BLOCK)):
+    for _ in _in_threads(sign, row_ranges(offsets, BLOCK), cores()):
         pass
     return signed
 
@@ -165,7 +168,7 @@ def find_buckets(signed: U32, threshold: float) -> Iterator[tuple[I64, I64]]:
         number = np.cumsum(~np.concatenate([[False], same]))[shared]
         return (ranked[shared] & ((np.uint64(1) << row_bits) - np.uint64(1))).astype(np.int64), number
 
-    yield from _in_threads(bucket, range(num_perm // width) if count > 1 else ())
+    yield from _in_threads(bucket, range(num_perm // width) if count > 1 else (), cores())
 
 
 @lru_cache(maxsize=64)
@@ -198,12 +201,21 @@ def item_positions(offsets: I64, rows: I64) -> tuple[I64, I64]:
     return np.arange(starts[-1]) + np.repeat(offsets[rows] - starts[:-1], counts), starts
 
 
-def _in_threads(work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
-    """Yield `work(part)` for each part, in order; threads help because numpy releases the GIL."""
-    from concurrent.futures import ThreadPoolExecutor
+def _in_threads(work: Callable[[Part], Result], parts: Iterable[Part], count: int) -> Iterator[Result]:
+    """Yield `work(part)` for each part, in order, in `count` threads: numpy releases the GIL.
 
-    with ThreadPoolExecutor(cores()) as threads:
-        yield from threads.map(work, parts)
+    At most twice as many parts, and their results, are held at once.
+    """
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    with ThreadPoolExecutor(count) as threads:
+        ahead: deque[Future[Result]] = deque()
+        for part in parts:
+            ahead.append(threads.submit(work, part))
+            if len(ahead) > 2 * count:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _join(parts: Iterable[U64]) -> U64:

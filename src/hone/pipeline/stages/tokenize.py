@@ -50,9 +50,16 @@ def _describe(artifact: Artifact) -> str:
     return f"{sum(tokens.values()):,} tokens: {list_counts(tokens)}; {truncated:,} rows truncated"
 
 
+def _list_warnings(artifact: Artifact) -> list[str]:
+    from hone.tokenization.tokenize import describe_unseen_labels
+
+    return describe_unseen_labels(artifact.facts().get("unseen_labels", {}))
+
+
 TOKENIZE = Stage(
     make=_make,
     describe=_describe,
+    list_warnings=_list_warnings,
     config=lambda c: {"tokenization": c.tokenization.model_dump(), "objective": list_data_options(c)},
     code=lambda c: ["hone.tokenization.tokenize", get_module(OBJECTIVES, c.objective)],
     libraries=lambda c: ["numpy", "pyarrow", "tokenizers", "transformers", *list_libraries(OBJECTIVES, c.objective)],
