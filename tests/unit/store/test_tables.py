@@ -116,6 +116,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
 
 
 @pytest.mark.long
+@pytest.mark.xdist_group("two gigabytes")  # one such test at a time: each takes most of a machine's memory
 def test_curation_and_evaluation_of_two_gigabytes_stay_within_memory(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LARGE, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
