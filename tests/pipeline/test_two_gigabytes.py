@@ -120,8 +120,8 @@ def run_steps(home: Path) -> dict[str, Any]:
     from hone.progress import ignore
 
     results = {}
+    rows = pq.read_table(home / "without_splits.parquet", memory_map=False)
     for kind, options in STEPS.items():
-        rows = pq.read_table(home / "without_splits.parquet", memory_map=False)
         account = Account(TextClassification(), StepsProgress(ignore, len(rows), 1), Limits(max_dropped=1.0))
         kept_rows = account.run_step(kind, rows, KINDS[kind](**options))
         funnel = account.funnel[0]
