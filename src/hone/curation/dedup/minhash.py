@@ -94,29 +94,21 @@ def drop_common(hashes: U64, offsets: I64, limit: float) -> tuple[U64, I64]:
     import numpy as np
 
     frequent = _find_frequent(hashes, limit)  # repetitions within a row are counted too: a superset
-    row_counts = np.zeros(len(frequent), np.int64)
-    ranges = row_ranges(offsets, CHUNK_WORDS) if len(frequent) else []
-    for first, last in ranges:
-        block, counts = hashes[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1])
-        places, matches = _search(frequent, block)
-        rows = np.repeat(np.arange(last - first), counts)
-        pairs = np.unique(rows[matches] * len(frequent) + places[matches])
-        np.add.at(row_counts, pairs % len(frequent), 1)
-    common = frequent[row_counts > limit]
+    common = frequent[_count_rows(frequent, hashes, offsets) > limit]
     if not len(common):
         return hashes, offsets
     remaining_counts = np.diff(offsets)
 
     def drop(first: int, last: int) -> U64:
         block, counts = hashes[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1])
-        stays = ~_search(common, block)[1]
-        stay_counts = np.add.reduceat(stays, offsets[first:last] - offsets[first], dtype=np.int64)
-        stays |= np.repeat(stay_counts == 0, counts)
-        remaining_counts[first:last] = np.where(stay_counts, stay_counts, counts)
-        return block[stays]
+        is_other = ~_search(common, block)[1]
+        other_counts = np.add.reduceat(is_other, offsets[first:last] - offsets[first], dtype=np.int64)
+        remaining_counts[first:last] = np.where(other_counts, other_counts, counts)
+        remaining: U64 = block[is_other | np.repeat(other_counts == 0, counts)]
+        return remaining
 
-    remaining = _join(drop(*cut) for cut in ranges)
-    return remaining, np.concatenate([[0], np.cumsum(remaining_counts)])
+    joined = _join(drop(*cut) for cut in row_ranges(offsets, CHUNK_WORDS))
+    return joined, np.concatenate([[0], np.cumsum(remaining_counts)])
 
 
 def compute_signatures(hashes: U64, offsets: I64, num_perm: int) -> U32:
@@ -247,6 +239,19 @@ def _find_frequent(hashes: U64, limit: float) -> U64:
     candidates = [block[counts[block >> np.uint64(64 - bits)] > limit] for block in blocks]
     distinct, occurrences = np.unique(np.concatenate([hashes[:0], *candidates]), return_counts=True)
     return distinct[occurrences > limit]
+
+
+def _count_rows(values: U64, hashes: U64, offsets: I64) -> I64:
+    """The number of rows that have each of the hashes `values`, which are sorted."""
+    import numpy as np
+
+    row_counts = np.zeros(len(values), np.int64)
+    for first, last in row_ranges(offsets, CHUNK_WORDS) if len(values) else ():
+        places, is_value = _search(values, hashes[offsets[first] : offsets[last]])
+        rows = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
+        pairs = np.unique(rows[is_value] * len(values) + places[is_value])
+        np.add.at(row_counts, pairs % len(values), 1)
+    return row_counts
 
 
 def _search(values: U64, hashes: U64) -> tuple[I64, npt.NDArray[np.bool_]]:
