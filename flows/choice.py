@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,21 +11,15 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from hone.config.file import change_config, load_config, parse_config
+from hone.config.folder import find_config
 from hone.config.parts import Part, SourcePart
 from hone.config.sections import RunConfig
 from hone.environment import home
-from hone.errors import ConfigError
 from hone.tracking.links import load_version_config
 from hone.tracking.reader import SCHEME, get_version
 from tasks.forms import CHOICES
 
-FOLDER = Path("conf")
-VERSION = "^models:/[^/@]+(/[0-9]+|@[^/@]+)$"
-
-
-def list_names() -> list[str]:
-    """The names of the configurations in conf/ of the working directory."""
-    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+VERSION = "^models:/[^/@]+(/[1-9][0-9]*|@[^/@]+)$"
 
 
 def resolve_config(config: RunConfig | str, changes: Sequence[str] = ()) -> RunConfig:
@@ -47,16 +40,6 @@ def load_registered_config(uri: str) -> RunConfig:
     """The configuration of the version that `models:/NAME@ALIAS` or `models:/NAME/NUMBER` refers to."""
     tracking_uri = home().tracking_uri
     return parse_config(load_version_config(tracking_uri, get_version(tracking_uri, uri)), uri)
-
-
-def find_config(name: str) -> Path:
-    """The file in conf/ with this name. Raises ConfigError, with the nearest name, if there is none."""
-    names = list_names()
-    if name not in names:
-        similar = difflib.get_close_matches(name, names, 1)
-        hint = f"Did you mean {similar[0]}?" if similar else f"There are: {', '.join(names) or 'none'}."
-        raise ConfigError("is not the name of a file in conf/", where=name, fix=hint)
-    return FOLDER / f"{name}.yaml"
 
 
 def config_name(config: Any) -> str:

@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.choice import list_names
+from hone.config.folder import list_names
 from tasks.forms import update_forms
 from tasks.promote import list_models as models_with_champion
 from tasks.promote import reconcile_model

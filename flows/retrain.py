@@ -19,10 +19,9 @@ from hone.config.sections import RunConfig
 from hone.drift.retraining import config_as_of as at
 from hone.drift.retraining import list_dates
 from hone.store.artifact import Artifact
-from hone.tracking.aliases import CHAMPION
 from hone.tracking.reader import SCHEME
 from tasks.ingest import ingest
-from tasks.retrain import Outcome, StartedBy, check_new_rows, find_trigger, list_scheduled_models, publish_outcomes
+from tasks.retrain import Outcome, StartedBy, check_new_rows, find_trigger, list_scheduled_versions, publish_outcomes
 from tasks.validate import STOPPED
 
 Moment = date | datetime
@@ -64,9 +63,8 @@ def retrain(
         started_by: What started this run.
     """
     if config is None:
-        champions = [f"{SCHEME}{model}@{CHAMPION}" for model in list_scheduled_models()]
         options = (min_new_rows, as_of, until, step, started_by)
-        states: list[State[Any]] = [retrain(champion, *options, return_state=True) for champion in champions]
+        states: list[State[Any]] = [retrain(uri, *options, return_state=True) for uri in list_scheduled_versions()]
         return _summarize(states)
     chosen_config = _resolve(config)
     min_new = chosen_config.retraining.min_new_rows if min_new_rows is None else min_new_rows

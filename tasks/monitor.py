@@ -14,7 +14,7 @@ from hone.config.file import parse_config
 from hone.config.parts import Part
 from hone.config.sections import RunConfig
 from hone.drift import monitor, report
-from hone.drift.champions import load_champion_configs
+from hone.drift.champions import load_current_configs
 from hone.drift.check import Verdict
 from hone.drift.episodes import Episode, next_episode, save_episode
 from hone.environment import home
@@ -47,8 +47,8 @@ class CheckResult:
 )
 def list_monitored_models() -> list[str]:
     """The models whose champion's configuration has `monitoring.inputs`."""
-    configs = load_champion_configs(home().tracking_uri)
-    return [model for model, config in configs.items() if (config.get("monitoring") or {}).get("inputs")]
+    configs = load_current_configs(home().tracking_uri)
+    return [version.name for version, config in configs if (config.get("monitoring") or {}).get("inputs")]
 
 
 @task(name="check drift", task_run_name="check drift of {model}", persist_result=False, **RETRIES)

@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 
 from hone.config.sections import RunConfig
 from hone.drift import retraining
-from hone.drift.champions import load_champion_configs
+from hone.drift.champions import load_current_configs
 from hone.drift.retraining import NewRows
 from hone.environment import home
 from hone.store.artifact import Artifact
@@ -22,15 +22,15 @@ Outcome = tuple[str, NewRows, str]  # the date ('' for now), the result of the c
 
 
 @task(
-    name="list scheduled models",
+    name="list scheduled versions",
     task_run_name="list champions with scheduled retraining",
     persist_result=False,
     **RETRIES,
 )
-def list_scheduled_models() -> list[str]:
-    """The models whose champion's configuration has `retraining.scheduled`."""
-    configs = load_champion_configs(home().tracking_uri)
-    return [model for model, config in configs.items() if (config.get("retraining") or {}).get("scheduled")]
+def list_scheduled_versions() -> list[str]:
+    """The URIs of the champions whose configuration has `retraining.scheduled`."""
+    configs = load_current_configs(home().tracking_uri)
+    return [version.uri for version, config in configs if (config.get("retraining") or {}).get("scheduled")]
 
 
 @task(name="check new rows", task_run_name="check {config.name} for new rows", persist_result=False, **RETRIES)

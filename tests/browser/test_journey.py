@@ -150,12 +150,9 @@ def count_runs(service: Service) -> int:
     return count
 
 
-def test_from_a_file_with_a_change_to_a_champion_and_back(
-    page: Page, service: Service, journey: dict[str, Any], receiver: Receiver
-) -> None:
-    prefect = Prefect(page, service)
-    prefect.open()
-    # A file in conf/ and a change. What cannot run is refused in the form.
+def start_with_a_change(prefect: Prefect) -> None:
+    """A file in conf/ and a change: what cannot run is refused in the form; the log says what happens."""
+    page, service = prefect.page, prefect.service
     prefect.open_form("finetune")
     prefect.select(MODEL)
     page.get_by_role("button", name="Add item").click()
@@ -177,7 +174,11 @@ def test_from_a_file_with_a_change_to_a_champion_and_back(
     shoot(page, "run")
     prefect.open_tab("Details")
     page.get_by_text(re.compile(rf"^{MODEL} version 2, \d+\.\d% \(")).first.wait_for()
-    # The version's artifact has the verdict and leads to the pages in MLflow.
+
+
+def open_results(prefect: Prefect) -> None:
+    """The version's artifact has the verdict and leads to the pages in MLflow."""
+    page = prefect.page
     prefect.open_artifact(f"version-{MODEL}")
     page.get_by_role("heading", name=f"{MODEL} version 2").wait_for()
     shoot(page, "version-artifact")
@@ -188,7 +189,11 @@ def test_from_a_file_with_a_change_to_a_champion_and_back(
         shoot(page, link.lower().replace(" ", "-"))
         page.go_back()
         page.get_by_role("heading", name=f"{MODEL} version 2").wait_for()
-    # The promotion waits for a person, who is told, and approves it in its form.
+
+
+def approve(prefect: Prefect, receiver: Receiver) -> None:
+    """The promotion waits for a person, who is told, and approves it in its form."""
+    page, service = prefect.page, prefect.service
     prefect.open_form("promote")
     prefect.select(MODEL)
     prefect.submit(f"promote {MODEL}")
@@ -208,7 +213,11 @@ def test_from_a_file_with_a_change_to_a_champion_and_back(
     prefect.see("Promoted")
     assert find_champion(service) == "2"
     receiver.about(f"{MODEL}: version 2 is the champion (was 1), promoted by Ada")
-    # And back.
+
+
+def roll_back(prefect: Prefect, receiver: Receiver) -> None:
+    """The previous champion is the champion again."""
+    service = prefect.service
     prefect.open_form("rollback")
     prefect.select(MODEL)
     prefect.submit(f"rollback {MODEL}")
@@ -218,6 +227,17 @@ def test_from_a_file_with_a_change_to_a_champion_and_back(
     history = service.hone("history", MODEL).stdout
     assert re.search(r"promoted.*Ada|Ada.*promoted", history), history
     assert "rolled back" in history
+
+
+def test_from_a_file_with_a_change_to_a_champion_and_back(
+    page: Page, service: Service, journey: dict[str, Any], receiver: Receiver
+) -> None:
+    prefect = Prefect(page, service)
+    prefect.open()
+    start_with_a_change(prefect)
+    open_results(prefect)
+    approve(prefect, receiver)
+    roll_back(prefect, receiver)
 
 
 def test_an_alias_moved_by_hand_in_mlflow_is_noticed(

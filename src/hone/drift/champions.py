@@ -7,19 +7,21 @@ from typing import Any
 from hone.errors import ModelError
 from hone.promotion.reconcile import models_with_champion
 from hone.tracking.links import find_current_version, load_version_config
+from hone.tracking.reader import Version
 
 
-def load_champion_configs(tracking_uri: str) -> dict[str, dict[str, Any]]:
-    """The champion's configuration, as plain values, by the name of the model.
+def load_current_configs(tracking_uri: str) -> list[tuple[Version, dict[str, Any]]]:
+    """Each model's champion, or newest version if its champion was removed, and its configuration as plain values.
 
-    Champions without a configuration, which Hone did not register, are left out. Raises ServiceError.
+    Only of models that have or had a champion. Versions without a configuration, which Hone did not register, are left
+    out. Raises ServiceError.
     """
-    configs = {}
+    configs = []
     for model in models_with_champion(tracking_uri):
         try:
             version = find_current_version(tracking_uri, model)
             if version:
-                configs[model] = load_version_config(tracking_uri, version)
+                configs.append((version, load_version_config(tracking_uri, version)))
         except ModelError:
             continue
     return configs

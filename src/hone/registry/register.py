@@ -170,9 +170,7 @@ def register(
         version, existing = _get_or_create_version(client, run, candidate, out, steps)
         logged = _find_logged_model(client, version)
         run_record.log_test_metrics(client, run, candidate.metrics, candidate.datasets[TEST], logged)
-        with TemporaryDirectory() as downloads:
-            registered = _collect_registered(client, candidate, str(version.version), existing, Path(downloads))
-            (out / layout.REPORT).write_text(render_report(registered), "utf8")
+        registered = _write_report(client, candidate, str(version.version), existing, render_report, out)
         client.log_artifact(run_id, str(out / layout.REPORT))
         results = _describe(client, run, version, candidate, registered.champion)
         if registered.alias and list_aliases(client, model_name).get(alias) != registered.version:
@@ -367,6 +365,21 @@ def _find_logged_model(client: MlflowClient, version: ModelVersion) -> LoggedMod
         if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         return None
+
+
+def _write_report(
+    client: MlflowClient,
+    candidate: Candidate,
+    number: str,
+    existing: bool,
+    render_report: Callable[[Registered], str],
+    out: Path,
+) -> Registered:
+    """Write report.html, and return what it shows of the version. The champion's answers are kept only as long."""
+    with TemporaryDirectory() as downloads:
+        registered = _collect_registered(client, candidate, number, existing, Path(downloads))
+        (out / layout.REPORT).write_text(render_report(registered), "utf8")
+    return registered
 
 
 def _collect_registered(

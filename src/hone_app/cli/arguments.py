@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hone.config.folder import find_config as find_by_name
+
 CONFIG: dict[str, Any] = {"metavar": "CONF", "help": "configuration file, or the name of one in conf/: demo"}
 
 
@@ -19,6 +21,4 @@ def find_config(name: str) -> Path:
     """The file at this path, else the one in conf/ with this name."""
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
         return Path(name)
-    from flows.choice import find_config as find_by_name
-
     return find_by_name(name)

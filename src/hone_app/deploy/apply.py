@@ -34,7 +34,7 @@ from prefect.client.schemas.actions import (
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
-from flows.choice import list_names
+from hone.config.folder import list_names
 from hone.errors import ConfigError, HoneError, ServiceError
 from hone_app.deploy.automations import apply_automations, find_recipient
 from hone_app.deploy.names import AUTOMATIONS, FILE, POOL

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hone.config.folder import FOLDER
 from hone.errors import ConfigError
 from hone_app.deploy.names import FILE
-
-CONF = Path("conf")
 
 
 def select_project(recorded: str, requested: Path | None, working_directory: Path) -> Path:
@@ -32,11 +31,6 @@ def select_project(recorded: str, requested: Path | None, working_directory: Pat
     return _check(project)
 
 
-def list_configurations(project: Path) -> list[str]:
-    """The names of the configurations in the project's conf/."""
-    return sorted(file.stem for file in (project / CONF).glob("*.yaml"))
-
-
 def describe_names(names: Sequence[str], width: int) -> str:
     """The number of names, and as many of them as fit in `width` columns; `none` for no names."""
     text = f"{len(names)}: {', '.join(names)}" if names else "none"
@@ -49,7 +43,7 @@ def describe_names(names: Sequence[str], width: int) -> str:
 
 def _check(project: Path) -> Path:
     missing = [f"no {FILE}"] if not (project / FILE).is_file() else []
-    missing += ["no conf/"] if not (project / CONF).is_dir() else []
+    missing += ["no conf/"] if not (project / FOLDER).is_dir() else []
     if missing:
         raise ConfigError(
             f"is not a project: there is {' and '.join(missing)}",

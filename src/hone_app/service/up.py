@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hone.config.folder import list_names
 from hone.environment import DEFAULTS, Home
 from hone.errors import ConfigError, ServiceError
 from hone_app.deploy.names import POOL
@@ -40,7 +41,7 @@ from hone_app.service.parts import (
     webhook_ready_file,
 )
 from hone_app.service.processes import Process
-from hone_app.service.project import describe_names, list_configurations, select_project
+from hone_app.service.project import describe_names, select_project
 from hone_app.service.servers import Server
 
 WAIT_SECONDS = 180
@@ -159,7 +160,7 @@ def start_service(home: Home, request: Request, report: Report) -> None:
             raise ConfigError("is running with other settings", where="the service", fix=fix)
         record = replace(record, settings=settings)
         _report(report, "project", str(project))
-        _report(report, "configurations", list_configurations(project))
+        _report(report, "configurations", list_names(project))
         undo.callback(lambda: [_end(record, part) for part in started])
         with _only_server(home, record):
             record = _start_servers(home, record, project, started)

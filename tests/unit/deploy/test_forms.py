@@ -15,8 +15,9 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.changes import SETTINGS, Settings, list_changes
-from flows.choice import config_name, find_config, resolve_config, resolve_source
+from flows.choice import config_name, resolve_config, resolve_source
 from hone.config.file import load_config
+from hone.config.folder import find_config
 from hone.config.paths import list_paths
 from hone.errors import ConfigError
 from tasks.forms import CHOICES

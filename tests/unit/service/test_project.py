@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hone.config.folder import list_names
 from hone.errors import ConfigError
-from hone_app.service.project import describe_names, list_configurations, select_project
+from hone_app.service.project import describe_names, select_project
 
 
 @pytest.fixture
@@ -53,10 +54,10 @@ def test_what_a_folder_lacks_to_be_a_project_is_said(project: Path, tmp_path: Pa
 
 
 def test_configurations_are_listed_by_name(project: Path) -> None:
-    assert describe_names(list_configurations(project), 80) == "none"
+    assert describe_names(list_names(project), 80) == "none"
     for name in ("topics.yaml", "demo.yaml", "notes.txt"):
         (project / "conf" / name).touch()
-    assert list_configurations(project) == ["demo", "topics"]
+    assert list_names(project) == ["demo", "topics"]
 
 
 def test_as_many_names_are_shown_as_fit() -> None:
