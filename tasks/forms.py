@@ -19,6 +19,8 @@ from hone.tracking.links import list_models
 
 # In a JSON schema: the name of the list whose values become its `enum`.
 CHOICES = "x-hone-choices"
+# Conflict, unprocessable: Prefect's answers to parameters that are not valid under the schema.
+REFUSED = {409, 422}
 
 
 @task(name="update forms", task_run_name="update the choices in forms", cache_policy=NO_CACHE)
@@ -53,7 +55,10 @@ def fill_choices(client: SyncPrefectClient, configurations: Sequence[str] | None
                 client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=schema))
                 changed.append(deployment.name)
             except PrefectHTTPStatusError as fault:
-                reason = str(fault.response.json().get("detail", fault)).partition("deployment: ")[2]
+                if fault.response.status_code not in REFUSED:
+                    raise
+                detail = str(fault.response.json().get("detail", fault))
+                reason = detail.partition("deployment: ")[2] or detail
                 refused.append(f"Prefect refuses the deployment {deployment.name}: {reason}")
     if refused:
         raise ConfigError(refused[0], where="its parameters", fix="Choose a file in conf/, or a registered model.")
