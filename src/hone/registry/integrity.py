@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from hone.environment import home
 from hone.errors import ModelError
@@ -48,6 +49,18 @@ def check_files(tracking_uri: str, version: Version, *, reuse: bool = False) -> 
             fix="Do not use it. Find out who changed it, then register it again or use another version.",
         )
     return directory
+
+
+def load_verified(tracking_uri: str, version: Version, **settings: Any) -> tuple[Any, Path]:
+    """The version as MLflow loads it, with rows of any length, and its directory, after `check_files`."""
+    from mlflow.models import Model
+    from mlflow.pyfunc import load_model
+
+    directory = check_files(tracking_uri, version, reuse=True)
+    known_settings = Model.load(directory).flavors["python_function"].get("config", {})
+    settings = {"max_characters": 0, **settings}
+    own = {name: value for name, value in settings.items() if name in known_settings}  # MLflow warns of all others
+    return load_model(str(directory), model_config=own), directory
 
 
 def _faults(directory: Path, expected_digest: str) -> list[str]:
