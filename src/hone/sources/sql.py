@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.parts.options import REQUIRED, option
-from hone.parts.variables import expand
+from hone.parts.variables import expand, hide_values
 from hone.sources.source import RawRow
 from hone.sources.splits import DEFAULT_COLUMN
 
@@ -90,8 +90,8 @@ class Sql:
         from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
         url = self._url()
-        shown = url.set(query={}).render_as_string(hide_password=True)
-        hide = _hider(url)
+        shown = hide_values(url.set(query={}).render_as_string(hide_password=True), self.url)
+        hide = _hider(url, self.url)
         engine = _make_engine(url, hide, shown)
         try:
             connection = engine.connect()
@@ -120,7 +120,7 @@ class Sql:
         if url.drivername == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
         if url.get_backend_name() == "sqlite":
-            _check_file_exists(url)
+            _check_file_exists(url, self.url)
         return url
 
 
@@ -164,21 +164,21 @@ def _forbid_other_files(connection: sqlite3.Connection, _: object) -> None:
     connection.set_authorizer(authorize)
 
 
-def _check_file_exists(url: URL) -> None:
+def _check_file_exists(url: URL, template: str) -> None:
     """Raise DataError if a SQLite file is missing; SQLite itself would create an empty database."""
     name = url.database or ":memory:"
     if name != ":memory:" and not name.startswith("file:") and not Path(name).is_file():
-        raise DataError("no such SQLite file", where=name, fix="Correct ingest.source.url.")
+        raise DataError("no such SQLite file", where=hide_values(name, template), fix="Correct ingest.source.url.")
 
 
-def _hider(url: URL) -> Callable[[object], str]:
-    """A function that masks the URL's password and query values in a message."""
+def _hider(url: URL, template: str) -> Callable[[object], str]:
+    """A function that masks the URL's password, query values and values of variables in a message."""
     query: Mapping[str, Any] = url.query
     values = [text for value in query.values() for text in ([value] if isinstance(value, str) else value)]
     secrets = [re.escape(secret) for secret in [str(url.password or ""), *values] if secret]
 
     def hide(message: object) -> str:
-        text = str(message).strip()
+        text = hide_values(str(message).strip(), template)
         return re.sub("|".join(sorted(secrets, key=len, reverse=True)), "***", text) if secrets else text
 
     return hide

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import hone
+from hone.display import escape_controls
 from hone.environment import DEFAULTS, Home, home
 from hone.errors import ConfigError, HoneError
 from hone_app.cli import batch, completion, drift, promotion, rows, service
@@ -109,7 +110,7 @@ def _load(arguments: argparse.Namespace) -> RunConfig:
     config = pin_base(load_config(arguments.config, arguments.overrides), home())
     if config.model.trust_code:
         warning = f"hone: warning: the code of {config.model.trust_code} runs, since model.trust_code names it."
-        print(warning, file=sys.stderr)  # noqa: T201
+        print(escape_controls(warning), file=sys.stderr)  # noqa: T201
     return config
 
 

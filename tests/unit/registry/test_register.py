@@ -507,8 +507,8 @@ def test_the_limit_of_a_row_can_be_set(
     made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
     with pytest.raises(ValueError, match="row 0 has 11 characters, more than 10"):
         load_model(str(place_of(made)), model_config={"max_characters": 10}).predict(["late parcel"])
-    facts = made.facts()
-    model, directory = load_verified(tracking_uri, get_version(tracking_uri, f"models:/{facts['model']}/1"))
+    version = get_version(tracking_uri, f"models:/{made['model']}/{made['version']}")
+    model, directory = load_verified(tracking_uri, version)
     assert directory == place_of(made)
     assert len(model.predict(["late parcel " * 100_000])) == 1
 
