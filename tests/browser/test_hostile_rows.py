@@ -12,6 +12,7 @@ import pytest
 from hone.validation.data_docs import write_single_page
 from hone.validation.suites import Expected
 from hone.validation.verdicts import Judge
+from tests.services import Service, ask
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -31,6 +32,11 @@ HOSTILE = [
     "<link rel=stylesheet href=http://127.0.0.1:9/owned.css>",
     "${template} $column <b>bold</b>",
 ]
+
+# The elements of the page that have a script of a row.
+RUNNING = """() => [...document.querySelectorAll('*')].filter(element =>
+  [...element.attributes].some(({name, value}) => /^on|^srcdoc$|^src$/.test(name) && value.includes('owned'))
+  || (element.tagName === 'SCRIPT' && element.textContent.includes('owned'))).map(element => element.outerHTML)"""
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +107,23 @@ def test_links_between_the_data_docs_still_work(page: Page, data_docs: Path) -> 
     page.goto(data_docs.as_uri())
     page.frames[1].locator("a[data-page^='expectations/']").first.click()
     page.locator("nav button[aria-current]", has_text="expectations").wait_for()
+
+
+def test_neither_ui_runs_a_script_of_markdown(page: Page, service: Service) -> None:
+    """Prefect's artifacts and MLflow's descriptions, even of Markdown in which markup is not escaped."""
+    markdown = "\n\n".join([*HOSTILE, "the end of the text"])
+    artifact = service.ask("/artifacts/", {"key": "hostile", "type": "markdown", "data": markdown})
+    registry = f"{service.mlflow_url}/api/2.0/mlflow"
+    ask(f"{registry}/registered-models/create", {"name": "hostile", "description": markdown})
+    version = {"name": "hostile", "source": "s3://bucket/model", "description": markdown}
+    ask(f"{registry}/model-versions/create", version)
+    requests = list_requests(page)
+    for url in (
+        f"{service.prefect_url}/artifacts/artifact/{artifact['id']}",
+        f"{service.mlflow_url}/#/models/hostile",
+        f"{service.mlflow_url}/#/models/hostile/versions/1",
+    ):
+        page.goto(url)
+        page.get_by_text("the end of the text").first.wait_for(state="attached", timeout=60_000)
+        assert page.evaluate(RUNNING) == []
+    assert not [url for url in requests if url in ("http://127.0.0.1:9/owned", "http://127.0.0.1:9/owned.js")]

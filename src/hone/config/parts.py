@@ -22,7 +22,8 @@ from hone.training.settings import Settings
 class Section(BaseModel):
     """A section of the configuration: immutable, unknown fields are rejected."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # Prefect shows pydantic's own message about parameters that it refuses.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), hide_input_in_errors=True)
 
     @model_validator(mode="after")
     def _no_secret(self) -> Self:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from hone.config.file import dump_config, load_config, parse_config
 from hone.config.sections import RunConfig
@@ -170,6 +171,14 @@ def test_a_password_is_refused_and_not_repeated(conf: Path, source: str) -> None
     message = faults(conf, f"ingest.source={source}")
     assert "contains a password or token: put it into an environment variable, write ${NAME}" in message
     assert "geheim" not in message
+
+
+def test_pydantic_does_not_repeat_a_password_either(conf: Path) -> None:
+    tree = load_config(conf).model_dump(mode="json")
+    tree["ingest"]["source"] = {"kind": "sql", "url": "postgresql://ada:geheim@db/app", "query": "select 1"}
+    with pytest.raises(ValidationError, match="contains a password or token") as fault:
+        RunConfig.model_validate(tree)
+    assert "geheim" not in str(fault.value)
 
 
 def test_a_password_of_the_environment_is_taken(conf: Path) -> None:
