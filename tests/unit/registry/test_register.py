@@ -24,6 +24,7 @@ from hone.objectives.text_classification import TextClassification
 from hone.registry import card, run_record
 from hone.registry.champion_results import load_champion
 from hone.store.artifact import Artifact
+from hone.store.manifest import read_manifest, write_manifest
 from hone.tracking.client import connect
 from hone.tracking.reader import get_version, has_version
 from hone.tracking.run_log import open_run
@@ -504,9 +505,9 @@ def test_pickled_weights_are_not_registered(
 
     copy = tmp_path / "train"
     shutil.copytree(artifacts["train"].path, copy)
-    manifest = json.loads((copy / "manifest.json").read_text("utf8"))
+    manifest = read_manifest(copy)
     manifest["files"]["model/pytorch_model.bin"] = {"bytes": 1, "sha256": "0" * 64}
-    (copy / "manifest.json").write_text(json.dumps(manifest), "utf8")
+    write_manifest(copy, manifest)
     (copy / "model" / "pytorch_model.bin").write_bytes(b"x")
     line = dict(artifacts) | {"train": replace(artifacts["train"], uri=str(copy))}
     with pytest.raises(ModelError, match=r"pytorch_model\.bin"):
