@@ -171,12 +171,16 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from hone.errors import StoreError
     from hone.pipeline.plan import plan_run
+    from hone.registry.integrity import check_files
+    from hone.tracking.reader import get_version
 
     data = home()
     artifacts = [stage_plan.artifact for stage_plan in plan_run(_load(arguments), data) if stage_plan.artifact]
     faults = [fault for artifact in artifacts for fault in data.store.verify(artifact)]
     if faults:
         raise StoreError("\n".join(faults), fix="Delete these directories: the next run makes them again.")
+    for registered in (artifact.facts() for artifact in artifacts if artifact.stage == "register"):
+        check_files(registered["tracking_uri"], get_version(registered["tracking_uri"], registered["model_uri"]))
     _print(f"{len(artifacts)} artifacts, all digests match")
     return 0
 

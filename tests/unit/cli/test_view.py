@@ -109,16 +109,21 @@ def test_a_finished_stage_shows_its_time_and_rows() -> None:
 
 def test_ingest_says_what_it_left_out_and_converted(console: Console, tmp_path: Path) -> None:
     facts = {"skipped": {"answer is reject": 7}, "notes": {"texts whose span offsets count utf-16, converted": 1041}}
-    (tmp_path / "manifest.json").write_text(json.dumps({"facts": facts}))
+
+    def write(out: Path) -> Product:
+        (out / "rows.txt").write_text("rows")
+        return Product(1800, ("rows.txt",), facts)
+
+    made, _ = Store(tmp_path).obtain(Recipe("ingest", {}, {}, {}, {}), write)
     with show_progress(["ingest"], console):
-        emit("ingest", "hit", Artifact("ingest", "k", str(tmp_path), "d", 1800))
+        emit("ingest", "hit", made)
     assert printed(console) == (
         "ingest    up to date · 1,800 rows · 7 rows left out (answer is reject)"
         " · 1,041 texts whose span offsets count utf-16, converted\n"
     )
     wide = Console(file=io.StringIO(), width=80, force_terminal=True)
     board = Board({"ingest": Line()})
-    board.lines["ingest"].update("hit", Artifact("ingest", "k", str(tmp_path), "d", 1800), 1.0)
+    board.lines["ingest"].update("hit", made, 1.0)
     wide.print(board.render())
     assert "1,041 texts whose span offsets count utf-16, converted" in printed(wide)
 

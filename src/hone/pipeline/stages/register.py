@@ -17,7 +17,7 @@ from hone.pipeline.stages.train import training_run
 from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.tracking.links import build_url, run_route, version_route
-from hone.tracking.reader import SCHEME, has_version, list_lineage
+from hone.tracking.reader import SCHEME, describe_fault, list_lineage
 
 if TYPE_CHECKING:
     from hone.tracking.run_log import RunLog
@@ -61,13 +61,11 @@ def _data_docs_link(job: Job, run: RunLog) -> dict[str, str]:
     return {"Data Docs": url or (validated.path / validated.facts()["data_docs"]).as_uri()}
 
 
-def _missing_version(artifact: Artifact) -> str:
+def _describe_fault(artifact: Artifact) -> str:
     facts = artifact.facts()
     current_uri = home().tracking_uri
     is_current = mask_secrets(current_uri) == facts["tracking_uri"]
-    if has_version(current_uri if is_current else facts["tracking_uri"], facts["model"], facts["version"]):
-        return ""
-    return f"version {facts['version']} of {facts['model']} is no longer in MLflow"
+    return describe_fault(current_uri if is_current else facts["tracking_uri"], facts["model"], facts["version"])
 
 
 def _describe(artifact: Artifact) -> str:
@@ -105,6 +103,6 @@ REGISTER = Stage(
         *("registry/card.md", "registry/served/served.py"),
     ),
     external_digests=lambda job: {"tracking server": mask_secrets(job.home.tracking_uri)},
-    stale_reason=_missing_version,
+    stale_reason=_describe_fault,
     describe=_describe,
 )
