@@ -23,6 +23,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from hone.config.sections import RunConfig
+from hone.display import escape_controls
 from hone.environment import home
 from hone.pipeline.run import obtain_artifact
 from hone.pipeline.stage import Job, pin_base
@@ -151,9 +152,9 @@ class _StageLog:
             self._log.info("%s waits for another run that is making the same", stage)
         elif isinstance(detail, Artifact):
             cached = "cached: " if event == "hit" else ""
-            self._log.info("%s: %s%s", stage, cached, STAGES[stage].describe(detail))
+            self._log.info("%s: %s%s", stage, cached, escape_controls(STAGES[stage].describe(detail)))
             for warning in STAGES[stage].list_warnings(detail) if cached else ():
-                self._log.warning("%s: %s", stage, warning)
+                self._log.warning("%s: %s", stage, escape_controls(warning))
 
     def _log_part(self, progress: Progress) -> None:
         """Log the progress of a training each time another tenth of its steps is done."""

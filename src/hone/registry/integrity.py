@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hone.environment import home
 from hone.errors import HoneError, ModelError
@@ -82,6 +83,18 @@ def _tag_damage(tracking_uri: str, version: Version, faults: Sequence[str]) -> N
             client.set_model_version_tag(version.name, version.version, DAMAGED, faults[0])
         else:
             client.delete_model_version_tag(version.name, version.version, DAMAGED)
+
+
+def load_verified(tracking_uri: str, version: Version, **settings: Any) -> tuple[Any, Path]:
+    """The version as MLflow loads it, with rows of any length, and its directory, after `check_files`."""
+    from mlflow.models import Model
+    from mlflow.pyfunc import load_model
+
+    directory = check_files(tracking_uri, version, reuse=True)
+    known_settings = Model.load(directory).flavors["python_function"].get("config", {})
+    settings = {"max_characters": 0, **settings}
+    own = {name: value for name, value in settings.items() if name in known_settings}  # MLflow warns of all others
+    return load_model(str(directory), model_config=own), directory
 
 
 def _find_faults(directory: Path, expected_digest: str) -> list[str]:

@@ -15,6 +15,7 @@ from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from hone.display import mask_secrets
 from hone.errors import ConfigError
 from hone.evaluation.report.population import describe_population
 from hone.evaluation.report.report_champion import Champion, Registered
@@ -181,7 +182,7 @@ def register(
         "version": str(version.version),
         "run_id": run_id,
         "experiment_id": str(run.info.experiment_id),
-        "tracking_uri": tracking_uri,
+        "tracking_uri": mask_secrets(tracking_uri),
         "model_uri": f"models:/{model_name}/{version.version}",
         "alias": alias,
         "existing": existing,

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import hone
+from hone.display import escape_controls
 from hone.environment import DEFAULTS, Home, home
 from hone.errors import ConfigError, HoneError
 from hone_app.cli import batch, completion, drift, promotion, rows, service
@@ -109,7 +110,7 @@ def _load(arguments: argparse.Namespace) -> RunConfig:
     config = pin_base(load_config(arguments.config, arguments.overrides), home())
     if config.model.trust_code:
         warning = f"hone: warning: the code of {config.model.trust_code} runs, since model.trust_code names it."
-        print(warning, file=sys.stderr)  # noqa: T201
+        print(escape_controls(warning), file=sys.stderr)  # noqa: T201
     return config
 
 
@@ -179,7 +180,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     if faults:
         raise StoreError("\n".join(faults), fix="Delete these directories: the next run makes them again.")
     for registered in (artifact.facts() for artifact in artifacts if artifact.stage == "register"):
-        check_files(registered["tracking_uri"], get_version(registered["tracking_uri"], registered["model_uri"]))
+        check_files(data.tracking_uri, get_version(data.tracking_uri, registered["model_uri"]))
     _print(f"{len(artifacts)} artifacts, all digests match")
     return 0
 

@@ -23,7 +23,7 @@ from hone.objectives.base import Objective
 from hone.objectives.text_classification import TextClassification
 from hone.registry import card, run_record
 from hone.registry.champion_results import load_champion
-from hone.registry.integrity import check_files
+from hone.registry.integrity import check_files, load_verified
 from hone.store.artifact import Artifact
 from hone.store.manifest import read_manifest, write_manifest
 from hone.tracking.client import connect
@@ -530,8 +530,25 @@ def test_wrong_input_is_refused_by_name(
         model.predict(pd.DataFrame({"id": ["a"], "text": ["late parcel"]}))
     with pytest.raises(ValueError, match="row 1 is not a text"):
         model.predict(pd.DataFrame({"text": ["late parcel", None]}))
+    with pytest.raises(ValueError, match=r"row 1 has 1,000,001 characters, more than 1,000,000.*max_characters"):
+        model.predict(pd.DataFrame({"text": ["late parcel", "a" * 1_000_001]}))
     assert model.predict(pd.Series(["late parcel"])).columns.tolist() == ["label", "score", "truncated"]
     assert len(model.predict(pd.DataFrame({"text": pd.Series([], dtype=str)}))) == 0
+
+
+def test_the_limit_of_a_row_can_be_set(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    """Batch prediction and monitoring answer rows of any length."""
+    from mlflow.pyfunc import load_model
+
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    with pytest.raises(ValueError, match="row 0 has 11 characters, more than 10"):
+        load_model(str(place_of(made)), model_config={"max_characters": 10}).predict(["late parcel"])
+    version = get_version(tracking_uri, f"models:/{made['model']}/{made['version']}")
+    model, directory = load_verified(tracking_uri, version)
+    assert directory == place_of(made)
+    assert len(model.predict(["late parcel " * 100_000])) == 1
 
 
 def test_pickled_weights_are_not_registered(

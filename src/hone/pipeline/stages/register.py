@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import hone
 from hone.config.file import dump_config
+from hone.display import mask_secrets
+from hone.environment import current_user, home
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, get_module
@@ -24,7 +26,6 @@ GIT_COMMIT = "hone.git_commit"
 
 
 def _make(job: Job) -> Product:
-    from hone.environment import current_user
     from hone.evaluation.report.report import Origin, render
     from hone.registry.register import register
     from hone.tracking import run_log
@@ -62,7 +63,10 @@ def _data_docs_link(job: Job, run: RunLog) -> dict[str, str]:
 
 def _describe_fault(artifact: Artifact) -> str:
     facts = artifact.facts()
-    return describe_fault(facts["tracking_uri"], facts["model"], facts["version"])
+    current_uri = home().tracking_uri
+    is_current = mask_secrets(current_uri) == facts["tracking_uri"]
+    uri = current_uri if is_current else facts["tracking_uri"]
+    return describe_fault(uri, facts["model"], facts["version"])
 
 
 def _describe(artifact: Artifact) -> str:
@@ -99,7 +103,7 @@ REGISTER = Stage(
         *(f"evaluation/report/{name}" for name in ("report.html", "report_parts.html", "report.css", "report.js")),
         *("registry/card.md", "registry/served/served.py"),
     ),
-    external_digests=lambda job: {"tracking server": job.home.tracking_uri},
+    external_digests=lambda job: {"tracking server": mask_secrets(job.home.tracking_uri)},
     stale_reason=_describe_fault,
     describe=_describe,
 )
