@@ -79,6 +79,8 @@ def connect(tracking_uri: str) -> MlflowClient:
     create_sqlite_store(tracking_uri)
     from mlflow import MlflowClient
 
+    # It logs each fault of a database with a traceback, and raises it too.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with translate_errors(tracking_uri):
         return MlflowClient(tracking_uri, registry_uri=tracking_uri)
 
