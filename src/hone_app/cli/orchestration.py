@@ -108,10 +108,10 @@ def _mark_crashed(data: Home) -> None:
         return
 
 
-def _find_cause(fault: BaseException) -> HoneError | None:
-    """The error of a task that Prefect tried to report when its server did not answer."""
+def _find_cause(fault: BaseException) -> BaseException | None:
+    """The error of a task, or the interruption, that Prefect tried to report when its server did not answer."""
     cause = fault.__context__
-    while cause is not None and not isinstance(cause, HoneError):
+    while cause is not None and not isinstance(cause, HoneError | KeyboardInterrupt):
         cause = cause.__context__
     return cause
 

@@ -237,6 +237,17 @@ def test_files_lie_beside_the_database_or_where_they_are_told(tracking_uri: str,
     assert told.artifact_location.endswith(f"{tmp_path}/told/told")
 
 
+def test_a_data_folder_may_have_spaces_and_a_percent_sign_in_its_path(tmp_path: Path) -> None:
+    folder = tmp_path / "my data, 100% of it"
+    uri = f"sqlite:///{folder}/mlflow/mlflow.db"
+    run = opened(uri)
+    connect(uri).log_text(run.run_id, "text", "note.txt")
+    run.finish("FINISHED")
+    assert (folder / "mlflow" / "mlflow.db").is_file()
+    assert [file.read_text() for file in folder.rglob("note.txt")] == ["text"]
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
 def test_a_deleted_experiment_is_named(tracking_uri: str) -> None:
     client = connect(tracking_uri)
     client.delete_experiment(get_or_create_experiment(client, "gone"))
