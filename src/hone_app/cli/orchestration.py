@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from hone.environment import Home
 from hone.errors import HoneError, ServiceError
 from hone.tracking.client import check_tracking_uri
-from hone_app.service import servers, terminal_runs
+from hone_app import terminal_runs
+from hone_app.service import servers
 from hone_app.service.up import check_stores
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ from hone_app.deploy.automations import apply_automations, find_recipient
 from hone_app.deploy.names import AUTOMATIONS, FILE, POOL
 from hone_app.deploy.notifications import VARIABLE, describe_recipient, get_block_id
 from hone_app.deploy.refusal import describe_refusal
-from hone_app.service.terminal_runs import mark_crashed
+from hone_app.terminal_runs import mark_crashed
 from tasks.forms import fill_choices
 
 

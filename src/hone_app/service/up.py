@@ -43,7 +43,7 @@ from hone_app.service.parts import (
 from hone_app.service.processes import Process
 from hone_app.service.project import describe_names, select_project
 from hone_app.service.servers import Server
-from hone_app.service.terminal_runs import list_live, wait_for_end
+from hone_app.terminal_runs import list_live, wait_for_end
 
 WAIT_SECONDS = 180
 # Another program may take a free port between its choice and the server's start.

@@ -33,7 +33,6 @@ from hone_app.service.parts import (
 )
 from hone_app.service.processes import Process
 from hone_app.service.servers import Server
-from hone_app.service.terminal_runs import record_run
 from hone_app.service.up import (
     Record,
     Request,
@@ -45,6 +44,7 @@ from hone_app.service.up import (
     stop_service,
     write_record,
 )
+from hone_app.terminal_runs import record_run
 
 # Starts a child that lives on when its parent is killed.
 PARENT = (

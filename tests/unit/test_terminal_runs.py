@@ -17,7 +17,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Running
 
 from hone.environment import Home
-from hone_app.service.terminal_runs import list_live, mark_crashed, record_run
+from hone_app.terminal_runs import list_live, mark_crashed, record_run
 
 API = "http://127.0.0.1:4200/api"
 # Records two flow runs and waits until its standard input ends.
@@ -25,7 +25,7 @@ COMMAND = """
 import sys
 from pathlib import Path
 from hone.environment import Home
-from hone_app.service.terminal_runs import record_run
+from hone_app.terminal_runs import record_run
 with record_run(Home(Path(sys.argv[1])), "hone run mine", sys.argv[2]) as add_flow_run:
     for flow_run in sys.argv[3:]:
         add_flow_run(flow_run)
