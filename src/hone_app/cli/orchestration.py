@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Prefect's client tries a request again after 2, 4 and 8 s (its default: until 62 s), and waits 20 s for an answer
 # (60 s). A run needs two requests to end when the server is gone.
 CLIENT = {"PREFECT_CLIENT_MAX_RETRIES": "3", "PREFECT_API_REQUEST_TIMEOUT": "20"}
+REACH_SECONDS = 10.0
 INTERRUPTS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 _unsent: list[str] = []  # the servers that no longer answered when a flow had ended
@@ -51,6 +52,9 @@ def orchestrated(data: Home) -> Iterator[Callable[[], bool]]:
     url = servers.find_configured_prefect()
     if url:
         os.environ["PREFECT_API_URL"] = url
+        if not _is_reachable(url):
+            fix = "Start it, or unset PREFECT_API_URL: the command then starts a server of its own."
+            raise ServiceError("Prefect's server did not answer", where=url, fix=fix)
         yield lambda: False
         return
     server = servers.prefect_server(data)
@@ -118,9 +122,9 @@ def _find_cause(fault: BaseException) -> BaseException | None:
 
 
 def _is_reachable(api: str) -> bool:
-    """Whether a server answers at `api` within two seconds, with whatever status."""
+    """Whether a server answers at `api` within REACH_SECONDS, with whatever status."""
     try:
-        with urllib.request.urlopen(f"{api}/health", timeout=2):
+        with urllib.request.urlopen(f"{api}/health", timeout=REACH_SECONDS):
             return True
     except urllib.error.HTTPError:
         return True

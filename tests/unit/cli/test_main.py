@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +17,10 @@ import pytest
 
 import hone
 from hone.config.file import load_config
+from hone.environment import home
+from hone.errors import ServiceError
 from hone_app.cli.main import main
+from hone_app.cli.orchestration import orchestrated
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +146,17 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("{")
+
+
+def test_a_configured_prefect_server_that_is_gone_is_named_before_anything_runs(
+    free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ | {"PREFECT_API_URL": f"http://127.0.0.1:{free_port}/api"})
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    message = f"{free_port}/api: Prefect's server did not answer"
+    with pytest.raises(ServiceError, match=message), orchestrated(home()):
+        raise AssertionError("the flow is not even imported")
 
 
 @pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b"])
