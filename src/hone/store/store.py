@@ -21,10 +21,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hone.disk import describe_disk_fault
 from hone.errors import StoreError
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import DigestMemo, digest_of, file_digest
-from hone.store.files import DISK_FAULTS, remove, sync, sync_tree
+from hone.store.files import remove, sync, sync_tree
 from hone.store.layout import CONFIG, MANIFEST
 from hone.store.manifest import read_manifest, write_manifest
 from hone.store.recipe import Recipe
@@ -208,11 +209,13 @@ class Store:
         try:
             yield
         except OSError as fault:
-            if fault.errno not in DISK_FAULTS:
+            described = describe_disk_fault(fault)
+            if described is None:
                 raise
+            reason, file = described
             raise StoreError(
-                f"{stage} could not be written: {fault.strerror}",
-                where=str(fault.filename or self.root),
+                f"{stage} could not be written: {reason}",
+                where=file or str(self.root),
                 fix="Free disk space or set HONE_HOME to another disk, and run again: "
                 "finished stages are kept, the unfinished one starts over.",
             ) from fault

@@ -582,7 +582,7 @@ def test_curves_that_mlflow_missed_come_from_the_history(
 ) -> None:
     about = {"experiment": "hone", "name": "tiny", "key": artifacts["train"].key, "params": {}, "tags": {}}
     run = open_run(tracking_uri, **about)
-    run.step({"type": "step", "step": 2, "loss": 0.5})
+    run.hear({"type": "step", "step": 2, "loss": 0.5})
     run.finish("KILLED")
     made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
     assert made["run_id"] == run.run_id
