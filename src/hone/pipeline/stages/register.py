@@ -15,7 +15,7 @@ from hone.pipeline.stages.train import training_run
 from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.tracking.links import build_url, run_route, version_route
-from hone.tracking.reader import SCHEME, has_version, list_lineage
+from hone.tracking.reader import SCHEME, has_run, has_version, list_lineage
 
 if TYPE_CHECKING:
     from hone.tracking.run_log import RunLog
@@ -62,9 +62,11 @@ def _data_docs_link(job: Job, run: RunLog) -> dict[str, str]:
 
 def _missing_version(artifact: Artifact) -> str:
     facts = artifact.facts()
-    if has_version(facts["tracking_uri"], facts["model"], facts["version"]):
-        return ""
-    return f"version {facts['version']} of {facts['model']} is no longer in MLflow"
+    if not has_version(facts["tracking_uri"], facts["model"], facts["version"]):
+        return f"version {facts['version']} of {facts['model']} is no longer in MLflow"
+    if not has_run(facts["tracking_uri"], facts["run_id"]):
+        return f"the run of version {facts['version']} of {facts['model']} was deleted in MLflow"
+    return ""
 
 
 def _describe(artifact: Artifact) -> str:
