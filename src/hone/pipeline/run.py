@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hone.config.file import dump_config
 from hone.config.sections import RunConfig
@@ -16,6 +17,8 @@ from hone.progress import Progress, emit
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import check_unchanged
 from hone.store.recipe import Recipe, code_digests, find_nearest, installed_versions, list_reasons
+from hone.store.retention import mark_used
+from hone.store.store import Store
 
 
 def build_recipe(stage: str, job: Job) -> Recipe:
@@ -40,10 +43,18 @@ def list_miss_reasons(stage: str, job: Job, recipe: Recipe) -> list[str]:
     stale_artifact = store.find(stage, recipe.key)
     if stale_artifact:
         return [STAGES[stage].stale_reason(stale_artifact)]
-    manifests = store.list_manifests(stage)
-    if all(manifest["name"] != name for manifest in (*manifests, *store.list_manifests("register"))):
+    manifests = _list_manifests(store, stage)
+    if all(manifest["name"] != name for manifest in (*manifests, *_list_manifests(store, "register"))):
         return [f"first run of {name}"]
     return list_reasons(recipe, find_nearest(recipe, manifests, name))
+
+
+def _list_manifests(store: Store, stage: str) -> list[dict[str, Any]]:
+    while True:
+        try:
+            return store.list_manifests(stage)
+        except FileNotFoundError:  # `hone gc` removed one in the meantime
+            continue
 
 
 def run_stage(stage: str, job: Job) -> Artifact:
@@ -55,6 +66,7 @@ def run_stage(stage: str, job: Job) -> Artifact:
 def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
     """The artifact of `stage` as `run_stage` returns it, and whether it was in the store."""
     definition, recipe = STAGES[stage], build_recipe(stage, job)
+    inputs = [artifact.path for artifact in job.inputs.values()]
 
     def make(out: Path) -> Product:
         def on_progress(progress: Progress) -> None:
@@ -62,9 +74,15 @@ def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
             job.on_progress(progress)
 
         emit(stage, "started", list_miss_reasons(stage, job, recipe))
+        mark_used(inputs)
         product = definition.make(replace(job, out=out, key=recipe.key, on_progress=on_progress))
+        mark_used(inputs)  # by the next stages too: a training may take longer than unused artifacts are kept
         check_unchanged(recipe.inputs, recipe.inputs | definition.external_digests(job), stage)
         return product
+
+    def is_current(artifact: Artifact) -> bool:
+        mark_used([artifact.path])  # while the lock is held, so that it is not removed now
+        return not definition.stale_reason(artifact)
 
     store = job.home.store
     artifact, hit = store.obtain(
@@ -73,7 +91,7 @@ def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
         name=job.config.name,
         config=dump_config(job.config),
         resumable=definition.resumable,
-        is_current=lambda artifact: not definition.stale_reason(artifact),
+        is_current=is_current,
         on_wait=lambda: emit(stage, "waiting"),
     )
     emit(stage, "hit" if hit else "done", artifact)

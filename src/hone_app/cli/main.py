@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import hone
 from hone.environment import DEFAULTS, Home, home
 from hone.errors import ConfigError, HoneError
-from hone_app.cli import batch, completion, drift, promotion, rows, service
+from hone_app.cli import batch, completion, drift, gc, promotion, rows, service
 from hone_app.cli.arguments import add_config
 from hone_app.cli.orchestration import orchestrated
 from hone_app.service.up import join_service
@@ -88,6 +88,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     promotion.add_commands(commands)
     drift.add_commands(commands)
     batch.add_commands(commands)
+    gc.add_commands(commands)
     completion.add_commands(commands)
     return parser, commands.choices
 
