@@ -68,6 +68,16 @@ class Home:
         return self.root / "downloads"
 
     @property
+    def data_docs(self) -> Path:
+        """Data Docs of validations that stopped a run, by its name."""
+        return self.root / "data-docs"
+
+    @property
+    def promotions(self) -> Path:
+        """Results of the promotion's tasks, for runs that wait for approval."""
+        return self.root / "promotions"
+
+    @property
     def servers(self) -> Path:
         """Servers that a run starts for itself: which processes use them, and their logs."""
         return self.root / "servers"
@@ -81,6 +91,30 @@ class Home:
     def logs(self) -> Path:
         """Logs of the processes that `hone up` starts."""
         return self.root / "logs"
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long `hone gc` leaves what nothing needs, in days, and how many versions of a model it leaves (0 for all)."""
+
+    days: int = 30
+    versions: int = 0
+
+
+def load_retention(days: int | None = None, versions: int | None = None) -> Retention:
+    """The given values, else HONE_KEEP_DAYS and HONE_KEEP_VERSIONS, else the defaults. Raises ConfigError."""
+    return Retention(
+        _read_count("HONE_KEEP_DAYS", days, Retention.days, 1),
+        _read_count("HONE_KEEP_VERSIONS", versions, Retention.versions, 0),
+    )
+
+
+def _read_count(name: str, given: int | None, default: int, least: int) -> int:
+    text = str(given) if given is not None else os.environ.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        where = f"--{name.removeprefix('HONE_KEEP_').lower()}" if given is not None else name
+        raise ConfigError(f"is {text!r}", where=where, fix=f"Write a whole number of at least {least}.")
+    return int(text)
 
 
 def home() -> Home:

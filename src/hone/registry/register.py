@@ -34,6 +34,7 @@ from hone.store.artifact import Artifact, Product
 from hone.store.digests import digest_of, file_digest
 from hone.tracking.aliases import CHAMPION, list_aliases
 from hone.tracking.client import connect, default_tracking_uri, translate_errors
+from hone.tracking.files import log_model_directory, log_run_file
 from hone.tracking.links import build_url, version_route
 from hone.tracking.reader import SCHEME, Version, get_version
 from hone.tracking.run_log import backfill
@@ -234,13 +235,29 @@ def adapter_only(method: Method) -> bool:
 
 
 def find_version(client: MlflowClient, candidate: Candidate) -> ModelVersion | None:
-    """The oldest ready and intact version of the model that gives the same answers, by its tag `hone.register_key`."""
+    """The oldest ready and intact version of the model that gives the same answers, by its tag `hone.register_key`.
+
+    A version whose run was deleted does not count: its rows and figures are gone, and cannot be logged in another run.
+    """
     versions = client.search_model_versions(f"name='{candidate.model_name}' and tags.`{KEY}`='{candidate.form.key}'")
     for version in sorted(versions, key=lambda version: int(version.version)):
         uri = f"{SCHEME}{version.name}/{version.version}"
-        if version.status == "READY" and is_intact(client.tracking_uri, get_version(client.tracking_uri, uri)):
+        if version.status != "READY" or not _has_run(client, version):
+            continue
+        if is_intact(client.tracking_uri, get_version(client.tracking_uri, uri)):
             return version
     return None
+
+
+def _has_run(client: MlflowClient, version: ModelVersion) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(version.run_id).info.lifecycle_stage == "active")
+    except MlflowException as fault:
+        if fault.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def _get_or_create_version(
@@ -286,7 +303,7 @@ def _complete_run(client: MlflowClient, run: Run, candidate: Candidate, out: Pat
         client.log_artifact(run_id, str(file))
     # A promotion reads both: test rows to compare on, training rows to exclude leaked ones.
     for split in (TRAIN, TEST):
-        client.log_artifact(run_id, str(artifacts["validate"].path / layout.rows_file(split)), "splits")
+        log_run_file(client, run, artifacts["validate"].path / layout.rows_file(split), "splits")
 
 
 def _get_or_create_logged_model(client: MlflowClient, run: Run, candidate: Candidate, out: Path) -> LoggedModel:
@@ -305,7 +322,7 @@ def _get_or_create_logged_model(client: MlflowClient, run: Run, candidate: Candi
         files_digest = package(
             directory, candidate.form, candidate.base, card=candidate.card, example=candidate.example, logged=logged
         )
-        client.log_model_artifacts(logged.model_id, str(directory))
+        log_model_directory(client, logged, directory)
     finally:
         rmtree(directory, ignore_errors=True)
     client.set_logged_model_tags(logged.model_id, {FILES: files_digest})

@@ -19,7 +19,7 @@ from hone.disk import describe_disk_fault
 from hone.display import escape_controls
 from hone.environment import DEFAULTS, Home, home
 from hone.errors import ConfigError, HoneError, ServiceError, StoreError
-from hone_app.cli import batch, completion, drift, promotion, rows, service
+from hone_app.cli import batch, completion, drift, gc, promotion, rows, service
 from hone_app.cli.arguments import add_config
 from hone_app.cli.orchestration import end_at_once, orchestrated, run_flow
 from hone_app.service.up import join_service
@@ -109,6 +109,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     promotion.add_commands(commands)
     drift.add_commands(commands)
     batch.add_commands(commands)
+    gc.add_commands(commands)
     completion.add_commands(commands)
     return parser, commands.choices
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from hone.environment import DEFAULTS, Home
+from hone.environment import DEFAULTS, Home, load_retention
 from hone.errors import ServiceError
 
 START_SECONDS = 120
@@ -79,6 +79,11 @@ def prefect_server(home: Home, host: str = "127.0.0.1", shown: str = "127.0.0.1"
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "5",
     }
+    if os.environ.get("HONE_KEEP_DAYS"):  # otherwise Prefect keeps all runs
+        environment |= {
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(load_retention().days * 86_400),
+        }
     return Server("prefect", command, "/api/health", home.servers, environment)
 
 
