@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import hone
-from hone.environment import DEFAULTS, Home, home
+from hone.environment import DEFAULTS, Home, close_home, home
 from hone.errors import ConfigError, HoneError
 from hone_app.cli import batch, completion, drift, promotion, rows, service
 from hone_app.cli.arguments import add_config
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore", FutureWarning)
     try:
         arguments = _parse(sys.argv[1:] if argv is None else argv)
+        if closed := close_home(home()):
+            print(f"hone: {closed}", file=sys.stderr)  # noqa: T201
         if arguments.command not in ALONE:
             join_service(home())
         status: int = arguments.command(arguments)

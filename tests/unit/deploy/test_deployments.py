@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from hone.environment import DEFAULTS, Home
 from hone_app.deploy.names import POOL
-from hone_app.service import webhook
+from hone_app.service import prefect_server, webhook
+from hone_app.service.origins import OwnPagesOnly
 from hone_app.service.parts import Settings, build_mlflow
 
 ROOT = Path(__file__).parents[3]
@@ -26,6 +30,10 @@ NAMES = ["finetune", "retrain-weekly", "promote", "rollback", "watch-registry", 
 
 def read_yaml(name: str) -> Any:
     return yaml.safe_load((DEPLOYMENTS / name).read_text())
+
+
+async def unreachable(*_: Any) -> None:
+    raise AssertionError("reached")
 
 
 class TestPrefect:
@@ -120,6 +128,16 @@ class TestCompose:
         allowed = {name for name in services["mlflow"]["environment"] if name.startswith("MLFLOW_WEBHOOK_")}
         assert allowed == {name for name in build_mlflow(Home(tmp_path), Settings()).environment if "_WEBHOOK_" in name}
 
+    def test_prefects_server_is_the_one_that_refuses_other_pages(self, services: dict[str, Any]) -> None:
+        assert services["prefect"]["command"][:3] == ["python", "-m", "hone_app.service.prefect_server"]
+        assert prefect_server.build_parser().parse_args(services["prefect"]["command"][3:]).port == 4200
+        environment = services["prefect"]["environment"]
+        clients = {services[name]["environment"]["PREFECT_API_URL"] for name in ("worker", "webhook")}
+        guard = OwnPagesOnly(unreachable, environment["HONE_PREFECT_HOSTS"].split(","))
+        for url in clients:
+            header = (b"host", urlsplit(url).netloc.encode())
+            assert guard.find_reason({"headers": [header]}) == ""
+
     @pytest.mark.slow
     def test_the_programs_know_the_options(self, services: dict[str, Any]) -> None:
         import mlflow.cli
@@ -153,6 +171,15 @@ class TestDockerfile:
         (environment,) = (line for line in lines if line.startswith("ENV "))
         given = dict(word.split("=", 1) for word in shlex.split(environment)[1:])
         assert DEFAULTS.items() <= given.items()
+
+    def test_files_are_private_in_every_process(self, lines: list[str], tmp_path: Path) -> None:
+        (entry,) = (json.loads(line.removeprefix("ENTRYPOINT ")) for line in lines if line.startswith("ENTRYPOINT "))
+        for umask, mode in (("", "600"), ("007", "660")):
+            command = [*entry, "sh", "-c", "rm -f new && : > new && stat --format %a new"]
+            answer = subprocess.run(
+                command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HONE_UMASK": umask}
+            )
+            assert answer.stdout == f"{mode}\n", answer.stderr
 
 
 class TestKubernetes:
