@@ -130,17 +130,17 @@ def restrict_template(template: dict[str, Any]) -> dict[str, Any]:
     """
     variables = template["variables"]
     properties = variables.get("properties", {})
-    kept = {name: value for name, value in properties.items() if name not in FIXED}
+    variable = {name: schema for name, schema in properties.items() if name not in FIXED}
     defaults = {name: properties[name].get("default") for name in FIXED if name in properties}
     values = {name: default for name, default in defaults.items() if default is not None}
-    values |= {name: f"{{{{ {name} }}}}" for name in kept}  # these stay placeholders
+    values |= {name: f"{{{{ {name} }}}}" for name in variable}  # these stay placeholders
     return {
         **template,
         "job_configuration": apply_values(template["job_configuration"], values),
         "variables": {
             **variables,
-            "properties": kept,
-            "required": [name for name in variables.get("required", []) if name not in FIXED],
+            "properties": variable,
+            "required": [name for name in variables.get("required", []) if name in variable],
             "additionalProperties": False,
         },
     }
