@@ -14,6 +14,7 @@ DATA_DOCS = "data_docs.html"
 TARGETS = "targets.json"
 # train
 HISTORY = "history.jsonl"
+ACCOUNT = "training.json"  # written last, when the model is on disk
 # evaluate
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"

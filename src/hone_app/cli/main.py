@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import hone
+from hone.display import escape_controls
 from hone.environment import DEFAULTS, Home, close_home, home
 from hone.errors import ConfigError, HoneError
 from hone_app.cli import batch, completion, drift, promotion, rows, service
@@ -111,7 +112,7 @@ def _load(arguments: argparse.Namespace) -> RunConfig:
     config = pin_base(load_config(arguments.config, arguments.overrides), home())
     if config.model.trust_code:
         warning = f"hone: warning: the code of {config.model.trust_code} runs, since model.trust_code names it."
-        print(warning, file=sys.stderr)  # noqa: T201
+        print(escape_controls(warning), file=sys.stderr)  # noqa: T201
     return config
 
 
@@ -172,12 +173,16 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from hone.errors import StoreError
     from hone.pipeline.plan import plan_run
+    from hone.registry.integrity import check_files
+    from hone.tracking.reader import get_version
 
     data = home()
     artifacts = [stage_plan.artifact for stage_plan in plan_run(_load(arguments), data) if stage_plan.artifact]
     faults = [fault for artifact in artifacts for fault in data.store.verify(artifact)]
     if faults:
         raise StoreError("\n".join(faults), fix="Delete these directories: the next run makes them again.")
+    for registered in (artifact.facts() for artifact in artifacts if artifact.stage == "register"):
+        check_files(data.tracking_uri, get_version(data.tracking_uri, registered["model_uri"]))
     _print(f"{len(artifacts)} artifacts, all digests match")
     return 0
 
