@@ -132,6 +132,12 @@ def test_an_alias_moved_by_hand_is_noticed_at_once(service: Service) -> None:
     assert "moved by hand" in told and "could not judge it" in told
 
 
+def test_what_the_service_writes_is_private(service: Service) -> None:
+    paths = (service.home, *service.home.rglob("*"))
+    assert len(paths) > 10
+    assert not [path for path in paths if not path.is_symlink() and path.stat().st_mode & 0o077]
+
+
 def test_mlflow_answers_to_its_own_names_alone(service: Service) -> None:
     url = f"{service.mlflow_url}/api/2.0/mlflow/experiments/get?experiment_id=0"
     assert [status(url), status(url, Host="rebound.example")] == [200, 403]

@@ -36,6 +36,7 @@ from hone.tracking.aliases import CHAMPION, list_aliases
 from hone.tracking.client import connect, default_tracking_uri, translate_errors
 from hone.tracking.files import log_model_directory, log_run_file
 from hone.tracking.links import build_url, version_route
+from hone.tracking.names import find_model_fault
 from hone.tracking.reader import SCHEME, Version, get_version
 from hone.tracking.run_log import backfill
 from hone.tracking.version_tags import fold_digests, unfold_digests
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 KEY = "hone.register_key"
 URL = "hone.flow_run_url"  # the page of the Prefect run: a tag of the MLflow run, a link on the page of the version
+EXAMPLE = "text"
 SOURCES = 1000  # characters of the tag with the sources' names
 
 
@@ -64,6 +66,7 @@ class Candidate:
     result_tags: Mapping[str, str]
     metrics: Mapping[str, Any]
     flow_run_url: str
+    example_row: bool = False
 
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
@@ -77,19 +80,24 @@ class Candidate:
 
     @cached_property
     def example(self) -> dict[str, str]:
-        """The first test row as model inputs, each text in it cut to 200 characters."""
+        """The first test row as model inputs. Each text is EXAMPLE, or with `example_row` its first 200 characters."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         objective = self.form.objective
         test = pq.ParquetFile(self.artifacts["validate"].path / layout.rows_file(TEST))
         first_row = pa.Table.from_batches([next(test.iter_batches(1, columns=list(objective.columns)))])
-        [first] = objective.inference_inputs(first_row)
+        [inputs] = objective.inference_inputs(first_row)
+        return {name: self._show_input(name, value) for name, value in inputs.items()}
 
-        def cut(name: str, value: str) -> str:
-            return objective.replace_texts(name, value, [text[:200] for text in objective.extract_texts(name, value)])
+    def _show_input(self, name: str, value: str) -> str:
+        objective = self.form.objective
+        if name in objective.text:
+            return objective.replace_texts(name, value, list(map(self._show, objective.extract_texts(name, value))))
+        return value if name in objective.columns else self._show(value)  # an input that is no column is a text
 
-        return {name: cut(name, value) if name in objective.text else value for name, value in first.items()}
+    def _show(self, text: str) -> str:
+        return text[:200] if self.example_row else EXAMPLE
 
     @cached_property
     def card(self) -> str:
@@ -146,19 +154,20 @@ def register(
     alias: str,
     config: str,
     tags: Mapping[str, str],
+    example_row: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Register the trained model as a version of `model_name` and point `alias` to it; an existing version is reused.
 
     `artifacts` are those of the stages ingest to evaluate, `render_report` makes the HTML once the version's number is
     known, `config` is the resolved YAML, `run_id` the training's MLflow run, `tags` are further tags of the version
-    (`hone.git_commit`, `hone.flow_run_id`). Writes registration.json and report.html. Raises ServiceError if MLflow
-    does not answer, ConfigError for a model name that MLflow does not accept, ModelError if a file could run code when
-    it is loaded.
+    (`hone.git_commit`, `hone.flow_run_id`); with `example_row` a new version shows a test row. Writes
+    registration.json and report.html. Raises ServiceError if MLflow does not answer, ConfigError for a model name that
+    MLflow does not accept, ModelError if a file could run code when it is loaded.
     """
     reference_files = reference.write_reference(out, artifacts, objective)
     candidate = _build_candidate(
-        artifacts, base, objective, method, model_name, alias, config, tags, reference_files.tags
+        artifacts, base, objective, method, model_name, alias, config, tags, reference_files.tags, example_row
     )
     client = connect(tracking_uri)
     steps = _report_steps(on_progress)
@@ -205,6 +214,7 @@ def _build_candidate(
     config: str,
     tags: Mapping[str, str],
     reference_tags: Mapping[str, str],
+    example_row: bool,
 ) -> Candidate:
     """What is to be registered, from the artifacts of the stages; `reference_tags` are of the drift reference."""
     section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
@@ -226,6 +236,7 @@ def _build_candidate(
         results,
         metrics,
         str(tags.get(URL, "")),
+        example_row,
     )
 
 
@@ -369,19 +380,14 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
     """Create the registered model if it does not exist; raises ConfigError for a name that MLflow does not accept."""
     from mlflow.exceptions import MlflowException
 
-    bad = [character for character in "/:.%\"'" if character in name]
+    if reason := find_model_fault(name):
+        fix = "Use letters, digits, dashes and underscores."
+        raise ConfigError(reason, where=f"registration.model {name!r}", fix=fix)
     try:
-        if not bad:
-            client.create_registered_model(name)
+        client.create_registered_model(name)
     except MlflowException as fault:
         if fault.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    if bad or not name.strip():
-        raise ConfigError(
-            f"MLflow accepts no model name with {' '.join(bad) or 'nothing in it'}",
-            where=f"registration.model {name!r}",
-            fix="Use letters, digits, dashes and underscores.",
-        )
 
 
 def _find_logged_model(client: MlflowClient, version: ModelVersion) -> LoggedModel | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import hone
 from hone.disk import describe_disk_fault
 from hone.display import escape_controls
-from hone.environment import DEFAULTS, Home, home
+from hone.environment import DEFAULTS, Home, close_home, home
 from hone.errors import ConfigError, HoneError, ServiceError, StoreError
 from hone_app.cli import batch, completion, drift, gc, promotion, rows, service
 from hone_app.cli.arguments import add_config
@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_command(words: Sequence[str]) -> int:
     try:
         arguments = _parse(words)
+        if closed := close_home(home()):
+            print(f"hone: {closed}", file=sys.stderr)  # noqa: T201
         if arguments.command not in ALONE:
             join_service(home())
         status: int = arguments.command(arguments)

@@ -64,16 +64,16 @@ class Server:
 
 
 def prefect_server(home: Home, host: str = "127.0.0.1", shown: str = "127.0.0.1") -> Server:
-    """A Prefect server with its database in the data folder; `shown` is the host in the URL for its UI."""
+    """A Prefect server with its database in the data folder; `shown` is the host in the URL for browsers."""
     command = (
         *(sys.executable, "-P", "-m", "hone_app.service.prefect_server"),
-        *("server", "start", "--host", host, "--port", "{port}"),
+        *("--host", host, "--port", "{port}"),
     )
-    # The UI's pages call the API at this URL.
-    url = f"http://{shown}:{{port}}/api"
     environment = {
         "PREFECT_HOME": str(home.prefect),
-        "PREFECT_API_URL": url,
+        "PREFECT_API_URL": f"http://{shown}:{{port}}/api",
+        # Relative: pages call the API by the name that they were opened with, so that it is of their own origin.
+        "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL") or "/api",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         # In memory, the default, leases are lost in a restart, and their slots stay taken.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",

@@ -314,7 +314,7 @@ def test_the_logged_model_is_safe_and_described(
     assert (described.run_id, described.model_id) == (made["run_id"], logged_model(made).model_id)
     assert described.signature.inputs.input_types()[0].name == "string"
     assert described.signature.outputs.input_names() == ["label", "score", "truncated"]
-    assert described.load_input_example(str(place))["text"].tolist() == [predictions(artifacts)["text"][0]]
+    assert described.load_input_example(str(place))["text"].tolist() == ["text"]
     requirements = (place / "requirements.txt").read_text("utf8").split()
     assert all("==" in line and "+" not in line for line in requirements)
     assert {line.partition("==")[0] for line in requirements} >= {"mlflow", "torch", "transformers", "tokenizers"}
@@ -652,6 +652,19 @@ def test_pickled_weights_are_not_registered(
     with pytest.raises(ModelError, match=r"pytorch_model\.bin"):
         do_register(tmp_path / "out", line, base, tracking_uri)
     assert not connect(tracking_uri).search_model_versions("name='tiny'")
+
+
+@pytest.mark.parametrize("example_row", [False, True])
+def test_a_test_row_is_in_the_model_only_where_that_is_asked_for(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel, example_row: bool
+) -> None:
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri, example_row=example_row)
+    texts, place = predictions(artifacts)["text"], place_of(made)
+    files = [file.read_text("utf8") for name in ("*.md", "*.json", "MLmodel") for file in place.rglob(name)]
+    assert len(files) > 4
+    assert any(text in file for text in texts for file in files) == example_row
+    version = connect(tracking_uri).get_model_version("tiny", made["version"])
+    assert any(text in version.description for text in texts) == example_row
 
 
 def test_a_name_that_mlflow_does_not_take(

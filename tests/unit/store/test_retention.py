@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from hone.store.artifact import Artifact, Product
+from hone.store.layout import TRASH
 from hone.store.recipe import Recipe
 from hone.store.retention import (
     DAY,
-    TRASH,
     find_last_use,
     list_artifacts,
     list_old,

@@ -50,6 +50,7 @@ def _make(job: Job) -> Product:
             alias=config.registration.alias,
             config=dump_config(config),
             tags=commit | dict(job.tags),
+            example_row=config.registration.example_row,
             on_progress=job.on_progress,
         )
 
