@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             join_service(home())
         status: int = arguments.command(arguments)
     except HoneError as fault:
-        print(f"hone: {fault}", file=sys.stderr)  # noqa: T201
+        print(f"hone: {fault}\n  See {fault.page}.", file=sys.stderr)  # noqa: T201
         return fault.exit_code
     except KeyboardInterrupt:
         print("\nhone: interrupted; run the same command again to continue.", file=sys.stderr)  # noqa: T201
@@ -65,13 +65,15 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     """The parser, and the names of the commands."""
     parser = argparse.ArgumentParser(
-        prog="hone", description="Fine-tune transformer models you can trust enough to promote."
+        prog="hone",
+        description="Fine-tune transformer models you can trust enough to promote.",
+        epilog="Begin with `hone run demo`. Your own data: docs/fine-tune-your-data.md.",
     )
     parser.set_defaults(command=_print_help, parser=parser)
     parser.add_argument(
         "--version", dest="command", action="store_const", const=_print_version, help="show the version"
     )
-    commands = parser.add_subparsers(metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, command, text in (
         ("run", _run, "train and register a model version"),
         ("plan", _plan, "show which stages would run, which are cached, and why"),
