@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import select
 import signal
@@ -14,14 +13,7 @@ import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterKey,
-    FlowRunFilter,
-    FlowRunFilterId,
-    LogFilter,
-    LogFilterFlowRunId,
-)
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import LogSort
 from prefect.events.schemas.automations import AutomationCore
@@ -76,9 +68,6 @@ def test_a_training_that_crashes_fails_its_run_and_gives_its_slot_back(workers: 
     os.kill(training, signal.SIGKILL)
     assert workers.ended(run) == StateType.FAILED
     assert "was ended by SIGKILL" in str(workers.run(run).state.message)
-    by_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
-    errors = until(lambda: [log.message for log in workers.client.read_logs(by_run) if log.level >= logging.ERROR])
-    assert not [text for text in errors if "Traceback" in text or "SIGKILL" not in text], errors
     assert all(bar.data < 100 for bar in workers.client.read_artifacts(**wanted))  # the training was not completed
     assert workers.taken() == 0
 
