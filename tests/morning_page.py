@@ -45,9 +45,9 @@ def type_page(page: str, type_one: Typed) -> str:
     return _BLOCK.sub(type_block, page)
 
 
-def list_commands(page: str) -> list[str]:
-    """The commands of the page, in order."""
-    return [command for block in _BLOCK.findall(page) for command, _ in _list_commands(block)]
+def list_blocks(page: str) -> list[str]:
+    """The page's blocks of commands and what they print."""
+    return _BLOCK.findall(page)
 
 
 def _list_commands(block: str) -> Iterator[tuple[str, str]]:
