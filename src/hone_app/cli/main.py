@@ -70,8 +70,8 @@ def _run_command(words: Sequence[str]) -> int:
 
 
 def _report(fault: HoneError) -> int:
-    """Print an error; returns the exit status."""
-    print(f"hone: {fault}", file=sys.stderr)  # noqa: T201
+    """Print an error and the page of the documentation to read next; returns the exit status."""
+    print(f"hone: {fault}\n  See {fault.page}.", file=sys.stderr)  # noqa: T201
     return fault.exit_code
 
 
@@ -88,13 +88,15 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     """The parser, and the names of the commands."""
     parser = argparse.ArgumentParser(
-        prog="hone", description="Fine-tune transformer models you can trust enough to promote."
+        prog="hone",
+        description="Fine-tune transformer models you can trust enough to promote.",
+        epilog="Begin with `hone run demo`. Your own data: docs/fine-tune-your-data.md.",
     )
     parser.set_defaults(command=_print_help, parser=parser)
     parser.add_argument(
         "--version", dest="command", action="store_const", const=_print_version, help="show the version"
     )
-    commands = parser.add_subparsers(metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, command, text in (
         ("run", _run, "train and register a model version"),
         ("plan", _plan, "show which stages would run, which are cached, and why"),
