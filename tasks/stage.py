@@ -30,6 +30,7 @@ from hone.pipeline.stage import Job, pin_base
 from hone.pipeline.stages import STAGES
 from hone.progress import Pace, Progress, listening
 from hone.store.artifact import Artifact
+from tasks.runtime import pages
 from tasks.runtime.retries import RETRIES
 from tasks.runtime.slots import gpu_slot
 from tasks.runtime.worker import end_with_worker
@@ -113,16 +114,16 @@ class _ProgressBar:
         self._updated = 0.0
 
     def show(self, progress: Progress) -> None:
-        """Show the share that is done, unless the bar was updated just now."""
+        """Show the share that is done, unless the bar was updated just now or the server has not answered yet."""
         now = time.monotonic()
-        if progress.total and now - self._updated >= PROGRESS_SECONDS:
+        if progress.total and now - self._updated >= PROGRESS_SECONDS and pages.is_idle():
             self._updated = now
-            self._update(100.0 * progress.done / progress.total)
+            pages.post(self._update, 100.0 * progress.done / progress.total)
 
     def complete(self) -> None:
         """Show that the stage is complete. The bar of a failed stage is left as it is."""
-        if self._id is not None:
-            self._update(100.0)
+        if self._updated:
+            pages.publish(self._update, 100.0)
 
     def _update(self, percent: float) -> None:
         if self._id is None:

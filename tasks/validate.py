@@ -13,6 +13,7 @@ from hone.display import escape_controls
 from hone.errors import ValidationFailed
 from hone.store.artifact import Artifact
 from tasks.runtime.events import emit_model_event
+from tasks.runtime.pages import publish
 from tasks.stage import get_artifact, run_stage, stage_task
 
 STOPPED = "Validation stopped"  # the name of a state
@@ -32,7 +33,12 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
             severity="warning",
         )
         page = f"# Validation stopped {config.name}\n\n{_list_lines(fault.what)}\n\n{_list_lines(fault.fix)}"
-        create_markdown_artifact(page, key=f"validation-{config.name}", description="Why validation stopped the run")
+        publish(
+            create_markdown_artifact,
+            page,
+            key=f"validation-{config.name}",
+            description="Why validation stopped the run",
+        )
         raise
     artifact = get_artifact(state)
     facts = artifact.facts()
@@ -40,7 +46,7 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
         {name: str(result.get(name, "")) for name in ("split", "expectation", "column", "success", "observed")}
         for result in facts["expectations"]
     ]
-    create_table_artifact(table, key=f"expectations-{config.name}", description="Expectations of the rows")
+    publish(create_table_artifact, table, key=f"expectations-{config.name}", description="Expectations of the rows")
     return state
 
 

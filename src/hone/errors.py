@@ -15,7 +15,8 @@ HoneError                       exit 1
     ├── PromotionRefused                 a gate failed, or a person declined
     └── ChampionMoved                    someone else moved the champion meanwhile
 
-Each message states what happened, where, and how to fix it. A run interrupted by a person exits with 130.
+Each message states what happened, where, and how to fix it; the command adds the page of the documentation about errors
+of its class. A run interrupted by a person exits with 130.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ class HoneError(Exception):
     """What happened, where (a file, a row, a field, a stage) and how to fix it.
 
     `str()` gives the message to print, without secrets of URLs and with control characters made visible; `retryable` is
-    true if the same call may succeed later.
+    true if the same call may succeed later. `page` is the page of the documentation to read next.
     """
 
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
+    page: ClassVar[str] = "docs/operations.md"
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         super().__init__(what, where, fix)
@@ -55,30 +57,35 @@ class ConfigError(HoneError):
     """A configuration that cannot be run."""
 
     exit_code = 2
+    page = "README.md"  # its table leads from each section of a configuration to a page
 
 
 class DataError(HoneError):
     """Rows are missing, or do not match the configuration."""
 
     exit_code = 3
+    page = "docs/fine-tune-your-data.md"
 
 
 class ValidationFailed(DataError):
     """An expectation about the rows does not hold."""
 
     exit_code = 4
+    page = "docs/validation.md"
 
 
 class ModelError(HoneError):
     """A base model that cannot be loaded, or that does not fit the objective."""
 
     exit_code = 5
+    page = "README.md"  # as for a configuration: base models, methods and registered versions have pages of their own
 
 
 class TrainingError(HoneError):
     """The training process failed."""
 
     exit_code = 6
+    page = "docs/training.md"
 
 
 class NonFiniteLoss(TrainingError):
@@ -110,6 +117,7 @@ class PromotionError(HoneError):
     """The champion is unchanged, or has been restored."""
 
     exit_code = 9
+    page = "docs/promotion.md"
 
 
 class PromotionRefused(PromotionError):

@@ -16,6 +16,7 @@ from hone.progress import Progress, emit
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import check_unchanged
 from hone.store.recipe import Recipe, code_digests, find_nearest, installed_versions, list_reasons
+from hone.store.retention import mark_used
 
 
 def build_recipe(stage: str, job: Job) -> Recipe:
@@ -69,6 +70,7 @@ def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
         intact = _repair_inputs(job)
         recipe = recipe if intact is job else build_recipe(stage, intact)
         job = intact
+    inputs = [artifact.path for artifact in job.inputs.values()]
 
     def make(out: Path) -> Product:
         def on_progress(progress: Progress) -> None:
@@ -76,9 +78,15 @@ def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
             job.on_progress(progress)
 
         emit(stage, "started", list_miss_reasons(stage, job, recipe))
+        mark_used(inputs)
         product = definition.make(replace(job, out=out, key=recipe.key, on_progress=on_progress))
+        mark_used(inputs)  # by the next stages too: a training may take longer than unused artifacts are kept
         check_unchanged(recipe.inputs, recipe.inputs | definition.external_digests(job), stage)
         return product
+
+    def is_current(artifact: Artifact) -> bool:
+        mark_used([artifact.path])  # while the lock is held, so that it is not removed now
+        return not definition.stale_reason(artifact)
 
     artifact, hit = store.obtain(
         recipe,
@@ -86,7 +94,7 @@ def obtain_artifact(stage: str, job: Job) -> tuple[Artifact, bool]:
         name=job.config.name,
         config=dump_config(job.config),
         resumable=definition.resumable,
-        is_current=lambda artifact: not definition.stale_reason(artifact),
+        is_current=is_current,
         on_wait=lambda: emit(stage, "waiting"),
     )
     emit(stage, "hit" if hit else "done", artifact)

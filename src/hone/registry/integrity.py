@@ -51,18 +51,6 @@ def check_files(tracking_uri: str, version: Version, *, reuse: bool = False) -> 
     return directory
 
 
-def load_verified(tracking_uri: str, version: Version, **settings: Any) -> tuple[Any, Path]:
-    """The version as MLflow loads it, with rows of any length, and its directory, after `check_files`."""
-    from mlflow.models import Model
-    from mlflow.pyfunc import load_model
-
-    directory = check_files(tracking_uri, version, reuse=True)
-    known_settings = Model.load(directory).flavors["python_function"].get("config", {})
-    settings = {"max_characters": 0, **settings}
-    own = {name: value for name, value in settings.items() if name in known_settings}  # MLflow warns of all others
-    return load_model(str(directory), model_config=own), directory
-
-
 def is_intact(tracking_uri: str, version: Version) -> bool:
     """Whether the version has SHA256SUMS and every file is the one that was registered; False if files are gone."""
     expected_digest = version.tags.get(TAG, "")
@@ -95,6 +83,18 @@ def _tag_damage(tracking_uri: str, version: Version, faults: Sequence[str]) -> N
             client.set_model_version_tag(version.name, version.version, DAMAGED, faults[0])
         else:
             client.delete_model_version_tag(version.name, version.version, DAMAGED)
+
+
+def load_verified(tracking_uri: str, version: Version, **settings: Any) -> tuple[Any, Path]:
+    """The version as MLflow loads it, with rows of any length, and its directory, after `check_files`."""
+    from mlflow.models import Model
+    from mlflow.pyfunc import load_model
+
+    directory = check_files(tracking_uri, version, reuse=True)
+    known_settings = Model.load(directory).flavors["python_function"].get("config", {})
+    settings = {"max_characters": 0, **settings}
+    own = {name: value for name, value in settings.items() if name in known_settings}  # MLflow warns of all others
+    return load_model(str(directory), model_config=own), directory
 
 
 def _find_faults(directory: Path, expected_digest: str) -> list[str]:

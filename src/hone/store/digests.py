@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from hone.disk import describe_disk_fault
 from hone.errors import DataError
-from hone.store.files import DISK_FAULTS
 
 _RACY_NS = 2_000_000_000
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
@@ -113,5 +113,5 @@ class DigestMemo:
                 for suffix in ("", "-journal"):
                     Path(f"{self._path}{suffix}").unlink(missing_ok=True)
         except OSError as fault:
-            if fault.errno not in DISK_FAULTS:
+            if not describe_disk_fault(fault):
                 raise

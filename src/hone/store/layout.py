@@ -5,6 +5,8 @@ from __future__ import annotations
 # Of every artifact.
 MANIFEST = "manifest.json"
 CONFIG = "config.yaml"
+# Of a store: where a directory is moved in one step before it is deleted.
+TRASH = ".trash"
 # ingest
 ROWS = "rows.parquet"
 REFUSED = "refused.parquet"

@@ -29,12 +29,12 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     Raises StoreError if it is missing or damaged. The manifests of earlier releases have no digest of their own.
     """
     path = directory / MANIFEST
-    if not path.is_file():
-        raise StoreError("does not exist", where=str(directory))
     try:
         manifest = json.loads(path.read_text("utf8"))
         digest = manifest.pop(SELF, None)
         intact = digest in (None, digest_of(manifest)) and _is_complete(manifest)
+    except FileNotFoundError:
+        raise StoreError("does not exist", where=str(directory)) from None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         intact = False
     if not intact:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import fnmatch
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -21,11 +22,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hone.disk import describe_disk_fault
 from hone.errors import StoreError
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import DigestMemo, digest_of, file_digest
-from hone.store.files import DISK_FAULTS, remove, sync, sync_tree
-from hone.store.layout import CONFIG, MANIFEST
+from hone.store.files import remove, sync, sync_tree
+from hone.store.layout import CONFIG, MANIFEST, TRASH
 from hone.store.manifest import read_manifest, write_manifest
 from hone.store.recipe import Recipe
 
@@ -68,12 +70,11 @@ class Store:
 
     def list_manifests(self, stage: str) -> list[dict[str, Any]]:
         """The manifests of a stage's artifacts, newest first, without damaged ones."""
-        files = sorted(self.root.glob(f"{stage}/*/{MANIFEST}"), key=lambda f: f.stat().st_mtime, reverse=True)
         manifests = []
-        for file in files:
-            with suppress(StoreError):
-                manifests.append(read_manifest(file.parent))
-        return manifests
+        for file in self.root.glob(f"{stage}/*/{MANIFEST}"):
+            with suppress(StoreError, FileNotFoundError):  # one may be removed in the meantime
+                manifests.append((file.stat().st_mtime, read_manifest(file.parent)))
+        return [manifest for _, manifest in sorted(manifests, key=lambda pair: pair[0], reverse=True)]
 
     def verify(self, artifact: Artifact) -> list[str]:
         """Read an artifact's files again and compare their digests; a line for each fault, empty if there is none.
@@ -184,8 +185,8 @@ class Store:
         return artifact
 
     def _take_away(self, home: Path) -> None:
-        """Take an artifact's directory away under its lock; a name under work/ is never taken for an artifact."""
-        discarded = self.root / "work" / f"discarded-{home.parent.name}-{home.name}"
+        """Take an artifact's directory away in one step, under its lock; `hone gc` removes what a kill leaves of it."""
+        discarded = self.root / TRASH / f"{home.parent.name}-{home.name}-{os.getpid()}"
         remove(discarded)
         discarded.parent.mkdir(parents=True, exist_ok=True)
         home.rename(discarded)
@@ -208,11 +209,13 @@ class Store:
         try:
             yield
         except OSError as fault:
-            if fault.errno not in DISK_FAULTS:
+            described = describe_disk_fault(fault)
+            if described is None:
                 raise
+            reason, file = described
             raise StoreError(
-                f"{stage} could not be written: {fault.strerror}",
-                where=str(fault.filename or self.root),
+                f"{stage} could not be written: {reason}",
+                where=file or str(self.root),
                 fix="Free disk space or set HONE_HOME to another disk, and run again: "
                 "finished stages are kept, the unfinished one starts over.",
             ) from fault

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from hone.errors import ConfigError, ServiceError
+from hone.disk import describe_disk_fault
+from hone.errors import ConfigError, ServiceError, StoreError
 from hone.store.databases import Schema, create_file
 from hone.tracking.relocate import relocate_files
 
@@ -84,13 +85,18 @@ def connect(tracking_uri: str) -> MlflowClient:
     create_sqlite_store(tracking_uri)
     from mlflow import MlflowClient
 
+    # It logs each fault of a database with a traceback, and raises it too.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with translate_errors(tracking_uri):
         return MlflowClient(tracking_uri, registry_uri=tracking_uri)
 
 
 @contextmanager
 def translate_errors(tracking_uri: str) -> Iterator[None]:
-    """Within the block, raise ServiceError if MLflow does not answer and ConfigError if it refuses the credentials."""
+    """Within the block, raise ServiceError if MLflow does not answer, StoreError if its SQLite file cannot be written.
+
+    Raises ConfigError if MLflow refuses the credentials.
+    """
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
 
@@ -103,6 +109,10 @@ def translate_errors(tracking_uri: str) -> Iterator[None]:
                 where=tracking_uri,
                 fix="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
             ) from fault
+        disk_fault = describe_disk_fault(fault)
+        if disk_fault:
+            fix = "Free or extend the disk, or make it writable, and run again."
+            raise StoreError(f"MLflow could not write: {disk_fault[0]}", where=tracking_uri, fix=fix) from fault
         if not _is_unanswered(fault):
             raise
         raise ServiceError(f"MLflow did not answer ({_describe_cause(fault)})", where=tracking_uri, fix=_FIX) from fault

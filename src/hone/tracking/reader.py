@@ -96,6 +96,17 @@ def describe_fault(tracking_uri: str, model: str, number: str) -> str:
     return f"the files of version {number} of {model} are damaged: {damage}" if damage else ""
 
 
+def has_run(tracking_uri: str, run_id: str) -> bool:
+    """Whether MLflow has this run and it is not deleted; True if MLflow does not answer, as in `has_version`."""
+    try:
+        with _registry(tracking_uri) as registry:
+            return registry.lifecycle(run_id) == "active"
+    except ModelError:  # there is no store
+        return False
+    except (ServiceError, sqlite3.Error):
+        return True
+
+
 def list_lineage(tracking_uri: str, uri: str) -> list[Version]:
     """The version `uri` and the versions it was tuned from, newest first; a deleted version ends the list."""
     chain: list[Version] = []
@@ -134,13 +145,18 @@ def version_directory(tracking_uri: str, version: Version, downloads: Path, *, r
     return _local_directory(version.location) or _fetch_directory(tracking_uri, version, downloads, refetch)
 
 
-def _local_directory(location: str) -> Path | None:
-    """The directory on this machine; None for a remote location."""
+def find_local_path(location: str) -> Path | None:
+    """The path of MLflow's files at `location`, a path or a URL; None if they are not on this machine."""
     parts = urlsplit(location)
     if parts.scheme not in ("", "file"):
         return None
-    path = Path(urllib.parse.unquote(parts.path) if parts.scheme else location)
-    if not path.is_dir():
+    return Path(urllib.parse.unquote(parts.path) if parts.scheme else location)
+
+
+def _local_directory(location: str) -> Path | None:
+    """The directory on this machine; None for a remote location."""
+    path = find_local_path(location)
+    if path is not None and not path.is_dir():
         raise ModelError("its files are gone", where=str(path), fix="Register it again, or name another version.")
     return path
 
@@ -148,6 +164,7 @@ def _local_directory(location: str) -> Path | None:
 def _fetch_directory(tracking_uri: str, version: Version, downloads: Path, refetch: bool) -> Path:
     directory = downloads / f"{version.name}-{version.version}-{digest_of([tracking_uri, version.location])[:12]}"
     if directory.is_dir() and not refetch:
+        os.utime(directory)  # `hone gc` removes what was not used for long
         return directory
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -187,6 +204,9 @@ class _Registry(Protocol):
 
     def run_location(self, run_id: str) -> str:
         """The location of a run's artifacts."""
+
+    def lifecycle(self, run_id: str) -> str:
+        """`active` or `deleted`; '' if there is no such run."""
 
     def describe_alternatives(self, name: str) -> str:
         """A sentence that lists the existing versions or aliases, for error messages."""
@@ -245,6 +265,10 @@ class _Tables:
     def run_location(self, run_id: str) -> str:
         return str(self._rows("select artifact_uri from runs where run_uuid=?", run_id)[0][0])
 
+    def lifecycle(self, run_id: str) -> str:
+        rows = self._rows("select lifecycle_stage from runs where run_uuid=?", run_id)
+        return str(rows[0][0]) if rows else ""
+
     def describe_alternatives(self, name: str) -> str:
         query = "select version from model_versions where name=? and current_stage!=? order by version"
         numbers = [str(number) for (number,) in self._rows(query, name, "Deleted_Internal")]
@@ -298,6 +322,10 @@ class _Server:
         response = self._ask("runs/get", run_id=run_id)
         return str(response["run"]["info"]["artifact_uri"]) if response else ""
 
+    def lifecycle(self, run_id: str) -> str:
+        response = self._ask("runs/get", run_id=run_id)
+        return str(response["run"]["info"]["lifecycle_stage"]) if response else ""
+
     def describe_alternatives(self, name: str) -> str:
         response = self._ask("registered-models/get", name=name)
         if not response:
@@ -326,6 +354,10 @@ class _Client:
 
     def run_location(self, run_id: str) -> str:
         return str(self.client.get_run(run_id).info.artifact_uri)
+
+    def lifecycle(self, run_id: str) -> str:
+        info = self._or_none("get_run", run_id, field="info")
+        return str(info.lifecycle_stage) if info else ""
 
     def describe_alternatives(self, name: str) -> str:
         versions = self.client.search_model_versions(f"name='{name}'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -181,7 +181,8 @@ def _print_plainly(board: Board, console: Console) -> Listener:
             return
         printed["at"] = now
         words = " · ".join([line.text(now), *line.notes])
-        console.print(f"{stage:<9} {words}".rstrip(), highlight=False, soft_wrap=True)
+        with suppress(OSError):  # nobody reads it any more, or its disk is full
+            console.print(f"{stage:<9} {words}".rstrip(), highlight=False, soft_wrap=True)
 
     return on_event
 

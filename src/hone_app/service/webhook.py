@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from hone.environment import home
+from hone.environment import home, set_umask
 from hone.errors import ConfigError, HoneError
 from hone.promotion.reconcile import is_moved_by_hand
 from hone_app.service.registry_webhook import find_moved_model, is_signed, subscribe
@@ -53,6 +53,7 @@ def main() -> int:
     """Subscribe to MLflow and serve until the process is terminated."""
     options = build_parser().parse_args()
     try:
+        set_umask()
         listener = socket.create_server((options.host, options.port))
         url = options.url or f"http://{options.host}:{listener.getsockname()[1]}"
         secret = read_secret()

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import os
+import signal
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import hone
 from hone.config.file import load_config
+from hone.environment import home
+from hone.errors import ServiceError
 from hone_app.cli.main import main
+from hone_app.cli.orchestration import orchestrated
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +60,7 @@ def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> 
 )
 def test_a_mistyped_command_gets_the_nearest_one(typed: str, fix: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([typed, "demo"]) == 2
-    assert capsys.readouterr().err == f"hone: {typed}: no such command\n  {fix}\n"
+    assert capsys.readouterr().err == f"hone: {typed}: no such command\n  {fix}\n  See README.md.\n"
 
 
 @pytest.mark.parametrize("command", ["plan", "rows", "verify"])
@@ -65,9 +74,12 @@ def test_a_configuration_in_conf_is_found_by_its_name(
     main([command, "mine"])
     assert "no such" not in capsys.readouterr().err
     assert main([command, "mien"]) == 2
-    assert capsys.readouterr().err == "hone: mien: is not the name of a file in conf/\n  Did you mean mine?\n"
+    assert (
+        capsys.readouterr().err
+        == "hone: mien: is not the name of a file in conf/\n  Did you mean mine?\n  See README.md.\n"
+    )
     assert main([command, "other"]) == 2
-    assert capsys.readouterr().err.endswith("There are: mine.\n")
+    assert capsys.readouterr().err.endswith("There are: mine.\n  See README.md.\n")
 
 
 @pytest.mark.parametrize("module", ["hone", "hone_app"])
@@ -103,10 +115,19 @@ def test_a_fault_in_the_config_is_printed_and_ends_with_2(
     assert "did you mean learning_rate?" in err
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "monitor"])
+def test_only_what_is_missing_is_asked_for(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command])
+    assert capsys.readouterr().err.endswith("the following arguments are required: CONF\n")
+
+
 def test_missing_data_ends_with_3(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (conf.parent / "rows.csv").unlink()
     assert main(["plan", str(conf)]) == 3
-    assert "rows.csv" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "rows.csv" in error
+    assert error.endswith("\n  See docs/fine-tune-your-data.md.\n")
 
 
 def test_verify_finds_a_changed_byte(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,3 +158,56 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("{")
+
+
+def test_a_configured_prefect_server_that_is_gone_is_named_before_anything_runs(
+    free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ | {"PREFECT_API_URL": f"http://127.0.0.1:{free_port}/api"})
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    message = f"{free_port}/api: Prefect's server did not answer"
+    with pytest.raises(ServiceError, match=message), orchestrated(home()):
+        raise AssertionError("the flow is not even imported")
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b"])
+def test_a_data_folder_that_no_database_can_be_in_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HONE_HOME", str(tmp_path / name))
+    assert main(["history", "demo"]) == 2
+    assert capsys.readouterr().err.startswith(f"hone: HONE_HOME {tmp_path / name}: a data folder's path cannot contain")
+    assert not list(tmp_path.glob("a*"))
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "/data/digests.sqlite")
+
+
+def locked(*_: object) -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("pragma query_only = 1")
+    connection.execute("create table t (x)")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (full, "/data/digests.sqlite: could not be read or written: No space left on device"),
+        (locked, "could not be read or written: attempt to write a readonly database"),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_one_error(
+    fault: Callable[..., None],
+    message: str,
+    conf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("hone.store.digests.DigestMemo.digest", fault)
+    assert main(["plan", str(conf)]) == 7
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Free or extend the disk" in printed
+    assert len(printed.splitlines()) == 2

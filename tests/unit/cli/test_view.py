@@ -70,7 +70,10 @@ def test_a_count_that_starts_again_has_a_rate_of_its_own() -> None:
     for seconds, done in ((0, 100), (1, 200), (9, 10), (10, 20)):
         line.update("progress", Progress(done, 200), float(seconds))
     assert line.text(10.0) == " 20/200 rows ·  10.0/s ·  0:18 left"
-    for seconds, done in ((11, 20), (12, 40)):  # another total
+    for seconds, done in ((11, 1), (32, 2)):  # a slow step
+        line.update("progress", Progress(done, 200), float(seconds))
+    assert line.text(32.0) == "  2/200 rows · 0.048/s · 1:09:18 left"
+    for seconds, done in ((33, 20), (34, 40)):  # another total
         line.update("progress", Progress(done, 72040), float(seconds))
     assert line.text(12.0).endswith(" · 1:00:00 left")
 

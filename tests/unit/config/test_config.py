@@ -136,7 +136,12 @@ def test_what_is_no_configuration_is_refused(conf: Path, text: str) -> None:
     assert str(conf) in faults(conf)
 
 
-@pytest.mark.parametrize("alias", ["latest", "v2", "Upper case"])
+@pytest.mark.parametrize("name", ["a/b", "a:b", "..", "50%", "a'b", '"a"', "a\nb", " ", "a" * 257])
+def test_a_model_name_that_mlflow_refuses_is_refused_here(conf: Path, name: str) -> None:
+    assert "registration.model" in faults(conf, f"registration.model={json.dumps(name)}")
+
+
+@pytest.mark.parametrize("alias", ["latest", "v2", "Upper case", "a" * 256, "champion", "previous"])
 def test_an_alias_that_mlflow_refuses_is_refused_here(conf: Path, alias: str) -> None:
     assert "registration.alias" in faults(conf, f"registration.alias={alias}")
 

@@ -43,6 +43,12 @@ def flip(file: Path) -> None:
     """Change the last byte, or give an empty file one."""
     content = bytearray(file.read_bytes() or b"\1")
     content[-1] ^= 1
+    replace_bytes(file, bytes(content))
+
+
+def replace_bytes(file: Path, content: bytes) -> None:
+    """Give the file other content: it is read-only, and may be a link to that of an artifact."""
+    file.unlink(missing_ok=True)
     file.write_bytes(content)
 
 
@@ -58,7 +64,7 @@ def kept(place: Path) -> Iterator[None]:
                 file.unlink()
         for file, content in before.items():
             if not file.is_file() or file.read_bytes() != content:
-                file.write_bytes(content)
+                replace_bytes(file, content)
 
 
 def test_one_byte_of_any_file_is_seen_and_the_file_named(registered: Registered) -> None:
@@ -107,6 +113,7 @@ def test_sums_that_were_rewritten_to_fit_are_seen(registered: Registered) -> Non
     uri, version, place = registered
     with kept(place):
         flip(place / "artifacts/model/model.safetensors")
+        (place / sums.SUMS).unlink()
         assert sums.write_sums(place, {}) != version.tags[TAG]
         assert sums.find_faults(place) == []
         with pytest.raises(ModelError, match=f"SHA256SUMS was changed: its digest is not the version's tag {TAG}"):

@@ -268,7 +268,7 @@ def test_a_discarded_artifact_is_gone_and_made_again(store: Store) -> None:
     made, _ = store.obtain(RECIPE, write_rows)
     store.discard(made)
     assert store.find("curate", made.key) is None
-    assert list((store.root / "work").iterdir()) == []
+    assert list((store.root / ".trash").iterdir()) == []
     store.discard(made)
     assert store.obtain(RECIPE, write_rows) == (made, False)
 

@@ -17,7 +17,7 @@ from hone.pipeline.stages.train import training_run
 from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.tracking.links import build_url, run_route, version_route
-from hone.tracking.reader import SCHEME, describe_fault, list_lineage
+from hone.tracking.reader import SCHEME, describe_fault, has_run, list_lineage
 
 if TYPE_CHECKING:
     from hone.tracking.run_log import RunLog
@@ -50,6 +50,7 @@ def _make(job: Job) -> Product:
             alias=config.registration.alias,
             config=dump_config(config),
             tags=commit | dict(job.tags),
+            example_row=config.registration.example_row,
             on_progress=job.on_progress,
         )
 
@@ -65,7 +66,11 @@ def _describe_fault(artifact: Artifact) -> str:
     facts = artifact.facts()
     current_uri = home().tracking_uri
     is_current = mask_secrets(current_uri) == facts["tracking_uri"]
-    return describe_fault(current_uri if is_current else facts["tracking_uri"], facts["model"], facts["version"])
+    uri, model, number = current_uri if is_current else facts["tracking_uri"], facts["model"], facts["version"]
+    fault = describe_fault(uri, model, number)
+    if not fault and not has_run(uri, facts["run_id"]):
+        return f"the run of version {number} of {model} was deleted in MLflow"
+    return fault
 
 
 def _describe(artifact: Artifact) -> str:

@@ -53,6 +53,8 @@ def _make(job: Job) -> Product:
                 job.on_progress(Progress(0, steps["total"], "steps", note="training"))
             if event["type"] == "step":
                 job.on_progress(Progress(event["step"], steps["total"], "steps", figures={"loss": event["loss"]}))
+            if event.get("unsent"):
+                log.warning("%d events of the training were not reported; history.jsonl has all", event["unsent"])
 
         steps = {"total": 0}
         job.on_progress(Progress(0, 0, "steps", note="loading the model"))

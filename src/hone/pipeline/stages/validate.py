@@ -39,7 +39,7 @@ def _make(job: Job) -> Product:
         objective=build_part(OBJECTIVES, job.config.objective),
         near_duplicate=job.config.curation.split.near_duplicate,
         settings=job.config.validation.model_dump(),
-        docs_on_failure=job.home.root / "data-docs" / job.config.name,
+        docs_on_failure=job.home.data_docs / job.config.name,
         on_progress=job.on_progress,
     )
 
