@@ -98,9 +98,8 @@ def test_the_policy_of_the_data_docs_stops_what_is_not_escaped(page: Page, data_
     with page.expect_console_message(lambda message: "Content Security Policy" in message.text):
         page.goto((tmp_path / "with.html").as_uri())
     page.wait_for_load_state("networkidle")
-    assert all(
-        "csp" in str(failure).lower() for failure in failures
-    )  # Chromium reports some of the requests that it does not send
+    # Chromium reports some of the requests that it does not send.
+    assert all("csp" in str(failure).lower() for failure in failures)
     with page.expect_request("http://127.0.0.1:9/owned"):
         page.goto(without.as_uri())
 
