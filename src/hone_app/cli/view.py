@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -221,7 +220,7 @@ def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
 
 def print_summary(console: Console, evaluated: Artifact, registered: Artifact) -> None:
     """Print the metrics of model and baselines, the verdict, the version, the report, and the next commands."""
-    metrics = json.loads((evaluated.path / layout.METRICS).read_text("utf8"))
+    metrics = evaluated.read_json(layout.METRICS)
     version = registered.facts()
     title = f"{metrics['rows']:,} test rows [{metrics['confidence']:.0%} interval]"
     console.print(title, highlight=False)
