@@ -16,8 +16,8 @@ def option(default: Any, description: str, *, location: bool = False, learning: 
     """A dataclass field with a description, and pydantic's bounds (`ge`, `gt`, `le`, `lt`, `min_length`, ...).
 
     Pass REQUIRED as `default` for a field that every config must set. `location` marks an option that only states where
-    rows are stored: it is left out of cache keys, which depend on the content. `learning` marks an option that only
-    affects training: it is left out of the keys of the stages before training.
+    rows are stored, or a limit on that: it is left out of cache keys, which depend on the content. `learning` marks an
+    option that only affects training: it is left out of the keys of the stages before training.
     """
     metadata = {"description": description, "location": location, "learning": learning, "bounds": bounds}
     if isinstance(default, (list, dict)):
@@ -26,7 +26,7 @@ def option(default: Any, description: str, *, location: bool = False, learning: 
 
 
 def location_options(part: type[Any]) -> set[str]:
-    """The names of the options of `part` that only state where its rows are stored."""
+    """The names of the options of `part` that state where its rows are stored and change none."""
     return {f.name for f in dataclasses.fields(part) if f.metadata.get("location")}
 
 

@@ -124,6 +124,7 @@ class Files:
         200,
         "How many times its size compressed data may grow, from 64 MiB on; protects memory and disk from files that are"
         " made to fill them.",
+        location=True,
         ge=1,
     )
 
