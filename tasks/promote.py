@@ -179,7 +179,7 @@ def artifact_key(model: str, prefix: str = "promotion") -> str:
 
 def _call_cached(cached_task: Any, *arguments: Any) -> Any:
     # Set here, not in the decorator: the data folder is known when the flow runs, not when its module is imported.
-    return cached_task.with_options(result_storage=home().root / "promotions")(*arguments)
+    return cached_task.with_options(result_storage=home().promotions)(*arguments)
 
 
 def _open_journal(model: str) -> Any:

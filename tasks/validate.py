@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from hone.config.sections import RunConfig
+from hone.display import escape_controls
 from hone.errors import ValidationFailed
 from hone.store.artifact import Artifact
 from tasks.runtime.events import emit_model_event
@@ -62,8 +63,9 @@ def _summarize_fault(what: str) -> str:
 
 
 def _list_lines(text: str) -> str:
-    """The lines of an error as a list in Markdown, each as it is."""
-    return "\n".join(f"- `{line}`" for line in _list_expectations(text))
+    """The lines of an error as a list in Markdown, each as it is: a backtick of a row would end the code span."""
+    lines = (escape_controls(line).replace("`", "'") for line in _list_expectations(text))
+    return "\n".join(f"- `{line}`" for line in lines)
 
 
 def _list_expectations(what: str) -> list[str]:

@@ -15,22 +15,27 @@ HoneError                       exit 1
     ├── PromotionRefused                 a gate failed, or a person declined
     └── ChampionMoved                    someone else moved the champion meanwhile
 
-Each message states what happened, where, and how to fix it. A run interrupted by a person exits with 130.
+Each message states what happened, where, and how to fix it; the command adds the page of the documentation about errors
+of its class. A run interrupted by a person exits with 130.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from hone.display import escape_controls, mask_secrets
+
 
 class HoneError(Exception):
     """What happened, where (a file, a row, a field, a stage) and how to fix it.
 
-    `str()` gives the message to print; `retryable` is true if the same call may succeed later.
+    `str()` gives the message to print, without secrets of URLs and with control characters made visible; `retryable` is
+    true if the same call may succeed later. `page` is the page of the documentation to read next.
     """
 
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
+    page: ClassVar[str] = "docs/operations.md"
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         super().__init__(what, where, fix)
@@ -38,7 +43,7 @@ class HoneError(Exception):
 
     def __str__(self) -> str:
         message = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{message}\n  {self.fix}" if self.fix else message
+        return escape_controls(mask_secrets(f"{message}\n  {self.fix}" if self.fix else message))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.fix)
@@ -52,30 +57,35 @@ class ConfigError(HoneError):
     """A configuration that cannot be run."""
 
     exit_code = 2
+    page = "README.md"  # its table leads from each section of a configuration to a page
 
 
 class DataError(HoneError):
     """Rows are missing, or do not match the configuration."""
 
     exit_code = 3
+    page = "docs/fine-tune-your-data.md"
 
 
 class ValidationFailed(DataError):
     """An expectation about the rows does not hold."""
 
     exit_code = 4
+    page = "docs/validation.md"
 
 
 class ModelError(HoneError):
     """A base model that cannot be loaded, or that does not fit the objective."""
 
     exit_code = 5
+    page = "README.md"  # as for a configuration: base models, methods and registered versions have pages of their own
 
 
 class TrainingError(HoneError):
     """The training process failed."""
 
     exit_code = 6
+    page = "docs/training.md"
 
 
 class NonFiniteLoss(TrainingError):
@@ -107,6 +117,7 @@ class PromotionError(HoneError):
     """The champion is unchanged, or has been restored."""
 
     exit_code = 9
+    page = "docs/promotion.md"
 
 
 class PromotionRefused(PromotionError):

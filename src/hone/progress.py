@@ -78,12 +78,19 @@ class Pace:
             else (f"{progress.done:,} {progress.unit}")
         )
         if rate:
-            yield f"{f'{rate:,.0f}' if rate >= 100 else f'{rate:.1f}':>5}/s"
+            yield f"{_format_rate(rate):>5}/s"
         if rate and progress.total:
             yield f"{_clock((progress.total - progress.done) / rate):>5} left"
         yield from (f"{name} {value:.3g}" for name, value in progress.figures.items())
         if progress.note:
             yield progress.note
+
+
+def _format_rate(rate: float) -> str:
+    """Five characters or fewer, with two digits of a step that takes many seconds: 1,234, 12.3, 0.047."""
+    if rate >= 100:
+        return f"{rate:,.0f}"
+    return f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
 
 
 def _clock(seconds: float) -> str:

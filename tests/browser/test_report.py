@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.slow
-WIDTHS = (420, 800, 1280)
+WIDTHS = (420, 800, 1280, 1440, 1920)
 # The elements whose text stands out too little from what lies behind it.
 FAINT = """() => {
       const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
@@ -135,6 +135,15 @@ def test_no_number_is_broken_or_cut_off(page: Page, reports: dict[str, Path], wi
     for report in reports.values():
         open_at(page, report, width)
         assert page.evaluate(BROKEN) == []
+
+
+def test_a_short_label_is_not_broken(page: Page, reports: dict[str, Path]) -> None:
+    for width in (800, 1280, 1440, 1920):
+        open_at(page, reports["few"], width)
+        heights = page.locator(".matrix tbody th").evaluate_all("all => all.map(one => one.offsetHeight)")
+        assert len(set(heights)) == 1, (width, heights)
+        spans = page.locator(".matrix thead span").evaluate_all("all => all.map(one => one.getClientRects().length)")
+        assert spans == [1] * len(heights), (width, spans)
 
 
 def test_tables_fit_a_laptop_and_scroll_on_a_phone(page: Page, reports: dict[str, Path]) -> None:

@@ -5,6 +5,7 @@ By the command where it fails before the flow, in a training's process, and at a
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 from hone.errors import HoneError
 from tests.in_process import Line
+from tests.services import ask
 
 Hone = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -55,10 +57,17 @@ def test_an_empty_file(line: Line, conf: Path, tmp_path: Path) -> None:
     assert "empty.csv" in fault(line, conf, f"ingest.source.paths=[{tmp_path}/empty.csv]", status=3)
 
 
-def test_a_wrong_column(hone: Hone, conf: Path) -> None:
+def test_a_wrong_column(hone: Hone, conf: Path, prefect_url: str) -> None:
     message = refused(hone, conf, "ingest.columns.label=topik", status=3)
     assert "topik" in message
     assert "topic" in message
+    # The run's log has the same words, of the task and of the flow, and no traceback of Prefect's engine.
+    newest = {"flow_runs": {"name": {"any_": ["finetune small"]}}, "sort": "START_TIME_DESC", "limit": 1}
+    [run] = ask(f"{prefect_url}/flow_runs/filter", newest)
+    logs = ask(f"{prefect_url}/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+    errors = [line["message"] for line in logs if line["level"] >= logging.ERROR and "Finished" not in line["message"]]
+    words, _, page = message.removeprefix("hone: ").rstrip("\n").rpartition("\n")
+    assert errors == [words, words] and page == "  See docs/fine-tune-your-data.md."
 
 
 def test_a_wrong_encoding(line: Line, conf: Path, tmp_path: Path) -> None:

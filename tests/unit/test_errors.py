@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 
 from hone import errors
 from hone.errors import DataError, HoneError, ServiceError
+
+ROOT = Path(__file__).parents[2]
 
 
 def tree() -> list[type[HoneError]]:
@@ -34,6 +37,11 @@ def test_every_error_survives_pickling(kind: type[HoneError]) -> None:
 
 def test_only_what_a_server_did_is_tried_again() -> None:
     assert [kind.__name__ for kind in tree() if kind.retryable] == [ServiceError.__name__]
+
+
+@pytest.mark.parametrize("kind", tree(), ids=lambda kind: kind.__name__)
+def test_every_error_has_a_page_of_the_documentation(kind: type[HoneError]) -> None:
+    assert (ROOT / kind.page).is_file()
 
 
 def test_the_docstring_draws_the_tree_with_its_exit_codes() -> None:

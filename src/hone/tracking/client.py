@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 from hone.disk import describe_disk_fault
 from hone.errors import ConfigError, ServiceError, StoreError
 from hone.store.databases import Schema, create_file
+from hone.tracking.relocate import relocate_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.store.entities import PagedList
 
 SCHEMA = Schema(Path(__file__).with_name("mlflow.sql"), "mlflow", "store/db_migrations/versions")
+ARTIFACTS = "artifacts"  # the folder of MLflow's files, beside a SQLite store
 _HTTP = ("http", "https")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _MANAGED = ("databricks", "databricks-uc", "uc")
@@ -46,13 +48,16 @@ def check_tracking_uri(tracking_uri: str, *, timeout: float = 5.0) -> None:
 
 
 def create_sqlite_store(tracking_uri: str) -> None:
-    """Create a SQLite store that does not exist yet; do nothing for any other tracking URI.
+    """Create a SQLite store that does not exist yet, or follow one that was moved; nothing for other tracking URIs.
 
     The tables come from the schema that ships with Hone if it is the installed MLflow's, otherwise from its
     migrations. Of two processes the first one wins.
     """
     path = sqlite_path(tracking_uri)
-    if path is None or path.exists():
+    if path is None:
+        return
+    if path.exists():
+        relocate_files(path, path.parent / ARTIFACTS)
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -190,7 +195,7 @@ def _check_server(url: str, tracking_uri: str, timeout: float) -> None:
 
 
 def _artifact_root(database: Path) -> str:
-    return (database.parent / "artifacts").as_uri()
+    return (database.parent / ARTIFACTS).as_uri()
 
 
 def _causes(fault: BaseException | None) -> Iterator[BaseException]:

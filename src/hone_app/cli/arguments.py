@@ -14,7 +14,8 @@ CONFIG: dict[str, Any] = {"metavar": "CONF", "help": "configuration file, or the
 def add_config(sub: argparse.ArgumentParser) -> None:
     """Add CONF and its overrides to the parser of a command."""
     sub.add_argument("config", type=find_config, **CONFIG)
-    sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="override of a field")
+    # With a default it is not named as a required argument when CONF is missing.
+    sub.add_argument("overrides", nargs="*", default=[], metavar="section.field=value", help="override of a field")
 
 
 def find_config(name: str) -> Path:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import hone
 from hone.disk import describe_disk_fault
-from hone.environment import DEFAULTS, Home, home
+from hone.display import escape_controls
+from hone.environment import DEFAULTS, Home, close_home, home
 from hone.errors import ConfigError, HoneError, ServiceError, StoreError
-from hone_app.cli import batch, completion, drift, promotion, rows, service
+from hone_app.cli import batch, completion, drift, gc, promotion, rows, service
 from hone_app.cli.arguments import add_config
 from hone_app.cli.orchestration import end_at_once, orchestrated, run_flow
 from hone_app.service.up import join_service
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_command(words: Sequence[str]) -> int:
     try:
         arguments = _parse(words)
+        if closed := close_home(home()):
+            print(f"hone: {closed}", file=sys.stderr)  # noqa: T201
         if arguments.command not in ALONE:
             join_service(home())
         status: int = arguments.command(arguments)
@@ -67,8 +70,8 @@ def _run_command(words: Sequence[str]) -> int:
 
 
 def _report(fault: HoneError) -> int:
-    """Print an error; returns the exit status."""
-    print(f"hone: {fault}", file=sys.stderr)  # noqa: T201
+    """Print an error and the page of the documentation to read next; returns the exit status."""
+    print(f"hone: {fault}\n  See {fault.page}.", file=sys.stderr)  # noqa: T201
     return fault.exit_code
 
 
@@ -85,13 +88,15 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     """The parser, and the names of the commands."""
     parser = argparse.ArgumentParser(
-        prog="hone", description="Fine-tune transformer models you can trust enough to promote."
+        prog="hone",
+        description="Fine-tune transformer models you can trust enough to promote.",
+        epilog="Begin with `hone run demo`. Your own data: docs/fine-tune-your-data.md.",
     )
     parser.set_defaults(command=_print_help, parser=parser)
     parser.add_argument(
         "--version", dest="command", action="store_const", const=_print_version, help="show the version"
     )
-    commands = parser.add_subparsers(metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, command, text in (
         ("run", _run, "train and register a model version"),
         ("plan", _plan, "show which stages would run, which are cached, and why"),
@@ -108,6 +113,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     promotion.add_commands(commands)
     drift.add_commands(commands)
     batch.add_commands(commands)
+    gc.add_commands(commands)
     completion.add_commands(commands)
     return parser, commands.choices
 
@@ -129,7 +135,7 @@ def _load(arguments: argparse.Namespace) -> RunConfig:
     config = pin_base(load_config(arguments.config, arguments.overrides), home())
     if config.model.trust_code:
         warning = f"hone: warning: the code of {config.model.trust_code} runs, since model.trust_code names it."
-        print(warning, file=sys.stderr)  # noqa: T201
+        print(escape_controls(warning), file=sys.stderr)  # noqa: T201
     return config
 
 
@@ -195,12 +201,16 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from hone.pipeline.plan import plan_run
+    from hone.registry.integrity import check_files
+    from hone.tracking.reader import get_version
 
     data = home()
     artifacts = [stage_plan.artifact for stage_plan in plan_run(_load(arguments), data) if stage_plan.artifact]
     faults = [fault for artifact in artifacts for fault in data.store.verify(artifact)]
     if faults:
         raise StoreError("\n".join(faults), fix="Delete these directories: the next run makes them again.")
+    for registered in (artifact.facts() for artifact in artifacts if artifact.stage == "register"):
+        check_files(data.tracking_uri, get_version(data.tracking_uri, registered["model_uri"]))
     _print(f"{len(artifacts)} artifacts, all digests match")
     return 0
 

@@ -60,7 +60,7 @@ def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> 
 )
 def test_a_mistyped_command_gets_the_nearest_one(typed: str, fix: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([typed, "demo"]) == 2
-    assert capsys.readouterr().err == f"hone: {typed}: no such command\n  {fix}\n"
+    assert capsys.readouterr().err == f"hone: {typed}: no such command\n  {fix}\n  See README.md.\n"
 
 
 @pytest.mark.parametrize("command", ["plan", "rows", "verify"])
@@ -74,9 +74,12 @@ def test_a_configuration_in_conf_is_found_by_its_name(
     main([command, "mine"])
     assert "no such" not in capsys.readouterr().err
     assert main([command, "mien"]) == 2
-    assert capsys.readouterr().err == "hone: mien: is not the name of a file in conf/\n  Did you mean mine?\n"
+    assert (
+        capsys.readouterr().err
+        == "hone: mien: is not the name of a file in conf/\n  Did you mean mine?\n  See README.md.\n"
+    )
     assert main([command, "other"]) == 2
-    assert capsys.readouterr().err.endswith("There are: mine.\n")
+    assert capsys.readouterr().err.endswith("There are: mine.\n  See README.md.\n")
 
 
 @pytest.mark.parametrize("module", ["hone", "hone_app"])
@@ -112,10 +115,19 @@ def test_a_fault_in_the_config_is_printed_and_ends_with_2(
     assert "did you mean learning_rate?" in err
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "monitor"])
+def test_only_what_is_missing_is_asked_for(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command])
+    assert capsys.readouterr().err.endswith("the following arguments are required: CONF\n")
+
+
 def test_missing_data_ends_with_3(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (conf.parent / "rows.csv").unlink()
     assert main(["plan", str(conf)]) == 3
-    assert "rows.csv" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "rows.csv" in error
+    assert error.endswith("\n  See docs/fine-tune-your-data.md.\n")
 
 
 def test_verify_finds_a_changed_byte(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from hone.environment import Home
 from hone.errors import ServiceError
 from hone_app.service import servers
-from hone_app.service.servers import Server, find_configured_prefect, is_healthy
+from hone_app.service.servers import Server, find_configured_prefect, is_healthy, prefect_server
 
 # A user of a server: says its URL, then lives until its standard input closes.
 USER = """
@@ -110,3 +112,19 @@ def test_the_prefect_server_of_the_environment_comes_first(tmp_path: Path, monke
     assert find_configured_prefect() == "http://prefect.example/api"
     monkeypatch.setenv("PREFECT_API_URL", "http://other.example/api")
     assert find_configured_prefect() == "http://other.example/api"
+
+
+def test_prefect_deletes_old_runs_only_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
+
+    def read_settings() -> ServerServicesDBVacuumSettings:
+        with monkeypatch.context() as patch:
+            for name, value in prefect_server(Home(tmp_path)).environment.items():
+                patch.setenv(name, value)
+            return ServerServicesDBVacuumSettings()
+
+    monkeypatch.delenv("HONE_KEEP_DAYS", raising=False)
+    assert "flow_runs" not in read_settings().enabled_vacuum_types
+    monkeypatch.setenv("HONE_KEEP_DAYS", "7")
+    assert "flow_runs" in read_settings().enabled_vacuum_types
+    assert read_settings().retention_period == timedelta(days=7)

@@ -253,6 +253,35 @@ def test_what_is_open_to_others_or_cannot_be_is_refused(settings: Settings, mess
         settings.check()
 
 
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("127.0.0.1", "127.0.0.1:5000"),
+        ("::1", "[::1]:5000"),
+        ("::1", "[::1]"),
+        ("0.0.0.0", f"{socket.gethostname()}:5"),
+    ],
+)
+def test_mlflow_answers_to_the_names_of_this_machine_and_to_no_rebound_one(
+    host: str, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judged by MLflow's own check, whose default lets `10.example.org` through."""
+    from mlflow.server.security_utils import is_allowed_host_header
+
+    monkeypatch.delenv("MLFLOW_SERVER_ALLOWED_HOSTS", raising=False)
+    hosts = build_mlflow(Home(tmp_path), Settings(host=host)).environment["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    for name in (own, "localhost:5000", "localhost"):
+        assert is_allowed_host_header(hosts, name), name
+    for name in (
+        "10.example.org",
+        "192.168.example.org:5000",
+        "localhost.example.org",
+        "127.0.0.1.example.org",
+        ":5000",
+    ):
+        assert not is_allowed_host_header(hosts, name), name
+
+
 def test_loopback_and_passwords_are_let_through() -> None:
     for settings in (Settings(), Settings(host="localhost"), Settings(host="::1"), Settings(host="0.0.0.0", auth=True)):
         settings.check()
