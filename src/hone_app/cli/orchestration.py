@@ -67,6 +67,7 @@ def orchestrated(data: Home) -> Iterator[Callable[[], bool]]:
 def run_flow(data: Home, flow: Flow[..., Any], *arguments: Any, **options: Any) -> Any:
     """Run a flow in this process. Raises ServiceError if Prefect's server stops answering, or what a task raised."""
     import httpx
+    from prefect.exceptions import PrefectHTTPStatusError
 
     api = os.environ["PREFECT_API_URL"]
     _mark_crashed(data)
@@ -77,7 +78,7 @@ def run_flow(data: Home, flow: Flow[..., Any], *arguments: Any, **options: Any) 
 
         try:
             return flow.with_options(on_running=[record])(*arguments, **options)
-        except httpx.HTTPStatusError as fault:
+        except PrefectHTTPStatusError as fault:
             raise _find_cause(fault) or _build_error(data, api, f"answered {fault.response.status_code}") from fault
         except httpx.HTTPError as fault:
             if _is_reachable(api):
