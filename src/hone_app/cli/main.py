@@ -153,7 +153,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except ServiceError as fault:
         if not all(stage_plan.artifact for stage_plan in plan_run(config, data)):
             raise
-        warning = f"hone: warning: every stage is done, but Prefect's page of this run is incomplete: {fault}"
+        warning = f"hone: warning: every stage is done, but Prefect's page of this run is incomplete: {fault.what}"
         print(warning, file=sys.stderr)  # noqa: T201
     return _finish(console, plan_run(config, data), data)
 
