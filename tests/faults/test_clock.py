@@ -27,7 +27,7 @@ class EarlierDatetime(datetime):
     """The datetime of a clock that is an hour behind."""
 
     @classmethod
-    def now(cls, tz: Any = None) -> datetime:
+    def now(cls, tz: Any = None) -> Any:
         return datetime.now(tz) - timedelta(seconds=HOUR)
 
 
