@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,5 +118,11 @@ def _read_count(name: str, given: int | None, default: int, least: int) -> int:
 
 
 def home() -> Home:
-    """The data folder that this process's environment selects."""
-    return Home(Path(os.environ.get("HONE_HOME") or "~/.hone").expanduser().absolute())
+    """The data folder that this process's environment selects. Raises ConfigError if databases cannot be in it."""
+    root = Path(os.environ.get("HONE_HOME") or "~/.hone").expanduser().absolute()
+    # In the URL of a database, the path would end there, or be another one.
+    unusable = re.search(r"[?#]|%[0-9A-Fa-f]{2}", str(root))
+    if unusable:
+        fix = "Set HONE_HOME to a folder without ?, # and %XX in its path."
+        raise ConfigError(f"a data folder's path cannot contain {unusable[0]}", where=f"HONE_HOME {root}", fix=fix)
+    return Home(root)

@@ -22,11 +22,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from hone.display import escape_controls, mask_secrets
+
 
 class HoneError(Exception):
     """What happened, where (a file, a row, a field, a stage) and how to fix it.
 
-    `str()` gives the message to print; `retryable` is true if the same call may succeed later.
+    `str()` gives the message to print, without secrets of URLs and with control characters made visible; `retryable` is
+    true if the same call may succeed later.
     """
 
     exit_code: ClassVar[int] = 1
@@ -38,7 +41,7 @@ class HoneError(Exception):
 
     def __str__(self) -> str:
         message = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{message}\n  {self.fix}" if self.fix else message
+        return escape_controls(mask_secrets(f"{message}\n  {self.fix}" if self.fix else message))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.fix)

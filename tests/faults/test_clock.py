@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -27,8 +27,8 @@ class EarlierDatetime(datetime):
     """The datetime of a clock that is an hour behind."""
 
     @classmethod
-    def now(cls, tz: Any = None) -> Any:
-        return datetime.now(tz) - timedelta(seconds=HOUR)
+    def now(cls, tz: Any = None) -> Self:
+        return super().now(tz) - timedelta(seconds=HOUR)
 
 
 def set_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import yaml
 from hone.config.file import parse_config
 from hone.environment import Home
 from hone.pipeline.run import run_ahead
-from hone.tracking.reader import has_version
+from hone.tracking.reader import describe_fault
 from hone_app.service.processes import list_marked
 from hone_app.service.up import PARTS, read_record
 from tests.polling import until
@@ -251,10 +251,10 @@ def assert_deleted_for_all(
     again = ("plan", "conf/small.yaml", "evaluation.resamples=150")
     assert "no longer in MLflow" not in service.hone(*again).stdout
     database = url.replace("postgresql://", "postgresql+psycopg://")
-    assert has_version(database, "small", number)
+    assert not describe_fault(database, "small", number)
     delete = f"{service.mlflow_url}/api/2.0/mlflow/model-versions/delete"
     ask(delete, {"name": "small", "version": number}, secrets["mlflow"], "DELETE")
-    assert not has_version(database, "small", number)  # read without the server
+    assert describe_fault(database, "small", number)  # read without the server
     assert f"version {number} of small is no longer in MLflow" in service.hone(*again).stdout
     unknown = f"models:/small/{number} in {service.mlflow_url}: there is no such model version in MLflow"
     readers = (

@@ -22,7 +22,6 @@ from hone.store.retention import (
     Garbage,
     find_last_use,
     list_artifacts,
-    list_manifests,
     list_old,
     list_trash,
     list_work,
@@ -79,7 +78,7 @@ def _list_registered_elsewhere(home: Home, registry: Registry) -> set[str]:
     """The digests of the artifacts whose versions are in another registry, where they cannot be looked up."""
     manifests = [
         manifest
-        for manifest in list_manifests(home.store, "register")
+        for manifest in home.store.list_manifests("register")
         if manifest["facts"].get("tracking_uri") != home.tracking_uri
         and not registry.has_registration(manifest["facts"])
     ]

@@ -15,6 +15,7 @@ from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from hone.display import mask_secrets
 from hone.errors import ConfigError
 from hone.evaluation.report.population import describe_population
 from hone.evaluation.report.report_champion import Champion, Registered
@@ -25,6 +26,7 @@ from hone.progress import OnProgress, Progress, ignore
 from hone.registry import card, page, reference, run_record, version_page
 from hone.registry.champion_results import load_champion
 from hone.registry.integrity import TAG as FILES
+from hone.registry.integrity import is_intact
 from hone.registry.package import Form, package
 from hone.splits import SPLITS, TEST, TRAIN
 from hone.store import layout
@@ -34,7 +36,7 @@ from hone.tracking.aliases import CHAMPION, list_aliases
 from hone.tracking.client import connect, default_tracking_uri, translate_errors
 from hone.tracking.files import log_model_directory, log_run_file
 from hone.tracking.links import build_url, version_route
-from hone.tracking.reader import SCHEME
+from hone.tracking.reader import SCHEME, Version, get_version
 from hone.tracking.run_log import backfill
 from hone.tracking.version_tags import fold_digests, unfold_digests
 
@@ -181,7 +183,7 @@ def register(
         "version": str(version.version),
         "run_id": run_id,
         "experiment_id": str(run.info.experiment_id),
-        "tracking_uri": tracking_uri,
+        "tracking_uri": mask_secrets(tracking_uri),
         "model_uri": f"models:/{model_name}/{version.version}",
         "alias": alias,
         "existing": existing,
@@ -233,13 +235,18 @@ def adapter_only(method: Method) -> bool:
 
 
 def find_version(client: MlflowClient, candidate: Candidate) -> ModelVersion | None:
-    """The oldest ready version of the model that gives the same answers, by its tag `hone.register_key`; or None.
+    """The oldest ready and intact version of the model that gives the same answers, by its tag `hone.register_key`.
 
     A version whose run was deleted does not count: its rows and figures are gone, and cannot be logged in another run.
     """
     versions = client.search_model_versions(f"name='{candidate.model_name}' and tags.`{KEY}`='{candidate.form.key}'")
-    ready = [version for version in versions if version.status == "READY" and _has_run(client, version)]
-    return min(ready, key=lambda version: int(version.version), default=None)
+    for version in sorted(versions, key=lambda version: int(version.version)):
+        uri = f"{SCHEME}{version.name}/{version.version}"
+        if version.status != "READY" or not _has_run(client, version):
+            continue
+        if is_intact(client.tracking_uri, get_version(client.tracking_uri, uri)):
+            return version
+    return None
 
 
 def _has_run(client: MlflowClient, version: ModelVersion) -> bool:
@@ -302,15 +309,16 @@ def _complete_run(client: MlflowClient, run: Run, candidate: Candidate, out: Pat
 
 
 def _get_or_create_logged_model(client: MlflowClient, run: Run, candidate: Candidate, out: Path) -> LoggedModel:
-    """The complete logged model: that of an interrupted call, uploaded again unless it is ready, or a new one."""
+    """A complete, intact logged model: that of an interrupted call, uploaded again unless it is ready, or a new one."""
     from mlflow.entities import LoggedModelOutput
 
     filter_string = f"tags.`{KEY}` = '{candidate.form.key}' AND source_run_id = '{run.info.run_id}'"
     existing = client.search_logged_models([run.info.experiment_id], filter_string)
-    ready = [logged for logged in existing if logged.status == "READY"]
-    if ready:
-        return ready[0]
-    logged = existing[0] if existing else _create_logged_model(client, run, candidate)
+    unfinished = [logged for logged in existing if logged.status != "READY"]
+    for logged in existing:
+        if _is_reusable(client, logged):
+            return logged
+    logged = unfinished[0] if unfinished else _create_logged_model(client, run, candidate)
     directory = out / "model"
     try:
         files_digest = package(
@@ -322,6 +330,12 @@ def _get_or_create_logged_model(client: MlflowClient, run: Run, candidate: Candi
     client.set_logged_model_tags(logged.model_id, {FILES: files_digest})
     client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return client.finalize_logged_model(logged.model_id, "READY")
+
+
+def _is_reusable(client: MlflowClient, logged: LoggedModel) -> bool:
+    """Whether the logged model is ready and its files are those that were packaged."""
+    files = Version(logged.name, logged.model_id, logged.source_run_id or "", logged.artifact_location, logged.tags)
+    return logged.status == "READY" and is_intact(client.tracking_uri, files)
 
 
 def _create_logged_model(client: MlflowClient, run: Run, candidate: Candidate) -> LoggedModel:

@@ -8,7 +8,6 @@ its file a lock that someone waits for would exclude nobody.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import time
@@ -19,11 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hone.store.layout import MANIFEST
+from hone.errors import StoreError
+from hone.store.layout import MANIFEST, TRASH
+from hone.store.manifest import read_manifest
 from hone.store.store import Store
 
 DAY = 86_400.0  # seconds
-WORK, LOCKS, TRASH = "work", "locks", ".trash"
+WORK, LOCKS = "work", "locks"
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,16 @@ def list_artifacts(store: Store, before: float, is_needed: Callable[[dict[str, A
         directory = file.parent
         if directory.parent.name in (WORK, TRASH) or find_last_use(directory) >= before:
             continue
-        if not is_needed(json.loads(file.read_text("utf8"))):
+        if not _is_needed(directory, is_needed):
             lock = f"{directory.parent.name}-{directory.name}"
             yield _build_garbage(store, f"{directory.parent.name} artifacts", directory, lock, before)
+
+
+def _is_needed(directory: Path, is_needed: Callable[[dict[str, Any]], bool]) -> bool:
+    try:
+        return is_needed(read_manifest(directory))
+    except StoreError:
+        return False  # a damaged one is used by nobody
 
 
 def list_work(store: Store, before: float, resumable: Collection[str]) -> Iterator[Garbage]:
@@ -151,8 +159,12 @@ def _delete(path: Path) -> bool:
 
 def _find_oldest_start(store: Store) -> float:
     """When the oldest stage that is running now started, or an earlier attempt of it; infinite if none is."""
-    running = [path for path in _list_entries(store.root / WORK) if is_locked(store, path.name)]
-    return min((path.lstat().st_mtime for work in running for path in (work, *work.iterdir())), default=float("inf"))
+    starts = [float("inf")]
+    for work in _list_entries(store.root / WORK):
+        with suppress(OSError):  # committed in the meantime
+            if is_locked(store, work.name):
+                starts += [path.lstat().st_mtime for path in (work, *work.iterdir())]
+    return min(starts)
 
 
 def _describe_age(last_use: float) -> str:

@@ -25,10 +25,13 @@ from urllib.parse import urlsplit
 
 from hone.errors import ConfigError, ModelError, ServiceError
 from hone.store.digests import digest_of
-from hone.tracking.client import connect, sqlite_path, translate_errors
+from hone.tracking.client import ARTIFACTS, connect, sqlite_path, translate_errors
+from hone.tracking.relocate import relocate_files
 from hone.tracking.version_tags import unfold_digests
 
 SCHEME = "models:/"
+# A tag of a version whose files were found to differ from those that were registered: which file.
+DAMAGED = "hone.damaged"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[1-9]\d*))")
 # Where the transformers model is in a version's directory: Hone's layout, mlflow.transformers' layout, the directory.
 _INSIDE = ("artifacts/model", "model", ".")
@@ -75,18 +78,22 @@ def get_version(tracking_uri: str, uri: str) -> Version:
     return Version(name, number, str(fields["run_id"] or ""), location, unfold_digests(fields["tags"]))
 
 
-def has_version(tracking_uri: str, model: str, number: str) -> bool:
-    """Whether the registry has this model version; True if MLflow does not answer, which loses no version.
+def describe_fault(tracking_uri: str, model: str, number: str) -> str:
+    """Why the model version cannot be used: it was deleted, or its files were found damaged; '' if neither is known.
 
-    Raises ConfigError if MLflow refuses the credentials.
+    A server that does not answer has lost no version. Raises ConfigError if MLflow refuses the credentials.
     """
     try:
         with _registry(tracking_uri) as registry:
-            return registry.version(model, number) is not None
+            fields = registry.version(model, number)
     except ModelError:  # there is no store
-        return False
+        fields = None
     except (ServiceError, sqlite3.Error):
-        return True
+        return ""
+    if fields is None:
+        return f"version {number} of {model} is no longer in MLflow"
+    damage = fields["tags"].get(DAMAGED)
+    return f"the files of version {number} of {model} are damaged: {damage}" if damage else ""
 
 
 def has_run(tracking_uri: str, run_id: str) -> bool:
@@ -211,6 +218,7 @@ def _registry(tracking_uri: str) -> Iterator[_Registry]:
     if path is not None:
         if not path.is_file():
             raise ModelError("there is no MLflow store yet", where=str(path), fix="Register a model there first.")
+        relocate_files(path, path.parent / ARTIFACTS)
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             yield _Tables(database)
     elif urlsplit(tracking_uri).scheme in ("http", "https"):

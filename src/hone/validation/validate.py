@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hone.curation.columns import texts_of, with_texts
 from hone.curation.dedup.similar_rows import find_repeats
 from hone.curation.parallel import cut_texts
+from hone.display import escape_controls
 from hone.errors import ValidationFailed
 from hone.objectives.base import Objective
 from hone.objectives.shared.label_account import count_unseen_labels, name_labels
@@ -91,7 +92,7 @@ def validate(
     if fatal and settings["on_failure"] != "warn":
         raise _build_error(fatal, len(findings), aside, _save_docs(out / layout.DATA_DOCS, docs_on_failure))
     for finding, _ in failed:
-        log.warning("does not hold: %s", "\n".join(_describe_finding(finding)))
+        log.warning("does not hold: %s", escape_controls("\n".join(_describe_finding(finding))))
     return _write_results(out, tables, aside, findings)
 
 
@@ -104,7 +105,7 @@ def _check_unseen_labels(tables: Mapping[str, pa.Table], objective: Objective, *
     for split, counts in count_unseen_labels(objective, tables.__getitem__, targets).items():
         fault = f"{split}: {counts.total()} rows have labels that no training row has: {name_labels(counts, SHOWN)}"
         if only_warn:
-            log.warning("does not hold: %s", fault)
+            log.warning("does not hold: %s", escape_controls(fault))
             continue
         raise ValidationFailed(
             fault,

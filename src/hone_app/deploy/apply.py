@@ -35,11 +35,13 @@ from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 from hone.config.folder import list_names
+from hone.environment import home
 from hone.errors import ConfigError, HoneError, ServiceError
 from hone_app.deploy.automations import apply_automations, find_recipient
 from hone_app.deploy.names import AUTOMATIONS, FILE, POOL
 from hone_app.deploy.notifications import VARIABLE, describe_recipient, get_block_id
 from hone_app.deploy.refusal import describe_refusal
+from hone_app.terminal_runs import mark_crashed
 from tasks.forms import fill_choices
 
 
@@ -67,6 +69,7 @@ def apply_all(slots: int | None, *, notifications: bool) -> dict[str, object]:
     names = read_names(FILE)
     try:
         with get_client(sync_client=True) as client:
+            mark_crashed(home(), client)
             create_pool(client, Path.cwd())
             apply_slots(client, slots)
             apply_deployments()

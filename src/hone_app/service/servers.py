@@ -34,6 +34,7 @@ from hone.errors import ServiceError
 
 START_SECONDS = 120
 STOP_SECONDS = 15
+TAIL_COLUMNS = 300  # of a line of a log in an error: a line may have 100 kB
 
 _held: list[IO[str]] = []
 
@@ -56,9 +57,10 @@ class Server:
 
     @property
     def tail(self) -> str:
-        """The last lines of the log, with `hidden` texts masked."""
+        """The last lines of the log, none longer than TAIL_COLUMNS, with `hidden` texts masked."""
         lines = self.log.read_text("utf8", errors="replace").splitlines()[-8:] if self.log.is_file() else []
-        return reduce(lambda text, secret: text.replace(secret, "***"), self.hidden, "\n  ".join(lines))
+        masked = (reduce(lambda text, secret: text.replace(secret, "***"), self.hidden, line) for line in lines)
+        return "\n  ".join(line if len(line) <= TAIL_COLUMNS else f"{line[:TAIL_COLUMNS]} ..." for line in masked)
 
 
 def prefect_server(home: Home, host: str = "127.0.0.1", shown: str = "127.0.0.1") -> Server:

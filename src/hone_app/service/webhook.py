@@ -78,7 +78,8 @@ def build_application(secret: str, start: Start) -> Starlette:
     """The server: MLflow posts to /, GET /health is the health check.
 
     `start(model, delivery)` starts watch-registry and returns the run's id, or '' if there is no reason to. Responses:
-    202 if a run was started, 204 if not, 401 for a bad signature, 413 for a body over MAX_BYTES, and 503, after which
+    202 if a run was started, 204 if not, 400 for a body that is no event of the registry, 401 for a bad signature, 413
+    for a body over MAX_BYTES, and 503, after which
     MLflow retries, if a server did not answer.
     """
 
@@ -90,7 +91,10 @@ def build_application(secret: str, start: Start) -> Starlette:
                 return PlainTextResponse("too long\n", 413)
         if not is_signed(request.headers, body, secret):
             return PlainTextResponse("MLflow did not sign this with our secret in the last five minutes\n", 401)
-        model = find_moved_model(body)
+        try:
+            model = find_moved_model(body)
+        except ValueError as fault:
+            return PlainTextResponse(f"{fault}\n", 400)
         try:
             run = await start(model, request.headers["x-mlflow-delivery-id"]) if model else ""
         except (PrefectException, httpx.HTTPError, RuntimeError, HoneError) as fault:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hone.errors import ConfigError
+from hone.errors import ConfigError, ModelError
 from hone.evaluation.report.headline import describe_verdict
 from hone.evaluation.report.population import describe_population
 from hone.evaluation.report.report_champion import Champion, Registered, compare_with_champion
@@ -26,12 +26,13 @@ from hone.objectives.text_classification import TextClassification
 from hone.registry import card, run_record
 from hone.registry import register as register_module
 from hone.registry.champion_results import load_champion
-from hone.registry.integrity import check_files
+from hone.registry.integrity import check_files, load_verified
 from hone.store.artifact import Artifact
+from hone.store.manifest import read_manifest, write_manifest
 from hone.store.store import Store
 from hone.tracking.client import connect
 from hone.tracking.files import link_file
-from hone.tracking.reader import get_version, has_run, has_version
+from hone.tracking.reader import describe_fault, get_version, has_run
 from hone.tracking.run_log import open_run
 from hone.tracking.version_tags import unfold_digests
 from tests.registering import (
@@ -386,17 +387,17 @@ def test_registering_again_gives_the_version_there_is(
 def test_a_version_that_was_deleted_is_no_longer_there_and_another_takes_its_place(
     tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
 ) -> None:
-    assert not has_version(tracking_uri, "tiny", "1")
+    assert describe_fault(tracking_uri, "tiny", "1")
     do_register(tmp_path / "1", artifacts, base, tracking_uri)
-    assert has_version(tracking_uri, "tiny", "1")
+    assert not describe_fault(tracking_uri, "tiny", "1")
     client = connect(tracking_uri)
     client.delete_model_version("tiny", "1")
-    assert not has_version(tracking_uri, "tiny", "1")
+    assert describe_fault(tracking_uri, "tiny", "1")
     again = do_register(tmp_path / "2", artifacts, base, tracking_uri)
-    assert has_version(tracking_uri, "tiny", again["version"])
+    assert not describe_fault(tracking_uri, "tiny", again["version"])
     client.delete_registered_model("tiny")
-    assert not has_version(tracking_uri, "tiny", again["version"])
-    assert not has_version(f"sqlite:///{tmp_path}/nothing.db", "tiny", "1")
+    assert describe_fault(tracking_uri, "tiny", again["version"])
+    assert describe_fault(f"sqlite:///{tmp_path}/nothing.db", "tiny", "1")
 
 
 def test_a_run_that_was_deleted_is_made_again_with_its_curves_and_another_version_is_of_it(
@@ -464,6 +465,45 @@ def test_a_lost_alias_comes_back_and_one_that_points_elsewhere_stays(
     assert do_register(tmp_path / "3", adapted, base, tracking_uri, Lora())["version"] == "2"
     do_register(tmp_path / "4", artifacts, base, tracking_uri)
     assert pointed_to(client) == "2"
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_damaged_version_is_registered_anew(
+    lost: bool, tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    client = connect(tracking_uri)
+    first = do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    file = next(place_of(first).rglob("tokenizer.json"))
+    if lost:  # after the model, before the version
+        client.delete_model_version("tiny", "1")
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.unlink()  # not the file of the store, which is the same one
+    file.write_bytes(content)
+    if not lost:
+        with pytest.raises(ModelError, match=r"tokenizer\.json"):
+            check_files(tracking_uri, get_version(tracking_uri, "models:/tiny/1"))
+        assert "tokenizer.json" in describe_fault(tracking_uri, "tiny", "1")
+    again = do_register(tmp_path / "2", artifacts, base, tracking_uri)
+    assert (again["existing"], pointed_to(client)) == (False, again["version"])
+    check_files(tracking_uri, get_version(tracking_uri, again["model_uri"]))
+    assert do_register(tmp_path / "3", artifacts, base, tracking_uri) == again | {"existing": True}
+    assert len(client.search_logged_models([first["experiment_id"]])) == 2
+
+
+def test_a_version_whose_files_were_put_back_is_damaged_no_longer(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    file = place_of(do_register(tmp_path / "1", artifacts, base, tracking_uri)) / "MLmodel"
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content + b" ")
+    with pytest.raises(ModelError, match="MLmodel"):
+        check_files(tracking_uri, get_version(tracking_uri, "models:/tiny/1"))
+    assert describe_fault(tracking_uri, "tiny", "1").startswith("the files of version 1 of tiny are damaged: MLmodel")
+    file.write_bytes(content)
+    check_files(tracking_uri, get_version(tracking_uri, "models:/tiny/1"))
+    assert not describe_fault(tracking_uri, "tiny", "1")
 
 
 @pytest.mark.parametrize("lost_after", ["create_logged_model", "log_model_directory", "finalize_logged_model"])
@@ -574,8 +614,25 @@ def test_wrong_input_is_refused_by_name(
         model.predict(pd.DataFrame({"id": ["a"], "text": ["late parcel"]}))
     with pytest.raises(ValueError, match="row 1 is not a text"):
         model.predict(pd.DataFrame({"text": ["late parcel", None]}))
+    with pytest.raises(ValueError, match=r"row 1 has 1,000,001 characters, more than 1,000,000.*max_characters"):
+        model.predict(pd.DataFrame({"text": ["late parcel", "a" * 1_000_001]}))
     assert model.predict(pd.Series(["late parcel"])).columns.tolist() == ["label", "score", "truncated"]
     assert len(model.predict(pd.DataFrame({"text": pd.Series([], dtype=str)}))) == 0
+
+
+def test_the_limit_of_a_row_can_be_set(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    """Batch prediction and monitoring answer rows of any length."""
+    from mlflow.pyfunc import load_model
+
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    with pytest.raises(ValueError, match="row 0 has 11 characters, more than 10"):
+        load_model(str(place_of(made)), model_config={"max_characters": 10}).predict(["late parcel"])
+    version = get_version(tracking_uri, f"models:/{made['model']}/{made['version']}")
+    model, directory = load_verified(tracking_uri, version)
+    assert directory == place_of(made)
+    assert len(model.predict(["late parcel " * 100_000])) == 1
 
 
 def test_pickled_weights_are_not_registered(
@@ -587,9 +644,9 @@ def test_pickled_weights_are_not_registered(
 
     copy = tmp_path / "train"
     shutil.copytree(artifacts["train"].path, copy)
-    manifest = json.loads((copy / "manifest.json").read_text("utf8"))
+    manifest = read_manifest(copy)
     manifest["files"]["model/pytorch_model.bin"] = {"bytes": 1, "sha256": "0" * 64}
-    (copy / "manifest.json").write_text(json.dumps(manifest), "utf8")
+    write_manifest(copy, manifest)
     (copy / "model" / "pytorch_model.bin").write_bytes(b"x")
     line = dict(artifacts) | {"train": replace(artifacts["train"], uri=str(copy))}
     with pytest.raises(ModelError, match=r"pytorch_model\.bin"):
@@ -609,7 +666,7 @@ def test_curves_that_mlflow_missed_come_from_the_history(
 ) -> None:
     about = {"experiment": "hone", "name": "tiny", "key": artifacts["train"].key, "params": {}, "tags": {}}
     run = open_run(tracking_uri, **about)
-    run.step({"type": "step", "step": 2, "loss": 0.5})
+    run.hear({"type": "step", "step": 2, "loss": 0.5})
     run.finish("KILLED")
     made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
     assert made["run_id"] == run.run_id

@@ -93,6 +93,15 @@ def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path: 
         servers.use(Server("broken", command, "/", tmp_path))
 
 
+def test_an_error_shows_the_end_of_a_log_within_bounds_and_without_secrets(tmp_path: Path) -> None:
+    server = Server("broken", (), "/", tmp_path, hidden=("geheim",))
+    server.log.write_text("\n".join(["first", *["x" * 100_000 for _ in range(7)], "the password is geheim"]))
+    *long, last = server.tail.splitlines()
+    assert last == "  the password is ***"
+    assert len(long) == 7
+    assert {len(line) for line in long[1:]} == {2 + servers.TAIL_COLUMNS + 4}
+
+
 def test_the_prefect_server_of_the_environment_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)

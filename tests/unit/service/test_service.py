@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,6 +44,7 @@ from hone_app.service.up import (
     stop_service,
     write_record,
 )
+from hone_app.terminal_runs import record_run
 
 # Starts a child that lives on when its parent is killed.
 PARENT = (
@@ -56,6 +58,10 @@ def make_project(folder: Path) -> Path:
     (folder / "deployments").mkdir()
     (folder / "deployments/prefect.yaml").write_text("deployments: []\n")
     return folder
+
+
+def undecided(commands: Sequence[str]) -> bool:
+    raise AssertionError(f"nothing is to be decided on {commands}")
 
 
 def begun(mark: str, log: Path) -> Process:
@@ -108,15 +114,58 @@ def test_an_id_that_came_to_another_program_is_not_ended(tmp_path: Path) -> None
         home = Home(tmp_path)
         write_record(home, Record("of-old", ports={"prefect": 1, "mlflow": 2}, parts={"worker": reused}))
         said: list[str] = []
-        stop_service(home, said.append)
+        stop_service(home, said.append, undecided)
         assert said == ["nothing runs"]
         assert innocent.poll() is None
         innocent.kill()
 
 
+@pytest.mark.parametrize("interrupt", [True, False])
+def test_a_command_that_uses_the_servers_is_waited_for_or_interrupted_as_decided(
+    tmp_path: Path, interrupt: bool
+) -> None:
+    home = Home(tmp_path)
+    server = begun("x/prefect", tmp_path / "log")
+    write_record(home, Record("x", ports={"prefect": 4200, "mlflow": 5000}, parts={"prefect": server}))
+    said: list[str] = []
+    asked: list[str] = []
+    used, ended = threading.Event(), threading.Event()
+
+    def use() -> None:
+        other = record_run(home, "hone run other", "http://127.0.0.1:1/api")
+        with other, record_run(home, "hone run mine", "http://127.0.0.1:4200/api"):
+            used.set()
+            ended.wait(60)
+
+    def decide(commands: Sequence[str]) -> bool:
+        asked.extend(commands)
+        return interrupt
+
+    def report(line: str) -> None:
+        if line.startswith("waiting"):
+            assert server.alive
+            ended.set()
+        said.append(line)
+
+    user = threading.Thread(target=use)
+    user.start()
+    assert used.wait(60)
+    try:
+        stop_service(home, report, decide)
+        assert asked == [f"`hone run mine` (process {os.getpid()})"]
+        assert said == [*([] if interrupt else [f"waiting for {asked[0]}"]), "ended: prefect"]
+        assert user.is_alive() or not interrupt
+        assert not server.alive
+    finally:
+        ended.set()
+        user.join(60)
+        processes.end_marked("x/prefect")
+    assert not list((tmp_path / "runs").iterdir())
+
+
 def test_where_nothing_was_started_nothing_is_ended(tmp_path: Path) -> None:
     said: list[str] = []
-    stop_service(Home(tmp_path), said.append)
+    stop_service(Home(tmp_path), said.append, undecided)
     assert said == ["nothing runs"]
     assert not list(tmp_path.iterdir())
 

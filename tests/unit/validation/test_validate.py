@@ -46,6 +46,9 @@ def tables() -> dict[str, pa.Table]:
     return {"train": sound("train", 30, "paris"), "valid": sound("valid", 8, "rome"), "test": sound("test", 8, "oslo")}
 
 
+HOSTILE = "<img src=x onerror=alert(1)><svg onload='alert(1)'></svg>"
+
+
 def with_rows(table: pa.Table, *rows: dict[str, Any]) -> pa.Table:
     """The table with the last rows' values changed."""
     listed = table.to_pylist()
@@ -143,6 +146,20 @@ def test_the_data_docs_are_one_page_that_needs_no_other_file_and_no_network(run:
     results = next(iter(pages.values()))["html"]
     assert 'data-page="expectations/train.html"' in results
     assert "Must have greater than or equal to" in results
+
+
+def test_markup_in_rows_is_text_in_the_data_docs(run: Any, tables: dict[str, pa.Table], tmp_path: Path) -> None:
+    """A label that no training row has is listed as it is; so are the values of a suite's expectations."""
+    tables["test"] = with_rows(tables["test"], {"label": HOSTILE, "text": HOSTILE})
+    suite = [{"type": "expect_column_values_to_not_match_regex", "kwargs": {"column": "text", "regex": "<b>|onerror"}}]
+    run(suite, on_failure="warn", unseen_labels="report")
+    for page in (tmp_path / "out").rglob("*.html"):
+        html = page.read_text("utf8")
+        if page.name == layout.DATA_DOCS:
+            [content] = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+            html = "".join(part["html"] for part in json.loads(content).values())
+            assert "&lt;img src=x onerror=" in html
+        assert not re.search(r"<(img src=x|svg onload)", html, re.IGNORECASE), page
 
 
 def test_a_failure_tells_the_expectation_the_figure_and_five_rows(
