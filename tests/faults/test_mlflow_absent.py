@@ -136,6 +136,18 @@ def test_a_server_that_dies_in_training_does_not_fail_it(
     assert "could not be ended" in caplog.text
 
 
+def test_a_run_that_is_deleted_during_its_training_ends_nothing_and_a_retry_opens_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client, run = connect(uri), open_run(uri, **ABOUT)
+    client.delete_run(run.run_id)
+    run.hear({"type": "step", "step": 1, "loss": 1.0})
+    run.finish("FINISHED")
+    assert "deleted" in caplog.text
+    assert open_run(uri, **ABOUT).run_id != run.run_id
+
+
 @pytest.mark.long
 def test_a_restart_of_postgresql_delays_a_training_by_nothing_and_its_curves_are_whole(
     tmp_path: Path, postgresql: Cluster
