@@ -263,6 +263,8 @@ def find_version(client: MlflowClient, candidate: Candidate) -> ModelVersion | N
 def _has_run(client: MlflowClient, version: ModelVersion) -> bool:
     from mlflow.exceptions import MlflowException
 
+    if not version.run_id:
+        return False
     try:
         return bool(client.get_run(version.run_id).info.lifecycle_stage == "active")
     except MlflowException as fault:
