@@ -14,7 +14,7 @@ export HONE_SHARED
 # The suite again as on a processor without AVX-512 and AMX, for what computes.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: help demo test test-all test-changed check bench schemas ui lock clean
+.PHONY: help demo test test-all test-changed check bench schemas ui lock sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ ui: $(VENV)/.demo ## start the servers and a worker, and say where the UIs are; 
 
 lock: | $(BIN)/python ## make constraints.txt again from pyproject.toml
 	$(BIN)/python .ci/install.py --lock
+
+# In an environment of its own: the list has what Hone needs, not what makes the list.
+sbom: $(VENV)/.demo ## write build/sbom.json: all installed packages, their versions, licences and who needs them (CycloneDX)
+	$(BIN)/python -m venv build/sbom
+	build/sbom/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
+	build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json $(BIN)/python
 
 clean: ## remove the environment and the caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info build

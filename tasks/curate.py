@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
+from tasks.runtime.pages import publish
 from tasks.stage import get_artifact, run_stage, stage_task
 
 
@@ -23,5 +24,5 @@ def curate(config: RunConfig, ingest: Artifact) -> State[Artifact]:
     table += [
         {"step": "split", "reason": name, "rows dropped": 0, "rows left": n} for name, n in facts["splits"].items()
     ]
-    create_table_artifact(table, key=f"funnel-{config.name}", description=f"Rows kept of {ingest.rows:,}")
+    publish(create_table_artifact, table, key=f"funnel-{config.name}", description=f"Rows kept of {ingest.rows:,}")
     return state

@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
+from tasks.runtime.pages import publish
 from tasks.stage import get_artifact, run_stage, stage_task
 
 
@@ -24,5 +25,5 @@ def evaluate(
         for system, metrics in systems.items()
     ]
     description = f"{facts['rows']:,} test rows"
-    create_table_artifact(table, key=f"metrics-{config.name}", description=description)
+    publish(create_table_artifact, table, key=f"metrics-{config.name}", description=description)
     return state

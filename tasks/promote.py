@@ -17,6 +17,7 @@ from hone.promotion.decision import Decision, render_markdown, version_link
 from hone.promotion.journal import Entry, describe_move
 from hone.tracking.links import build_url, run_route, version_route
 from tasks.runtime.events import emit_model_event
+from tasks.runtime.pages import publish
 
 EVENTS_BY_ACTION = {"rolled back": ("hone.rolled-back", "hone.champion.changed")}
 DEFAULT_EVENTS = ("hone.champion.changed",)
@@ -41,7 +42,7 @@ def _compare_versions(model: str, version: str, policy: str, golden: str) -> Dec
     url = build_url(home().tracking_uri, run_route(decision.experiment_id, decision.run_id, page))
     place = f"[The whole decision, in MLflow]({url})" if url else f"`{page}` among the files of run `{decision.run_id}`"
     summary = render_markdown(decision, f"{place} · {_decision_link(decision)}")
-    create_markdown_artifact(summary, key=artifact_key(model), description=decision.reason)
+    publish(create_markdown_artifact, summary, key=artifact_key(model), description=decision.reason)
     return decision
 
 
@@ -137,7 +138,9 @@ def reconcile_model(model: str, enforce: bool) -> list[str]:
     moves = [_describe_entry(model, record.entry) for record in added]
     if moves:
         page = "\n".join([f"# {model}", *(f"- {line}" for line in moves)])
-        create_markdown_artifact(page, key=artifact_key(model, "watch"), description=f"{model}: the champion moved")
+        publish(
+            create_markdown_artifact, page, key=artifact_key(model, "watch"), description=f"{model}: the champion moved"
+        )
     return moves
 
 
@@ -176,7 +179,7 @@ def artifact_key(model: str, prefix: str = "promotion") -> str:
 
 def _call_cached(cached_task: Any, *arguments: Any) -> Any:
     # Set here, not in the decorator: the data folder is known when the flow runs, not when its module is imported.
-    return cached_task.with_options(result_storage=home().root / "promotions")(*arguments)
+    return cached_task.with_options(result_storage=home().promotions)(*arguments)
 
 
 def _open_journal(model: str) -> Any:

@@ -14,6 +14,7 @@ from hone.registry.page import GAP
 from hone.store import layout
 from hone.store.artifact import Artifact
 from hone.tracking.links import build_url, complete_links, run_route, version_route
+from tasks.runtime.pages import publish
 from tasks.stage import get_artifact, run_stage, stage_task
 
 
@@ -41,7 +42,7 @@ def register(
     for title, (file, path) in files.items():
         _publish_file(facts, title, file, path, config.name)
     page = _render_version(facts, files)
-    create_markdown_artifact(page, key=f"version-{config.name}", description=facts["results"][0].strip("*"))
+    publish(create_markdown_artifact, page, key=f"version-{config.name}", description=facts["results"][0].strip("*"))
     return state
 
 
@@ -49,9 +50,9 @@ def _publish_file(facts: Mapping[str, Any], title: str, file: str, path: Path, r
     """Create the artifact of a file of the run: a link to its page in MLflow, or its path if MLflow is no server."""
     key, url = f"{title.lower().replace(' ', '-')}-{run}", _file_url(facts, file)
     if url:
-        create_link_artifact(url, title, key=key, description=title)
+        publish(create_link_artifact, url, title, key=key, description=title)
     else:
-        create_markdown_artifact(f"{title}: `{path}`", key=key, description=title)
+        publish(create_markdown_artifact, f"{title}: `{path}`", key=key, description=title)
 
 
 def _render_version(facts: Mapping[str, Any], files: Mapping[str, tuple[str, Path]]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
 from typing import Any, ParamSpec
@@ -24,13 +23,16 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from hone.config.sections import RunConfig
+from hone.display import escape_controls
 from hone.environment import home
 from hone.pipeline.run import obtain_artifact
-from hone.pipeline.stage import Job, Slot, pin_base
+from hone.pipeline.stage import Job, pin_base
 from hone.pipeline.stages import STAGES
 from hone.progress import Pace, Progress, listening
 from hone.store.artifact import Artifact
+from tasks.runtime import pages
 from tasks.runtime.retries import RETRIES
+from tasks.runtime.slots import gpu_slot
 from tasks.runtime.worker import end_with_worker
 
 PROGRESS_SECONDS = 2.0  # each update is a request to the server
@@ -74,14 +76,14 @@ def pin_config(config: RunConfig) -> RunConfig:
     return pin_base(config, home())
 
 
-def run_stage(name: str, inputs: dict[str, Any], slot: Slot = nullcontext) -> State[Artifact]:
+def run_stage(name: str, inputs: dict[str, Any]) -> State[Artifact]:
     """Run stage `name` with a task's arguments: `config`, and the input artifacts by stage name.
 
-    Returns the task's state, which contains the artifact. `slot` is held while a training uses its device.
+    Returns the task's state, which contains the artifact. A GPU slot is held while a training uses its device.
     """
     end_with_worker()
     progress_bar = _ProgressBar(name, inputs["config"].name)
-    job = replace(_build_job(inputs), on_progress=progress_bar.show, slot=slot)
+    job = replace(_build_job(inputs), on_progress=progress_bar.show, slot=gpu_slot)
     with listening(_StageLog(name, get_run_logger())):
         artifact, hit = obtain_artifact(name, job)
     progress_bar.complete()
@@ -112,16 +114,16 @@ class _ProgressBar:
         self._updated = 0.0
 
     def show(self, progress: Progress) -> None:
-        """Show the share that is done, unless the bar was updated just now."""
+        """Show the share that is done, unless the bar was updated just now or the server has not answered yet."""
         now = time.monotonic()
-        if progress.total and now - self._updated >= PROGRESS_SECONDS:
+        if progress.total and now - self._updated >= PROGRESS_SECONDS and pages.is_idle():
             self._updated = now
-            self._update(100.0 * progress.done / progress.total)
+            pages.post(self._update, 100.0 * progress.done / progress.total)
 
     def complete(self) -> None:
         """Show that the stage is complete. The bar of a failed stage is left as it is."""
-        if self._id is not None:
-            self._update(100.0)
+        if self._updated:
+            pages.publish(self._update, 100.0)
 
     def _update(self, percent: float) -> None:
         if self._id is None:
@@ -139,7 +141,7 @@ class _StageLog:
         self._pace, self._part = Pace(), 0
 
     def __call__(self, stage: str, event: str, detail: object) -> None:
-        if stage != self._stage:
+        if stage != self._stage and event not in ("started", "done"):  # an input that is made again
             return
         if isinstance(detail, Progress):
             self._log_part(detail)
@@ -151,9 +153,9 @@ class _StageLog:
             self._log.info("%s waits for another run that is making the same", stage)
         elif isinstance(detail, Artifact):
             cached = "cached: " if event == "hit" else ""
-            self._log.info("%s: %s%s", stage, cached, STAGES[stage].describe(detail))
+            self._log.info("%s: %s%s", stage, cached, escape_controls(STAGES[stage].describe(detail)))
             for warning in STAGES[stage].list_warnings(detail) if cached else ():
-                self._log.warning("%s: %s", stage, warning)
+                self._log.warning("%s: %s", stage, escape_controls(warning))
 
     def _log_part(self, progress: Progress) -> None:
         """Log the progress of a training each time another tenth of its steps is done."""

@@ -6,7 +6,6 @@ from prefect.client.schemas.objects import State
 
 from hone.config.sections import RunConfig
 from hone.store.artifact import Artifact
-from tasks.runtime.slots import gpu_slot
 from tasks.stage import run_stage, stage_task
 
 
@@ -16,4 +15,4 @@ def train(config: RunConfig, tokenize: Artifact, base: Artifact | None = None) -
 
     No GPU slot is taken if the model is in the store or another run is making it.
     """
-    return run_stage("train", {"config": config, "tokenize": tokenize, "base": base}, slot=gpu_slot)
+    return run_stage("train", {"config": config, "tokenize": tokenize, "base": base})

@@ -9,9 +9,11 @@ from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from hone.config.sections import RunConfig
+from hone.display import escape_controls
 from hone.errors import ValidationFailed
 from hone.store.artifact import Artifact
 from tasks.runtime.events import emit_model_event
+from tasks.runtime.pages import publish
 from tasks.stage import get_artifact, run_stage, stage_task
 
 STOPPED = "Validation stopped"  # the name of a state
@@ -31,7 +33,12 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
             severity="warning",
         )
         page = f"# Validation stopped {config.name}\n\n{_list_lines(fault.what)}\n\n{_list_lines(fault.fix)}"
-        create_markdown_artifact(page, key=f"validation-{config.name}", description="Why validation stopped the run")
+        publish(
+            create_markdown_artifact,
+            page,
+            key=f"validation-{config.name}",
+            description="Why validation stopped the run",
+        )
         raise
     artifact = get_artifact(state)
     facts = artifact.facts()
@@ -39,7 +46,7 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
         {name: str(result.get(name, "")) for name in ("split", "expectation", "column", "success", "observed")}
         for result in facts["expectations"]
     ]
-    create_table_artifact(table, key=f"expectations-{config.name}", description="Expectations of the rows")
+    publish(create_table_artifact, table, key=f"expectations-{config.name}", description="Expectations of the rows")
     return state
 
 
@@ -56,8 +63,9 @@ def _summarize_fault(what: str) -> str:
 
 
 def _list_lines(text: str) -> str:
-    """The lines of an error as a list in Markdown, each as it is."""
-    return "\n".join(f"- `{line}`" for line in _list_expectations(text))
+    """The lines of an error as a list in Markdown, each as it is: a backtick of a row would end the code span."""
+    lines = (escape_controls(line).replace("`", "'") for line in _list_expectations(text))
+    return "\n".join(f"- `{line}`" for line in lines)
 
 
 def _list_expectations(what: str) -> list[str]:

@@ -41,9 +41,18 @@ class Cluster:
             for statement in statements:
                 connection.execute(statement)  # type: ignore[arg-type]
 
+    def start(self) -> None:
+        options = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -p {self.port}"
+        self._control("-l", str(self.data.with_name("log")), "-o", options, "start")
+
     def stop(self) -> None:
-        command = [*self.owner, str(self.pg_ctl), "-D", str(self.data), "-m", "immediate", "-w", "stop"]
-        subprocess.run(command, check=True, capture_output=True, cwd="/")
+        """End it at once, as a crash of the machine would: connections break, and it recovers when it starts."""
+        self._control("-m", "immediate", "stop")
+
+    def _control(self, *words: str) -> None:
+        command = [*self.owner, str(self.pg_ctl), "-D", str(self.data), "-w", *words]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/")
+        assert done.returncode == 0, done.stdout
 
 
 def _free_port() -> int:
@@ -79,8 +88,7 @@ def throw_away() -> Iterator[Cluster]:
             str(binaries / "initdb"), "-D", str(data), "-U", "tester", "-A", "scram-sha-256",
             f"--pwfile={password}", "--no-sync", "-E", "UTF8", "--locale=C",
         )  # fmt: skip
-        options = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -p {cluster.port}"
-        run(str(cluster.pg_ctl), "-D", str(data), "-l", str(home / "log"), "-w", "-o", options, "start")
+        cluster.start()
         yield cluster
     finally:
         if (data / "postmaster.pid").exists():

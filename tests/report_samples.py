@@ -126,7 +126,7 @@ def validate_facts(rows: dict[str, int], failing: bool) -> dict[str, Any]:
         "expectations": checks,
         "quarantined": 2 if failing else 0,
         "quarantined_by": {"expect_column_values_to_not_match_regex(text)": 2} if failing else {},
-        "data_docs": "data_docs/index.html",
+        "data_docs": "data_docs.html",
     }
 
 

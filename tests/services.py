@@ -59,7 +59,7 @@ class Service:
             self.up(*words)
             yield self
         finally:
-            self.hone("down")
+            self.hone("down", "--now")
 
     def up(self, *words: object) -> str:
         """`hone up WORDS`, and what it says."""

@@ -23,12 +23,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from hone.display import escape_controls, mask_secrets
+
 
 class HoneError(Exception):
     """What happened, where (a file, a row, a field, a stage) and how to fix it.
 
-    `str()` gives the message to print; `retryable` is true if the same call may succeed later. `page` is the page of
-    the documentation to read next.
+    `str()` gives the message to print, without secrets of URLs and with control characters made visible; `retryable` is
+    true if the same call may succeed later. `page` is the page of the documentation to read next.
     """
 
     exit_code: ClassVar[int] = 1
@@ -41,7 +43,7 @@ class HoneError(Exception):
 
     def __str__(self) -> str:
         message = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{message}\n  {self.fix}" if self.fix else message
+        return escape_controls(mask_secrets(f"{message}\n  {self.fix}" if self.fix else message))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.fix)

@@ -1,12 +1,19 @@
-"""Progress and events of a stage: what long-running functions report, and the listeners that receive it."""
+"""Progress and events of a stage: what long-running functions report, and the listeners that receive it.
+
+Listeners only inform, so no work waits for them or ends with them: each is called in a thread of its own.
+"""
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,63 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+OUTBOX_CALLS = 1000  # waiting progress reports; a training of a tiny model sends some hundred a second
+END_SECONDS = 5.0  # that the end of a block of `listening` waits for its listener
+
+_log = logging.getLogger(__name__)
+
+
+class Outbox:
+    """Makes calls in a thread of its own, in order, so that the caller never waits for them."""
+
+    def __init__(self, name: str) -> None:
+        self.dropped = 0
+        self._name = name
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def send(self, call: Callable[[], object], *, may_drop: bool = False) -> None:
+        """Make `call` soon, in the context of the caller; if it `may_drop`, not while OUTBOX_CALLS others wait."""
+        with self._changed:
+            if may_drop and len(self._waiting) >= OUTBOX_CALLS:
+                self.dropped += 1
+                return
+            self._waiting.append(partial(copy_context().run, call))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most `seconds` for all calls that were sent; whether they have been made."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while self._waiting and self._thread and self._thread.is_alive() and time.monotonic() < deadline:
+                self._changed.wait(0.1)  # not the whole time: a call that raises ends the thread without a word
+            return not self._waiting
+
+    def close(self, seconds: float) -> bool:
+        """As `wait`; the thread ends after the last call."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        return self.wait(seconds)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
+                call = self._waiting[0]
+            call()
+            with self._changed:
+                self._waiting.popleft()
+                self._changed.notify_all()
+
+
 Listener = Callable[[str, str, object], None]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("hone_listeners", default=())
 
@@ -100,13 +164,21 @@ _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("hone_listeners", defa
 def listening(listener: Listener) -> Iterator[None]:
     """Calls `listener(stage, event, detail)` for every event emitted in this context within the block.
 
-    Listeners of enclosing blocks are called too, before it.
+    It is called in a thread of its own. Progress is dropped while it is far behind. At its end, the block waits up to
+    END_SECONDS for it. A listener that raises gets no further events. Listeners of enclosing blocks are called too.
     """
-    token = _listeners.set((*_listeners.get(), listener))
+    outbox = Outbox("listener")
+
+    def pass_on(stage: str, event: str, detail: object) -> None:
+        outbox.send(partial(listener, stage, event, detail), may_drop=event == "progress")
+
+    token = _listeners.set((*_listeners.get(), pass_on))
     try:
         yield
     finally:
         _listeners.reset(token)
+        if not outbox.close(END_SECONDS) or outbox.dropped:
+            _log.warning("Some progress was not reported: %d reports were dropped", outbox.dropped)
 
 
 def emit(stage: str, event: str, detail: object = None) -> None:

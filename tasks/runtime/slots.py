@@ -129,23 +129,30 @@ class _Slot:
         self._thread.start()
 
     def give_back(self) -> None:
-        """Release the slot. If the server does not answer, the guard keeps trying for a minute."""
+        """Release the slot. If the server does not answer in time, the guard keeps trying for a minute."""
         self._given_back.set()
         self._thread.join(STOP_SECONDS)
+        # In a thread, since Prefect's client tries for 62 s. What it tells the guard after its end arrives nowhere.
+        context = contextvars.copy_context()
+        release = threading.Thread(target=context.run, args=(self._release,), name="gpu-slot-release", daemon=True)
+        release.start()
+        release.join(STOP_SECONDS)
+        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
+            self._guard.stdin.close()  # type: ignore[union-attr]
+            self._guard.wait(STOP_SECONDS)
+
+    def _release(self) -> None:
         with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
             if self._lease:
                 client.release_concurrency_slots_with_lease(self._lease)
             self._tell_guard("")
-        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
-            self._guard.stdin.close()  # type: ignore[union-attr]
-            self._guard.wait(STOP_SECONDS)
 
     def _hold(self, lease: UUID) -> None:
         self._lease = lease
         self._tell_guard(str(lease))
 
     def _tell_guard(self, line: str) -> None:
-        with suppress(BrokenPipeError):
+        with suppress(BrokenPipeError, ValueError):  # ValueError: closed meanwhile
             self._guard.stdin.write(line + "\n")  # type: ignore[union-attr]
             self._guard.stdin.flush()  # type: ignore[union-attr]
 

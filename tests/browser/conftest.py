@@ -18,6 +18,8 @@ QUIET = (
     "--disable-quic",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
+    # These names are of this machine, as after DNS rebinding.
+    "--host-resolver-rules=MAP *.example.org 127.0.0.1",
 )
 
 

@@ -132,4 +132,3 @@ def test_a_server_that_dies_in_training_does_not_fail_it(
     run.hear({"type": "step", "step": 1, "loss": 1.0})
     run.finish("FINISHED")
     assert "could not be ended" in caplog.text
-    run._monitor.finish()

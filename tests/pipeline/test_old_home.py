@@ -6,10 +6,12 @@ version 1 is the champion, version 2 the candidate. @HOME@ stands for the folder
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import tarfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -22,7 +24,9 @@ from hone.environment import Home
 from hone.pipeline.plan import plan_run
 from hone.promotion import promote
 from hone.promotion.journal import Journal
+from hone.registry.integrity import check_files
 from hone.tracking.aliases import list_aliases
+from hone.tracking.client import connect, create_sqlite_store
 from hone.tracking.links import find_current_version, load_version_config
 from hone.tracking.reader import get_version
 from tests.small_line import topic_rows
@@ -122,3 +126,33 @@ def test_a_champion_is_monitored(home: Home, base_model: Path, tmp_path: Path) -
     verdict = monitor.check_version(version, own, own.ingest.source, home)
     assert verdict.decision == "no drift", verdict.drifted
     assert verdict.recent > 100
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_moved_or_restored_folder_reads_its_own_files(home: Home, tmp_path: Path, kept: bool) -> None:
+    other = Home(tmp_path / "other disk" / "hone")
+    shutil.copytree(home.root, other.root)
+    if not kept:
+        shutil.rmtree(home.root)
+    create_sqlite_store(other.tracking_uri)
+    version = get_version(other.tracking_uri, "models:/small/2")
+    assert check_files(other.tracking_uri, version).is_relative_to(other.root)
+    client = connect(other.tracking_uri)
+    run = client.get_run(version.run_id)
+    assert run.info.artifact_uri.startswith(str(other.root))
+    client.log_text(run.info.run_id, "a note", "note.txt")
+    journal = promote.open_journal(other.tracking_uri, "small")
+    assert [record.entry.to_version for record in journal.records()] == ["1"]
+    for location in client.search_experiments():
+        assert unquote(location.artifact_location).removeprefix("file://").startswith(f"{other.root}/")
+    assert home.root.exists() == kept
+    assert not list(home.root.rglob("note.txt"))
+
+
+def test_a_folder_with_two_names_stays_as_it_is(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(home.root)
+    before = connect(home.tracking_uri).search_experiments()
+    create_sqlite_store(Home(tmp_path / "link").tracking_uri)
+    assert [found.artifact_location for found in connect(home.tracking_uri).search_experiments()] == [
+        found.artifact_location for found in before
+    ]

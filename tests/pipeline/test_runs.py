@@ -132,6 +132,39 @@ def test_a_training_waits_for_a_free_slot_and_what_is_cached_needs_none(workers:
     workers.client.release_concurrency_slots_with_lease(lease)
 
 
+def test_a_run_of_a_terminal_that_was_killed_or_hung_up_on_does_not_stay_running(
+    workers: Workers, tmp_path: Path
+) -> None:
+    conf = tmp_path / "terminal.yaml"
+    conf.write_text(yaml.safe_dump(workers.config | {"name": "terminal"}))
+    before = trainings(workers)
+
+    def training_run() -> UUID:
+        """The one flow run of a terminal's process, as soon as it trains."""
+        until(lambda: [folder for folder in trainings(workers) - before if (folder / "history.jsonl").is_file()])
+        (record,) = until(lambda: list(workers.home.glob("runs/*.json")))
+        return UUID(record.read_text().splitlines()[1])
+
+    killed = workers.hone(conf)
+    first = training_run()
+    killed.kill()
+    killed.communicate()
+    assert workers.run(first).state.is_running()
+    hung_up = workers.hone(conf)
+    assert workers.ended(first) == StateType.CRASHED
+    assert "was killed" in workers.run(first).state.message
+    (record,) = until(lambda: [file for file in workers.home.glob("runs/*.json") if str(first) not in file.read_text()])
+    until(lambda: len(record.read_text().splitlines()) == 2)
+    second = UUID(record.read_text().splitlines()[1])
+    until(lambda: workers.run(second).state.is_running())
+    hung_up.send_signal(signal.SIGHUP)
+    _, faults = hung_up.communicate()
+    assert hung_up.returncode == 130
+    assert faults == "\nhone: interrupted; run the same command again to continue.\n"
+    assert workers.ended(second) == StateType.CRASHED
+    assert not list(workers.home.glob("runs/*.json"))
+
+
 def hold(workers: Workers) -> UUID:
     """Take the one slot there is."""
     limit = GlobalConcurrencyLimitUpdate(limit=1, active_slots=0)

@@ -13,7 +13,7 @@ from hone.batch.rows import REASON, Shard
 from hone.environment import Home
 from hone.errors import DataError, ModelError
 from hone.process_environment import ALL_CORES, environment
-from hone.registry.integrity import check_files
+from hone.registry.integrity import load_verified
 from hone.store.artifact import Artifact, Product
 from hone.store.recipe import Recipe, code_digests, installed_versions
 from hone.tracking.reader import get_version
@@ -92,11 +92,8 @@ def load_served(tracking_uri: str, version: str) -> tuple[Predict, tuple[type[Ex
 
     In float32, like everywhere: bfloat16 would give other answers than the served model. Batches have similar lengths.
     """
-    from mlflow.pyfunc import load_model
-
-    directory = check_files(tracking_uri, get_version(tracking_uri, version), reuse=True)
     # batch_size 0: chosen for the device.
-    model = load_model(str(directory), model_config={"batch_size": 0})
+    model, directory = load_verified(tracking_uri, get_version(tracking_uri, version), batch_size=0)
     package = next((directory / "code").glob("served_*")).name
     served_errors = sys.modules.get(f"{package}.hone.errors")
     return model.predict, (ValueError, KeyError, TypeError, *([served_errors.HoneError] if served_errors else []))

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hone.config.sections import RunConfig
+from hone.display import mask_secrets
 from hone.errors import ConfigError
 from hone.parts.strict_yaml import load_yaml
 
@@ -48,7 +49,7 @@ def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> RunCo
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as fault:
-        faults = [_describe(error) for error in fault.errors()]
+        faults = [mask_secrets(_describe(error)) for error in fault.errors()]
         count = "1 error" if len(faults) == 1 else f"{len(faults)} errors"
         raise ConfigError(
             f"{count} in the configuration\n" + "\n".join(f"  {line}" for line in dict.fromkeys(faults)),
@@ -142,7 +143,7 @@ def _describe(error: Any) -> str:
         return f"{path}: is required"
     if error["type"] == "union_tag_not_found":
         return f"{path}: kind is missing"
-    if error["type"] == "value_error":  # a whole section is not shown: it may contain a password
+    if error["type"] == "value_error":  # a whole section is too long to show
         value_suffix = f", not {error['input']!r}" if isinstance(error["input"], str) else ""
         return f"{path}: {error['ctx']['error']}{value_suffix}"
     if error["type"] == "string_type" and isinstance(error["input"], bool | int | float | date):

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
-from hone.config.secrets import SECRET, iter_strings
+from hone.config.secrets import contains_secret
 from hone.curation import STEPS
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
@@ -22,24 +22,23 @@ from hone.training.settings import Settings
 class Section(BaseModel):
     """A section of the configuration: immutable, unknown fields are rejected."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # Prefect shows pydantic's own message about parameters that it refuses.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), hide_input_in_errors=True)
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> Self:
+        for name in type(self).model_fields:
+            if contains_secret(getattr(self, name)):
+                raise ValueError(
+                    f"{name} contains a password or token: put it into an environment variable, write ${{NAME}}"
+                )
+        return self
 
 
 class Part(Section):
     """The options of one source, step, objective or method, selected by `kind`."""
 
     kind: str
-
-    @model_validator(mode="after")
-    def _no_secret(self) -> Part:
-        options_with_secret = [
-            name for name, value in self.options().items() if any(map(SECRET.search, iter_strings(value)))
-        ]
-        if options_with_secret:
-            raise ValueError(
-                f"{options_with_secret[0]} contains a password: put it into an environment variable, write ${{NAME}}"
-            )
-        return self
 
     def options(self) -> dict[str, Any]:
         """The options without `kind`: keyword arguments for the part's class."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# A configuration is copied to MLflow, Prefect and the report, so a secret in it would be published.
-SECRET = re.compile(r"://[^/@\s:]*:(?!\$\{)[^@/\s]+@|[?&](?:password|passwd|pwd|token|secret)=(?!\$\{)[^&\s]+", re.I)
+from hone.display import has_secret
+
+
+def contains_secret(value: Any) -> bool:
+    """Whether a string in nested mappings, lists and tuples has a secret in a URL.
+
+    A configuration is copied to MLflow, Prefect and the report, so a secret in it would be published.
+    """
+    return any(map(has_secret, iter_strings(value)))
 
 
 def iter_strings(value: Any) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from hone.config.parts import MethodPart, ObjectivePart, Section, SourcePart, StepPart, TrainingSection
 from hone.config.secrets import iter_strings
 from hone.parts.moments import AS_OF
+from hone.tracking.names import find_alias_fault, find_model_fault
 from hone.training.settings import Settings
 
 
@@ -203,13 +204,25 @@ class Registration(Section):
 
     model: str = Field("", description="Name of the registered model; the run's name if empty.")
     experiment: str = Field("hone", min_length=1, description="Name of the MLflow experiment.")
-    alias: str = Field("candidate", pattern=r"^[a-z][a-z0-9_-]*$", description="Alias assigned to a new version.")
+    alias: str = Field("candidate", pattern=r"^[a-z][a-z0-9_-]{0,254}$", description="Alias assigned to a new version.")
+    example_row: bool = Field(
+        False,
+        description="Whether a new version's model card and input example show the first test row. Default: a"
+        " placeholder text, since both are copied with the model.",
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _check_model(cls, model: str) -> str:
+        if model and (fault := find_model_fault(model)):
+            raise ValueError(f"{fault}: use letters, digits, dashes and underscores")
+        return model
 
     @field_validator("alias")
     @classmethod
-    def _check_not_reserved(cls, alias: str) -> str:
-        if alias == "latest" or (alias[1:].isdigit() and alias[0] == "v"):
-            raise ValueError("is an alias reserved by MLflow")
+    def _check_alias(cls, alias: str) -> str:
+        if fault := find_alias_fault(alias):
+            raise ValueError(fault)
         return alias
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.curation.columns import splits_of, texts_of, with_texts
 from hone.curation.step import Fields, Step, Verdict
+from hone.display import escape_controls
 from hone.errors import DataError
 from hone.progress import OnProgress, Progress
 from hone.splits import FLAW, TEST, VALID
@@ -95,7 +96,7 @@ class Account:
                     where=where or f"curation.steps, {kind}",
                     fix=f"{fix}, or set curation.max_dropped or curation.on_excess=warn.",
                 )
-            log.warning("%s", entry["warning"])
+            log.warning("%s", escape_controls(entry["warning"]))
         self.funnel.append(entry)
         return kept_rows
 
@@ -104,7 +105,7 @@ class Account:
         if labels:
             entry = self.funnel[-1]
             entry["emptied"] = list(labels)
-            log.warning("%s", describe_emptied(entry))
+            log.warning("%s", escape_controls(describe_emptied(entry)))
 
     def build_rejects(self) -> pa.Table:
         """A table of all dropped rows: id, source, step, reason, detail, and the objective's text and label columns."""

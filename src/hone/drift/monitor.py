@@ -170,10 +170,9 @@ def _add_predictions(
 
 
 def _load_model(version: Version, home: Home) -> Any:
-    import mlflow
-
     with default_tracking_uri(home.tracking_uri):
-        return mlflow.pyfunc.load_model(str(integrity.check_files(home.tracking_uri, version, reuse=True)))
+        model, _ = integrity.load_verified(home.tracking_uri, version)
+        return model
 
 
 def _predict(

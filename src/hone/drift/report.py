@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hone.display import escape_cell
 from hone.drift.check import Verdict
 from hone.tracking.client import connect, get_or_create_experiment, translate_errors
 from hone.tracking.reader import Version
@@ -29,7 +30,7 @@ def render_page(version: Version, verdict: Verdict, episode: int) -> str:
     if verdict.decision == "drift":
         lines += ["", f"Drift by {', '.join(verdict.drifted)}; episode {episode} of this version."]
     if verdict.findings:
-        lines += ["", _HEAD, *(f"| {' | '.join(map(_cell, row.values()))} |" for row in build_table(verdict))]
+        lines += ["", _HEAD, *(f"| {' | '.join(map(escape_cell, row.values()))} |" for row in build_table(verdict))]
     return "\n".join(lines) + "\n"
 
 
@@ -83,8 +84,3 @@ def _list_figures(finding: Any) -> list[tuple[str, float]]:
 
 def _build_metric_name(test: str) -> str:
     return "drift/" + "".join(character if character.isalnum() else "_" for character in test)
-
-
-def _cell(text: str) -> str:
-    """Text for a cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

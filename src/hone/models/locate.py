@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hone.errors import ModelError
 from hone.models import own_code, places
-from hone.parts.variables import expand
+from hone.parts.variables import expand, hiding_values
 from hone.store.digests import digest_of
 from hone.tracking import reader
 
@@ -63,7 +63,20 @@ def locate_base_model(
     Raises DataError if a variable is not set; ModelError if there is no such model, if its weights are not in
     safetensors, or if its code is neither trusted nor ignored.
     """
-    base, run, pinned = expand(base), "", ""
+    with hiding_values(base):
+        return _locate(expand(base), revision, licence, tracking_uri, downloads, ignore_code, expand(trust_code))
+
+
+def _locate(
+    base: str,
+    revision: str,
+    licence: str,
+    tracking_uri: str,
+    downloads: Path,
+    ignore_code: bool,
+    trust_code: str,
+) -> BaseModel:
+    run, pinned = "", ""
     if base.startswith(places.PACKAGE):
         path, revision = _package_directory(base), _package_version(base)
     elif base.startswith(reader.SCHEME):
@@ -79,7 +92,7 @@ def locate_base_model(
         path, revision = _hub_snapshot(base, revision, bool(trust_code))
         pinned = revision
     _check_weights(path)
-    code = _check_trust(path, f"{base}@{pinned or own_code.compute_digest(path)}", ignore_code, expand(trust_code))
+    code = _check_trust(path, f"{base}@{pinned or own_code.compute_digest(path)}", ignore_code, trust_code)
     return BaseModel(base, path, revision, licence or _read_licence(path), run, code)
 
 

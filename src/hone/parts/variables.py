@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from hone.errors import DataError
+from hone.errors import DataError, HoneError
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
@@ -26,3 +28,27 @@ def expand(text: str) -> str:
         return replacement
 
     return str(Path(expanded).expanduser()) if (expanded := _VARIABLE.sub(value_of, text))[:1] == "~" else expanded
+
+
+def hide_values(text: str, template: str) -> str:
+    """`text` with the names of the variables in `template` in place of their values, which may be secret.
+
+    Values of one to three characters stay: they are no secrets, and are in other words too.
+    """
+    for name, _ in _VARIABLE.findall(template):
+        value = os.environ.get(name, "")
+        if len(value) > 3:
+            text = text.replace(value, f"${{{name}}}")
+    return text
+
+
+@contextmanager
+def hiding_values(template: str) -> Iterator[None]:
+    """Within the block, errors show the names of the variables in `template`, as `hide_values` does."""
+    try:
+        yield
+    except HoneError as fault:
+        fault.what, fault.where, fault.fix = (
+            hide_values(text, template) for text in (fault.what, fault.where, fault.fix)
+        )
+        raise

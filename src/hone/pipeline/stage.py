@@ -5,7 +5,7 @@ Only a stage's file in `stages/` reads its section of the configuration: the fun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,8 @@ Slot = Callable[[], AbstractContextManager[None]]
 class Job:
     """One stage of one run: configuration, input artifacts by stage name, output directory and key.
 
-    `slot` is entered while a training uses its device; the caller limits with it how many train at once.
+    `slot` is entered while a training uses its device; the caller limits with it how many train at once. `damaged` are
+    the faults of artifacts, by stage, that are made again for that reason.
     """
 
     config: RunConfig
@@ -40,6 +41,7 @@ class Job:
     tags: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
     slot: Slot = nullcontext
+    damaged: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def path(self, stage: str) -> Path:
         """The directory of an earlier stage's artifact."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hone.display import escape_cell, escape_markdown
 from hone.evaluation.report import figures
 from hone.promotion.champion import Standing
 from hone.promotion.gates import Gate
@@ -134,8 +135,10 @@ def render_markdown(decision: Decision, link: str = "") -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for gate in decision.gates:
-        cells = (gate.name, gate.rows, format_figure(gate), gate.bound, "yes" if gate.passed else "**no**", gate.note)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        name, rows, figure, bound, note = map(
+            escape_cell, (gate.name, gate.rows, format_figure(gate), gate.bound, gate.note)
+        )
+        lines.append(f"| {name} | {rows} | {figure} | {bound} | {'yes' if gate.passed else '**no**'} | {note} |")
     return "\n".join([*lines, "", link])
 
 
@@ -168,7 +171,10 @@ def render_section(decision: Decision, outcome: Outcome) -> str:
         page.render_table(
             ("gate", "rows", "observed", "required", "passed"),
             [
-                (gate.name, gate.rows, format_figure(gate), gate.bound, "yes" if gate.passed else "**no**")
+                (
+                    *map(escape_markdown, (gate.name, gate.rows, format_figure(gate), gate.bound)),
+                    "yes" if gate.passed else "**no**",
+                )
                 for gate in sorted(decision.gates, key=lambda gate: gate.passed)[:MAX_GATES]
             ],
         ),

@@ -56,7 +56,7 @@ def load_golden_set(path: str, objective: Objective) -> Rows:
     file = Path(expand(path))
     if not file.is_file():
         raise ConfigError(
-            "there is no such file", where=f"promotion.golden {file}", fix="Name a csv, jsonl or parquet file."
+            "there is no such file", where=f"promotion.golden {path}", fix="Name a csv, jsonl or parquet file."
         )
     digest = file_digest(file)
     with tempfile.TemporaryDirectory() as scratch:

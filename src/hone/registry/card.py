@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from hone.display import escape_cell
 from hone.evaluation.report.headline import describe_verdict
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
@@ -152,14 +153,8 @@ def _environment() -> Any:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True
     )
-    environment.filters |= {"cell": _cell, "interval": _interval, "reasons": _reasons}
+    environment.filters |= {"cell": lambda value: escape_cell(str(value)), "interval": _interval, "reasons": _reasons}
     return environment
-
-
-def _cell(value: object) -> str:
-    """Text for a cell of a Markdown table: one line, no bars, no tags."""
-    line = " ".join(str(value).split())
-    return line.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
 
 
 def _interval(figure: Mapping[str, float] | None) -> str:

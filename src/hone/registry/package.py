@@ -39,13 +39,14 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 CODE = Path(__file__).parent / "served" / "served.py"
+SUMS_IMPORT = "from hone.registry.served.sums import find_faults\n"
 # Imports the objective's class within the copied package: a stored model names no module of hone, so these can move.
 ENTRY = "objective.py"
+MAX_CHARACTERS = 1_000_000  # of a row that a served model answers, unless who loads it sets another limit
 USED_BY_SERVED = (
     "hone.models.own_code",
     "hone.objectives.shared.reading",
     "hone.objectives.shared.tokenizer",
-    "hone.registry.served.sums",
 )
 USED_BY_ADAPTERS = ("hone.methods.adapters", "hone.models.places")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pyarrow")
@@ -90,7 +91,7 @@ class Form:
     @cached_property
     def key(self) -> str:
         """Digest of everything that determines an answer: forms with the same key are one model version."""
-        return digest_of([self.train.digest, self.about(), self.adapter, file_digest(CODE)])[:20]
+        return digest_of([self.train.digest, self.about(), self.adapter, digest_of(build_entry())])[:20]
 
 
 def package(
@@ -112,12 +113,14 @@ def package(
     )
     with tempfile.TemporaryDirectory() as scratch:
         copied = copy_code(form.code, Path(scratch))
+        entry = Path(scratch) / CODE.name
+        entry.write_text(build_entry(), "utf8")
         with _no_package_scan():
             mlflow.pyfunc.save_model(
                 place,
-                python_model=str(CODE),
+                python_model=str(entry),
                 code_paths=[str(copied)],
-                model_config={"batch_size": 32, "device": "auto", "base": ""},
+                model_config={"batch_size": 32, "device": "auto", "base": "", "max_characters": MAX_CHARACTERS},
                 mlflow_model=mlflow_model,
                 signature=build_signature(form.objective),
                 input_example=pd.DataFrame([example]),
@@ -146,6 +149,12 @@ def _no_package_scan() -> Iterator[None]:
         yield
     finally:
         requirements_utils._MODULES_TO_PACKAGES = original
+
+
+def build_entry() -> str:
+    """The served.py of a model: with the functions that verify the model's files instead of their import."""
+    own_sums = Path(sums.__file__).read_text("utf8").replace("from __future__ import annotations\n", "")
+    return CODE.read_text("utf8").replace(SUMS_IMPORT, own_sums)
 
 
 def build_signature(objective: Objective) -> ModelSignature:

@@ -15,6 +15,7 @@ from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from hone.display import mask_secrets
 from hone.errors import ConfigError
 from hone.evaluation.report.population import describe_population
 from hone.evaluation.report.report_champion import Champion, Registered
@@ -25,6 +26,7 @@ from hone.progress import OnProgress, Progress, ignore
 from hone.registry import card, page, reference, run_record, version_page
 from hone.registry.champion_results import load_champion
 from hone.registry.integrity import TAG as FILES
+from hone.registry.integrity import is_intact
 from hone.registry.package import Form, package
 from hone.splits import SPLITS, TEST, TRAIN
 from hone.store import layout
@@ -32,8 +34,10 @@ from hone.store.artifact import Artifact, Product
 from hone.store.digests import digest_of, file_digest
 from hone.tracking.aliases import CHAMPION, list_aliases
 from hone.tracking.client import connect, default_tracking_uri, translate_errors
+from hone.tracking.files import log_model_directory, log_run_file
 from hone.tracking.links import build_url, version_route
-from hone.tracking.reader import SCHEME
+from hone.tracking.names import find_model_fault
+from hone.tracking.reader import SCHEME, Version, get_version
 from hone.tracking.run_log import backfill
 from hone.tracking.version_tags import fold_digests, unfold_digests
 
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 
 KEY = "hone.register_key"
 URL = "hone.flow_run_url"  # the page of the Prefect run: a tag of the MLflow run, a link on the page of the version
+EXAMPLE = "text"
 SOURCES = 1000  # characters of the tag with the sources' names
 
 
@@ -61,6 +66,7 @@ class Candidate:
     result_tags: Mapping[str, str]
     metrics: Mapping[str, Any]
     flow_run_url: str
+    example_row: bool = False
 
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
@@ -74,19 +80,24 @@ class Candidate:
 
     @cached_property
     def example(self) -> dict[str, str]:
-        """The first test row as model inputs, each text in it cut to 200 characters."""
+        """The first test row as model inputs. Each text is EXAMPLE, or with `example_row` its first 200 characters."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         objective = self.form.objective
         test = pq.ParquetFile(self.artifacts["validate"].path / layout.rows_file(TEST))
         first_row = pa.Table.from_batches([next(test.iter_batches(1, columns=list(objective.columns)))])
-        [first] = objective.inference_inputs(first_row)
+        [inputs] = objective.inference_inputs(first_row)
+        return {name: self._show_input(name, value) for name, value in inputs.items()}
 
-        def cut(name: str, value: str) -> str:
-            return objective.replace_texts(name, value, [text[:200] for text in objective.extract_texts(name, value)])
+    def _show_input(self, name: str, value: str) -> str:
+        objective = self.form.objective
+        if name in objective.text:
+            return objective.replace_texts(name, value, list(map(self._show, objective.extract_texts(name, value))))
+        return value if name in objective.columns else self._show(value)  # an input that is no column is a text
 
-        return {name: cut(name, value) if name in objective.text else value for name, value in first.items()}
+    def _show(self, text: str) -> str:
+        return text[:200] if self.example_row else EXAMPLE
 
     @cached_property
     def card(self) -> str:
@@ -143,19 +154,20 @@ def register(
     alias: str,
     config: str,
     tags: Mapping[str, str],
+    example_row: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Register the trained model as a version of `model_name` and point `alias` to it; an existing version is reused.
 
     `artifacts` are those of the stages ingest to evaluate, `render_report` makes the HTML once the version's number is
     known, `config` is the resolved YAML, `run_id` the training's MLflow run, `tags` are further tags of the version
-    (`hone.git_commit`, `hone.flow_run_id`). Writes registration.json and report.html. Raises ServiceError if MLflow
-    does not answer, ConfigError for a model name that MLflow does not accept, ModelError if a file could run code when
-    it is loaded.
+    (`hone.git_commit`, `hone.flow_run_id`); with `example_row` a new version shows a test row. Writes
+    registration.json and report.html. Raises ServiceError if MLflow does not answer, ConfigError for a model name that
+    MLflow does not accept, ModelError if a file could run code when it is loaded.
     """
     reference_files = reference.write_reference(out, artifacts, objective)
     candidate = _build_candidate(
-        artifacts, base, objective, method, model_name, alias, config, tags, reference_files.tags
+        artifacts, base, objective, method, model_name, alias, config, tags, reference_files.tags, example_row
     )
     client = connect(tracking_uri)
     steps = _report_steps(on_progress)
@@ -180,7 +192,7 @@ def register(
         "version": str(version.version),
         "run_id": run_id,
         "experiment_id": str(run.info.experiment_id),
-        "tracking_uri": tracking_uri,
+        "tracking_uri": mask_secrets(tracking_uri),
         "model_uri": f"models:/{model_name}/{version.version}",
         "alias": alias,
         "existing": existing,
@@ -202,6 +214,7 @@ def _build_candidate(
     config: str,
     tags: Mapping[str, str],
     reference_tags: Mapping[str, str],
+    example_row: bool,
 ) -> Candidate:
     """What is to be registered, from the artifacts of the stages; `reference_tags` are of the drift reference."""
     section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
@@ -223,6 +236,7 @@ def _build_candidate(
         results,
         metrics,
         str(tags.get(URL, "")),
+        example_row,
     )
 
 
@@ -232,10 +246,29 @@ def adapter_only(method: Method) -> bool:
 
 
 def find_version(client: MlflowClient, candidate: Candidate) -> ModelVersion | None:
-    """The oldest ready version of the model that gives the same answers, by its tag `hone.register_key`; or None."""
+    """The oldest ready and intact version of the model that gives the same answers, by its tag `hone.register_key`.
+
+    A version whose run was deleted does not count: its rows and figures are gone, and cannot be logged in another run.
+    """
     versions = client.search_model_versions(f"name='{candidate.model_name}' and tags.`{KEY}`='{candidate.form.key}'")
-    ready = [version for version in versions if version.status == "READY"]
-    return min(ready, key=lambda version: int(version.version), default=None)
+    for version in sorted(versions, key=lambda version: int(version.version)):
+        uri = f"{SCHEME}{version.name}/{version.version}"
+        if version.status != "READY" or not _has_run(client, version):
+            continue
+        if is_intact(client.tracking_uri, get_version(client.tracking_uri, uri)):
+            return version
+    return None
+
+
+def _has_run(client: MlflowClient, version: ModelVersion) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(version.run_id).info.lifecycle_stage == "active")
+    except MlflowException as fault:
+        if fault.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def _get_or_create_version(
@@ -281,30 +314,37 @@ def _complete_run(client: MlflowClient, run: Run, candidate: Candidate, out: Pat
         client.log_artifact(run_id, str(file))
     # A promotion reads both: test rows to compare on, training rows to exclude leaked ones.
     for split in (TRAIN, TEST):
-        client.log_artifact(run_id, str(artifacts["validate"].path / layout.rows_file(split)), "splits")
+        log_run_file(client, run, artifacts["validate"].path / layout.rows_file(split), "splits")
 
 
 def _get_or_create_logged_model(client: MlflowClient, run: Run, candidate: Candidate, out: Path) -> LoggedModel:
-    """The complete logged model: that of an interrupted call, uploaded again unless it is ready, or a new one."""
+    """A complete, intact logged model: that of an interrupted call, uploaded again unless it is ready, or a new one."""
     from mlflow.entities import LoggedModelOutput
 
     filter_string = f"tags.`{KEY}` = '{candidate.form.key}' AND source_run_id = '{run.info.run_id}'"
     existing = client.search_logged_models([run.info.experiment_id], filter_string)
-    ready = [logged for logged in existing if logged.status == "READY"]
-    if ready:
-        return ready[0]
-    logged = existing[0] if existing else _create_logged_model(client, run, candidate)
+    unfinished = [logged for logged in existing if logged.status != "READY"]
+    for logged in existing:
+        if _is_reusable(client, logged):
+            return logged
+    logged = unfinished[0] if unfinished else _create_logged_model(client, run, candidate)
     directory = out / "model"
     try:
         files_digest = package(
             directory, candidate.form, candidate.base, card=candidate.card, example=candidate.example, logged=logged
         )
-        client.log_model_artifacts(logged.model_id, str(directory))
+        log_model_directory(client, logged, directory)
     finally:
         rmtree(directory, ignore_errors=True)
     client.set_logged_model_tags(logged.model_id, {FILES: files_digest})
     client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return client.finalize_logged_model(logged.model_id, "READY")
+
+
+def _is_reusable(client: MlflowClient, logged: LoggedModel) -> bool:
+    """Whether the logged model is ready and its files are those that were packaged."""
+    files = Version(logged.name, logged.model_id, logged.source_run_id or "", logged.artifact_location, logged.tags)
+    return logged.status == "READY" and is_intact(client.tracking_uri, files)
 
 
 def _create_logged_model(client: MlflowClient, run: Run, candidate: Candidate) -> LoggedModel:
@@ -340,19 +380,14 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
     """Create the registered model if it does not exist; raises ConfigError for a name that MLflow does not accept."""
     from mlflow.exceptions import MlflowException
 
-    bad = [character for character in "/:.%\"'" if character in name]
+    if reason := find_model_fault(name):
+        fix = "Use letters, digits, dashes and underscores."
+        raise ConfigError(reason, where=f"registration.model {name!r}", fix=fix)
     try:
-        if not bad:
-            client.create_registered_model(name)
+        client.create_registered_model(name)
     except MlflowException as fault:
         if fault.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    if bad or not name.strip():
-        raise ConfigError(
-            f"MLflow accepts no model name with {' '.join(bad) or 'nothing in it'}",
-            where=f"registration.model {name!r}",
-            fix="Use letters, digits, dashes and underscores.",
-        )
 
 
 def _find_logged_model(client: MlflowClient, version: ModelVersion) -> LoggedModel | None:

@@ -120,6 +120,13 @@ class Files:
         max_length=1,
     )
 
+    max_expansion: int = option(
+        200,
+        "How many times its size compressed data may grow, from 64 MiB on; protects memory and disk from files that are"
+        " made to fill them.",
+        ge=1,
+    )
+
     libraries: ClassVar[tuple[str, ...]] = ("pyarrow",)
 
     def fingerprint(self, digest: Callable[[Path], str]) -> str:
@@ -184,7 +191,7 @@ class Files:
             columns = zip(self.column_files, file_set.places, strict=True)
             return formats.read_lines({column: (place.shown, self._text(place)) for column, place in columns})
         if kind == "parquet":
-            return _parquet(first_place)
+            return _parquet(first_place, self.max_expansion)
         if kind in ("csv", "tsv"):
             return formats.read_csv(self._text(first_place), self.column_names, self._dialect(kind), first_place.shown)
         if kind == "json":
@@ -219,7 +226,7 @@ class Files:
         return formats.Dialect(delimiter, quoted, self.escape, configured=bool(self.delimiter))
 
     def _text(self, place: Place) -> Iterator[str]:
-        return decode_texts(place.chunks(), self.encoding)
+        return decode_texts(place.chunks(self.max_expansion), self.encoding)
 
     def _format(self, place: Place) -> str:
         if self.format != "auto":
@@ -244,7 +251,9 @@ class Files:
                 fix="Set column_files to the file of each column: {text: seq.in, label: label}.",
             )
         sets: list[tuple[Place, ...]] = (
-            self._column_sets() if self.column_files else [(place,) for place in find_places(self.paths)]
+            self._column_sets()
+            if self.column_files
+            else [(place,) for place in find_places(self.paths, self.max_expansion)]
         )
         self._check_splits(sets)
         return [_Set(places, self._split(places)) for places in sets]
@@ -252,7 +261,7 @@ class Files:
     def _column_sets(self) -> list[tuple[Place, ...]]:
         """One set per directory and per text that the patterns' * matches."""
         sets: dict[tuple[str, str], dict[str, Place]] = {}
-        for directory in find_places(self.paths, directories=True):
+        for directory in find_places(self.paths, self.max_expansion, directories=True):
             for column, pattern in self.column_files.items():
                 for place in find_inside(directory, pattern):
                     key = (directory.path, _star(pattern, PurePosixPath(place.path).name))
@@ -310,7 +319,7 @@ def _star(pattern: str, name: str) -> str:
     return name.removeprefix(prefix).removesuffix(suffix) if star else ""
 
 
-def _parquet(place: Place) -> Iterator[formats.Row]:
+def _parquet(place: Place, max_expansion: int) -> Iterator[formats.Row]:
     packed = place.archive is not None or find_codec(place.beginning(), PurePosixPath(place.name).suffix) is not None
-    with BytesIO(b"".join(place.chunks())) if packed else place.open() as file:
+    with BytesIO(b"".join(place.chunks(max_expansion))) if packed else place.open() as file:
         yield from formats.read_parquet(file, place.shown)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.parts.options import REQUIRED, option
-from hone.parts.variables import expand
+from hone.parts.variables import expand, hide_values
 from hone.sources.formats.class_names import find_class_names, name_classes
 from hone.sources.source import RawRow
 from hone.splits import TEST, TRAIN, VALID, Split
@@ -71,7 +71,7 @@ class Hub:
         if path.is_dir():
             return path
         if self.dataset.startswith(("/", ".", "~", "$")) or self.dataset.count("/") > 1:
-            raise DataError("no such directory", where=str(path), fix="Correct ingest.source.dataset.")
+            raise DataError("no such directory", where=self.dataset, fix="Correct ingest.source.dataset.")
         if not self.revision:
             raise ConfigError(
                 f"the hub dataset {self.dataset} is not pinned",
@@ -97,7 +97,7 @@ class Hub:
         if builder.hash != self.revision:
             raise ServiceError(
                 "the hub does not answer, and the local cache only has other commits",
-                where=f"{repository}@{self.revision}",
+                where=f"{self.dataset}@{self.revision}",
                 fix="Check the network, or choose a commit that is cached.",
             )
         return builder
@@ -143,17 +143,19 @@ class Hub:
 
         bars_were_enabled = datasets.is_progress_bar_enabled()
         datasets.disable_progress_bars()
-        where = expand(self.dataset)
+        where = self.dataset
         try:
             yield
         except (ConnectionError, HTTPError) as fault:
             fix = "Check the network (and HF_HUB_OFFLINE), or name a local directory."
             raise ServiceError(
-                f"is not in the local cache, and the hub does not answer: {fault}", where=where, fix=fix
+                f"is not in the local cache, and the hub does not answer: {hide_values(str(fault), where)}",
+                where=where,
+                fix=fix,
             ) from fault
         except (DatasetsError, FileNotFoundError, ValueError) as fault:
             fix = "Check ingest.source: dataset, revision, config and splits."
-            raise DataError(f"cannot be read: {_innermost(fault)}", where=where, fix=fix) from fault
+            raise DataError(f"cannot be read: {hide_values(_innermost(fault), where)}", where=where, fix=fix) from fault
         finally:
             if bars_were_enabled:
                 datasets.enable_progress_bars()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.parts.options import REQUIRED, option
-from hone.parts.variables import expand
+from hone.parts.variables import expand, hide_values
 from hone.sources.source import RawRow
 from hone.sources.splits import DEFAULT_COLUMN
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection
+    from sqlalchemy import URL, Connection, Engine
     from sqlalchemy.exc import DBAPIError
 
 _BATCH = 1000
@@ -26,7 +27,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Sql:
-    """Rows from a database: the result of a query, streamed."""
+    """Rows from a database: the result of a query, streamed over a connection that only reads."""
 
     url: str = option(
         REQUIRED,
@@ -86,25 +87,18 @@ class Sql:
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
         """A streaming connection, rolled back at the end; database errors become Hone's, with secrets masked."""
-        from sqlalchemy import create_engine
-        from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
-        from sqlalchemy.pool import NullPool
+        from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
         url = self._url()
-        shown = url.set(query={}).render_as_string(hide_password=True)
-        hide = _hider(url)
-        try:
-            engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
-        except (NoSuchModuleError, ImportError) as fault:
-            raise ConfigError(
-                f"the database driver is not installed: {hide(fault)}", where=shown, fix=_install_hint(url)
-            ) from None
+        shown = hide_values(url.set(query={}).render_as_string(hide_password=True), self.url)
+        hide = _hider(url, self.url)
+        engine = _make_engine(url, hide, shown)
         try:
             connection = engine.connect()
         except DBAPIError as fault:
             raise _unreachable(hide(fault.orig), shown) from None
         try:
-            with connection.execution_options(stream_results=True):
+            with connection.execution_options(stream_results=True, **_READ_ONLY.get(url.get_backend_name(), {})):
                 yield connection
         except DBAPIError as fault:
             raise _query_fault(fault, url, hide(fault.orig), shown) from None
@@ -126,28 +120,65 @@ class Sql:
         if url.drivername == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
         if url.get_backend_name() == "sqlite":
-            _check_file_exists(url)
+            _check_file_exists(url, self.url)
         return url
 
 
+_READ_ONLY = {"postgresql": {"postgresql_readonly": True}}  # BEGIN READ ONLY
 _COLON = "Correct ingest.source.query. A colon before a word marks a parameter: write \\: for a literal colon."
 
 
-def _check_file_exists(url: URL) -> None:
+def _make_engine(url: URL, hide: Callable[[object], str], shown: str) -> Engine:
+    """The engine, with SQLite's files opened to be read only; raises ConfigError if its driver is not installed."""
+    from sqlalchemy import create_engine, event
+    from sqlalchemy.exc import NoSuchModuleError
+    from sqlalchemy.pool import NullPool
+
+    is_sqlite = url.get_backend_name() == "sqlite"
+    try:
+        engine = create_engine(_open_read_only(url) if is_sqlite else url, poolclass=NullPool, hide_parameters=True)
+    except (NoSuchModuleError, ImportError) as fault:
+        raise ConfigError(
+            f"the database driver is not installed: {hide(fault)}", where=shown, fix=_install_hint(url)
+        ) from None
+    if is_sqlite:
+        event.listen(engine, "connect", _forbid_other_files)
+    return engine
+
+
+def _open_read_only(url: URL) -> URL:
+    """The URL of an SQLite file with `mode=ro`; one without a file has nothing to protect."""
+    name = url.database or ":memory:"
+    if name == ":memory:":
+        return url
+    uri = name if name.startswith("file:") else Path(name).resolve().as_uri()
+    return url.set(database=uri).update_query_dict({"mode": "ro", "uri": "true"})
+
+
+def _forbid_other_files(connection: sqlite3.Connection, _: object) -> None:
+    """ATTACH and VACUUM INTO create files, whatever the mode of the first one."""
+
+    def authorize(action: int, *_: object) -> int:
+        return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
+
+    connection.set_authorizer(authorize)
+
+
+def _check_file_exists(url: URL, template: str) -> None:
     """Raise DataError if a SQLite file is missing; SQLite itself would create an empty database."""
     name = url.database or ":memory:"
     if name != ":memory:" and not name.startswith("file:") and not Path(name).is_file():
-        raise DataError("no such SQLite file", where=name, fix="Correct ingest.source.url.")
+        raise DataError("no such SQLite file", where=hide_values(name, template), fix="Correct ingest.source.url.")
 
 
-def _hider(url: URL) -> Callable[[object], str]:
-    """A function that masks the URL's password and query values in a message."""
+def _hider(url: URL, template: str) -> Callable[[object], str]:
+    """A function that masks the URL's password, query values and values of variables in a message."""
     query: Mapping[str, Any] = url.query
     values = [text for value in query.values() for text in ([value] if isinstance(value, str) else value)]
     secrets = [re.escape(secret) for secret in [str(url.password or ""), *values] if secret]
 
     def hide(message: object) -> str:
-        text = str(message).strip()
+        text = hide_values(str(message).strip(), template)
         return re.sub("|".join(sorted(secrets, key=len, reverse=True)), "***", text) if secrets else text
 
     return hide
@@ -162,10 +193,21 @@ def _unreachable(message: str, shown: str) -> ServiceError:
     return ServiceError(f"the database cannot be reached: {message}", where=shown, fix=fix)
 
 
+def _wants_to_write(fault: object) -> bool:
+    """Whether the database refused to write: 25006 is PostgreSQL's read_only_sql_transaction."""
+    return getattr(fault, "sqlstate", "") == "25006" or getattr(fault, "sqlite_errorname", "") in (
+        "SQLITE_READONLY",
+        "SQLITE_AUTH",
+    )
+
+
 def _query_fault(fault: DBAPIError, url: URL, message: str, shown: str) -> DataError | ServiceError:
     """The error for a fault of the query or of the server. SQLite raises OperationalError for both."""
     from sqlalchemy.exc import InterfaceError, OperationalError
 
+    if _wants_to_write(fault.orig):
+        fix = "Write a SELECT statement: a source is read, never changed."
+        return DataError(f"the query would change the database: {message}", where=shown, fix=fix)
     lost = isinstance(fault, (OperationalError, InterfaceError)) and url.get_backend_name() != "sqlite"
     if lost or fault.connection_invalidated or "database is locked" in message:
         return ServiceError(f"the connection to the database was lost: {message}", where=shown, fix="Run again.")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hone.store.layout import MANIFEST
+from hone.store.manifest import read_manifest
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,8 @@ class Artifact:
         return Path(self.uri)
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest: recipe, files with sizes and digests, and `facts`."""
-        manifest: dict[str, Any] = json.loads((self.path / MANIFEST).read_text("utf8"))
-        return manifest
+        """The manifest: recipe, files with sizes and digests, and `facts`; StoreError if it is damaged."""
+        return read_manifest(self.path)
 
     def facts(self) -> dict[str, Any]:
         """What the stage recorded about its work: counts, metrics, names of files."""
@@ -50,3 +48,4 @@ class Product:
     rows: int
     content: tuple[str, ...]
     facts: dict[str, Any] = field(default_factory=dict)
+    temporary: tuple[str, ...] = ()

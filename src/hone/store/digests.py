@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from hone.disk import describe_disk_fault
 from hone.errors import DataError
 
 _RACY_NS = 2_000_000_000
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
 def digest_of(value: object) -> str:
@@ -60,19 +62,32 @@ class DigestMemo:
         self._path = path
 
     def digest(self, file: Path) -> str:
-        """SHA-256 of `file`, from the cache if path, size, times and inode are unchanged."""
+        """SHA-256 of `file`, from the cache if path, size, times and inode are unchanged.
+
+        A damaged cache is begun anew; one that cannot be written is not used.
+        """
         stat = file.stat()
         identity = (str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-        with self._table() as table:
-            row = table.execute(
-                "select digest from file_digests where path=? and size=? and mtime=? and ctime=? and inode=?", identity
-            ).fetchone()
-            if row:
-                return str(row[0])
+        digest = None
+        with self._rebuilding():
+            digest = self._look_up(identity)
+        if digest is None:
             digest = file_digest(file)
             if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _RACY_NS:
-                table.execute("insert or replace into file_digests values (?,?,?,?,?,?)", (*identity, digest))
+                with self._rebuilding():
+                    self._remember(identity, digest)
         return digest
+
+    def _look_up(self, identity: tuple[str | int, ...]) -> str | None:
+        condition = "path=? and size=? and mtime=? and ctime=? and inode=?"
+        with self._table() as table:
+            row = table.execute(f"select digest, proof from proved_digests where {condition}", identity).fetchone()
+        return str(row[0]) if row and row[1] == digest_of([*identity, row[0]]) else None
+
+    def _remember(self, identity: tuple[str | int, ...], digest: str) -> None:
+        row = (*identity, digest, digest_of([*identity, digest]))
+        with self._table() as table:
+            table.execute("insert or replace into proved_digests values (?,?,?,?,?,?,?)", row)
 
     @contextmanager
     def _table(self) -> Iterator[sqlite3.Connection]:
@@ -80,10 +95,23 @@ class DigestMemo:
         connection = sqlite3.connect(self._path, timeout=30)
         try:
             with connection:
-                connection.execute(  # the table `digests` of earlier versions has no ctime and is not read
-                    "create table if not exists file_digests "
-                    "(path text primary key, size int, mtime int, ctime int, inode int, digest text)"
+                connection.execute(  # the tables of earlier versions have no ctime or no proof, and are not read
+                    "create table if not exists proved_digests "
+                    "(path text primary key, size int, mtime int, ctime int, inode int, digest text, proof text)"
                 )
                 yield connection
         finally:
             connection.close()
+
+    @contextmanager
+    def _rebuilding(self) -> Iterator[None]:
+        """Without an error: a damaged cache is removed, a full or read-only disk keeps nothing."""
+        try:
+            yield
+        except sqlite3.Error as fault:
+            if getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _DAMAGE:
+                for suffix in ("", "-journal"):
+                    Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        except OSError as fault:
+            if not describe_disk_fault(fault):
+                raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 # Of every artifact.
 MANIFEST = "manifest.json"
 CONFIG = "config.yaml"
+# Of a store: where a directory is moved in one step before it is deleted.
+TRASH = ".trash"
 # ingest
 ROWS = "rows.parquet"
 REFUSED = "refused.parquet"
@@ -14,6 +16,7 @@ DATA_DOCS = "data_docs.html"
 TARGETS = "targets.json"
 # train
 HISTORY = "history.jsonl"
+ACCOUNT = "training.json"  # written last, when the model is on disk
 # evaluate
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"

@@ -4,29 +4,31 @@
     store/work/<stage>-<key> the output of a running stage; for train also its checkpoints
     store/locks/             one lock per key; the kernel releases it when its holder dies
 
-A stage writes into its work directory, the manifest last, and a rename commits it. A directory `store/<stage>/<key>`
-is therefore complete unless it was damaged by hand, which is detected: the stage then runs again.
+A stage writes into its work directory; all of it is flushed to disk, the manifest last, and a rename commits it. A
+directory `store/<stage>/<key>` is therefore complete unless it was damaged since. `find` sees missing and resized files
+and a changed manifest; `verify` reads every byte.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import fnmatch
-import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hone.disk import describe_disk_fault
 from hone.errors import StoreError
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import DigestMemo, digest_of, file_digest
-from hone.store.files import sync, write_synced
-from hone.store.layout import CONFIG, MANIFEST
+from hone.store.files import remove, sync, sync_tree
+from hone.store.layout import CONFIG, MANIFEST, TRASH
+from hone.store.manifest import read_manifest, write_manifest
 from hone.store.recipe import Recipe
 
 
@@ -46,15 +48,19 @@ class Store:
         return self.root / "work" / f"{stage}-{key}"
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The committed artifact with this key; None if there is none or if files are missing."""
+        """The committed artifact with this key; None if there is none or if it is damaged (see `describe_damage`)."""
         return None if self.describe_damage(stage, key) else self._read(self.directory(stage, key))
 
     def describe_damage(self, stage: str, key: str) -> str:
-        """What is wrong with the artifact (absent, a missing or resized file); '' if nothing is."""
+        """What is wrong with the artifact (absent, a damaged manifest, a missing or resized file); '' if nothing is."""
         home = self.directory(stage, key)
-        if not (home / MANIFEST).is_file():
-            return f"{home} does not exist"
-        for name, entry in json.loads((home / MANIFEST).read_text("utf8"))["files"].items():
+        try:
+            manifest = read_manifest(home)
+        except StoreError as fault:
+            return str(fault)
+        if (manifest["stage"], manifest["key"]) != (stage, key):
+            return f"{home / MANIFEST} belongs to {manifest['stage']}/{manifest['key']}"
+        for name, entry in manifest["files"].items():
             file = home / name
             if not file.is_file():
                 return f"{file} is missing"
@@ -63,12 +69,18 @@ class Store:
         return ""
 
     def list_manifests(self, stage: str) -> list[dict[str, Any]]:
-        """The manifests of a stage's artifacts, newest first."""
-        files = sorted(self.root.glob(f"{stage}/*/{MANIFEST}"), key=lambda f: f.stat().st_mtime, reverse=True)
-        return [json.loads(file.read_text("utf8")) for file in files]
+        """The manifests of a stage's artifacts, newest first, without damaged ones."""
+        manifests = []
+        for file in self.root.glob(f"{stage}/*/{MANIFEST}"):
+            with suppress(StoreError, FileNotFoundError):  # one may be removed in the meantime
+                manifests.append((file.stat().st_mtime, read_manifest(file.parent)))
+        return [manifest for _, manifest in sorted(manifests, key=lambda pair: pair[0], reverse=True)]
 
     def verify(self, artifact: Artifact) -> list[str]:
-        """Read an artifact's files again and compare their digests; a line for each fault, empty if there is none."""
+        """Read an artifact's files again and compare their digests; a line for each fault, empty if there is none.
+
+        Speed: about 1 GB/s.
+        """
         faults = [self.describe_damage(artifact.stage, artifact.key)]
         if not faults[0]:
             faults = [
@@ -77,6 +89,12 @@ class Store:
                 if file_digest(artifact.path / name) != entry["sha256"]
             ]
         return [fault for fault in faults if fault]
+
+    def discard(self, artifact: Artifact) -> None:
+        """Remove a damaged artifact, so that it is made again. It is renamed first: no part of it stays behind."""
+        with self.lock(artifact.stage, artifact.key):
+            if artifact.path.exists():
+                self._take_away(artifact.path)
 
     def obtain(
         self,
@@ -99,6 +117,7 @@ class Store:
         with self._disk_faults(recipe.stage), self.lock(recipe.stage, recipe.key, on_wait):
             artifact = self.find(recipe.stage, recipe.key)
             if artifact and is_current(artifact):
+                self._remove_temporary(artifact)
                 return artifact, True
             work = self.work_directory(recipe.stage, recipe.key)
             if work.exists() and not resumable:
@@ -131,7 +150,7 @@ class Store:
         files = {
             str(file.relative_to(work)): {"bytes": file.stat().st_size, "sha256": file_digest(file)}
             for file in sorted(work.rglob("*"))
-            if file.is_file()
+            if file.is_file() and file.relative_to(work).parts[0] not in product.temporary
         }
         content = {
             name: entry["sha256"]
@@ -150,19 +169,39 @@ class Store:
             "recipe": asdict(recipe),
             "facts": product.facts,
             "files": files,
+            "temporary": product.temporary,
         }
-        write_synced(work / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+        sync_tree(work)
+        write_manifest(work, manifest)
         home = self.directory(recipe.stage, recipe.key)
         home.parent.mkdir(parents=True, exist_ok=True)
         if home.exists():
-            shutil.rmtree(home)
+            self._take_away(home)
+        sync(work)
         work.rename(home)
         sync(home.parent)
-        return self._read(home)
+        artifact = self._read(home)
+        self._remove_temporary(artifact)
+        return artifact
+
+    def _take_away(self, home: Path) -> None:
+        """Take an artifact's directory away in one step, under its lock; `hone gc` removes what a kill leaves of it."""
+        discarded = self.root / TRASH / f"{home.parent.name}-{home.name}-{os.getpid()}"
+        remove(discarded)
+        discarded.parent.mkdir(parents=True, exist_ok=True)
+        home.rename(discarded)
+        sync(home.parent)
+        remove(discarded)
+
+    @staticmethod
+    def _remove_temporary(artifact: Artifact) -> None:
+        """Remove what the stage needed until the commit; again, if it was killed before this."""
+        for name in artifact.manifest().get("temporary", ()):
+            remove(artifact.path / name)
 
     @staticmethod
     def _read(home: Path) -> Artifact:
-        manifest = json.loads((home / MANIFEST).read_text("utf8"))
+        manifest = read_manifest(home)
         return Artifact(manifest["stage"], manifest["key"], str(home), manifest["digest"], manifest["rows"])
 
     @contextmanager
@@ -170,11 +209,13 @@ class Store:
         try:
             yield
         except OSError as fault:
-            if fault.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            described = describe_disk_fault(fault)
+            if described is None:
                 raise
+            reason, file = described
             raise StoreError(
-                f"{stage} could not be written: {fault.strerror}",
-                where=str(fault.filename or self.root),
+                f"{stage} could not be written: {reason}",
+                where=file or str(self.root),
                 fix="Free disk space or set HONE_HOME to another disk, and run again: "
                 "finished stages are kept, the unfinished one starts over.",
             ) from fault

@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hone.display import escape_controls
 from hone.errors import ConfigError, DataError, ModelError
 from hone.models.own_code import may_run
 from hone.models.positions import get_max_tokens
@@ -210,7 +211,7 @@ def _report_unseen_labels(
     columns = [name for name in objective.columns if name not in objective.inputs]
     counts_by_split = count_unseen_labels(objective, lambda split: files[split].read(columns), targets)
     for warning in describe_unseen_labels(counts_by_split):
-        log.warning("%s", warning)
+        log.warning("%s", escape_controls(warning))
     return {split: dict(counts.most_common()) for split, counts in counts_by_split.items()}
 
 

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from hone.errors import ConfigError, ServiceError
+from hone.disk import describe_disk_fault
+from hone.errors import ConfigError, ServiceError, StoreError
 from hone.store.databases import Schema, create_file
+from hone.tracking.relocate import relocate_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.store.entities import PagedList
 
 SCHEMA = Schema(Path(__file__).with_name("mlflow.sql"), "mlflow", "store/db_migrations/versions")
+ARTIFACTS = "artifacts"  # the folder of MLflow's files, beside a SQLite store
 _HTTP = ("http", "https")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _MANAGED = ("databricks", "databricks-uc", "uc")
@@ -45,13 +48,16 @@ def check_tracking_uri(tracking_uri: str, *, timeout: float = 5.0) -> None:
 
 
 def create_sqlite_store(tracking_uri: str) -> None:
-    """Create a SQLite store that does not exist yet; do nothing for any other tracking URI.
+    """Create a SQLite store that does not exist yet, or follow one that was moved; nothing for other tracking URIs.
 
     The tables come from the schema that ships with Hone if it is the installed MLflow's, otherwise from its
     migrations. Of two processes the first one wins.
     """
     path = sqlite_path(tracking_uri)
-    if path is None or path.exists():
+    if path is None:
+        return
+    if path.exists():
+        relocate_files(path, path.parent / ARTIFACTS)
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -79,13 +85,18 @@ def connect(tracking_uri: str) -> MlflowClient:
     create_sqlite_store(tracking_uri)
     from mlflow import MlflowClient
 
+    # It logs each fault of a database with a traceback, and raises it too.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with translate_errors(tracking_uri):
         return MlflowClient(tracking_uri, registry_uri=tracking_uri)
 
 
 @contextmanager
 def translate_errors(tracking_uri: str) -> Iterator[None]:
-    """Within the block, raise ServiceError if MLflow does not answer and ConfigError if it refuses the credentials."""
+    """Within the block, raise ServiceError if MLflow does not answer, StoreError if its SQLite file cannot be written.
+
+    Raises ConfigError if MLflow refuses the credentials.
+    """
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
 
@@ -98,6 +109,10 @@ def translate_errors(tracking_uri: str) -> Iterator[None]:
                 where=tracking_uri,
                 fix="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
             ) from fault
+        disk_fault = describe_disk_fault(fault)
+        if disk_fault:
+            fix = "Free or extend the disk, or make it writable, and run again."
+            raise StoreError(f"MLflow could not write: {disk_fault[0]}", where=tracking_uri, fix=fix) from fault
         if not _is_unanswered(fault):
             raise
         raise ServiceError(f"MLflow did not answer ({_describe_cause(fault)})", where=tracking_uri, fix=_FIX) from fault
@@ -180,7 +195,7 @@ def _check_server(url: str, tracking_uri: str, timeout: float) -> None:
 
 
 def _artifact_root(database: Path) -> str:
-    return (database.parent / "artifacts").as_uri()
+    return (database.parent / ARTIFACTS).as_uri()
 
 
 def _causes(fault: BaseException | None) -> Iterator[BaseException]:

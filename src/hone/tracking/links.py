@@ -34,14 +34,15 @@ def version_route(model: str, version: str = "") -> str:
 
 
 def build_url(tracking_uri: str, route: str) -> str:
-    """The URL of a page of MLflow's UI; '' if the tracking URI is no server."""
-    return f"{tracking_uri.rstrip('/')}/{route}" if tracking_uri.startswith("http") else ""
+    """The URL of a page of MLflow's UI, without user and password; '' if the tracking URI is no server."""
+    server = re.sub("(?<=://)[^/@]*@", "", tracking_uri).rstrip("/")
+    return f"{server}/{route}" if tracking_uri.startswith("http") else ""
 
 
 def complete_links(markdown: str, tracking_uri: str) -> str:
     """Markdown whose links to MLflow's UI are URLs, for a page elsewhere; their text alone if there is no server."""
     if tracking_uri.startswith("http"):
-        return markdown.replace("](#/", f"]({tracking_uri.rstrip('/')}/#/")
+        return markdown.replace("](#/", f"]({build_url(tracking_uri, '#/')}")
     return re.sub(r"\[([^\]]*)\]\(#/[^)]*\)", r"\1", markdown)
 
 

@@ -25,10 +25,13 @@ from urllib.parse import urlsplit
 
 from hone.errors import ConfigError, ModelError, ServiceError
 from hone.store.digests import digest_of
-from hone.tracking.client import connect, sqlite_path, translate_errors
+from hone.tracking.client import ARTIFACTS, connect, sqlite_path, translate_errors
+from hone.tracking.relocate import relocate_files
 from hone.tracking.version_tags import unfold_digests
 
 SCHEME = "models:/"
+# A tag of a version whose files were found to differ from those that were registered: which file.
+DAMAGED = "hone.damaged"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[1-9]\d*))")
 # Where the transformers model is in a version's directory: Hone's layout, mlflow.transformers' layout, the directory.
 _INSIDE = ("artifacts/model", "model", ".")
@@ -75,14 +78,29 @@ def get_version(tracking_uri: str, uri: str) -> Version:
     return Version(name, number, str(fields["run_id"] or ""), location, unfold_digests(fields["tags"]))
 
 
-def has_version(tracking_uri: str, model: str, number: str) -> bool:
-    """Whether the registry has this model version; True if MLflow does not answer, which loses no version.
+def describe_fault(tracking_uri: str, model: str, number: str) -> str:
+    """Why the model version cannot be used: it was deleted, or its files were found damaged; '' if neither is known.
 
-    Raises ConfigError if MLflow refuses the credentials.
+    A server that does not answer has lost no version. Raises ConfigError if MLflow refuses the credentials.
     """
     try:
         with _registry(tracking_uri) as registry:
-            return registry.version(model, number) is not None
+            fields = registry.version(model, number)
+    except ModelError:  # there is no store
+        fields = None
+    except (ServiceError, sqlite3.Error):
+        return ""
+    if fields is None:
+        return f"version {number} of {model} is no longer in MLflow"
+    damage = fields["tags"].get(DAMAGED)
+    return f"the files of version {number} of {model} are damaged: {damage}" if damage else ""
+
+
+def has_run(tracking_uri: str, run_id: str) -> bool:
+    """Whether MLflow has this run and it is not deleted; True if MLflow does not answer, as in `has_version`."""
+    try:
+        with _registry(tracking_uri) as registry:
+            return registry.lifecycle(run_id) == "active"
     except ModelError:  # there is no store
         return False
     except (ServiceError, sqlite3.Error):
@@ -127,13 +145,18 @@ def version_directory(tracking_uri: str, version: Version, downloads: Path, *, r
     return _local_directory(version.location) or _fetch_directory(tracking_uri, version, downloads, refetch)
 
 
-def _local_directory(location: str) -> Path | None:
-    """The directory on this machine; None for a remote location."""
+def find_local_path(location: str) -> Path | None:
+    """The path of MLflow's files at `location`, a path or a URL; None if they are not on this machine."""
     parts = urlsplit(location)
     if parts.scheme not in ("", "file"):
         return None
-    path = Path(urllib.parse.unquote(parts.path) if parts.scheme else location)
-    if not path.is_dir():
+    return Path(urllib.parse.unquote(parts.path) if parts.scheme else location)
+
+
+def _local_directory(location: str) -> Path | None:
+    """The directory on this machine; None for a remote location."""
+    path = find_local_path(location)
+    if path is not None and not path.is_dir():
         raise ModelError("its files are gone", where=str(path), fix="Register it again, or name another version.")
     return path
 
@@ -141,6 +164,7 @@ def _local_directory(location: str) -> Path | None:
 def _fetch_directory(tracking_uri: str, version: Version, downloads: Path, refetch: bool) -> Path:
     directory = downloads / f"{version.name}-{version.version}-{digest_of([tracking_uri, version.location])[:12]}"
     if directory.is_dir() and not refetch:
+        os.utime(directory)  # `hone gc` removes what was not used for long
         return directory
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -181,6 +205,9 @@ class _Registry(Protocol):
     def run_location(self, run_id: str) -> str:
         """The location of a run's artifacts."""
 
+    def lifecycle(self, run_id: str) -> str:
+        """`active` or `deleted`; '' if there is no such run."""
+
     def describe_alternatives(self, name: str) -> str:
         """A sentence that lists the existing versions or aliases, for error messages."""
 
@@ -191,6 +218,7 @@ def _registry(tracking_uri: str) -> Iterator[_Registry]:
     if path is not None:
         if not path.is_file():
             raise ModelError("there is no MLflow store yet", where=str(path), fix="Register a model there first.")
+        relocate_files(path, path.parent / ARTIFACTS)
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             yield _Tables(database)
     elif urlsplit(tracking_uri).scheme in ("http", "https"):
@@ -236,6 +264,10 @@ class _Tables:
 
     def run_location(self, run_id: str) -> str:
         return str(self._rows("select artifact_uri from runs where run_uuid=?", run_id)[0][0])
+
+    def lifecycle(self, run_id: str) -> str:
+        rows = self._rows("select lifecycle_stage from runs where run_uuid=?", run_id)
+        return str(rows[0][0]) if rows else ""
 
     def describe_alternatives(self, name: str) -> str:
         query = "select version from model_versions where name=? and current_stage!=? order by version"
@@ -290,6 +322,10 @@ class _Server:
         response = self._ask("runs/get", run_id=run_id)
         return str(response["run"]["info"]["artifact_uri"]) if response else ""
 
+    def lifecycle(self, run_id: str) -> str:
+        response = self._ask("runs/get", run_id=run_id)
+        return str(response["run"]["info"]["lifecycle_stage"]) if response else ""
+
     def describe_alternatives(self, name: str) -> str:
         response = self._ask("registered-models/get", name=name)
         if not response:
@@ -318,6 +354,10 @@ class _Client:
 
     def run_location(self, run_id: str) -> str:
         return str(self.client.get_run(run_id).info.artifact_uri)
+
+    def lifecycle(self, run_id: str) -> str:
+        info = self._or_none("get_run", run_id, field="info")
+        return str(info.lifecycle_stage) if info else ""
 
     def describe_alternatives(self, name: str) -> str:
         versions = self.client.search_model_versions(f"name='{name}'")

@@ -1,6 +1,7 @@
 """A training run in MLflow, told by the process that started the training.
 
-One train key has one run: a training that is resumed goes on in it, and no step is in a curve twice.
+One train key has one run: a training that is resumed goes on in it, and no step is in a curve twice. A curve has some
+CURVE_POINTS points; every step is in the training's history.jsonl.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hone.environment import current_user
-from hone.errors import ServiceError
+from hone.errors import HoneError
 from hone.tracking.client import check_tracking_uri, connect, get_or_create_experiment, translate_errors
 from hone.tracking.links import build_url, run_route
 
@@ -25,21 +27,49 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 TRAIN_KEY = "hone.train_key"
+CURVE_POINTS = 500  # MLflow's database grows by 2.5 kB a step: 5.9 MB for 2,400
 FLUSH_SECONDS = 2.0
 FLUSH_METRICS = 100  # one call takes 30 to 45 ms on SQLite, for 1 metric or for 100
+END_SECONDS = 20.0  # that the end of a training waits for MLflow
 BATCH_METRICS = 1000  # the most that MLflow takes in one call
 BATCH_PARAMS = 100
 SYSTEM_SECONDS = 5.0
 INTERNAL = ("type", "pid")  # fields of an event that nobody looks up in MLflow
 
+Outcome = Literal["FINISHED", "FAILED", "KILLED"]
 _log = logging.getLogger(__name__)
+
+
+@dataclass
+class Curve:
+    """The steps of a curve in MLflow: of each `stride` steps the first that is offered."""
+
+    steps: set[int]
+    stride: int = 1
+    _parts: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._parts = {step // self.stride for step in self.steps}
+
+    def limit(self, total: int) -> None:
+        """From now on, take some CURVE_POINTS of `total` steps."""
+        self.stride = math.ceil(max(total, 1) / CURVE_POINTS)
+        self.__post_init__()
+
+    def offer(self, step: int, *, last: bool = False) -> bool:
+        """Whether `step` is to be logged; the `last` one always is, unless it has been."""
+        if step in self.steps or (step // self.stride in self._parts and not last):
+            return False
+        self.steps.add(step)
+        self._parts.add(step // self.stride)
+        return True
 
 
 class RunLog:
     """The log of one training run. Its methods return at once: a thread of its own talks to MLflow.
 
-    While MLflow does not answer, events wait in memory and training goes on; what is still waiting at the end
-    is in the training's history.jsonl, from which registering fills the curves.
+    While MLflow does not answer, the points of the curves wait in memory and training goes on; what is still waiting
+    at the end is in the training's history.jsonl, from which registering fills the curves.
     """
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
@@ -48,12 +78,13 @@ class RunLog:
         self._client = client
         self._status = run.info.status
         self._artifacts = str(run.info.artifact_uri)
-        self._seen = logged_steps(client, self.run_id)
+        self._curves = {split: Curve(steps) for split, steps in logged_steps(client, self.run_id).items()}
+        self._latest: dict[str, Mapping[str, Any]] = {}
         self._waiting: list[list[Metric]] = []
         self._labels: dict[str, str] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._stopped = False
+        self._outcome: Outcome | None = None
         self._silent = False
         self._thread: threading.Thread | None = None
         self._monitor: Any = None
@@ -62,10 +93,12 @@ class RunLog:
         """Log any of the training's events: figures of `step` and `valid`, tags for what else it says of itself."""
         kind = event.get("type")
         if kind == "step":
-            self.step(event)
+            self._add("train", event)
         elif kind == "valid":
-            self.valid(event)
+            self._add("valid", event)
         elif kind in ("started", "resumed", "out_of_memory"):
+            for curve in self._curves.values() if "steps" in event else ():
+                curve.limit(event["steps"])
             with self._lock:
                 self._labels |= {
                     f"hone.{kind}.{name}": str(value)
@@ -74,43 +107,32 @@ class RunLog:
                 }
             self._start()
 
-    def step(self, event: Mapping[str, Any]) -> None:
-        """Log the figures of one optimizer step under `train/`; a step that is logged already is left out."""
-        self._add("train", event)
-
-    def valid(self, event: Mapping[str, Any]) -> None:
-        """Log the figures of one evaluation on the validation split under `valid/`, each step once."""
-        self._add("valid", event)
-
     def links(self) -> dict[str, str]:
         """Where a person finds the run: its page where there is a server, else the directory of its files."""
         url = build_url(self._client.tracking_uri, run_route(self.experiment_id, self.run_id))
         return {"MLflow run": url or self._artifacts}
 
-    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    def finish(self, outcome: Outcome) -> None:
         """Send what waits, stop the system metrics and end the run; a run that had ended and heard nothing stays so.
 
-        An MLflow that is gone is logged, not raised: what was trained is not lost for it.
+        Waits END_SECONDS at most. An MLflow that is gone is logged, not raised: what was trained is not lost for it.
         """
-        self._stopped = True
+        for split, event in self._latest.items():
+            self._add(split, event, last=True)
+        self._outcome = outcome
+        if self._thread is None and self._status != "RUNNING":
+            return
+        self._start()
         self._wake.set()
         if self._thread:
-            self._thread.join()
-        elif self._status != "RUNNING":
-            return
-        try:
-            with self._answering():
-                if self._monitor:
-                    self._monitor.finish()
-                self._client.set_terminated(self.run_id, status)
-        except ServiceError as fault:
-            _log.warning("The MLflow run %s could not be ended: %s", self.run_id, fault)
+            self._thread.join(END_SECONDS)
+            if self._thread.is_alive():
+                _log.warning("The MLflow run %s was not ended: MLflow did not answer in time", self.run_id)
 
-    def _add(self, split: str, event: Mapping[str, Any]) -> None:
-        step = int(event["step"])
-        if step in self._seen[split]:
+    def _add(self, split: str, event: Mapping[str, Any], *, last: bool = False) -> None:
+        self._latest[split] = event
+        if not self._curves[split].offer(int(event["step"]), last=last):
             return
-        self._seen[split].add(step)
         with self._lock:
             self._waiting.append(as_metrics(split, event, int(time.time() * 1000)))
             full = sum(map(len, self._waiting)) >= FLUSH_METRICS
@@ -124,50 +146,70 @@ class RunLog:
             self._thread.start()
 
     def _deliver(self) -> None:
-        if self._status != "RUNNING":
-            self._client.update_run(self.run_id, status="RUNNING")
-        self._monitor = _system_monitor(self._client.tracking_uri, self.run_id)
-        while not self._stopped:
+        start = time.monotonic()
+        while self._outcome is None:
             self._wake.wait(FLUSH_SECONDS)
             self._wake.clear()
-            self._flush()
-        self._flush()
+            self._attempt(self._flush, "Training goes on without MLflow for now")
+            if self._monitor:
+                self._monitor.samples_before_logging = _count_samples(time.monotonic() - start)
+        self._attempt(self._flush, "What MLflow lacks of the curves is added when the model is registered")
+        self._attempt(self._end, f"The MLflow run {self.run_id} could not be ended")
 
     def _flush(self) -> None:
+        """Send what waits; what is not received waits on."""
         from mlflow.entities import RunTag
 
-        with self._lock:
-            batch, labels, self._labels = take(self._waiting, BATCH_METRICS), self._labels, {}
-        if not batch and not labels:
-            return
-        metrics = [metric for event in batch for metric in event]
-        try:
-            with self._answering():
-                self._client.log_batch(self.run_id, metrics, tags=[RunTag(*label) for label in labels.items()])
-        except ServiceError as fault:
+        while True:
             with self._lock:
-                self._waiting[:0] = batch
-                self._labels = labels | self._labels
-            if not self._silent:
-                _log.warning("Training goes on without MLflow for now: %s", fault)
+                batch, labels, self._labels = take(self._waiting, BATCH_METRICS), self._labels, {}
+            if not batch and not labels:
+                return
+            received = False
+            try:
+                if self._monitor is None:
+                    self._begin()
+                metrics = [metric for event in batch for metric in event]
+                self._client.log_batch(self.run_id, metrics, tags=[RunTag(*label) for label in labels.items()])
+                received = True
+            finally:
+                if not received:
+                    with self._lock:
+                        self._waiting[:0] = batch
+                        self._labels = labels | self._labels
+
+    def _begin(self) -> None:
+        if self._status != "RUNNING":
+            self._client.update_run(self.run_id, status="RUNNING")
+        self._monitor = _start_system_monitor(self._client.tracking_uri, self.run_id)
+
+    def _end(self) -> None:
+        if self._monitor:
+            self._monitor.finish()
+        self._client.set_terminated(self.run_id, self._outcome)
+
+    def _attempt(self, call: Callable[[], None], consequence: str) -> None:
+        """Make `call`; log a fault of MLflow, once. A server that is gone is noticed before MLflow retries."""
+        from mlflow.exceptions import MlflowException
+        from requests.exceptions import RequestException
+
+        try:
+            check_tracking_uri(self._client.tracking_uri)
+            with translate_errors(self._client.tracking_uri):
+                call()
+        except (HoneError, MlflowException, RequestException) as fault:
+            if not self._silent or self._outcome:
+                _log.warning("%s: %s", consequence, fault)
             self._silent = True
         else:
             self._silent = False
-            self._flush()
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """As `translate_errors`, but a server that is gone is seen at once, before MLflow's minutes of retries."""
-        check_tracking_uri(self._client.tracking_uri)
-        with translate_errors(self._client.tracking_uri):
-            yield
 
 
 @contextmanager
 def training_run(tracking_uri: str, **about: Any) -> Iterator[RunLog]:
     """Within the block the run that `open_run` gives for `about`; it ends as the block does."""
     run = open_run(tracking_uri, **about)
-    status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED"
+    status: Outcome = "FINISHED"
     try:
         yield run
     except BaseException as fault:
@@ -218,16 +260,19 @@ def logged_steps(client: MlflowClient, run_id: str) -> dict[str, set[int]]:
 
 
 def backfill(client: MlflowClient, run_id: str, history: Path) -> int:
-    """Log the lines of a training's history.jsonl whose steps MLflow does not have; how many there were."""
-    seen = logged_steps(client, run_id)
-    lines = [json.loads(line) for line in history.read_text("utf8").splitlines() if line.strip()]
-    now = int(time.time() * 1000)
-    missing = []
-    for line in lines:
-        split = "valid" if "valid_loss" in line else "train"
-        if int(line["step"]) not in seen[split]:
-            seen[split].add(int(line["step"]))
-            missing.append(as_metrics(split, line, now))
+    """Log the points that MLflow's curves lack, from a training's history.jsonl; how many there were."""
+    curves = {split: Curve(steps) for split, steps in logged_steps(client, run_id).items()}
+    lines: dict[str, list[dict[str, Any]]] = {"train": [], "valid": []}
+    for line in filter(None, history.read_text("utf8").splitlines()):
+        entry = json.loads(line)
+        lines["valid" if "valid_loss" in entry else "train"].append(entry)
+    now, missing = int(time.time() * 1000), []
+    total = max((entry["step"] for entries in lines.values() for entry in entries), default=0)
+    for split, entries in lines.items():
+        curves[split].limit(total)
+        for entry in entries:
+            if curves[split].offer(int(entry["step"]), last=entry is entries[-1]):
+                missing.append(as_metrics(split, entry, now))
     count = len(missing)
     while missing:
         client.log_batch(run_id, metrics=[metric for event in take(missing, BATCH_METRICS) for metric in event])
@@ -287,13 +332,22 @@ def _chunks(items: list[Any], size: int) -> Iterable[list[Any]]:
     return [items[start : start + size] for start in range(0, max(len(items), 1), size)]
 
 
-def _system_monitor(tracking_uri: str, run_id: str) -> Any:
+def _start_system_monitor(tracking_uri: str, run_id: str) -> Any:
     """MLflow's own sampling of processor, memory, disk, network and GPU (`system/...`), started."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    logging.getLogger("mlflow.system_metrics.system_metrics_monitor").setLevel(logging.WARNING)
+    # It ends itself, with a warning, as soon as MLflow does not answer; that is logged here already.
+    logging.getLogger("mlflow.system_metrics.system_metrics_monitor").setLevel(logging.CRITICAL)
     monitor = SystemMetricsMonitor(
         run_id, sampling_interval=SYSTEM_SECONDS, resume_logging=True, tracking_uri=tracking_uri
     )
     monitor.start()
     return monitor
+
+
+def _count_samples(seconds: float) -> int:
+    """How many samples of the machine are averaged to one point, after a training of `seconds`: 1, 2, 4, ...
+
+    Twice CURVE_POINTS points are logged in the first 83 minutes, and CURVE_POINTS each time the duration doubles.
+    """
+    return int(2 ** max(0, math.floor(math.log2(max(seconds, 1.0) / (CURVE_POINTS * SYSTEM_SECONDS)))))

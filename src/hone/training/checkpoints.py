@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 Tensors = dict[str, torch.Tensor]
 KEPT = 2  # number of checkpoints: if the last one is damaged, the one before is used
 _PARTS = ("weights", "optimizer", "random")
+_FILES = (*(f"{part}.safetensors" for part in _PARTS), "state.json")
 _MANIFEST = "manifest.json"
 
 
@@ -88,19 +90,21 @@ def save_checkpoint(home: Path, checkpoint: Checkpoint) -> None:
 def load_latest_checkpoint(home: Path, device: torch.device) -> Checkpoint | None:
     """The newest intact checkpoint under `home`, its tensors on `device`; None if there is no checkpoint.
 
-    Incomplete checkpoints are skipped; damaged ones are skipped with a warning. Raises CheckpointError if only damaged
-    ones are left: restarting silently could cost days.
+    Incomplete checkpoints are skipped. Damaged ones are skipped with a warning, and deleted if an older one is intact.
+    Raises CheckpointError if only damaged ones are left: restarting silently could cost days.
     """
-    damaged = []
+    damaged: dict[Path, str] = {}
     for directory in reversed(_list_committed(home)):
         fault = _find_damage(directory)
         if not fault:
+            for newer in damaged:
+                shutil.rmtree(newer)
             return _load_checkpoint(directory, device)
-        damaged.append(fault)
+        damaged[directory] = fault
         log.warning("a damaged checkpoint is skipped: %s", fault)
     if damaged:
         raise CheckpointError(
-            f"no checkpoint can be read: {'; '.join(damaged)}",
+            f"no checkpoint can be read: {'; '.join(damaged.values())}",
             where=str(home),
             fix="Put the files back, or delete this directory to train from the beginning.",
         )
@@ -136,9 +140,12 @@ def _list_committed(home: Path) -> list[Path]:
 def _find_damage(directory: Path) -> str:
     """What is wrong with a committed checkpoint (a file is missing or its bytes differ); '' if it is intact."""
     try:
-        digests = json.loads((directory / _MANIFEST).read_text("utf8"))
-    except ValueError:
-        return f"{directory / _MANIFEST} is not JSON"
+        digests = dict(json.loads((directory / _MANIFEST).read_text("utf8")))
+    except (ValueError, TypeError):
+        return f"{directory / _MANIFEST} is not what was written"
+    missing = [name for name in _FILES if name not in digests]
+    if missing:
+        return f"{directory / _MANIFEST} does not list {missing[0]}"
     for name, digest in digests.items():
         file = directory / name
         if not file.is_file():
@@ -159,10 +166,16 @@ def _best_weights_file(home: Path, step: int) -> Path:
 
 
 def _prune(home: Path) -> None:
-    """Delete all but the last KEPT checkpoints and the best weights that they refer to."""
-    last = _list_committed(home)[-KEPT:]
-    states = [json.loads((directory / "state.json").read_text("utf8")) for directory in last]
-    needed = {*last, *(_best_weights_file(home, state["best_step"]) for state in states)}
+    """Delete all but the last KEPT checkpoints and the best weights that they refer to.
+
+    A checkpoint whose state cannot be read is not counted, and deleted.
+    """
+    best_steps: dict[Path, int] = {}
+    for directory in reversed(_list_committed(home)):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if len(best_steps) < KEPT:
+                best_steps[directory] = json.loads((directory / "state.json").read_text("utf8"))["best_step"]
+    needed = {*best_steps, *(_best_weights_file(home, step) for step in best_steps.values())}
     for path in home.iterdir():
         if path in needed:
             continue

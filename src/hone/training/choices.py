@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from hone.store.files import replace_file
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,15 @@ class Choices:
 
 
 def load_choices(out: Path) -> Choices:
-    """The choices made so far in the work directory `out`."""
-    file = out / "choices.json"
-    if not file.is_file():
+    """The choices made so far in the work directory `out`; none if the file is damaged: they are made again."""
+    try:
+        values = json.loads((out / "choices.json").read_text("utf8"))
+        return Choices(int(values["micro_batch_size"]), str(values["precision"]), tuple(values["resumed_from"]))
+    except FileNotFoundError:
         return Choices()
-    values = json.loads(file.read_text("utf8"))
-    return Choices(values["micro_batch_size"], values["precision"], tuple(values["resumed_from"]))
+    except (ValueError, KeyError, TypeError):
+        log.warning("%s is damaged: micro-batch size and precision are chosen again", out / "choices.json")
+        return Choices()
 
 
 def save_choices(out: Path, choices: Choices) -> None:

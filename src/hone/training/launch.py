@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +20,12 @@ from typing import Any
 import hone
 from hone.errors import OutOfMemory, TrainingError
 from hone.models import own_code
+from hone.store import layout
 from hone.store.artifact import Product
 from hone.training import choices, wire
 
 REFERENCE = "reference"  # a directory in the work directory
+TEMPORARY = ("checkpoints", REFERENCE, "spec.json", "choices.json")
 # Seconds that an interrupted training has to end before it is killed.
 GRACE = 5.0
 _LOG_LINES = 15
@@ -48,13 +49,15 @@ def train(
 
     `out` outlives an interrupted training: passed in again, training continues from the last complete checkpoint, on a
     CPU bit for bit as if it had not been interrupted. At the end it holds model/, adapter/ (if the method has one),
-    history.jsonl and training.json. `on_event` is called with every event; if it raises, training ends at once.
+    history.jsonl and training.json, and what resuming needs: the product names it as temporary. `on_event` is called
+    with every event; if it raises, training ends at once.
 
     Raises what the child raised; OutOfMemory if not even one row fits; TrainingError if the child was killed. After a
     kill, which may have been intended, training is not restarted; the next call continues it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / "training.json").is_file():
+    facts = _load_facts(out)
+    if facts is None:
         spec = {"tokens": tokens, "out": out, "base": base}
         paths = {name: str(path.resolve()) for name, path in spec.items()}
         parts = {
@@ -66,18 +69,18 @@ def train(
         (out / "spec.json").write_text(json.dumps(paths | parts, indent=1), "utf8")
         while not _run_attempt(out, on_event):
             pass
-    return _collect_product(out)
-
-
-def _collect_product(out: Path) -> Product:
-    """The result of a finished training; removes the checkpoints and the reference predictions."""
-    facts = json.loads((out / "training.json").read_text("utf8"))
-    for name in ("checkpoints", REFERENCE):
-        shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("spec.json", "choices.json"):
-        (out / name).unlink(missing_ok=True)
+        facts = json.loads((out / layout.ACCOUNT).read_text("utf8"))
     content = ("model/*", "adapter/*") if (out / "adapter").is_dir() else ("model/*",)
-    return Product(facts["rows"], content, facts)
+    return Product(facts["rows"], content, facts, temporary=TEMPORARY)
+
+
+def _load_facts(out: Path) -> dict[str, Any] | None:
+    """What a finished training recorded; None before it, or if that is damaged: it then goes on from a checkpoint."""
+    try:
+        facts = json.loads((out / layout.ACCOUNT).read_text("utf8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) and "rows" in facts else None
 
 
 def _run_attempt(out: Path, on_event: Callable[[wire.Event], None]) -> bool:

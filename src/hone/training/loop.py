@@ -6,7 +6,6 @@ are divided by the number of targets of the whole batch.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from hone.disk import describe_disk_fault
 from hone.errors import HoneError, NonFiniteLoss, OutOfMemory, StoreError, TrainingError
 from hone.training import checkpoints, choices, hardware, wire
 from hone.training.libraries import import_libraries
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hone.objectives.base import Batch
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(spec: dict[str, Any], send: wire.Send) -> None:
@@ -226,11 +224,6 @@ def _count_step(session: Session, rows: np.ndarray, seconds: float) -> dict[str,
     }
 
 
-def _is_out_of_space(fault: OSError | SafetensorError) -> bool:
-    number = getattr(fault, "errno", None)
-    return number in _NO_SPACE or any(f"os error {number}" in str(fault) for number in _NO_SPACE)
-
-
 def main(spec_file: str, events: str) -> int:
     """Train; returns the exit status, 0 for success. Errors are sent to the parent as events."""
     spec = json.loads(Path(spec_file).read_text("utf8"))
@@ -248,7 +241,7 @@ def main(spec_file: str, events: str) -> int:
         send({"type": "out_of_memory", "micro_batch_size": smaller, "detail": str(fault)})
         return 1
     except (OSError, SafetensorError) as fault:
-        if not _is_out_of_space(fault):
+        if not describe_disk_fault(fault):
             raise
         send(wire.error_to_event(StoreError(f"training could not write: {fault}", where=spec["out"], fix=_FREE_SPACE)))
         return 1

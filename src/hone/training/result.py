@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from hone.models import own_code
 from hone.objectives.shared.tokenizer import load_tokenizer
-from hone.store.files import write_synced
+from hone.store import layout
+from hone.store.files import sync_tree, write_synced
 from hone.training import checkpoints, hardware
 
 if TYPE_CHECKING:
     from hone.training.session import Session
-
-ACCOUNT = "training.json"
 
 
 def save_result(session: Session, stopped: str) -> None:
@@ -45,6 +44,8 @@ def save_result(session: Session, stopped: str) -> None:
     session.objective.prepare_tokenizer(tokenizer, session.targets)
     tokenizer.init_kwargs.pop("auto_map", None)
     tokenizer.save_pretrained(directory)
+    for folder in (directory, session.out / "adapter"):
+        sync_tree(folder)
     facts = session.facts() | {
         "steps": state.step,
         "epochs": state.step / session.sampler.steps_per_epoch,
@@ -58,7 +59,7 @@ def save_result(session: Session, stopped: str) -> None:
         "valid_loss": state.best_loss if early_stopping else state.valid_loss,
         "stopped": stopped,
     }
-    write_synced(session.out / ACCOUNT, json.dumps(facts, indent=1))
+    write_synced(session.out / layout.ACCOUNT, json.dumps(facts, indent=1))
 
 
 def _save_adapter(model: Any, directory: Path) -> None:

@@ -1,6 +1,7 @@
 """Communication of the training process with its parent: the child sends events, and ends when the parent ends.
 
-Events are JSON lines on a separate pipe. The child's standard input is a pipe that the parent never writes to and that
+Events are JSON lines on a separate pipe. Training does not wait for a parent that does not read them: what only informs
+is then left out, and is in history.jsonl. The child's standard input is a pipe that the parent never writes to and that
 the kernel closes when the parent ends, however it ends: the child's process group is then killed at once. (Linux's
 PR_SET_PDEATHSIG would fire when the parent's thread ends, and would reach the child only.)
 """
@@ -22,18 +23,35 @@ from hone.errors import HoneError, TrainingError
 
 Event = dict[str, Any]
 Send = Callable[[Event], None]
+INFORMING = ("step", "valid", "checkpoint")  # types of events that are left out while the pipe is full
 
 
 def make_sender(descriptor: int) -> Send:
-    """A function that writes events to the pipe `descriptor`; a closed pipe is not handled: this process ends then."""
+    """A function that writes events to the pipe `descriptor`; a closed pipe is not handled: this process ends then.
+
+    The event `done` has the number of events that were left out: `unsent`.
+    """
     os.set_inheritable(descriptor, False)
+    os.set_blocking(descriptor, False)
+    unsent = 0
 
     def send(event: Event) -> None:
-        line = json.dumps(event).encode() + b"\n"
+        nonlocal unsent
+        if event["type"] in INFORMING and not _is_writable(descriptor, 0):
+            unsent += 1
+            return
+        counted = event | {"unsent": unsent} if event["type"] == "done" and unsent else event
+        line = json.dumps(counted).encode() + b"\n"
         while line:
+            _is_writable(descriptor, None)
             line = line[os.write(descriptor, line) :]
 
     return send
+
+
+def _is_writable(descriptor: int, seconds: float | None) -> bool:
+    """Whether a pipe takes PIPE_BUF bytes (4 kB on Linux) within `seconds`; None waits until it does."""
+    return bool(select.select([], [descriptor], [], seconds)[1])
 
 
 def end_with_parent() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import posixpath
 import re
@@ -11,8 +13,8 @@ from pathlib import Path
 from hone.splits import SPLITS
 
 _LINK = re.compile(r'href="([^":#?]+\.html)[^"]*"')
-_FETCHED = re.compile(r"<(link|img)\b[^>]*>")
-_SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)
+_FETCHED = re.compile(r"<(link|img)\b[^>]*>", re.IGNORECASE)
+_SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL | re.IGNORECASE)
 _STYLE = """<style>
 body { font: 14px/1.5 sans-serif; margin: 12px } table { border-collapse: collapse; margin: 8px 0 }
 td, th { border: 1px solid #ccc; padding: 4px 8px; text-align: left; vertical-align: top }
@@ -22,12 +24,15 @@ h4, h5, h6 { font-size: 1.1em; margin: 12px 0 4px }
 .modal, .cooltip .top, .card, [data-toggle=collapse], nav, button, footer { display: none }
 </style>"""
 # A page is shown in a frame without rights of its own, so it can only ask its parent for another page.
-_FOLLOW = """<script>addEventListener("click", event => {
+_FOLLOW = """addEventListener("click", event => {
   const link = event.target.closest("a[data-page]");
   if (link) { event.preventDefault(); parent.postMessage(link.dataset.page, "*"); }
-});</script>"""
+});"""
+# The frame has the policy of the page around it: of all scripts only these two run, and nothing is fetched.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src SCRIPTS; base-uri 'none'; form-action 'none'"
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Data Docs</title>
+<meta http-equiv="Content-Security-Policy" content="POLICY">
 <style>
 html, body { margin: 0; height: 100%; font: 14px sans-serif }
 body { display: flex; flex-direction: column }
@@ -36,7 +41,9 @@ button[aria-current] { font-weight: bold } iframe { border: 0; flex: 1; backgrou
 </style></head>
 <body><nav></nav><iframe title="Data Docs" sandbox="allow-scripts allow-popups"></iframe>
 <script type="application/json">PAGES</script>
-<script>
+<script>SHOW</script></body></html>
+"""
+_SHOW = """
 const frame = document.querySelector("iframe"), buttons = {};
 const pages = JSON.parse(document.querySelector("script[type='application/json']").textContent);
 function show(path) {
@@ -53,7 +60,6 @@ addEventListener("message", event => {
   if (event.source === frame.contentWindow && Object.hasOwn(pages, event.data)) show(event.data);
 });
 show(Object.keys(pages)[0]);
-</script></body></html>
 """
 
 
@@ -69,7 +75,13 @@ def write_single_page(docs: Path, file: Path) -> None:
         for path, title in pages.items()
     }
     text = json.dumps(embedded, ensure_ascii=False).replace("<", "\\u003c")  # no </script> in it
-    file.write_text(_PAGE.replace("PAGES", text), "utf8")
+    policy = _POLICY.replace("SCRIPTS", f"{_hash_script(_SHOW)} {_hash_script(_FOLLOW)}")
+    file.write_text(_PAGE.replace("POLICY", policy).replace("SHOW", _SHOW).replace("PAGES", text), "utf8")
+
+
+def _hash_script(script: str) -> str:
+    """The source of a script in a content security policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _list_pages(docs: Path) -> list[str]:
@@ -97,4 +109,4 @@ def _embed(path: str, html: str, paths: Collection[str]) -> str:
         target = posixpath.normpath(posixpath.join(folder, match[1]))
         return f'href="#" data-page="{target}"' if target in paths else 'href="#"'
 
-    return _FETCHED.sub("", _SCRIPT.sub("", _LINK.sub(link, html))) + _STYLE + _FOLLOW
+    return _FETCHED.sub("", _SCRIPT.sub("", _LINK.sub(link, html))) + f"{_STYLE}<script>{_FOLLOW}</script>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hone.curation.columns import texts_of, with_texts
 from hone.curation.dedup.similar_rows import find_repeats
 from hone.curation.parallel import cut_texts
+from hone.display import escape_controls
 from hone.errors import ValidationFailed
 from hone.objectives.base import Objective
 from hone.objectives.shared.label_account import count_unseen_labels, name_labels
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DATA_DOCS = "data_docs"
 SHOWN = 10  # expectations, or labels, that an error shows; it counts the rest
 # Rows and characters whose tokens are counted at once: an encoded text takes many times its size.
 BATCH_ROWS, BATCH_CHARACTERS = 2048, 4 << 20
@@ -55,7 +56,7 @@ def validate(
     """Validate the three splits in the directory `splits`; writes them, without quarantined rows, and Data Docs.
 
     `settings` is the config's `validation` section. Raises ConfigError for a suite that cannot be used, and, unless
-    `settings["on_failure"]` is warn, ValidationFailed; the Data Docs are then copied to `docs_on_failure`, if given.
+    `settings["on_failure"]` is warn, ValidationFailed; the Data Docs then replace those in `docs_on_failure`, if given.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -65,9 +66,10 @@ def validate(
         _check_unseen_labels(tables, objective, only_warn=settings["on_failure"] == "warn")
     tokenizer = load_tokenizer(base)
     quarantine: list[pa.Table] = []
-    with environment(NO_ANALYTICS | ALL_CORES):
+    # Great Expectations adds 4 MB of styles and images, which the single page does not use.
+    with environment(NO_ANALYTICS | ALL_CORES), tempfile.TemporaryDirectory() as docs:
         user_suite = file_suite(Path(settings["suite"]).expanduser()) if settings["suite"] else []
-        judge = Judge(out / DATA_DOCS)
+        judge = Judge(Path(docs))
         # Repeated until no row is set aside: without quarantined rows, label shares and duplicates change.
         while True:
             suite = settings_suite(objective, _list_labels(tables[TRAIN], objective), settings) + user_suite
@@ -79,7 +81,7 @@ def validate(
             if not len(aside):
                 break
         judge.build_docs()
-    write_single_page(out / DATA_DOCS, out / layout.DATA_DOCS)
+        write_single_page(Path(docs), out / layout.DATA_DOCS)
     aside = pa.concat_tables(quarantine, promote_options="permissive")
     failed = [(finding, expected) for finding, expected in zip(findings, suite, strict=True) if not finding.success]
     fatal = [
@@ -88,9 +90,9 @@ def validate(
         if (expected.split, describe_expectation(expected)) not in tolerated
     ]
     if fatal and settings["on_failure"] != "warn":
-        raise _build_error(fatal, len(findings), aside, _save_docs(out / DATA_DOCS, docs_on_failure))
+        raise _build_error(fatal, len(findings), aside, _save_docs(out / layout.DATA_DOCS, docs_on_failure))
     for finding, _ in failed:
-        log.warning("does not hold: %s", "\n".join(_describe_finding(finding)))
+        log.warning("does not hold: %s", escape_controls("\n".join(_describe_finding(finding))))
     return _write_results(out, tables, aside, findings)
 
 
@@ -103,7 +105,7 @@ def _check_unseen_labels(tables: Mapping[str, pa.Table], objective: Objective, *
     for split, counts in count_unseen_labels(objective, tables.__getitem__, targets).items():
         fault = f"{split}: {counts.total()} rows have labels that no training row has: {name_labels(counts, SHOWN)}"
         if only_warn:
-            log.warning("does not hold: %s", fault)
+            log.warning("does not hold: %s", escape_controls(fault))
             continue
         raise ValidationFailed(
             fault,
@@ -241,7 +243,7 @@ def _write_results(out: Path, tables: Mapping[str, pa.Table], aside: pa.Table, f
         "expectations": [asdict(finding) for finding in findings],
         "quarantined": len(aside),
         "quarantined_by": _count_reasons(aside),
-        "data_docs": f"{DATA_DOCS}/index.html",
+        "data_docs": layout.DATA_DOCS,
     }
     (out / "validation.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1), "utf8")
     return Product(sum(map(len, tables.values())), tuple(layout.rows_file(split) for split in SPLITS), facts)
@@ -274,9 +276,12 @@ def _describe_finding(finding: Finding) -> list[str]:
     return [head, *("    " + "   ".join(example.values()) for example in finding.examples)]
 
 
-def _save_docs(docs: Path, docs_on_failure: Path | None) -> str:
+def _save_docs(page: Path, docs_on_failure: Path | None) -> str:
     """Copy the Data Docs to `docs_on_failure`, which outlives the failed stage; returns their URL for the error."""
     if docs_on_failure is None:
         return ""
-    shutil.copytree(docs, docs_on_failure, dirs_exist_ok=True)
-    return f"Data Docs: {(docs_on_failure / 'index.html').as_uri()}"
+    shutil.rmtree(docs_on_failure, ignore_errors=True)  # of an earlier failure
+    docs_on_failure.mkdir(parents=True)
+    copy = docs_on_failure / "index.html"
+    shutil.copyfile(page, copy)
+    return f"Data Docs: {copy.as_uri()}"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 5  # rows shown of each expectation that does not hold
 CLIP = 100  # characters shown of a text
+_VIEW = {"module_name": "hone.validation.escaping", "class_name": "EscapingView"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Judge:
             "class_name": "SiteBuilder",
             "show_how_to_buttons": False,
             "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)},
+            "site_section_builders": {"expectations": {"view": _VIEW}, "validations": {"view": _VIEW}},
             "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
         }
         config = DataContextConfig(

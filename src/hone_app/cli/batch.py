@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hone_app.cli.orchestration import orchestrated
+from hone_app.cli.orchestration import orchestrated, run_flow
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,6 +112,6 @@ def _run(request: Request, data: Home, console: Console) -> tuple[dict[str, Any]
         with orchestrated(data):
             from flows.batch_predict import batch_predict
         options = {name: getattr(request, name) for name in type(request).model_fields}
-        state: Any = batch_predict(**options, return_state=True)
+        state: Any = run_flow(data, batch_predict, **options, return_state=True)
     account: dict[str, Any] = state.result()
     return account, board.lines["write"].event == "hit"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone_app.cli.arguments import add_config
-from hone_app.cli.orchestration import orchestrated
+from hone_app.cli.orchestration import orchestrated, run_flow
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +47,7 @@ def monitor(arguments: argparse.Namespace) -> int:
         with orchestrated(data):
             from flows.monitor import monitor as flow
 
-        state: Any = flow(config, inputs=inputs, return_state=True)
+        state: Any = run_flow(data, flow, config, inputs=inputs, return_state=True)
     for checked in state.result():
         print_tests(console, checked.verdict)
     console.print(state.message, soft_wrap=True, highlight=False)

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import json
 import os
+import sqlite3
 import sys
 import threading
 import warnings
@@ -14,11 +15,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import hone
-from hone.environment import DEFAULTS, Home, home
-from hone.errors import ConfigError, HoneError
-from hone_app.cli import batch, completion, drift, promotion, rows, service
+from hone.disk import describe_disk_fault
+from hone.display import escape_controls
+from hone.environment import DEFAULTS, Home, close_home, home
+from hone.errors import ConfigError, HoneError, ServiceError, StoreError
+from hone_app.cli import batch, completion, drift, gc, promotion, rows, service
 from hone_app.cli.arguments import add_config
-from hone_app.cli.orchestration import orchestrated
+from hone_app.cli.orchestration import end_at_once, orchestrated, run_flow
 from hone_app.service.up import join_service
 
 if TYPE_CHECKING:
@@ -35,21 +38,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.update({name: value for name, value in DEFAULTS.items() if name not in os.environ})
     if not sys.warnoptions:  # FutureWarnings of libraries are for Hone's developers, not its users
         warnings.simplefilter("ignore", FutureWarning)
+    status = _run_command(sys.argv[1:] if argv is None else argv)
+    end_at_once(status)
+    return status
+
+
+def _run_command(words: Sequence[str]) -> int:
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        arguments = _parse(words)
+        if closed := close_home(home()):
+            print(f"hone: {closed}", file=sys.stderr)  # noqa: T201
         if arguments.command not in ALONE:
             join_service(home())
         status: int = arguments.command(arguments)
     except HoneError as fault:
-        print(f"hone: {fault}\n  See {fault.page}.", file=sys.stderr)  # noqa: T201
-        return fault.exit_code
+        return _report(fault)
     except KeyboardInterrupt:
         print("\nhone: interrupted; run the same command again to continue.", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     except BrokenPipeError:  # the reader has closed the pipe: `hone schema | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as fault:
+        disk_fault = describe_disk_fault(fault)
+        if disk_fault is None:
+            raise
+        what, file = disk_fault
+        fix = "Free or extend the disk, make it writable, or set HONE_HOME to another one; finished stages are kept."
+        return _report(StoreError(f"could not be read or written: {what}", where=file or str(home().root), fix=fix))
     return status
+
+
+def _report(fault: HoneError) -> int:
+    """Print an error and the page of the documentation to read next; returns the exit status."""
+    print(f"hone: {fault}\n  See {fault.page}.", file=sys.stderr)  # noqa: T201
+    return fault.exit_code
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
@@ -90,6 +113,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     promotion.add_commands(commands)
     drift.add_commands(commands)
     batch.add_commands(commands)
+    gc.add_commands(commands)
     completion.add_commands(commands)
     return parser, commands.choices
 
@@ -111,7 +135,7 @@ def _load(arguments: argparse.Namespace) -> RunConfig:
     config = pin_base(load_config(arguments.config, arguments.overrides), home())
     if config.model.trust_code:
         warning = f"hone: warning: the code of {config.model.trust_code} runs, since model.trust_code names it."
-        print(warning, file=sys.stderr)  # noqa: T201
+        print(escape_controls(warning), file=sys.stderr)  # noqa: T201
     return config
 
 
@@ -124,7 +148,13 @@ def _run(arguments: argparse.Namespace) -> int:
     if all(stage_plan.artifact for stage_plan in stage_plans):
         console.print(f"{config.name}: every stage is up to date, nothing to do.", style="bold")
         return _finish(console, stage_plans, data)
-    _run_flow(config, data, console)
+    try:
+        _run_flow(config, data, console)
+    except ServiceError as fault:
+        if not all(stage_plan.artifact for stage_plan in plan_run(config, data)):
+            raise
+        warning = f"hone: warning: every stage is done, but Prefect's page of this run is incomplete: {fault}"
+        print(warning, file=sys.stderr)  # noqa: T201
     return _finish(console, plan_run(config, data), data)
 
 
@@ -144,12 +174,12 @@ def _run_flow(config: RunConfig, data: Home, console: Console) -> None:
 
             # The server takes seconds to import and start.
             run_ahead(config, data, starting)
-        finetune(config)
+        run_flow(data, finetune, config)
 
 
 def _prepare_quietly(prepare: Callable[[str], None], data: Home) -> None:
     # A fault here is reported by the stage that needs the store.
-    with suppress(OSError):
+    with suppress(OSError, sqlite3.Error):
         prepare(data.tracking_uri)
 
 
@@ -170,14 +200,17 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from hone.errors import StoreError
     from hone.pipeline.plan import plan_run
+    from hone.registry.integrity import check_files
+    from hone.tracking.reader import get_version
 
     data = home()
     artifacts = [stage_plan.artifact for stage_plan in plan_run(_load(arguments), data) if stage_plan.artifact]
     faults = [fault for artifact in artifacts for fault in data.store.verify(artifact)]
     if faults:
         raise StoreError("\n".join(faults), fix="Delete these directories: the next run makes them again.")
+    for registered in (artifact.facts() for artifact in artifacts if artifact.stage == "register"):
+        check_files(data.tracking_uri, get_version(data.tracking_uri, registered["model_uri"]))
     _print(f"{len(artifacts)} artifacts, all digests match")
     return 0
 

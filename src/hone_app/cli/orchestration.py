@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from hone.environment import Home
+from hone.errors import HoneError, ServiceError
 from hone.tracking.client import check_tracking_uri
+from hone_app import terminal_runs
 from hone_app.service import servers
 from hone_app.service.up import check_stores
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.objects import FlowRun, State
+
+# Prefect's client tries a request again after 2, 4 and 8 s (its default: until 62 s), and waits 20 s for an answer
+# (60 s). A run needs two requests to end when the server is gone.
+CLIENT = {"PREFECT_CLIENT_MAX_RETRIES": "3", "PREFECT_API_REQUEST_TIMEOUT": "20"}
+REACH_SECONDS = 10.0
+INTERRUPTS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+_unsent: list[str] = []  # the servers that no longer answered when a flow had ended
 
 
 @contextmanager
 def orchestrated(data: Home) -> Iterator[Callable[[], bool]]:
-    """Import flows within the block and run them after it; meanwhile the server may be starting.
+    """Import flows within the block and run them after it (`run_flow`); meanwhile the server may be starting.
 
     Yields a function that returns whether it is still starting. Prefect reads its settings when it is imported, which
     takes about as long as the server's start. Prefect's logs go to its UI only, not to the terminal. Raises
     ServiceError if a server does not answer.
     """
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    os.environ["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
     os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] = "hone"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.update({name: value for name, value in CLIENT.items() if name not in os.environ})
+    logging.raiseExceptions = False  # no traceback for a line that a log did not take
+    _interrupt_on_signals()
     check_stores(data)
     check_tracking_uri(data.tracking_uri)
     url = servers.find_configured_prefect()
     if url:
         os.environ["PREFECT_API_URL"] = url
+        if not _is_reachable(url):
+            fix = "Start it, or unset PREFECT_API_URL: the command then starts a server of its own."
+            raise ServiceError("Prefect's server did not answer", where=url, fix=fix)
         yield lambda: False
         return
     server = servers.prefect_server(data)
@@ -36,3 +62,86 @@ def orchestrated(data: Home) -> Iterator[Callable[[], bool]]:
     with servers.starting(server) as server_url:
         os.environ["PREFECT_API_URL"] = f"{server_url}/api"
         yield lambda: not servers.is_healthy(server_url, server.health)
+
+
+def run_flow(data: Home, flow: Flow[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Run a flow in this process. Raises ServiceError if Prefect's server stops answering, or what a task raised."""
+    import httpx
+
+    api = os.environ["PREFECT_API_URL"]
+    _mark_crashed(data)
+    with terminal_runs.record_run(data, " ".join(["hone", *sys.argv[1:]]), api) as add_flow_run:
+
+        def record(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+            add_flow_run(flow_run.id)
+
+        try:
+            return flow.with_options(on_running=[record])(*arguments, **options)
+        except httpx.HTTPError as fault:
+            if _is_reachable(api):
+                raise  # of another server, such as that of a base model
+            raise _find_cause(fault) or ServiceError(
+                f"Prefect's server did not answer ({fault})",
+                where=api,
+                fix="Finished stages are kept: start the server, and run the same command again to continue.",
+            ) from fault
+        finally:
+            if not _is_reachable(api):
+                _unsent.append(api)
+
+
+def end_at_once(status: int) -> None:
+    """End this process now if Prefect's server is gone.
+
+    Otherwise, at the interpreter's end, Prefect would try for minutes to send each log and event that is left.
+    """
+    if _unsent:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+
+
+def _mark_crashed(data: Home) -> None:
+    """Mark flow runs of killed commands; a server that does not answer is reported by the flow."""
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            terminal_runs.mark_crashed(data, client)
+    except httpx.HTTPError:
+        return
+
+
+def _find_cause(fault: BaseException) -> BaseException | None:
+    """The error of a task, or the interruption, that Prefect tried to report when its server did not answer."""
+    cause = fault.__context__
+    while cause is not None and not isinstance(cause, HoneError | KeyboardInterrupt):
+        cause = cause.__context__
+    return cause
+
+
+def _is_reachable(api: str) -> bool:
+    """Whether a server answers at `api` within REACH_SECONDS, with whatever status."""
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=REACH_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _interrupt_on_signals() -> None:
+    """Let INTERRUPTS end a command as Ctrl-C does; one that is ignored (`nohup`) stays so."""
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for descriptor in terminals:
+            if not os.isatty(descriptor):  # the terminal is gone: writing to it is an error
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        signal.default_int_handler(number, frame)
+
+    for number in INTERRUPTS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hone.environment import home
+from hone.errors import ConfigError
 
 DATABASES = ("prefect_database", "mlflow_database")
 
@@ -39,7 +42,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     up.set_defaults(command=start)
     text = "stop everything that `hone up` started"
-    down = commands.add_parser("down", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    description = f"{text[0].upper()}{text[1:]}. If `hone run` or another command uses the servers, it asks first."
+    down = commands.add_parser("down", help=text, description=description)
+    answer = down.add_mutually_exclusive_group()
+    answer.add_argument("--wait", action="store_true", help="wait for commands that use the servers, do not ask")
+    answer.add_argument("--now", action="store_true", help="end the servers although commands use them, do not ask")
     down.set_defaults(command=stop)
 
 
@@ -56,12 +63,24 @@ def start(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def stop(_: argparse.Namespace) -> int:
+def stop(arguments: argparse.Namespace) -> int:
     """Stop the service."""
     from hone_app.service.up import stop_service
 
-    stop_service(home(), _print)
+    def may_interrupt(commands: Sequence[str]) -> bool:
+        return not arguments.wait and (arguments.now or _ask(commands))
+
+    stop_service(home(), _print, may_interrupt)
     return 0
+
+
+def _ask(commands: Sequence[str]) -> bool:
+    """Ask a person whether to end the servers now. Raises ConfigError if nobody can answer."""
+    if not sys.stdin.isatty():
+        fix = "Wait for it: `hone down --wait`, or end the servers now: `hone down --now`."
+        raise ConfigError(f"is used by {', '.join(commands)}", where="the service", fix=fix)
+    question = f"The service is used by {', '.join(commands)}. End it now, or wait for that? [now/WAIT] "
+    return input(question).strip().lower() == "now"
 
 
 def _print(text: str) -> None:

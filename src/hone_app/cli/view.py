@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from hone.display import escape_controls
 from hone.evaluation.report.figures import p_value
 from hone.evaluation.report.headline import describe_verdict
 from hone.progress import Listener, Pace, Progress, listening
@@ -30,9 +32,34 @@ MARKS = {"": " ", "started": "▶", "waiting": "…", "hit": "=", "done": "✓",
 COLOURS = {"started": "cyan", "waiting": "yellow", "hit": "blue", "done": "green", "failed": "red"}
 
 
+class _SafeConsole(Console):
+    """Shows control characters of labels, rows and names instead of sending them to the terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*map(_escape, objects), **options)
+
+
+class _SafeTable(Table):
+    """A table whose cells do the same: escaped before they are measured."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*map(_escape, cells), **options)
+
+
+def _escape(shown: Any) -> Any:
+    """A text with visible control characters; without its styles if it has any. Other objects as they are."""
+    if isinstance(shown, str):
+        return escape_controls(shown)
+    if isinstance(shown, Padding):
+        shown.renderable = _escape(shown.renderable)
+    if isinstance(shown, Text) and (visible := escape_controls(shown.plain)) != shown.plain:
+        return Text(visible, shown.style, overflow=shown.overflow, no_wrap=shown.no_wrap)
+    return shown
+
+
 def make_console() -> Console:
     """Standard output without rich's markup: users' names, reasons and paths may contain brackets."""
-    return Console(markup=False)
+    return _SafeConsole(markup=False)
 
 
 @dataclass
@@ -93,7 +120,7 @@ class Board:
 
     def render(self) -> Table:
         """A grid: mark, stage, progress bar, words; and a row for each note on the stage. Nothing in it wraps."""
-        grid = Table.grid(padding=(0, 1))
+        grid = _SafeTable.grid(padding=(0, 1))
         for width in (1, 9, BAR, None):
             grid.add_column(width=width, no_wrap=width is not None)  # rich narrows only the column that may wrap
         now = time.monotonic()
@@ -154,14 +181,15 @@ def _print_plainly(board: Board, console: Console) -> Listener:
             return
         printed["at"] = now
         words = " · ".join([line.text(now), *line.notes])
-        console.print(f"{stage:<9} {words}".rstrip(), highlight=False, soft_wrap=True)
+        with suppress(OSError):  # nobody reads it any more, or its disk is full
+            console.print(f"{stage:<9} {words}".rstrip(), highlight=False, soft_wrap=True)
 
     return on_event
 
 
 def make_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
     """An empty table in the one style of the terminal; the columns `numbers` are right-aligned and do not wrap."""
-    table = Table(box=None, pad_edge=False)
+    table = _SafeTable(box=None, pad_edge=False)
     for column in columns:
         if column in numbers:
             table.add_column(column, justify="right", no_wrap=True)
@@ -181,7 +209,7 @@ def print_table(console: Console, table: Table) -> None:
 
 def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
     """Print what each stage would do: hit, pending, or miss with its reasons."""
-    grid = Table.grid(padding=(0, 2))
+    grid = _SafeTable.grid(padding=(0, 2))
     for stage_plan in stage_plans:
         word, colour = ("hit", "blue") if stage_plan.artifact else ("miss", "yellow")
         if stage_plan.reasons and stage_plan.reasons[0].startswith("waits for"):

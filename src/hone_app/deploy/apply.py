@@ -2,7 +2,7 @@
 
 Runs in a process of its own, since the command line must not import Prefect. Creates or updates:
 
-- the work pool `hone`, whose runs are processes in the working directory;
+- the work pool `hone`, whose runs are processes in the working directory, with the command that Prefect chooses;
 - the global concurrency limit `gpu`: created with HONE_GPU_SLOTS slots (default 1), later changed only by
   --gpu-slots, so that a number set in the UI stays;
 - the deployments in deployments/prefect.yaml, as with `prefect deploy --all`;
@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -32,15 +33,21 @@ from prefect.client.schemas.actions import (
     WorkPoolUpdate,
 )
 from prefect.exceptions import ObjectNotFound
+from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessWorker
 
 from hone.config.folder import list_names
+from hone.environment import home
 from hone.errors import ConfigError, HoneError, ServiceError
 from hone_app.deploy.automations import apply_automations, find_recipient
 from hone_app.deploy.names import AUTOMATIONS, FILE, POOL
 from hone_app.deploy.notifications import VARIABLE, describe_recipient, get_block_id
 from hone_app.deploy.refusal import describe_refusal
+from hone_app.terminal_runs import mark_crashed
 from tasks.forms import fill_choices
+
+# They decide which code a run executes: set in the work pool, not in a form or a deployment.
+FIXED = ("command", "env", "working_dir")
 
 
 def main() -> int:
@@ -67,6 +74,7 @@ def apply_all(slots: int | None, *, notifications: bool) -> dict[str, object]:
     names = read_names(FILE)
     try:
         with get_client(sync_client=True) as client:
+            mark_crashed(home(), client)
             create_pool(client, Path.cwd())
             apply_slots(client, slots)
             apply_deployments()
@@ -105,13 +113,40 @@ def get_recipient(client: SyncPrefectClient, url: str, folder: Path) -> UUID | N
 
 
 def create_pool(client: SyncPrefectClient, directory: Path) -> None:
-    """Create the process work pool, whose runs start in `directory` (which has conf/), if there is none."""
+    """Create the process work pool, whose runs start in `directory` (which has conf/), or restrict the existing one."""
     try:
-        client.read_work_pool(POOL)
+        template = client.read_work_pool(POOL).base_job_template
     except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
-        template["variables"]["properties"]["working_dir"]["default"] = str(directory)
+        template = restrict_template(ProcessWorker.get_default_base_job_template())
+        template["job_configuration"]["working_dir"] = str(directory)
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+        return
+    restricted = restrict_template(template)
+    if restricted != template:
+        client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=restricted))
+
+
+def restrict_template(template: dict[str, Any]) -> dict[str, Any]:
+    """The work pool's template without the variables FIXED, which get the values of their defaults.
+
+    Prefect then refuses a deployment or a run that sets one of them.
+    """
+    variables = template["variables"]
+    properties = variables.get("properties", {})
+    variable = {name: schema for name, schema in properties.items() if name not in FIXED}
+    defaults = {name: properties[name].get("default") for name in FIXED if name in properties}
+    values = {name: default for name, default in defaults.items() if default is not None}
+    values |= {name: f"{{{{ {name} }}}}" for name in variable}  # these stay placeholders
+    return {
+        **template,
+        "job_configuration": apply_values(template["job_configuration"], values),
+        "variables": {
+            **variables,
+            "properties": variable,
+            "required": [name for name in variables.get("required", []) if name in variable],
+            "additionalProperties": False,
+        },
+    }
 
 
 def set_working_directory(client: SyncPrefectClient, directory: Path) -> None:
@@ -120,12 +155,9 @@ def set_working_directory(client: SyncPrefectClient, directory: Path) -> None:
     A pool of another type, such as kubernetes, is not changed.
     """
     pool = client.read_work_pool(POOL)
-    if pool.type != "process":
-        return
     template = pool.base_job_template
-    working_directory = template["variables"]["properties"]["working_dir"]
-    if working_directory.get("default") != str(directory):
-        working_directory["default"] = str(directory)
+    if pool.type == "process" and template["job_configuration"].get("working_dir") != str(directory):
+        template["job_configuration"]["working_dir"] = str(directory)
         client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
 
 

@@ -23,6 +23,7 @@ LOOPBACK = "127.0.0.1"
 # The default ports of each server.
 SERVERS = {"prefect": 4200, "mlflow": 5000}
 KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
+HOSTS = "MLFLOW_SERVER_ALLOWED_HOSTS"
 
 
 @dataclass(frozen=True)
@@ -99,15 +100,22 @@ def build_mlflow(home: Home, settings: Settings) -> Server:
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
         # Without it MLflow generates a key at each start and cannot decrypt stored secrets.
         KEY: os.environ.get(KEY) or load_credentials(home.service).mlflow_webhook_encryption,
+        HOSTS: os.environ.get(HOSTS) or ",".join(_list_mlflow_hosts(settings)),
     }
-    if not _is_loopback(settings.host):
-        names = ("localhost", LOOPBACK, settings.host, settings.public_host)
-        hosts = ",".join(form for name in dict.fromkeys(names) for form in (name, f"{name}:*"))
-        environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = os.environ.get("MLFLOW_SERVER_ALLOWED_HOSTS") or hosts
     if settings.auth:
         command += ["--app-name", "basic-auth"]
         environment |= _basic_auth(home, store or f"sqlite:///{root}/users.db", load_credentials(home.service))
     return Server("mlflow", command, "/health", home.logs, environment, settings.passwords())
+
+
+def _list_mlflow_hosts(settings: Settings) -> list[str]:
+    """The Host headers that MLflow accepts. Its own default has `10.*`, which `10.example.org` matches too."""
+    names = dict.fromkeys(("localhost", LOOPBACK, settings.host, settings.public_host))
+    ipv6 = {name for name in names if ":" in name}
+    # With a `*`, MLflow takes `[` for the start of a set of characters.
+    return [
+        form for name in names for form in ((f"[{name}]", f"[[]{name}]:*") if name in ipv6 else (name, f"{name}:*"))
+    ]
 
 
 def _basic_auth(home: Home, database: str, passwords: Credentials) -> dict[str, str]:

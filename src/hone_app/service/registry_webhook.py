@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from hone.tracking.client import connect, list_all, translate_errors
 NAME = "hone-watch-registry"
 EVENTS = ("model_version_alias.created", "model_version_alias.deleted")
 FRESH_SECONDS = 300
+_SECONDS = re.compile("[0-9]{1,15}")
 
 
 def subscribe(tracking_uri: str, url: str, secret: str) -> None:
@@ -63,11 +65,20 @@ def is_signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
     content = b".".join((delivery.encode(), timestamp.encode(), body))
     digest = base64.b64encode(hmac.new(secret.encode(), content, hashlib.sha256).digest()).decode()
     is_authentic = hmac.compare_digest(f"v1,{digest}".encode(), headers.get("x-mlflow-signature", "").encode())
-    return is_authentic and timestamp.isdigit() and abs(time.time() - int(timestamp)) <= FRESH_SECONDS
+    return is_authentic and bool(_SECONDS.fullmatch(timestamp)) and abs(time.time() - int(timestamp)) <= FRESH_SECONDS
 
 
 def find_moved_model(body: bytes) -> str:
-    """The model whose alias champion was set or deleted; '' for any other delivery."""
-    event = json.loads(body)
-    data = event["data"] if f"{event['entity']}.{event['action']}" in EVENTS else {}
-    return str(data["name"]) if data.get("alias") == CHAMPION else ""
+    """The model whose alias champion was set or deleted; '' for any other delivery.
+
+    Raises ValueError for a body that MLflow does not send.
+    """
+    try:
+        event = json.loads(body)
+        data = event["data"] if f"{event['entity']}.{event['action']}" in EVENTS else {}
+        name = data["name"] if data.get("alias") == CHAMPION else ""
+    except (KeyError, TypeError, AttributeError, RecursionError) as fault:
+        raise ValueError(f"not an event of the registry: {type(fault).__name__}") from None
+    if not isinstance(name, str) or not name.isprintable():
+        raise ValueError("the model's name is not one")
+    return name

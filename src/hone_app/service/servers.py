@@ -29,11 +29,12 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from hone.environment import DEFAULTS, Home
+from hone.environment import DEFAULTS, Home, load_retention
 from hone.errors import ServiceError
 
 START_SECONDS = 120
 STOP_SECONDS = 15
+TAIL_COLUMNS = 300  # of a line of a log in an error: a line may have 100 kB
 
 _held: list[IO[str]] = []
 
@@ -56,27 +57,33 @@ class Server:
 
     @property
     def tail(self) -> str:
-        """The last lines of the log, with `hidden` texts masked."""
+        """The last lines of the log, none longer than TAIL_COLUMNS, with `hidden` texts masked."""
         lines = self.log.read_text("utf8", errors="replace").splitlines()[-8:] if self.log.is_file() else []
-        return reduce(lambda text, secret: text.replace(secret, "***"), self.hidden, "\n  ".join(lines))
+        masked = (reduce(lambda text, secret: text.replace(secret, "***"), self.hidden, line) for line in lines)
+        return "\n  ".join(line if len(line) <= TAIL_COLUMNS else f"{line[:TAIL_COLUMNS]} ..." for line in masked)
 
 
 def prefect_server(home: Home, host: str = "127.0.0.1", shown: str = "127.0.0.1") -> Server:
-    """A Prefect server with its database in the data folder; `shown` is the host in the URL for its UI."""
+    """A Prefect server with its database in the data folder; `shown` is the host in the URL for browsers."""
     command = (
         *(sys.executable, "-P", "-m", "hone_app.service.prefect_server"),
-        *("server", "start", "--host", host, "--port", "{port}"),
+        *("--host", host, "--port", "{port}"),
     )
-    # The UI's pages call the API at this URL.
-    url = f"http://{shown}:{{port}}/api"
     environment = {
         "PREFECT_HOME": str(home.prefect),
-        "PREFECT_API_URL": url,
+        "PREFECT_API_URL": f"http://{shown}:{{port}}/api",
+        # Relative: pages call the API by the name that they were opened with, so that it is of their own origin.
+        "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL") or "/api",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         # In memory, the default, leases are lost in a restart, and their slots stay taken.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "5",
     }
+    if os.environ.get("HONE_KEEP_DAYS"):  # otherwise Prefect keeps all runs
+        environment |= {
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(load_retention().days * 86_400),
+        }
     return Server("prefect", command, "/api/health", home.servers, environment)
 
 

@@ -43,6 +43,7 @@ from hone_app.service.parts import (
 from hone_app.service.processes import Process
 from hone_app.service.project import describe_names, select_project
 from hone_app.service.servers import Server
+from hone_app.terminal_runs import list_live, wait_for_end
 
 WAIT_SECONDS = 180
 # Another program may take a free port between its choice and the server's start.
@@ -186,11 +187,21 @@ def _report(report: Report, name: str, content: str | Sequence[str]) -> None:
     report(f"{name:{COLUMN}}{content if isinstance(content, str) else describe_names(content, width)}")
 
 
-def stop_service(home: Home, report: Report) -> None:
-    """End everything that `hone up` started (runs, trainings, servers), and report what was ended."""
+def stop_service(home: Home, report: Report, may_interrupt: Callable[[Sequence[str]], bool]) -> None:
+    """End everything that `hone up` started (runs, trainings, servers), and report what was ended.
+
+    If `hone` commands use the servers, `may_interrupt(commands)` decides: true to end the servers under them, false to
+    wait for them first.
+    """
     if not (home.service / "record.json").is_file():
         report("nothing runs")
         return
+    record = read_record(home)
+    api = f"{record.url('prefect')}/api" if record.alive("prefect") else ""
+    commands = [f"`{run.command}` (process {run.pid})" for run in list_live(home, api)]
+    if commands and not may_interrupt(commands):
+        report(f"waiting for {', '.join(commands)}")
+        wait_for_end(home, api)
     with _exclusive(home):
         record = read_record(home)
         ended = [part for part in PARTS if _end(record, part)]

@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from hone.environment import home
+from hone.environment import home, set_umask
 from hone.errors import ConfigError, HoneError
 from hone.promotion.reconcile import is_moved_by_hand
 from hone_app.service.registry_webhook import find_moved_model, is_signed, subscribe
@@ -53,6 +53,7 @@ def main() -> int:
     """Subscribe to MLflow and serve until the process is terminated."""
     options = build_parser().parse_args()
     try:
+        set_umask()
         listener = socket.create_server((options.host, options.port))
         url = options.url or f"http://{options.host}:{listener.getsockname()[1]}"
         secret = read_secret()
@@ -78,7 +79,8 @@ def build_application(secret: str, start: Start) -> Starlette:
     """The server: MLflow posts to /, GET /health is the health check.
 
     `start(model, delivery)` starts watch-registry and returns the run's id, or '' if there is no reason to. Responses:
-    202 if a run was started, 204 if not, 401 for a bad signature, 413 for a body over MAX_BYTES, and 503, after which
+    202 if a run was started, 204 if not, 400 for a body that is no event of the registry, 401 for a bad signature, 413
+    for a body over MAX_BYTES, and 503, after which
     MLflow retries, if a server did not answer.
     """
 
@@ -90,7 +92,10 @@ def build_application(secret: str, start: Start) -> Starlette:
                 return PlainTextResponse("too long\n", 413)
         if not is_signed(request.headers, body, secret):
             return PlainTextResponse("MLflow did not sign this with our secret in the last five minutes\n", 401)
-        model = find_moved_model(body)
+        try:
+            model = find_moved_model(body)
+        except ValueError as fault:
+            return PlainTextResponse(f"{fault}\n", 400)
         try:
             run = await start(model, request.headers["x-mlflow-delivery-id"]) if model else ""
         except (PrefectException, httpx.HTTPError, RuntimeError, HoneError) as fault:

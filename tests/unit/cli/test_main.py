@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import os
+import signal
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import hone
 from hone.config.file import load_config
+from hone.environment import home
+from hone.errors import ServiceError
 from hone_app.cli.main import main
+from hone_app.cli.orchestration import orchestrated
 
 
 @pytest.fixture(autouse=True)
@@ -149,3 +158,56 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("{")
+
+
+def test_a_configured_prefect_server_that_is_gone_is_named_before_anything_runs(
+    free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ | {"PREFECT_API_URL": f"http://127.0.0.1:{free_port}/api"})
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    message = f"{free_port}/api: Prefect's server did not answer"
+    with pytest.raises(ServiceError, match=message), orchestrated(home()):
+        raise AssertionError("the flow is not even imported")
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b"])
+def test_a_data_folder_that_no_database_can_be_in_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HONE_HOME", str(tmp_path / name))
+    assert main(["history", "demo"]) == 2
+    assert capsys.readouterr().err.startswith(f"hone: HONE_HOME {tmp_path / name}: a data folder's path cannot contain")
+    assert not list(tmp_path.glob("a*"))
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "/data/digests.sqlite")
+
+
+def locked(*_: object) -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("pragma query_only = 1")
+    connection.execute("create table t (x)")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (full, "/data/digests.sqlite: could not be read or written: No space left on device"),
+        (locked, "could not be read or written: attempt to write a readonly database"),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_one_error(
+    fault: Callable[..., None],
+    message: str,
+    conf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("hone.store.digests.DigestMemo.digest", fault)
+    assert main(["plan", str(conf)]) == 7
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Free or extend the disk" in printed
+    assert len(printed.splitlines()) == 2

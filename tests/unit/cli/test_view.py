@@ -10,13 +10,24 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from hone.pipeline.plan import StagePlan
 from hone.progress import Progress, emit
 from hone.store.artifact import Artifact, Product
 from hone.store.recipe import Recipe
 from hone.store.store import Store
-from hone_app.cli.view import Board, Line, make_console, print_plan, print_summary, show_progress
+from hone_app.cli.view import (
+    Board,
+    Line,
+    make_console,
+    make_table,
+    print_lines,
+    print_plan,
+    print_summary,
+    print_table,
+    show_progress,
+)
 
 ARTIFACT = Artifact("curate", "k", "/store/curate/k", "d", 1800)
 
@@ -73,6 +84,25 @@ def test_brackets_in_a_users_words_are_shown_as_they_are(capsys: pytest.CaptureF
     assert "['[old]/rows.csv'] -> ['[/new]/rows.csv']" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_control_characters_of_names_and_reasons_are_shown(is_terminal: bool) -> None:
+    """In a live view, a table and a line; colours and the movements of the cursor are rich's own."""
+    output = io.StringIO()
+    console = make_console()
+    console.file, console._force_terminal = output, is_terminal
+    hostile = "\x1b]0;owned\x1b[2J\u202egpj"
+    with show_progress(["ingest"], console):
+        emit("ingest", "started", [hostile])
+    table = make_table("label")
+    table.add_row(hostile)
+    print_table(console, table)
+    print_lines(console, {"report": Text(hostile)})
+    text = output.getvalue()
+    assert text.count(r"\x1b]0;owned\x1b[2J\u202egpj") >= 3
+    assert not [part for part in ("\x1b]0;", "\x1b[2J", "\u202e") if part in text]
+    assert ("\x1b[" in text) == is_terminal
+
+
 def test_a_finished_stage_shows_its_time_and_rows() -> None:
     line = Line()
     line.update("started", [], 100.0)
@@ -82,16 +112,21 @@ def test_a_finished_stage_shows_its_time_and_rows() -> None:
 
 def test_ingest_says_what_it_left_out_and_converted(console: Console, tmp_path: Path) -> None:
     facts = {"skipped": {"answer is reject": 7}, "notes": {"texts whose span offsets count utf-16, converted": 1041}}
-    (tmp_path / "manifest.json").write_text(json.dumps({"facts": facts}))
+
+    def write(out: Path) -> Product:
+        (out / "rows.txt").write_text("rows")
+        return Product(1800, ("rows.txt",), facts)
+
+    made, _ = Store(tmp_path).obtain(Recipe("ingest", {}, {}, {}, {}), write)
     with show_progress(["ingest"], console):
-        emit("ingest", "hit", Artifact("ingest", "k", str(tmp_path), "d", 1800))
+        emit("ingest", "hit", made)
     assert printed(console) == (
         "ingest    up to date · 1,800 rows · 7 rows left out (answer is reject)"
         " · 1,041 texts whose span offsets count utf-16, converted\n"
     )
     wide = Console(file=io.StringIO(), width=80, force_terminal=True)
     board = Board({"ingest": Line()})
-    board.lines["ingest"].update("hit", Artifact("ingest", "k", str(tmp_path), "d", 1800), 1.0)
+    board.lines["ingest"].update("hit", made, 1.0)
     wide.print(board.render())
     assert "1,041 texts whose span offsets count utf-16, converted" in printed(wide)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from hone.config.file import dump_config, load_config, parse_config
 from hone.config.sections import RunConfig
@@ -32,6 +33,10 @@ def conf(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
     path.write_text(MINIMAL)
     return path
+
+
+# Ten times as many values in each of nine lists.
+LAUGHS = "[&a0 [x], " + ", ".join(f"&a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(9)) + "]"
 
 
 def faults(conf: Path, *overrides: str) -> str:
@@ -131,9 +136,32 @@ def test_what_is_no_configuration_is_refused(conf: Path, text: str) -> None:
     assert str(conf) in faults(conf)
 
 
-@pytest.mark.parametrize("alias", ["latest", "v2", "Upper case"])
+@pytest.mark.parametrize("name", ["a/b", "a:b", "..", "50%", "a'b", '"a"', "a\nb", " ", "a" * 257])
+def test_a_model_name_that_mlflow_refuses_is_refused_here(conf: Path, name: str) -> None:
+    assert "registration.model" in faults(conf, f"registration.model={json.dumps(name)}")
+
+
+@pytest.mark.parametrize("alias", ["latest", "v2", "Upper case", "a" * 256, "champion", "previous"])
 def test_an_alias_that_mlflow_refuses_is_refused_here(conf: Path, alias: str) -> None:
     assert "registration.alias" in faults(conf, f"registration.alias={alias}")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.base=https://geheim@example.org/model",
+        "model.trust_code=https://geheim@example.org/model@1",
+        "promotion.golden=https://example.org/rows.csv?sig=geheim",
+        "validation.suite=https://example.org/suite.yaml?token=geheim",
+        "ingest.source={kind: hub, dataset: 'https://geheim@example.org/rows', revision: ''}",
+        "ingest.source={kind: sql, url: 'postgresql://ada:${PW:-geheim}@db/app', query: select 1}",
+        "ingest.source={kind: sql, url: 'postgresql://ada:geheim@db/app', query: select 1, quary: x}",
+        "ingest.source.paths=https://ada:geheim@example.org/rows.csv",
+    ],
+)
+def test_a_secret_in_any_section_is_refused_and_not_repeated(conf: Path, override: str) -> None:
+    message = faults(conf, override)
+    assert "geheim" not in message
 
 
 @pytest.mark.parametrize(
@@ -146,8 +174,16 @@ def test_an_alias_that_mlflow_refuses_is_refused_here(conf: Path, alias: str) ->
 )
 def test_a_password_is_refused_and_not_repeated(conf: Path, source: str) -> None:
     message = faults(conf, f"ingest.source={source}")
-    assert "contains a password: put it into an environment variable, write ${NAME}" in message
+    assert "contains a password or token: put it into an environment variable, write ${NAME}" in message
     assert "geheim" not in message
+
+
+def test_pydantic_does_not_repeat_a_password_either(conf: Path) -> None:
+    tree = load_config(conf).model_dump(mode="json")
+    tree["ingest"]["source"] = {"kind": "sql", "url": "postgresql://ada:geheim@db/app", "query": "select 1"}
+    with pytest.raises(ValidationError, match="contains a password or token") as fault:
+        RunConfig.model_validate(tree)
+    assert "geheim" not in str(fault.value)
 
 
 def test_a_password_of_the_environment_is_taken(conf: Path) -> None:
@@ -220,6 +256,8 @@ def test_an_override_may_begin_with_what_yaml_reserves(conf: Path, text: str) ->
         ("\x00", "special characters are not allowed"),
         ("\ud800", "special characters are not allowed"),
         ("[" * 5000, "nested too deeply"),
+        ("&a [*a]", "aliases make it grow to more than 1,000,000 values"),
+        (LAUGHS, "aliases make it grow"),
     ],
 )
 def test_an_override_that_yaml_cannot_read_is_a_fault_with_a_fix(conf: Path, value: str, reason: str) -> None:

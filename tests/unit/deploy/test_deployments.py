@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from hone.environment import DEFAULTS, Home
+from hone_app.deploy.apply import restrict_template
 from hone_app.deploy.names import POOL
-from hone_app.service import webhook
+from hone_app.service import prefect_server, webhook
+from hone_app.service.origins import OwnPagesOnly
 from hone_app.service.parts import Settings, build_mlflow
 
 ROOT = Path(__file__).parents[3]
@@ -26,6 +31,10 @@ NAMES = ["finetune", "retrain-weekly", "promote", "rollback", "watch-registry", 
 
 def read_yaml(name: str) -> Any:
     return yaml.safe_load((DEPLOYMENTS / name).read_text())
+
+
+async def unreachable(*_: Any) -> None:
+    raise AssertionError("reached")
 
 
 class TestPrefect:
@@ -104,6 +113,23 @@ class TestCompose:
         ini = services["mlflow"]["environment"]["MLFLOW_AUTH_CONFIG_PATH"].removeprefix("/opt/hone/")
         assert (ROOT / ini).is_file()
 
+    def test_no_service_of_ours_has_capabilities(self, services: dict[str, Any]) -> None:
+        for name in ("prefect", "mlflow", "worker", "webhook"):
+            assert (services[name]["cap_drop"], services[name]["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+
+    def test_images_can_be_named_by_digest(self, services: dict[str, Any]) -> None:
+        example = (DEPLOYMENTS / "compose.env.example").read_text()
+        for variable, image in re.findall(
+            r"\$\{(HONE_\w+_IMAGE):-([^}]+)\}", (DEPLOYMENTS / "compose.yaml").read_text()
+        ):
+            assert f"{variable}={image}\n" in example
+        dockerfile = (DEPLOYMENTS / "Dockerfile").read_text()
+        assert "FROM ${PYTHON_IMAGE}\n" in dockerfile
+        default = re.findall(r"^ARG PYTHON_IMAGE=(.*)$", dockerfile, re.MULTILINE)
+        assert [f"${{HONE_PYTHON_IMAGE:-{image}}}" for image in default] == [
+            services["worker"]["build"]["args"]["PYTHON_IMAGE"]
+        ]
+
     def test_the_databases_that_are_used_are_made(self, services: dict[str, Any]) -> None:
         made = re.findall(r"create database (\w+);", (DEPLOYMENTS / "postgresql" / "databases.sql").read_text())
         urls = [value for s in services.values() for value in s["environment"].values() if "@postgresql/" in value]
@@ -119,6 +145,16 @@ class TestCompose:
         # MLflow's server may post there, as the one of `hone up` may.
         allowed = {name for name in services["mlflow"]["environment"] if name.startswith("MLFLOW_WEBHOOK_")}
         assert allowed == {name for name in build_mlflow(Home(tmp_path), Settings()).environment if "_WEBHOOK_" in name}
+
+    def test_prefects_server_is_the_one_that_refuses_other_pages(self, services: dict[str, Any]) -> None:
+        assert services["prefect"]["command"][:3] == ["python", "-m", "hone_app.service.prefect_server"]
+        assert prefect_server.build_parser().parse_args(services["prefect"]["command"][3:]).port == 4200
+        environment = services["prefect"]["environment"]
+        clients = {services[name]["environment"]["PREFECT_API_URL"] for name in ("worker", "webhook")}
+        guard = OwnPagesOnly(unreachable, environment["HONE_PREFECT_HOSTS"].split(","))
+        for url in clients:
+            header = (b"host", urlsplit(url).netloc.encode())
+            assert guard.find_reason({"headers": [header]}) == ""
 
     @pytest.mark.slow
     def test_the_programs_know_the_options(self, services: dict[str, Any]) -> None:
@@ -154,6 +190,15 @@ class TestDockerfile:
         given = dict(word.split("=", 1) for word in shlex.split(environment)[1:])
         assert DEFAULTS.items() <= given.items()
 
+    def test_files_are_private_in_every_process(self, lines: list[str], tmp_path: Path) -> None:
+        (entry,) = (json.loads(line.removeprefix("ENTRYPOINT ")) for line in lines if line.startswith("ENTRYPOINT "))
+        for umask, mode in (("", "600"), ("007", "660")):
+            command = [*entry, "sh", "-c", "rm -f new && : > new && stat --format %a new"]
+            answer = subprocess.run(
+                command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HONE_UMASK": umask}
+            )
+            assert answer.stdout == f"{mode}\n", answer.stderr
+
 
 class TestKubernetes:
     @pytest.fixture
@@ -171,7 +216,7 @@ class TestKubernetes:
         shipped = json.loads((views / "aggregate-worker-metadata.json").read_text())
         own = shipped["prefect-kubernetes"]["kubernetes"]["default_base_job_configuration"]
         assert set(template["job_configuration"]) <= set(own["job_configuration"])
-        undeclared = template | {"variables": {"type": "object", "properties": {"env": {}}}}
+        undeclared = template | {"variables": {"type": "object", "properties": {"name": {}}}}
         with pytest.raises(ValueError, match="undeclared"):
             WorkPoolCreate(name=POOL, type="kubernetes", base_job_template=undeclared)
 
@@ -199,8 +244,30 @@ class TestKubernetes:
         # The same user and folder as the image's.
         dockerfile = (DEPLOYMENTS / "Dockerfile").read_text()
         assert f"--uid {pod['securityContext']['runAsUser']}" in dockerfile
-        assert f"HONE_HOME={defaults['env']['HONE_HOME']}" in dockerfile
+        environment = {variable["name"]: variable["value"] for variable in container["env"]}
+        assert f"HONE_HOME={environment['HONE_HOME']}" in dockerfile
         assert f"WORKDIR {container['workingDir']}" in dockerfile
+
+    def test_a_run_sets_neither_command_nor_environment(self, template: dict[str, Any]) -> None:
+        assert restrict_template(template) == template
+        assert "args" not in template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["containers"][0]
+
+    def test_a_job_has_no_more_rights_than_it_needs(self, template: dict[str, Any]) -> None:
+        """What Kubernetes' standard `restricted` asks for, no token of the cluster, and no writing to the image."""
+        pod = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
+        # Written to: artifacts, scratch files, caches in the user's home, and what loaders share.
+        writable = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert writable == {"/var/lib/hone", "/tmp", "/home/hone", "/dev/shm"}
+        assert "useradd --uid 10001 --create-home hone" in (DEPLOYMENTS / "Dockerfile").read_text()
 
 
 def test_every_task_run_has_a_name_that_says_what_it_does() -> None:

@@ -24,6 +24,8 @@ from hone.sources.source import RawRow
 from hone.sources.sql import Sql
 from hone.store.artifact import Artifact, Product
 from hone.store.recipe import Recipe
+from hone.training.device import resolve_device
+from hone.training.hardware import choose_device
 
 
 @pytest.fixture
@@ -60,6 +62,8 @@ def key(stage: str, config: RunConfig, home: Path) -> str:
         ({"tokenization": {"max_length": 33}}, {"tokenize", "evaluate", "register"}),
         ({"objective": {"kind": "text-classification", "label_smoothing": 0.1}}, {"train", "evaluate", "register"}),
         ({"training": {"epochs": 1}}, {"train"}),
+        ({"training": {"checkpoint_seconds": 5}}, set()),
+        ({"training": {"device": "cuda"}}, {"train"}),
         ({"method": {"kind": "lora"}}, {"train", "evaluate", "register"}),
         ({"evaluation": {"worst": 3}}, {"evaluate"}),
         ({"registration": {"alias": "other"}}, {"register"}),
@@ -73,6 +77,24 @@ def test_a_section_moves_the_keys_of_its_stages_alone(
     before = configured(rows, model)
     after = parse_config(before.model_dump() | section | {"model": {"base": str(model)} | section.get("model", {})})
     assert {name for name in STAGES if key(name, before, tmp_path) != key(name, after, tmp_path)} == moved
+
+
+def test_the_device_counts_by_what_it_resolves_to(
+    rows: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {}
+    for found in ("cpu", "cuda"):
+        monkeypatch.setattr("torch.cuda.is_available", lambda found=found: found == "cuda")
+        monkeypatch.setattr("hone.training.device._GPUS", ("/dev/null",))
+        keys |= {
+            (found, setting): key("train", configured(rows, model, training={"device": setting}), tmp_path)
+            for setting in ("auto", "cpu", "cuda")
+        }
+    assert keys["cpu", "auto"] == keys["cpu", "cpu"] == keys["cuda", "cpu"]
+    assert keys["cuda", "auto"] == keys["cuda", "cuda"] == keys["cpu", "cuda"]
+    assert keys["cpu", "auto"] != keys["cuda", "auto"]
+    monkeypatch.undo()
+    assert resolve_device("auto") == choose_device("auto").type
 
 
 def test_data_counts_by_its_bytes_and_not_by_its_folder_or_time(rows: Path, model: Path, tmp_path: Path) -> None:

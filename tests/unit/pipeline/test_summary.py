@@ -10,7 +10,9 @@ import pytest
 
 from hone.pipeline.summary import summarize_version
 from hone.store import layout
-from hone.store.artifact import Artifact
+from hone.store.artifact import Product
+from hone.store.recipe import Recipe
+from hone.store.store import Store
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,10 @@ def test_the_main_figure_is_compared_with_the_best_baseline(
         "comparisons": comparisons,
         "slices": {},
     }
-    (tmp_path / layout.METRICS).write_text(json.dumps(metrics))
-    (tmp_path / layout.MANIFEST).write_text(json.dumps({"facts": {"model": "demo", "version": "3"}}))
-    evaluated, registered = (Artifact(stage, "k", str(tmp_path), "d", 1) for stage in ("evaluate", "register"))
-    assert summarize_version(registered, evaluated) == f"demo version 3, 68.8%{words}"
+
+    def write(out: Path) -> Product:
+        (out / layout.METRICS).write_text(json.dumps(metrics))
+        return Product(1, (layout.METRICS,), {"model": "demo", "version": "3"})
+
+    made, _ = Store(tmp_path).obtain(Recipe("evaluate", {}, {}, {}, {}), write)
+    assert summarize_version(made, made) == f"demo version 3, 68.8%{words}"

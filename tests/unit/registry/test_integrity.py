@@ -43,6 +43,12 @@ def flip(file: Path) -> None:
     """Change the last byte, or give an empty file one."""
     content = bytearray(file.read_bytes() or b"\1")
     content[-1] ^= 1
+    replace_bytes(file, bytes(content))
+
+
+def replace_bytes(file: Path, content: bytes) -> None:
+    """Give the file other content: it is read-only, and may be a link to that of an artifact."""
+    file.unlink(missing_ok=True)
     file.write_bytes(content)
 
 
@@ -53,11 +59,12 @@ def kept(place: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for file in [file for file in place.rglob("*") if file.is_file() and file not in before]:
-            file.unlink()
+        for file in sorted(place.rglob("*"), reverse=True):
+            if file.is_symlink() or (file not in before and not file.is_dir()):
+                file.unlink()
         for file, content in before.items():
             if not file.is_file() or file.read_bytes() != content:
-                file.write_bytes(content)
+                replace_bytes(file, content)
 
 
 def test_one_byte_of_any_file_is_seen_and_the_file_named(registered: Registered) -> None:
@@ -83,10 +90,30 @@ def test_what_is_missing_or_added_is_named(registered: Registered) -> None:
             check_files(uri, version)
 
 
+def test_links_and_pipes_are_refused(registered: Registered, tmp_path: Path) -> None:
+    """A folder behind a link is not listed, and what is behind a link can change; a pipe would never end."""
+    uri, version, place = registered
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("")
+    with kept(place):
+        (place / "code" / "torch").symlink_to(tmp_path / "torch")
+        os.mkfifo(place / "pipe")
+        with pytest.raises(ModelError, match=r"(?s)code/torch is a link.*code/torch was added.*pipe is a link or not"):
+            check_files(uri, version)
+    with kept(place):
+        copy = shutil.copy(place / "MLmodel", tmp_path)
+        (place / "MLmodel").unlink()
+        (place / "MLmodel").symlink_to(copy)
+        with pytest.raises(ModelError, match="MLmodel is a link"):
+            check_files(uri, version)
+    check_files(uri, version)
+
+
 def test_sums_that_were_rewritten_to_fit_are_seen(registered: Registered) -> None:
     uri, version, place = registered
     with kept(place):
         flip(place / "artifacts/model/model.safetensors")
+        (place / sums.SUMS).unlink()
         assert sums.write_sums(place, {}) != version.tags[TAG]
         assert sums.find_faults(place) == []
         with pytest.raises(ModelError, match=f"SHA256SUMS was changed: its digest is not the version's tag {TAG}"):
@@ -112,8 +139,8 @@ print(mlflow.pyfunc.load_model(sys.argv[2]).predict(["card lost"])["label"][0])
 """
 
 
-def loaded(uri: str, model: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+def loaded(uri: str, model: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | more
     return subprocess.run(
         [preloaded.python(), "-c", LOAD, uri, model], env=environment, capture_output=True, text=True, check=False
     )
@@ -143,6 +170,31 @@ def test_serving_refuses_a_changed_byte(registered: Registered, name: str) -> No
         flip(place / name)
         with pytest.raises((ValueError, MlflowException), match=f"{name} was changed"):
             load_model(str(place))
+
+
+PLANT = "import os; open(os.environ['PLANTED'], 'a').write(__name__ + ' ')"
+
+
+@pytest.mark.slow
+def test_no_file_beside_the_model_is_run_before_the_sums_are_checked(registered: Registered, tmp_path: Path) -> None:
+    """MLflow puts code/ before all installed packages."""
+    uri, version, place = registered
+    package = next((place / "code").glob("served_*"))
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "__init__.py").write_text(PLANT)
+    with kept(place):
+        (place / "code" / "torch").symlink_to(linked)
+        for file in (
+            "code/transformers.py",
+            f"code/{package.name}/__init__.py",
+            f"code/{package.name}/hone/__init__.py",
+        ):
+            (place / file).write_text(PLANT)
+        done = loaded(uri, version.uri, PLANTED=str(tmp_path / "run"))
+        (place / "code" / "torch").unlink()
+    assert done.returncode != 0 and "is not the model that was registered: code/" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_files_elsewhere_are_fetched_anew_unless_a_whole_copy_will_do(

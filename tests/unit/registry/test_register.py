@@ -8,24 +8,31 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
 
-from hone.errors import ConfigError
+from hone.errors import ConfigError, ModelError
 from hone.evaluation.report.headline import describe_verdict
 from hone.evaluation.report.population import describe_population
 from hone.evaluation.report.report_champion import Champion, Registered, compare_with_champion
 from hone.evaluation.report.report_results import measured
+from hone.methods.full import Full
 from hone.methods.lora import Lora
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
 from hone.objectives.text_classification import TextClassification
 from hone.registry import card, run_record
+from hone.registry import register as register_module
 from hone.registry.champion_results import load_champion
+from hone.registry.integrity import check_files, load_verified
 from hone.store.artifact import Artifact
+from hone.store.manifest import read_manifest, write_manifest
+from hone.store.store import Store
 from hone.tracking.client import connect
-from hone.tracking.reader import get_version, has_version
+from hone.tracking.files import link_file
+from hone.tracking.reader import describe_fault, get_version, has_run
 from hone.tracking.run_log import open_run
 from hone.tracking.version_tags import unfold_digests
 from tests.registering import (
@@ -37,6 +44,32 @@ from tests.registering import (
     predictions,
     predictions_file,
 )
+from tests.untrained_line import build_line
+
+
+def test_the_files_of_a_version_take_their_space_once(tmp_path: Path, tracking_uri: str, base: BaseModel) -> None:
+    artifacts = build_line(Store(tmp_path / "store"), base, Full())
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    weights = place_of(made) / "artifacts" / "model" / "model.safetensors"
+    trained = artifacts["train"].path / "model" / "model.safetensors"
+    assert weights.samefile(trained)
+    run_files = Path(connect(tracking_uri).get_run(made["run_id"]).info.artifact_uri.removeprefix("file://"))
+    for split in ("train", "test"):
+        assert (run_files / "splits" / f"{split}.parquet").samefile(artifacts["validate"].path / f"{split}.parquet")
+    # A change in one place would be one in both: nobody may write into either.
+    assert not weights.stat().st_mode & 0o222
+    # What is deleted in the store stays in MLflow.
+    rmtree(artifacts["train"].path)
+    check_files(tracking_uri, get_version(tracking_uri, made["model_uri"]))
+
+
+def test_a_link_is_replaced_and_never_written_through(tmp_path: Path) -> None:
+    stored, logged, newer = tmp_path / "stored", tmp_path / "mlflow" / "weights", tmp_path / "newer"
+    stored.write_text("first")
+    newer.write_text("second")
+    link_file(stored, logged)
+    link_file(newer, logged)
+    assert (stored.read_text(), logged.read_text()) == ("first", "second")
 
 
 def test_a_version_knows_where_it_comes_from(
@@ -281,7 +314,7 @@ def test_the_logged_model_is_safe_and_described(
     assert (described.run_id, described.model_id) == (made["run_id"], logged_model(made).model_id)
     assert described.signature.inputs.input_types()[0].name == "string"
     assert described.signature.outputs.input_names() == ["label", "score", "truncated"]
-    assert described.load_input_example(str(place))["text"].tolist() == [predictions(artifacts)["text"][0]]
+    assert described.load_input_example(str(place))["text"].tolist() == ["text"]
     requirements = (place / "requirements.txt").read_text("utf8").split()
     assert all("==" in line and "+" not in line for line in requirements)
     assert {line.partition("==")[0] for line in requirements} >= {"mlflow", "torch", "transformers", "tokenizers"}
@@ -354,17 +387,67 @@ def test_registering_again_gives_the_version_there_is(
 def test_a_version_that_was_deleted_is_no_longer_there_and_another_takes_its_place(
     tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
 ) -> None:
-    assert not has_version(tracking_uri, "tiny", "1")
+    assert describe_fault(tracking_uri, "tiny", "1")
     do_register(tmp_path / "1", artifacts, base, tracking_uri)
-    assert has_version(tracking_uri, "tiny", "1")
+    assert not describe_fault(tracking_uri, "tiny", "1")
     client = connect(tracking_uri)
     client.delete_model_version("tiny", "1")
-    assert not has_version(tracking_uri, "tiny", "1")
+    assert describe_fault(tracking_uri, "tiny", "1")
     again = do_register(tmp_path / "2", artifacts, base, tracking_uri)
-    assert has_version(tracking_uri, "tiny", again["version"])
+    assert not describe_fault(tracking_uri, "tiny", again["version"])
     client.delete_registered_model("tiny")
-    assert not has_version(tracking_uri, "tiny", again["version"])
-    assert not has_version(f"sqlite:///{tmp_path}/nothing.db", "tiny", "1")
+    assert describe_fault(tracking_uri, "tiny", again["version"])
+    assert describe_fault(f"sqlite:///{tmp_path}/nothing.db", "tiny", "1")
+
+
+def test_a_run_that_was_deleted_is_made_again_with_its_curves_and_another_version_is_of_it(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    client = connect(tracking_uri)
+    first = do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    assert has_run(tracking_uri, first["run_id"])
+    client.delete_run(first["run_id"])
+    assert not has_run(tracking_uri, first["run_id"]) and not has_run(tracking_uri, "0" * 32)
+    again = do_register(tmp_path / "2", artifacts, base, tracking_uri)
+    assert (again["version"], again["existing"]) == ("2", False) and again["run_id"] != first["run_id"]
+    # All that a promotion reads is there again.
+    run = client.get_run(again["run_id"])
+    assert len(client.get_metric_history(again["run_id"], "train/loss")) == 6 and "test/accuracy" in run.data.metrics
+    assert {file.path for file in client.list_artifacts(again["run_id"], "splits")} == {
+        "splits/test.parquet",
+        "splits/train.parquet",
+    }
+    # Registered once more, nothing is new.
+    assert do_register(tmp_path / "3", artifacts, base, tracking_uri)["version"] == "2"
+
+
+@pytest.mark.parametrize("deleted_after", ["log_artifact", "create_logged_model"])
+def test_a_run_that_is_deleted_during_the_registration_fails_it_and_a_retry_succeeds(
+    deleted_after: str,
+    tmp_path: Path,
+    tracking_uri: str,
+    artifacts: Mapping[str, Artifact],
+    base: BaseModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    step = getattr(MlflowClient, deleted_after)
+
+    def delete_then_step(self: MlflowClient, *given: Any, **named: Any) -> Any:
+        patch.setattr(MlflowClient, deleted_after, step)
+        [run] = self.search_runs([self.get_experiment_by_name("hone").experiment_id])
+        self.delete_run(run.info.run_id)
+        return step(self, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, deleted_after, delete_then_step)
+        with pytest.raises(MlflowException, match="active"):
+            do_register(tmp_path / "failed", artifacts, base, tracking_uri)
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    assert made["version"] == "1" and has_run(tracking_uri, made["run_id"])
+    assert_answers_as_evaluated(made, artifacts)
 
 
 def test_a_lost_alias_comes_back_and_one_that_points_elsewhere_stays(
@@ -384,7 +467,46 @@ def test_a_lost_alias_comes_back_and_one_that_points_elsewhere_stays(
     assert pointed_to(client) == "2"
 
 
-@pytest.mark.parametrize("lost_after", ["create_logged_model", "log_model_artifacts", "finalize_logged_model"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_damaged_version_is_registered_anew(
+    lost: bool, tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    client = connect(tracking_uri)
+    first = do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    file = next(place_of(first).rglob("tokenizer.json"))
+    if lost:  # after the model, before the version
+        client.delete_model_version("tiny", "1")
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.unlink()  # not the file of the store, which is the same one
+    file.write_bytes(content)
+    if not lost:
+        with pytest.raises(ModelError, match=r"tokenizer\.json"):
+            check_files(tracking_uri, get_version(tracking_uri, "models:/tiny/1"))
+        assert "tokenizer.json" in describe_fault(tracking_uri, "tiny", "1")
+    again = do_register(tmp_path / "2", artifacts, base, tracking_uri)
+    assert (again["existing"], pointed_to(client)) == (False, again["version"])
+    check_files(tracking_uri, get_version(tracking_uri, again["model_uri"]))
+    assert do_register(tmp_path / "3", artifacts, base, tracking_uri) == again | {"existing": True}
+    assert len(client.search_logged_models([first["experiment_id"]])) == 2
+
+
+def test_a_version_whose_files_were_put_back_is_damaged_no_longer(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    file = place_of(do_register(tmp_path / "1", artifacts, base, tracking_uri)) / "MLmodel"
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content + b" ")
+    with pytest.raises(ModelError, match="MLmodel"):
+        check_files(tracking_uri, get_version(tracking_uri, "models:/tiny/1"))
+    assert describe_fault(tracking_uri, "tiny", "1").startswith("the files of version 1 of tiny are damaged: MLmodel")
+    file.write_bytes(content)
+    check_files(tracking_uri, get_version(tracking_uri, "models:/tiny/1"))
+    assert not describe_fault(tracking_uri, "tiny", "1")
+
+
+@pytest.mark.parametrize("lost_after", ["create_logged_model", "log_model_directory", "finalize_logged_model"])
 def test_an_interrupted_registration_is_completed_not_doubled(
     lost_after: str,
     tmp_path: Path,
@@ -395,14 +517,15 @@ def test_an_interrupted_registration_is_completed_not_doubled(
 ) -> None:
     from mlflow import MlflowClient
 
-    step = getattr(MlflowClient, lost_after)
+    owner = MlflowClient if hasattr(MlflowClient, lost_after) else register_module
+    step = getattr(owner, lost_after)
 
     def killed(*given: Any, **named: Any) -> None:
         step(*given, **named)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, lost_after, killed)
+        patch.setattr(owner, lost_after, killed)
         with pytest.raises(KeyboardInterrupt):
             do_register(tmp_path / "killed", artifacts, base, tracking_uri)
     made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
@@ -491,8 +614,25 @@ def test_wrong_input_is_refused_by_name(
         model.predict(pd.DataFrame({"id": ["a"], "text": ["late parcel"]}))
     with pytest.raises(ValueError, match="row 1 is not a text"):
         model.predict(pd.DataFrame({"text": ["late parcel", None]}))
+    with pytest.raises(ValueError, match=r"row 1 has 1,000,001 characters, more than 1,000,000.*max_characters"):
+        model.predict(pd.DataFrame({"text": ["late parcel", "a" * 1_000_001]}))
     assert model.predict(pd.Series(["late parcel"])).columns.tolist() == ["label", "score", "truncated"]
     assert len(model.predict(pd.DataFrame({"text": pd.Series([], dtype=str)}))) == 0
+
+
+def test_the_limit_of_a_row_can_be_set(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    """Batch prediction and monitoring answer rows of any length."""
+    from mlflow.pyfunc import load_model
+
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
+    with pytest.raises(ValueError, match="row 0 has 11 characters, more than 10"):
+        load_model(str(place_of(made)), model_config={"max_characters": 10}).predict(["late parcel"])
+    version = get_version(tracking_uri, f"models:/{made['model']}/{made['version']}")
+    model, directory = load_verified(tracking_uri, version)
+    assert directory == place_of(made)
+    assert len(model.predict(["late parcel " * 100_000])) == 1
 
 
 def test_pickled_weights_are_not_registered(
@@ -504,14 +644,27 @@ def test_pickled_weights_are_not_registered(
 
     copy = tmp_path / "train"
     shutil.copytree(artifacts["train"].path, copy)
-    manifest = json.loads((copy / "manifest.json").read_text("utf8"))
+    manifest = read_manifest(copy)
     manifest["files"]["model/pytorch_model.bin"] = {"bytes": 1, "sha256": "0" * 64}
-    (copy / "manifest.json").write_text(json.dumps(manifest), "utf8")
+    write_manifest(copy, manifest)
     (copy / "model" / "pytorch_model.bin").write_bytes(b"x")
     line = dict(artifacts) | {"train": replace(artifacts["train"], uri=str(copy))}
     with pytest.raises(ModelError, match=r"pytorch_model\.bin"):
         do_register(tmp_path / "out", line, base, tracking_uri)
     assert not connect(tracking_uri).search_model_versions("name='tiny'")
+
+
+@pytest.mark.parametrize("example_row", [False, True])
+def test_a_test_row_is_in_the_model_only_where_that_is_asked_for(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel, example_row: bool
+) -> None:
+    made = do_register(tmp_path / "out", artifacts, base, tracking_uri, example_row=example_row)
+    texts, place = predictions(artifacts)["text"], place_of(made)
+    files = [file.read_text("utf8") for name in ("*.md", "*.json", "MLmodel") for file in place.rglob(name)]
+    assert len(files) > 4
+    assert any(text in file for text in texts for file in files) == example_row
+    version = connect(tracking_uri).get_model_version("tiny", made["version"])
+    assert any(text in version.description for text in texts) == example_row
 
 
 def test_a_name_that_mlflow_does_not_take(
@@ -526,7 +679,7 @@ def test_curves_that_mlflow_missed_come_from_the_history(
 ) -> None:
     about = {"experiment": "hone", "name": "tiny", "key": artifacts["train"].key, "params": {}, "tags": {}}
     run = open_run(tracking_uri, **about)
-    run.step({"type": "step", "step": 2, "loss": 0.5})
+    run.hear({"type": "step", "step": 2, "loss": 0.5})
     run.finish("KILLED")
     made = do_register(tmp_path / "out", artifacts, base, tracking_uri)
     assert made["run_id"] == run.run_id

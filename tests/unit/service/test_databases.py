@@ -138,9 +138,10 @@ def test_processes_that_start_together_find_one_whole_database(tmp_path: Path) -
 
 
 def run_prefect(home: Path, **more: str) -> None:
-    """Start what starts the server, with a command that ends at once."""
+    """What the server does before it listens."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    command = [sys.executable, "-m", "hone_app.service.prefect_server", "config", "view"]
+    prepare = "from hone_app.service.prefect_server import prepare_database; prepare_database()"
+    command = [sys.executable, "-c", prepare]
     done = subprocess.run(command, env=environment | {"PREFECT_HOME": str(home)} | more, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

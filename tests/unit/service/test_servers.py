@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from hone.environment import Home
 from hone.errors import ServiceError
 from hone_app.service import servers
-from hone_app.service.servers import Server, find_configured_prefect, is_healthy
+from hone_app.service.servers import Server, find_configured_prefect, is_healthy, prefect_server
 
 # A user of a server: says its URL, then lives until its standard input closes.
 USER = """
@@ -91,6 +93,15 @@ def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path: 
         servers.use(Server("broken", command, "/", tmp_path))
 
 
+def test_an_error_shows_the_end_of_a_log_within_bounds_and_without_secrets(tmp_path: Path) -> None:
+    server = Server("broken", (), "/", tmp_path, hidden=("geheim",))
+    server.log.write_text("\n".join(["first", *["x" * 100_000 for _ in range(7)], "the password is geheim"]))
+    *long, last = server.tail.splitlines()
+    assert last == "  the password is ***"
+    assert len(long) == 7
+    assert {len(line) for line in long[1:]} == {2 + servers.TAIL_COLUMNS + 4}
+
+
 def test_the_prefect_server_of_the_environment_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
@@ -101,3 +112,19 @@ def test_the_prefect_server_of_the_environment_comes_first(tmp_path: Path, monke
     assert find_configured_prefect() == "http://prefect.example/api"
     monkeypatch.setenv("PREFECT_API_URL", "http://other.example/api")
     assert find_configured_prefect() == "http://other.example/api"
+
+
+def test_prefect_deletes_old_runs_only_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
+
+    def read_settings() -> ServerServicesDBVacuumSettings:
+        with monkeypatch.context() as patch:
+            for name, value in prefect_server(Home(tmp_path)).environment.items():
+                patch.setenv(name, value)
+            return ServerServicesDBVacuumSettings()
+
+    monkeypatch.delenv("HONE_KEEP_DAYS", raising=False)
+    assert "flow_runs" not in read_settings().enabled_vacuum_types
+    monkeypatch.setenv("HONE_KEEP_DAYS", "7")
+    assert "flow_runs" in read_settings().enabled_vacuum_types
+    assert read_settings().retention_period == timedelta(days=7)

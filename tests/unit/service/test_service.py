@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,6 +44,7 @@ from hone_app.service.up import (
     stop_service,
     write_record,
 )
+from hone_app.terminal_runs import record_run
 
 # Starts a child that lives on when its parent is killed.
 PARENT = (
@@ -56,6 +58,10 @@ def make_project(folder: Path) -> Path:
     (folder / "deployments").mkdir()
     (folder / "deployments/prefect.yaml").write_text("deployments: []\n")
     return folder
+
+
+def undecided(commands: Sequence[str]) -> bool:
+    raise AssertionError(f"nothing is to be decided on {commands}")
 
 
 def begun(mark: str, log: Path) -> Process:
@@ -108,15 +114,58 @@ def test_an_id_that_came_to_another_program_is_not_ended(tmp_path: Path) -> None
         home = Home(tmp_path)
         write_record(home, Record("of-old", ports={"prefect": 1, "mlflow": 2}, parts={"worker": reused}))
         said: list[str] = []
-        stop_service(home, said.append)
+        stop_service(home, said.append, undecided)
         assert said == ["nothing runs"]
         assert innocent.poll() is None
         innocent.kill()
 
 
+@pytest.mark.parametrize("interrupt", [True, False])
+def test_a_command_that_uses_the_servers_is_waited_for_or_interrupted_as_decided(
+    tmp_path: Path, interrupt: bool
+) -> None:
+    home = Home(tmp_path)
+    server = begun("x/prefect", tmp_path / "log")
+    write_record(home, Record("x", ports={"prefect": 4200, "mlflow": 5000}, parts={"prefect": server}))
+    said: list[str] = []
+    asked: list[str] = []
+    used, ended = threading.Event(), threading.Event()
+
+    def use() -> None:
+        other = record_run(home, "hone run other", "http://127.0.0.1:1/api")
+        with other, record_run(home, "hone run mine", "http://127.0.0.1:4200/api"):
+            used.set()
+            ended.wait(60)
+
+    def decide(commands: Sequence[str]) -> bool:
+        asked.extend(commands)
+        return interrupt
+
+    def report(line: str) -> None:
+        if line.startswith("waiting"):
+            assert server.alive
+            ended.set()
+        said.append(line)
+
+    user = threading.Thread(target=use)
+    user.start()
+    assert used.wait(60)
+    try:
+        stop_service(home, report, decide)
+        assert asked == [f"`hone run mine` (process {os.getpid()})"]
+        assert said == [*([] if interrupt else [f"waiting for {asked[0]}"]), "ended: prefect"]
+        assert user.is_alive() or not interrupt
+        assert not server.alive
+    finally:
+        ended.set()
+        user.join(60)
+        processes.end_marked("x/prefect")
+    assert not list((tmp_path / "runs").iterdir())
+
+
 def test_where_nothing_was_started_nothing_is_ended(tmp_path: Path) -> None:
     said: list[str] = []
-    stop_service(Home(tmp_path), said.append)
+    stop_service(Home(tmp_path), said.append, undecided)
     assert said == ["nothing runs"]
     assert not list(tmp_path.iterdir())
 
@@ -202,6 +251,35 @@ def test_who_loses_the_race_for_a_port_takes_another(tmp_path: Path, monkeypatch
 def test_what_is_open_to_others_or_cannot_be_is_refused(settings: Settings, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         settings.check()
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("127.0.0.1", "127.0.0.1:5000"),
+        ("::1", "[::1]:5000"),
+        ("::1", "[::1]"),
+        ("0.0.0.0", f"{socket.gethostname()}:5"),
+    ],
+)
+def test_mlflow_answers_to_the_names_of_this_machine_and_to_no_rebound_one(
+    host: str, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judged by MLflow's own check, whose default lets `10.example.org` through."""
+    from mlflow.server.security_utils import is_allowed_host_header
+
+    monkeypatch.delenv("MLFLOW_SERVER_ALLOWED_HOSTS", raising=False)
+    hosts = build_mlflow(Home(tmp_path), Settings(host=host)).environment["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    for name in (own, "localhost:5000", "localhost"):
+        assert is_allowed_host_header(hosts, name), name
+    for name in (
+        "10.example.org",
+        "192.168.example.org:5000",
+        "localhost.example.org",
+        "127.0.0.1.example.org",
+        ":5000",
+    ):
+        assert not is_allowed_host_header(hosts, name), name
 
 
 def test_loopback_and_passwords_are_let_through() -> None:

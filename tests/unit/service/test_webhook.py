@@ -37,7 +37,10 @@ def server(started: list[tuple[str, str]]) -> TestClient:
 def deliver(server: TestClient, *, secret: str = SECRET, age: float = 0, changed: bytes = b"", **data: Any) -> int:
     """The status that a delivery is answered with; `changed` is sent in place of what was signed."""
     told = {"entity": data.pop("entity", "model_version_alias"), "action": data.pop("action", "created"), "data": data}
-    body, stamp = json.dumps(told), str(int(time.time() - age))
+    return deliver_body(server, json.dumps(told), str(int(time.time() - age)), secret, changed)
+
+
+def deliver_body(server: TestClient, body: str, stamp: str, secret: str = SECRET, changed: bytes = b"") -> int:
     headers = {
         "X-MLflow-Delivery-Id": "d1",
         "X-MLflow-Timestamp": stamp,
@@ -67,6 +70,38 @@ def test_what_mlflow_did_not_sign_just_now_is_refused(server: TestClient, starte
     assert server.post("/", json=about).status_code == 401
     assert server.post("/", content=b"x" * (webhook.MAX_BYTES + 1)).status_code == 413
     assert started == []
+
+
+ALIAS = '{"entity": "model_version_alias", "action": "created", "data": %s}'
+ODD_BODIES = {
+    "no JSON": "{",
+    "a list": "[]",
+    "a number": "7",
+    "no entity": "{}",
+    "no data": '{"entity": "model_version_alias", "action": "created"}',
+    "data that is a list": ALIAS % '["champion"]',
+    "data that is a text": ALIAS % '"champion"',
+    "no name": ALIAS % '{"alias": "champion"}',
+    "a name that is a list": ALIAS % '{"alias": "champion", "name": ["topics"]}',
+    "a name that is no text": ALIAS % '{"alias": "champion", "name": "\\ud800"}',
+    "a name with an escape": ALIAS % '{"alias": "champion", "name": "\\u001b[2J"}',
+    "nested": "[" * 30_000,
+    "a long number": "9" * 5000,
+}
+
+
+@pytest.mark.parametrize("body", ODD_BODIES.values(), ids=ODD_BODIES)
+def test_a_signed_body_that_is_no_event_is_refused(
+    server: TestClient, started: list[tuple[str, str]], body: str
+) -> None:
+    assert deliver_body(server, body, str(int(time.time()))) == 400
+    assert started == []
+
+
+@pytest.mark.parametrize("stamp", ["", "now", "9" * 5000, "-5", "1e9"])
+def test_a_time_that_is_none_is_refused(server: TestClient, stamp: str) -> None:
+    about = {"name": "topics", "alias": "champion"}
+    assert deliver_body(server, ALIAS % json.dumps(about), stamp) == 401
 
 
 def test_mlflow_is_asked_to_try_again_where_a_server_does_not_answer(server: TestClient) -> None:

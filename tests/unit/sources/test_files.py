@@ -78,6 +78,27 @@ class TestDocuments:
         pieces = ["One\r", "\n\r", "\nTwo", "\n", "\nThree\r"]
         assert [row["text"] for row, _ in formats.read_documents(pieces, "\n\n")] == ["One", "Two", "Three\r"]
 
+    def test_text_in_which_a_separator_was_not_found_is_not_searched_again(self) -> None:
+        held_sizes: list[int] = []
+
+        class Piece(str):
+            def __radd__(self, held: str) -> str:
+                held_sizes.append(len(held))
+                return held + str(self)
+
+        text = "no separator " * 100
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(formats, "_unify_line_ends", lambda pieces: pieces)
+            [(row, _)] = formats.read_documents([Piece(text)] * 50, "<|endoftext|>")
+        assert row["text"] == text * 50
+        assert held_sizes and max(held_sizes) < len("<|endoftext|>")
+
+    @PROPERTY
+    @given(pieces=st.lists(st.text("ab", max_size=5), max_size=8), separator=st.text("ab", min_size=1, max_size=3))
+    def test_the_documents_do_not_depend_on_the_pieces(self, pieces: list[str], separator: str) -> None:
+        expected = [text for text in "".join(pieces).split(separator) if text]
+        assert [row["text"] for row, _ in formats.read_documents(pieces, separator)] == expected
+
     def test_the_speeches_of_shakespeare(self, shared: Path) -> None:
         path = str(shared / "datasets" / "tinyshakespeare" / "input.txt")
         texts = [row["text"] for row in values(path, separator="\n\n")]

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -73,15 +74,46 @@ class TestSqlite:
         [
             ("select nowhere from tickets", "no such column"),
             ("selec 1", "syntax error"),
-            ("delete from tickets", "returns no rows"),
+            ("drop table tickets", "would change the database"),
+            ("create table t (x)", "would change the database"),
+            ("with one as (select 1) delete from tickets returning id", "would change the database"),
+            ("pragma user_version = 3", "would change the database"),
+            ("vacuum into 'copy.sqlite'", "would change the database"),
+            ("attach 'other.sqlite' as other", "would change the database"),
+            ("select 1; drop table tickets", "one statement at a time"),
             ("select body, topic as body from tickets", "several columns named body"),
             ("select body from tickets where topic = ':bug'", "A colon before a word marks a parameter"),
         ],
     )
-    def test_a_wrong_query(self, sqlite: str, query: str, message: str) -> None:
-        with pytest.raises(DataError, match=message):
-            values(sqlite, query)
-        assert len(values(sqlite, "select 1 from tickets")) == 3
+    def test_a_wrong_query(
+        self, sqlite: str, query: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        content = file_digest(tmp_path / "tickets.sqlite")
+        for source in (Sql(url=sqlite, query=query), Sql(url=sqlite, query="select 1", fingerprint_query=query)):
+            with pytest.raises(DataError, match=message):
+                source.fingerprint(file_digest)
+        assert [path.name for path in tmp_path.iterdir()] == ["tickets.sqlite"]
+        assert file_digest(tmp_path / "tickets.sqlite") == content
+
+    def test_a_database_that_others_write_is_read(self, sqlite: str) -> None:
+        """Its last rows are in a write-ahead log."""
+        writer = sqlite3.connect(sqlite.removeprefix("sqlite:///"))
+        writer.execute("pragma journal_mode = wal")
+        writer.execute("insert into tickets values (4, 'new', 'bug', 1.0)")
+        writer.commit()
+        try:
+            assert len(values(sqlite, "select id from tickets")) == 4
+        finally:
+            writer.close()
+
+    @pytest.mark.parametrize("name", ["#1 of 100%.sqlite", "ü.sqlite"])
+    def test_any_file_name(self, sqlite: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        shutil.copy(sqlite.removeprefix("sqlite:///"), tmp_path / name)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("FILE", name)
+        for url in ("sqlite:///${FILE}", f"sqlite:///file:{quote(name)}?uri=true"):
+            assert len(values(url, "select id from tickets")) == 3
 
     def test_a_locked_database_is_worth_a_retry(self, sqlite: str) -> None:
         holder = sqlite3.connect(sqlite.removeprefix("sqlite:///"))
@@ -172,6 +204,31 @@ class TestPostgresql:
         with pytest.raises(DataError, match=message) as fault:
             values(postgresql.url, query)
         _no_secret(fault.value)
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "drop table kept",
+            "create table other (x int)",
+            "with gone as (delete from kept returning x) select * from gone",
+            "delete from kept returning x",
+            "select setval('numbers', 9)",
+            "set transaction read write",
+            "select 1; set transaction read write; drop table kept",
+            "select 1; commit; drop table kept",
+        ],
+    )
+    def test_no_query_writes(self, postgresql: Cluster, query: str) -> None:
+        postgresql.execute(
+            "drop table if exists kept, other",
+            "create table kept as select 7 as x",
+            "create sequence if not exists numbers",
+        )
+        with pytest.raises(DataError, match=r"would change the database|cannot be run") as fault:
+            values(postgresql.url, query)
+        _no_secret(fault.value)
+        state = "select x, to_regclass('other') as other, last_value from kept, numbers"
+        assert values(postgresql.url, state) == [{"x": 7, "other": None, "last_value": 1}]
 
     def test_a_wrong_password(self, postgresql: Cluster) -> None:
         with pytest.raises(ServiceError, match="password authentication failed") as fault:

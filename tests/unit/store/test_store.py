@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import shutil
@@ -11,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -221,3 +223,135 @@ def _let_a_minute_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that have just been written count as a minute old: the memo does not remember younger ones."""
     later = time.time_ns() + 60_000_000_000
     monkeypatch.setattr("hone.store.digests.time.time_ns", lambda: later)
+
+
+@pytest.mark.parametrize("offset", [0, 9, 40, 90, 200, 300, 420])
+def test_a_changed_manifest_is_a_miss_with_its_name(store: Store, offset: int) -> None:
+    made, _ = store.obtain(RECIPE, write_rows)
+    manifest = made.path / "manifest.json"
+    content = bytearray(manifest.read_bytes())
+    content[offset] ^= 1
+    manifest.write_bytes(content)
+    assert store.find("curate", made.key) is None
+    assert str(manifest) in store.describe_damage("curate", made.key)
+    assert store.list_manifests("curate") == []
+    with pytest.raises(StoreError, match=r"manifest\.json"):
+        made.facts()
+    again, hit = store.obtain(RECIPE, write_rows)
+    assert (again, hit) == (made, False)
+
+
+def test_a_manifest_of_another_artifact_is_not_believed(store: Store) -> None:
+    made, _ = store.obtain(RECIPE, write_rows)
+    shutil.copytree(made.path, store.directory("curate", "other"))
+    assert store.find("curate", "other") is None
+    assert made.key in store.describe_damage("curate", "other")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"files": {"a": {}}}', "\udcff", "[" * 100_000])
+def test_what_is_no_manifest_is_one_error(store: Store, text: str) -> None:
+    made, _ = store.obtain(RECIPE, write_rows)
+    (made.path / "manifest.json").write_text(text, "utf8", errors="surrogateescape")
+    assert "manifest.json: is not what was written" in store.describe_damage("curate", made.key)
+
+
+def test_a_manifest_without_a_digest_of_its_own_is_read(store: Store) -> None:
+    made, _ = store.obtain(RECIPE, write_rows)
+    manifest = made.path / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["manifest_sha256"], content["temporary"]  # as an earlier release wrote it
+    manifest.write_text(json.dumps(content))
+    assert store.obtain(RECIPE, never) == (made, True)
+
+
+def test_a_discarded_artifact_is_gone_and_made_again(store: Store) -> None:
+    made, _ = store.obtain(RECIPE, write_rows)
+    store.discard(made)
+    assert store.find("curate", made.key) is None
+    assert list((store.root / ".trash").iterdir()) == []
+    store.discard(made)
+    assert store.obtain(RECIPE, write_rows) == (made, False)
+
+
+def test_everything_is_on_disk_before_the_manifest_and_temporary_files_go_after_the_commit(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    remaining: list[str] = []
+    sync, rename = os.fsync, Path.rename
+
+    def record(handle: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        sync(handle)
+
+    def commit(self: Path, target: Path) -> Path:
+        remaining.extend(sorted(file.name for file in self.iterdir()))
+        return rename(self, target)
+
+    def write(out: Path) -> Product:
+        (out / "checkpoints").mkdir()
+        (out / "checkpoints" / "step").write_text("5")
+        (out / "model").mkdir()
+        (out / "model" / "weights").write_text("w")
+        (out / "spec.json").write_text("{}")
+        return Product(1, ("model/*",), temporary=("checkpoints", "spec.json"))
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(Path, "rename", commit)
+    made, _ = store.obtain(RECIPE, write, resumable=True)
+    assert flushed.index("weights") < flushed.index("model") < flushed.index("manifest.json")
+    assert flushed[-1] == "curate"
+    assert "checkpoints" in remaining
+    assert sorted(file.name for file in made.path.iterdir()) == ["config.yaml", "manifest.json", "model"]
+    assert set(made.manifest()["files"]) == {"config.yaml", "model/weights"}
+
+
+def test_temporary_files_of_a_killed_commit_are_removed_by_the_next_caller(store: Store) -> None:
+    def write(out: Path) -> Product:
+        (out / "checkpoints").mkdir()
+        return replace(write_rows(out), temporary=("checkpoints",))
+
+    made, _ = store.obtain(RECIPE, write)
+    (made.path / "checkpoints").mkdir()
+    assert store.obtain(RECIPE, never) == (made, True)
+    assert not (made.path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("harm", ["no database", "a changed digest", "a text that is none", "another table", "a cut"])
+def test_a_damaged_memo_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str) -> None:
+    path, file = tmp_path / "memo.sqlite", tmp_path / "data.csv"
+    file.write_text("one")
+    _let_a_minute_pass(monkeypatch)
+    digest = DigestMemo(path).digest(file)
+    if harm == "no database":
+        path.write_bytes(b"x" * 5000)
+    elif harm == "a cut":
+        os.truncate(path, 5000)
+    else:
+        statement = {
+            "a changed digest": "update proved_digests set digest = 'f' || substr(digest, 2)",
+            "a text that is none": "update proved_digests set digest = cast(x'ff' as text)",
+            "another table": "alter table proved_digests drop column proof",
+        }[harm]
+        with sqlite3.connect(path) as connection:
+            connection.execute(statement)
+        connection.close()
+    assert DigestMemo(path).digest(file) == digest
+    DigestMemo(path).digest(file)
+    monkeypatch.setattr("hone.store.digests.file_digest", lambda path: pytest.fail(f"read {path} again"))
+    assert DigestMemo(path).digest(file) == digest
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS])
+def test_a_memo_that_cannot_be_written_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text("one")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(fault, os.strerror(fault))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert DigestMemo(tmp_path / "no" / "memo.sqlite").digest(file) == file_digest(file)
+    (tmp_path / "taken").write_text("no folder")
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
+    assert DigestMemo(tmp_path / "taken" / "memo.sqlite").digest(file) == file_digest(file)

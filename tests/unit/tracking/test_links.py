@@ -19,6 +19,7 @@ from hone.tracking.run_log import open_run
 )
 def test_a_link_opens_the_pages_of_trainings_and_not_those_of_traces(route: str, page: str) -> None:
     assert build_url("http://127.0.0.1:5000/", route) == f"http://127.0.0.1:5000/{page}?workflowType=machine_learning"
+    assert build_url("http://ada:geheim@127.0.0.1:5000", route) == build_url("http://127.0.0.1:5000", route)
     assert build_url("sqlite:////data/mlflow.db", route) == ""
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from hone.tracking.client import (
     default_tracking_uri,
     get_or_create_experiment,
 )
-from hone.tracking.run_log import RunLog, as_metrics, backfill, open_run, take, training_run
+from hone.tracking.run_log import Curve, RunLog, _count_samples, as_metrics, backfill, open_run, take, training_run
 
 
 def opened(uri: str, key: str = "k1", **other: Any) -> RunLog:
@@ -99,8 +102,6 @@ def test_a_changed_param_keeps_its_first_value(tracking_uri: str) -> None:
 
 
 def test_the_machine_is_watched_while_training(tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     published = threading.Event()
@@ -149,10 +150,75 @@ def test_what_mlflow_missed_is_filled_in_once(tracking_uri: str, tmp_path: Path)
         run.hear(step(number))
     run.finish("FINISHED")
     client = connect(tracking_uri)
-    assert backfill(client, run.run_id, history) == 1998
+    assert backfill(client, run.run_id, history) == 500
     assert backfill(client, run.run_id, history) == 0
-    assert curve(tracking_uri, run.run_id, "train/loss") == [(n, 1 / n) for n in range(1, 2001)]
+    steps = [1, 2, *range(4, 1996, 4), 1999, 2000]  # of each four steps the first that was logged, and the last
+    assert curve(tracking_uri, run.run_id, "train/loss") == [(n, 1 / n) for n in steps]
     assert curve(tracking_uri, run.run_id, "valid/loss") == [(9, 2.0)]
+
+
+@pytest.mark.parametrize("total", [1, 7, 500, 501, 2400, 1_000_000])
+def test_a_curve_has_some_500_points_spread_evenly_with_the_first_and_the_last(total: int) -> None:
+    drawn = Curve(set())
+    drawn.limit(total)
+    steps = [number for number in range(1, total + 1) if drawn.offer(number, last=number == total)]
+    assert steps[0] == 1
+    assert steps[-1] == total
+    assert min(total, 250) <= len(steps) <= 502
+    assert max(after - before for before, after in itertools.pairwise([0, *steps])) <= total / 250 + 1
+    resumed = Curve(set(steps))
+    resumed.limit(total)
+    assert not any(resumed.offer(number) for number in range(1, total + 1))
+
+
+def test_a_long_training_logs_a_sparse_curve_and_its_last_step_wherever_it_ends(tracking_uri: str) -> None:
+    run = opened(tracking_uri)
+    run.hear({"type": "started", "steps": 50_000})
+    for number in range(1, 1251):
+        run.hear(step(number))
+    run.hear({"type": "valid", "step": 1250, "valid_loss": 0.5})
+    run.finish("KILLED")
+    assert [number for number, _ in curve(tracking_uri, run.run_id, "train/loss")] == [1, *range(100, 1201, 100), 1250]
+    assert curve(tracking_uri, run.run_id, "valid/loss") == [(1250, 0.5)]
+
+
+def test_samples_of_the_machine_become_rarer_in_a_long_training() -> None:
+    hours = [_count_samples(3600.0 * count) for count in (0, 1, 2, 24, 24 * 7)]
+    assert hours == [1, 1, 2, 32, 128]
+
+
+def test_an_mlflow_that_takes_calls_and_never_answers_holds_up_the_end_of_a_training_for_a_moment_only(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = opened(tracking_uri)
+    called, answered = threading.Event(), threading.Event()
+
+    def hang(*_: Any, **__: Any) -> None:
+        called.set()
+        answered.wait()
+
+    monkeypatch.setattr(run._client, "log_batch", hang)
+    monkeypatch.setattr("hone.tracking.run_log.END_SECONDS", 0.1)
+    run.hear(step(1))
+    assert called.wait(60)
+    run.finish("FINISHED")
+    assert "was not ended: MLflow did not answer in time" in caplog.text
+    answered.set()
+
+
+def test_a_database_that_cannot_be_written_is_reported_once_and_ends_no_training(
+    tracking_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = opened(tracking_uri)
+    with sqlite3.connect(tmp_path / "mlflow" / "mlflow.db") as database:
+        database.execute(
+            "create trigger full before insert on metrics begin select raise(abort, 'the disk is full'); end"
+        )
+    run.hear(step(1))
+    run.finish("FINISHED")
+    assert "What MLflow lacks of the curves is added when the model is registered" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err + caplog.text
+    assert connect(tracking_uri).get_run(run.run_id).info.status == "FINISHED"
 
 
 def test_batches_hold_whole_events() -> None:
@@ -171,6 +237,17 @@ def test_files_lie_beside_the_database_or_where_they_are_told(tracking_uri: str,
     assert told.artifact_location.endswith(f"{tmp_path}/told/told")
 
 
+def test_a_data_folder_may_have_spaces_and_a_percent_sign_in_its_path(tmp_path: Path) -> None:
+    folder = tmp_path / "my data, 100% of it"
+    uri = f"sqlite:///{folder}/mlflow/mlflow.db"
+    run = opened(uri)
+    connect(uri).log_text(run.run_id, "text", "note.txt")
+    run.finish("FINISHED")
+    assert (folder / "mlflow" / "mlflow.db").is_file()
+    assert [file.read_text() for file in folder.rglob("note.txt")] == ["text"]
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
 def test_a_deleted_experiment_is_named(tracking_uri: str) -> None:
     client = connect(tracking_uri)
     client.delete_experiment(get_or_create_experiment(client, "gone"))
@@ -186,8 +263,6 @@ def test_a_place_where_mlflow_keeps_no_records() -> None:
 
 
 def test_preparing_twice_and_at_once_makes_one_store(tmp_path: Path, empty_database: Path) -> None:
-    import sqlite3
-
     from hone.store.databases import create_file
 
     path = tmp_path / "new" / "mlflow.db"

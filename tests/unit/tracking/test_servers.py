@@ -23,7 +23,7 @@ from hone.models.locate import BaseModel
 from hone.store.artifact import Artifact
 from hone.tracking import reader
 from hone.tracking.client import connect
-from hone.tracking.reader import has_version
+from hone.tracking.reader import describe_fault
 from hone.tracking.run_log import open_run
 from tests.registering import assert_answers_as_evaluated, do_register, predictions
 
@@ -118,7 +118,7 @@ def test_over_http_all_is_as_on_a_database(
         assert do_register(tmp_path / "again", adapted, base, uri, Lora(merged=False)) == made | {"existing": True}
         assert len(client.search_model_versions("name='tiny'")) == 1
         assert_answers_as_evaluated(made, adapted, clean=True)
-        assert has_version(uri, "tiny", made["version"])
+        assert not describe_fault(uri, "tiny", made["version"])
         found = reader.get_version(uri, "models:/tiny@candidate")
         assert (found.uri, found.run_id) == ("models:/tiny/1", made["run_id"])
         assert found == reader.get_version(uri, "models:/tiny/1")
@@ -129,7 +129,7 @@ def test_over_http_all_is_as_on_a_database(
             with pytest.raises(ModelError, match="no such model version"):
                 reader.get_version(uri, missing)
         client.delete_model_version("tiny", made["version"])
-        assert not has_version(uri, "tiny", made["version"])
-    assert has_version(uri, "tiny", made["version"])  # a server that is away has not lost it
+        assert describe_fault(uri, "tiny", made["version"])
+    assert not describe_fault(uri, "tiny", made["version"])  # a server that is away has not lost it
     with pytest.raises(ServiceError, match="did not answer"):
         reader.get_version(uri, "models:/tiny/1")

@@ -71,6 +71,24 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, name: str, ca
     assert found is not None
     assert found.state.step == 1
     assert str(file) in caplog.text
+    assert not file.parent.exists()
+    _save(tmp_path, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+
+
+def test_one_that_is_damaged_meanwhile_does_not_count_among_those_kept(tmp_path: Path) -> None:
+    _save(tmp_path, 1, 2)
+    (tmp_path / "step-00000002" / "state.json").write_bytes(b"\xff")
+    _save(tmp_path, 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000003"]
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"state.json": "0"}'])
+def test_a_manifest_that_lists_too_little_is_damage(tmp_path: Path, text: str) -> None:
+    _save(tmp_path, 1)
+    (tmp_path / "step-00000001" / "manifest.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"manifest\.json"):
+        checkpoints.load_latest_checkpoint(tmp_path, CPU)
 
 
 def test_a_missing_optimizer_is_damage_and_no_other_result(tmp_path: Path) -> None:

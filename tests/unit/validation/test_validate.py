@@ -46,6 +46,9 @@ def tables() -> dict[str, pa.Table]:
     return {"train": sound("train", 30, "paris"), "valid": sound("valid", 8, "rome"), "test": sound("test", 8, "oslo")}
 
 
+HOSTILE = "<img src=x onerror=alert(1)><svg onload='alert(1)'></svg>"
+
+
 def with_rows(table: pa.Table, *rows: dict[str, Any]) -> pa.Table:
     """The table with the last rows' values changed."""
     listed = table.to_pylist()
@@ -119,15 +122,17 @@ def test_each_split_is_asked_all_that_the_settings_say(run: Any) -> None:
     assert asked["valid"] == asked["test"] == everywhere | held_out
 
 
-def test_data_docs_are_built_and_name_each_split(run: Any, tmp_path: Path) -> None:
+def test_nothing_but_rows_and_pages_of_results_is_kept(run: Any, tmp_path: Path) -> None:
     product = run()
-    index = tmp_path / "out" / product.facts["data_docs"]
-    assert index.is_file()
-    pages = {page.parts[-4] for page in index.parent.glob("validations/*/*/*/*.html")}
-    assert pages == {"train", "valid", "test"}
+    kept = {file.name: file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    rows = {"train.parquet", "valid.parquet", "test.parquet", "quarantine.parquet"}
+    assert kept.keys() == rows | {"validation.json", "data_docs.html"}
+    assert (tmp_path / "out" / product.facts["data_docs"]).is_file()
+    # Great Expectations' own images and styles alone have 4 MB.
+    assert sum(kept.values()) < 500_000
 
 
-def test_the_data_docs_are_also_one_page_that_needs_no_other_file_and_no_network(run: Any, tmp_path: Path) -> None:
+def test_the_data_docs_are_one_page_that_needs_no_other_file_and_no_network(run: Any, tmp_path: Path) -> None:
     run()
     page = (tmp_path / "out" / layout.DATA_DOCS).read_text("utf8")
     [content] = re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
@@ -143,10 +148,26 @@ def test_the_data_docs_are_also_one_page_that_needs_no_other_file_and_no_network
     assert "Must have greater than or equal to" in results
 
 
+def test_markup_in_rows_is_text_in_the_data_docs(run: Any, tables: dict[str, pa.Table], tmp_path: Path) -> None:
+    """A label that no training row has is listed as it is; so are the values of a suite's expectations."""
+    tables["test"] = with_rows(tables["test"], {"label": HOSTILE, "text": HOSTILE})
+    suite = [{"type": "expect_column_values_to_not_match_regex", "kwargs": {"column": "text", "regex": "<b>|onerror"}}]
+    run(suite, on_failure="warn", unseen_labels="report")
+    for page in (tmp_path / "out").rglob("*.html"):
+        html = page.read_text("utf8")
+        if page.name == layout.DATA_DOCS:
+            [content] = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+            html = "".join(part["html"] for part in json.loads(content).values())
+            assert "&lt;img src=x onerror=" in html
+        assert not re.search(r"<(img src=x|svg onload)", html, re.IGNORECASE), page
+
+
 def test_a_failure_tells_the_expectation_the_figure_and_five_rows(
     run: Any, tables: dict[str, pa.Table], tmp_path: Path
 ) -> None:
     tables["train"] = with_rows(tables["train"], *[{"text": " \t\n"}] * 7)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "round-1.html").write_text("of an earlier failure")
     with pytest.raises(ValidationFailed) as caught:
         run(docs_on_failure=tmp_path / "kept")
     message = str(caught.value)
@@ -158,7 +179,7 @@ def test_a_failure_tells_the_expectation_the_figure_and_five_rows(
     ]
     assert "validation.on_failure=quarantine" in message
     assert (tmp_path / "kept" / "index.html").as_uri() in message
-    assert (tmp_path / "kept" / "index.html").is_file()
+    assert [file.name for file in (tmp_path / "kept").iterdir()] == ["index.html"]
 
 
 def test_a_text_of_nothing_but_space_fails(run: Any, tables: dict[str, pa.Table]) -> None:

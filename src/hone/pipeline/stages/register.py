@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import hone
 from hone.config.file import dump_config
+from hone.display import mask_secrets
+from hone.environment import current_user, home
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, get_module
@@ -15,7 +17,7 @@ from hone.pipeline.stages.train import training_run
 from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.tracking.links import build_url, run_route, version_route
-from hone.tracking.reader import SCHEME, has_version, list_lineage
+from hone.tracking.reader import SCHEME, describe_fault, has_run, list_lineage
 
 if TYPE_CHECKING:
     from hone.tracking.run_log import RunLog
@@ -24,7 +26,6 @@ GIT_COMMIT = "hone.git_commit"
 
 
 def _make(job: Job) -> Product:
-    from hone.environment import current_user
     from hone.evaluation.report.report import Origin, render
     from hone.registry.register import register
     from hone.tracking import run_log
@@ -49,6 +50,7 @@ def _make(job: Job) -> Product:
             alias=config.registration.alias,
             config=dump_config(config),
             tags=commit | dict(job.tags),
+            example_row=config.registration.example_row,
             on_progress=job.on_progress,
         )
 
@@ -60,11 +62,15 @@ def _data_docs_link(job: Job, run: RunLog) -> dict[str, str]:
     return {"Data Docs": url or (validated.path / validated.facts()["data_docs"]).as_uri()}
 
 
-def _missing_version(artifact: Artifact) -> str:
+def _describe_fault(artifact: Artifact) -> str:
     facts = artifact.facts()
-    if has_version(facts["tracking_uri"], facts["model"], facts["version"]):
-        return ""
-    return f"version {facts['version']} of {facts['model']} is no longer in MLflow"
+    current_uri = home().tracking_uri
+    is_current = mask_secrets(current_uri) == facts["tracking_uri"]
+    uri, model, number = current_uri if is_current else facts["tracking_uri"], facts["model"], facts["version"]
+    fault = describe_fault(uri, model, number)
+    if not fault and not has_run(uri, facts["run_id"]):
+        return f"the run of version {number} of {model} was deleted in MLflow"
+    return fault
 
 
 def _describe(artifact: Artifact) -> str:
@@ -101,7 +107,7 @@ REGISTER = Stage(
         *(f"evaluation/report/{name}" for name in ("report.html", "report_parts.html", "report.css", "report.js")),
         *("registry/card.md", "registry/served/served.py"),
     ),
-    external_digests=lambda job: {"tracking server": job.home.tracking_uri},
-    stale_reason=_missing_version,
+    external_digests=lambda job: {"tracking server": mask_secrets(job.home.tracking_uri)},
+    stale_reason=_describe_fault,
     describe=_describe,
 )

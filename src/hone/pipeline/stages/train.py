@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from hone.config.sections import RunConfig
 from hone.evaluation.report import figures
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, compute_base_digest, get_module, list_libraries
 from hone.progress import Progress
 from hone.store.artifact import Artifact, Product
+from hone.training.device import resolve_device
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ def _make(job: Job) -> Product:
                 job.on_progress(Progress(0, steps["total"], "steps", note="training"))
             if event["type"] == "step":
                 job.on_progress(Progress(event["step"], steps["total"], "steps", figures={"loss": event["loss"]}))
+            if event.get("unsent"):
+                log.warning("%d events of the training were not reported; history.jsonl has all", event["unsent"])
 
         steps = {"total": 0}
         job.on_progress(Progress(0, 0, "steps", note="loading the model"))
@@ -64,6 +68,14 @@ def _make(job: Job) -> Product:
             on_event=on_event,
         )
         return replace(product, facts=product.facts | {"mlflow": {"run_id": run.run_id}})
+
+
+def _config(config: RunConfig) -> dict[str, Any]:
+    """What decides the result. How often checkpoints are saved does not; the device counts by what it resolves to."""
+    sections = config.model_dump(include={"objective": True, "method": True, "training": True})
+    del sections["training"]["checkpoint_seconds"]
+    sections["training"]["device"] = resolve_device(sections["training"]["device"])
+    return sections
 
 
 def _flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -84,7 +96,7 @@ def _describe(artifact: Artifact) -> str:
 TRAIN = Stage(
     make=_make,
     describe=_describe,
-    config=lambda c: c.model_dump(include={"objective", "method", "training"}),
+    config=_config,
     code=lambda c: [
         *("hone.training.launch", "hone.training.loop"),
         *(get_module(OBJECTIVES, c.objective), get_module(METHODS, c.method)),

@@ -39,7 +39,7 @@ def _make(job: Job) -> Product:
         objective=build_part(OBJECTIVES, job.config.objective),
         near_duplicate=job.config.curation.split.near_duplicate,
         settings=job.config.validation.model_dump(),
-        docs_on_failure=job.home.root / "data-docs" / job.config.name,
+        docs_on_failure=job.home.data_docs / job.config.name,
         on_progress=job.on_progress,
     )
 
@@ -61,7 +61,7 @@ VALIDATE = Stage(
     describe=_describe,
     list_warnings=_list_warnings,
     config=_config,
-    code=lambda c: ["hone.validation.validate", get_module(OBJECTIVES, c.objective)],
+    code=lambda c: ["hone.validation.validate", "hone.validation.escaping", get_module(OBJECTIVES, c.objective)],
     libraries=lambda _: ["great-expectations", "numpy", "pandas", "pyarrow", "tokenizers"],
     inputs=("curate",),
     needs_base=True,

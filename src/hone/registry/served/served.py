@@ -1,8 +1,11 @@
 """Serving code of a registered model. It is copied into the logged model with the modules of hone that it uses.
 
+The import of `find_faults` is replaced by the source of sums.py: until the files are verified, nothing that lies beside
+this file is imported. MLflow puts the folder code/ before all installed packages: `import torch` may be code/torch.py.
+
 MLflow runs this file when it loads the model. `model_config` holds the settings that a caller may choose:
-`load_model(uri, model_config={"device": "cuda", "batch_size": 256, "base": DIR})`. Settings that change answers are
-in objective.json beside the weights: the objective, its options and its targets.
+`load_model(uri, model_config={"device": "cuda", "batch_size": 256, "base": DIR, "max_characters": 0})`.
+Settings that change answers are in objective.json beside the weights: the objective, its options and its targets.
 """
 
 from __future__ import annotations
@@ -18,20 +21,22 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+from hone.registry.served.sums import find_faults
+
 
 class Served(PythonModel):  # type: ignore[misc]
     """A pyfunc model: takes rows with the objective's inputs, returns one answer per row."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load weights and tokenizer. Raises ValueError for a file that differs from the registered one."""
-        import torch
-
         home, settings = Path(context.artifacts["model"]), context.model_config
         root = home.parents[1]
-        self.package = next((root / "code").glob("served_*")).name
-        faults = self._module("hone.registry.served.sums").find_faults(root)
+        faults = find_faults(root)
         if faults:
             raise ValueError(f"{root} is not the model that was registered: {', '.join(faults)}")
+        import torch
+
+        self.package = next((root / "code").glob("served_*")).name
         self.about = json.loads((home / "objective.json").read_text("utf8"))
         device = settings["device"]
         if device == "auto":
@@ -51,6 +56,7 @@ class Served(PythonModel):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """A DataFrame with the objective's outputs; with the parameter `all_scores`, with all its columns."""
         rows = frame_to_rows(model_input, list(self.objective.inputs))
+        check_lengths(rows, int(context.model_config["max_characters"]))
         answers = self.reader.answer(self.model, rows, self.about["targets"], int(self.about["max_length"]))
         columns = None if (params or {}).get("all_scores") else list(self.objective.outputs)
         return pd.DataFrame(answers, columns=columns)
@@ -111,6 +117,20 @@ def frame_to_rows(frame: pd.DataFrame, inputs: list[str]) -> list[dict[str, str]
             if not isinstance(value, str):
                 raise ValueError(f"row {index} is not a text but {value!r}")
     return [dict(zip(inputs, row, strict=True)) for row in frame[inputs].itertuples(index=False)]
+
+
+def check_lengths(rows: list[dict[str, str]], max_characters: int) -> None:
+    """Raise ValueError for a row with more characters; 0 is no limit.
+
+    A text is tokenized as a whole before it is cut off or read in windows: 5 MB took 29 s and 1 GB.
+    """
+    for index, row in enumerate(rows):
+        characters = sum(map(len, row.values()))
+        if characters > max_characters > 0:
+            raise ValueError(
+                f"row {index} has {characters:,} characters, more than {max_characters:,}: shorten it, or load the"
+                f" model with model_config={{'max_characters': {characters}}}"
+            )
 
 
 def _fetch_version(uri: str) -> Path:

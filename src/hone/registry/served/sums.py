@@ -1,12 +1,13 @@
 """SHA256SUMS: the SHA-256 of every file of a registered model, in the format of `sha256sum --check`.
 
-A copy of this module is in every registered model, which verifies its own files when it is loaded. It therefore
-imports the standard library only.
+The functions of this module are in the served.py of every registered model, which verifies its own files before it
+imports any of them. The module therefore imports the standard library only.
 """
 
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,7 +29,10 @@ def write_sums(directory: Path, known_digests: Mapping[str, str]) -> str:
 
 
 def find_faults(directory: Path) -> list[str]:
-    """A line for each file below `directory` that differs from SHA256SUMS; empty if none does."""
+    """A line for each file below `directory` that differs from SHA256SUMS; empty if none does.
+
+    Links are faults, whatever they lead to: what is behind one can change, and a folder behind one is not listed.
+    """
     if not (directory / SUMS).is_file():
         return [f"{SUMS} is gone"]
     expected: dict[str, str] = {}
@@ -36,20 +40,27 @@ def find_faults(directory: Path) -> list[str]:
         sha256, _, name = line.partition("  ")
         expected[name] = sha256
     present = list_files(directory)
+    irregular = {name for name in present if not stat.S_ISREG((directory / name).lstat().st_mode)}
     faults = [f"{name} is gone" for name in expected if name not in present]
     faults += [f"{name} was added" for name in present if name not in expected]
+    faults += [f"{name} is a link or not a file" for name in irregular]
     faults += [
         f"{name} was changed"
         for name in present
-        if name in expected and file_digest(directory / name) != expected[name]
+        if name in expected and name not in irregular and file_digest(directory / name) != expected[name]
     ]
     return sorted(faults)
 
 
 def list_files(directory: Path) -> list[str]:
-    """Relative paths of the files below `directory`, without SHA256SUMS and the files that loading creates."""
-    paths = (file.relative_to(directory) for file in sorted(directory.rglob("*")) if not file.is_dir())
-    return [str(file) for file in paths if str(file) not in (SUMS, *LEFT_BY_USE) and BYTECODE not in file.parts]
+    """Relative paths of everything below `directory` but folders, SHA256SUMS and the files that loading creates."""
+    paths = [path for path in sorted(directory.rglob("*")) if path.is_symlink() or not path.is_dir()]
+    names = [str(path.relative_to(directory)) for path in paths if not _is_bytecode(path)]
+    return [name for name in names if name not in (SUMS, *LEFT_BY_USE)]
+
+
+def _is_bytecode(path: Path) -> bool:
+    return path.parent.name == BYTECODE and ".pyc" in path.name and not path.is_symlink()
 
 
 def file_digest(file: Path) -> str:

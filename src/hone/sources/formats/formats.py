@@ -136,11 +136,17 @@ def _split_documents(pieces: Iterable[str], separator: str) -> Iterator[str]:
     if not separator:
         yield "".join(pieces)
         return
-    unfinished = ""
+    unfinished: list[str] = []
+    held_end = ""  # may be the beginning of a separator: only this is searched again
     for piece in pieces:
-        *finished, unfinished = (unfinished + piece).split(separator)
-        yield from finished
-    yield unfinished
+        *finished, rest = (held_end + piece).split(separator)
+        for text in finished:
+            yield "".join([*unfinished, text])
+            unfinished = []
+        cut = max(0, len(rest) - len(separator) + 1)
+        unfinished.append(rest[:cut])
+        held_end = rest[cut:]
+    yield "".join([*unfinished, held_end])
 
 
 def _unify_line_ends(pieces: Iterable[str]) -> Iterator[str]:

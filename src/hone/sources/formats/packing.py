@@ -45,6 +45,10 @@ CODECS = (
 COMPRESSED_SUFFIXES = tuple(codec.suffix for codec in CODECS)
 _BZIP2_BLOCK = b"1AY&SY"  # pi, at the beginning of the first block: "BZh" alone may be text
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz")
+# Files of a few repeated rows are small however much they grow; from here on `max_expansion` counts.
+FREE_BYTES = 64 << 20
+_SLICE = 1024  # bytes decompressed at once: zstandard can make 32 MiB of them
+_PIECE = 1 << 20  # bytes passed on at once
 HEAD_BYTES = 1024  # as many of a file's first bytes as are looked at; a tar header is 512
 
 
@@ -67,23 +71,30 @@ def is_archive(beginning: bytes) -> bool:
     return _is_zip(beginning) or _is_tar(beginning, find_codec(beginning))
 
 
-def open_archive(file: BinaryIO, beginning: bytes, shown: str) -> tuple[Any, list[str]]:
+def open_archive(file: BinaryIO, beginning: bytes, shown: str, max_expansion: int) -> tuple[Any, list[str]]:
     """An archive, which begins with `beginning`, as a file system, and the names of its files in their order.
 
-    What macOS and editors add (__MACOSX/, .DS_Store) is left out. Raises DataError if it is damaged.
+    What macOS and editors add (__MACOSX/, .DS_Store) is left out. Raises DataError if it is damaged, or if its files
+    together have more than FREE_BYTES and more than `max_expansion` times its size.
     """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
     with archive_faults(shown):
         if _is_zip(beginning):
             from fsspec.implementations.zip import ZipFileSystem
 
             files = ZipFileSystem(fo=file, skip_instance_cache=True)
-            names = [info.filename for info in files.zip.infolist() if not info.is_dir()]
+            members = files.zip.infolist()
+            _check_expansion(sum(info.file_size for info in members), size, max_expansion, shown)
+            names = [info.filename for info in members if not info.is_dir()]
         else:
+            from fsspec.compression import compr
             from fsspec.implementations.tar import TarFileSystem
 
             codec = find_codec(beginning)
-            compression = codec.name if codec else None
-            files = TarFileSystem(fo=_nameless(file), compression=compression, skip_instance_cache=True)
+            unpacked: Any = compr[codec.name](_nameless(file), mode="rb") if codec else file
+            bounded = _nameless(unpacked, lambda end: _check_expansion(end, size, max_expansion, shown))
+            files = TarFileSystem(fo=bounded, skip_instance_cache=True)
             names = [name for name, (info, _, _) in files.index.items() if info["type"] == "file"]
     return files, [name for name in names if not name.startswith("__MACOSX/") and name.rpartition("/")[2][:1] != "."]
 
@@ -102,10 +113,13 @@ def _is_tar(beginning: bytes, codec: Codec | None) -> bool:
 
 
 class _Nameless(io.RawIOBase):
-    """A file without its name: fsspec would take a tar archive that is called data.gz for a compressed one."""
+    """A file without its name: fsspec would take a tar archive that is called data.gz for a compressed one.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    `check` is called with each offset that is to be reached.
+    """
+
+    def __init__(self, file: BinaryIO, check: Callable[[int], object]) -> None:
+        self._file, self._check = file, check
 
     def readable(self) -> bool:
         return True
@@ -116,9 +130,11 @@ class _Nameless(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         piece = self._file.read(len(buffer))
         buffer[: len(piece)] = piece
+        self._check(self._file.tell())
         return len(piece)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._check(offset)
         return self._file.seek(offset, whence)
 
     def close(self) -> None:
@@ -126,8 +142,18 @@ class _Nameless(io.RawIOBase):
         super().close()
 
 
-def _nameless(file: BinaryIO) -> io.BufferedReader:
-    return io.BufferedReader(_Nameless(file))
+def _nameless(file: BinaryIO, check: Callable[[int], object] = int) -> io.BufferedReader:
+    return io.BufferedReader(_Nameless(file, check))
+
+
+def _check_expansion(size: int, packed: int, max_expansion: int, shown: str) -> None:
+    """Raise DataError if `packed` bytes grow to `size`, more than FREE_BYTES and than `max_expansion` times as many."""
+    if size > max(FREE_BYTES, packed * max_expansion):
+        raise DataError(
+            f"{packed:,} compressed bytes grow to more than {max_expansion} times as many",
+            where=shown,
+            fix="If the data is right, raise ingest.source.max_expansion.",
+        )
 
 
 @contextmanager
@@ -141,23 +167,26 @@ def archive_faults(shown: str) -> Iterator[None]:
         raise DataError(f"the archive cannot be read: {fault}", where=shown, fix=f"{_AGAIN} Or unpack it.") from None
 
 
-def decompress(chunks: Iterable[bytes], suffix: str, shown: str) -> Iterator[bytes]:
+def decompress(chunks: Iterable[bytes], suffix: str, shown: str, max_expansion: int) -> Iterator[bytes]:
     """The bytes, decompressed if they are compressed or the extension says so.
 
-    Raises DataError if the data is damaged or truncated.
+    Raises DataError if the data is damaged or truncated, or grows to more than FREE_BYTES and `max_expansion` times
+    its size.
     """
     pieces = iter(chunks)
     beginning = next(pieces, b"")
     codec = find_codec(beginning, suffix)
     if codec is None:
         return chain([beginning], pieces)
-    return _inflate(chain([beginning], pieces), codec, shown)
+    return _join_pieces(_inflate(chain([beginning], pieces), codec, shown, max_expansion))
 
 
-def _inflate(chunks: Iterable[bytes], codec: Codec, shown: str) -> Iterator[bytes]:
+def _inflate(chunks: Iterable[bytes], codec: Codec, shown: str, max_expansion: int) -> Iterator[bytes]:
     """Decompress one or several members, one after the other."""
     member = None
-    for chunk in chunks:
+    packed = size = 0
+    for chunk in _slice_chunks(chunks):
+        packed += len(chunk)
         while chunk:
             if member is None and codec.suffix == ".xz" and not (chunk := chunk.lstrip(b"\0")):
                 break  # xz files may be padded with zeros
@@ -166,10 +195,29 @@ def _inflate(chunks: Iterable[bytes], codec: Codec, shown: str) -> Iterator[byte
                 text = member.decompress(chunk)
             except _faults() as fault:
                 raise DataError(f"its compressed data is damaged: {fault}", where=shown, fix=_AGAIN) from fault
+            size += len(text)
+            _check_expansion(size, packed, max_expansion, shown)
             yield text
             chunk, member = (member.unused_data, None) if member.eof else (b"", member)
     if member is not None:
         raise DataError("its compressed data is truncated", where=shown, fix=_AGAIN)
+
+
+def _slice_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    return (chunk[start : start + _SLICE] for chunk in chunks for start in range(0, len(chunk), _SLICE))
+
+
+def _join_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of _PIECE bytes or more."""
+    joined: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        joined.append(piece)
+        size += len(piece)
+        if size >= _PIECE:
+            yield b"".join(joined)
+            joined, size = [], 0
+    yield b"".join(joined)
 
 
 def _archive_exceptions() -> tuple[type[Exception], ...]:

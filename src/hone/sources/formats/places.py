@@ -15,7 +15,7 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from hone.errors import ConfigError, DataError, ServiceError
-from hone.parts.variables import expand
+from hone.parts.variables import expand, hide_values
 from hone.sources.formats.packing import (
     HEAD_BYTES,
     archive_faults,
@@ -126,9 +126,12 @@ class Place:
         with self.open() as file:
             return file.read(HEAD_BYTES)
 
-    def chunks(self) -> Iterator[bytes]:
-        """The file's bytes, decompressed if they are compressed. Raises DataError if they are damaged."""
-        return decompress(self.raw(), PurePosixPath(self.name).suffix, self.shown)
+    def chunks(self, max_expansion: int) -> Iterator[bytes]:
+        """The file's bytes, decompressed if they are compressed.
+
+        Raises DataError if they are damaged, or grow to more than `max_expansion` times their size.
+        """
+        return decompress(self.raw(), PurePosixPath(self.name).suffix, self.shown, max_expansion)
 
     def raw(self) -> Iterator[bytes]:
         """The file's bytes as they are stored."""
@@ -140,16 +143,16 @@ class Place:
         return archive_faults(self.shown) if self.archive else nullcontext()
 
 
-def find_places(patterns: Sequence[str], *, directories: bool = False) -> list[Place]:
+def find_places(patterns: Sequence[str], max_expansion: int, *, directories: bool = False) -> list[Place]:
     """The files (or directories) that paths, globs and URLs match, each once, in the patterns' order, then by name.
 
-    The files in an archive are found in its place, in their order. Raises DataError if a pattern matches nothing,
-    ServiceError if a store does not answer.
+    The files in an archive are found in its place, in their order. Raises DataError if a pattern matches nothing or an
+    archive grows to more than `max_expansion` times its size, ServiceError if a store does not answer.
     """
     places_by_path: dict[str, Place] = {}
     for pattern in patterns:
         for match in _matches(pattern, directories=directories):
-            for place in [match] if directories else _unpacked(match):
+            for place in [match] if directories else _unpacked(match, max_expansion):
                 places_by_path.setdefault(place.path, place)
     return with_unique_names(list(places_by_path.values()))
 
@@ -235,7 +238,8 @@ def _matches(pattern: str, *, directories: bool) -> list[Place]:
     from fsspec.core import url_to_fs
 
     url = expand(pattern)
-    with _faults(_shown(url)):
+    shown = hide_values(_shown(url), pattern)
+    with _faults(shown, pattern):
         files, path = url_to_fs(url)
         files.invalidate_cache()  # fsspec keeps listings, with their checksums, for as long as the process lives
         is_pattern = _is_glob(url) and not files.exists(path)
@@ -245,14 +249,20 @@ def _matches(pattern: str, *, directories: bool) -> list[Place]:
         kind, other = ("directory", "file") if directories else ("file", "directory")
         raise DataError(
             f"is a {other}, not a {kind}" if paths else f"no such {kind}",
-            where=_shown(url),
+            where=shown,
             fix=f"Correct ingest.source.paths ({_shown(pattern)})."
             + (" Use DIRECTORY/*.csv for the files in a directory." if paths and not directories else ""),
         )
     names = _segments(path) if directories else _segments(path)[:-1]
     fixed = sum(1 for _ in takewhile(lambda name: not (is_pattern and _is_glob(name)), names))
     return [
-        Place(files, path, path, _shown(_with_protocol(files, path)), "/".join(_segments(path)[fixed:]))
+        Place(
+            files,
+            path,
+            path,
+            hide_values(_shown(_with_protocol(files, path)), pattern),
+            "/".join(_segments(path)[fixed:]),
+        )
         for path in matching_paths
     ]
 
@@ -268,14 +278,14 @@ def _seekable(place: Place) -> BinaryIO:
     return download
 
 
-def _unpacked(place: Place) -> list[Place]:
+def _unpacked(place: Place, max_expansion: int) -> list[Place]:
     """The files in an archive; the place itself if it is another file. Raises DataError for an empty archive."""
     if not place.local and not may_be_archive(place.path):
         return [place]
     beginning = place.beginning()
     if not is_archive(beginning):
         return [place]
-    files, members = open_archive(_seekable(place), beginning, place.shown)
+    files, members = open_archive(_seekable(place), beginning, place.shown, max_expansion)
     if not members:
         raise DataError("the archive has no files", where=place.shown, fix="Correct ingest.source.paths.")
     return [
@@ -324,14 +334,17 @@ def _shown(path: str) -> str:
 
 
 @contextmanager
-def _faults(shown: str) -> Iterator[None]:
-    """Translate the exceptions of a file system into DataError and ServiceError."""
+def _faults(shown: str, pattern: str = "") -> Iterator[None]:
+    """Translate the exceptions of a file system into DataError and ServiceError.
+
+    The values of the variables in `pattern` are not shown.
+    """
     try:
         yield
     except (FileNotFoundError, PermissionError, ImportError, ValueError) as fault:
         _raise_network_fault(fault.__cause__, shown)  # fsspec calls any fault of HTTP a FileNotFoundError
         messages: dict[type[Exception], str] = {FileNotFoundError: "no such file", PermissionError: "permission denied"}
-        message = messages.get(type(fault), f"cannot be opened: {fault}")
+        message = messages.get(type(fault), f"cannot be opened: {hide_values(str(fault), pattern)}")
         raise DataError(message, where=shown, fix="Correct ingest.source.paths, or the file itself.") from None
     except _network_faults() as fault:
         _raise_network_fault(fault, shown)

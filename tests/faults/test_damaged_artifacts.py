@@ -1,0 +1,111 @@
+"""Bytes of the store that changed on the disk: what would read them has them made again, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hone.config.file import load_config
+from hone.errors import StoreError
+from hone.pipeline.run import run_stage
+from hone.pipeline.stage import Job
+from hone.pipeline.stages import list_stages
+from hone.progress import listening
+from hone.store.artifact import Artifact
+from tests.in_process import Line, begin
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    with pytest.MonkeyPatch.context() as changes:
+        yield begin(tmp_path_factory.mktemp("damaged"), changes)
+
+
+@pytest.fixture
+def conf(tmp_path: Path, small: dict[str, Any], rows_csv: Path) -> Path:
+    copy = tmp_path / "rows.csv"
+    copy.write_bytes(rows_csv.read_bytes())
+    source = small["ingest"] | {"source": {"kind": "files", "paths": [str(copy)]}}
+    sections = {
+        "ingest": source,
+        "training": small["training"] | {"epochs": 0.2},
+        "evaluation": {"resamples": 100},
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(small | sections))
+    return path
+
+
+def run_until(last: str, line: Line, conf: Path, *overrides: str) -> dict[str, Artifact]:
+    """The artifacts of the stages up to `last`."""
+    config = load_config(conf, overrides)
+    made: dict[str, Artifact] = {}
+    for stage in list_stages(config):
+        made[stage] = run_stage(stage, Job(config, made, line.home))
+        if stage == last:
+            break
+    return made
+
+
+def flip_bit(artifact: Artifact) -> str:
+    """Change a bit in the middle of the largest file; its name."""
+    file = max((artifact.path / name for name in artifact.manifest()["files"]), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "reader", "change"),
+    [
+        ("ingest", "curate", "curation.split.seed=5"),
+        ("curate", "validate", "validation.min_rows=3"),
+        ("validate", "tokenize", "tokenization.max_length=40"),
+        ("tokenize", "train", "training.seed=3"),
+        ("train", "evaluate", "evaluation.resamples=101"),
+        ("evaluate", "register", "registration.alias=other"),
+    ],
+)
+def test_a_damaged_artifact_is_made_again_before_it_is_read(
+    line: Line, conf: Path, damaged: str, reader: str, change: str
+) -> None:
+    made = run_until(damaged, line, conf)[damaged]
+    file = flip_bit(made)
+    started: dict[str, Any] = {}
+    with listening(lambda stage, event, detail: started.update({stage: detail} if event == "started" else {})):
+        again = run_until(reader, line, conf, change)
+    assert again[damaged] == made
+    assert [*started] == [damaged, reader]
+    assert started[damaged] == [f"{file}: its bytes differ from those that were written"]
+    assert line.home.store.verify(made) == []
+
+
+def test_what_cannot_be_made_again_from_changed_data_is_one_error(line: Line, conf: Path) -> None:
+    made = run_until("validate", line, conf)
+    file = flip_bit(made["validate"])
+    source = conf.parent / "rows.csv"
+    text = source.read_text()
+    source.write_text(text + "one more row about rain in town,weather\n")
+    config = load_config(conf, ["tokenization.max_length=41"])
+    with pytest.raises(StoreError, match="is damaged, and what ingest was made of has changed since") as fault:
+        run_stage("tokenize", Job(config, made, line.home))
+    assert "Run again" in str(fault.value)
+    source.write_text(text)
+    assert not Path(file).exists()
+    assert run_until("tokenize", line, conf, "tokenization.max_length=41")["validate"] == made["validate"]
+
+
+def test_an_artifact_that_was_deleted_during_a_run_is_made_again(line: Line, conf: Path) -> None:
+    made = run_until("validate", line, conf)
+    line.home.store.discard(made["curate"])
+    line.home.store.discard(made["validate"])
+    config = load_config(conf, ["tokenization.max_length=42"])
+    run_stage("tokenize", Job(config, made, line.home))
+    assert line.home.store.verify(made["validate"]) == []

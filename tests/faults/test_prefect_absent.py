@@ -1,0 +1,75 @@
+"""Prefect's server is gone in the middle of a run: the work goes on, since the server is only informed of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import preloaded
+from tests.polling import until
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_in_training_neither_delays_nor_ends_the_run(tmp_path: Path, small: dict[str, Any]) -> None:
+    conf, home = tmp_path / "small.yaml", tmp_path / "hone"
+    conf.write_text(yaml.safe_dump(small))
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "HONE_"))}
+    own = {"HONE_HOME": str(home), "HF_HUB_OFFLINE": "1", "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    command = [preloaded.hone(), "run", str(conf)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=inherited | own, cwd=tmp_path, **pipes) as run:
+        until(lambda: run.poll() is not None or any(f.stat().st_size for f in home.glob("store/work/*/history.jsonl")))
+        os.kill(json.loads((home / "servers" / "prefect.json").read_text())["server"], signal.SIGKILL)
+        printed, faults = run.communicate()
+    assert run.returncode == 0, faults
+    assert "small version 1, alias candidate" in printed
+    first, fix = faults.splitlines()
+    assert first.startswith("hone: warning: every stage is done, but Prefect's page of this run is incomplete")
+    assert "Prefect's server did not answer" in first
+    assert "run the same command again" in fix
+
+
+@pytest.fixture
+def answered() -> Iterator[threading.Event]:
+    """What a server that takes requests and never answers waits for."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_artifacts_wait_for_a_server_that_never_answers_once_and_for_a_moment(
+    answered: threading.Event, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import httpx
+
+    from hone.progress import Outbox
+    from tasks.runtime import pages
+
+    outbox = Outbox("pages")
+    monkeypatch.setattr(pages, "_outbox", outbox)
+    monkeypatch.setattr(pages, "WAIT_SECONDS", 0.01)
+    created: list[str] = []
+
+    def create(page: str, *, key: str) -> None:
+        answered.wait()
+        if page == "refused":
+            raise httpx.ConnectError("refused")
+        created.append(f"{key}: {page}")
+
+    for page in ("first", "refused", "second"):
+        pages.publish(create, page, key="version")
+    assert not pages.is_idle()
+    assert created == []
+    answered.set()
+    assert outbox.wait(60)
+    assert created == ["version: first", "version: second"]
+    assert "did not take an artifact of the run: refused" in caplog.text
