@@ -187,14 +187,17 @@ def _print_plainly(board: Board, console: Console) -> Listener:
     return on_event
 
 
-def make_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    """An empty table in the one style of the terminal; the columns `numbers` are right-aligned and do not wrap."""
+def make_table(*columns: str, numbers: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
+    """An empty table in the one style of the terminal.
+
+    The columns `numbers` are right-aligned; neither they nor the columns `whole` wrap.
+    """
     table = _SafeTable(box=None, pad_edge=False)
     for column in columns:
         if column in numbers:
             table.add_column(column, justify="right", no_wrap=True)
         else:
-            table.add_column(column, overflow="fold")
+            table.add_column(column, overflow="fold", no_wrap=column in whole)
     return table
 
 
