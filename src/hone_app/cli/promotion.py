@@ -110,7 +110,7 @@ def print_gates(console: Console, decision: Decision) -> None:
     table = make_table("gate", *columns, whole=columns)
     for gate in decision.gates:
         passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
-        name = Text.assemble(gate.name, (f"\n  {gate.note}" if gate.note else "", "dim"))
+        name = Text.assemble(gate.name, (f"\n({gate.note})" if gate.note else "", "dim"))
         table.add_row(name, *map(Text, (gate.rows, format_figure(gate), gate.bound)), passed)
     print_table(console, table)
 

@@ -154,8 +154,12 @@ def show_progress(stages: Sequence[str], console: Console) -> Iterator[Board]:
     board = Board({stage: Line() for stage in stages})
     if console.is_terminal:
         # rich redraws in a thread of its own, four times a second.
-        with Live(console=console, get_renderable=board.render, refresh_per_second=4), listening(_update_board(board)):
-            yield board
+        with Live(console=console, get_renderable=board.render, refresh_per_second=4) as live:
+            try:
+                with listening(_update_board(board)):
+                    yield board
+            finally:  # what is refused before its first stage leaves no empty lines
+                live.transient = not any(line.event for line in board.lines.values())
     else:
         with listening(_print_plainly(board, console)):
             yield board

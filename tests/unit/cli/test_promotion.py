@@ -30,7 +30,7 @@ def test_each_gate_has_a_line_under_the_versions_names() -> None:
         "gate              rows        measured                      required  passed",
         "accuracy: better  test        0.05 [0.01, 0.09], p = 0.010  p ≤ 0.05  yes",
         "class [/late]     golden set  −0.2                          ≥ -0.1    no",
-        "  3 of 12 rows",
+        "(3 of 12 rows)",
     ]
     assert printed("")[0] == "demo version 2 against the baselines: there is no champion"
 
