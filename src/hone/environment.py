@@ -113,11 +113,11 @@ def load_retention(days: int | None = None, versions: int | None = None) -> Rete
     )
 
 
-def _read_count(name: str, value: int | None, default: int, least: int) -> int:
-    text = str(value) if value is not None else os.environ.get(name) or str(default)
-    if not text.isascii() or not text.isdigit() or int(text) < least:
-        where = f"--{name.removeprefix('HONE_KEEP_').lower()}" if value is not None else name
-        raise ConfigError(f"is {text!r}", where=where, fix=f"Write a whole number of at least {least}.")
+def _read_count(name: str, option: int | None, default: int, minimum: int) -> int:
+    text = str(option) if option is not None else os.environ.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or int(text) < minimum:
+        where = f"--{name.removeprefix('HONE_KEEP_').lower()}" if option is not None else name
+        raise ConfigError(f"is {text!r}", where=where, fix=f"Write a whole number of at least {minimum}.")
     return int(text)
 
 

@@ -107,8 +107,16 @@ def _list_records(home: Home) -> Iterator[tuple[IO[str], bool]]:
         except FileNotFoundError:  # the process has just ended
             continue
         with file:
-            if _read(file)[0].host == socket.gethostname():
+            if _is_of_this_machine(file):
                 yield file, _is_locked(file)
+
+
+def _is_of_this_machine(file: IO[str]) -> bool:
+    """Whether the process ran here; False for a damaged record, whose process is unknown."""
+    try:
+        return _read(file)[0].host == socket.gethostname()
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def _is_locked(file: IO[str]) -> bool:

@@ -14,6 +14,7 @@ import httpx
 from prefect.exceptions import PrefectException
 
 from hone.progress import Outbox
+from tasks.runtime.clients import leave_task_client
 
 WAIT_SECONDS = 2.0  # a server that answers takes some 20 ms
 
@@ -40,6 +41,7 @@ def is_idle() -> bool:
 
 
 def _attempt(call: Callable[[], object]) -> None:
+    leave_task_client()
     try:
         call()
     except (httpx.HTTPError, PrefectException) as fault:

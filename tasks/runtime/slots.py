@@ -30,6 +30,7 @@ from prefect.runtime import deployment, task_run
 from hone.errors import ServiceError
 from hone.progress import Progress, emit
 from tasks.runtime import slot_guard
+from tasks.runtime.clients import leave_task_client
 
 LIMIT = "gpu"
 LEASE_SECONDS = 60.0  # the minimum that Prefect's server accepts
@@ -142,6 +143,7 @@ class _Slot:
             self._guard.wait(STOP_SECONDS)
 
     def _release(self) -> None:
+        leave_task_client()
         with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
             if self._lease:
                 client.release_concurrency_slots_with_lease(self._lease)
@@ -158,6 +160,7 @@ class _Slot:
 
     def _renew(self) -> None:
         """Renew the lease until the slot is released; request a new lease if it has run out."""
+        leave_task_client()
         with get_client(sync_client=True) as client:
             while not self._given_back.wait(RENEW_SECONDS):
                 try:

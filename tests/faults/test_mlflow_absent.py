@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from hone.errors import ServiceError
-from hone.tracking.client import check_tracking_uri, create_sqlite_store, translate_errors
+from hone.tracking.client import check_tracking_uri, connect, create_sqlite_store, translate_errors
 from hone.tracking.run_log import open_run
+from tests.polling import until
+from tests.postgresql import QUOTED, SECRET, Cluster
 
 ABOUT: dict[str, Any] = {"experiment": "hone", "name": "tiny", "key": "k", "params": {}, "tags": {}}
 
@@ -132,3 +134,46 @@ def test_a_server_that_dies_in_training_does_not_fail_it(
     run.hear({"type": "step", "step": 1, "loss": 1.0})
     run.finish("FINISHED")
     assert "could not be ended" in caplog.text
+
+
+def test_a_run_that_is_deleted_during_its_training_ends_nothing_and_a_retry_opens_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client, run = connect(uri), open_run(uri, **ABOUT)
+    client.delete_run(run.run_id)
+    run.hear({"type": "step", "step": 1, "loss": 1.0})
+    run.finish("FINISHED")
+    assert "deleted" in caplog.text
+    assert open_run(uri, **ABOUT).run_id != run.run_id
+
+
+@pytest.mark.long
+def test_a_restart_of_postgresql_delays_a_training_by_nothing_and_its_curves_are_whole(
+    tmp_path: Path, postgresql: Cluster
+) -> None:
+    postgresql.execute("create database restarted")
+    uri = postgresql.url_of("restarted").replace("postgresql://", "postgresql+psycopg://")
+    client = connect(uri)
+
+    def read_steps() -> list[int]:
+        return sorted(metric.step for metric in client.get_metric_history(run.run_id, "train/loss"))
+
+    run = open_run(uri, artifact_root=str(tmp_path), **ABOUT)
+    for step in (1, 2):
+        run.hear({"type": "step", "step": step, "loss": 1 / step})
+    until(lambda: read_steps() == [1, 2])
+    postgresql.stop()
+    for step in (3, 4):
+        run.hear({"type": "step", "step": step, "loss": 1 / step})
+    # What needs an answer fails with an error that a retry may follow: registering, a promotion.
+    with pytest.raises(ServiceError) as fault:
+        open_run(uri, **ABOUT | {"key": "another"})
+    assert fault.value.retryable and SECRET not in str(fault.value) and QUOTED not in str(fault.value)
+    postgresql.start()
+    for step in (5, 6):
+        run.hear({"type": "step", "step": step, "loss": 1 / step})
+    run.finish("FINISHED")
+    assert read_steps() == [1, 2, 3, 4, 5, 6]
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+    assert open_run(uri, **ABOUT).run_id == run.run_id

@@ -32,10 +32,9 @@ def test_a_server_that_dies_in_training_neither_delays_nor_ends_the_run(tmp_path
         printed, faults = run.communicate()
     assert run.returncode == 0, faults
     assert "small version 1, alias candidate" in printed
-    first, fix = faults.splitlines()
-    assert first.startswith("hone: warning: every stage is done, but Prefect's page of this run is incomplete")
-    assert "Prefect's server did not answer" in first
-    assert "run the same command again" in fix
+    (warning,) = faults.splitlines()
+    assert warning.startswith("hone: warning: every stage is done, but Prefect's page of this run is incomplete")
+    assert "Prefect's server did not answer" in warning
 
 
 @pytest.fixture

@@ -61,13 +61,13 @@ def test_a_wrong_column(hone: Hone, conf: Path, prefect_url: str) -> None:
     message = refused(hone, conf, "ingest.columns.label=topik", status=3)
     assert "topik" in message
     assert "topic" in message
-    # The run's log has the same words, of the task and of the flow, and no traceback of Prefect's engine.
+    # The run's log has the same words, and no traceback of Prefect's engine.
     newest = {"flow_runs": {"name": {"any_": ["finetune small"]}}, "sort": "START_TIME_DESC", "limit": 1}
     [run] = ask(f"{prefect_url}/flow_runs/filter", newest)
     logs = ask(f"{prefect_url}/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
     errors = [line["message"] for line in logs if line["level"] >= logging.ERROR and "Finished" not in line["message"]]
     words, _, page = message.removeprefix("hone: ").rstrip("\n").rpartition("\n")
-    assert errors == [words, words] and page == "  See docs/fine-tune-your-data.md."
+    assert errors == [words] and page == "  See docs/fine-tune-your-data.md."
 
 
 def test_a_wrong_encoding(line: Line, conf: Path, tmp_path: Path) -> None:

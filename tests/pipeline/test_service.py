@@ -8,7 +8,6 @@ import shutil
 import signal
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -331,41 +330,6 @@ def test_with_passwords_on_postgresql(tmp_path: Path, place: Path, small: dict[s
         assert_deleted_for_all(service, secrets, postgresql.url_of("mlflow"), number, small)
         for log in service.home.glob("logs/*.log"):
             assert not [word for word in (SECRET, QUOTED, *secrets.values()) if word in log.read_text()], log
-
-
-def read_state(service: Service, run: str) -> str:
-    """The type of a run's state; '' while Prefect's server has no database."""
-    with suppress(urllib.error.URLError):
-        return service.state(run)
-    return ""
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1200)
-def test_a_restart_of_postgresql_ends_no_training_and_its_run_is_registered(
-    tmp_path: Path, place: Path, small: dict[str, Any], postgresql: Cluster
-) -> None:
-    for name in ("prefect_restarted", "mlflow_restarted"):
-        postgresql.execute(f"create database {name}")
-    service = Service(tmp_path / "hone", place)
-    run_ahead(parse_config(small), Home(service.home), lambda: True)
-    databases = (f"--{name}-database={postgresql.url_of(f'{name}_restarted')}" for name in ("prefect", "mlflow"))
-    with service.running(*databases):
-        long = small | {"training": small["training"] | {"epochs": 40, "checkpoint_seconds": 0.5}}
-        run = service.start("finetune/finetune", config=long)
-        until(lambda: list(service.home.glob("store/work/train-*/checkpoints")))
-        [training] = service.home.glob("store/work/train-*")
-        postgresql.stop()
-        lines = len((training / "history.jsonl").read_text().splitlines())
-        until(lambda: len((training / "history.jsonl").read_text().splitlines()) > lines + 5)
-        postgresql.start()
-        until(lambda: read_state(service, run) in ("COMPLETED", "FAILED", "CRASHED"), 600)
-        assert read_state(service, run) == "COMPLETED"
-        version = ask(f"{service.mlflow_url}/api/2.0/mlflow/registered-models/alias?name=small&alias=candidate")
-        run_id = version["model_version"]["run_id"]
-        history = f"{service.mlflow_url}/api/2.0/mlflow/metrics/get-history?run_id={run_id}&metric_key=train/loss"
-        steps = [metric.get("step", 0) for metric in ask(history)["metrics"]]
-        assert sorted(steps) == sorted(set(steps)) and steps
 
 
 def test_a_server_that_does_not_come_up_is_told_and_nothing_is_left(tmp_path: Path, place: Path) -> None:

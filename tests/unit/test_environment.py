@@ -77,7 +77,7 @@ def test_a_umask_that_is_none_or_denies_the_user_is_refused(text: str, monkeypat
 
 def test_files_of_a_command_and_of_what_it_starts_are_private(tmp_path: Path) -> None:
     script = (
-        "import subprocess, sys; from pathlib import Path; from hone_app.cli.main import main; main(['--version']);"
+        "import subprocess, sys; from pathlib import Path; from hone_app.cli.main import main; main(['down']);"
         "subprocess.run([sys.executable, '-c', 'open(\"child\", \"w\")'], check=True); Path('folder').mkdir()"
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, env={**os.environ, "HONE_HOME": "home"})

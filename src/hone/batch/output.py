@@ -57,14 +57,15 @@ def read_account(out: Path) -> Account:
 
     account: Account = {}
     if (out / SUCCESS).is_file() and (out / MANIFEST).is_file():
-        account = json.loads((out / MANIFEST).read_text("utf8"))
+        with suppress(ValueError):  # damaged
+            account = json.loads((out / MANIFEST).read_text("utf8"))
     if out.is_file() and _sidecar(out).is_file() and out.suffix.lower() != ".parquet":
         with suppress(ValueError):  # another program's file
             account = json.loads(_sidecar(out).read_text("utf8"))
         if not _is_account_of(account, out):
             return {}
     elif out.is_file():
-        with suppress(pa.ArrowException):
+        with suppress(pa.ArrowException, ValueError):
             account = json.loads((pq.read_schema(out).metadata or {}).get(METADATA, b"{}"))
         if account:  # the account inside the file cannot contain the file's own digest
             account["files"] = _list_file(out.name, account["rows"], out)

@@ -17,7 +17,15 @@ from hone.environment import Home, Retention
 from hone.pipeline.stages import STAGES
 from hone.promotion import retention
 from hone.promotion.retention import Registry, read_registry
-from hone.store.retention import DAY, Garbage, find_last_use, list_artifacts, list_old, list_trash, list_work
+from hone.store.retention import (
+    DAY,
+    Garbage,
+    find_last_use,
+    list_artifacts,
+    list_old,
+    list_trash,
+    list_work,
+)
 from hone.store.store import Store
 
 LOG_BYTES, LOG_TAIL = 10 << 20, 1 << 20  # size from which a log is cut, and how much of its end stays
@@ -27,6 +35,7 @@ def list_garbage(home: Home, settings: Retention) -> list[Garbage]:
     """Everything that nothing needs now. Raises ServiceError if MLflow, which knows what is needed, does not answer."""
     before = time.time() - settings.days * DAY
     registry = read_registry(home.tracking_uri)
+    elsewhere = _list_registered_elsewhere(home, registry)
     versions: list[Garbage] = []
     if settings.versions:
         is_used = partial(_is_training_used, home.store, before)
@@ -34,7 +43,7 @@ def list_garbage(home: Home, settings: Retention) -> list[Garbage]:
     resumable = {name for name, stage in STAGES.items() if stage.resumable}
     return [
         *versions,
-        *list_artifacts(home.store, before, lambda manifest: _is_needed(manifest, registry, home.tracking_uri)),
+        *list_artifacts(home.store, before, partial(_is_needed, registry, elsewhere)),
         *list_work(home.store, before, resumable),
         *list_old(home.downloads, "downloads", before),
         *list_old(home.data_docs, "Data Docs of stopped runs", before),
@@ -55,16 +64,26 @@ def _is_training_used(store: Store, before: float, key: str) -> bool:
     return any(place.is_dir() and find_last_use(place) >= before for place in places)
 
 
-def _is_needed(manifest: dict[str, Any], registry: Registry, tracking_uri: str) -> bool:
-    """Whether a registered version is tagged with the artifact, or has its base model in it.
+def _is_needed(registry: Registry, elsewhere: set[str], manifest: dict[str, Any]) -> bool:
+    """Whether a version is tagged with the artifact, has its base model in it, or is in another registry (`elsewhere`).
 
-    A `register` artifact of another registry stays too: its versions cannot be looked up.
+    These are the digests of what such versions were made from.
     """
     if manifest["stage"] == "base":
         return registry.has_base_from_scratch()
-    if manifest["stage"] == "register":
-        return bool(manifest["facts"].get("tracking_uri") != tracking_uri)
-    return manifest["digest"] in registry.list_digests()
+    return manifest["digest"] in registry.digests | elsewhere
+
+
+def _list_registered_elsewhere(home: Home, registry: Registry) -> set[str]:
+    """The digests of the artifacts whose versions are in another registry, where they cannot be looked up."""
+    manifests = [
+        manifest
+        for manifest in home.store.list_manifests("register")
+        if manifest["facts"].get("tracking_uri") != home.tracking_uri
+        and not registry.has_registration(manifest["facts"])
+    ]
+    inputs = {str(digest) for manifest in manifests for digest in manifest["recipe"]["inputs"].values()}
+    return inputs | {manifest["digest"] for manifest in manifests}
 
 
 def _list_logs(home: Home) -> Iterator[Garbage]:

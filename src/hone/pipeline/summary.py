@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from hone.evaluation.report import figures
 from hone.evaluation.report.report_results import measured, verdict
 from hone.store import layout
@@ -13,7 +11,7 @@ from hone.store.artifact import Artifact
 def summarize_version(registered: Artifact, evaluated: Artifact) -> str:
     """`demo version 3, 68.8% (+23.3 over nearest neighbours)`, from the artifacts of register and evaluate."""
     facts = registered.facts()
-    judged = verdict(measured(json.loads((evaluated.path / layout.METRICS).read_text("utf8"))))
+    judged = verdict(measured(evaluated.read_json(layout.METRICS)))
     text = f"{facts['model']} version {facts['version']}, {figures.shown(judged['figure'])}"
     rival = judged["rival"]
     if not rival:

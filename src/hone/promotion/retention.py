@@ -6,11 +6,11 @@ or another version that stays refers to it, if it is among the newest of its mod
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hone.promotion.journal import Journal
 from hone.registry import integrity, page
@@ -40,10 +40,16 @@ class Registry:
     versions: tuple[ModelVersion, ...]
     aliased: frozenset[str]
 
-    def list_digests(self) -> set[str]:
+    @cached_property
+    def digests(self) -> set[str]:
         """The digests of the artifacts that the versions of Hone are tagged with."""
         tags = [unfold_digests(version.tags) for version in self.versions]
         return {values[name] for values in tags for name in ARTIFACTS if name in values}
+
+    def has_registration(self, facts: Mapping[str, Any]) -> bool:
+        """Whether these facts of a `register` artifact are of a version in this registry, under whatever address."""
+        version, run_id = (facts.get("model"), str(facts.get("version"))), facts.get("run_id")
+        return any((other.name, str(other.version)) == version and other.run_id == run_id for other in self.versions)
 
     def has_base_from_scratch(self) -> bool:
         """Whether a version was tuned from a base model that Hone made: an adapter finds it in the store only."""

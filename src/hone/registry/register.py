@@ -218,9 +218,9 @@ def _build_candidate(
 ) -> Candidate:
     """What is to be registered, from the artifacts of the stages; `reference_tags` are of the drift reference."""
     section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
-    targets = json.loads((artifacts["evaluate"].path / layout.TARGETS).read_text("utf8"))
+    targets = artifacts["evaluate"].read_json(layout.TARGETS)
     form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]))
-    metrics = json.loads((artifacts["evaluate"].path / layout.METRICS).read_text("utf8"))
+    metrics = artifacts["evaluate"].read_json(layout.METRICS)
     results = version_page.build_result_tags(metrics) | dict(reference_tags)
     lineage = build_tags(artifacts, form, base, config)
     lineage |= {name: str(value) for name, value in tags.items() if name != URL}
@@ -263,6 +263,8 @@ def find_version(client: MlflowClient, candidate: Candidate) -> ModelVersion | N
 def _has_run(client: MlflowClient, version: ModelVersion) -> bool:
     from mlflow.exceptions import MlflowException
 
+    if not version.run_id:
+        return False
     try:
         return bool(client.get_run(version.run_id).info.lifecycle_stage == "active")
     except MlflowException as fault:

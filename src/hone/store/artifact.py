@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hone.errors import StoreError
 from hone.store.manifest import read_manifest
 
 
@@ -30,6 +33,17 @@ class Artifact:
     def manifest(self) -> dict[str, Any]:
         """The manifest: recipe, files with sizes and digests, and `facts`; StoreError if it is damaged."""
         return read_manifest(self.path)
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file of the artifact. Raises StoreError if it is not what was written."""
+        content = (self.path / name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.manifest()["files"][name]["sha256"]:
+            raise StoreError(
+                "its bytes differ from those that were written",
+                where=str(self.path / name),
+                fix=f"Delete {self.path}: the next run makes it again.",
+            )
+        return json.loads(content)
 
     def facts(self) -> dict[str, Any]:
         """What the stage recorded about its work: counts, metrics, names of files."""

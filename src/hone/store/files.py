@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from hone.errors import StoreError
 
 
 @contextmanager
@@ -31,6 +35,17 @@ def write_synced(path: Path, text: str) -> None:
     """Write `text` to `path` and flush it to disk."""
     path.write_text(text, "utf8")
     sync(path)
+
+
+def read_object(path: Path, fix: str) -> dict[str, Any]:
+    """The JSON object in one of Hone's own files. Raises StoreError, with what to do, if there is none in it."""
+    try:
+        content = json.loads(path.read_text("utf8"))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise StoreError("is damaged: it is not what Hone wrote", where=str(path), fix=fix)
+    return content
 
 
 def sync(path: Path) -> None:

@@ -159,8 +159,12 @@ def _delete(path: Path) -> bool:
 
 def _find_oldest_start(store: Store) -> float:
     """When the oldest stage that is running now started, or an earlier attempt of it; infinite if none is."""
-    running = [path for path in _list_entries(store.root / WORK) if is_locked(store, path.name)]
-    return min((path.lstat().st_mtime for work in running for path in (work, *work.iterdir())), default=float("inf"))
+    starts = [float("inf")]
+    for work in _list_entries(store.root / WORK):
+        with suppress(OSError):  # committed in the meantime
+            if is_locked(store, work.name):
+                starts += [path.lstat().st_mtime for path in (work, *work.iterdir())]
+    return min(starts)
 
 
 def _describe_age(last_use: float) -> str:

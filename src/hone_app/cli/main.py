@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_command(words: Sequence[str]) -> int:
     try:
         arguments = _parse(words)
-        if closed := close_home(home()):
+        if arguments.command not in WITHOUT_DATA and (closed := close_home(home())):
             print(f"hone: {closed}", file=sys.stderr)  # noqa: T201
         if arguments.command not in ALONE:
             join_service(home())
@@ -153,7 +153,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except ServiceError as fault:
         if not all(stage_plan.artifact for stage_plan in plan_run(config, data)):
             raise
-        warning = f"hone: warning: every stage is done, but Prefect's page of this run is incomplete: {fault}"
+        warning = f"hone: warning: every stage is done, but Prefect's page of this run is incomplete: {fault.what}"
         print(warning, file=sys.stderr)  # noqa: T201
     return _finish(console, plan_run(config, data), data)
 
@@ -226,8 +226,9 @@ def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201
 
 
-# The commands that do not use the service.
-ALONE = (_print_version, _print_help, service.start, service.stop, completion.complete)
+# The commands that do not use the data folder, and those that do not use the service.
+WITHOUT_DATA = (_print_version, _print_help, _schema, completion.complete)
+ALONE = (*WITHOUT_DATA, service.start, service.stop)
 
 if __name__ == "__main__":
     sys.exit(main())

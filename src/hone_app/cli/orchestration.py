@@ -67,6 +67,7 @@ def orchestrated(data: Home) -> Iterator[Callable[[], bool]]:
 def run_flow(data: Home, flow: Flow[..., Any], *arguments: Any, **options: Any) -> Any:
     """Run a flow in this process. Raises ServiceError if Prefect's server stops answering, or what a task raised."""
     import httpx
+    from prefect.exceptions import PrefectHTTPStatusError
 
     api = os.environ["PREFECT_API_URL"]
     _mark_crashed(data)
@@ -77,17 +78,24 @@ def run_flow(data: Home, flow: Flow[..., Any], *arguments: Any, **options: Any) 
 
         try:
             return flow.with_options(on_running=[record])(*arguments, **options)
+        except PrefectHTTPStatusError as fault:
+            raise _find_cause(fault) or _build_error(data, api, f"answered {fault.response.status_code}") from fault
         except httpx.HTTPError as fault:
             if _is_reachable(api):
                 raise  # of another server, such as that of a base model
-            raise _find_cause(fault) or ServiceError(
-                f"Prefect's server did not answer ({fault})",
-                where=api,
-                fix="Finished stages are kept: start the server, and run the same command again to continue.",
-            ) from fault
+            raise _find_cause(fault) or _build_error(data, api, f"did not answer ({fault})") from fault
         finally:
             if not _is_reachable(api):
                 _unsent.append(api)
+
+
+def _build_error(data: Home, api: str, what: str) -> ServiceError:
+    return ServiceError(
+        f"Prefect's server {what}",
+        where=api,
+        fix=f"Finished stages are kept: start the server or see its log (in {data.servers} or {data.logs}; is the disk "
+        "full?), and run the same command again to continue.",
+    )
 
 
 def end_at_once(status: int) -> None:

@@ -52,7 +52,7 @@ def _journal(model: str) -> Journal:
 
 def _promote(arguments: argparse.Namespace) -> int:
     from hone.promotion import promote
-    from hone_app.cli.view import make_console
+    from hone_app.cli.view import make_console, print_lines
 
     console, journal, who = make_console(), _journal(arguments.model), arguments.who or current_user()
     with console.status("comparing the version with the champion on the same rows"):
@@ -65,7 +65,7 @@ def _promote(arguments: argparse.Namespace) -> int:
         )
         page = promote.log_decision(journal, decision)
     print_gates(console, decision)
-    console.print(f"{page} in MLflow run {decision.run_id}", style="dim", soft_wrap=True)
+    print_lines(console, {"decision": page, "MLflow run": decision.run_id})
     if decision.policy == "shadow":
         promote.journal_shadow(journal, decision, who)
         console.print(
@@ -98,7 +98,7 @@ def _ask_approval(decision: Decision, why: str) -> tuple[bool, str]:
 
 
 def print_gates(console: Console, decision: Decision) -> None:
-    """Print a row for each gate, under a line that names both versions."""
+    """Print a row for each gate, its note below its name, under a line that names both versions."""
     from rich.text import Text
 
     from hone.promotion.decision import format_figure
@@ -106,10 +106,12 @@ def print_gates(console: Console, decision: Decision) -> None:
 
     against = f"champion, version {decision.champion}" if decision.champion else "baselines: there is no champion"
     console.print(f"{decision.model} version {decision.version} against the {against}", highlight=False)
-    table = make_table("gate", "rows", "measured", "required", "passed", "")
+    columns = ("rows", "measured", "required", "passed")
+    table = make_table("gate", *columns, whole=columns)
     for gate in decision.gates:
         passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
-        table.add_row(*map(Text, (gate.name, gate.rows, format_figure(gate), gate.bound)), passed, Text(gate.note))
+        name = Text.assemble(gate.name, (f"\n({gate.note})" if gate.note else "", "dim"))
+        table.add_row(name, *map(Text, (gate.rows, format_figure(gate), gate.bound)), passed)
     print_table(console, table)
 
 

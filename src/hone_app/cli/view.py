@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -154,8 +153,12 @@ def show_progress(stages: Sequence[str], console: Console) -> Iterator[Board]:
     board = Board({stage: Line() for stage in stages})
     if console.is_terminal:
         # rich redraws in a thread of its own, four times a second.
-        with Live(console=console, get_renderable=board.render, refresh_per_second=4), listening(_update_board(board)):
-            yield board
+        with Live(console=console, get_renderable=board.render, refresh_per_second=4) as live:
+            try:
+                with listening(_update_board(board)):
+                    yield board
+            finally:  # what is refused before its first stage leaves no empty lines
+                live.transient = not any(line.event for line in board.lines.values())
     else:
         with listening(_print_plainly(board, console)):
             yield board
@@ -187,14 +190,17 @@ def _print_plainly(board: Board, console: Console) -> Listener:
     return on_event
 
 
-def make_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    """An empty table in the one style of the terminal; the columns `numbers` are right-aligned and do not wrap."""
+def make_table(*columns: str, numbers: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
+    """An empty table in the one style of the terminal.
+
+    The columns `numbers` are right-aligned; neither they nor the columns `whole` wrap.
+    """
     table = _SafeTable(box=None, pad_edge=False)
     for column in columns:
         if column in numbers:
             table.add_column(column, justify="right", no_wrap=True)
         else:
-            table.add_column(column, overflow="fold")
+            table.add_column(column, overflow="fold", no_wrap=column in whole)
     return table
 
 
@@ -221,7 +227,7 @@ def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
 
 def print_summary(console: Console, evaluated: Artifact, registered: Artifact) -> None:
     """Print the metrics of model and baselines, the verdict, the version, the report, and the next commands."""
-    metrics = json.loads((evaluated.path / layout.METRICS).read_text("utf8"))
+    metrics = evaluated.read_json(layout.METRICS)
     version = registered.facts()
     title = f"{metrics['rows']:,} test rows [{metrics['confidence']:.0%} interval]"
     console.print(title, highlight=False)

@@ -8,7 +8,7 @@ import secrets
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from hone.store.files import replace_file
+from hone.store.files import read_object, replace_file
 
 USER = "admin"
 
@@ -40,7 +40,8 @@ class Credentials:
 def load_credentials(folder: Path) -> Credentials:
     """Load the credentials in `folder`; generate and store missing ones."""
     path = folder / "secrets.json"
-    stored = json.loads(path.read_text("utf8")) if path.is_file() else {}
+    fix = "Put it back from a backup. Without one, delete it and mlflow/users.db: `hone up` makes new passwords."
+    stored = read_object(path, fix) if path.is_file() else {}
     credentials = Credentials(**{entry.name: stored.get(entry.name) or _random() for entry in fields(Credentials)})
     if asdict(credentials) != stored:
         write_private(path, json.dumps(asdict(credentials), indent=2))

@@ -153,7 +153,10 @@ def _find_running(server: Server) -> str:
     record = server.home / f"{server.name}.json"
     if not record.is_file():
         return ""
-    url = str(json.loads(record.read_text("utf8"))["url"])
+    try:
+        url = str(json.loads(record.read_text("utf8"))["url"])
+    except (ValueError, KeyError, TypeError, RecursionError):  # damaged; starting the server writes it anew
+        return ""
     return url if is_healthy(url, server.health) else ""
 
 

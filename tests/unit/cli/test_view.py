@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+from hone.errors import DataError
 from hone.pipeline.plan import StagePlan
 from hone.progress import Progress, emit
 from hone.store.artifact import Artifact, Product
@@ -28,6 +29,7 @@ from hone_app.cli.view import (
     print_table,
     show_progress,
 )
+from tests.terminal import render
 
 ARTIFACT = Artifact("curate", "k", "/store/curate/k", "d", 1800)
 
@@ -148,6 +150,17 @@ def test_a_terminal_gets_a_bar_for_what_runs() -> None:
     with show_progress(["ingest"], console):
         emit("ingest", "hit", ARTIFACT)
     assert "up to date" in printed(console)
+
+
+@pytest.mark.parametrize(("started", "shown"), [(False, ""), (True, "▶ ingest")])
+def test_what_is_refused_before_its_first_stage_leaves_no_lines(started: bool, shown: str) -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    with pytest.raises(DataError), show_progress(["ingest"], console):
+        if started:
+            emit("ingest", "started", [])
+        raise DataError("no rows")
+    assert render(printed(console)).startswith(shown)
+    assert bool(render(printed(console))) == started
 
 
 def rendered(board: Board) -> list[str]:

@@ -14,7 +14,8 @@ from hone.errors import ConfigError, ServiceError
 from hone.models.locate import BaseModel
 from hone.pipeline.garbage import LOG_BYTES, LOG_TAIL, list_garbage
 from hone.registry.integrity import check_files
-from hone.store.artifact import Artifact
+from hone.store.artifact import Artifact, Product
+from hone.store.recipe import Recipe
 from hone.store.retention import DAY
 from hone.tracking.reader import get_version
 from hone_app.cli.main import main
@@ -104,6 +105,27 @@ def test_a_version_without_an_alias_goes_with_its_artifacts_only_when_that_is_as
     # The training is made again, in another run.
     again = build_line(home.store, base, _full())
     assert do_register(home.root / "again", again, base, home.tracking_uri)["version"] == "3"
+
+
+def test_what_was_registered_in_another_mlflow_stays(home: Home) -> None:
+    def commit(stage: str, inputs: dict[str, str], facts: dict[str, str]) -> Artifact:
+        def make(out: Path) -> Product:
+            (out / "file").write_text(f"{stage} {facts}")
+            return Product(1, ("file",), facts)
+
+        artifact, _ = home.store.obtain(Recipe(stage, {}, inputs, {}, {}), make)
+        make_age(artifact.path, 40)
+        return artifact
+
+    for version, uri in (("1", "http://other.example"), ("2", home.tracking_uri)):
+        train = commit("train", {"version": version}, {"version": version})
+        facts = {"model": "tiny", "version": version, "run_id": "ab", "tracking_uri": uri}
+        commit("register", {"train": train.digest}, facts)
+    listed = {item.name.partition("-")[0]: item for item in list_garbage(home, Retention())}
+    assert listed.keys() == {"register", "train"}
+    assert all(item.remove() for item in listed.values())
+    [train_manifest], [registration] = home.store.list_manifests("train"), home.store.list_manifests("register")
+    assert train_manifest["facts"]["version"] == registration["facts"]["version"] == "1"
 
 
 def _full() -> object:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from hone.evaluation.report.headline import describe_verdict
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
@@ -33,7 +31,7 @@ def _make(job: Job) -> Product:
 
 
 def _describe(artifact: Artifact) -> str:
-    return describe_verdict(json.loads((artifact.path / layout.METRICS).read_text("utf8")))
+    return describe_verdict(artifact.read_json(layout.METRICS))
 
 
 EVALUATE = Stage(
