@@ -73,6 +73,11 @@ def wait_for_end(home: Home, api: str) -> None:
                 fcntl.flock(file, fcntl.LOCK_SH)  # the process holds it until its end
 
 
+def has_dead(home: Home) -> bool:
+    """Whether there is a record of a process of this machine that has ended without removing it."""
+    return any(not is_live for _, is_live in _list_records(home))
+
+
 def mark_crashed(home: Home, client: SyncPrefectClient) -> list[str]:
     """Mark the flow runs of dead processes of this machine as crashed, and return their ids.
 

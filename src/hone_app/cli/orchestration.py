@@ -111,6 +111,8 @@ def end_at_once(status: int) -> None:
 
 def _mark_crashed(data: Home) -> None:
     """Mark flow runs of killed commands; a server that does not answer is reported by the flow."""
+    if not terminal_runs.has_dead(data):
+        return
     import httpx
     from prefect.client.orchestration import get_client
 

@@ -1,0 +1,73 @@
+"""A flow in a command's process, whose Prefect server stops answering: one error, the right one, and no long end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from prefect.exceptions import PrefectHTTPStatusError
+
+from hone.environment import Home
+from hone.errors import HoneError, ServiceError, ValidationFailed
+from hone_app.cli import orchestration
+from hone_app.cli.orchestration import end_at_once, run_flow
+
+REQUEST = httpx.Request("POST", "http://127.0.0.1:4200/api/flows/")
+
+
+def refuse() -> None:
+    raise httpx.ConnectError("Connection refused")
+
+
+def fail() -> None:
+    raise PrefectHTTPStatusError("500", request=REQUEST, response=httpx.Response(500, request=REQUEST))
+
+
+def stop_and_refuse() -> None:
+    """A task's error, which the server cannot be informed of."""
+    try:
+        raise ValidationFailed("a column is empty")
+    except ValidationFailed:
+        refuse()
+
+
+def interrupt_and_refuse() -> None:
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        refuse()
+
+
+@pytest.mark.parametrize(
+    ("flow", "kind", "message"),
+    [
+        (refuse, ServiceError, r"did not answer \(Connection refused\)"),
+        (fail, ServiceError, "answered 500"),
+        (stop_and_refuse, ValidationFailed, "a column is empty"),
+        (interrupt_and_refuse, KeyboardInterrupt, "^$"),
+    ],
+)
+def test_what_a_person_reads_when_the_server_is_gone(
+    flow: Callable[[], None],
+    kind: type[HoneError],
+    message: str,
+    free_port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port}/api")
+    monkeypatch.setattr(orchestration, "_unsent", [])
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    hooked: Any = SimpleNamespace(with_options=lambda **_: flow)
+    end_at_once(3)
+    with pytest.raises(kind, match=message):
+        run_flow(Home(tmp_path), hooked)
+    assert ended == []
+    end_at_once(8)
+    assert ended == [8]
+    assert not list((tmp_path / "runs").iterdir())
