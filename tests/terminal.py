@@ -70,4 +70,9 @@ def render(output: str) -> str:
             row += 1
             lines += [""] * (row == len(lines))
     write(output[position:])
-    return "\n".join(line.rstrip() for line in lines).rstrip("\n")
+    return "\n".join(piece.rstrip() for line in lines for piece in _wrap(line.rstrip())).rstrip("\n")
+
+
+def _wrap(line: str) -> list[str]:
+    """The rows of the screen that a line takes."""
+    return [line[start : start + COLUMNS] for start in range(0, len(line), COLUMNS)] or [""]
