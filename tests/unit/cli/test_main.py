@@ -210,4 +210,4 @@ def test_a_disk_that_cannot_be_written_is_one_error(
     printed = capsys.readouterr().err
     assert message in printed
     assert "Free or extend the disk" in printed
-    assert len(printed.splitlines()) == 2
+    assert len(printed.splitlines()) == 3
