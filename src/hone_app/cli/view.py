@@ -117,6 +117,12 @@ class Board:
 
     lines: dict[str, Line] = field(default_factory=dict)
 
+    def fail(self, now: float) -> None:
+        """Show that the stages that have started and not ended failed at time `now`, in seconds."""
+        for line in self.lines.values():
+            if line.event == "started":
+                line.update("failed", None, now)
+
     def render(self) -> Table:
         """A grid: mark, stage, progress bar, words; and a row for each note on the stage. Nothing in it wraps."""
         grid = _SafeTable.grid(padding=(0, 1))
@@ -157,6 +163,9 @@ def show_progress(stages: Sequence[str], console: Console) -> Iterator[Board]:
             try:
                 with listening(_update_board(board)):
                     yield board
+            except Exception:
+                board.fail(time.monotonic())
+                raise
             finally:  # what is refused before its first stage leaves no empty lines
                 live.transient = not any(line.event for line in board.lines.values())
     else:

@@ -152,7 +152,7 @@ def test_a_terminal_gets_a_bar_for_what_runs() -> None:
     assert "up to date" in printed(console)
 
 
-@pytest.mark.parametrize(("started", "shown"), [(False, ""), (True, "▶ ingest")])
+@pytest.mark.parametrize(("started", "shown"), [(False, ""), (True, "✗ ingest")])
 def test_what_is_refused_before_its_first_stage_leaves_no_lines(started: bool, shown: str) -> None:
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
     with pytest.raises(DataError), show_progress(["ingest"], console):
