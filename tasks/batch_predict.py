@@ -16,7 +16,7 @@ from hone.environment import home
 from hone.progress import Progress, emit
 from hone.store.artifact import Artifact
 from hone.tracking.links import run_link
-from tasks.runtime.pages import publish
+from tasks.runtime.pages import publish_last
 from tasks.runtime.retries import RETRIES, is_not_permanent
 
 
@@ -95,7 +95,7 @@ def record_run(batch: Batch, account: Account) -> None:
         f"- {account['seconds']:.1f} s for loading and prediction, {account['rows_per_second']:,.1f} rows/s",
         f"- {run_link(home().tracking_uri, run_id)}",
     )
-    publish(
+    publish_last(
         create_markdown_artifact,
         "\n".join(lines),
         key=f"predictions-{_slug(batch.name)}",

@@ -17,7 +17,7 @@ from hone.promotion.decision import Decision, render_markdown, version_link
 from hone.promotion.journal import Entry, describe_move
 from hone.tracking.links import build_url, run_route, version_route
 from tasks.runtime.events import emit_model_event
-from tasks.runtime.pages import publish
+from tasks.runtime.pages import publish_last
 
 EVENTS_BY_ACTION = {"rolled back": ("hone.rolled-back", "hone.champion.changed")}
 DEFAULT_EVENTS = ("hone.champion.changed",)
@@ -42,7 +42,7 @@ def _compare_versions(model: str, version: str, policy: str, golden: str) -> Dec
     url = build_url(home().tracking_uri, run_route(decision.experiment_id, decision.run_id, page))
     place = f"[The whole decision, in MLflow]({url})" if url else f"`{page}` among the files of run `{decision.run_id}`"
     summary = render_markdown(decision, f"{place} · {_decision_link(decision)}")
-    publish(create_markdown_artifact, summary, key=artifact_key(model), description=decision.reason)
+    publish_last(create_markdown_artifact, summary, key=artifact_key(model), description=decision.reason)
     return decision
 
 
@@ -138,7 +138,7 @@ def reconcile_model(model: str, enforce: bool) -> list[str]:
     moves = [_describe_entry(model, record.entry) for record in added]
     if moves:
         page = "\n".join([f"# {model}", *(f"- {line}" for line in moves)])
-        publish(
+        publish_last(
             create_markdown_artifact, page, key=artifact_key(model, "watch"), description=f"{model}: the champion moved"
         )
     return moves

@@ -14,7 +14,7 @@ from hone.registry.page import GAP
 from hone.store import layout
 from hone.store.artifact import Artifact
 from hone.tracking.links import build_url, complete_links, run_route, version_route
-from tasks.runtime.pages import publish
+from tasks.runtime.pages import publish, publish_last
 from tasks.stage import get_artifact, run_stage, stage_task
 
 
@@ -42,7 +42,9 @@ def register(
     for title, (file, path) in files.items():
         _publish_file(facts, title, file, path, config.name)
     page = _render_version(facts, files)
-    publish(create_markdown_artifact, page, key=f"version-{config.name}", description=facts["results"][0].strip("*"))
+    publish_last(
+        create_markdown_artifact, page, key=f"version-{config.name}", description=facts["results"][0].strip("*")
+    )
     return state
 
 

@@ -15,7 +15,7 @@ from hone.drift.champions import load_current_configs
 from hone.drift.retraining import NewRows
 from hone.environment import home
 from hone.store.artifact import Artifact
-from tasks.runtime.pages import publish
+from tasks.runtime.pages import publish_last
 from tasks.runtime.retries import RETRIES
 
 StartedBy = Literal["person", "schedule", "drift", "new rows"]
@@ -54,7 +54,7 @@ def publish_outcomes(name: str, started_by: StartedBy, outcomes: Sequence[Outcom
         f"| {day or 'now'} | {check.rows:,} | {check.new:,} | {check.decision} | {check.why} | {version or '-'} |"
         for day, check, version in outcomes
     ]
-    publish(
+    publish_last(
         create_markdown_artifact, "\n".join(lines), key=f"retrain-{name}", description=f"Retrain {name}: {started_by}"
     )
 

@@ -13,7 +13,7 @@ from hone.display import escape_controls
 from hone.errors import ValidationFailed
 from hone.store.artifact import Artifact
 from tasks.runtime.events import emit_model_event
-from tasks.runtime.pages import publish
+from tasks.runtime.pages import publish, publish_last
 from tasks.stage import get_artifact, run_stage, stage_task
 
 STOPPED = "Validation stopped"  # the name of a state
@@ -33,7 +33,7 @@ def validate(config: RunConfig, curate: Artifact, base: Artifact | None = None) 
             severity="warning",
         )
         page = f"# Validation stopped {config.name}\n\n{_list_lines(fault.what)}\n\n{_list_lines(fault.fix)}"
-        publish(
+        publish_last(
             create_markdown_artifact,
             page,
             key=f"validation-{config.name}",

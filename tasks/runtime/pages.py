@@ -17,6 +17,7 @@ from hone.progress import Outbox
 from tasks.runtime.clients import leave_task_client
 
 WAIT_SECONDS = 2.0  # a server that answers takes some 20 ms
+END_SECONDS = 20.0
 
 _log = logging.getLogger("hone.pages")  # Prefect's handlers write the loggers of hone to the run's log
 _outbox = Outbox("pages")
@@ -28,6 +29,13 @@ def publish(create: Callable[..., object], *content: Any, **about: Any) -> None:
     post(create, *content, **about)
     if is_first:
         _outbox.wait(WAIT_SECONDS)
+
+
+def publish_last(create: Callable[..., object], *content: Any, **about: Any) -> None:
+    """As `publish`, in what may be a run's last task: wait END_SECONDS for all calls, which end with the process."""
+    publish(create, *content, **about)
+    if not _outbox.wait(END_SECONDS):
+        _log.warning("Prefect's server did not answer in time: its page of the run is incomplete")
 
 
 def post(create: Callable[..., object], *content: Any, **about: Any) -> None:

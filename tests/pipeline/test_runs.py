@@ -136,7 +136,9 @@ def test_a_run_of_a_terminal_that_was_killed_or_hung_up_on_does_not_stay_running
     workers: Workers, tmp_path: Path
 ) -> None:
     conf = tmp_path / "terminal.yaml"
-    conf.write_text(yaml.safe_dump(workers.config | {"name": "terminal"}))
+    conf.write_text(
+        yaml.safe_dump(workers.config | {"name": "terminal", "training": workers.config["training"] | {"seed": 97}})
+    )
     before = trainings(workers)
 
     def training_run() -> UUID:

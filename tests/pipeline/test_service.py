@@ -231,7 +231,7 @@ def test_the_service_moves_to_another_project_only_when_it_is_asked_to(service: 
     )
     assert refused.returncode == 2
     assert f"Prefect refuses the deployment retrain-weekly: {reason}\n" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 2
+    assert len(refused.stderr.splitlines()) == 3
     assert service.ask("/work_pools/hone") == pool
     assert read_record(Home(service.home)).project == str(service.place)
     try:

@@ -39,7 +39,14 @@ def forked(request: dict[str, object]) -> None:
     """Let the fork server do it and end as it ended; return where the server would not."""
     inherited = [int(name) for name in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{name}")]
     inherited = [fd for fd in inherited if os.get_inheritable(fd)]
-    request |= {"environment": dict(os.environ), "directory": os.getcwd(), "descriptors": inherited}
+    umask = os.umask(0)
+    os.umask(umask)
+    request |= {
+        "environment": dict(os.environ),
+        "directory": os.getcwd(),
+        "umask": umask,
+        "descriptors": inherited,
+    }
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(f"{HERE}/socket")
         body = json.dumps(request).encode()

@@ -150,6 +150,7 @@ def become(request: Request, executable: str) -> None:
         os.dup2(descriptor, wanted, inheritable=True)
         os.close(descriptor)
     os.chdir(request["directory"])
+    os.umask(request["umask"])
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.stdout.reconfigure(write_through=bool(os.environ.get("PYTHONUNBUFFERED")))  # type: ignore[union-attr]
