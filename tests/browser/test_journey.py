@@ -229,6 +229,7 @@ def roll_back(prefect: Prefect, receiver: Receiver) -> None:
     assert "rolled back" in history
 
 
+@pytest.mark.timeout(1500)
 def test_from_a_file_with_a_change_to_a_champion_and_back(
     page: Page, service: Service, journey: dict[str, Any], receiver: Receiver
 ) -> None:

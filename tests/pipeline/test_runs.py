@@ -132,6 +132,7 @@ def test_a_training_waits_for_a_free_slot_and_what_is_cached_needs_none(workers:
     workers.client.release_concurrency_slots_with_lease(lease)
 
 
+@pytest.mark.timeout(1500)
 def test_a_run_of_a_terminal_that_was_killed_or_hung_up_on_does_not_stay_running(
     workers: Workers, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def test_every_format_extension_compression_and_option_has_an_example() -> None:
     formats = set(get_args(get_type_hints(Files)["format"])) - {"auto", "lines", *_SUFFIXES.values()}
     assert formats - {form.options.get("format") for form in FORMS} == set()
     used = {name for form in FORMS for name in form.options}
-    # Which rows belong to which split, and what a text is in, is not a form; quoting has two values that are defaults.
-    elsewhere = {"paths", "splits", "split_column", "encoding", "quoting"}
+    # Which rows belong to which split, what a text is in, and a limit, is not a form; quoting has two values that are
+    # defaults.
+    elsewhere = {"paths", "splits", "split_column", "encoding", "quoting", "max_expansion"}
     assert {option.name for option in fields(Files)} - elsewhere == used
