@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Tiny models are done before a second thread has woken; on a busy machine waiting threads take most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Under nohup it is ignored, and then so by every command that is started here.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("HONE_SHARED", Path(__file__).parents[2] / "shared"))
