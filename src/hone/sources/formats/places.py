@@ -364,8 +364,8 @@ def _raise_network_fault(fault: BaseException | None, shown: str) -> None:
 
 def _network_faults() -> tuple[type[Exception], ...]:
     """The exceptions that file systems raise for network faults; aiohttp's are not OSErrors."""
-    aiohttp = sys.modules.get("aiohttp")
-    return (ConnectionError, TimeoutError, *([aiohttp.ClientError] if aiohttp else []))
+    client_error = getattr(sys.modules.get("aiohttp"), "ClientError", None)  # None while aiohttp is being imported
+    return (ConnectionError, TimeoutError, *([client_error] if client_error else []))
 
 
 def _with_final(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
