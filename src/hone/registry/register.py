@@ -37,7 +37,7 @@ from hone.tracking.client import connect, default_tracking_uri, translate_errors
 from hone.tracking.files import log_model_directory, log_run_file
 from hone.tracking.links import build_url, version_route
 from hone.tracking.names import find_model_fault
-from hone.tracking.reader import SCHEME, Version, get_version
+from hone.tracking.reader import SCHEME, Version, get_version, has_run
 from hone.tracking.run_log import backfill
 from hone.tracking.version_tags import fold_digests, unfold_digests
 
@@ -187,21 +187,24 @@ def register(
         results = _describe(client, run, version, candidate, registered.champion)
         if registered.alias and list_aliases(client, model_name).get(alias) != registered.version:
             client.set_registered_model_alias(model_name, alias, version.version)
-    registration = {
-        "model": model_name,
+    list(steps)
+    about = {"existing": existing, "results": results, "population": candidate.population}
+    facts = _list_facts(tracking_uri, run, version, alias) | about
+    (out / "registration.json").write_text(json.dumps(facts, indent=1), "utf8")
+    return Product(artifacts["train"].rows, ("registration.json",), facts)
+
+
+def _list_facts(tracking_uri: str, run: Run, version: ModelVersion, alias: str) -> dict[str, Any]:
+    """Where the version is."""
+    return {
+        "model": version.name,
         "version": str(version.version),
-        "run_id": run_id,
+        "run_id": run.info.run_id,
         "experiment_id": str(run.info.experiment_id),
         "tracking_uri": mask_secrets(tracking_uri),
-        "model_uri": f"models:/{model_name}/{version.version}",
+        "model_uri": f"{SCHEME}{version.name}/{version.version}",
         "alias": alias,
-        "existing": existing,
-        "results": results,
-        "population": candidate.population,
     }
-    (out / "registration.json").write_text(json.dumps(registration, indent=1), "utf8")
-    list(steps)
-    return Product(artifacts["train"].rows, ("registration.json",), registration)
 
 
 def _build_candidate(
@@ -251,26 +254,12 @@ def find_version(client: MlflowClient, candidate: Candidate) -> ModelVersion | N
     A version whose run was deleted does not count: its rows and figures are gone, and cannot be logged in another run.
     """
     versions = client.search_model_versions(f"name='{candidate.model_name}' and tags.`{KEY}`='{candidate.form.key}'")
-    for version in sorted(versions, key=lambda version: int(version.version)):
-        uri = f"{SCHEME}{version.name}/{version.version}"
-        if version.status != "READY" or not _has_run(client, version):
-            continue
-        if is_intact(client.tracking_uri, get_version(client.tracking_uri, uri)):
-            return version
-    return None
-
-
-def _has_run(client: MlflowClient, version: ModelVersion) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    if not version.run_id:
-        return False
-    try:
-        return bool(client.get_run(version.run_id).info.lifecycle_stage == "active")
-    except MlflowException as fault:
-        if fault.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
+    uri = client.tracking_uri
+    ready = (version for version in versions if version.status == "READY" and version.run_id)
+    usable = (version for version in ready if has_run(uri, version.run_id))
+    oldest_first = sorted(usable, key=lambda version: int(version.version))
+    sources = ((version, get_version(uri, f"{SCHEME}{version.name}/{version.version}")) for version in oldest_first)
+    return next((version for version, files in sources if is_intact(uri, files)), None)
 
 
 def _get_or_create_version(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hone.errors import StoreError
+from hone.store.layout import TRASH
 
 
 @contextmanager
@@ -65,9 +66,28 @@ def sync_tree(directory: Path) -> None:
         sync(Path(folder))
 
 
-def remove(path: Path) -> None:
-    """Delete a file or a directory, if it exists."""
+def discard(path: Path, folder: Path) -> bool:
+    """Move `path` into the trash of `folder` in one step, and delete it there; whether there was anything to delete.
+
+    A kill leaves nothing in the place of `path` that looks whole.
+    """
+    if not path.exists():
+        return False
+    moved = folder / TRASH / f"{path.parent.name}-{path.name}-{os.getpid()}"
+    moved.parent.mkdir(parents=True, exist_ok=True)
+    remove(moved)  # of a killed process that had the same id
+    try:
+        path.rename(moved)
+    except FileNotFoundError:  # by another process
+        return False
+    sync(path.parent)
+    return remove(moved)
+
+
+def remove(path: Path) -> bool:
+    """Delete a file or a directory, if it exists; whether it is gone."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+    return not path.exists()

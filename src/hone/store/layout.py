@@ -5,7 +5,9 @@ from __future__ import annotations
 # Of every artifact.
 MANIFEST = "manifest.json"
 CONFIG = "config.yaml"
-# Of a store: where a directory is moved in one step before it is deleted.
+# Of a store: the output of running stages, locks, and what is moved there in one step before it is deleted.
+WORK = "work"
+LOCKS = "locks"
 TRASH = ".trash"
 # ingest
 ROWS = "rows.parquet"

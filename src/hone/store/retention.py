@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from hone.errors import StoreError
-from hone.store.layout import MANIFEST, TRASH
+from hone.store.files import discard, remove
+from hone.store.layout import LOCKS, MANIFEST, TRASH, WORK
 from hone.store.manifest import read_manifest
 from hone.store.store import Store
 
 DAY = 86_400.0  # seconds
-WORK, LOCKS = "work", "locks"
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def list_old(folder: Path, kind: str, before: float) -> Iterator[Garbage]:
 def list_trash(folder: Path) -> Iterator[Garbage]:
     """What killed removals left in the trash of `folder`."""
     for path in _list_entries(folder / TRASH):
-        yield Garbage("unfinished removals", path.name, "its removal was killed", (path,), partial(_delete, path))
+        yield Garbage("unfinished removals", path.name, "its removal was killed", (path,), partial(remove, path))
 
 
 def find_last_use(path: Path) -> float:
@@ -140,21 +139,7 @@ def _remove(path: Path, folder: Path, before: float | None) -> bool:
     """Move `path` to the trash of `folder` and delete it there, unless it was used since `before`."""
     if before is not None and find_last_use(path) >= before:
         return False
-    moved = folder / TRASH / f"{path.parent.name}-{path.name}-{os.getpid()}"
-    moved.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path.rename(moved)
-    except FileNotFoundError:
-        return False
-    return _delete(moved)
-
-
-def _delete(path: Path) -> bool:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-    return not path.exists()
+    return discard(path, folder)
 
 
 def _find_oldest_start(store: Store) -> float:

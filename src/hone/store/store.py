@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import fnmatch
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -26,8 +25,8 @@ from hone.disk import describe_disk_fault
 from hone.errors import StoreError
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import DigestMemo, digest_of, file_digest
-from hone.store.files import remove, sync, sync_tree
-from hone.store.layout import CONFIG, MANIFEST, TRASH
+from hone.store.files import discard, remove, sync, sync_tree
+from hone.store.layout import CONFIG, LOCKS, MANIFEST, WORK
 from hone.store.manifest import read_manifest, write_manifest
 from hone.store.recipe import Recipe
 
@@ -45,7 +44,7 @@ class Store:
 
     def work_directory(self, stage: str, key: str) -> Path:
         """The directory that the stage writes into; it outlives a killed `train` and contains its checkpoints."""
-        return self.root / "work" / f"{stage}-{key}"
+        return self.root / WORK / f"{stage}-{key}"
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The committed artifact with this key; None if there is none or if it is damaged (see `describe_damage`)."""
@@ -91,10 +90,9 @@ class Store:
         return [fault for fault in faults if fault]
 
     def discard(self, artifact: Artifact) -> None:
-        """Remove a damaged artifact, so that it is made again. It is renamed first: no part of it stays behind."""
+        """Remove a damaged artifact, so that it is made again."""
         with self.lock(artifact.stage, artifact.key):
-            if artifact.path.exists():
-                self._take_away(artifact.path)
+            discard(artifact.path, self.root)
 
     def obtain(
         self,
@@ -135,7 +133,7 @@ class Store:
     @contextmanager
     def lock(self, stage: str, key: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold the lock of `key` within the block; `on_wait` is called if another process has it."""
-        path = self.root / "locks" / f"{stage}-{key}"
+        path = self.root / LOCKS / f"{stage}-{key}"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
             try:
@@ -175,23 +173,13 @@ class Store:
         write_manifest(work, manifest)
         home = self.directory(recipe.stage, recipe.key)
         home.parent.mkdir(parents=True, exist_ok=True)
-        if home.exists():
-            self._take_away(home)
+        discard(home, self.root)
         sync(work)
         work.rename(home)
         sync(home.parent)
         artifact = self._read(home)
         self._remove_temporary(artifact)
         return artifact
-
-    def _take_away(self, home: Path) -> None:
-        """Take an artifact's directory away in one step, under its lock; `hone gc` removes what a kill leaves of it."""
-        discarded = self.root / TRASH / f"{home.parent.name}-{home.name}-{os.getpid()}"
-        remove(discarded)
-        discarded.parent.mkdir(parents=True, exist_ok=True)
-        home.rename(discarded)
-        sync(home.parent)
-        remove(discarded)
 
     @staticmethod
     def _remove_temporary(artifact: Artifact) -> None:

@@ -33,6 +33,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def collect(arguments: argparse.Namespace) -> int:
     """List what nothing needs; remove it with --yes."""
     from hone.environment import home, load_retention
+    from hone.evaluation.report import figures
     from hone.pipeline.garbage import list_garbage
     from hone.store.retention import measure_freed
     from hone_app.cli.view import make_console
@@ -43,7 +44,7 @@ def collect(arguments: argparse.Namespace) -> int:
     garbage = list_garbage(data, retention)
     for line in describe_garbage(garbage):
         console.print(line, highlight=False, soft_wrap=True)
-    size = format_size(measure_freed(path for item in garbage for path in item.paths))
+    size = figures.size(measure_freed(path for item in garbage for path in item.paths))
     if not arguments.yes:
         fix = f"{size} can be freed. Remove it: hone gc --yes" if garbage else "Nothing to remove."
         console.print(fix, style="bold", soft_wrap=True)
@@ -56,17 +57,13 @@ def collect(arguments: argparse.Namespace) -> int:
 
 def describe_garbage(garbage: Sequence[Garbage]) -> list[str]:
     """For each kind its number and size, and below it each item with its size and reason."""
+    from hone.evaluation.report import figures
     from hone.store.retention import measure_freed
 
     lines = []
     for kind, group in groupby(garbage, key=lambda item: item.kind):
         items = list(group)
-        size = format_size(measure_freed(path for item in items for path in item.paths))
+        size = figures.size(measure_freed(path for item in items for path in item.paths))
         lines.append(f"{kind}: {len(items)}, {size}")
-        lines += [f"  {format_size(measure_freed(item.paths)):>9}  {item.name}: {item.reason}" for item in items]
+        lines += [f"  {figures.size(measure_freed(item.paths)):>9}  {item.name}: {item.reason}" for item in items]
     return lines
-
-
-def format_size(size: int) -> str:
-    """`91.2 MB`."""
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
