@@ -227,7 +227,7 @@ def test_without_a_server_one_is_started_for_the_run_and_loses_nothing(
     assert done.returncode == 0, done.stderr
     url = use(prefect_server(Home(Path(environment["HONE_HOME"])))) + "/api"
     with urllib.request.urlopen(f"{url.removesuffix('/api')}/ui-settings", timeout=10) as answer:
-        assert json.load(answer)["api_url"] == url
+        assert json.load(answer)["api_url"] == "/api"  # of whatever name the page was opened under
     runs = ask(url, "/flow_runs/filter", {})
     assert [(run["name"], run["state_type"]) for run in runs] == [("finetune small", "COMPLETED")]
     tasks = ask(url, "/task_runs/filter", {})

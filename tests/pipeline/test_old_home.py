@@ -149,6 +149,15 @@ def test_a_moved_or_restored_folder_reads_its_own_files(home: Home, tmp_path: Pa
     assert not list(home.root.rglob("note.txt"))
 
 
+def test_a_copy_of_the_database_alone_reads_the_files_of_the_original(home: Home, tmp_path: Path) -> None:
+    other = Home(tmp_path / "hone")
+    database = other.tracking_uri.removeprefix("sqlite:///")
+    (Path(database).parent / "artifacts" / "small").mkdir(parents=True)
+    shutil.copyfile(home.tracking_uri.removeprefix("sqlite:///"), database)
+    version = get_version(other.tracking_uri, "models:/small/2")
+    assert check_files(other.tracking_uri, version).is_relative_to(home.root)
+
+
 def test_a_folder_with_two_names_stays_as_it_is(home: Home, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(home.root)
     before = connect(home.tracking_uri).search_experiments()
