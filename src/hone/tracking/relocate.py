@@ -21,7 +21,7 @@ _FIRST = "/0"
 def relocate_files(database: Path, root: Path) -> None:
     """Make all locations of files in `database` that lie below its former root lie below `root`.
 
-    Nothing is changed while `root` is the root, under whatever name, or does not exist, or lacks files of a version that
+    Nothing is changed while `root` is the root, under whatever name, or does not exist, or lacks a logged model that
     the former root has: then the database alone was copied. A location that a person chose elsewhere stays. A database
     that is damaged or locked is left to MLflow, which reports it.
     """
@@ -29,7 +29,7 @@ def relocate_files(database: Path, root: Path) -> None:
         former = _find_root(connection)
         if not former or not root.is_dir() or _is_same(Path(unquote(former)), root):
             return
-        if _is_needed(connection, Path(unquote(former)), root):
+        if _has_more(connection, Path(unquote(former)), root):
             return
         for table, column in _LOCATIONS.items():
             for before, after in ((f"file://{former}/", f"{root.as_uri()}/"), (f"{unquote(former)}/", f"{root}/")):
@@ -50,8 +50,8 @@ def _is_same(former: Path, root: Path) -> bool:
     return former == root or (former.is_dir() and former.samefile(root))
 
 
-def _is_needed(connection: sqlite3.Connection, former: Path, root: Path) -> bool:
-    """Whether files of a logged model are in the former root and not in `root`."""
+def _has_more(connection: sqlite3.Connection, former: Path, root: Path) -> bool:
+    """Whether a logged model is in the root `former` and not in `root`."""
     for (location,) in connection.execute("select artifact_location from logged_models"):
         path = Path(unquote(str(location).removeprefix("file://")))
         if path.is_relative_to(former) and path.is_dir() and not (root / path.relative_to(former)).is_dir():
