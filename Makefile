@@ -14,7 +14,7 @@ export HONE_SHARED
 # The suite again as on a processor without AVX-512 and AMX, for what computes.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: help demo test test-all test-changed check bench schemas ui lock sbom clean
+.PHONY: help demo test test-all test-changed check fuzz bench schemas ui lock sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ check: $(VENV)/.dev ## format check, lint, types, import rules and the words of 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tests/prose.py
+
+# CASES is over all kinds of input; `python -m tests.fuzzing --only` repeats one.
+CASES ?= 20000
+SEED ?= 1
+fuzz: $(VENV)/.dev ## damage files, rows, configurations and stored JSON at random: each is read right or refused
+	$(BIN)/python -m tests.fuzzing --cases $(CASES) --seed $(SEED)
 
 bench: $(VENV)/.bench ## every benchmark, each with a peer in the same run
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

@@ -25,12 +25,16 @@ from typing import ClassVar
 
 from hone.display import escape_controls, mask_secrets
 
+# A value that is named in a message may be a whole document.
+LONGEST_LINE = 1_000
+
 
 class HoneError(Exception):
     """What happened, where (a file, a row, a field, a stage) and how to fix it.
 
-    `str()` gives the message to print, without secrets of URLs and with control characters made visible; `retryable` is
-    true if the same call may succeed later. `page` is the page of the documentation to read next.
+    `str()` gives the message to print, without secrets of URLs, with control characters made visible and without the
+    middle of very long lines; `retryable` is true if the same call may succeed later. `page` is the page of the
+    documentation to read next.
     """
 
     exit_code: ClassVar[int] = 1
@@ -43,10 +47,18 @@ class HoneError(Exception):
 
     def __str__(self) -> str:
         message = f"{self.where}: {self.what}" if self.where else self.what
-        return escape_controls(mask_secrets(f"{message}\n  {self.fix}" if self.fix else message))
+        lines = mask_secrets(f"{message}\n  {self.fix}" if self.fix else message).split("\n")
+        return escape_controls("\n".join(map(_cut, lines)))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+def _cut(line: str) -> str:
+    """The line, without its middle if it is too long."""
+    left_out = len(line) - LONGEST_LINE
+    half = LONGEST_LINE // 2
+    return line if left_out <= 0 else f"{line[:half]} ... {left_out:,} characters left out ... {line[-half:]}"
 
 
 def _rebuild(kind: type[HoneError], what: str, where: str, fix: str) -> HoneError:

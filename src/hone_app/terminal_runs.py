@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 from uuid import UUID
 
 from hone.environment import Home
+from hone.store.files import parse_json
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -93,11 +94,11 @@ def mark_crashed(home: Home, client: SyncPrefectClient) -> list[str]:
         run, flow_runs = _read(file)
         try:
             for flow_run in flow_runs:
-                state = client.read_flow_run(UUID(flow_run)).state
+                state = client.read_flow_run(flow_run).state
                 if not (state and state.is_final()):
                     message = f"The process of `{run.command}` ({run.pid} on {run.host}) was killed."
-                    client.set_flow_run_state(UUID(flow_run), Crashed(message=message), force=True)
-                    marked.append(flow_run)
+                    client.set_flow_run_state(flow_run, Crashed(message=message), force=True)
+                    marked.append(str(flow_run))
         except ObjectNotFound:
             continue
         Path(file.name).unlink(missing_ok=True)
@@ -120,7 +121,7 @@ def _is_of_this_machine(file: IO[str]) -> bool:
     """Whether the process ran here; False for a damaged record, whose process is unknown."""
     try:
         return _read(file)[0].host == socket.gethostname()
-    except (ValueError, TypeError, RecursionError):
+    except ValueError:
         return False
 
 
@@ -132,7 +133,8 @@ def _is_locked(file: IO[str]) -> bool:
     return False
 
 
-def _read(file: IO[str]) -> tuple[TerminalRun, list[str]]:
+def _read(file: IO[str]) -> tuple[TerminalRun, list[UUID]]:
+    """The record of a process and its flow runs. Raises ValueError if it is damaged."""
     file.seek(0)
-    first, *flow_runs = file.read().splitlines()
-    return TerminalRun(**json.loads(first)), flow_runs
+    first, *flow_runs = file.read().splitlines() or [""]
+    return parse_json(first, TerminalRun), [UUID(flow_run) for flow_run in flow_runs]

@@ -52,7 +52,9 @@ class Prefect:
         """From anywhere to the form of a deployment."""
         self.dismiss_messages()
         self.page.get_by_role("link", name="Deployments", exact=True).first.click()
-        self.page.get_by_role("link", name=deployment, exact=True).first.click()
+        # Not the link of the flow of this name on the page before, which may still be there.
+        links = self.page.locator("a[href*='/deployments/deployment/']")
+        links.filter(has_text=re.compile(f"^{deployment}$")).first.click()
         self.page.get_by_role("button", name="Run", exact=True).click()
         self.page.get_by_text("Custom run").click()
         self.page.get_by_role("button", name="Submit").wait_for()

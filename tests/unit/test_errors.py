@@ -44,6 +44,13 @@ def test_every_error_has_a_page_of_the_documentation(kind: type[HoneError]) -> N
     assert (ROOT / kind.page).is_file()
 
 
+def test_of_a_very_long_line_the_beginning_and_the_end_are_shown() -> None:
+    message = str(errors.ConfigError("is not\na number", where="x" * 70_000, fix="Write a number."))
+    assert len(message) < 1_200
+    assert message.startswith("xxx") and "69,008 characters left out" in message
+    assert message.endswith(": is not\na number\n  Write a number.")
+
+
 def test_the_docstring_draws_the_tree_with_its_exit_codes() -> None:
     drawn = dict(re.findall(r"(\w+)\s+exit (\d)", errors.__doc__ or ""))
     assert drawn["HoneError"] == "1"

@@ -96,6 +96,17 @@ def test_the_processes_of_another_machine_are_not_judged(tmp_path: Path, monkeyp
     assert server.states[flow_run].name == "Running"
 
 
+@pytest.mark.parametrize("line", ["no id", '{"a": 1}', "\ufffd"])
+def test_a_damaged_record_is_left_alone(tmp_path: Path, line: str) -> None:
+    process = command(tmp_path, uuid4())
+    process.kill()
+    process.communicate()
+    (record,) = (tmp_path / "runs").iterdir()
+    with record.open("a") as file:
+        file.write(line)
+    assert mark_crashed(Home(tmp_path), Server({})) == []  # type: ignore[arg-type]
+
+
 def test_a_record_is_gone_when_its_command_has_ended(tmp_path: Path) -> None:
     with record_run(Home(tmp_path), "hone run mine", API):
         assert len(list((tmp_path / "runs").iterdir())) == 1

@@ -33,7 +33,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         fix = f"Did you mean {path.parent / near[0]}?" if near else "Name a YAML file, such as conf/demo.yaml."
         raise ConfigError("no such configuration file", where=str(path), fix=fix) from None
     except (yaml.YAMLError, UnicodeDecodeError) as fault:
-        raise ConfigError(f"is not YAML: {fault}", where=str(path)) from None
+        fix = "Correct the line; texts with special characters belong in quotes."
+        raise ConfigError(f"is not YAML: {fault}", where=str(path), fix=fix) from None
     if not isinstance(tree, dict):
         raise ConfigError("has no sections", where=str(path), fix="Start from conf/demo.yaml.")
     return _parse_changed(tree, overrides, str(path))

@@ -95,7 +95,10 @@ class QuestionAnswering(Objective):
         """The row as `normalize_row` returns it, and what its answer starts count; raises what that raises."""
         if isinstance(values.get("data"), list) and "question" not in values:
             raise ValueError("data: a whole SQuAD file in one row; set ingest.source.format: squad")
-        if not all(isinstance(values.get(name), str) for name in ("question", "context")) or "answers" not in values:
+        for name in ("question", "context"):
+            if not isinstance(values.get(name, ""), str | None):
+                raise ValueError(f"{name}: is not a text")
+        if None in (values.get("question"), values.get("context")) or "answers" not in values:
             return values, "characters"
         pairs = [] if values.get("is_impossible") is True else _parse_answers(values["answers"])
         texts, unit, starts = [text for text, _ in pairs], *_locate_answers(pairs, values["context"])

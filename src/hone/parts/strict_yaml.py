@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import yaml
@@ -12,26 +13,33 @@ MAX_VALUES = 1_000_000  # a configuration has hundreds
 def load_yaml(text: str) -> Any:
     """The value of a YAML document.
 
-    Raises yaml.YAMLError, also for dates that do not exist, for duplicate keys, and for aliases (`*name`) that make it
-    grow to more than MAX_VALUES values.
+    Raises yaml.YAMLError, also for dates that do not exist, for duplicate keys, for half of a surrogate pair, and for
+    aliases (`*name`) that make it grow to more than MAX_VALUES values and keys.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
         count = _count_values(value, {})
     except RecursionError:
         raise yaml.YAMLError("lists or mappings are nested too deeply") from None
+    except UnicodeEncodeError as fault:
+        raise yaml.YAMLError(f"\\u{ord(fault.object[fault.start]):x} is half of a character") from None
     if count > MAX_VALUES:
         raise yaml.YAMLError(f"its aliases make it grow to more than {MAX_VALUES:,} values")
     return value
 
 
 def _count_values(value: Any, counts: dict[int, int]) -> int:
-    """The number of values, those of an alias as often as it is used; `counts` has those of lists and mappings."""
+    """The number of values and keys, those of an alias as often as it is used; `counts` has those of known containers.
+
+    Raises UnicodeEncodeError for half of a surrogate pair.
+    """
+    if isinstance(value, str):
+        value.encode()
     if not isinstance(value, (dict, list)):
         return 1
     if id(value) not in counts:
         counts[id(value)] = MAX_VALUES  # if it contains itself
-        inner = value.values() if isinstance(value, dict) else value
+        inner = chain(value, value.values()) if isinstance(value, dict) else value
         counts[id(value)] = 1 + sum(_count_values(item, counts) for item in inner)
     return counts[id(value)]
 

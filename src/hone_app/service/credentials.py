@@ -8,7 +8,7 @@ import secrets
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from hone.store.files import read_object, replace_file
+from hone.store.files import read_json, replace_file
 
 USER = "admin"
 
@@ -41,7 +41,7 @@ def load_credentials(folder: Path) -> Credentials:
     """Load the credentials in `folder`; generate and store missing ones."""
     path = folder / "secrets.json"
     fix = "Put it back from a backup. Without one, delete it and mlflow/users.db: `hone up` makes new passwords."
-    stored = read_object(path, fix) if path.is_file() else {}
+    stored = read_json(path, dict[str, str], fix) if path.is_file() else {}
     credentials = Credentials(**{entry.name: stored.get(entry.name) or _random() for entry in fields(Credentials)})
     if asdict(credentials) != stored:
         write_private(path, json.dumps(asdict(credentials), indent=2))

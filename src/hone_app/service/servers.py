@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ from urllib.parse import urlsplit
 
 from hone.environment import DEFAULTS, Home, load_retention
 from hone.errors import ServiceError
+from hone.store.files import parse_json
 
 START_SECONDS = 120
 STOP_SECONDS = 15
@@ -148,16 +150,23 @@ def find_free_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class _Started:
+    """What a guard writes about its server."""
+
+    url: str
+
+
 def _find_running(server: Server) -> str:
     """The URL of the running server; '' if it does not run."""
     record = server.home / f"{server.name}.json"
     if not record.is_file():
         return ""
     try:
-        url = str(json.loads(record.read_text("utf8"))["url"])
-    except (ValueError, KeyError, TypeError, RecursionError):  # damaged; starting the server writes it anew
+        url = parse_json(record.read_bytes(), _Started).url
+    except ValueError:  # damaged; starting the server writes it anew
         return ""
-    return url if is_healthy(url, server.health) else ""
+    return url if re.fullmatch(r"http://127\.0\.0\.1:\d{1,5}", url) and is_healthy(url, server.health) else ""
 
 
 def _start_guard(server: Server) -> tuple[str, subprocess.Popen[bytes]]:

@@ -26,8 +26,8 @@ from typing import Any
 
 from hone.config.folder import list_names
 from hone.environment import DEFAULTS, Home
-from hone.errors import ConfigError, ServiceError, StoreError
-from hone.store.files import read_object
+from hone.errors import ConfigError, ServiceError
+from hone.store.files import read_json
 from hone_app.deploy.names import POOL
 from hone_app.service import processes, servers
 from hone_app.service.credentials import load_credentials, write_private
@@ -111,12 +111,7 @@ def read_record(home: Home) -> Record:
     if not path.is_file():
         return Record(os.urandom(8).hex())
     fix = "End the service's processes, whose logs are in HONE_HOME/logs, delete this file, and run `hone up` again."
-    record = read_object(path, fix)
-    try:
-        parts = {name: Process(**part) for name, part in record["parts"].items()}
-        return Record(**record | {"settings": Settings(**record["settings"]), "parts": parts})
-    except (KeyError, TypeError, AttributeError) as fault:
-        raise StoreError(f"is damaged: {fault}", where=str(path), fix=fix) from fault
+    return read_json(path, Record, fix)
 
 
 def join_service(home: Home) -> None:

@@ -255,6 +255,8 @@ def test_an_override_may_begin_with_what_yaml_reserves(conf: Path, text: str) ->
         ("!!int abc", "invalid literal"),
         ("\x00", "special characters are not allowed"),
         ("\ud800", "special characters are not allowed"),
+        ('"\\ud800"', "half of a character"),
+        ('{"\\ud800": 1}', "half of a character"),
         ("[" * 5000, "nested too deeply"),
         ("[&a [*a]]", "aliases make it grow to more than 1,000,000 values"),
         (LAUGHS, "aliases make it grow"),

@@ -54,6 +54,14 @@ def test_answers_of_every_form_become_one(given: Any) -> None:
     assert OBJECTIVE.normalize_row(values)["answers"] == answers(("red card", 4), ("red", 4))
 
 
+@pytest.mark.parametrize("name", ["question", "context"])
+@pytest.mark.parametrize("value", [1.5, ["red"], {"value": "red"}])
+def test_a_question_or_a_context_that_is_no_text_is_refused(name: str, value: object) -> None:
+    values = {"question": "which card", "context": CONTEXT, "answers": [{"text": ["x"]}]}
+    with pytest.raises(ValueError, match=f"{name}: is not a text"):
+        OBJECTIVE.normalize_row({**values, name: value})
+
+
 def test_one_answer_alone_and_none() -> None:
     values = {"question": "q", "context": CONTEXT}
     one = {"text": "red", "answer_start": 4}

@@ -666,6 +666,11 @@ class TestPacked:
         with pytest.raises(DataError, match=r"its compressed data is (truncated|damaged)"):
             read(write(tmp_path / "a.csv", PACKED[kind][:-15]))
 
+    def test_a_file_without_a_name_in_an_archive_stops(self, tmp_path: Path) -> None:
+        packed = archive("zip", {"a.csv": b"text\na\n", "b.csv": b"text\nb\n"}).replace(b"b.csv", b"\0.csv")
+        with pytest.raises(DataError, match="a file in it has no name"):
+            read(write(tmp_path / "a.zip", packed))
+
     def test_text_that_begins_like_bzip2(self, tmp_path: Path) -> None:
         assert values(write(tmp_path / "a.csv", "BZh9,label\na,x\n")) == [{"BZh9": "a", "label": "x"}]
 

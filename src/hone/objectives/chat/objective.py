@@ -92,8 +92,9 @@ class Chat(Objective):
         return {"messages": conversation_from_row(values).value}
 
     def row_texts(self, rows: pa.Table) -> list[str]:
-        """Roles, contents and tool calls of the messages, separated by empty lines."""
-        return [str(parse_conversation(value)) if value else "" for value in rows["messages"].to_pylist()]
+        """Roles, contents and tool calls of the messages, separated by empty lines; JSON for one that became empty."""
+        values = [value or "" for value in rows["messages"].to_pylist()]
+        return [str(parse_conversation(value)) if _is_valid(value) else value for value in values]
 
     def identity_texts(self, rows: pa.Table) -> list[str]:
         """Roles and contents of the messages other than the system's."""

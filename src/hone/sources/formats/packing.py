@@ -86,7 +86,9 @@ def open_archive(file: BinaryIO, beginning: bytes, shown: str, max_expansion: in
             files = ZipFileSystem(fo=file, skip_instance_cache=True)
             members = files.zip.infolist()
             _check_expansion(sum(info.file_size for info in members), size, max_expansion, shown)
-            names = [info.filename for info in members if not info.is_dir()]
+            names = [info.filename for info in members if info.filename and not info.is_dir()]
+            if len(names) < sum(info.file_size > 0 for info in members):
+                raise zipfile.BadZipFile("a file in it has no name")
         else:
             from fsspec.compression import compr
             from fsspec.implementations.tar import TarFileSystem

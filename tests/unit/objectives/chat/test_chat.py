@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from hone.curation.curate import curate
+from hone.curation.normalize import Normalize
 from hone.errors import ConfigError, DataError, ModelError
 from hone.objectives.chat import template as chat_template
 from hone.objectives.chat.conversations import parse_conversation
@@ -306,6 +309,19 @@ def test_answers_are_greedy_those_of_the_first_rows_and_the_same_alone_or_in_a_b
     outcome = objective.compute_outcome(encoded, raw, targets)
     assert outcome.statistics[:, 3].tolist() == [1, 1, 0]
     assert outcome.predictions[2] == "(not asked)"
+
+
+def test_a_message_that_curation_empties_drops_its_row_and_is_shown(tmp_path: Path) -> None:
+    said = [[{"role": "user", "content": "hi"}, {"role": "assistant", "content": f"answer {n}"}] for n in range(9)]
+    said[4][0]["content"] = "\0\0"
+    read, empty = rows(*said), pa.array([""] * len(said))
+    pq.write_table(read.append_column("source", empty).append_column("split", empty), tmp_path / "rows.parquet")
+    steps: Any = [("normalize", Normalize())]
+    split: Any = {"valid": 0.2, "test": 0.2, "seed": 1, "near_duplicate": 1.0}
+    product = curate(tmp_path / "rows.parquet", tmp_path, steps=steps, fields=Chat(), **split)
+    [step, *_] = product.facts["funnel"]
+    assert step["dropped"] == {"an emptied message": 1}
+    assert '"answer 4"' in step["examples"][0]["text"]
 
 
 def test_answers_are_judged_by_exact_match_and_rouge() -> None:
