@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 from uuid import UUID
 
 from hone.environment import Home
-from hone.store.files import parse_json
+from hone_app.records import parse_json
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -7,12 +7,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
-from hone.errors import StoreError
 from hone.store.layout import TRASH
-
-Kind = TypeVar("Kind")
 
 
 @contextmanager
@@ -37,32 +33,6 @@ def write_synced(path: Path, text: str) -> None:
     """Write `text` to `path` and flush it to disk."""
     path.write_text(text, "utf8")
     sync(path)
-
-
-def read_json(path: Path, kind: type[Kind], fix: str) -> Kind:
-    """What one of Hone's own JSON files holds: a dataclass, or a dictionary with the types of its values.
-
-    Raises StoreError, with what to do, if it holds anything else.
-    """
-    try:
-        return parse_json(path.read_bytes(), kind)
-    except ValueError as fault:
-        raise StoreError(f"is damaged: {fault}", where=str(path), fix=fix) from fault
-
-
-def parse_json(content: bytes | str, kind: type[Kind]) -> Kind:
-    """The JSON text as a dataclass or a dictionary, each part of the type that is declared for it.
-
-    Raises ValueError with the first part that is not.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(kind).validate_json(content, strict=True)
-    except ValidationError as fault:
-        [first, *_] = fault.errors(include_url=False, include_input=False, include_context=False)
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
 
 
 def sync(path: Path) -> None:

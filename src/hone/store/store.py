@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import fnmatch
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -196,7 +197,7 @@ class Store:
     def _disk_faults(self, stage: str) -> Iterator[None]:
         try:
             yield
-        except OSError as fault:
+        except (OSError, sqlite3.Error) as fault:
             described = describe_disk_fault(fault)
             if described is None:
                 raise

@@ -8,7 +8,8 @@ import secrets
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from hone.store.files import read_json, replace_file
+from hone.store.files import replace_file
+from hone_app.records import read_json
 
 USER = "admin"
 

@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 
 from hone.environment import DEFAULTS, Home, load_retention
 from hone.errors import ServiceError
-from hone.store.files import parse_json
+from hone_app.records import parse_json
 
 START_SECONDS = 120
 STOP_SECONDS = 15

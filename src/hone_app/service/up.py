@@ -27,8 +27,8 @@ from typing import Any
 from hone.config.folder import list_names
 from hone.environment import DEFAULTS, Home
 from hone.errors import ConfigError, ServiceError
-from hone.store.files import read_json
 from hone_app.deploy.names import POOL
+from hone_app.records import read_json
 from hone_app.service import processes, servers
 from hone_app.service.credentials import load_credentials, write_private
 from hone_app.service.parts import (
