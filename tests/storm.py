@@ -2,10 +2,13 @@
 
     python tests/storm.py --kills 200 --seed 1     prints a table; the exit status is 1 if anything differed
 
-Each kill has a data folder of its own: a copy of one with a champion, and for some commands a candidate. A command
-starts there, is killed with all its processes after a random share of the time that it takes undisturbed, and is
-repeated until it ends. The folder then has to hold what an undisturbed command leaves: the same versions with
-weights of the same bytes, aliases, journal and predictions, no damaged artifact, and no process.
+Each kill has a data folder of its own: a copy of one with a champion, and for some commands a candidate or a champion
+that was moved by hand. A command starts there, is killed with all its processes at a random instant of the time that it
+takes undisturbed, and is repeated until it ends. The folder then has to hold what an undisturbed command leaves: the
+same versions with weights of the same bytes, aliases, journal, predictions, artifacts and MLflow runs, and no process.
+
+The processes are forks of one that has imported the libraries (tests/preloaded), so that a kill hits Hone's own work
+and seldom an import; with --plain they are those of the installed command.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,61 +38,119 @@ from hone.environment import DEFAULTS, Home
 from hone.pipeline.stages import STAGES
 from hone.promotion.promote import open_journal
 from hone.store.digests import file_digest
+from hone.store.layout import WORK
 from hone.tracking.aliases import list_aliases
 from hone.tracking.client import connect
 from hone.tracking.reader import get_version
 from hone_app.service.servers import prefect_server, use
-from tests.preloaded import hone
+from tests import preloaded
 from tests.small_line import topic_base, topic_rows
 
 MODEL = "small"
-SECOND = ("run", "small.yaml", "training.seed=2")
-PROMOTE = ("promote", MODEL, "--yes", "--why", "better")
-# Of each command: what is done before it in its folder.
-COMMANDS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
+Words = tuple[str, ...]
+
+FIRST: Words = ("hone", "run", "small.yaml")
+SECOND: Words = (*FIRST, "training.seed=2")
+PROMOTE: Words = ("hone", "promote", MODEL, "--yes", "--why", "better")
+BY_HAND: Words = (
+    *("python", "-c"),
+    "from mlflow import MlflowClient; "
+    "MlflowClient().set_registered_model_alias('small', 'champion', "
+    "MlflowClient().get_model_version_by_alias('small', 'candidate').version)",
+)
+# Of each command: what is done before it in its folder, after the first version was made and promoted.
+COMMANDS: dict[str, tuple[Words, tuple[Words, ...]]] = {
     "run": (SECOND, ()),
-    "register": (("run", "small.yaml", "registration.alias=next"), ()),
+    "register": ((*FIRST, "registration.alias=next"), ()),
     "promote": (PROMOTE, (SECOND,)),
-    "rollback": (("rollback", MODEL, "--why", "worse"), (SECOND, PROMOTE)),
-    "predict": (("predict", MODEL, "--input", "new.csv", "--output", "out.csv"), ()),
+    "rollback": (("hone", "rollback", MODEL, "--why", "worse"), (SECOND, PROMOTE)),
+    "predict": (("hone", "predict", MODEL, "--input", "new.csv", "--output", "out.csv"), ()),
+    "reconcile": (("python", "-c", "from flows.reconcile import reconcile; reconcile()"), (SECOND, BY_HAND)),
 }
 END_SECONDS = 20.0  # that processes of an ended command may take to end
 REPEATS = 3
 
 
 @dataclass
+class Command:
+    """A command of the storm: its words, the folder that it starts from, and how it goes undisturbed."""
+
+    words: Words
+    template: Path
+    seconds: float
+    expected: Mapping[str, Any]
+
+
+@dataclass
+class Kill:
+    """A kill: whether it hit the command before its end, and what differed once the command was repeated."""
+
+    hit: bool
+    faults: Sequence[str]
+
+
+@dataclass
 class Storm:
-    """The place of the folders, and the Prefect server that all commands use."""
+    """The place of the folders, the programs, and the Prefect server that all commands use."""
 
     place: Path
-    prefect: str
-    templates: dict[str, Path] = field(default_factory=dict)
-    expected: dict[str, dict[str, Any]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    programs: Mapping[str, str]
+    prefect: str = ""
+    commands: dict[str, Command] = field(default_factory=dict)
 
     def prepare(self, name: str) -> None:
-        """Make the folder that the command `name` starts from, and do it once undisturbed."""
+        """Make the folder that the command `name` starts from, and do the command once undisturbed."""
         words, before = COMMANDS[name]
-        self.templates[name] = self._template(before)
-        folder = self.copy(name, f"undisturbed-{name}")
+        template = self._template(before)
+        folder = shutil.copytree(template, self.place / f"undisturbed-{name}")
         start = time.monotonic()
-        process = self.start(folder, words)
+        self._finish(folder, words)
+        self.commands[name] = Command(words, template, time.monotonic() - start, describe(folder))
+
+    def disturb(self, name: str, draw: random.Random, label: str) -> Kill:
+        """Kill the command `name` in a folder of its own, repeat it, and say what differs then."""
+        command = self.commands[name]
+        folder = shutil.copytree(command.template, self.place / label)
+        process = self._start(folder, command.words)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(draw.uniform(0, command.seconds))
+        hit = process.poll() is None
+        kill_all(folder / "home")
+        process.communicate()
+        faults = self._repeat(folder, command.words)
+        faults += [f"left running: {left}" for left in wait_for_end(folder / "home")]
+        kill_all(folder / "home")
+        faults += compare(command.expected, describe(folder))
+        if not faults:
+            shutil.rmtree(folder)
+        return Kill(hit, faults)
+
+    def _repeat(self, folder: Path, words: Words) -> list[str]:
+        output = ""
+        for _ in range(REPEATS):
+            process = self._start(folder, words)
+            output, _ = process.communicate()
+            if "Traceback" in output:
+                return [f"a traceback: {output.splitlines()[-1]}"]
+            if process.returncode == 0:
+                return []
+        return [f"does not end well: {output[-500:]}"]
+
+    def _finish(self, folder: Path, words: Words) -> None:
+        process = self._start(folder, words)
         output, _ = process.communicate()
-        self.seconds[name] = time.monotonic() - start
         assert process.returncode == 0, output
-        self.expected[name] = describe(folder)
 
-    def copy(self, name: str, to: str) -> Path:
-        """A copy of the folder that the command `name` starts from."""
-        return shutil.copytree(self.templates[name], self.place / to)
-
-    def start(self, folder: Path, words: tuple[str, ...]) -> subprocess.Popen[str]:
-        """Start `hone WORDS` in `folder`."""
-        command = [hone(), *words]
+    def _start(self, folder: Path, words: Words) -> subprocess.Popen[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HONE_", "MLFLOW_"))}
-        own = {"HONE_HOME": str(folder / "home"), "PREFECT_API_URL": self.prefect, "OMP_NUM_THREADS": "1"}
+        own = {
+            "HONE_HOME": str(folder / "home"),
+            "MLFLOW_TRACKING_URI": tracking_uri(folder),
+            "PREFECT_API_URL": self.prefect,
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        }
         return subprocess.Popen(
-            command,
+            [self.programs[words[0]], *words[1:]],
             cwd=folder,
             env=kept | DEFAULTS | own,
             stdin=subprocess.DEVNULL,
@@ -98,43 +160,19 @@ class Storm:
             start_new_session=True,
         )
 
-    def disturb(self, name: str, number: int, draw: random.Random) -> list[str]:
-        """Kill the command `name` in a folder of its own, repeat it, and return what differs then."""
-        words, _ = COMMANDS[name]
-        folder = self.copy(name, f"{number}-{name}")
-        process = self.start(folder, words)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(draw.uniform(0, self.seconds[name]))
-        kill_all(folder / "home")
-        process.communicate()
-        for _ in range(REPEATS):
-            again = self.start(folder, words)
-            output, _ = again.communicate()
-            if "Traceback" in output:
-                return [f"a traceback: {output.splitlines()[-1]}"]
-            if again.returncode == 0:
-                break
-        left = wait_for_end(folder / "home")
-        kill_all(folder / "home")
-        faults = compare(self.expected[name], describe(folder)) + [f"left running: {command}" for command in left]
-        if not faults:
-            shutil.rmtree(folder)
-        return faults
-
-    def _template(self, before: tuple[tuple[str, ...], ...]) -> Path:
+    def _template(self, before: Sequence[Words]) -> Path:
         """The folder with version 1 as the champion, in which the commands `before` were done."""
-        folder = self.place / f"template-{len(before)}"
+        folder = self.place / "-".join(["template", *(str(len(words)) + words[1] for words in before)])
         if folder.exists():
             return folder
-        if before:
-            shutil.copytree(self._template(before[:-1]), folder)
-        else:
+        if not before:
             folder.mkdir()
             write_project(folder)
-        for words in before[-1:] or (("run", "small.yaml"), PROMOTE):
-            process = self.start(folder, words)
-            output, _ = process.communicate()
-            assert process.returncode == 0, output
+            self._finish(folder, FIRST)
+            self._finish(folder, PROMOTE)
+            return folder
+        shutil.copytree(self._template(before[:-1]), folder)
+        self._finish(folder, before[-1])
         return folder
 
 
@@ -149,7 +187,7 @@ def write_project(folder: Path) -> None:
         "model": {"base": "./base"},
         "tokenization": {"max_length": 32},
         "training": {
-            "epochs": 10,
+            "epochs": 3,
             "batch_size": 16,
             "learning_rate": 5.0e-3,
             "precision": "fp32",
@@ -161,10 +199,14 @@ def write_project(folder: Path) -> None:
     (folder / "small.yaml").write_text(yaml.safe_dump(config), "utf8")
 
 
+def tracking_uri(folder: Path) -> str:
+    """The MLflow store of a folder."""
+    return f"sqlite:///{folder}/home/mlflow/mlflow.db"
+
+
 def describe(folder: Path) -> dict[str, Any]:
-    """What a command leaves: versions with the digests of their files, aliases, journal, predictions, and damage."""
-    home = Home(folder / "home")
-    uri = f"sqlite:///{home.root}/mlflow/mlflow.db"
+    """What a command leaves in a folder: all that has to be the same however often it was killed before its end."""
+    home, uri = Home(folder / "home"), tracking_uri(folder)
     client = connect(uri)
     versions = {}
     for version in client.search_model_versions(f"name='{MODEL}'"):
@@ -172,18 +214,24 @@ def describe(folder: Path) -> dict[str, Any]:
         weights = {file.name: file_digest(file) for file in location.rglob("*.safetensors")}
         versions[str(version.version)] = (version.status, bool(version.description), weights)
     entries = [record.entry for record in open_journal(uri, MODEL).records()]
-    artifacts = [home.store.find(stage, path.name) for stage in STAGES for path in home.store.root.glob(f"{stage}/*")]
+    keys = {stage: sorted(path.name for path in home.store.root.glob(f"{stage}/*")) for stage in STAGES}
+    found = [home.store.find(stage, key) for stage in keys for key in keys[stage]]
+    experiments = {experiment.experiment_id: experiment.name for experiment in client.search_experiments()}
+    runs = client.search_runs(list(experiments), max_results=1_000)
     output = folder / "out.csv"
     return {
         "versions": versions,
         "aliases": list_aliases(client, MODEL),
         "journal": [(entry.action, entry.from_version, entry.to_version) for entry in entries],
         "predictions": file_digest(output) if output.exists() else "",
-        "damaged artifacts": sum(artifact is None or bool(home.store.verify(artifact)) for artifact in artifacts),
+        "artifacts": {stage: len(keys[stage]) for stage in keys},
+        "damaged artifacts": sum(artifact is None or bool(home.store.verify(artifact)) for artifact in found),
+        "unfinished work": [path.name for path in home.store.root.glob(f"{WORK}/*")],
+        "runs": Counter((experiments[run.info.experiment_id], run.info.status) for run in runs),
     }
 
 
-def compare(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """The parts that differ."""
     return [f"{name}: {found[name]}, not {part}" for name, part in expected.items() if found[name] != part]
 
@@ -215,35 +263,58 @@ def wait_for_end(home: Path) -> list[str]:
     return left
 
 
-def run_storm(place: Path, names: list[str], kills: int, seed: int) -> dict[str, list[list[str]]]:
-    """Kill the commands `names` by turns; for each command, what differed after each kill."""
-    storm = Storm(place, use(prefect_server(Home(place / "server"))) + "/api")
+def run_storm(storm: Storm, names: Sequence[str], kills: int, seed: int, jobs: int) -> dict[str, list[Kill]]:
+    """Kill the commands `names` by turns, `jobs` at a time; the kills of each command."""
     for name in names:
         storm.prepare(name)
-    draw = random.Random(seed)
-    results: dict[str, list[list[str]]] = {name: [] for name in names}
-    for number in range(kills):
-        name = names[number % len(names)]
-        results[name].append(storm.disturb(name, number, draw))
-        for fault in results[name][-1]:
-            print(f"{number}-{name}: {fault}", flush=True)  # noqa: T201
-    for name in names:
-        differing = Counter(fault.partition(":")[0] for faults in results[name] for fault in faults)
-        kinds = ", ".join(f"{kind} {count}" for kind, count in differing.items()) or "nothing differed"
-        print(f"{name:<9} {storm.seconds[name]:5.1f} s  {len(results[name]):>5} kills  {kinds}", flush=True)  # noqa: T201
-    return results
+    order = [names[number % len(names)] for number in range(kills)]
+
+    def disturb(number: int) -> Kill:
+        label = f"{number}-{order[number]}"
+        kill = storm.disturb(order[number], random.Random(f"{seed}:{number}"), label)
+        for fault in kill.faults:
+            print(f"{label}: {fault}", flush=True)  # noqa: T201
+        return kill
+
+    with ThreadPoolExecutor(jobs) as pool:
+        results = list(pool.map(disturb, range(kills)))
+    return {name: [kill for other, kill in zip(order, results, strict=True) if other == name] for name in names}
+
+
+def describe_storm(storm: Storm, results: Mapping[str, Sequence[Kill]]) -> str:
+    """A table of the kills, in Markdown."""
+    lines = ["| command | undisturbed | kills | of them before its end | what differed |", "|---|---|---|---|---|"]
+    for name, kills in results.items():
+        differing = Counter(fault.partition(":")[0] for kill in kills for fault in kill.faults)
+        kinds = ", ".join(f"{kind} ({count})" for kind, count in differing.items()) or "nothing"
+        hits = sum(kill.hit for kill in kills)
+        lines.append(f"| `{name}` | {storm.commands[name].seconds:.1f} s | {len(kills)} | {hits} | {kinds} |")
+    return "\n".join(lines)
 
 
 def main() -> int:
     """Run the storm that the options describe."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="commands at a time (default: one a core)")
+    parser.add_argument("--plain", action="store_true", help="processes of the installed command, imports and all")
+    parser.add_argument("--keep", action="store_true", help="leave the folders of kills after which something differed")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="hone-storm-", ignore_cleanup_errors=True) as place:
-        results = run_storm(Path(place), options.commands, options.kills, options.seed)
-    return int(any(faults for kills in results.values() for faults in kills))
+    place = Path(tempfile.mkdtemp(prefix="hone-storm-"))
+    plain = {"hone": preloaded.plain_hone(), "python": sys.executable}
+    programs = plain if options.plain else {"hone": preloaded.hone(), "python": preloaded.python()}
+    try:
+        storm = Storm(place, programs, use(prefect_server(Home(place / "server"))) + "/api")
+        results = run_storm(storm, options.commands, options.kills, options.seed, options.jobs)
+        print(describe_storm(storm, results), flush=True)  # noqa: T201
+    finally:
+        if options.keep:
+            print(f"kept: {place}")  # noqa: T201
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+    return int(any(kill.faults for kills in results.values() for kill in kills))
 
 
 if __name__ == "__main__":

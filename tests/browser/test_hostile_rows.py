@@ -135,7 +135,7 @@ def test_links_between_the_data_docs_still_work(page: Page, data_docs: Path) -> 
 
 
 def test_neither_ui_runs_a_script_of_markdown(page: Page, service: Service) -> None:
-    """Prefect's artifacts and MLflow's descriptions, even of Markdown in which markup is not escaped."""
+    """Both of Prefect's UIs and MLflow's, even of Markdown in which markup is not escaped."""
     markdown = "\n\n".join([*HOSTILE, "the end of the text"])
     artifact = service.ask("/artifacts/", {"key": "hostile", "type": "markdown", "data": markdown})
     registry = f"{service.mlflow_url}/api/2.0/mlflow"
@@ -144,7 +144,8 @@ def test_neither_ui_runs_a_script_of_markdown(page: Page, service: Service) -> N
     ask(f"{registry}/model-versions/create", version)
     requests = list_requests(page)
     for url in (
-        f"{service.prefect_url}/artifacts/artifact/{artifact['id']}",
+        f"{service.prefect_url}/v2/artifacts/artifact/{artifact['id']}",
+        f"{service.prefect_url}/artifacts/artifact/{artifact['id']}",  # the older UI
         f"{service.mlflow_url}/#/models/hostile",
         f"{service.mlflow_url}/#/models/hostile/versions/1",
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from hone.pipeline.run import run_stage
 from hone.pipeline.stage import Job
 from hone.pipeline.stages import list_stages
 from hone.progress import listening
+from hone.registry.served.sums import find_faults, list_files
 from hone.store.artifact import Artifact
+from hone.store.layout import MANIFEST
+from hone.tracking.reader import get_version, version_directory
 from tests.in_process import Line, begin
 
 pytestmark = pytest.mark.slow
@@ -56,10 +60,52 @@ def run_until(last: str, line: Line, conf: Path, *overrides: str) -> dict[str, A
 def flip_bit(artifact: Artifact) -> str:
     """Change a bit in the middle of the largest file; its name."""
     file = max((artifact.path / name for name in artifact.manifest()["files"]), key=lambda path: path.stat().st_size)
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 4
-    file.write_bytes(content)
+    content = file.read_bytes()
+    file.write_bytes(flip(content, len(content) // 2, 2))
     return str(file)
+
+
+def test_no_change_of_any_file_goes_unnoticed(line: Line, conf: Path) -> None:
+    """In each file of each stage's artifact and of the registered model: bits flipped, a byte more, a byte less."""
+    made, draw, store = run_until("register", line, conf), random.Random(5), line.home.store
+    checked = 0
+    for stage, artifact in made.items():
+        manifest = artifact.manifest()
+        for name in (*manifest["files"], MANIFEST):
+            for damaged in damaged_copies(artifact.path / name, draw):
+                found = store.find(stage, artifact.key)
+                noticed = (
+                    found is None or bool(store.verify(found)) or (name == MANIFEST and found.manifest() == manifest)
+                )
+                assert noticed, f"{stage}: {name} {damaged}"
+                checked += 1
+        assert store.find(stage, artifact.key) and not store.verify(artifact)
+    version = get_version(line.home.tracking_uri, f"models:/small/{made['register'].facts()['version']}")
+    directory = version_directory(line.home.tracking_uri, version, line.home.root / "downloads")
+    for name in list_files(directory):
+        for damaged in damaged_copies(directory / name, draw):
+            assert find_faults(directory), f"{name} {damaged}"
+            checked += 1
+    assert find_faults(directory) == []
+    assert checked > 500
+
+
+def damaged_copies(file: Path, draw: random.Random) -> Iterator[str]:
+    """What was done to the file, which is whole again after the last."""
+    content, mode = file.read_bytes(), file.stat().st_mode
+    places = [draw.randrange(len(content)) for _ in range(12)] if content else []
+    changes = {f"with a flipped bit in byte {place}": flip(content, place, draw.randrange(8)) for place in places}
+    file.chmod(0o600)
+    for change, damaged in {**changes, "cut": content[:-1], "with a byte more": content + b" "}.items():
+        if damaged != content:
+            file.write_bytes(damaged)
+            yield change
+    file.write_bytes(content)
+    file.chmod(mode)
+
+
+def flip(content: bytes, place: int, bit: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
+from hone.environment import Home
+from hone_app.service.parts import Settings, build_prefect
+from hone_app.service.servers import use
 from tests import preloaded
 from tests.polling import until
+from tests.postgresql import Cluster
+from tests.services import ask
 
 
 @pytest.mark.slow
@@ -35,6 +41,31 @@ def test_a_server_that_dies_in_training_neither_delays_nor_ends_the_run(tmp_path
     (warning,) = faults.splitlines()
     assert warning.startswith("hone: warning: every stage is done, but Prefect's page of this run is incomplete")
     assert "Prefect's server did not answer" in warning
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_restart_of_prefects_postgresql_neither_ends_a_run_nor_loses_its_state(
+    tmp_path: Path, small: dict[str, Any], postgresql: Cluster
+) -> None:
+    postgresql.execute("create database prefect_restarted")
+    conf, home = tmp_path / "small.yaml", Home(tmp_path / "hone")
+    conf.write_text(yaml.safe_dump(small))
+    api = use(build_prefect(home, Settings(prefect_database=postgresql.url_of("prefect_restarted")))) + "/api"
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "HONE_"))}
+    own = {"HONE_HOME": str(home.root), "HF_HUB_OFFLINE": "1", "PREFECT_API_URL": api}
+    command = [preloaded.hone(), "run", str(conf)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=inherited | own, cwd=tmp_path, **pipes) as run:
+        until(lambda: run.poll() is not None or list(home.root.glob("store/tokenize/*/manifest.json")))
+        postgresql.stop()
+        time.sleep(3)
+        postgresql.start()
+        printed, faults = run.communicate()
+    assert run.returncode == 0, faults
+    assert "small version 1, alias candidate" in printed
+    [state] = [run["state"] for run in ask(f"{api}/flow_runs/filter", {})]
+    assert state["type"] == "COMPLETED", state
 
 
 @pytest.fixture
