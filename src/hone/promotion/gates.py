@@ -15,11 +15,13 @@ from hone.evaluation.judging.comparison import compare_paired
 from hone.evaluation.judging.slices import LENGTH, slice_parts
 from hone.objectives.base import Outcome
 from hone.promotion.contender import Contender, common_labels
+from hone.promotion.noninferiority import count_needed_rows, exact_p_value
 from hone.promotion.rows import Rows
 from hone.store.tables import take_rows
 from hone.tracking.aliases import CANDIDATE, CHAMPION
 
 MIN_ROWS = 5  # slices and classes with fewer rows are not judged
+MIN_DIFFERING = 10  # rows in which two versions differ, with fewer the bootstrap has no width
 REQUESTS, WARM_UP = 40, 3
 
 
@@ -63,6 +65,32 @@ class Match:
         return self.compute_metrics(metrics.totals(statistics, draws))[self.candidate.objective.main_metric]
 
     @property
+    def has_classes(self) -> bool:
+        """Whether a row has a class, which is right or wrong."""
+        return all(outcome.classes is not None for outcome in self.outcomes.values())
+
+    @property
+    def is_share_of_right_rows(self) -> bool:
+        """Whether the main metric is the share of rows without an error."""
+        return all(
+            np.isclose(self.draw_main_metric(name)[0], (outcome.errors == 0).mean())
+            for name, outcome in self.outcomes.items()
+        )
+
+    def count_won_and_lost(self) -> tuple[int, int]:
+        """The numbers of rows that are right for the candidate alone, and for the champion alone."""
+        ours, theirs = (self.outcomes[name].errors == 0 for name in (CANDIDATE, CHAMPION))
+        return int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+
+    def count_differing(self) -> int:
+        """The number of rows with different predictions; where these are not text, with different errors."""
+        ours, theirs = (self.outcomes[name] for name in (CANDIDATE, CHAMPION))
+        differing = np.array(ours.predictions, object) != np.array(theirs.predictions, object)
+        if ours.confidences is None:
+            differing = differing | (ours.errors != theirs.errors)
+        return int(differing.sum())
+
+    @property
     def lower(self) -> bool:
         """Whether lower values of the main metric are better."""
         return self.candidate.objective.metrics[self.candidate.objective.main_metric].lower
@@ -103,20 +131,17 @@ def main_metric_gate(match: Match, settings: Promotion) -> Gate:
     """The main metric: the candidate's is better, or, with a margin, not worse by more than that.
 
     With the margin m the null hypothesis is "worse by m or more" (non-inferiority: Blackwelder, Controlled
-    Clinical Trials 3, 1982), and `p` is its p-value by the paired bootstrap. With mcnemar, `p` is that of the exact
-    one-sided test on the rows where one version is right and the other wrong (McNemar, Psychometrika 12, 1947).
+    Clinical Trials 3, 1982): see `margin_p_value`. With mcnemar, `p` is that of the exact one-sided test on the rows
+    where one version is right and the other wrong (McNemar, Psychometrika 12, 1947).
     """
     ours, theirs = match.draw_main_metric(CANDIDATE), match.draw_main_metric(CHAMPION)
-    metric, margin = match.candidate.objective.main_metric, settings.margin or 0.0
-    confidence = 1 - 2 * settings.level
+    metric, confidence = match.candidate.objective.main_metric, 1 - 2 * settings.level
     difference = compare_paired(metric, ours, theirs, confidence, match.lower)
+    p, note = difference["p"], f"paired bootstrap, {settings.resamples:,} resamples"
     if settings.test == "mcnemar":
         p, note = mcnemar_p_value(match)
-    else:
-        p = compare_paired(metric, ours - margin if match.lower else ours + margin, theirs, confidence, match.lower)[
-            "p"
-        ]
-        note = f"paired bootstrap, {settings.resamples:,} resamples"
+    elif settings.margin:
+        p, note = margin_p_value(match, settings.margin, settings.level)
     condition = f"not worse by {settings.margin:g} or more" if settings.margin else "better"
     return Gate(
         f"{metric}: {condition}",
@@ -138,19 +163,48 @@ def mcnemar_p_value(match: Match) -> tuple[float, str]:
     """
     from scipy.stats import binomtest
 
-    right = {name: outcome.errors == 0 for name, outcome in match.outcomes.items()}
-    if any(not np.isclose(match.draw_main_metric(name)[0], right[name].mean()) for name in right):
+    if not match.is_share_of_right_rows:
         raise ConfigError(
             f"mcnemar counts right and wrong rows; {match.candidate.objective.main_metric} is not their share",
             where="promotion.test",
             fix="Set promotion.test to bootstrap.",
         )
-    ours = int((right[CANDIDATE] & ~right[CHAMPION]).sum())
-    theirs = int((right[CHAMPION] & ~right[CANDIDATE]).sum())
-    note = f"exact McNemar: {ours} rows right for the candidate alone, {theirs} for the champion alone"
+    ours, theirs = match.count_won_and_lost()
+    note = f"exact McNemar: {_describe_differing(ours, theirs)}"
     if not ours + theirs:
         return 1.0, note
     return float(binomtest(ours, ours + theirs, 0.5, alternative="greater").pvalue), note
+
+
+def margin_p_value(match: Match, margin: float, level: float) -> tuple[float, str]:
+    """The p-value of the null hypothesis "worse by `margin` or more", and a note on how it was found.
+
+    For a share of right rows it is that of an exact test (`noninferiority`). For other metrics of classes, such as
+    macro-F1, it is the larger one of the exact test's on the share of right rows and the paired bootstrap's, which sees
+    nothing where few rows differ. For all other metrics it is the bootstrap's, and 1 if the versions differ in fewer
+    than MIN_DIFFERING rows.
+    """
+    ours, theirs = match.draw_main_metric(CANDIDATE), match.draw_main_metric(CHAMPION)
+    shifted = ours - margin if match.lower else ours + margin
+    resampled = compare_paired("", shifted, theirs, 1 - 2 * level, match.lower)["p"]
+    note = f"paired bootstrap, {len(ours) - 1:,} resamples"
+    if not (match.is_share_of_right_rows or match.has_classes):
+        differing = match.count_differing()
+        if differing < MIN_DIFFERING:
+            return 1.0, f"the versions differ in {differing} rows; a margin can be judged from {MIN_DIFFERING} on"
+        return resampled, note
+    rows, (won, lost) = len(match.rows.table), match.count_won_and_lost()
+    exact = exact_p_value(rows, won, lost, margin)
+    if resampled > exact and not match.is_share_of_right_rows:
+        return resampled, note
+    note = f"exact: {_describe_differing(won, lost)}"
+    if exact > level and (needed := count_needed_rows(margin, level)) > rows:
+        note += f"; even versions that never differ pass from {needed:,} rows on"
+    return exact, note
+
+
+def _describe_differing(ours: int, theirs: int) -> str:
+    return f"{ours} rows right for the candidate alone, {theirs} for the champion alone"
 
 
 def slice_gates(match: Match, guards: Guards, slices: Sequence[str], level: float) -> list[Gate]:

@@ -90,6 +90,51 @@ def test_a_margin_lets_pass_what_is_not_much_worse() -> None:
     assert not gates.main_metric_gate(match(ours, theirs), Promotion(resamples=500, margin=0.021)).passed
 
 
+@pytest.mark.parametrize("rows", [10, 100, 298, 299])
+def test_versions_that_never_differ_pass_a_margin_from_the_least_number_of_rows_on(rows: int) -> None:
+    gate = gates.main_metric_gate(match(hits(rows, 0.9), hits(rows, 0.9)), Promotion(resamples=500, margin=0.01))
+    assert gate.passed == (rows >= 299)
+    assert ("even versions that never differ pass from 299 rows on" in gate.note) == (rows < 299)
+
+
+def test_a_margin_of_another_metric_is_no_easier_than_that_of_right_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accuracy passes for its exact test here, macro-F1 for the larger of the two."""
+    few = match(hits(50, 0.9), hits(50, 0.9))
+    exact, _ = gates.margin_p_value(few, 0.02, 0.05)
+    assert exact > 0.3
+    monkeypatch.setattr(TextClassification, "main_metric", "macro_f1")
+    p, note = gates.margin_p_value(few, 0.02, 0.05)
+    assert p == exact and "exact" in note
+    theirs = hits(2000, 0.9)
+    ours = theirs.copy()
+    ours[np.flatnonzero(theirs)[::2][:150]] = False
+    p, note = gates.margin_p_value(match(ours, theirs), 0.2, 0.05)
+    assert "bootstrap" in note and p < 0.05
+
+
+def test_a_margin_of_numbers_needs_rows_that_differ() -> None:
+    few = match_numbers(30, 4)
+    p, note = gates.margin_p_value(few, 0.1, 0.05)
+    assert (p, note) == (1.0, "the versions differ in 4 rows; a margin can be judged from 10 on")
+    assert gates.margin_p_value(match_numbers(30, 30), 0.1, 0.05)[0] < 0.05
+
+
+def match_numbers(rows: int, differing: int) -> Match:
+    """Two versions whose predicted numbers are off by 1, and in `differing` rows by 0.01 more or less in turns."""
+    right = np.arange(rows, dtype=float)
+    table = pa.table({"id": [str(i) for i in range(rows)], "text": ["word"] * rows, "label": [str(i) for i in right]})
+    objective, targets = Regression(), {"mean": 0.0, "deviation": 1.0}
+    shift = np.where(np.arange(rows) < differing, 0.01 * (-1.0) ** np.arange(rows), 0.0)
+
+    def outcome(values: np.ndarray) -> Any:
+        tokens = pa.table({"label": right, "standard": right})
+        return objective.compute_outcome(tokens, {"scores": values}, targets, table)
+
+    outcomes = {CANDIDATE: outcome(right + 1 + shift), CHAMPION: outcome(right + 1)}
+    ours = replace(contender("2", [], objective), targets=targets)
+    return Match(Rows("test", "digest", table), ours, [], outcomes, metrics.resample(rows, 500, 1))
+
+
 def test_mcnemar_is_the_exact_binomial_test_of_the_rows_on_which_they_differ() -> None:
     ours, theirs = np.ones(40, bool), np.ones(40, bool)
     theirs[:9] = False
