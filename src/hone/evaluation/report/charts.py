@@ -131,7 +131,7 @@ def readout(points: Sequence[Point], x: Scale, text: Callable[[float, float], st
     return json.dumps([[x.at(a), text(a, b)] for a, b in points], ensure_ascii=False)
 
 
-def loss_chart(history: Sequence[dict[str, Any]], best_step: int | None) -> LineChart | None:
+def loss_chart(history: Sequence[dict[str, Any]], lowest_step: int | None) -> LineChart | None:
     """Training loss, raw and smoothed, with validation loss and ends of epochs; None without steps."""
     raw, valid = series(history, "loss"), series(history, "valid_loss")
     if not raw:
@@ -140,7 +140,7 @@ def loss_chart(history: Sequence[dict[str, Any]], best_step: int | None) -> Line
     drawn, smoothed = thin(raw, 500), thin(smoothed, 500)
     x, y = steps_scale(max(a for a, _ in raw + valid)), scale([b for _, b in drawn + valid])
     dots = tuple(
-        (x.at(a), round(100 - y.at(b), 2), f"validation at step {a:,}: {b:.3f}" + (", the best" * (a == best_step)))
+        (x.at(a), round(100 - y.at(b), 2), f"validation at step {a:,}: {b:.3f}" + (", the lowest" * (a == lowest_step)))
         for a, b in valid
     )
     lines = [("raw", path(drawn, x, y), "training, each step"), ("smooth", path(smoothed, x, y), "training, smoothed")]

@@ -111,14 +111,20 @@ def tokens(facts: View, limit: int | None) -> View:
 
 
 def training(facts: View, history: list[View], files: Mapping[str, View]) -> View:
-    """The loss chart, the small charts, and the figures of the training run as (name, value, note)."""
+    """The loss chart, the small charts, the sentence on validation, and figures of the training as (name, value, note).
+
+    `best_step` of the facts is the step whose weights were kept: the last one, unless training stopped early.
+    """
+    losses = {int(step): loss for step, loss in charts.series(history, "valid_loss")}
+    lowest = min(losses, key=lambda step: (losses[step], step), default=None)
     small = [
         charts.small_chart(history, "learning_rate", "Learning rate"),
         charts.small_chart(history, "grad_norm", "Gradient norm"),
         charts.small_chart(history, "tokens_per_second", "Throughput", "tokens/s"),
     ]
     return {
-        "loss": charts.loss_chart(history, facts.get("best_step")),
+        "loss": charts.loss_chart(history, lowest),
+        "validation": _describe_validation(losses, lowest, facts),
         "small": [chart for chart in small if chart],
         "figures": [figure for figure in _training_figures(facts, files) if figure[1] not in ("", figures.NONE)],
         **facts,
@@ -141,14 +147,25 @@ def _training_figures(facts: View, files: Mapping[str, View]) -> list[tuple[str,
         ("Peak memory", figures.size(facts.get("memory_bytes")), ""),
         ("Device", figures.device(facts.get("device")), str(facts.get("precision") or "")),
         ("Parameters", figures.quantity(parameters), f"{share} trained"),
-        (
-            "Best validation loss",
-            figures.number(facts.get("valid_loss")),
-            f"step {figures.count(facts.get('best_step'))}",
-        ),
+        ("Validation loss", figures.number(facts.get("valid_loss")), _describe_kept(facts)),
         ("Adapter", _size_of(files, "adapter/"), f"model {_size_of(files, 'model/')}"),
         ("Resumed", f"{len(resumed)} ×" if resumed else "", f"from step {figures.plain(resumed)}"),
     ]
+
+
+def _describe_validation(losses: Mapping[int, float], lowest: int | None, facts: View) -> str:
+    """A sentence on where the validation loss was lowest, and which weights were kept; '' without validation rows."""
+    if lowest is None:
+        return ""
+    sentence = f"The validation loss was lowest, {figures.number(losses[lowest])}, at step {figures.count(lowest)}"
+    if facts.get("best_step") in (lowest, None):
+        return f"{sentence}."
+    loss = f" ({figures.number(facts['valid_loss'])})" if facts.get("valid_loss") else ""
+    return f"{sentence}; the weights are those of step {figures.count(facts['best_step'])}{loss}."
+
+
+def _describe_kept(facts: View) -> str:
+    return f"step {figures.count(facts.get('best_step'))}, whose weights were kept"
 
 
 def _size_of(files: Mapping[str, View], folder: str) -> str:

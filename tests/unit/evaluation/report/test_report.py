@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hone.evaluation.report import charts, report_results
+from hone.evaluation.report import charts, report_data, report_results
 from hone.evaluation.report.report import Origin, render
 from hone.evaluation.report.report_champion import Champion, Registered
 from hone.objectives.text_classification import TextClassification
@@ -288,6 +288,24 @@ def test_the_loss_curve_has_its_steps_its_validation_points_and_its_best_one(pla
     assert [point["class"] for point in points] == ["point", "point", "point best"]
     readout = next(json.loads(attrs["data-readout"]) for _, attrs in plain.tags if "data-readout" in attrs)
     assert len(readout) == 135 and readout[-1][0] == 100 and readout[-1][1].startswith("step 135: training loss")
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept", "sentence"),
+    [
+        ({10: 0.5, 20: 0.25, 30: 0.375}, 30, "lowest, 0.25, at step 20; the weights are those of step 30 (0.375)."),
+        ({10: 0.5, 20: 0.25, 30: 0.375}, 20, "lowest, 0.25, at step 20."),
+        ({10: 0.5, 20: 0.25}, 20, "lowest, 0.25, at step 20."),
+        ({10: 0.25, 20: 0.25}, 20, "lowest, 0.25, at step 10; the weights are those of step 20 (0.25)."),
+        ({}, 30, ""),
+    ],
+)
+def test_the_lowest_validation_loss_is_that_of_the_history(losses: dict[int, float], kept: int, sentence: str) -> None:
+    history = [{"step": step, "loss": 1.0} for step in (10, 20, 30)]
+    history += [{"step": step, "valid_loss": loss} for step, loss in losses.items()]
+    facts = {"best_step": kept, "valid_loss": losses.get(kept), "steps": 30, "seconds": 1.0}
+    told = report_data.training(facts, history, {})["validation"]
+    assert told == (f"The validation loss was {sentence}" if sentence else "")
 
 
 def test_a_long_history_is_thinned_and_stays_small(tmp_path: Path) -> None:
