@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from hone.promotion.champion import Standing, add_entry, get_standing, move_cham
 from hone.promotion.decision import Decision, Judged, log_page, mark_put_back, tag_version
 from hone.promotion.journal import Journal, Record
 from hone.registry import integrity
-from hone.splits import TEST, TRAIN
+from hone.splits import TEST, TRAIN, VALID
 from hone.tracking.aliases import CANDIDATE, CHAMPION, list_aliases
 from hone.tracking.client import connect, translate_errors
 from hone.tracking.links import load_version_config, load_version_metrics
@@ -57,10 +58,10 @@ def decide(
 ) -> Decision:
     """Compare the version (by default the one with the alias `candidate`) with the champion, on new predictions.
 
-    Both predict the candidate's test rows and the golden set, without rows that the champion was trained on, which
-    would favour it. `policy` and `golden` default to the candidate's own configuration, `start` to the current aliases.
-    Raises ModelError if a version cannot be loaded or compared, DataError if no rows are left, PromotionError if the
-    version is the champion.
+    Both predict the candidate's test rows and the golden set, without rows of the champion's training and validation
+    splits, which would favour it. `policy` and `golden` default to the candidate's own configuration, `start` to the
+    current aliases. Raises ModelError if a version cannot be loaded or compared, DataError if no rows are left,
+    PromotionError if the version is the champion.
     """
     from hone.promotion.contender import load_contender
 
@@ -302,7 +303,7 @@ def _compare(
         return [_compute_figures(match, settings) for match in matches], judged_gates + gates.baseline_gates(
             load_version_metrics(uri, ours), settings.level
         )
-    sets = [rows for rows in _exclude_trained_rows(uri, sets, theirs, settings) if len(rows.table)]
+    sets = [rows for rows in _exclude_seen_rows(uri, sets, theirs, settings) if len(rows.table)]
     if not sets:
         raise DataError(
             f"the champion, version {theirs.version.version}, was trained on every test row of version {ours.version}",
@@ -320,18 +321,18 @@ def _compare(
     return [_compute_figures(match, settings) for match in matches], judged_gates
 
 
-def _exclude_trained_rows(uri: str, sets: Sequence[Rows], theirs: Contender, settings: Promotion) -> list[Rows]:
-    """The rows without those that the champion was trained on; all rows if its training rows are unknown."""
+def _exclude_seen_rows(uri: str, sets: Sequence[Rows], theirs: Contender, settings: Promotion) -> list[Rows]:
+    """The rows without those of the champion's training and validation splits, if these are known."""
     from hone.promotion.rows import exclude_rows, find_leaked, load_split
 
-    try:
-        training, _ = load_split(uri, theirs.version, TRAIN)
-    except ModelError:
-        return list(sets)
-    return [
-        exclude_rows(rows, find_leaked(rows.table, training, theirs.objective, settings.near_duplicate))
-        for rows in sets
-    ]
+    for split in (TRAIN, VALID):  # the validation rows chose the epoch whose weights are kept
+        with suppress(ModelError):
+            seen, _ = load_split(uri, theirs.version, split)
+            sets = [
+                exclude_rows(rows, find_leaked(rows.table, seen, theirs.objective, settings.near_duplicate))
+                for rows in sets
+            ]
+    return list(sets)
 
 
 def _compute_figures(match: Match, settings: Promotion) -> Judged:
