@@ -14,7 +14,7 @@ export HONE_SHARED
 # The suite again as on a processor without AVX-512 and AMX, for what computes.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: help demo test test-all test-changed check fuzz bench schemas ui lock sbom clean
+.PHONY: help demo test test-all test-changed check storm fuzz bench schemas ui lock sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,9 +39,14 @@ check: $(VENV)/.dev ## format check, lint, types, import rules and the words of 
 	$(BIN)/lint-imports
 	$(BIN)/python tests/prose.py
 
+# N kills; each command starts in a folder of its own and is repeated after its kill.
+N ?= 200
+SEED ?= 1
+storm: $(VENV)/.dev ## kill commands at random instants, repeat them, compare what is left with an undisturbed command
+	$(BIN)/python tests/storm.py --kills $(N) --seed $(SEED)
+
 # CASES is over all kinds of input; `python -m tests.fuzzing --only` repeats one.
 CASES ?= 20000
-SEED ?= 1
 fuzz: $(VENV)/.dev ## damage files, rows, configurations and stored JSON at random: each is read right or refused
 	$(BIN)/python -m tests.fuzzing --cases $(CASES) --seed $(SEED)
 
