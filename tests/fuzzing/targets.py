@@ -25,6 +25,7 @@ from hone.curation.curate import curate
 from hone.environment import Home
 from hone.errors import HoneError
 from hone.sources.files import Files
+from hone.sources.formats.packing import find_codec, is_archive
 from hone.sources.ingest import ingest
 from hone.sources.source import RawRow
 from hone.store import layout
@@ -93,7 +94,9 @@ def _list_files() -> Sequence[tuple[str, bytes, Mapping[str, Any], Mapping[str, 
 
 def _compare(suffix: str, content: bytes, options: Mapping[str, Any], rows: Sequence[RawRow]) -> None:
     """Compare the rows with what the standard library reads, where it reads the same form."""
-    text = content.decode("utf-8-sig", "strict") if suffix in (".jsonl", ".ndjson", ".csv") else ""
+    if find_codec(content) or is_archive(content):
+        return
+    text = content.decode("utf-8-sig") if suffix in (".jsonl", ".ndjson", ".csv") else ""
     if suffix in (".jsonl", ".ndjson"):
         written = [line for line in text.split("\n") if line.strip()]
         assert len(rows) == len(written), f"{len(rows)} rows of {len(written)} lines"
@@ -105,8 +108,8 @@ def _compare(suffix: str, content: bytes, options: Mapping[str, Any], rows: Sequ
             header, *written_rows = records or [[]]
             assert len(rows) == len(written_rows), f"{len(rows)} rows of {len(written_rows)} records"
             for row, values in zip(rows, written_rows, strict=True):
-                known = dict(zip(header, values, strict=False))
-                assert row.refused or row.values.items() <= known.items(), f"{values!r} was read as {row.values!r}"
+                columns = dict(zip(header[: len(row.values)], values, strict=False))  # without those at the end
+                assert row.refused or row.values == columns, f"{values!r} was read as {row.values!r}"
 
 
 def _is_equal(read: Any, written: Any) -> bool:
