@@ -113,5 +113,5 @@ def _run(request: Request, data: Home, console: Console) -> tuple[dict[str, Any]
             from flows.batch_predict import batch_predict
         options = {name: getattr(request, name) for name in type(request).model_fields}
         state: Any = run_flow(data, batch_predict, **options, return_state=True)
-    account: dict[str, Any] = state.result()
+        account: dict[str, Any] = state.result()  # what failed is marked as failed
     return account, board.lines["write"].event == "hit"

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.states import Failed
+from rich.console import Console
 
 from hone.batch.request import Batch, Request
-from hone.progress import listening
+from hone.environment import Home
+from hone.errors import DataError
+from hone.progress import emit, listening
+from hone_app.cli import batch as command
 from hone_app.cli.batch import describe_output
+from tests.terminal import render
 
 ACCOUNT = {
     "rows": 3080,
@@ -44,3 +53,17 @@ def test_the_steps_of_a_repeat_are_shown_as_up_to_date(
     with listening(lambda step, event, _: events.append((step, event))):
         assert batch_predict.find_finished.fn(batch) == account
     assert events == ([(step, "hit") for step in ("read", "predict", "write")] if account else [])
+
+
+def test_the_step_that_failed_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_flow(*_: Any, **__: Any) -> Any:
+        emit("read", "started", [])
+        return Failed(data=DataError("there is no column 'text'", fix="Name it."))
+
+    monkeypatch.setattr(command, "run_flow", run_flow)
+    monkeypatch.setattr(command, "orchestrated", nullcontext)
+    output = io.StringIO()
+    with pytest.raises(DataError, match="no column"):
+        command._run(REQUEST, Home(tmp_path), Console(file=output, force_terminal=True, width=80))
+    [line] = [line for line in render(output.getvalue()).splitlines() if "read" in line]
+    assert line.startswith("✗ read") and "failed after" in line
