@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -101,7 +102,14 @@ def type_morning(page: str, place: Path, shared: Path) -> str:
         type_command("hone down", environment, project)
 
 
-if __name__ == "__main__":
+@contextmanager
+def make_home() -> Iterator[Path]:
+    """An empty folder with a short name: the paths of a longer one are wrapped where the page's are not."""
     with tempfile.TemporaryDirectory(prefix="", ignore_cleanup_errors=True) as place:
+        yield Path(place)
+
+
+if __name__ == "__main__":
+    with make_home() as home:
         shared = Path(os.environ.get("HONE_SHARED", ROOT.parent / "shared"))
-        PAGE.write_text(type_morning(PAGE.read_text("utf8"), Path(place), shared), "utf8")
+        PAGE.write_text(type_morning(PAGE.read_text("utf8"), home, shared), "utf8")

@@ -29,5 +29,6 @@ def test_no_line_is_wider_than_the_terminal() -> None:
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_the_commands_print_what_the_page_shows(tmp_path: Path, shared: Path) -> None:
-    assert describe(morning_page.type_morning(PAGE, tmp_path, shared)) == describe(PAGE)
+def test_the_commands_print_what_the_page_shows(shared: Path) -> None:
+    with morning_page.make_home() as home:
+        assert describe(morning_page.type_morning(PAGE, home, shared)) == describe(PAGE)
