@@ -1,11 +1,10 @@
-"""How often Hone's tests and intervals err, beside what they replaced: `python benchmarks/audit.py [margin ...]`.
+"""How often the test of `promotion.margin` errs, beside what it replaced: `python benchmarks/audit.py`.
 
-Each table is computed from probabilities or by simulation with a fixed seed, in Markdown, as it is in docs/.
+The table is computed from probabilities, in Markdown, as it is in docs/promotion.md.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import cache
 
@@ -66,16 +65,5 @@ def print_margins() -> None:
         print(f"| {rows:,} | {margin:g} | {100 * lost:g}%, {100 * won:g}% | {cells} |", flush=True)
 
 
-TABLES = {"margin": print_margins}
-
-
-def main() -> None:
-    """Print the tables that are named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", nargs="*", choices=[*TABLES, []], default=list(TABLES))
-    for name in parser.parse_args().tables:
-        TABLES[name]()
-
-
 if __name__ == "__main__":
-    main()
+    print_margins()

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import mlflow.pyfunc
 import pytest
+from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.pyfunc import scoring_server
 
 from hone.errors import ConfigError, DataError
+from hone.tracking.reader import get_version, version_directory
 from tests.fuzzing import Result, run_cases
 from tests.fuzzing.targets import CHECKS, Requests
 from tests.tiny_versions import MODEL, Versions
@@ -28,9 +30,9 @@ def test_what_is_damaged_at_random_is_read_right_or_refused(target: str, tmp_pat
 
 
 def test_a_served_model_answers_or_refuses(versions: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", versions.uri)
-    mlflow.set_tracking_uri(versions.uri)
-    app = scoring_server.init(mlflow.pyfunc.load_model(f"models:/{MODEL}/2"))
+    monkeypatch.setenv(_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name, "true")  # which `init` sets for the whole process
+    version = get_version(versions.uri, f"models:/{MODEL}/2")
+    app = scoring_server.init(mlflow.pyfunc.load_model(str(version_directory(versions.uri, version, tmp_path))))
     check(run_cases("requests", Requests(app), SEED, range(200), tmp_path))
 
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import random
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,16 +55,3 @@ def run_cases(target: str, check: Check, seed: int, numbers: range, place: Path)
             outcome = "wrong"
         result.outcomes[outcome] += 1
     return result
-
-
-@contextmanager
-def expect_refusal(*kinds: type[Exception]) -> Iterator[None]:
-    """Within the block, exceptions of these kinds are refusals that the caller's interface documents."""
-    try:
-        yield
-    except kinds as fault:
-        raise RefusedError("refused", fix=str(fault) or "none") from fault
-
-
-class RefusedError(HoneError):
-    """An input that was refused by another error than Hone's, as documented."""

@@ -8,9 +8,10 @@ import io
 import json
 import random
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,12 +248,12 @@ def check_records(draw: random.Random, place: Path) -> str:
         "name": "ab12",
         "settings": {"host": "127.0.0.1", "auth": False, "prefect_database": "", "mlflow_database": ""},
         "ports": {"prefect": 4200, "mlflow": 5000},
-        "parts": {"prefect": {"pid": 4_000_000, "started": 1.5}},
+        "parts": {"prefect": {"pid": 4_000_000, "began": 1.5}},
         "project": "/home/ada",
         "notifications": "",
     }
     secrets = {entry.name: "x" * 43 for entry in fields(credentials.Credentials)}
-    run = {"command": "hone run", "api": "http://127.0.0.1:1/api", "pid": 4_000_000, "host": "here"}
+    run = {"command": "hone run", "api": "http://127.0.0.1:1/api", "pid": 4_000_000, "host": socket.gethostname()}
 
     def read_credentials() -> None:
         loaded = credentials.load_credentials(home.service)
@@ -280,6 +281,8 @@ def check_records(draw: random.Random, place: Path) -> str:
         )
     )
     path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content), "utf8")
+    read()  # whole, it is read
     if draw.random() < 0.5:
         path.write_text(json.dumps(damage_value(draw, content)), "utf8")
     else:
@@ -288,21 +291,24 @@ def check_records(draw: random.Random, place: Path) -> str:
     return "read"
 
 
+BODIES: tuple[Any, ...] = (
+    {"inputs": ["a red card"]},
+    {"dataframe_records": [{"text": "a"}]},
+    {"dataframe_split": {"columns": ["text"], "data": [["a red card"], ["the green word"]]}},
+)
+
+
 @dataclass
 class Requests:
     """Requests to a served model, through MLflow's own server: answers or a refusal, never an error of the server."""
 
     app: FastAPI
-    body: Mapping[str, Any] = field(
-        default_factory=lambda: {"dataframe_split": {"columns": ["text"], "data": [["a red card"], ["the green word"]]}}
-    )
 
     def __call__(self, draw: random.Random, place: Path) -> str:
         """Send one request."""
         from starlette.testclient import TestClient
 
-        bodies = ({"inputs": ["a red card"]}, {"dataframe_records": [{"text": "a"}]}, self.body)
-        body = draw.choice(bodies)
+        body = draw.choice(BODIES)
         if draw.random() < 0.6:
             content = json.dumps(damage_value(draw, body)).encode("utf8", "surrogatepass")
         else:

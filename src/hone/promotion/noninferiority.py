@@ -26,13 +26,18 @@ def exact_p_value(rows: int, won: int, lost: int, margin: float) -> float:
 
     if margin >= 1:
         return 0.0
-    all_lost = np.arange(rows + 1)
-    least_won = _least_won(rows, all_lost, margin, float(score(rows, np.array(won), np.array(lost), margin)) - 1e-9)
+    least_won = _least_won(
+        rows, np.arange(rows + 1), margin, float(score(rows, np.array(won), np.array(lost), margin)) - 1e-9
+    )
     p_value = 0.0
     for differing in np.linspace(margin, 1, _GRID):
         p_lost, p_won = (differing + margin) / 2, (differing - margin) / 2
-        as_clear = binom.sf(least_won - 1, rows - all_lost, min(1.0, p_won / (1 - p_lost)) if p_lost < 1 else 0.0)
-        p_value = max(p_value, float(binom.pmf(all_lost, rows, p_lost) @ as_clear))
+        # Results that are ten standard deviations away change no digit.
+        reach = 20 + 10 * math.sqrt(rows * p_lost * (1 - p_lost))
+        lost_rows = np.arange(max(0, int(rows * p_lost - reach)), min(rows, int(rows * p_lost + reach)) + 1)
+        p_won_of_rest = min(1.0, p_won / (1 - p_lost)) if p_lost < 1 else 0.0
+        as_clear = binom.sf(least_won[lost_rows] - 1, rows - lost_rows, p_won_of_rest)
+        p_value = max(p_value, float(binom.pmf(lost_rows, rows, p_lost) @ as_clear))
     return min(1.0, p_value)
 
 

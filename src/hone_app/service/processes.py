@@ -32,7 +32,7 @@ class Process:
         try:
             process = psutil.Process(self.pid)
             return bool(process.create_time() == self.began and process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, ValueError):  # of a damaged record: a negative number
             return False
 
 
