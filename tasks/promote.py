@@ -115,13 +115,14 @@ def promote_version(decision: Decision, who: str, why: str) -> str:
 
 
 @task(name="roll back", task_run_name="roll back {model} to the previous champion", cache_policy=NO_CACHE)
-def roll_back(model: str, who: str, why: str) -> str:
-    """Make the previous champion the champion again; return a sentence on the move."""
+def roll_back(model: str, who: str, why: str, undo: bool) -> str:
+    """Make the previous champion the champion again, or undo that; return a sentence on the move."""
+    journal, who = _open_journal(model), who or current_user()
     try:
-        moved = promote.rollback(_open_journal(model), who=who or current_user(), why=why, downloads=home().downloads)
+        moved, moved_now = promote.rollback(journal, who=who, why=why, downloads=home().downloads, undo=undo)
     finally:
         emit_moves(model)
-    return _describe_entry(model, moved.entry)
+    return _describe_entry(model, moved.entry) + ("" if moved_now else f" ({promote.describe_repetition(moved)})")
 
 
 @task(name="list models", task_run_name="list models with a champion", cache_policy=NO_CACHE)

@@ -98,7 +98,7 @@ def test_a_version_is_promoted_and_rolled_back(home: Home) -> None:
         journal, start, "2", action="promoted", who="kim", why="tried", figures={}, previous=start.champion
     )
     assert list_aliases(journal.client, "small")["champion"] == "2"
-    back = promote.rollback(journal, who="kim", why="wrong on Mondays", downloads=home.downloads)
+    back, _ = promote.rollback(journal, who="kim", why="wrong on Mondays", downloads=home.downloads)
     assert back.entry.to_version == "1"
     assert list_aliases(journal.client, "small")["champion"] == "1"
     entries = [record.entry.action for record in journal.records()]

@@ -249,9 +249,8 @@ def test_on_the_command_line(versions: Versions, hone: Callable[..., subprocess.
     assert champion(journal) == "2"
     refused = hone("promote", MODEL, "--version", "1", "--policy", "auto", **store)
     assert refused.returncode == 9 and "refused by test: accuracy: better" in refused.stderr
-    # Twice goes forward again.
-    for version in ("1", "2"):
-        back = hone("rollback", MODEL, "--why", "to see", **store)
+    for version, words in (("1", ()), ("1", ()), ("2", ("--undo",))):
+        back = hone("rollback", MODEL, "--why", "to see", *words, **store)
         assert back.returncode == 0, back.stderr
         assert f"version {version} is the champion again" in back.stdout
         assert champion(journal) == version

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-Action = Literal["promoted", "rolled back", "moved by hand", "put back", "refused", "shadow"]
+Action = Literal["promoted", "rolled back", "rollback undone", "moved by hand", "put back", "refused", "shadow"]
 State = Literal["begun", "moved", "done"]
 
-MOVES: tuple[Action, ...] = ("promoted", "rolled back", "moved by hand", "put back")
+MOVES: tuple[Action, ...] = ("promoted", "rolled back", "rollback undone", "moved by hand", "put back")
 LEASE = 60.0  # seconds; a holder needs a dozen calls, of 10 to 45 ms each
 POLL = 0.1  # seconds between two checks of another process's claim
 ENTRY, DIGEST, NUMBER, STATE, ANNOUNCED = (
@@ -89,7 +89,7 @@ class Record:
 
 def describe_move(model: str, entry: Entry) -> str:
     """`demo: version 2 is the champion (was 1), promoted by Ada`."""
-    again = " again" if entry.action in ("rolled back", "put back") else ""
+    again = " again" if entry.action in ("rolled back", "rollback undone", "put back") else ""
     champion = (
         f"version {entry.to_version} is the champion{again}" if entry.to_version else "no version is the champion"
     )

@@ -12,7 +12,7 @@ from hone.errors import DataError, ModelError, PromotionError, PromotionRefused
 from hone.promotion import smoke
 from hone.promotion.champion import Standing, add_entry, get_standing, move_champion
 from hone.promotion.decision import Decision, Judged, log_page, mark_put_back, tag_version
-from hone.promotion.journal import Journal, Record
+from hone.promotion.journal import Action, Journal, Record
 from hone.registry import integrity
 from hone.splits import TEST, TRAIN, VALID
 from hone.tracking.aliases import CANDIDATE, CHAMPION, list_aliases
@@ -176,12 +176,25 @@ def promote_version(
     return moved
 
 
-def rollback(journal: Journal, *, who: str, why: str, downloads: Path) -> Record:
-    """Swap the champion and the former champion (`previous`); a second rollback undoes the first.
+def rollback(journal: Journal, *, who: str, why: str, downloads: Path, undo: bool = False) -> tuple[Record, bool]:
+    """Make the former champion (`previous`) the champion again; with `undo`, reverse the rollback that came last.
 
-    Raises PromotionError if there is no former champion, or if it fails the serving test.
+    Returns the move, and whether this call made it: where it is the last move already, nothing moves, so that a call
+    that was killed can be repeated. Raises PromotionError if there is no former champion or no rollback to undo,
+    PromotionRefused if the version fails the serving test.
     """
     start = get_standing(journal)
+    action: Action = "rollback undone" if undo else "rolled back"
+    last = next((record for record in reversed(journal.records()) if record.entry.moves), None)
+    if last and last.entry.action == action and last.entry.to_version == start.champion:
+        if last.state == "done":
+            return last, False
+        confirm_move(journal, last, who, downloads)
+        return last, False
+    if undo and not (last and last.entry.action == "rolled back" and last.entry.to_version == start.champion):
+        raise PromotionError(
+            "the champion's last move was not a rollback", where=journal.model, fix="`hone history` lists the moves."
+        )
     if not start.previous:
         raise PromotionError(
             "there is no former champion",
@@ -201,14 +214,14 @@ def rollback(journal: Journal, *, who: str, why: str, downloads: Path) -> Record
             journal,
             start,
             start.previous,
-            action="rolled back",
+            action=action,
             who=who,
             why=why,
             figures={},
             previous=start.champion,
         )
         confirm_serving(journal, moved, who, expected, server)
-    return moved
+    return moved, True
 
 
 def load_ready(journal: Journal, version: str, downloads: Path, server: smoke.Server) -> Contender:
@@ -223,6 +236,23 @@ def load_ready(journal: Journal, version: str, downloads: Path, server: smoke.Se
     return contender
 
 
+def describe_repetition(moved: Record) -> str:
+    """That a rollback was made before, by whom, and what to do if another move is wanted."""
+    entry = moved.entry
+    made = f"{entry.action} by {entry.who} at {entry.at[:19].replace('T', ' ')} UTC"
+    return made + (". To reverse that, add --undo (`undo` in the form)." if entry.action == "rolled back" else ".")
+
+
+def confirm_move(journal: Journal, moved: Record, who: str, downloads: Path) -> None:
+    """Do the serving test of a move whose call was killed before it, with the outcomes of `confirm_serving`."""
+    with smoke.start_server(journal.client.tracking_uri) as server:
+        try:
+            expected = load_ready(journal, moved.entry.to_version, downloads, server)
+        except ModelError as fault:
+            raise _put_back_after(journal, moved, who, fault) from fault
+        confirm_serving(journal, moved, who, expected, server)
+
+
 def confirm_serving(journal: Journal, moved: Record, who: str, expected: Contender, server: smoke.Server) -> None:
     """Do the serving test of the alias `champion`; if it fails, put the former champion back.
 
@@ -231,11 +261,15 @@ def confirm_serving(journal: Journal, moved: Record, who: str, expected: Contend
     try:
         server.check_answers(f"{SCHEME}{journal.model}@{CHAMPION}", expected.answer)
     except ModelError as fault:
-        put_back(journal, moved, who, str(fault))
-        raise PromotionRefused(
-            f"version {moved.entry.to_version} was put back: {fault}", where=journal.model, fix="See hone history."
-        ) from fault
+        raise _put_back_after(journal, moved, who, fault) from fault
     journal.set_state(moved, "done")
+
+
+def _put_back_after(journal: Journal, moved: Record, who: str, fault: ModelError) -> PromotionRefused:
+    put_back(journal, moved, who, str(fault))
+    return PromotionRefused(
+        f"version {moved.entry.to_version} was put back: {fault}", where=journal.model, fix="See hone history."
+    )
 
 
 def put_back(journal: Journal, moved: Record, who: str, why: str) -> Record:

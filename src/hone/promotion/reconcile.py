@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hone.errors import ChampionMoved, ConfigError, DataError, ModelError, PromotionError, PromotionRefused
-from hone.promotion import smoke
 from hone.promotion.champion import Standing, add_entry, get_standing
 from hone.promotion.decision import Decision
 from hone.promotion.journal import Journal, Record
-from hone.promotion.promote import confirm_serving, decide, load_ready, load_settings, log_decision, put_back
+from hone.promotion.promote import confirm_move, decide, load_settings, log_decision, put_back
 from hone.registry import integrity
 from hone.tracking.aliases import CHAMPION, list_aliases
 from hone.tracking.client import connect, list_all, translate_errors
@@ -92,13 +91,8 @@ def _confirm_last_move(journal: Journal, downloads: Path) -> None:
     last = moves[-1]
     if list_aliases(journal.client, journal.model).get(CHAMPION, "") != last.entry.to_version:
         return
-    with smoke.start_server(_uri(journal)) as server:
-        try:
-            confirm_serving(journal, last, WATCH, load_ready(journal, last.entry.to_version, downloads, server), server)
-        except PromotionRefused:
-            return  # confirm_serving has put it back and journalled that
-        except ModelError as fault:
-            put_back(journal, last, WATCH, str(fault))
+    with suppress(PromotionRefused):  # the journal says that it was put back
+        confirm_move(journal, last, WATCH, downloads)
 
 
 def _handle_move_by_hand(journal: Journal, start: Standing, champion: str, downloads: Path, enforce: bool) -> None:

@@ -25,6 +25,7 @@ def add_commands(commands: Any) -> None:
     promote.add_argument("--yes", action="store_true", help="approve without a prompt if the gates pass")
     _add_who_and_why(promote)
     rollback = _command(commands, "rollback", _rollback, "make the previous champion the champion again")
+    rollback.add_argument("--undo", action="store_true", help="reverse the rollback that was the champion's last move")
     _add_who_and_why(rollback, why=True)
     _command(commands, "history", _history, "show who moved the champion, when, and why")
 
@@ -119,10 +120,17 @@ def _rollback(arguments: argparse.Namespace) -> int:
     from hone.promotion import promote
     from hone_app.cli.view import make_console
 
-    who = arguments.who or current_user()
-    moved = promote.rollback(_journal(arguments.model), who=who, why=arguments.why, downloads=home().downloads).entry
-    outcome = f"version {moved.to_version} is the champion again, version {moved.from_version} is previous."
-    make_console().print(f"{arguments.model} {outcome}", style="bold green")
+    journal, who = _journal(arguments.model), arguments.who or current_user()
+    moved, moved_now = promote.rollback(
+        journal, who=who, why=arguments.why, downloads=home().downloads, undo=arguments.undo
+    )
+    to, former = moved.entry.to_version, moved.entry.from_version
+    console = make_console()
+    console.print(
+        f"{arguments.model} version {to} is the champion again, version {former} is previous.", style="bold green"
+    )
+    if not moved_now:
+        console.print(f"Nothing moved: {promote.describe_repetition(moved)}", style="yellow")
     return 0
 
 

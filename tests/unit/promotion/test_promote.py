@@ -219,6 +219,36 @@ def test_a_rollback_needs_a_former_champion(journal: Journal, tmp_path: Path) ->
         promote.rollback(journal, who="bob", why="", downloads=tmp_path)
 
 
+def test_a_repeated_rollback_moves_nothing_until_it_is_undone(journal: Journal, tmp_path: Path) -> None:
+    crown(journal, "2")
+
+    def roll_back(undo: bool = False) -> tuple[Any, bool]:
+        moved, moved_now = promote.rollback(journal, who="bob", why="worse", downloads=tmp_path, undo=undo)
+        assert champion(journal) == moved.entry.to_version
+        return moved, moved_now
+
+    with pytest.raises(PromotionError, match="last move was not a rollback"):
+        roll_back(undo=True)
+    first, moved_now = roll_back()
+    assert (first.entry.to_version, moved_now) == ("1", True)
+    # The call was killed before it had confirmed the serving test, and is repeated.
+    journal.set_state(first, "moved")
+    repeated, moved_now = roll_back()
+    assert (repeated.entry, moved_now) == (first.entry, False)
+    assert journal.records()[-1].state == "done"
+    undone, moved_now = roll_back(undo=True)
+    assert (undone.entry.action, undone.entry.to_version, moved_now) == ("rollback undone", "2", True)
+    assert list_aliases(journal.client, MODEL)["previous"] == "1"
+    assert roll_back(undo=True)[1] is False
+    assert roll_back()[0].entry.to_version == "1"
+    assert actions(journal)[-3:] == ["rolled back", "rollback undone", "rolled back"]
+    assert find_faults(journal.records()) == []
+    # After a move by hand there is no rollback to undo.
+    journal.client.set_registered_model_alias(MODEL, "champion", "2")
+    with pytest.raises(PromotionError, match="last move was not a rollback"):
+        roll_back(undo=True)
+
+
 def test_a_move_by_hand_is_noticed_judged_and_left(journal: Journal, tmp_path: Path) -> None:
     assert reconcile.reconcile(journal, downloads=tmp_path) == []
     journal.client.set_registered_model_alias(MODEL, "champion", "2")
