@@ -1,6 +1,7 @@
-"""How often the test of `promotion.margin` errs, beside what it replaced: `python benchmarks/audit.py`.
+"""How often tests and intervals err, beside what they replaced: `python benchmarks/audit.py`.
 
-The table is computed from probabilities, in Markdown, as it is in docs/promotion.md.
+The tables are in Markdown, as they are in docs/promotion.md and docs/evaluation.md: of the margin's test, computed from
+probabilities, and of the intervals' coverage, simulated.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from functools import cache
 import numpy as np
 from scipy.stats import binom
 
+from hone.evaluation.judging.intervals import percentile_interval, share_interval
+from hone.evaluation.judging.metrics import resample, totals
+from hone.objectives.text_classification import TextClassification
 from hone.promotion.noninferiority import exact_p_value
 
 LEVEL = 0.05
@@ -29,6 +33,13 @@ MARGINS = (
     (1000, 0.01, 0.02, 0.01),
     (3000, 0.005, 0.005, 0.0),
 )
+
+SEED = 1
+INTERVAL_RESAMPLES = 1_000
+ACCURACY_RUNS, MACRO_F1_RUNS = 4_000, 400
+SKILL_SPREAD = 0.12  # standard deviation of the classes' accuracies
+ACCURACIES = ((10, 0.8), (20, 0.9), (50, 0.97), (100, 0.99), (300, 0.8), (1000, 0.98))
+MACRO_F1S = ((77, 300, 0.8), (77, 3080, 0.92), (20, 200, 0.8), (50, 1000, 0.8), (5, 50, 0.8), (2, 100, 0.95))
 
 
 @cache
@@ -65,5 +76,65 @@ def print_margins() -> None:
         print(f"| {rows:,} | {margin:g} | {100 * lost:g}%, {100 * won:g}% | {cells} |", flush=True)
 
 
+def draw_accuracy(generator: np.random.Generator, rows: int, accuracy: float) -> np.ndarray:
+    """The accuracy on rows drawn at random, and on its resamples."""
+    right = generator.binomial(rows, accuracy)
+    return np.concatenate([[right], generator.binomial(rows, right / rows, INTERVAL_RESAMPLES)]) / rows
+
+
+def draw_macro_f1(generator: np.random.Generator, confusion: np.ndarray, rows: int) -> np.ndarray:
+    """The macro-F1 on rows drawn from `confusion`, the probabilities of pairs of classes, and on its resamples."""
+    classes = len(confusion)
+    references, predictions = np.divmod(generator.choice(classes**2, size=rows, p=confusion.ravel()), classes)
+    statistics = np.zeros(
+        (rows, 3 * (classes + 1))
+    )  # right, support, predicted; the last class is that of unseen labels
+    statistics[np.arange(rows), references] = references == predictions
+    statistics[np.arange(rows), classes + 1 + references] = 1
+    statistics[np.arange(rows), 2 * (classes + 1) + predictions] = 1
+    sums = totals(statistics, resample(rows, INTERVAL_RESAMPLES, int(generator.integers(2**32))))
+    return TextClassification().compute_metrics(sums, {"labels": [""] * classes})["macro_f1"]
+
+
+def make_confusion(generator: np.random.Generator, classes: int, accuracy: float) -> np.ndarray:
+    """Probabilities of pairs of classes: equally frequent, some easier than others, each mistaken for some others."""
+    confusion = np.zeros((classes, classes))
+    for label, share in enumerate(np.clip(generator.normal(accuracy, SKILL_SPREAD, classes), 0.3, 0.995)):
+        others = np.arange(classes) != label
+        confusion[label, others] = (1 - share) * generator.dirichlet(np.full(classes - 1, 0.3))
+        confusion[label, label] = share
+    return confusion / classes
+
+
+def print_coverage() -> None:
+    """How often a 95% interval holds the value on infinitely many rows."""
+    print("| metric | test rows | percentile interval | Hone's interval | their mean widths |")
+    print("|---|---|---|---|---|")
+    for rows, accuracy in ACCURACIES:
+        generator = np.random.default_rng(SEED)
+        figures = [draw_accuracy(generator, rows, accuracy) for _ in range(ACCURACY_RUNS)]
+        print_cell(f"accuracy {accuracy:g}", rows, figures, accuracy)
+    for classes, rows, accuracy in MACRO_F1S:
+        generator = np.random.default_rng(SEED)
+        confusion = make_confusion(generator, classes, accuracy)
+        truth = (2 * np.diag(confusion) / (confusion.sum(0) + confusion.sum(1))).mean()
+        figures = [draw_macro_f1(generator, confusion, rows) for _ in range(MACRO_F1_RUNS)]
+        print_cell(f"macro-F1 {truth:.2f} of {classes} classes", rows, figures, truth)
+
+
+def print_cell(title: str, rows: int, figures: list[np.ndarray], truth: float) -> None:
+    """A line of the table."""
+    intervals = {
+        "percentile": [percentile_interval(figure, 0.95) for figure in figures],
+        "hone": [share_interval(figure, 0.95, rows) for figure in figures],
+    }
+    covered = [np.mean([x["low"] <= truth <= x["high"] for x in found]) for found in intervals.values()]
+    widths = [np.mean([x["high"] - x["low"] for x in found]) for found in intervals.values()]
+    shares = " | ".join(f"{100 * share:.1f}%" for share in covered)
+    print(f"| {title} | {rows:,} | {shares} | {widths[0]:.3f}, {widths[1]:.3f} |", flush=True)
+
+
 if __name__ == "__main__":
     print_margins()
+    print()
+    print_coverage()

@@ -308,6 +308,10 @@ class Objective(ABC):
     def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """Each of `metrics` [n] from `sums` [k, n], n columns of summed statistics; nan where undefined."""
 
+    def count_rows(self, sums: np.ndarray, targets: Targets) -> dict[str, int]:
+        """The numbers of rows of the metrics that are about some rows alone, from `sums` [k]; empty by default."""
+        return {}
+
     def compute_group_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, dict[str, np.ndarray]]:
         """The metrics [n] of each class or type, `support` being its number of occurrences; empty by default."""
         return {}

@@ -312,6 +312,12 @@ class QuestionAnswering(Objective):
             metrics["no_answer_accuracy"] = safe_ratio(none_right, none)
         return metrics
 
+    def count_rows(self, sums: np.ndarray, targets: Targets) -> dict[str, int]:
+        """The questions with and without an answer."""
+        with_answer, without = int(sums[5]), int(sums[7])
+        both = dict.fromkeys(("has_answer_f1", "has_answer_exact_match"), with_answer)
+        return both | {"no_answer_accuracy": without}
+
     def baseline_predictions(
         self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
     ) -> dict[str, Predictions]:

@@ -12,6 +12,7 @@ from hone.config.sections import Guards, Promotion
 from hone.errors import ConfigError
 from hone.evaluation.judging import metrics
 from hone.evaluation.judging.comparison import compare_paired
+from hone.evaluation.judging.intervals import Interval, metric_intervals
 from hone.evaluation.judging.slices import LENGTH, slice_parts
 from hone.objectives.base import Outcome
 from hone.promotion.contender import Contender, common_labels
@@ -56,6 +57,13 @@ class Match:
     def compute_metrics(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """The objective's metrics [k] by name, from summed statistics [k, n]."""
         return self.candidate.objective.compute_metrics(sums, self.candidate.widen_targets(self.labels))
+
+    def compute_intervals(self, name: str, confidence: float) -> dict[str, Interval]:
+        """The metrics of version `name` with intervals."""
+        objective, targets = self.candidate.objective, self.candidate.widen_targets(self.labels)
+        sums, rows = metrics.totals(self.outcomes[name].statistics, self.draws), len(self.rows.table)
+        rows_by_metric = objective.count_rows(sums[:, 0], targets)
+        return metric_intervals(self.compute_metrics(sums), objective.metrics, confidence, rows, rows_by_metric)
 
     def draw_main_metric(self, name: str, positions: np.ndarray | None = None) -> np.ndarray:
         """The main metric of version `name` on every draw, for all rows or those at `positions`: [1 + resamples]."""
@@ -136,7 +144,8 @@ def main_metric_gate(match: Match, settings: Promotion) -> Gate:
     """
     ours, theirs = match.draw_main_metric(CANDIDATE), match.draw_main_metric(CHAMPION)
     metric, confidence = match.candidate.objective.main_metric, 1 - 2 * settings.level
-    difference = compare_paired(metric, ours, theirs, confidence, match.lower)
+    share_rows = len(match.rows.table) if match.candidate.objective.metrics[metric].share else 0
+    difference = compare_paired(metric, ours, theirs, confidence, match.lower, share_rows)
     p, note = difference["p"], f"paired bootstrap, {settings.resamples:,} resamples"
     if settings.test == "mcnemar":
         p, note = mcnemar_p_value(match)

@@ -30,7 +30,7 @@ def exact_p_value(rows: int, won: int, lost: int, margin: float) -> float:
         rows, np.arange(rows + 1), margin, float(score(rows, np.array(won), np.array(lost), margin)) - 1e-9
     )
     p_value = 0.0
-    for differing in np.linspace(margin, 1, _GRID):
+    for differing in np.linspace(abs(margin), 1, _GRID):
         p_lost, p_won = (differing + margin) / 2, (differing - margin) / 2
         # Results that are ten standard deviations away change no digit.
         reach = 20 + 10 * math.sqrt(rows * p_lost * (1 - p_lost))

@@ -371,13 +371,6 @@ def _exclude_seen_rows(uri: str, sets: Sequence[Rows], theirs: Contender, settin
 
 def _compute_figures(match: Match, settings: Promotion) -> Judged:
     """Each version's metrics with intervals on the rows of a match."""
-    from hone.evaluation.judging import metrics
 
-    figures = {
-        name: {
-            metric: metrics.interval(values, 1 - 2 * settings.level)
-            for metric, values in match.compute_metrics(metrics.totals(outcome.statistics, match.draws)).items()
-        }
-        for name, outcome in match.outcomes.items()
-    }
+    figures = {name: match.compute_intervals(name, 1 - 2 * settings.level) for name in match.outcomes}
     return Judged(match.rows.name, match.rows.digest, len(match.rows.table), match.rows.left_out, figures)

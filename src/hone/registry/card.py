@@ -158,8 +158,11 @@ def _environment() -> Any:
 
 
 def _interval(figure: Mapping[str, float] | None) -> str:
-    """`0.912 [0.893, 0.930]`; a dash if a system has no such figure."""
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]" if figure else "-"
+    """`0.912 [0.893, 0.930]`, without an interval if it has no width; a dash if a system has no such figure."""
+    if not figure:
+        return "-"
+    interval = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] < figure["high"] else ""
+    return f"{figure['value']:.3f}{interval}"
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:

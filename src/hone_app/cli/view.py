@@ -288,7 +288,9 @@ def _table(metrics: Mapping[str, Any], names: Sequence[str]) -> Table:
 
 
 def _interval(figure: Mapping[str, float], share: bool, sign: str = "") -> str:
-    """`69.1% [63.9, 74.2]` for a share, `3.307 [3.25, 3.364]` for another number."""
+    """`69.1% [63.9, 74.2]` for a share, `3.307 [3.25, 3.364]` for another number, which may have no interval."""
+    if not share and figure["low"] == figure["high"]:
+        return f"{figure['value']:{sign}.4g}"
     if not share:
         return "{:{sign}.4g} [{:.4g}, {:.4g}]".format(*(figure[name] for name in ("value", "low", "high")), sign=sign)
     value, low, high = (100 * figure[name] for name in ("value", "low", "high"))

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from hone.evaluation.judging.metrics import interval
+from hone.evaluation.judging.intervals import difference_interval
 
 
 def compare_paired(
-    metric: str, ours: np.ndarray, theirs: np.ndarray, confidence: float, lower: bool = False
+    metric: str, ours: np.ndarray, theirs: np.ndarray, confidence: float, lower: bool = False, rows: int = 0
 ) -> dict[str, Any]:
     """The `difference` ours - theirs of a metric, its interval `low` to `high`, and the p-value `p`.
 
+    `rows` is the number of test rows of a metric that is a share, 0 for another (`difference_interval`).
     If less is better (`lower`), the difference is theirs - ours, so that above 0 always means that ours is better.
 
     `ours` and `theirs` are the two systems' metric on the same draws, [1 + resamples]
@@ -25,7 +26,7 @@ def compare_paired(
     if ours.shape != theirs.shape:
         raise ValueError(f"metrics on different draws: {ours.shape[0] - 1} and {theirs.shape[0] - 1} resamples")
     differences = theirs - ours if lower else ours - theirs
-    bounds = interval(differences, confidence)
+    bounds = difference_interval(differences, confidence, rows)
     p = (1 + np.count_nonzero(differences[1:] <= 0)) / len(differences)
     return {
         "metric": metric,

@@ -13,6 +13,7 @@ import numpy as np
 from hone.errors import DataError
 from hone.evaluation.judging import baselines, metrics, predict
 from hone.evaluation.judging.comparison import compare_paired
+from hone.evaluation.judging.intervals import Interval, metric_intervals
 from hone.evaluation.judging.slices import check_slices, slice_figures, slice_parts
 from hone.methods.method import AdapterMethod, Method
 from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, Targets
@@ -43,6 +44,8 @@ class Trial:
     targets: Targets
     outcomes: Mapping[str, Outcome]
 
+    confidence: float
+
     @property
     def ours(self) -> Outcome:
         """The model's outcome."""
@@ -51,6 +54,11 @@ class Trial:
     def figures(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """The objective's metrics by name, each [n], from summed statistics [k, n]."""
         return self.objective.compute_metrics(sums, self.targets)
+
+    def intervals(self, sums: np.ndarray, rows: int) -> dict[str, Interval]:
+        """Each metric with its interval, from the summed statistics [k, 1 + resamples] of `rows` rows."""
+        rows_by_metric = self.objective.count_rows(sums[:, 0], self.targets)
+        return metric_intervals(self.figures(sums), self.objective.metrics, self.confidence, rows, rows_by_metric)
 
 
 def evaluate(
@@ -102,11 +110,11 @@ def evaluate(
 
     rivals = _predict_baselines(base, train, valid, test, rows, neighbours, reader, advance, plain)
     outcomes = _compute_outcomes(objective, test, rows, {MODEL: (raw, targets), **rivals})
-    trial = Trial(rows, objective, targets, outcomes)
+    trial = Trial(rows, objective, targets, outcomes, confidence)
     draws = metrics.resample(len(rows), resamples, seed)
     report = {
-        **compute_report(trial, draws, confidence, seed),
-        "slices": compute_slices(trial, draws, slices, confidence),
+        **compute_report(trial, draws, seed),
+        "slices": compute_slices(trial, draws, slices),
         "worst": list_worst_errors(trial, worst),
         "merged": merged,
         "whole": whole,
@@ -125,18 +133,15 @@ def _count_row_passes(objective: Objective, method: Method, whole: bool, train: 
     return passes + objective.has_neighbour_baseline * train
 
 
-def compute_report(trial: Trial, draws: np.ndarray, confidence: float, seed: int) -> dict[str, Any]:
+def compute_report(trial: Trial, draws: np.ndarray, seed: int) -> dict[str, Any]:
     """All systems' metrics with intervals, the model compared with each baseline, and details of the model.
 
     `draws` is [rows, 1 + resamples], from `metrics.resample`.
     """
-    measures = dict(trial.objective.metrics)
+    measures, confidence, rows = dict(trial.objective.metrics), trial.confidence, len(trial.rows)
     sums = {name: metrics.totals(outcome.statistics, draws) for name, outcome in trial.outcomes.items()}
     figures = {name: trial.figures(system_sums) for name, system_sums in sums.items()}
-    systems = {
-        name: {metric: metrics.interval(figure, confidence) for metric, figure in system_figures.items()}
-        for name, system_figures in figures.items()
-    }
+    systems = {name: trial.intervals(system_sums, rows) for name, system_sums in sums.items()}
     details: dict[str, Any] = {}
     ours, main = trial.ours, trial.objective.main_metric
     if ours.confidences is not None:
@@ -149,17 +154,17 @@ def compute_report(trial: Trial, draws: np.ndarray, confidence: float, seed: int
         labels = list(trial.targets["labels"])
         if reference_classes.max() == len(labels):
             labels.append(UNSEEN)
-        details["confusion"] = metrics.confusion(reference_classes, predicted_classes, labels, draws, confidence)
-    lower = measures[main].lower
+        details["confusion"] = metrics.confusion(reference_classes, predicted_classes, labels, confidence)
+    lower, share_rows = measures[main].lower, rows if measures[main].share else 0
     return {
         "main_metric": main,
         "measures": {name: asdict(measure) for name, measure in measures.items()},
-        "rows": len(trial.rows),
+        "rows": rows,
         "confidence": confidence,
         "resamples": draws.shape[1] - 1,
         "systems": systems,
         "comparisons": {
-            name: compare_paired(main, figures[MODEL][main], system_figures[main], confidence, lower)
+            name: compare_paired(main, figures[MODEL][main], system_figures[main], confidence, lower, share_rows)
             for name, system_figures in figures.items()
             if name != MODEL
         },
@@ -168,7 +173,7 @@ def compute_report(trial: Trial, draws: np.ndarray, confidence: float, seed: int
     }
 
 
-def compute_slices(trial: Trial, draws: np.ndarray, slices: Sequence[str], confidence: float) -> dict[str, Any]:
+def compute_slices(trial: Trial, draws: np.ndarray, slices: Sequence[str]) -> dict[str, Any]:
     """For each of `slices` its parts, with metrics of the model and of the strongest kind of baseline available.
 
     The slice CURATION is added if some rows have flaws.
@@ -177,7 +182,7 @@ def compute_slices(trial: Trial, draws: np.ndarray, slices: Sequence[str], confi
     statistics = {name: trial.outcomes[name].statistics for name in (MODEL, *rivals)}
     texts = trial.objective.row_texts(trial.rows)
     return {
-        name: slice_figures(slice_parts(name, trial.rows, texts), statistics, trial.figures, draws, confidence)
+        name: slice_figures(slice_parts(name, trial.rows, texts), statistics, trial.intervals, draws)
         for name in (*slices, *({CURATION} & set(trial.rows.column_names)))
     }
 

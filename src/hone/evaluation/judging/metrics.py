@@ -1,4 +1,4 @@
-"""Metrics on resamples of the test rows, and their confidence intervals.
+"""Metrics on resamples of the test rows.
 
 The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 15) draws as many rows as
 there are, with replacement, many times. `resample` draws once for all systems and metrics, so that every comparison is
@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from hone.evaluation.judging.intervals import share_interval, tails, wilson
 
 BINS = 15
 _BLOCK = 4_000_000  # float64 numbers held at once while tallying: 32 MB
@@ -53,24 +55,13 @@ def totals(statistics: np.ndarray, draws: np.ndarray) -> np.ndarray:
     return sums
 
 
-def interval(figure: np.ndarray, confidence: float) -> dict[str, float]:
-    """`value`, and `low` and `high`: the bootstrap percentile interval that covers the share `confidence`.
-
-    Resamples on which the figure is undefined are left out. If it is undefined on the original rows (the recall of a
-    class without rows), the value is 0, as in scikit-learn, and the interval is 0 to 1: nothing is known.
-    """
-    value, defined = float(figure[0]), figure[1:][np.isfinite(figure[1:])]
-    if not np.isfinite(value):
-        return {"value": 0.0, "low": 0.0, "high": 1.0}
-    low, high = np.quantile(defined, _tails(confidence)) if defined.size else (value, value)
-    return {"value": value, "low": float(low), "high": float(high)}
-
-
 def by_group(groups: Mapping[str, Mapping[str, np.ndarray]], confidence: float) -> dict[str, dict[str, Any]]:
     """Each class's or type's figures with intervals, and `support`: its number of rows or entities."""
     return {
         group: {
-            name: int(figure[0]) if name == "support" else interval(figure, confidence)
+            name: int(figure[0])
+            if name == "support"
+            else share_interval(figure, confidence, int(figures["support"][0]))
             for name, figure in figures.items()
         }
         for group, figures in groups.items()
@@ -78,20 +69,22 @@ def by_group(groups: Mapping[str, Mapping[str, np.ndarray]], confidence: float) 
 
 
 def confusion(
-    references: np.ndarray, predictions: np.ndarray, labels: Sequence[str], draws: np.ndarray, confidence: float
+    references: np.ndarray, predictions: np.ndarray, labels: Sequence[str], confidence: float
 ) -> dict[str, Any]:
     """`counts[i][j]` is the number of rows of label i predicted as label j; `low` and `high` bound each count.
 
-    Only cells with a row are tallied: the others are 0 on every resample.
+    The bounds are Wilson's for the cell's share of all rows, 0 for a cell without a row.
     """
-    classes = len(labels)
-    cells, places = np.unique(references * classes + predictions, return_inverse=True)
-    drawn = tally(places, len(cells), draws)
-    bounds = np.quantile(drawn[:, 1:], _tails(confidence), axis=1, method="inverted_cdf")
-    matrices = np.zeros((3, classes * classes), np.int64)
-    matrices[:, cells] = np.concatenate([drawn[None, :, 0], bounds])
-    counts, low, high = matrices.reshape(3, classes, classes).tolist()
-    return {"labels": list(labels), "counts": counts, "low": low, "high": high}
+    from scipy.special import ndtri
+
+    classes, rows, z = len(labels), len(references), float(ndtri((1 + confidence) / 2))
+    counts = np.bincount(references * classes + predictions, minlength=classes**2)
+    matrices = np.stack([counts] * 3)
+    for cell in np.flatnonzero(counts):
+        low, high = wilson(counts[cell] / rows, rows, z)
+        matrices[1:, cell] = np.floor(low * rows), np.ceil(high * rows)
+    cells = dict(zip(("counts", "low", "high"), matrices.reshape(3, classes, classes).tolist(), strict=True))
+    return {"labels": list(labels), **cells}
 
 
 def calibration(confidences: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
@@ -130,7 +123,7 @@ def ece_interval(
     places = _assign_bins(confidences)
     gaps = calibration_errors(confidences, correct, draws)
     value = float(gaps[0])
-    bottom, top = np.quantile(gaps[1:], _tails(confidence))
+    bottom, top = np.quantile(gaps[1:], tails(confidence))
     by_chance = np.quantile(_simulate_calibrated_errors(confidences, places, draws.shape[1] - 1, seed), confidence)
     low = 0.0 if value <= by_chance else max(0.0, 2 * value - float(top))
     return {"value": value, "low": min(low, value), "high": max(value, 2 * value - float(bottom))}
@@ -156,10 +149,6 @@ def _simulate_calibrated_errors(confidences: np.ndarray, places: np.ndarray, tim
 def _assign_bins(confidences: np.ndarray) -> np.ndarray:
     bins: np.ndarray = np.digitize(confidences, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
     return bins
-
-
-def _tails(confidence: float) -> tuple[float, float]:
-    return (1 - confidence) / 2, (1 + confidence) / 2
 
 
 def values(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.errors import ConfigError
-from hone.evaluation.judging.metrics import interval, totals
+from hone.evaluation.judging.intervals import Interval
+from hone.evaluation.judging.metrics import totals
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,22 +65,18 @@ def split_by_value(column: Sequence[Any]) -> dict[str, np.ndarray]:
 def slice_figures(
     positions_by_part: Mapping[str, np.ndarray],
     statistics: Mapping[str, np.ndarray],
-    figures: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    intervals: Callable[[np.ndarray, int], dict[str, Interval]],
     draws: np.ndarray,
-    confidence: float,
 ) -> list[dict[str, Any]]:
     """Each part's `name` and number of `rows`, and for each system its metrics with intervals.
 
-    `statistics` are [rows, k] by system, `figures` computes metrics from their sums. The draws are those of the whole
-    test split, restricted to the part's rows. A part of few rows has a wide interval; if all are right, of width 0.
+    `statistics` are [rows, k] by system, `intervals` computes metrics from their sums and the number of rows. The draws
+    are those of the whole test split, restricted to the part's rows.
     """
     return [
         {"name": name, "rows": len(positions)}
         | {
-            system: {
-                metric: interval(figure, confidence)
-                for metric, figure in figures(totals(system_statistics[positions], draws[positions])).items()
-            }
+            system: intervals(totals(system_statistics[positions], draws[positions]), len(positions))
             for system, system_statistics in statistics.items()
         }
         for name, positions in positions_by_part.items()

@@ -35,7 +35,7 @@ def interval(figure: dict[str, Any]) -> str:
     """A figure's `low` and `high`, in percent unless it is no share: 64.1–74.2%, −0.2 to 0.4; '' if it has none."""
     low: Any = figure.get("low")
     high: Any = figure.get("high")
-    if not (_is_number(low) and _is_number(high)):
+    if not (_is_number(low) and _is_number(high)) or low == high:
         return ""
     dash = " to " if low < 0 else "–"
     if not figure.get("share", True):

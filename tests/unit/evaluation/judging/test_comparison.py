@@ -25,6 +25,11 @@ def test_identical_systems_never_differ(rows: int, seed: int) -> None:
     [ours] = accuracies(draws, right)
     found = compare_paired("accuracy", ours, ours, 0.95)
     assert found == {"metric": "accuracy", "difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    # As a share of `rows` rows it may be something else on other rows: in none of n differ up to 3.84 / (n + 3.84).
+    found = compare_paired("accuracy", ours, ours, 0.95, rows=rows)
+    reach = 1.96**2 / (rows + 1.96**2)
+    assert (found["difference"], found["p"]) == (0, 1)
+    assert (-found["low"], found["high"]) == (pytest.approx(reach, abs=1e-4), pytest.approx(reach, abs=1e-4))
 
 
 def test_a_difference_that_is_there_is_found_with_an_interval_around_it() -> None:

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from hone.errors import ConfigError
-from hone.evaluation.judging.metrics import interval, resample
+from hone.evaluation.judging.intervals import Interval, metric_intervals
+from hone.evaluation.judging.metrics import resample
 from hone.evaluation.judging.slices import check_slices, slice_figures, slice_parts
 from tests.unit.evaluation.judging.classified import OBJECTIVE, figures, outcome, targets
 
@@ -64,15 +65,20 @@ def test_an_unknown_column_is_answered_with_those_there_are() -> None:
     check_slices(["length", "label"], ["id", "source", "text", "label"], ["text"])
 
 
+def intervals(sums: np.ndarray, rows: int) -> dict[str, Interval]:
+    measured = OBJECTIVE.compute_metrics(sums, targets(len(sums) // 3 - 1))
+    return metric_intervals(measured, OBJECTIVE.metrics, 0.95, rows, {})
+
+
 def test_a_slice_that_is_all_rows_has_the_intervals_of_all_rows() -> None:
     generator = np.random.default_rng(1)
     references, predicted = generator.integers(3, size=(2, 150))
     draws = resample(150, 300, seed=2)
     where = {"all": generator.permutation(150)}
     statistics = {"model": outcome(references, predicted, 3).statistics}
-    [found] = slice_figures(where, statistics, lambda sums: OBJECTIVE.compute_metrics(sums, targets(3)), draws, 0.95)
+    [found] = slice_figures(where, statistics, intervals, draws)
     whole = figures(references, predicted, 3, draws)
-    assert found["model"] == {name: interval(figure, 0.95) for name, figure in whole.items()}
+    assert found["model"] == metric_intervals(whole, OBJECTIVE.metrics, 0.95, 150, {})
 
 
 def test_a_parts_figures_are_those_of_its_rows_alone() -> None:
@@ -81,11 +87,11 @@ def test_a_parts_figures_are_those_of_its_rows_alone() -> None:
     where = {"first": np.array([0, 1, 2]), "second": np.array([3, 4, 5])}
     statistics = {name: outcome(references, said, 2).statistics for name, said in predictions.items()}
     draws = resample(6, 200, seed=0)
-    first, second = slice_figures(
-        where, statistics, lambda sums: OBJECTIVE.compute_metrics(sums, targets(2)), draws, 0.95
-    )
+    first, second = slice_figures(where, statistics, intervals, draws)
     assert (first["name"], first["rows"], second["rows"]) == ("first", 3, 3)
     assert first["model"]["accuracy"]["value"] == 1.0
     assert second["model"]["accuracy"]["value"] == 0.0
     assert first["neighbours"]["accuracy"]["value"] == pytest.approx(1 / 3)
     assert second["neighbours"]["macro_f1"]["value"] == 1.0
+    # Three rows that are all right say little: 3 / (3 + 1.96²) is the least share that they are likely for.
+    assert first["model"]["accuracy"]["low"] == pytest.approx(0.438, abs=1e-3)
