@@ -1,21 +1,29 @@
 """How often tests and intervals err, beside what they replaced: `python benchmarks/audit.py`.
 
 The tables are in Markdown, as they are in docs/promotion.md and docs/evaluation.md: of the margin's test, computed from
-probabilities, and of the intervals' coverage, simulated.
+probabilities, of the guard of classes and of the intervals' coverage, simulated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
+import pyarrow as pa
 from scipy.stats import binom
 
+from hone.config.sections import Guards, Promotion
 from hone.evaluation.judging.intervals import percentile_interval, share_interval
 from hone.evaluation.judging.metrics import resample, totals
 from hone.objectives.text_classification import TextClassification
+from hone.promotion.contender import Contender
+from hone.promotion.guards import judge_guards
+from hone.promotion.match import Match
 from hone.promotion.noninferiority import exact_p_value
+from hone.promotion.rows import Rows
+from hone.tracking.aliases import CANDIDATE, CHAMPION
+from hone.tracking.reader import Version
 
 LEVEL = 0.05
 LEAST_CHANCE = 1e-5  # of a result, for it to count
@@ -38,6 +46,9 @@ SEED = 1
 INTERVAL_RESAMPLES = 1_000
 ACCURACY_RUNS, MACRO_F1_RUNS = 4_000, 400
 SKILL_SPREAD = 0.12  # standard deviation of the classes' accuracies
+GUARD_RUNS = 100
+# Classes, test rows in each, and the share of one class's rows that the candidate loses.
+GUARDED = ((77, 13, 0.0), (77, 13, 0.5), (77, 40, 0.4), (20, 50, 0.3), (6, 30, 0.0), (6, 30, 0.4), (6, 100, 0.2))
 ACCURACIES = ((10, 0.8), (20, 0.9), (50, 0.97), (100, 0.99), (300, 0.8), (1000, 0.98))
 MACRO_F1S = ((77, 300, 0.8), (77, 3080, 0.92), (20, 200, 0.8), (50, 1000, 0.8), (5, 50, 0.8), (2, 100, 0.95))
 
@@ -74,6 +85,66 @@ def print_margins() -> None:
         shares = [passing(p_value, rows, margin, lost, won) for p_value in (bootstrap_p_value, exact)]
         cells = " | ".join(f"{100 * share:.1f}%" for share in shares)
         print(f"| {rows:,} | {margin:g} | {100 * lost:g}%, {100 * won:g}% | {cells} |", flush=True)
+
+
+def predict_twice(
+    generator: np.random.Generator, classes: int, rows: int, lost: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The right class of each row, the candidate's and the champion's prediction.
+
+    The champion is right on 90% of the rows. The candidate loses 3% of all rows and wins 3%, and loses the share `lost`
+    of the rows of class 0.
+    """
+    references = np.repeat(np.arange(classes), rows)
+    others = (references + generator.integers(1, classes, len(references))) % classes
+    theirs = generator.random(len(references)) < 0.9
+    flips = generator.random(len(references))
+    ours = np.where(flips < 0.03, False, np.where(flips > 0.97, True, theirs))
+    ours &= (references > 0) | (generator.random(len(references)) >= lost)
+    return references, np.where(ours, references, others), np.where(theirs, references, others)
+
+
+def match_classes(references: np.ndarray, predictions: Mapping[str, np.ndarray], draws: np.ndarray) -> Match:
+    """The two versions on rows of classes."""
+    classes = int(references.max()) + 1
+    labels = [f"class {label}" for label in range(classes)]
+    objective, tokens = TextClassification(), pa.table({"label": references})
+    outcomes = {
+        name: objective.compute_outcome(tokens, {"scores": np.eye(classes)[predicted]}, {"labels": labels})
+        for name, predicted in predictions.items()
+    }
+    version = Version("simulated", "2", "", "", {})
+    candidate = Contender(version, objective, {"labels": labels}, 8, None, None)  # type: ignore[arg-type]
+    rows = Rows("test", "", pa.table({"id": [str(row) for row in range(len(references))]}))
+    return Match(rows, candidate, labels, outcomes, draws)
+
+
+def refuses_by_percentiles(match: Match, limit: float) -> bool:
+    """The rule that the guard replaced: a class's F1 fell by more than the limit with the confidence 1 - level / m."""
+    targets = {"labels": match.labels}
+    ours, theirs = (
+        match.candidate.objective.compute_group_metrics(totals(match.outcomes[name].statistics, match.draws), targets)
+        for name in (CANDIDATE, CHAMPION)
+    )
+    falls = [np.nan_to_num(theirs[label]["f1"]) - np.nan_to_num(ours[label]["f1"]) for label in match.labels]
+    return any(np.quantile(fall[1:], LEVEL / len(falls)) > limit for fall in falls)
+
+
+def print_guard() -> None:
+    """How often the guard of classes refuses or is inconclusive, at a limit of 0.1."""
+    print("| classes | rows in each | lost in one class | refused before | refused | inconclusive |")
+    print("|---|---|---|---|---|---|")
+    settings = Promotion(guards=Guards(slice_fall=None, calibration=None), level=LEVEL)
+    for classes, rows, lost in GUARDED:
+        generator, counts = np.random.default_rng(SEED), np.zeros(3)
+        for run in range(GUARD_RUNS):
+            references, ours, theirs = predict_twice(generator, classes, rows, lost)
+            draws = resample(len(references), RESAMPLES, run)
+            match = match_classes(references, {CANDIDATE: ours, CHAMPION: theirs}, draws)
+            [gate] = judge_guards(match, settings, [])
+            counts += refuses_by_percentiles(match, 0.1), not gate.passed, gate.inconclusive
+        cells = " | ".join(f"{100 * count / GUARD_RUNS:.0f}%" for count in counts)
+        print(f"| {classes} | {rows} | {100 * lost:g}% | {cells} |", flush=True)
 
 
 def draw_accuracy(generator: np.random.Generator, rows: int, accuracy: float) -> np.ndarray:
@@ -135,6 +206,6 @@ def print_cell(title: str, rows: int, figures: list[np.ndarray], truth: float) -
 
 
 if __name__ == "__main__":
-    print_margins()
-    print()
-    print_coverage()
+    for print_table in (print_margins, print_guard, print_coverage):
+        print_table()
+        print()

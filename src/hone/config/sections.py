@@ -229,7 +229,7 @@ class Registration(Section):
 class Guards(Section):
     """What must not get worse when the champion changes; null disables a guard.
 
-    Each guard compares a confidence interval with its limit: it refuses only what is certainly worse.
+    A fall beyond a limit refuses if it is significant; else the guard is inconclusive (promotion.inconclusive).
     """
 
     slice_fall: float | None = Field(
@@ -252,6 +252,11 @@ class Promotion(Section):
         "manual",
         description="manual: a person decides once the gates have passed; auto: the gates decide; shadow: the decision"
         " is recorded, but the champion is not changed.",
+    )
+    inconclusive: Literal["pass", "refuse", "ask"] = Field(
+        "pass",
+        description="What a guard does if a slice or class fell beyond its limit on too few rows to be significant: it"
+        " passes, it refuses, or the policy auto asks a person.",
     )
     golden: str = Field(
         "",

@@ -83,7 +83,9 @@ class Decision:
         """One sentence with the decisive gates."""
         if self.refused:
             return "refused by " + "; ".join(describe_gate(gate) for gate in self.refused)
-        return "all gates passed: " + "; ".join(describe_gate(gate) for gate in self.gates[:3])
+        unclear = [gate.name for gate in self.gates if gate.inconclusive]
+        outcome = f"all gates passed, unclear: {', '.join(unclear)}" if unclear else "all gates passed"
+        return f"{outcome}: " + "; ".join(describe_gate(gate) for gate in self.gates[:3])
 
     def figures(self) -> dict[str, Any]:
         """The figures for the journal: the gates' numbers, the rows' digests, and each version's main metric."""
@@ -121,6 +123,13 @@ def format_figure(gate: Gate) -> str:
     return text + (f", {figures.p_value(gate.p)}" if gate.p is not None else "")
 
 
+def describe_outcome(gate: Gate) -> str:
+    """`yes`, `no` or, for a gate that counts as passed on too few rows, `unclear`."""
+    if not gate.passed:
+        return "no"
+    return "unclear" if gate.inconclusive else "yes"
+
+
 def render_markdown(decision: Decision, link: str = "") -> str:
     """The decision in Markdown, for the Prefect UI."""
     lines = [
@@ -138,7 +147,7 @@ def render_markdown(decision: Decision, link: str = "") -> str:
         name, rows, figure, bound, note = map(
             escape_cell, (gate.name, gate.rows, format_figure(gate), gate.bound, gate.note)
         )
-        lines.append(f"| {name} | {rows} | {figure} | {bound} | {'yes' if gate.passed else '**no**'} | {note} |")
+        lines.append(f"| {name} | {rows} | {figure} | {bound} | {_emphasize_outcome(gate)} | {note} |")
     return "\n".join([*lines, "", link])
 
 
@@ -155,6 +164,7 @@ def render_page(decision: Decision) -> str:
         decision=decision,
         against=_describe_opponent(decision),
         format_figure=format_figure,
+        describe_outcome=describe_outcome,
         number=figures.number,
         style=Markup(style),
     )
@@ -173,9 +183,9 @@ def render_section(decision: Decision, outcome: Outcome) -> str:
             [
                 (
                     *map(escape_markdown, (gate.name, gate.rows, format_figure(gate), gate.bound)),
-                    "yes" if gate.passed else "**no**",
+                    _emphasize_outcome(gate),
                 )
-                for gate in sorted(decision.gates, key=lambda gate: gate.passed)[:MAX_GATES]
+                for gate in sorted(decision.gates, key=lambda gate: (gate.passed, not gate.inconclusive))[:MAX_GATES]
             ],
         ),
     ]
@@ -243,6 +253,11 @@ def _describe_set(judged: Judged, metric: str) -> str:
     }
     champion = f", the champion's {values[CHAMPION]}" if CHAMPION in values else ""
     return f"- {judged.name}, {judged.rows:,} rows: {metric} {values.get(CANDIDATE, '–')}{champion}"
+
+
+def _emphasize_outcome(gate: Gate) -> str:
+    outcome = describe_outcome(gate)
+    return outcome if outcome == "yes" else f"**{outcome}**"
 
 
 def _build_name(gate: Gate) -> str:

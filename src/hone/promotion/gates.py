@@ -8,20 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from hone.config.sections import Guards, Promotion
+from hone.config.sections import Promotion
 from hone.errors import ConfigError
-from hone.evaluation.judging import metrics
 from hone.evaluation.judging.comparison import compare_paired
-from hone.evaluation.judging.intervals import Interval, metric_intervals
-from hone.evaluation.judging.slices import LENGTH, slice_parts
-from hone.objectives.base import Outcome
-from hone.promotion.contender import Contender, common_labels
+from hone.promotion.contender import Contender
+from hone.promotion.match import Match
 from hone.promotion.noninferiority import count_needed_rows, exact_p_value
 from hone.promotion.rows import Rows
 from hone.store.tables import take_rows
 from hone.tracking.aliases import CANDIDATE, CHAMPION
 
-MIN_ROWS = 5  # slices and classes with fewer rows are not judged
 MIN_DIFFERING = 10  # rows in which two versions differ, with fewer the bootstrap has no width
 REQUESTS, WARM_UP = 40, 3
 
@@ -30,7 +26,8 @@ REQUESTS, WARM_UP = 40, 3
 class Gate:
     """One condition. `rows` names the rows it is about, '' for none; `figure` is the measured value, with its interval.
 
-    `bound` is the condition in words, `note` further information.
+    `bound` is the condition in words, `note` further information. `inconclusive`: the rows are too few to say
+    whether it is met; `passed` is then as configured (`promotion.inconclusive`).
     """
 
     name: str
@@ -42,97 +39,7 @@ class Gate:
     p: float | None = None
     rows: str = ""
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Match:
-    """Both versions' outcomes on the same rows, in the same order. Without a champion there is only the candidate's."""
-
-    rows: Rows
-    candidate: Contender
-    labels: Sequence[str]
-    outcomes: Mapping[str, Outcome]
-    draws: np.ndarray
-
-    def compute_metrics(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """The objective's metrics [k] by name, from summed statistics [k, n]."""
-        return self.candidate.objective.compute_metrics(sums, self.candidate.widen_targets(self.labels))
-
-    def compute_intervals(self, name: str, confidence: float) -> dict[str, Interval]:
-        """The metrics of version `name` with intervals."""
-        objective, targets = self.candidate.objective, self.candidate.widen_targets(self.labels)
-        sums, rows = metrics.totals(self.outcomes[name].statistics, self.draws), len(self.rows.table)
-        rows_by_metric = objective.count_rows(sums[:, 0], targets)
-        return metric_intervals(self.compute_metrics(sums), objective.metrics, confidence, rows, rows_by_metric)
-
-    def draw_main_metric(self, name: str, positions: np.ndarray | None = None) -> np.ndarray:
-        """The main metric of version `name` on every draw, for all rows or those at `positions`: [1 + resamples]."""
-        statistics, draws = self.outcomes[name].statistics, self.draws
-        if positions is not None:
-            statistics, draws = statistics[positions], draws[positions]
-        return self.compute_metrics(metrics.totals(statistics, draws))[self.candidate.objective.main_metric]
-
-    @property
-    def has_classes(self) -> bool:
-        """Whether a row has a class, which is right or wrong."""
-        return all(outcome.classes is not None for outcome in self.outcomes.values())
-
-    @property
-    def is_share_of_right_rows(self) -> bool:
-        """Whether the main metric is the share of rows without an error."""
-        return all(
-            np.isclose(self.draw_main_metric(name)[0], (outcome.errors == 0).mean())
-            for name, outcome in self.outcomes.items()
-        )
-
-    def count_won_and_lost(self) -> tuple[int, int]:
-        """The numbers of rows that are right for the candidate alone, and for the champion alone."""
-        ours, theirs = (self.outcomes[name].errors == 0 for name in (CANDIDATE, CHAMPION))
-        return int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-
-    def count_differing(self) -> int:
-        """The number of rows with different predictions; where these are not text, with different errors."""
-        ours, theirs = (self.outcomes[name] for name in (CANDIDATE, CHAMPION))
-        differing = np.array(ours.predictions, object) != np.array(theirs.predictions, object)
-        if ours.confidences is None:
-            differing = differing | (ours.errors != theirs.errors)
-        return int(differing.sum())
-
-    @property
-    def lower(self) -> bool:
-        """Whether lower values of the main metric are better."""
-        return self.candidate.objective.metrics[self.candidate.objective.main_metric].lower
-
-
-def build_match(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -> Match:
-    """Evaluate both versions on the same rows. Rows that one of them cannot encode are left out for both."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    labels = common_labels(list(contenders.values()), [rows.table])
-    tokens = {name: contender.encode(rows.table, labels) for name, contender in contenders.items()}
-    ids_by_version = [set(encoded["id"].to_pylist()) for encoded in tokens.values()]
-    both = pa.array(sorted(set.intersection(*ids_by_version)), pa.string())
-    table = rows.table.filter(pc.is_in(rows.table["id"], value_set=both))
-    rows = Rows(rows.name, rows.digest, table, rows.left_out + len(rows.table) - len(table))
-    outcomes = {}
-    for name, contender in contenders.items():
-        encoded = tokens[name].filter(pc.is_in(tokens[name]["id"], value_set=both))
-        encoded = take_rows(encoded, _in_order_of(table["id"].to_pylist(), encoded["id"].to_pylist()))
-        predictions, targets = contender.predict(encoded, labels), contender.widen_targets(labels)
-        outcomes[name] = contender.objective.compute_outcome(encoded, predictions, targets, table)
-    draws = metrics.resample(len(table), settings.resamples, settings.seed)
-    return Match(rows, contenders[CANDIDATE], labels, outcomes, draws)
-
-
-def judge_match(match: Match, settings: Promotion, slices: Sequence[str]) -> list[Gate]:
-    """The gates of one set of rows: the main metric, slices, classes, calibration."""
-    guards = settings.guards
-    gates = [main_metric_gate(match, settings)]
-    gates += slice_gates(match, guards, slices, settings.level)
-    gates += class_gates(match, guards, settings.level)
-    gates += calibration_gates(match, guards, settings.level)
-    return gates
+    inconclusive: bool = False
 
 
 def main_metric_gate(match: Match, settings: Promotion) -> Gate:
@@ -216,57 +123,6 @@ def _describe_differing(ours: int, theirs: int) -> str:
     return f"{ours} rows right for the candidate alone, {theirs} for the champion alone"
 
 
-def slice_gates(match: Match, guards: Guards, slices: Sequence[str], level: float) -> list[Gate]:
-    """One gate for each of the `slices` present in the rows: the part whose main metric fell most."""
-    if guards.slice_fall is None:
-        return []
-    table, texts = match.rows.table, match.candidate.objective.row_texts(match.rows.table)
-    sliced = [name for name in slices if name == LENGTH or name in table.column_names]
-    gates = []
-    for name in sliced:
-        falls = {
-            part: _fall(
-                match.draw_main_metric(CANDIDATE, positions), match.draw_main_metric(CHAMPION, positions), match.lower
-            )
-            for part, positions in slice_parts(name, table, texts).items()
-            if len(positions) >= MIN_ROWS
-        }
-        gates += _no_fall(f"slices by {name}", falls, guards.slice_fall, level, match.rows.name)
-    return gates
-
-
-def class_gates(match: Match, guards: Guards, level: float) -> list[Gate]:
-    """One gate for all classes of the rows: the class whose F1 fell most."""
-    if guards.class_fall is None:
-        return []
-    ours, theirs = (
-        match.candidate.objective.compute_group_metrics(
-            metrics.totals(match.outcomes[name].statistics, match.draws), match.candidate.widen_targets(match.labels)
-        )
-        for name in (CANDIDATE, CHAMPION)
-    )
-    falls = {}
-    for group, figures in ours.items():
-        if "f1" in figures and figures["support"][0] >= MIN_ROWS:
-            falls[group] = _fall(np.nan_to_num(figures["f1"]), np.nan_to_num(theirs[group]["f1"]), False)
-    return _no_fall("F1 by class", falls, guards.class_fall, level, match.rows.name)
-
-
-def calibration_gates(match: Match, guards: Guards, level: float) -> list[Gate]:
-    """A gate on the growth of the expected calibration error; none if the objective has no probabilities."""
-    if guards.calibration is None:
-        return []
-    errors = [
-        metrics.calibration_errors(outcome.confidences, outcome.errors == 0, match.draws)
-        for outcome in (match.outcomes[CANDIDATE], match.outcomes[CHAMPION])
-        if outcome.confidences is not None
-    ]
-    if len(errors) < 2:
-        return []
-    growth = {"calibration error": errors[0] - errors[1]}
-    return _no_fall("calibration", growth, guards.calibration, level, match.rows.name, "grows")
-
-
 def latency_gate(contenders: Mapping[str, Contender], rows: Rows, max_ratio: float, level: float, seed: int) -> Gate:
     """The ratio of both p95 latencies of single requests, timed alternately: load on the machine affects both alike."""
     import time
@@ -326,36 +182,3 @@ def baseline_gates(report: Mapping[str, Any], level: float) -> list[Gate]:
     ]
     no_baseline = "there is no champion yet, and it was evaluated with no baseline"
     return gates or [Gate("first champion", True, "none", note=no_baseline)]
-
-
-def _fall(ours: np.ndarray, theirs: np.ndarray, lower: bool) -> np.ndarray:
-    """How much worse the candidate (`ours`) is than the champion, on every draw."""
-    fall: np.ndarray = ours - theirs if lower else theirs - ours
-    return fall
-
-
-def _no_fall(
-    name: str, falls: Mapping[str, np.ndarray], max_fall: float, level: float, rows: str, verb: str = "falls"
-) -> list[Gate]:
-    """A gate that fails if the lower end of a fall's one-sided interval is above `max_fall`; none without a fall.
-
-    With m parts each interval is at level / m (Bonferroni): otherwise many small parts would fail the gate by chance.
-    """
-    bounds_by_part: dict[str, tuple[float, float, float]] = {}
-    for part, fall in falls.items():
-        finite = fall[np.isfinite(fall)]
-        if np.isfinite(fall[0]) and len(finite) > 1:
-            low, high = np.quantile(finite[1:], (level / len(falls), 1 - level / len(falls)))
-            bounds_by_part[part] = float(fall[0]), float(low), float(high)
-    if not bounds_by_part:
-        return []
-    worst = max(bounds_by_part, key=lambda part: (bounds_by_part[part][1] > max_fall, bounds_by_part[part][0]))
-    refused = [part for part in bounds_by_part if bounds_by_part[part][1] > max_fall]
-    note = f"{', '.join(refused[:5])} {verb} by more" if refused else f"largest: {worst}"
-    return [Gate(name, not refused, f"{verb} by {max_fall:g} at most", *bounds_by_part[worst], rows=rows, note=note)]
-
-
-def _in_order_of(ids: Sequence[str], encoded: Sequence[str]) -> list[int]:
-    """Positions that bring the encoded rows into the order of `ids`; windows of one row stay in their order."""
-    position_by_id = {name: index for index, name in enumerate(ids)}
-    return sorted(range(len(encoded)), key=lambda index: position_by_id[encoded[index]])

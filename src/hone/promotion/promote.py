@@ -23,7 +23,8 @@ from hone.tracking.reader import SCHEME, Version, get_version
 if TYPE_CHECKING:
     from hone.config.sections import Promotion
     from hone.promotion.contender import Contender
-    from hone.promotion.gates import Gate, Match
+    from hone.promotion.gates import Gate
+    from hone.promotion.match import Match
     from hone.promotion.rows import Rows
 
 
@@ -83,7 +84,7 @@ def decide(
         journal.model,
         candidate.version,
         start,
-        settings.policy,
+        _choose_policy(settings, gates),
         settings.test,
         datetime.now(UTC).isoformat(timespec="milliseconds"),
         candidate.run_id,
@@ -93,6 +94,12 @@ def decide(
         gates,
         max(1, round(3600 * settings.expires_hours)),
     )
+
+
+def _choose_policy(settings: Promotion, gates: Sequence[Gate]) -> str:
+    """The configured policy; `manual` for `auto` if a gate is inconclusive and a person is to be asked then."""
+    asks = settings.inconclusive == "ask" and any(gate.inconclusive for gate in gates)
+    return "manual" if asks and settings.policy == "auto" else settings.policy
 
 
 def load_settings(tracking_uri: str, version: Version) -> tuple[Promotion, Sequence[str]]:
@@ -318,7 +325,8 @@ def _compare(
     uri: str, contenders: dict[str, Contender], settings: Promotion, slices: Sequence[str]
 ) -> tuple[list[Judged], list[Gate]]:
     """The figures on each set of rows, and the gates."""
-    from hone.promotion import gates
+    from hone.promotion import gates, guards
+    from hone.promotion.match import build_match
     from hone.promotion.rows import Rows, find_leaked, load_golden_set, load_split
 
     ours, objective = contenders[CANDIDATE].version, contenders[CANDIDATE].objective
@@ -333,7 +341,7 @@ def _compare(
         sets.append(golden)
     theirs = contenders.get(CHAMPION)
     if theirs is None:
-        matches = [gates.build_match(rows, contenders, settings) for rows in sets]
+        matches = [build_match(rows, contenders, settings) for rows in sets]
         return [_compute_figures(match, settings) for match in matches], judged_gates + gates.baseline_gates(
             load_version_metrics(uri, ours), settings.level
         )
@@ -344,14 +352,14 @@ def _compare(
             where=ours.uri,
             fix="Judge both on a golden set: promotion.golden.",
         )
-    matches = [gates.build_match(rows, contenders, settings) for rows in sets]
+    matches = [build_match(rows, contenders, settings) for rows in sets]
     for match in matches:
-        judged_gates += gates.judge_match(match, settings, slices)
-    guards = settings.guards
-    if guards.latency is not None:
-        judged_gates.append(gates.latency_gate(contenders, sets[0], guards.latency, settings.level, settings.seed))
-    if guards.size is not None:
-        judged_gates.append(gates.size_gate(contenders, guards.size))
+        judged_gates += [gates.main_metric_gate(match, settings), *guards.judge_guards(match, settings, slices)]
+    latency, size = settings.guards.latency, settings.guards.size
+    if latency is not None:
+        judged_gates.append(gates.latency_gate(contenders, sets[0], latency, settings.level, settings.seed))
+    if size is not None:
+        judged_gates.append(gates.size_gate(contenders, size))
     return [_compute_figures(match, settings) for match in matches], judged_gates
 
 

@@ -102,15 +102,16 @@ def print_gates(console: Console, decision: Decision) -> None:
     """Print a row for each gate, its note below its name, under a line that names both versions."""
     from rich.text import Text
 
-    from hone.promotion.decision import format_figure
+    from hone.promotion.decision import describe_outcome, format_figure
     from hone_app.cli.view import make_table, print_table
 
     against = f"champion, version {decision.champion}" if decision.champion else "baselines: there is no champion"
     console.print(f"{decision.model} version {decision.version} against the {against}", highlight=False)
     columns = ("rows", "measured", "required", "passed")
     table = make_table("gate", *columns, whole=columns)
+    styles = {"yes": "green", "no": "bold red", "unclear": "bold yellow"}
     for gate in decision.gates:
-        passed = Text("yes", "green") if gate.passed else Text("no", "bold red")
+        passed = Text(outcome := describe_outcome(gate), styles[outcome])
         name = Text.assemble(gate.name, (f"\n({gate.note})" if gate.note else "", "dim"))
         table.add_row(name, *map(Text, (gate.rows, format_figure(gate), gate.bound)), passed)
     print_table(console, table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 from rich.console import Console
@@ -33,6 +34,16 @@ def test_each_gate_has_a_line_under_the_versions_names() -> None:
         "(3 of 12 rows)",
     ]
     assert printed("")[0] == "demo version 2 against the baselines: there is no champion"
+
+
+def test_a_gate_that_too_few_rows_leave_open_says_so() -> None:
+    note = "beyond it, perhaps by chance: late; sees 0.73 or more in each"
+    unclear = Gate("F1 by class", True, "fall ≤ 0.1", 0.368, p=0.6, rows="test", note=note, inconclusive=True)
+    lines = printed("1", [GATES[0], unclear], terminal=True)
+    assert max(map(len, lines)) <= 80
+    assert lines[3].split() == ["F1", "by", "class", "test", "0.368,", "p", "=", "0.60", "fall", "≤", "0.1", "unclear"]
+    assert " ".join(line.strip() for line in lines[4:]) == f"({note})"
+    assert printed("1", [replace(unclear, passed=False)])[2].endswith("  no")
 
 
 def test_no_figure_is_broken_at_80_columns() -> None:

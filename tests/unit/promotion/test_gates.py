@@ -11,57 +11,16 @@ import pyarrow as pa
 import pytest
 import torch
 
-from hone.config.sections import Guards, Promotion
+from hone.config.sections import Promotion
 from hone.errors import ConfigError, ModelError
-from hone.evaluation.judging import metrics
-from hone.objectives.base import Objective
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.regression import Regression
 from hone.objectives.text_classification import TextClassification
 from hone.promotion import gates
 from hone.promotion.contender import Contender, common_labels
-from hone.promotion.gates import Match
-from hone.promotion.rows import Rows
+from hone.promotion.match import Match
 from hone.tracking.aliases import CANDIDATE, CHAMPION
-from hone.tracking.reader import Version
-
-LABELS = ["a", "b"]
-
-
-def contender(number: str, labels: list[str], objective: Objective | None = None) -> Contender:
-    version = Version("tiny", number, "run", "", {})
-    return Contender(version, objective or TextClassification(), {"labels": labels}, 8, None, None)  # type: ignore[arg-type]
-
-
-def match(ours: np.ndarray, theirs: np.ndarray, sure: float = 0.9, source: Any = "mail") -> Match:
-    """Both on rows of two classes in turns; `ours` and `theirs` say which rows each got right."""
-    n = len(ours)
-    right = np.arange(n) % 2
-    table = pa.table(
-        {
-            "id": [str(i) for i in range(n)],
-            "text": ["word " * (1 + i % 40) for i in range(n)],
-            "label": [LABELS[i] for i in right],
-            "source": [source] * n if isinstance(source, str) else list(source),
-        }
-    )
-    tokens = pa.table({"label": right})
-    objective = TextClassification()
-
-    def outcome(hits: np.ndarray, sure: float) -> Any:
-        said = np.where(hits, right, 1 - right)
-        scores = np.where(np.eye(2)[said] > 0, sure, 1 - sure)
-        return objective.compute_outcome(tokens, {"scores": scores}, {"labels": LABELS})
-
-    outcomes = {CANDIDATE: outcome(ours, sure), CHAMPION: outcome(theirs, 0.9)}
-    draws = metrics.resample(n, 500, 1)
-    return Match(Rows("test", "digest", table), contender("2", LABELS), LABELS, outcomes, draws)
-
-
-def hits(n: int, share: float, seed: int = 0) -> np.ndarray:
-    found = np.zeros(n, bool)
-    found[np.random.default_rng(seed).permutation(n)[: round(share * n)]] = True
-    return found
+from tests.unit.promotion.matches import LABELS, contender, hits, match, match_numbers
 
 
 @pytest.mark.parametrize("test", ["bootstrap", "mcnemar"])
@@ -119,22 +78,6 @@ def test_a_margin_of_numbers_needs_rows_that_differ() -> None:
     assert gates.margin_p_value(match_numbers(30, 30), 0.1, 0.05)[0] < 0.05
 
 
-def match_numbers(rows: int, differing: int) -> Match:
-    """Two versions whose predicted numbers are off by 1, and in `differing` rows by 0.01 more or less in turns."""
-    right = np.arange(rows, dtype=float)
-    table = pa.table({"id": [str(i) for i in range(rows)], "text": ["word"] * rows, "label": [str(i) for i in right]})
-    objective, targets = Regression(), {"mean": 0.0, "deviation": 1.0}
-    shift = np.where(np.arange(rows) < differing, 0.01 * (-1.0) ** np.arange(rows), 0.0)
-
-    def outcome(values: np.ndarray) -> Any:
-        tokens = pa.table({"label": right, "standard": right})
-        return objective.compute_outcome(tokens, {"scores": values}, targets, table)
-
-    outcomes = {CANDIDATE: outcome(right + 1 + shift), CHAMPION: outcome(right + 1)}
-    ours = replace(contender("2", [], objective), targets=targets)
-    return Match(Rows("test", "digest", table), ours, [], outcomes, metrics.resample(rows, 500, 1))
-
-
 def test_mcnemar_is_the_exact_binomial_test_of_the_rows_on_which_they_differ() -> None:
     ours, theirs = np.ones(40, bool), np.ones(40, bool)
     theirs[:9] = False
@@ -154,58 +97,6 @@ def test_mcnemar_refuses_a_metric_that_is_no_share_of_right_rows() -> None:
     }
     with pytest.raises(ConfigError, match="to bootstrap"):
         gates.mcnemar_p_value(Match(given.rows, given.candidate, LABELS, outcomes, given.draws))
-
-
-def test_a_slice_that_fell_for_certain_refuses_and_a_noisy_one_does_not() -> None:
-    n = 400
-    source = np.where(np.arange(n) < 100, "chat", "mail")
-    ours, theirs = np.ones(n, bool), hits(n, 0.8)
-    theirs[:100] = True
-    fallen = ours.copy()
-    fallen[:40] = False  # chat falls from 100% to 60%
-    guards = Guards(slice_fall=0.05)
-    [gate] = gates.slice_gates(match(fallen, theirs, source=source), guards, ["source"], 0.05)
-    assert not gate.passed and "chat" in gate.note
-    assert gates.main_metric_gate(
-        match(fallen, theirs, source=source), Promotion(resamples=500)
-    ).passed  # all rows: better
-    noisy = ours.copy()
-    noisy[:8] = False  # 8 points down: more than 5, but not for certain
-    [gate] = gates.slice_gates(match(noisy, theirs, source=source), guards, ["source"], 0.05)
-    assert gate.passed and gate.figure == pytest.approx(0.08)
-    # A slice that the rows have no column for is none.
-    assert gates.slice_gates(match(ours, theirs), guards, ["nothing"], 0.05) == []
-
-
-def test_the_more_slices_the_surer_a_fall_must_be() -> None:
-    """Each of m slices is judged at level / m: a fall that refuses in one slice may be chance in one of ten."""
-    guards, source = Guards(slice_fall=0.11), np.repeat([f"team {i}" for i in range(10)], 20)
-    theirs = np.ones(len(source), bool)
-    ours = theirs.copy()
-    ours[:6] = False  # the first slice falls by 6 of its 20 rows, for certain at 0.05 and not at 0.005
-    [alone] = gates.slice_gates(match(ours[:20], theirs[:20], source="team 0"), guards, ["source"], 0.05)
-    [one_of_ten] = gates.slice_gates(match(ours, theirs, source=source), guards, ["source"], 0.05)
-    assert alone.figure == one_of_ten.figure == pytest.approx(0.3)
-    assert not alone.passed
-    assert one_of_ten.passed
-
-
-def test_a_class_that_fell_for_certain_refuses() -> None:
-    n = 300
-    ours, theirs = np.ones(n, bool), hits(n, 0.9)
-    ours[1::4] = False  # half of class b is taken for a
-    [gate] = gates.class_gates(match(ours, theirs), Guards(class_fall=0.1), 0.05)
-    assert not gate.passed and "b" in gate.note
-    [gate] = gates.class_gates(match(theirs, theirs), Guards(class_fall=0.1), 0.05)
-    assert gate.passed
-
-
-def test_answers_that_are_much_too_sure_refuse() -> None:
-    right = hits(300, 0.9)
-    [gate] = gates.calibration_gates(match(right, right, sure=0.6), Guards(calibration=0.05), 0.05)
-    assert not gate.passed and gate.figure == pytest.approx(0.3, abs=0.01)
-    [gate] = gates.calibration_gates(match(right, right, sure=0.88), Guards(calibration=0.05), 0.05)
-    assert gate.passed
 
 
 class Clock:
@@ -265,13 +156,6 @@ def test_weights_that_are_too_many_refuse() -> None:
     assert not gate.passed and gate.figure == 17 / 8 and "272 bytes" in gate.note
     # Bytes, not numbers of weights: halves are half as large.
     assert gates.size_gate({CANDIDATE: of(17, torch.float16), CHAMPION: of(8)}, 2.0).passed
-
-
-def test_a_guard_that_is_null_is_not_looked_at() -> None:
-    given, off = match(hits(40, 0.2), hits(40, 0.9)), Guards(slice_fall=None, class_fall=None, calibration=None)
-    assert gates.slice_gates(given, off, ["length"], 0.05) == []
-    assert gates.class_gates(given, off, 0.05) == []
-    assert gates.calibration_gates(given, off, 0.05) == []
 
 
 def test_labels_of_one_side_are_those_of_both_where_a_row_has_one() -> None:
