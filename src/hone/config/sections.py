@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date, datetime
 from typing import Any, Literal
 
@@ -270,6 +271,12 @@ class Promotion(Section):
     level: float = Field(
         0.05, gt=0, lt=0.5, description="Significance level: a candidate with a larger p-value is not better."
     )
+    level_over: int = Field(
+        1,
+        ge=1,
+        description="Number of comparisons of the main metric that share the level, such as 52 weekly ones: each is made at"
+        " level / level_over (Bonferroni).",
+    )
     margin: float | None = Field(
         None,
         gt=0,
@@ -286,6 +293,20 @@ class Promotion(Section):
     enforce: bool = Field(
         False, description="Restore a champion that was moved by hand; otherwise the move is only recorded and judged."
     )
+
+    @property
+    def comparison_level(self) -> float:
+        """The significance level of one comparison of the main metric."""
+        return self.level / self.level_over
+
+    @model_validator(mode="after")
+    def _check_resamples_reach_level(self) -> Promotion:
+        if self.test == "bootstrap" and (1 + self.resamples) * self.comparison_level < 1:
+            raise ValueError(
+                f"{self.resamples} resamples cannot give a p-value of {self.comparison_level:g} (level / level_over):"
+                f" set resamples to {math.ceil(1 / self.comparison_level)} or more"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_test_supports_margin(self) -> Promotion:

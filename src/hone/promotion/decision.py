@@ -37,13 +37,27 @@ OUTCOMES: dict[Outcome, str] = {
 
 @dataclass(frozen=True)
 class Judged:
-    """The rows of a comparison: their file's SHA-256, the numbers of rows and of rows left out, and the figures."""
+    """The rows of a comparison: their file's SHA-256, the numbers of rows and of rows left out, and the figures.
+
+    `comparison` counts the comparisons of the model's versions on these rows, as the journal has them, with this one.
+    """
 
     name: str
     digest: str
     rows: int
     left_out: int
     figures: Mapping[str, Mapping[str, Mapping[str, float]]]
+    comparison: int = 1
+
+    @property
+    def account(self) -> str:
+        """`1,001 rows, 4 left out, comparison 3 on these rows`."""
+        return f"{self.rows:,} rows, {self.left_out:,} left out{self.again}"
+
+    @property
+    def again(self) -> str:
+        """`, comparison 3 on these rows`; empty for the first."""
+        return f", comparison {self.comparison} on these rows" if self.comparison > 1 else ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,7 @@ class Decision:
         for judged in self.sets:
             numbers[f"{judged.name}/digest"] = judged.digest
             numbers[f"{judged.name}/rows"] = judged.rows
+            numbers[f"{judged.name}/comparison"] = judged.comparison
             for name, metrics in judged.figures.items():
                 numbers[f"{judged.name}/{name}/{self.main_metric}"] = metrics[self.main_metric]["value"]
         for gate in sorted(self.gates, key=lambda gate: gate.passed):
@@ -135,10 +150,7 @@ def render_markdown(decision: Decision, link: str = "") -> str:
     lines = [
         f"# {decision.model} version {decision.version}: {'all gates passed' if decision.passed else 'refused'}",
         f"Against {_describe_opponent(decision)}, policy `{decision.policy}`.",
-        *(
-            f"- {judged.name}: {judged.rows:,} rows, {judged.left_out:,} left out, SHA-256 `{judged.digest}`"
-            for judged in decision.sets
-        ),
+        *(f"- {judged.name}: {judged.account}, SHA-256 `{judged.digest}`" for judged in decision.sets),
         "",
         "| gate | rows | observed | required | passed | |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -252,7 +264,7 @@ def _describe_set(judged: Judged, metric: str) -> str:
         if metric in figures
     }
     champion = f", the champion's {values[CHAMPION]}" if CHAMPION in values else ""
-    return f"- {judged.name}, {judged.rows:,} rows: {metric} {values.get(CANDIDATE, '–')}{champion}"
+    return f"- {judged.name}, {judged.rows:,} rows{judged.again}: {metric} {values.get(CANDIDATE, '–')}{champion}"
 
 
 def _emphasize_outcome(gate: Gate) -> str:

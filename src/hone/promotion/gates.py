@@ -19,6 +19,7 @@ from hone.store.tables import take_rows
 from hone.tracking.aliases import CANDIDATE, CHAMPION
 
 MIN_DIFFERING = 10  # rows in which two versions differ, with fewer the bootstrap has no width
+POWER = 0.8
 REQUESTS, WARM_UP = 40, 3
 
 
@@ -47,22 +48,25 @@ def main_metric_gate(match: Match, settings: Promotion) -> Gate:
 
     With the margin m the null hypothesis is "worse by m or more" (non-inferiority: Blackwelder, Controlled
     Clinical Trials 3, 1982): see `margin_p_value`. With mcnemar, `p` is that of the exact one-sided test on the rows
-    where one version is right and the other wrong (McNemar, Psychometrika 12, 1947).
+    where one version is right and the other wrong (McNemar, Psychometrika 12, 1947). The note has the difference that
+    a comparison on as many rows finds in 4 of 5 cases.
     """
     ours, theirs = match.draw_main_metric(CANDIDATE), match.draw_main_metric(CHAMPION)
-    metric, confidence = match.candidate.objective.main_metric, 1 - 2 * settings.level
+    metric, level = match.candidate.objective.main_metric, settings.comparison_level
     share_rows = len(match.rows.table) if match.candidate.objective.metrics[metric].share else 0
-    difference = compare_paired(metric, ours, theirs, confidence, match.lower, share_rows)
+    difference = compare_paired(metric, ours, theirs, 1 - 2 * level, match.lower, share_rows)
     p, note = difference["p"], f"paired bootstrap, {settings.resamples:,} resamples"
     if settings.test == "mcnemar":
         p, note = mcnemar_p_value(match)
     elif settings.margin:
-        p, note = margin_p_value(match, settings.margin, settings.level)
+        p, note = margin_p_value(match, settings.margin, level)
+    if not settings.margin:
+        note += _describe_power(ours - theirs, level)
     condition = f"not worse by {settings.margin:g} or more" if settings.margin else "better"
     return Gate(
         f"{metric}: {condition}",
-        p <= settings.level,
-        f"p ≤ {settings.level:g}",
+        p <= level,
+        f"p ≤ {level:g}",
         difference["difference"],
         difference["low"],
         difference["high"],
@@ -70,6 +74,18 @@ def main_metric_gate(match: Match, settings: Promotion) -> Gate:
         match.rows.name,
         note,
     )
+
+
+def _describe_power(differences: np.ndarray, level: float) -> str:
+    """`; finds 0.021 in 4 of 5`; empty if the versions do not differ.
+
+    It is the difference whose test at this level has a power of 80% with the standard error of the resamples
+    (Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988).
+    """
+    from scipy.special import ndtri
+
+    error = float(differences[1:].std())
+    return f"; finds a difference of {(ndtri(1 - level) + ndtri(POWER)) * error:.2g} in 4 of 5" if error else ""
 
 
 def mcnemar_p_value(match: Match) -> tuple[float, str]:

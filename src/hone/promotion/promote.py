@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,7 @@ def decide(
         champion = get_version(uri, f"{SCHEME}{journal.model}/{start.champion}")
         contenders[CHAMPION] = load_contender(uri, champion, downloads)
     sets, gates = _compare(uri, contenders, settings, slices)
+    sets = [replace(judged, comparison=1 + _count_comparisons(journal, judged)) for judged in sets]
     return Decision(
         journal.model,
         candidate.version,
@@ -94,6 +96,12 @@ def decide(
         gates,
         max(1, round(3600 * settings.expires_hours)),
     )
+
+
+def _count_comparisons(journal: Journal, judged: Judged) -> int:
+    """The journal's earlier comparisons on the same file of rows."""
+    key = f"{judged.name}/digest"
+    return sum(record.entry.figures.get(key) == judged.digest for record in journal.records())
 
 
 def _choose_policy(settings: Promotion, gates: Sequence[Gate]) -> str:

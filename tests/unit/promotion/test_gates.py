@@ -39,6 +39,35 @@ def test_better_by_chance_is_not_better() -> None:
     assert not gate.passed
 
 
+def test_a_level_over_many_comparisons_asks_for_more_of_each() -> None:
+    given = match(hits(200, 0.84), hits(200, 0.8))
+    [alone, one_of_52] = [
+        gates.main_metric_gate(given, Promotion(resamples=2000, test="mcnemar", level_over=over)) for over in (1, 52)
+    ]
+    assert alone.p == one_of_52.p and alone.p is not None and 0.001 < alone.p < 0.05
+    assert (alone.passed, one_of_52.passed) == (True, False)
+    assert one_of_52.bound == "p ≤ 0.000961538"
+    with pytest.raises(ValueError, match=r"100 resamples cannot give a p-value of 0\.000961538 .*resamples to 1040 "):
+        Promotion(resamples=100, level_over=52)
+
+
+def test_the_difference_that_a_comparison_finds_in_four_of_five_cases() -> None:
+    """Independent answers, right on 80 and, from that power on, on 80 + x of 100 rows."""
+    generator, rows = np.random.default_rng(1), 300
+    gate = gates.main_metric_gate(match(*(generator.random((2, rows)) < 0.8)), Promotion(resamples=500))
+    difference = float(gate.note.partition("finds a difference of ")[2].partition(" ")[0])
+    assert difference == pytest.approx((1.645 + 0.842) * np.sqrt(2 * 0.16 / rows), rel=0.1)
+    found = [
+        gates.main_metric_gate(
+            match(generator.random(rows) < 0.8 + difference, generator.random(rows) < 0.8), Promotion(resamples=500)
+        ).passed
+        for _ in range(100)
+    ]
+    assert 72 <= sum(found) <= 90
+    same = hits(rows, 0.8)
+    assert "finds" not in gates.main_metric_gate(match(same, same), Promotion(resamples=500)).note
+
+
 def test_a_margin_lets_pass_what_is_not_much_worse() -> None:
     # Two points worse, on the same rows.
     theirs = hits(400, 0.9)

@@ -12,7 +12,7 @@ import pytest
 from hone.errors import ChampionMoved, ConfigError, ModelError, PromotionError, PromotionRefused
 from hone.promotion import promote, reconcile
 from hone.promotion.champion import Standing, get_standing, move_champion
-from hone.promotion.decision import Decision
+from hone.promotion.decision import Decision, render_markdown, render_page
 from hone.promotion.journal import Journal, find_faults
 from hone.tracking.aliases import list_aliases
 from hone.tracking.links import run_route
@@ -161,6 +161,15 @@ def test_rows_that_the_champion_saw_in_training_do_not_speak_for_it(
     monkeypatch.setattr(rows, "load_split", saw_the_test)
     [judged] = decided(journal, tmp_path).sets
     assert (judged.rows, judged.left_out) == (60, 40)
+
+
+def test_comparisons_on_the_same_rows_are_counted(journal: Journal, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        decision = decided(journal, tmp_path, policy="shadow")
+        assert decision.sets[0].comparison == number
+        promote.journal_shadow(journal, decision, "ada")
+    assert journal.records()[-1].entry.figures["test/comparison"] == 3
+    assert "comparison 3 on these rows" in render_markdown(decision) and "3 on these rows" in render_page(decision)
 
 
 def test_shadow_decides_and_records_and_moves_nothing(journal: Journal, tmp_path: Path) -> None:
