@@ -274,8 +274,8 @@ class Promotion(Section):
     level_over: int = Field(
         1,
         ge=1,
-        description="Number of comparisons of the main metric that share the level, such as 52 weekly ones: each is made at"
-        " level / level_over (Bonferroni).",
+        description="Number of comparisons of the main metric that share the level, such as 52 weekly ones: each is made"
+        " at level / level_over (Bonferroni).",
     )
     margin: float | None = Field(
         None,
