@@ -10,8 +10,11 @@ from pydantic import Field, field_validator, model_validator
 
 from hone.config.parts import MethodPart, ObjectivePart, Section, SourcePart, StepPart, TrainingSection
 from hone.config.secrets import iter_strings
+from hone.errors import ConfigError
+from hone.objectives import OBJECTIVES
 from hone.parts.moments import AS_OF
 from hone.tracking.names import find_alias_fault, find_model_fault
+from hone.training.selection import choose_selection
 from hone.training.settings import Settings
 
 
@@ -274,7 +277,7 @@ class Promotion(Section):
     level_over: int = Field(
         1,
         ge=1,
-        description="Number of comparisons of the main metric that share the level, such as 52 weekly ones: each is made"
+        description="Number of comparisons of the main metric that share the level, as 52 weekly ones: each is made"
         " at level / level_over (Bonferroni).",
     )
     margin: float | None = Field(
@@ -370,3 +373,13 @@ class RunConfig(Section):
     promotion: Promotion = Field(default_factory=Promotion, description=Promotion.__doc__)
     monitoring: Monitoring = Field(default_factory=Monitoring, description=Monitoring.__doc__)
     retraining: Retraining = Field(default_factory=Retraining, description=Retraining.__doc__)
+
+    @model_validator(mode="after")
+    def _check_metric(self) -> RunConfig:
+        try:
+            choose_selection(
+                OBJECTIVES[self.objective.kind](**self.objective.options()), self.training.model_dump()["metric"]
+            )
+        except ConfigError as fault:
+            raise ValueError(f"training.metric: {fault.what}. {fault.fix}") from None
+        return self

@@ -40,7 +40,8 @@ class State:
     """The progress of training after `step` optimizer steps.
 
     `seconds` and `step_seconds` are totals over all attempts; `step_seconds` is the time of optimizer steps alone.
-    `history` is the length of the history file in bytes. `stale` counts evaluations since the best one.
+    `history` is the length of the history file in bytes. `best` is the value of the metric that decides
+    (`hone.training.selection`) at `best_step`, None before it was measured. `stale` counts evaluations since then.
     """
 
     step: int = 0
@@ -51,6 +52,7 @@ class State:
     flops: float = 0.0
     history: int = 0
     valid_loss: float | None = None
+    best: float | None = None
     best_loss: float | None = None
     best_step: int = 0
     stale: int = 0

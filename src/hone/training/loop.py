@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ def _build_session(spec: dict[str, Any]) -> Session:
 
 
 def _train(session: Session, send: wire.Send) -> str:
-    """Train to the last step (returns `done`) or until the validation loss no longer falls (returns `early`)."""
+    """Train to the last step (returns `done`) or until the validation no longer improves (returns `early`)."""
     state, settings = session.state, session.settings
     last = saved = time.perf_counter()
     while state.step < session.total:
@@ -123,7 +123,7 @@ def _accumulate_gradients(session: Session, rows: np.ndarray) -> tuple[torch.Ten
 
 
 def evaluate(session: Session) -> dict[str, Any]:
-    """Compute the validation loss and the objective's metrics; saves the best weights for early stopping."""
+    """Compute the validation loss and the objective's metrics; saves the weights if they are the best so far."""
     import numpy as np
 
     session.forward.eval()
@@ -141,24 +141,26 @@ def evaluate(session: Session) -> dict[str, Any]:
     if not targets:
         raise TrainingError("no validation row has a target: all labels are masked", where="valid.arrow")
     entry = {"step": session.state.step, "valid_loss": total / targets}
-    _record_loss(session, total / targets)
-    if not predictions:
-        return entry
-    outcome = session.objective.compute_outcome(session.valid.table(order), predictions, session.targets)
-    figures = session.objective.compute_metrics(outcome.statistics.sum(0)[:, None], session.targets)
-    return entry | {f"valid_{name}": float(figure[0]) for name, figure in figures.items() if np.isfinite(figure[0])}
+    if predictions:
+        outcome = session.objective.compute_outcome(session.valid.table(order), predictions, session.targets)
+        figures = session.objective.compute_metrics(outcome.statistics.sum(0)[:, None], session.targets)
+        entry |= {f"valid_{name}": float(figure[0]) for name, figure in figures.items() if np.isfinite(figure[0])}
+    _select(session, entry)
+    return entry
 
 
-def _record_loss(session: Session, loss: float) -> None:
-    """Update the best loss, or count an evaluation without improvement; with early stopping save the best weights."""
-    state = session.state
-    state.valid_loss = loss
-    if state.best_loss is None or loss < state.best_loss:
-        state.best_loss, state.best_step, state.stale = loss, state.step, 0
-        if session.settings.patience:
-            state.best_digest = checkpoints.save_best_weights(session.checkpoints, state.step, session.weights())
-    else:
+def _select(session: Session, entry: Mapping[str, Any]) -> None:
+    """Save the weights of an evaluation that is the best so far, or count it as one without improvement."""
+    state, value = session.state, entry.get(f"valid_{session.selection.metric}")
+    state.valid_loss = loss = entry["valid_loss"]
+    if value is None or not (
+        state.best is None or session.selection.improves(value, loss, state.best, state.best_loss or 0)
+    ):
         state.stale += 1
+        return
+    state.best, state.best_loss, state.best_step, state.stale = value, loss, state.step, 0
+    if session.settings.select == "best":
+        state.best_digest = checkpoints.save_best_weights(session.checkpoints, state.step, session.weights())
 
 
 def _micro_batches(session: Session, tokens: Any, rows: np.ndarray) -> Iterator[Batch]:

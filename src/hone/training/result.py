@@ -5,6 +5,7 @@ If an adapter cannot be merged, model/ holds everything but weights: the adapter
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def save_result(session: Session, stopped: str) -> None:
-    """Write model/, adapter/ and finally training.json; with early stopping the weights are the best ones."""
+    """Write model/, adapter/ and finally training.json; the weights are those that `training.select` asks for."""
     state = session.state
-    if session.settings.patience and state.best_step != state.step:
+    best = session.settings.select == "best" and state.best is not None
+    if best and state.best_step != state.step:
         session.set_weights(checkpoints.load_best_weights(session.checkpoints, state, session.device))
-    early_stopping = bool(session.settings.patience)
     session.widen()
     if session.method.adapter:
         _save_adapter(session.model, session.out / "adapter")
@@ -55,8 +56,9 @@ def save_result(session: Session, stopped: str) -> None:
         "tokens_per_second": state.tokens / state.step_seconds,
         "mfu": state.flops / state.step_seconds / session.peak_flops,
         "memory_bytes": hardware.peak_memory(session.device),
-        "best_step": state.best_step if early_stopping else state.step,
-        "valid_loss": state.best_loss if early_stopping else state.valid_loss,
+        "best_step": state.best_step if best else state.step,
+        "valid_loss": state.best_loss if best else state.valid_loss,
+        "selected_by": dataclasses.asdict(session.selection) | {"value": state.best} if best else None,
         "stopped": stopped,
     }
     write_synced(session.out / layout.ACCOUNT, json.dumps(facts, indent=1))

@@ -26,6 +26,7 @@ from hone.training.history import History
 from hone.training.optimization import make_adamw
 from hone.training.sampler import Sampler
 from hone.training.schedule import evaluation_steps, total_steps
+from hone.training.selection import Selection, choose_selection
 from hone.training.settings import Settings
 from hone.training.tokens import TokenFile
 
@@ -43,6 +44,7 @@ class Session:
     targets: Targets
     method: Method
     settings: Settings
+    selection: Selection
     device: torch.device
     precision: str
     peak_flops: float
@@ -160,6 +162,7 @@ def build(spec: Mapping[str, Any]) -> Session:
         targets=targets,
         method=method,
         settings=settings,
+        selection=choose_selection(objective, settings.metric),
         device=device,
         precision=precision,
         peak_flops=peak,

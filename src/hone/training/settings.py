@@ -21,8 +21,16 @@ class Settings:
     warmup: float = option(0.1, "Share of steps over which the learning rate rises linearly.", ge=0, lt=1)
     weight_decay: float = option(0.01, "AdamW's decoupled weight decay.", ge=0, le=1)
     max_grad_norm: float = option(1.0, "Gradients are clipped to this norm; 0 disables clipping.", ge=0)
+    select: Literal["best", "last"] = option(
+        "best",
+        "Weights to keep: those of the best evaluation on the validation rows, if there are any, or the last ones.",
+    )
+    metric: str = option(
+        "",
+        "Metric of the validation rows that says which evaluation is best: the objective's main one, another, or loss.",
+    )
     patience: int = option(
-        0, "Stop when the validation loss has not improved for this many evaluations; 0 disables early stopping.", ge=0
+        0, "Stop when this many evaluations have not been better than the best one; 0 disables early stopping.", ge=0
     )
     evaluations: int = option(
         0, "Number of evaluations on the validation split, evenly spread; 0 for one per epoch.", ge=0

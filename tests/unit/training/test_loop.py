@@ -147,7 +147,8 @@ def test_resuming_gives_the_same_bytes_and_the_same_history(
 def test_early_stopping_keeps_the_best_weights(base: Path, tokens: Path, tmp_path: Path) -> None:
     """At this learning rate the loss goes up again; what is kept is what did best, not what came last."""
     out = tmp_path / "out"
-    train(specification(tokens, out, base, epochs=30, evaluations=60, patience=4, learning_rate=0.08))
+    settings = {"epochs": 30, "evaluations": 60, "patience": 4, "learning_rate": 0.08, "metric": "loss"}
+    train(specification(tokens, out, base, **settings))
     facts, losses = account(out), {e["step"]: e["valid_loss"] for e in history(out) if "valid_loss" in e}
     best = min(losses, key=lambda step: losses[step])
     assert facts["stopped"] == "early"
@@ -155,6 +156,28 @@ def test_early_stopping_keeps_the_best_weights(base: Path, tokens: Path, tmp_pat
     assert facts["valid_loss"] == losses[best]
     assert [step for step in losses if step > best] == sorted(losses)[-4:]
     assert _valid_loss(out, tokens) == pytest.approx(losses[best], abs=1e-5)
+
+
+def test_the_best_evaluation_by_the_main_metric_is_kept_or_the_last_one(
+    base: Path, tokens: Path, tmp_path: Path
+) -> None:
+    settings = {"epochs": 6, "evaluations": 24, "learning_rate": 0.08}
+    train(specification(tokens, tmp_path / "best", base, **settings))
+    train(specification(tokens, tmp_path / "last", base, select="last", **settings))
+    entries = [entry for entry in history(tmp_path / "best") if "valid_loss" in entry]
+    best = max(entries, key=lambda entry: (entry["valid_accuracy"], -entry["valid_loss"]))
+    facts, last = account(tmp_path / "best"), account(tmp_path / "last")
+    assert facts["best_step"] == best["step"] < facts["steps"] == last["steps"] == last["best_step"]
+    assert facts["selected_by"] == {
+        "metric": "accuracy",
+        "title": "Accuracy",
+        "lower": False,
+        "share": True,
+        "value": best["valid_accuracy"],
+    }
+    assert (last["selected_by"], last["valid_loss"]) == (None, entries[-1]["valid_loss"])
+    assert _valid_loss(tmp_path / "best", tokens) == pytest.approx(best["valid_loss"], abs=1e-5)
+    assert _valid_loss(tmp_path / "last", tokens) == pytest.approx(entries[-1]["valid_loss"], abs=1e-5)
 
 
 def _valid_loss(out: Path, tokens: Path) -> float:

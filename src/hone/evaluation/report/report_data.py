@@ -113,7 +113,8 @@ def tokens(facts: View, limit: int | None) -> View:
 def training(facts: View, history: list[View], files: Mapping[str, View]) -> View:
     """The loss chart, the small charts, the sentence on validation, and figures of the training as (name, value, note).
 
-    `best_step` of the facts is the step whose weights were kept: the last one, unless training stopped early.
+    `best_step` of the facts is the step whose weights were kept, `selected_by` the metric by which it is the best one,
+    None if the last weights were kept.
     """
     losses = {int(step): loss for step, loss in charts.series(history, "valid_loss")}
     lowest = min(losses, key=lambda step: (losses[step], step), default=None)
@@ -136,7 +137,10 @@ def _training_figures(facts: View, files: Mapping[str, View]) -> list[tuple[str,
     share = "all" if trainable == parameters else figures.percent((trainable or 0) / max(parameters, 1))
     micro, steps = facts.get("micro_batch_size"), facts.get("accumulation") or 1
     resumed = facts.get("resumed_from") or []
-    stopped = "early: the validation loss no longer fell" if facts.get("stopped") == "early" else ""
+    selected = (facts.get("selected_by") or {}).get("title", "the validation loss")
+    stopped = (
+        f"early: {figures.within_sentence(selected)} no longer improved" if facts.get("stopped") == "early" else ""
+    )
     return [
         ("Time", figures.duration(facts.get("seconds")), ""),
         ("Steps", figures.count(facts.get("steps")), stopped or f"{figures.number(facts.get('epochs'))} epochs"),
@@ -159,9 +163,19 @@ def _describe_validation(losses: Mapping[int, float], lowest: int | None, facts:
         return ""
     sentence = f"The validation loss was lowest, {figures.number(losses[lowest])}, at step {figures.count(lowest)}"
     if facts.get("best_step") in (lowest, None):
-        return f"{sentence}."
-    loss = f" ({figures.number(facts['valid_loss'])})" if facts.get("valid_loss") else ""
-    return f"{sentence}; the weights are those of step {figures.count(facts['best_step'])}{loss}."
+        return f"{sentence}{_describe_best(facts)}."
+    loss = f" (loss {figures.number(facts['valid_loss'])})" if facts.get("valid_loss") else ""
+    return (
+        f"{sentence}; the weights are those of step {figures.count(facts['best_step'])}{loss}{_describe_best(facts)}."
+    )
+
+
+def _describe_best(facts: View) -> str:
+    """`, where validation accuracy was best: 71.7%`; empty if the last weights were kept, or the loss decided."""
+    selected = facts.get("selected_by")
+    if not selected or selected["metric"] == "loss":
+        return ""
+    return f", where validation {figures.within_sentence(selected['title'])} was best: {figures.shown(selected)}"
 
 
 def _describe_kept(facts: View) -> str:

@@ -293,10 +293,14 @@ def test_the_loss_curve_has_its_steps_its_validation_points_and_its_best_one(pla
 @pytest.mark.parametrize(
     ("losses", "kept", "sentence"),
     [
-        ({10: 0.5, 20: 0.25, 30: 0.375}, 30, "lowest, 0.25, at step 20; the weights are those of step 30 (0.375)."),
+        (
+            {10: 0.5, 20: 0.25, 30: 0.375},
+            30,
+            "lowest, 0.25, at step 20; the weights are those of step 30 (loss 0.375).",
+        ),
         ({10: 0.5, 20: 0.25, 30: 0.375}, 20, "lowest, 0.25, at step 20."),
         ({10: 0.5, 20: 0.25}, 20, "lowest, 0.25, at step 20."),
-        ({10: 0.25, 20: 0.25}, 20, "lowest, 0.25, at step 10; the weights are those of step 20 (0.25)."),
+        ({10: 0.25, 20: 0.25}, 20, "lowest, 0.25, at step 10; the weights are those of step 20 (loss 0.25)."),
         ({}, 30, ""),
     ],
 )
@@ -306,6 +310,17 @@ def test_the_lowest_validation_loss_is_that_of_the_history(losses: dict[int, flo
     facts = {"best_step": kept, "valid_loss": losses.get(kept), "steps": 30, "seconds": 1.0}
     told = report_data.training(facts, history, {})["validation"]
     assert told == (f"The validation loss was {sentence}" if sentence else "")
+
+
+@pytest.mark.parametrize(("kept", "other"), [(20, ""), (30, "; the weights are those of step 30 (loss 0.375)")])
+def test_the_metric_that_chose_the_weights_is_named(kept: int, other: str) -> None:
+    history = [{"step": step, "valid_loss": loss} for step, loss in ((10, 0.5), (20, 0.25), (30, 0.375))]
+    facts = {"best_step": kept, "valid_loss": 0.375, "steps": 30, "seconds": 1.0, "stopped": "early"}
+    facts["selected_by"] = {"metric": "accuracy", "title": "Accuracy", "lower": False, "share": True, "value": 0.717}
+    view = report_data.training(facts, history, {})
+    best = ", where validation accuracy was best: 71.7%."
+    assert view["validation"] == f"The validation loss was lowest, 0.25, at step 20{other}{best}"
+    assert ("Steps", "30", "early: accuracy no longer improved") in view["figures"]
 
 
 def test_a_long_history_is_thinned_and_stays_small(tmp_path: Path) -> None:
