@@ -125,6 +125,11 @@ class Objective(ABC):
     drop_reason: ClassVar[str] = ""
 
     @property
+    def applies_dropout(self) -> bool:
+        """Whether the model's dropout is applied in training."""
+        return True
+
+    @property
     def has_neighbour_baseline(self) -> bool:
         """Whether there is a baseline of nearest training rows: whether `neighbour_predictions` is defined."""
         return type(self).neighbour_predictions is not Objective.neighbour_predictions

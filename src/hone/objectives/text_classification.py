@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hone.errors import DataError
+from hone.errors import ConfigError, DataError
 from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, RowReader, Targets
 from hone.objectives.shared.annotations import check_accepted, has_marks
 from hone.objectives.shared.heads import load_with_head, text_logits
@@ -45,6 +46,19 @@ class TextClassification(Objective):
         0.0, "Share of the target probability that is spread over all labels.", learning=True, ge=0, lt=1
     )
 
+    class_weights: Literal["none", "balanced"] | dict[str, float] = option(
+        "none",
+        "Weight of a label's rows in the loss: balanced (each label counts the same), or numbers by label (else 1)."
+        " They are scaled to a mean of 1 over the training rows.",
+        learning=True,
+    )
+    focal: float = option(
+        0.0,
+        "Focal loss: exponent by which rows that are predicted well count less; 0 for cross entropy.",
+        learning=True,
+        ge=0,
+    )
+
     combined_labels: bool = option(False, "Accept labels that combine others, such as 2,5,9, as classes of their own.")
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -71,8 +85,9 @@ class TextClassification(Objective):
         return ClassReader(self)
 
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
-        """`{"labels": [names, sorted]}` of the training rows; raises DataError for fewer than two."""
-        labels = sorted(train["label"].unique().drop_null().to_pylist())
+        """`{"labels": [names, sorted], "shares": [of the training rows]}`; raises DataError for fewer than two."""
+        counts = Counter(train["label"].drop_null().to_pylist())
+        labels = sorted(counts)
         if len(labels) < 2:
             description = f"only the label {labels[0]}" if labels else "no label"
             raise DataError(
@@ -80,7 +95,7 @@ class TextClassification(Objective):
                 where="the training split, column label",
                 fix="Check the column that ingest.columns maps to label, and the curation steps that drop rows.",
             )
-        return {"labels": labels}
+        return {"labels": labels, "shares": [counts[label] / counts.total() for label in labels]}
 
     def encode(
         self,
@@ -109,21 +124,58 @@ class TextClassification(Objective):
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
         """The base model in float32 with a classification head of one output for each label.
 
-        Raises ModelError if the weights do not fit the architecture or it has no such head.
+        With `class_weights` its buffer `class_weight` [labels] has them. Raises ModelError if the weights do not fit
+        the architecture or it has no such head, ConfigError if a label that has a weight has no training row.
         """
-        return load_with_head("AutoModelForSequenceClassification", base, labels=targets["labels"])
+        import torch
+
+        model = load_with_head("AutoModelForSequenceClassification", base, labels=targets["labels"])
+        if self.class_weights != "none":
+            weights = torch.tensor(self._weigh_labels(targets["labels"], targets["shares"]), dtype=torch.float32)
+            model.register_buffer("class_weight", weights, persistent=False)
+        return model
+
+    def _weigh_labels(self, labels: Sequence[str], shares: Sequence[float]) -> list[float]:
+        """The labels' weights, whose mean over the training rows is 1."""
+        if isinstance(self.class_weights, str):
+            weights = [1 / share for share in shares]
+        else:
+            unknown = sorted(set(self.class_weights) - set(labels))
+            if unknown:
+                raise ConfigError(
+                    f"no training row has the label {unknown[0]}",
+                    where="objective.class_weights",
+                    fix=f"There are {', '.join(labels[:10])}{' ...' if len(labels) > 10 else ''}.",
+                )
+            weights = [self.class_weights.get(label, 1.0) for label in labels]
+        mean = sum(share * weight for share, weight in zip(shares, weights, strict=True))
+        if not mean > 0 or min(weights) < 0:
+            raise ConfigError("weights are 0 or more, and not all 0", where="objective.class_weights")
+        return [weight / mean for weight in weights]
 
     def compute_loss(self, model: Any, batch: Batch) -> tuple[Tensor, int]:
-        """The summed cross entropy of a batch, float32, and its number of rows with a known label."""
+        """The summed cross entropy of a batch, float32, and its number of rows with a known label.
+
+        With `focal`, that of each row times (1 - p) ** focal, p being the probability of its label (Lin et al., arXiv
+        1708.02002).
+        """
         from torch.nn.functional import cross_entropy
 
         labels = batch["labels"]
         logits = text_logits(model, batch)
         labels = labels.where(labels < logits.shape[1], IGNORED)  # a validation row's label that no training row has
-        total = cross_entropy(
-            logits, labels, reduction="sum", label_smoothing=self.label_smoothing, ignore_index=IGNORED
+        losses = cross_entropy(
+            logits,
+            labels,
+            weight=model.class_weight if self.class_weights != "none" else None,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+            ignore_index=IGNORED,
         )
-        return total, int((labels != IGNORED).sum())
+        if self.focal:
+            right = logits.softmax(-1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
+            losses = losses * (1 - right) ** self.focal
+        return losses.sum(), int((labels != IGNORED).sum())
 
     def predict_batch(self, model: Any, batch: Batch) -> dict[str, Any]:
         """`scores`: class probabilities [rows, labels], float32."""

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from hone.disk import describe_disk_fault
 from hone.errors import HoneError, NonFiniteLoss, OutOfMemory, StoreError, TrainingError
-from hone.training import checkpoints, choices, hardware, wire
+from hone.training import checkpoints, choices, forward, hardware, wire
 from hone.training.libraries import import_libraries
 from hone.training.optimization import clip_gradients
 from hone.training.result import save_result
@@ -88,7 +88,7 @@ def step(session: Session) -> dict[str, Any]:
     rows = session.sampler.rows(state.step)
     rate = learning_rate(settings, state.step, session.total)
     for group in session.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["scale"]
     total, targets = _accumulate_gradients(session, rows)
     gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
     norm = clip_gradients(gradients, len(rows) / targets, settings.max_grad_norm)
@@ -105,7 +105,7 @@ def step(session: Session) -> dict[str, Any]:
 
 def _accumulate_gradients(session: Session, rows: np.ndarray) -> tuple[torch.Tensor, int]:
     """Accumulate a batch's gradients, divided by its number of rows; returns its summed loss and number of targets."""
-    session.forward.train()
+    forward.set_training_mode(session.forward, dropout=session.objective.applies_dropout)
     total, targets = torch.zeros((), device=session.device), 0
     for batch in _micro_batches(session, session.train, rows):
         with _autocast(session):

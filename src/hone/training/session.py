@@ -22,6 +22,7 @@ from hone.store import layout
 from hone.training import checkpoints, choices, flops, hardware, randomness, reference
 from hone.training.checkpoints import Checkpoint, State, Tensors
 from hone.training.embeddings import narrow_embedding
+from hone.training.forward import prepare_forward
 from hone.training.history import History
 from hone.training.optimization import make_adamw
 from hone.training.sampler import Sampler
@@ -152,6 +153,7 @@ def build(spec: Mapping[str, Any]) -> Session:
     objective.check_model(model, f"{type(method).__name__} on {base}")
     parameters, trainable = _count_parameters(model)
     widen = _narrow_if_exact(plain, objective, train, valid, pad_id)
+    prepare_forward(model, plain, settings)
     model.to(device)
     sampler = Sampler(train.lengths, settings.batch_size, settings.seed, group_by_length=settings.group_by_length)
     total = total_steps(settings, sampler.steps_per_epoch)
@@ -179,7 +181,7 @@ def build(spec: Mapping[str, Any]) -> Session:
         parameters=parameters,
         trainable=trainable,
         flops=flops.count_flops(model),
-        optimizer=make_adamw(model, settings.weight_decay),
+        optimizer=make_adamw(model, settings.weight_decay, settings.layer_decay),
         state=State(),
         history=History(out / layout.HISTORY),
     )

@@ -19,6 +19,9 @@ class Settings:
     learning_rate: float = option(5e-5, "Peak learning rate.", gt=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = option("linear", "How the learning rate falls after warm-up.")
     warmup: float = option(0.1, "Share of steps over which the learning rate rises linearly.", ge=0, lt=1)
+    layer_decay: float = option(
+        1.0, "Factor of the learning rate from each layer to the one below it, down to the embeddings.", gt=0, le=1
+    )
     weight_decay: float = option(0.01, "AdamW's decoupled weight decay.", ge=0, le=1)
     max_grad_norm: float = option(1.0, "Gradients are clipped to this norm; 0 disables clipping.", ge=0)
     select: Literal["best", "last"] = option(
@@ -40,6 +43,15 @@ class Settings:
         "auto", "auto: bf16 if the device supports it and it is faster."
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: CUDA if available.")
+    gradient_checkpointing: bool = option(
+        False, "Recompute activations in the backward pass: less memory, about a third more time, the same gradients."
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = option(
+        "auto", "Implementation of attention in training; auto: what transformers chooses for the model."
+    )
+    neftune: float = option(
+        0.0, "NEFTune's alpha: noise on the embeddings in training, such as 5 for instruction tuning; 0 for none.", ge=0
+    )
     group_by_length: bool = option(True, "Batch rows of similar length: less padding, the same rows in each epoch.")
     compile: bool = option(False, "Compile the model with torch.compile.")
     seed: int = option(17, "Seed of the head's initial weights, dropout and the order of rows.", ge=0)

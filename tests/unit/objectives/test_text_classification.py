@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
-from hone.errors import DataError, ModelError
+from hone.errors import ConfigError, DataError, ModelError
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.regression import Regression
 from hone.objectives.shared.reading import Reader
@@ -46,7 +47,8 @@ def test_it_says_what_it_needs() -> None:
 
 def test_targets_are_the_sorted_label_names() -> None:
     assert OBJECTIVE.build_targets(rows(["a"] * 4, ["refund", "card", None, "refund"])) == {
-        "labels": ["card", "refund"]
+        "labels": ["card", "refund"],
+        "shares": [pytest.approx(1 / 3), pytest.approx(2 / 3)],
     }
 
 
@@ -183,6 +185,53 @@ def test_the_loss_is_a_sum_over_rows(bert: Path, smoothing: float) -> None:
     target = (1 - smoothing) * torch.nn.functional.one_hot(batch["labels"], 3) + smoothing / 3
     assert loss.item() == pytest.approx(-(target * log_scores).sum().item(), rel=1e-5)
     assert count == 2
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"), [("balanced", [2 / 3, 4 / 3, 4 / 3]), ({"money": 5.0}, [0.5, 2.5, 0.5])]
+)
+def test_class_weights_have_the_mean_1_over_the_training_rows(bert: Path, weights: Any, expected: list[float]) -> None:
+    table = rows(["a"] * 4, ["card", "card", "money", "refund"])
+    objective = TextClassification(class_weights=weights)
+    targets = objective.build_targets(table)
+    model = objective.load_model(bert, targets).eval()
+    assert model.class_weight.tolist() == pytest.approx(expected)
+    assert "class_weight" not in model.state_dict()
+    batch = objective.collate({"input_ids": [[2, 5, 3], [2, 3]], "label": [0, 1]}, 0)
+    loss, count = objective.compute_loss(model, batch)
+    log_scores = np.log(objective.predict_batch(model, batch)["scores"])
+    assert loss.item() == pytest.approx(-expected[0] * log_scores[0, 0] - expected[1] * log_scores[1, 1], rel=1e-5)
+    assert count == 2
+    # Balanced as scikit-learn does it.
+    if weights == "balanced":
+        balanced = compute_class_weight("balanced", classes=np.array(targets["labels"]), y=table["label"].to_pylist())
+        assert model.class_weight.tolist() == pytest.approx(balanced.tolist())
+
+
+def test_focal_loss_counts_what_is_predicted_well_less(bert: Path) -> None:
+    objective = TextClassification(focal=2.0)
+    model = objective.load_model(bert, TARGETS).eval()
+    batch = objective.collate({"input_ids": [[2, 5, 3], [2, 3], [2, 6]], "label": [0, 2, 3]}, 0)
+    loss, count = objective.compute_loss(model, batch)
+    scores = objective.predict_batch(model, batch)["scores"]
+    right = np.array([scores[0, 0], scores[1, 2]])  # the third row's label is in no training row
+    assert loss.item() == pytest.approx((-((1 - right) ** 2) * np.log(right)).sum(), rel=1e-5)
+    assert count == 2
+
+
+@pytest.mark.parametrize(
+    ("weights", "fault"),
+    [
+        ({"monney": 2.0}, "no training row has the label monney"),
+        ({"card": -1.0}, "0 or more"),
+        ({"card": 0, "money": 0, "refund": 0}, "not all 0"),
+    ],
+)
+def test_weights_that_fit_no_label_are_refused(bert: Path, weights: dict[str, float], fault: str) -> None:
+    objective = TextClassification(class_weights=weights)
+    targets = objective.build_targets(rows(["a"] * 3, ["card", "money", "refund"]))
+    with pytest.raises(ConfigError, match=fault):
+        objective.load_model(bert, targets)
 
 
 def test_a_real_decoder_learns_two_labels(shared: Path) -> None:

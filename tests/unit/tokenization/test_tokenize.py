@@ -59,7 +59,10 @@ def test_the_account_adds_up(base: Path, tmp_path: Path) -> None:
         "p95": 32,
     }
     assert product.facts["rows_per_second"] > 0
-    assert json.loads((tmp_path / "out" / "targets.json").read_text()) == {"labels": ["card", "money"]}
+    assert json.loads((tmp_path / "out" / "targets.json").read_text()) == {
+        "labels": ["card", "money"],
+        "shares": [0.5, 0.5],
+    }
     tokens = read_tokens(tmp_path / "out" / "train.arrow")
     assert tokens["id"].to_pylist() == [f"train.csv:{n}" for n in range(4)]
     assert [len(row) for row in tokens["input_ids"].to_pylist()] == [2, 3, 12, 16]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,20 @@ def history(out: Path) -> list[dict[str, Any]]:
 
 def weights(out: Path) -> bytes:
     return (out / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_before_the_first_step_a_model_without_dropout_is_its_reference(
+    tokens: Path, base: Path, tmp_path: Path, dropout: bool
+) -> None:
+    shutil.copytree(base, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text("utf8")) | {"attention_dropout": 0.5}
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config), "utf8")
+    spec = specification(tokens, tmp_path / "out", tmp_path / "base", "dpo", ("lora", {"dropout": 0.5}), max_steps=1)
+    spec["objective"][1]["dropout"] = dropout
+    loop.run(spec, ignore)
+    loss = next(entry["loss"] for entry in history(tmp_path / "out") if "loss" in entry)
+    assert (loss == pytest.approx(math.log(2), abs=1e-6)) is not dropout
 
 
 @pytest.mark.parametrize("loss", ["dpo", "orpo", "kto"])

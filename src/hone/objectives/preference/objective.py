@@ -89,7 +89,18 @@ class Preference(Objective):
         learning=True,
         gt=0,
     )
+    dropout: bool = option(
+        False,
+        "Apply the model's dropout in training. Without it, as in TRL, the model equals its reference before the first"
+        " step.",
+        learning=True,
+    )
     answer_tokens: int = option(128, "Maximum number of tokens of a served model's answer.", learning=True, ge=1)
+
+    @property
+    def applies_dropout(self) -> bool:
+        """As configured."""
+        return self.dropout
 
     @property
     def needs_reference_model(self) -> bool:
