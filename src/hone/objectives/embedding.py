@@ -139,8 +139,8 @@ class Embedding(Objective):
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """`input_ids` and `attention_mask` [texts, longest]: all anchors, then all positives, then all negatives.
 
-        `same` [rows, candidates], for pairs: whether a candidate has the tokens of the row's own positive or anchor,
-        and so is not a negative for it.
+        `same` [rows, candidates], for pairs: whether a candidate has the tokens of the row's own anchor, or of the
+        positive of a row with that anchor, and so is not a negative for it.
         """
         import torch
 
@@ -152,8 +152,12 @@ class Embedding(Objective):
         texts = anchors + candidates
         batch = {"input_ids": pad_rows(texts, pad_id), "attention_mask": attention_mask(texts)}
         if positives:
-            pairs = zip(anchors, positives, strict=True)
-            batch["same"] = torch.tensor([[text_ids in pair for text_ids in candidates] for pair in pairs])
+            right: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+            for anchor, positive in zip(map(tuple, anchors), map(tuple, positives), strict=True):
+                right.setdefault(anchor, {anchor}).add(positive)
+            batch["same"] = torch.tensor(
+                [[tuple(text_ids) in right[tuple(anchor)] for text_ids in candidates] for anchor in anchors]
+            )
         return batch
 
     def load_model(self, base: Path, targets: Targets) -> PreTrainedModel:
@@ -164,7 +168,8 @@ class Embedding(Objective):
         """The summed cross entropy of each anchor's positive among all candidates of the batch, and the rows.
 
         Logits are cosines times `scale`: Henderson et al., arXiv 1705.00652; like sentence-transformers'
-        MultipleNegativesRankingLoss, except that repeated texts are not counted as negatives of themselves.
+        MultipleNegativesRankingLoss, except that neither repeated texts nor the other positives of an anchor are
+        negatives of it.
         """
         import torch
         from torch.nn.functional import cross_entropy
@@ -190,14 +195,16 @@ class Embedding(Objective):
     def compute_outcome(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
-        """Statistics: `retrieval.rank_statistics` of each anchor's search for its positive among all positives."""
+        """Statistics: `retrieval.rank_statistics` of each row's search for its positive among all positives.
+
+        Without the other positives of the same anchor: they are right too.
+        """
         import numpy as np
 
-        candidate_index = retrieval.distinct_indices(_positive_ids(tokens))
         ranks = (
             np.asarray(predictions["ranks"])
             if "ranks" in predictions
-            else retrieval.compute_ranks(np.asarray(predictions["scores"]), candidate_index)
+            else retrieval.compute_ranks(np.asarray(predictions["scores"]), *_index_pairs(tokens))
         )
         return Outcome(
             statistics=retrieval.rank_statistics(ranks),
@@ -214,8 +221,7 @@ class Embedding(Objective):
         self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
     ) -> dict[str, Predictions]:
         """`bm25`: ranks by the words that anchor and candidate share."""
-        candidate_index = retrieval.distinct_indices(_positive_ids(test))
-        ranks = retrieval.bm25_ranks(rows["anchor"].to_pylist(), rows["positive"].to_pylist(), candidate_index)
+        ranks = retrieval.bm25_ranks(rows["anchor"].to_pylist(), rows["positive"].to_pylist(), *_index_pairs(test))
         return {"bm25": {"ranks": ranks, "scores": ranks[:, None]}}
 
     def build_answers(
@@ -281,7 +287,9 @@ def _split_ids(ids: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
     return [token_ids[start:end] for start, end in pairwise(_group_starts([int(length) for length in lengths]))]
 
 
-def _positive_ids(tokens: pa.Table) -> list[tuple[int, ...]]:
-    """The token ids of each row's positive."""
-    rows = zip(tokens["input_ids"].to_pylist(), tokens["lengths"].to_pylist(), strict=True)
-    return [tuple(ids[lengths[0] : lengths[0] + lengths[1]]) for ids, lengths in rows]
+def _index_pairs(tokens: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """`retrieval.distinct_indices` of the rows' positives and of their anchors, by their token ids."""
+    rows = list(zip(tokens["input_ids"].to_pylist(), tokens["lengths"].to_pylist(), strict=True))
+    positives = [tuple(ids[lengths[0] : lengths[0] + lengths[1]]) for ids, lengths in rows]
+    anchors = [tuple(ids[: lengths[0]]) for ids, lengths in rows]
+    return retrieval.distinct_indices(positives), retrieval.distinct_indices(anchors)

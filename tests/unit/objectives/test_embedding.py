@@ -104,6 +104,18 @@ def test_the_same_text_is_not_held_against_itself(base: Path) -> None:
     assert crossed["same"].tolist() == [[True, False], [True, True]]
 
 
+def test_another_positive_of_an_anchor_is_no_negative_of_it(base: Path) -> None:
+    objective = Embedding()
+    model = objective.load_model(base, {}).eval()
+    rows = table(["card", "card", "red"], ["my card was lost", "money", "word"], [["word"], [], ["money"]])
+    batch = collated(objective, base, rows)
+    # Candidates: three positives, and the negatives word and money, which is right for the first anchor.
+    own, other = [True, True, False, False, True], [False, False, True, True, False]
+    assert batch["same"].tolist() == [own, own, other]
+    two = collated(objective, base, table(["card", "card"], ["my card was lost", "money"]))
+    assert objective.compute_loss(model, two)[0].item() == pytest.approx(0, abs=1e-6)
+
+
 def test_a_row_holds_its_texts_and_the_account_of_each(base: Path) -> None:
     encoded = Embedding().encode(table(ANCHORS, POSITIVES, NEGATIVES), load_tokenizer(base), 6, {})
     assert encoded["lengths"].to_pylist() == [[6, 6, 3], [6, 6, 3, 5], [4, 5], [4, 6, 4]]
@@ -187,7 +199,7 @@ def test_figures_are_scikit_learn_s_and_those_worked_out_by_hand() -> None:
     embedded = random.normal(size=(40, 2, 8))
     embedded /= np.linalg.norm(embedded, axis=2, keepdims=True)
     places = np.arange(40)
-    found = retrieval.compute_ranks(embedded, places)
+    found = retrieval.compute_ranks(embedded, places, places)
     cosines, right = embedded[:, 0] @ embedded[:, 1].T, np.eye(40)
     sums = retrieval.rank_statistics(found).sum(0)[:, None]
     figures = {name: float(value[0]) for name, value in retrieval.compute_metrics(sums).items()}
@@ -204,17 +216,31 @@ def test_a_text_that_is_there_twice_is_one_candidate_and_ties_stand_in_the_middl
     embedded = np.array([[[1.0, 0], [0, 1.0]], [[1, 0], [1, 0]], [[0, 1], [1, 0]]])
     places = retrieval.distinct_indices(["b", "a", "a"])
     assert places.tolist() == [0, 1, 1]
-    assert retrieval.compute_ranks(embedded, places).tolist() == [2, 1, 2]
+    assert retrieval.compute_ranks(embedded, places, np.arange(3)).tolist() == [2, 1, 2]
     flat = np.ones((3, 2, 1))
-    assert retrieval.compute_ranks(flat, np.arange(3)).tolist() == [2, 2, 2]
+    assert retrieval.compute_ranks(flat, np.arange(3), np.arange(3)).tolist() == [2, 2, 2]
+
+
+def test_a_perfect_encoder_of_anchors_with_two_answers_finds_each() -> None:
+    """Two anchors with two answers each, whose vectors are those of their anchor."""
+    embedded = np.eye(2)[[[0, 0], [0, 0], [1, 1], [1, 1]]]
+    anchors, answers = np.array([0, 0, 1, 1]), np.arange(4)
+    ranks = retrieval.compute_ranks(embedded, answers, anchors)
+    assert ranks.tolist() == [1, 1, 1, 1]
+    figures = retrieval.compute_metrics(retrieval.rank_statistics(ranks).sum(0)[:, None])
+    assert all(value == 1 for value in figures.values())
+    # Without knowing that both are right, each takes half a place from the other.
+    assert retrieval.compute_ranks(embedded, answers, np.arange(4)).tolist() == [1.5] * 4
+    texts = ["the card was lost", "the card is lost", "money", "the money"]
+    assert retrieval.bm25_ranks(["card", "card", "money", "money"], texts, answers, anchors).tolist() == [1, 1, 1, 1]
 
 
 def test_bm25_finds_by_rare_shared_words() -> None:
     texts = ["the card was lost", "the money was stolen", "the the the card"]
-    found = retrieval.bm25_ranks(["Lost card!", "stolen", "nothing"], texts, np.arange(3))
+    found = retrieval.bm25_ranks(["Lost card!", "stolen", "nothing"], texts, np.arange(3), np.arange(3))
     assert found.tolist() == [1, 1, 2]
     # By hand: idf of `card` is log(1 + 1.5 / 2.5), of 4, 4 and 4 words; it stands once in both.
-    assert retrieval.bm25_ranks(["card"], texts, np.array([0, 1, 2])).tolist() == [1.5]
+    assert retrieval.bm25_ranks(["card"], texts, np.arange(3), np.arange(3)).tolist() == [1.5]
 
 
 def test_outcomes_tell_where_each_positive_was_found(base: Path) -> None:
@@ -224,7 +250,7 @@ def test_outcomes_tell_where_each_positive_was_found(base: Path) -> None:
     model = objective.load_model(base, {}).eval()
     raw = objective.predict_batch(model, objective.collate(encoded.to_pydict(), tokenizer.pad_token_id))
     outcome = objective.compute_outcome(encoded, raw, {})
-    ranks = retrieval.compute_ranks(raw["scores"], np.arange(4))
+    ranks = retrieval.compute_ranks(raw["scores"], np.arange(4), np.arange(4))
     assert list(outcome.predictions) == [f"found at {int(rank)}" for rank in ranks]
     assert ((outcome.errors == 0) == (ranks == 1)).all()
     rival = objective.baseline_predictions(encoded, encoded, {}, rows)["bm25"]

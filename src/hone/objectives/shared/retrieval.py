@@ -27,23 +27,28 @@ def distinct_indices(texts: Sequence[Hashable]) -> np.ndarray:
     return np.array([index_by_text.setdefault(text, len(index_by_text)) for text in texts], np.int64)
 
 
-def compute_ranks(embedded: np.ndarray, candidate_index: np.ndarray) -> np.ndarray:
+def compute_ranks(embedded: np.ndarray, candidate_index: np.ndarray, anchor_index: np.ndarray) -> np.ndarray:
     """The rank, from 1, of each row's positive among the distinct positives by cosine: float64 [rows].
 
-    `embedded` [rows, 2, width]: unit vectors of anchors and positives. `candidate_index` [rows]: `distinct_indices`.
+    The other positives of the same anchor are right too, and left out. `embedded` [rows, 2, width]: unit vectors of
+    anchors and positives. `candidate_index` and `anchor_index` [rows]: `distinct_indices` of positives and anchors.
     """
     import numpy as np
 
     _, first_rows = np.unique(candidate_index, return_index=True)
     candidates = embedded[first_rows, 1].astype(np.float64)
+    others = _list_other_answers(candidate_index, anchor_index)
     ranks = np.empty(len(embedded))
     for start in range(0, len(embedded), BLOCK):
-        cosines = embedded[start : start + BLOCK, 0].astype(np.float64) @ candidates.T
-        ranks[start : start + BLOCK] = _rank_candidates(cosines, candidate_index[start : start + BLOCK])
+        block = slice(start, start + BLOCK)
+        cosines = embedded[block, 0].astype(np.float64) @ candidates.T
+        ranks[block] = _rank_candidates(cosines, candidate_index[block], others[block])
     return ranks
 
 
-def bm25_ranks(queries: Sequence[str], texts: Sequence[str], candidate_index: np.ndarray) -> np.ndarray:
+def bm25_ranks(
+    queries: Sequence[str], texts: Sequence[str], candidate_index: np.ndarray, anchor_index: np.ndarray
+) -> np.ndarray:
     """Ranks like `compute_ranks`, by Okapi BM25 (Robertson and Zaragoza, 2009) with k1 1.2 and b 0.75; case ignored."""
     import numpy as np
 
@@ -61,6 +66,7 @@ def bm25_ranks(queries: Sequence[str], texts: Sequence[str], candidate_index: np
         # 1 + inside the logarithm: the weight of a word in most texts stays positive.
         rarity = math.log(1 + (len(counts) - len(candidates) + 0.5) / (len(candidates) + 0.5))
         weights[word] = candidates, rarity * frequencies * (_K1 + 1) / (frequencies + damping[candidates])
+    others = _list_other_answers(candidate_index, anchor_index)
     ranks = np.empty(len(queries))
     for row, query in enumerate(queries):
         scores = np.zeros((1, len(counts)))
@@ -68,7 +74,7 @@ def bm25_ranks(queries: Sequence[str], texts: Sequence[str], candidate_index: np
             if word in weights:
                 candidates, weight = weights[word]
                 scores[0, candidates] += weight
-        ranks[row] = _rank_candidates(scores, candidate_index[row : row + 1])[0]
+        ranks[row] = _rank_candidates(scores, candidate_index[row : row + 1], others[row : row + 1])[0]
     return ranks
 
 
@@ -81,7 +87,7 @@ def rank_statistics(ranks: np.ndarray) -> np.ndarray:
 
 
 def compute_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics [n] from summed `rank_statistics` [6, n]: means over anchors, each of which has one right text.
+    """The metrics [n] from summed `rank_statistics` [6, n]: means over rows, each of which has one right text.
 
     NDCG (Järvelin and Kekäläinen, 2002) is then the right text's gain, 1 / log2(1 + rank): the ideal gain is 1.
     """
@@ -89,10 +95,24 @@ def compute_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
     return {name: safe_ratio(part, sums[-1]) for name, part in zip(names, sums, strict=False)}
 
 
-def _rank_candidates(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The rank of the candidate `right` [rows] by `scores` [rows, candidates]; ties get their mean rank."""
+def _list_other_answers(candidate_index: np.ndarray, anchor_index: np.ndarray) -> list[list[int]]:
+    """For each row the candidates that are positives of its anchor in other rows."""
+    answers: dict[int, set[int]] = {}
+    for anchor, candidate in zip(anchor_index.tolist(), candidate_index.tolist(), strict=True):
+        answers.setdefault(anchor, set()).add(candidate)
+    pairs = zip(anchor_index.tolist(), candidate_index.tolist(), strict=True)
+    return [sorted(answers[anchor] - {candidate}) for anchor, candidate in pairs]
+
+
+def _rank_candidates(scores: np.ndarray, right: np.ndarray, others: Sequence[Sequence[int]]) -> np.ndarray:
+    """The rank of the candidate `right` [rows] by `scores` [rows, candidates]; ties get their mean rank.
+
+    The candidates `others` of each row are left out.
+    """
     import numpy as np
 
+    for row, hidden in enumerate(others):
+        scores[row, hidden] = -np.inf
     right_score = scores[np.arange(len(scores)), right][:, None]
     ranks: np.ndarray = 1 + (scores > right_score).sum(1) + ((scores == right_score).sum(1) - 1) / 2
     return ranks
