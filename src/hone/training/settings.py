@@ -30,7 +30,7 @@ class Settings:
     )
     metric: str = option(
         "",
-        "Metric of the validation rows by which an evaluation is best: one of the objective's, loss, or '' for its main one.",
+        "Validation metric by which an evaluation is best: one of the objective's or loss; '' for its main one.",
     )
     patience: int = option(
         0, "Stop when this many evaluations have not been better than the best one; 0 disables early stopping.", ge=0
