@@ -24,7 +24,8 @@ class Freeze:
     def prepare(self, model: PreTrainedModel) -> Any:
         """The model, with only its top `layers` layers and everything after them trainable.
 
-        After the layers come the pooler or last norm, and the head. Raises ModelError if there are fewer layers.
+        After the layers come the pooler or last norm, and the head. Raises ModelError if there are fewer layers, or if
+        only a norm would be trained, because the head shares the weights of the embedding.
         """
         name, stack = find_layer_stack(model)
         if self.layers > len(stack):
@@ -33,8 +34,16 @@ class Freeze:
                 where=type(model).__name__,
                 fix=f"Set method.layers to {len(stack)} or less, or choose the method full.",
             )
+        after = _list_parameters_after(model, name)
+        if not self.layers and all(parameter.ndim < 2 for parameter in after):
+            raise ModelError(
+                "has no head of its own: without layers, freeze would train"
+                f" {sum(parameter.numel() for parameter in after)} numbers of its last norm",
+                where=type(model).__name__,
+                fix="Set method.layers to 1 or more, or choose the method lora or full.",
+            )
         model.requires_grad_(False)
-        for parameter in _list_parameters_after(model, name):
+        for parameter in after:
             parameter.requires_grad_(True)
         for layer in list(stack)[len(stack) - self.layers :]:
             layer.requires_grad_(True)
@@ -67,7 +76,10 @@ def find_layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def _list_parameters_after(model: nn.Module, stack: str) -> list[nn.Parameter]:
-    """The parameters that come after the layer list named `stack`: pooler or last norm, and head."""
+    """The parameters that come after the layer list named `stack`: pooler or last norm, and head.
+
+    Some architectures define the norm or positions of their embeddings after the layers (BART): these come first.
+    """
     names = [name for name, _ in model.named_parameters()]
     last = max(index for index, name in enumerate(names) if name.startswith(f"{stack}."))
-    return [parameter for _, parameter in list(model.named_parameters())[last + 1 :]]
+    return [parameter for name, parameter in list(model.named_parameters())[last + 1 :] if "embed" not in name]

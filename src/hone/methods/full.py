@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hone.methods.fixed import list_fixed_parameters
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -16,8 +18,10 @@ class Full:
     adapter: ClassVar[bool] = False
 
     def prepare(self, model: PreTrainedModel) -> Any:
-        """The model itself, with all parameters trainable."""
-        model.requires_grad_(True)
+        """The model itself, with all parameters trainable that the architecture does not hold fixed."""
+        fixed = list_fixed_parameters(model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in fixed)
         return model
 
     def merge(self, model: Any) -> PreTrainedModel:

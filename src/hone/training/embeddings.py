@@ -32,7 +32,8 @@ class UsedRows(nn.Module):
         self.weight = nn.Parameter(full.weight.detach()[used].clone())
         place = torch.full((full.num_embeddings,), -1, dtype=torch.int64)
         place[used] = torch.arange(len(used))
-        self.padding_idx = None if full.padding_idx is None else max(int(place[full.padding_idx]), 0)
+        padding = -1 if full.padding_idx is None else int(place[full.padding_idx])
+        self.padding_idx = None if padding < 0 else padding
         self.register_buffer("place", place, persistent=False)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from hone.errors import ModelError
+from hone.methods.fixed import list_fixed_parameters
 from hone.models import own_code
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.store import layout
@@ -18,6 +22,8 @@ from hone.store.files import sync_tree, write_synced
 from hone.training import checkpoints, hardware
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from hone.training.session import Session
 
 
@@ -40,6 +46,7 @@ def save_result(session: Session, stopped: str) -> None:
         config.save_pretrained(directory)
     else:
         merged.save_pretrained(directory)
+        check_saved(merged, directory)
     own_code.copy_code(session.base, directory)
     tokenizer = load_tokenizer(session.base)
     session.objective.prepare_tokenizer(tokenizer, session.targets)
@@ -62,6 +69,33 @@ def save_result(session: Session, stopped: str) -> None:
         "stopped": stopped,
     }
     write_synced(session.out / layout.ACCOUNT, json.dumps(facts, indent=1))
+
+
+def check_saved(model: PreTrainedModel, directory: Path) -> None:
+    """Raise ModelError if a parameter of `model` is not in the saved files with the values that it has.
+
+    One that an architecture computes (`list_fixed_parameters`) may be missing, one that shares another's memory too.
+    """
+    from safetensors import safe_open
+
+    parameters = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    differing, saved = [], set()
+    for file in sorted(directory.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dictionary
+                if name not in parameters:
+                    continue  # some architectures rename weights when they save them
+                saved.add(parameters[name].data_ptr())
+                if not torch.equal(tensors.get_tensor(name), parameters[name].detach().cpu().contiguous()):
+                    differing.append(name)
+    trained = {name for name, parameter in model.named_parameters() if parameter.data_ptr() not in saved}
+    missing = sorted(trained - list_fixed_parameters(model)) if saved else []
+    if differing or missing:
+        raise ModelError(
+            f"the saved model is not the trained one: {', '.join([*differing, *missing][:3])} differ or are missing",
+            where=str(directory),
+            fix="The disk may be faulty. If it happens again, report the architecture.",
+        )
 
 
 def _save_adapter(model: Any, directory: Path) -> None:

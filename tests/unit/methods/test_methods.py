@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForSequenceClassification,
     BartConfig,
@@ -12,18 +14,27 @@ from transformers import (
     BertForNextSentencePrediction,
     DistilBertConfig,
     GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
+    MarianConfig,
+    MarianMTModel,
+    PegasusConfig,
+    PegasusForConditionalGeneration,
     PreTrainedConfig,
     PreTrainedModel,
+    RoFormerConfig,
+    RoFormerForSequenceClassification,
 )
 
 from hone.config.file import parse_config
 from hone.errors import ModelError
 from hone.methods import METHODS
+from hone.methods.fixed import list_fixed_parameters
 from hone.methods.freeze import Freeze
 from hone.methods.full import Full
 from hone.methods.lora import Lora
 from hone.pipeline.stage import build_part
+from hone.training.result import check_saved
 
 MINIMAL: dict[str, Any] = {
     "name": "mine",
@@ -92,6 +103,7 @@ def test_a_method_needs_no_options_and_describes_those_it_has(kind: str) -> None
 def test_full_moves_everything() -> None:
     plain = model()
     plain.bert.embeddings.requires_grad_(False)
+    assert list_fixed_parameters(plain) == set()
     trained = Full().prepare(plain)
     assert moving(trained) == {name for name, _ in plain.named_parameters()}
     assert Full().merge(trained) is plain
@@ -104,13 +116,60 @@ def test_full_moves_everything() -> None:
         ("distilbert", ("pre_classifier.", "classifier.")),
         ("llama", ("model.norm.", "score.")),
         ("gpt2", ("transformer.ln_f.", "score.")),
-        ("bart", ("model.decoder.layernorm_embedding.", "classification_head.")),
+        ("bart", ("classification_head.",)),
     ],
 )
 def test_freeze_moves_the_head_alone(kind: str, head: tuple[str, ...]) -> None:
     names = moving(Freeze().prepare(model(kind)))
     assert names
     assert {next((part for part in head if name.startswith(part)), name) for name in names} == set(head)
+
+
+@pytest.mark.parametrize("kind", ["marian", "pegasus", "roformer"])
+def test_full_leaves_positions_that_the_architecture_holds_fixed(kind: str, tmp_path: Path) -> None:
+    """Loaded, all their parameters are marked as trainable; Marian does not save its positions."""
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 50, "pad_token_id": 0}
+    common = {"vocab_size": 50, "max_position_embeddings": 32}
+    new = {
+        "marian": lambda: MarianMTModel(MarianConfig(**sizes, decoder_start_token_id=0, eos_token_id=1)),
+        "pegasus": lambda: PegasusForConditionalGeneration(PegasusConfig(**sizes)),
+        "roformer": lambda: RoFormerForSequenceClassification(RoFormerConfig(**common, **SMALL)),
+    }[kind]()
+    new.save_pretrained(tmp_path / "base")
+    plain = type(new).from_pretrained(tmp_path / "base")
+    names = {name for name, _ in plain.named_parameters()}
+    fixed = {name for name in names if "embed_positions" in name}
+    assert fixed and all(parameter.requires_grad for parameter in plain.parameters())
+    trained = Full().prepare(plain)
+    assert moving(trained) == names - fixed
+    trained.save_pretrained(tmp_path / "trained")
+    check_saved(trained, tmp_path / "trained")
+    with torch.no_grad():
+        next(parameter for parameter in trained.parameters() if parameter.requires_grad).add_(1)
+    with pytest.raises(ModelError, match="the saved model is not the trained one"):
+        check_saved(trained, tmp_path / "trained")
+
+
+def test_a_weight_that_is_not_saved_is_missed(tmp_path: Path) -> None:
+    plain = model()
+    plain.extra = torch.nn.Linear(2, 2)
+    plain.save_pretrained(tmp_path)
+    check_saved(plain, tmp_path)
+    kept = load_file(tmp_path / "model.safetensors")
+    save_file({name: tensor for name, tensor in kept.items() if "extra" not in name}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"extra\.bias, extra\.weight differ or are missing"):
+        check_saved(plain, tmp_path)
+
+
+def test_freeze_of_a_model_whose_head_is_its_embedding_needs_layers() -> None:
+    def tied() -> Any:
+        return GPT2LMHeadModel(CONFIGS["gpt2"])
+
+    with pytest.raises(ModelError, match="no head of its own: without layers, freeze would train 32 numbers"):
+        Freeze().prepare(tied())
+    names = moving(Freeze(layers=1).prepare(tied()))
+    assert {name.split(".h.")[-1].split(".")[0] for name in names} == {"2", "transformer"}
 
 
 def test_freeze_moves_the_top_layers_that_are_asked_for() -> None:

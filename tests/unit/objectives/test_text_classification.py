@@ -94,6 +94,22 @@ def test_a_row_without_a_text_is_named(bert: Path) -> None:
         OBJECTIVE.encode(rows(["a", None], ["card", "card"]), load_tokenizer(bert), 10, TARGETS)
 
 
+def test_a_word_with_the_padding_id_of_config_json_learns(tmp_path: Path) -> None:
+    """The tokenizer pads with another token: what config.json says is a word of the rows."""
+    base = tiny_bert(tmp_path)
+    tokenizer, config = load_tokenizer(base), json.loads((base / "config.json").read_text("utf8"))
+    word = tokenizer("card", add_special_tokens=False)["input_ids"][0]
+    (base / "config.json").write_text(json.dumps(config | {"pad_token_id": word}), "utf8")
+    model = OBJECTIVE.load_model(base, TARGETS)
+    loss, _ = OBJECTIVE.compute_loss(
+        model, OBJECTIVE.collate({"input_ids": [[2, word, 3], [2, 3]], "label": [0, 1]}, 0)
+    )
+    loss.backward()
+    gradient = model.get_input_embeddings().weight.grad
+    assert (gradient[word] != 0).any()
+    assert (gradient[tokenizer.pad_token_id] == 0).all()
+
+
 def test_a_batch_is_padded_to_its_longest_row() -> None:
     batch = OBJECTIVE.collate({"input_ids": [[5, 6, 7], np.array([8], np.int32)], "label": [1, 0]}, pad_id=9)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]

@@ -72,6 +72,15 @@ def test_training_a_narrowed_embedding_gives_the_same_weights() -> None:
     assert all(torch.allclose(results[0][name], results[1][name], atol=1e-6) for name in results[0])
 
 
+@pytest.mark.parametrize("padding", [None, 0, 7])
+def test_every_token_of_a_narrowed_embedding_has_a_gradient_but_padding(padding: int | None) -> None:
+    """Also if the padding id of the base model's configuration is not the tokenizer's and occurs in no row."""
+    full = torch.nn.Embedding(60, 4, padding_idx=padding)
+    rows = UsedRows(full, torch.tensor([0, 3, 5]))
+    rows(torch.tensor([0, 3, 5])).sum().backward()
+    assert (rows.weight.grad != 0).any(1).tolist() == [padding != 0, True, True]
+
+
 def test_an_embedding_that_is_tied_or_stands_still_is_left_alone() -> None:
     tied, frozen = BertForMaskedLM(CONFIG), Freeze().prepare(_model())
     for model in (tied, frozen):

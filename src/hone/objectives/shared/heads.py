@@ -88,6 +88,13 @@ def _check_weights(model: PreTrainedModel, loading: Mapping[str, Any], base: Pat
 
 
 def _set_padding_id(model: PreTrainedModel, base: Path) -> None:
-    """Set the padding id that batches are padded with: decoders find a row's last token by it."""
+    """Set the padding id that batches are padded with: decoders find a row's last token by it.
+
+    Word embeddings give that token no gradient; with the id of config.json this might be one that rows contain.
+    """
     if (base / "tokenizer_config.json").is_file() or model.config.pad_token_id is None:
-        model.config.pad_token_id = load_tokenizer(base).pad_token_id
+        model.config.pad_token_id = pad_id = load_tokenizer(base).pad_token_id
+        words = model.get_input_embeddings().weight.shape
+        for module in model.modules():
+            if getattr(module, "padding_idx", None) is not None and getattr(module, "weight", None) is not None:
+                module.padding_idx = pad_id if module.weight.shape == words else module.padding_idx
