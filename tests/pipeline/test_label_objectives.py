@@ -59,7 +59,7 @@ def test_several_labels(line: Line, base_model: Path, tmp_path: Path) -> None:
     made = line(conf)
     evaluated = made["evaluate"].path
     systems = json.loads((evaluated / "metrics.json").read_text())["systems"]
-    assert set(systems) == {"model", "majority_of_each_label", "most_frequent_set", "neighbours"}
+    assert set(systems) == {*("model", "majority_of_each_label", "most_frequent_set", "neighbours", "probe", "tf-idf")}
     assert systems["model"]["micro_f1"]["value"] > 0.7 > systems["most_frequent_set"]["micro_f1"]["value"]
 
     # What was served decides as what was tested: by the thresholds that the validation rows chose.

@@ -61,7 +61,7 @@ def test_one_command_gives_a_registered_model_and_a_second_has_nothing_to_do(
     # The model learned what there is to learn, and the run says so against both baselines.
     facts = manifest(environment, "evaluate")["facts"]
     assert facts["metrics"]["accuracy"] > 0.9
-    assert set(facts["baselines"]) == {"majority", "neighbours"}
+    assert set(facts["baselines"]) == {"majority", "neighbours", "probe", "tf-idf"}
 
     # The report is where the output says.
     report = next(line.split()[-1] for line in first.stdout.splitlines() if "report.html" in line)
@@ -88,7 +88,9 @@ def test_one_command_gives_a_registered_model_and_a_second_has_nothing_to_do(
     # Progress bars are full, and the run ends with its result.
     assert [item["data"] for item in artifacts if item["key"] in ("train-small", "evaluate-small")] == [100.0, 100.0]
     message = runs[0]["state"]["message"]
-    assert re.fullmatch(r"small version 1, \d+\.\d% \(\+\d+\.\d over nearest neighbours\)", message), message
+    assert re.fullmatch(
+        r"small version 1, \d+\.\d% \(.* (nearest neighbours|probe of embeddings|TF-IDF and linear SVM)\)", message
+    ), message
     # Its log has each stage's reason and result; the terminal has none of these lines.
     by_run = {"logs": {"flow_run_id": {"any_": [runs[0]["id"]]}}, "sort": "TIMESTAMP_ASC"}
     logs = [(line["level"], line["message"]) for line in ask(prefect_url, "/logs/filter", by_run)]

@@ -336,6 +336,14 @@ class Objective(ABC):
         """
         return {}
 
+    def class_labels(self, tokens: pa.Table, targets: Targets) -> np.ndarray | None:
+        """The encoded rows' classes: numbers [rows], or 0 and 1 for each label [rows, labels]; None if it has none.
+
+        With classes there are two more baselines (`hone.evaluation.judging.classifiers`), whose scores have one column
+        for each of the targets' labels.
+        """
+        return None
+
     @abstractmethod
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]

@@ -264,6 +264,10 @@ class MultiLabelClassification(Objective):
         scores = np.einsum("rk,rkl->rl", weights, _label_matrix(train)[neighbours].astype(np.float64))
         return {"scores": (scores / weights.sum(1, keepdims=True)).astype(np.float32)}
 
+    def class_labels(self, tokens: pa.Table, targets: Targets) -> np.ndarray:
+        """Which of the targets' labels each row has."""
+        return _label_matrix(tokens)
+
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:

@@ -249,6 +249,11 @@ class TextClassification(Objective):
         np.add.at(scores, (np.arange(len(neighbours))[:, None], labels), weights)
         return {"scores": (scores / scores.sum(1, keepdims=True)).astype(np.float32)}
 
+    def class_labels(self, tokens: pa.Table, targets: Targets) -> np.ndarray:
+        """The label of each row, as its index in the targets."""
+        labels: np.ndarray = tokens["label"].to_numpy()
+        return labels
+
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:

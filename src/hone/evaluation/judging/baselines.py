@@ -1,4 +1,4 @@
-"""Baselines for any objective: nearest neighbours by the base model's embeddings, and the base model itself."""
+"""Baselines for any objective: by the base model's embeddings, by words, and the base model itself."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hone.evaluation.judging import predict
+from hone.evaluation.judging import classifiers, predict
 from hone.evaluation.judging.predict import Advance, load_base
-from hone.objectives.base import Predictions, Targets
+from hone.objectives.base import Objective, Predictions, Targets
 from hone.objectives.shared.reading import Reader
 
 if TYPE_CHECKING:
@@ -21,23 +21,52 @@ if TYPE_CHECKING:
 BLOCK = 4096
 
 
-def neighbours(
+def embedding_predictions(
     base: Path, train: pa.Table, test: pa.Table, k: int, reader: Reader, advance: Advance, targets: Targets
-) -> Predictions:
-    """Predictions for the test rows from their k nearest training rows in the frozen base model's embedding space.
+) -> dict[str, Predictions]:
+    """Predictions for the test rows in the frozen base model's embedding space, where each row is embedded once.
+
+    `neighbours`: from the k nearest training rows. `probe`, if rows have classes: by logistic regression.
 
     A row's embedding is the mean of the last hidden state over its tokens (Reimers and Gurevych, Sentence-BERT, 2019);
-    the similarity is the cosine. Training rows are embedded and compared in blocks, never all at once.
+    the similarity is the cosine. Training rows are embedded and compared in blocks, never all at once; the probe learns
+    from a sample of them.
     """
-    model = load_base(base, reader.device)
+    model, objective = load_base(base, reader.device), reader.objective
     queries = np.empty((0, 0), np.float32)
     for positions, embedded in _embed_rows(model, test, reader, advance, "embedding test rows"):
         queries = queries if queries.size else np.empty((len(test), embedded.shape[1]), np.float32)
         queries[positions] = embedded
-    train_batches = _embed_rows(model, train, reader, advance, "embedding train rows")
-    memory = ((vectors, positions) for positions, vectors in _merge_batches(train_batches))
-    similarities, rows = find_nearest(queries, memory, min(k, len(train)))
-    return reader.objective.neighbour_predictions(neighbour_weights(similarities), rows, train, targets)
+    labels = objective.class_labels(train, targets)
+    sampled = np.empty(0, np.int64) if labels is None else classifiers.sample_rows(len(train))
+    kept = np.empty((len(sampled), queries.shape[1]), np.float32)
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        train_batches = _embed_rows(model, train, reader, advance, "embedding train rows")
+        for positions, vectors in _merge_batches(train_batches):
+            places = np.searchsorted(sampled, positions)
+            is_sampled = (places < len(sampled)) & np.isin(positions, sampled)
+            kept[places[is_sampled]] = vectors[is_sampled]
+            yield vectors, positions
+
+    similarities, rows = find_nearest(queries, blocks(), min(k, len(train)))
+    found = {"neighbours": objective.neighbour_predictions(neighbour_weights(similarities), rows, train, targets)}
+    if labels is not None:
+        scores = classifiers.probe_scores(kept, labels[sampled], queries, len(targets["labels"]))
+        found["probe"] = {"scores": scores}
+    return found
+
+
+def word_predictions(
+    objective: Objective, train: pa.Table, texts: Sequence[str], test: Sequence[str], targets: Targets
+) -> dict[str, Predictions]:
+    """`tf-idf`: predictions for the texts `test` from the words of the training `texts`; empty without classes."""
+    labels = objective.class_labels(train, targets)
+    if labels is None:
+        return {}
+    sampled = classifiers.sample_rows(len(texts))
+    scores = classifiers.word_scores([texts[row] for row in sampled], labels[sampled], test, len(targets["labels"]))
+    return {} if scores is None else {"tf-idf": {"scores": scores}}
 
 
 def untuned(base: Path, test: pa.Table, reader: Reader, advance: Advance, targets: Targets) -> Predictions:

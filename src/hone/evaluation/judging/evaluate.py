@@ -108,7 +108,7 @@ def evaluate(
     del trained  # the adapter and the baselines load models of their own
     merged = _check_merge(method, raw, model, base, targets, test, reader, advance) if whole else None
 
-    rivals = _predict_baselines(base, train, valid, test, rows, neighbours, reader, advance, plain)
+    rivals = _predict_baselines(base, train, valid, test, rows, splits, neighbours, reader, advance, plain)
     outcomes = _compute_outcomes(objective, test, rows, {MODEL: (raw, targets), **rivals})
     trial = Trial(rows, objective, targets, outcomes, confidence)
     draws = metrics.resample(len(rows), resamples, seed)
@@ -174,17 +174,28 @@ def compute_report(trial: Trial, draws: np.ndarray, seed: int) -> dict[str, Any]
 
 
 def compute_slices(trial: Trial, draws: np.ndarray, slices: Sequence[str]) -> dict[str, Any]:
-    """For each of `slices` its parts, with metrics of the model and of the strongest kind of baseline available.
+    """For each of `slices` its parts, with metrics of the model and of the baseline that is best on all rows.
 
     The slice CURATION is added if some rows have flaws.
     """
-    rivals = [name for name in ("neighbours", "untuned") if name in trial.outcomes] or list(trial.outcomes)[1:2]
-    statistics = {name: trial.outcomes[name].statistics for name in (MODEL, *rivals)}
+    statistics = {name: trial.outcomes[name].statistics for name in (MODEL, *find_best_baseline(trial))}
     texts = trial.objective.row_texts(trial.rows)
     return {
         name: slice_figures(slice_parts(name, trial.rows, texts), statistics, trial.intervals, draws)
         for name in (*slices, *({CURATION} & set(trial.rows.column_names)))
     }
+
+
+def find_best_baseline(trial: Trial) -> list[str]:
+    """The name of the baseline with the best main metric; empty without baselines."""
+    main = trial.objective.main_metric
+    sign = -1 if trial.objective.metrics[main].lower else 1
+    values = {
+        name: sign * float(trial.figures(outcome.statistics.sum(0)[:, None])[main][0])
+        for name, outcome in trial.outcomes.items()
+        if name != MODEL
+    }
+    return [max(values, key=lambda name: values[name])] if values else []
 
 
 def list_worst_errors(trial: Trial, limit: int) -> list[dict[str, Any]]:
@@ -238,6 +249,7 @@ def _predict_baselines(
     valid: pa.Table,
     test: pa.Table,
     rows: pa.Table,
+    splits: Path,
     neighbours: int,
     reader: Reader,
     advance: predict.Advance,
@@ -249,14 +261,21 @@ def _predict_baselines(
     objective = reader.objective
     raw_by_name = objective.baseline_predictions(train, test, targets, rows)
     predictions = {name: (raw, targets) for name, raw in raw_by_name.items()}
+    # Validation and test rows in one call, so that the training rows are embedded once.
+    both = pa.concat_tables([valid, test])
+    learned: dict[str, Predictions] = {}
+    if objective.class_labels(train, targets) is not None:
+        texts = {
+            split: _read_texts(splits, split, tokens, objective) for split, tokens in ((TRAIN, train), (VALID, valid))
+        }
+        both_texts = [*texts[VALID], *objective.row_texts(rows)]
+        learned = baselines.word_predictions(objective, train, texts[TRAIN], both_texts, targets)
     if objective.has_neighbour_baseline:
-        # Both splits in one call, so that the training rows are embedded once.
-        valid_and_test = pa.concat_tables([valid, test])
-        raw = baselines.neighbours(base, train, valid_and_test, neighbours, reader, advance, targets)
-        valid_raw = {name: values[: len(valid)] for name, values in raw.items()}
-        test_raw = {name: values[len(valid) :] for name, values in raw.items()}
-        tuned = objective.tune_targets(valid, valid_raw, targets) if len(valid) else targets
-        predictions["neighbours"] = test_raw, tuned
+        learned |= baselines.embedding_predictions(base, train, both, neighbours, reader, advance, targets)
+    for name, raw in learned.items():
+        valid_raw = {column: values[: len(valid)] for column, values in raw.items()}
+        test_raw = {column: values[len(valid) :] for column, values in raw.items()}
+        predictions[name] = test_raw, objective.tune_targets(valid, valid_raw, targets) if len(valid) else targets
     if objective.works_untuned:
         predictions["untuned"] = baselines.untuned(base, test, reader, advance, targets), targets
     return predictions
@@ -272,6 +291,17 @@ def _compute_outcomes(
     if objective.works_untuned:
         test = baselines.beside(test, objective.reference_columns(predictions["untuned"][0]))
     return {name: objective.compute_outcome(test, raw, targets, rows) for name, (raw, targets) in predictions.items()}
+
+
+def _read_texts(splits: Path, split: str, tokens: pa.Table, objective: Objective) -> list[str]:
+    """The texts of a split's encoded rows, in their order."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if not len(tokens):
+        return []
+    rows = pq.read_table(splits / layout.rows_file(split), columns=["id", *objective.text])
+    return objective.row_texts(take_rows(rows, pc.index_in(tokens["id"], value_set=rows["id"]).to_numpy()))
 
 
 def _read_test_rows(

@@ -13,16 +13,20 @@ SYSTEMS = {
     "model": "Fine-tuned model",
     "majority": "Most frequent class",
     "neighbours": "Nearest neighbours",
+    "probe": "Probe of embeddings",
+    "tf-idf": "TF-IDF and linear SVM",
     "untuned": "Base model, untuned",
 }
 # Explanations of the baselines whose names are not self-explanatory.
 BASELINES = {
     "majority": "the class that is most frequent",
     "neighbours": "what the nearest training rows by the base model's own embeddings say",
+    "probe": "logistic regression on the base model's own embeddings",
+    "tf-idf": "a linear support vector machine on words and pairs of words",
     "untuned": "the base model as it was",
 }
 PARTS = {"tokenize": "Tokenizing", "forward": "The model's forward pass", "post": "Answers from scores"}
-MARKS = {"model": "model", "neighbours": "rival", "untuned": "rival"}
+MARKS = {"model": "model", "neighbours": "rival", "probe": "rival", "tf-idf": "rival", "untuned": "rival"}
 
 
 def measured(metrics: Mapping[str, Any]) -> View:

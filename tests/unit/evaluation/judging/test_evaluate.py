@@ -247,7 +247,7 @@ def test_metrics_are_scikit_learns_of_the_predictions(judged: tuple[Path, Produc
 
 def test_a_model_that_learned_beats_both_baselines(metrics: dict[str, Any]) -> None:
     assert metrics["main_metric"] == "accuracy"
-    assert set(metrics["comparisons"]) == {"majority", "neighbours"}
+    assert set(metrics["comparisons"]) == {"majority", "neighbours", "probe", "tf-idf"}
     for name, comparison in metrics["comparisons"].items():
         ahead = metrics["systems"]["model"]["accuracy"]["value"] - metrics["systems"][name]["accuracy"]["value"]
         assert comparison["difference"] == pytest.approx(ahead)

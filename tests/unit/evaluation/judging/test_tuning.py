@@ -93,7 +93,8 @@ def test_every_system_has_thresholds_of_its_own(tmp_path: Path) -> None:
 
     # The neighbours' are theirs.
     def votes(rows: pa.Table) -> Any:
-        return baselines.neighbours(tmp_path / "base", train, rows, K, reader, lambda *_: None, plain)
+        place = tmp_path / "base"
+        return baselines.embedding_predictions(place, train, rows, K, reader, lambda *_: None, plain)["neighbours"]
 
     theirs = OBJECTIVE.tune_targets(valid, votes(valid), plain)
     assert theirs["thresholds"] != targets["thresholds"]
@@ -106,4 +107,6 @@ def test_every_system_has_thresholds_of_its_own(tmp_path: Path) -> None:
 def test_without_validation_rows_nothing_is_chosen(tmp_path: Path) -> None:
     metrics, targets = tried(tmp_path, valid=0)
     assert targets == json.loads((tmp_path / "tokens/targets.json").read_text())
-    assert set(metrics["systems"]) == {"model", "majority_of_each_label", "most_frequent_set", "neighbours"}
+    assert set(metrics["systems"]) == {
+        *("model", "majority_of_each_label", "most_frequent_set", "neighbours", "probe", "tf-idf")
+    }
