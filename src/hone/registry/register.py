@@ -76,7 +76,8 @@ class Candidate:
     @cached_property
     def population(self) -> list[str]:
         """Sentences on the rows that were measured."""
-        return describe_population({stage: self.artifacts[stage].facts() for stage in ("curate", "tokenize")})
+        facts = {stage: self.artifacts[stage].facts() for stage in ("curate", "tokenize", "train")}
+        return describe_population(facts, self.metrics)
 
     @cached_property
     def example(self) -> dict[str, str]:

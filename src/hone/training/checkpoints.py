@@ -16,7 +16,7 @@ import json
 import logging
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -42,6 +42,7 @@ class State:
     `seconds` and `step_seconds` are totals over all attempts; `step_seconds` is the time of optimizer steps alone.
     `history` is the length of the history file in bytes. `best` is the value of the metric that decides
     (`hone.training.selection`) at `best_step`, None before it was measured. `stale` counts evaluations since then.
+    `valid` and `best_valid` are the metrics of the last evaluation and of the best one.
     """
 
     step: int = 0
@@ -57,6 +58,8 @@ class State:
     best_step: int = 0
     stale: int = 0
     best_digest: str = ""
+    valid: dict[str, float] = field(default_factory=dict)
+    best_valid: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -153,12 +153,14 @@ def _select(session: Session, entry: Mapping[str, Any]) -> None:
     """Save the weights of an evaluation that is the best so far, or count it as one without improvement."""
     state, value = session.state, entry.get(f"valid_{session.selection.metric}")
     state.valid_loss = loss = entry["valid_loss"]
+    state.valid = {name.removeprefix("valid_"): entry[name] for name in entry if name not in ("step", "valid_loss")}
     if value is None or not (
         state.best is None or session.selection.improves(value, loss, state.best, state.best_loss or 0)
     ):
         state.stale += 1
         return
     state.best, state.best_loss, state.best_step, state.stale = value, loss, state.step, 0
+    state.best_valid = state.valid
     if session.settings.select == "best":
         state.best_digest = checkpoints.save_best_weights(session.checkpoints, state.step, session.weights())
 

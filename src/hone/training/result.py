@@ -65,6 +65,8 @@ def save_result(session: Session, stopped: str) -> None:
         "memory_bytes": hardware.peak_memory(session.device),
         "best_step": state.best_step if best else state.step,
         "valid_loss": state.best_loss if best else state.valid_loss,
+        "valid": state.best_valid if best else state.valid,
+        "valid_rows": len(session.valid),
         "selected_by": dataclasses.asdict(session.selection) | {"value": state.best} if best else None,
         "stopped": stopped,
     }

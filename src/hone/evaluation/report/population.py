@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from hone.evaluation.judging.intervals import wilson
+from hone.evaluation.report import figures
 from hone.splits import TEST, VALID
 
 SHOWN = 5  # labels that a sentence names
+Z = 2.576  # of a 99% interval: the validation rows have chosen the weights, which favours them a little
 
 
-def describe_population(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Sentences on the validation and test rows for people, from the facts of curate and tokenize; [] if all are as
-    they came.
+def describe_population(facts: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:
+    """Sentences on the validation and test rows for people, from the facts of curate, tokenize and train, and the
+    evaluation's `metrics`; [] if all are as they came and alike.
 
     They are shown beside the headline figure: in the report, in the model card and at the end of a run.
     """
@@ -32,4 +36,27 @@ def describe_population(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
         sentences.append(f"Test rows with labels that no training row has, which count as errors: {count:,} ({names}).")
     if any(step["step"] == "redact" and step.get("notes") for step in curate["funnel"]):
         sentences.append("Personal data was removed from test rows too; a served model gets the text that is sent.")
-    return sentences
+    return sentences + _describe_gap(facts["train"], metrics)
+
+
+def _describe_gap(train: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    """Whether the main metric of validation and test rows differs by more than chance; [] if not, or if it is no share.
+
+    The interval of the difference is Newcombe's hybrid score interval (Statistics in Medicine 17, 1998, method 10).
+    """
+    name, rows = metrics["main_metric"], train.get("valid_rows")
+    valid, measure = (train.get("valid") or {}).get(name), metrics["measures"][name]
+    if valid is None or not rows or not measure["share"]:
+        return []
+    test = metrics["systems"]["model"][name]["value"]
+    (low, high), (test_low, test_high) = (wilson(*share, Z) for share in ((valid, rows), (test, metrics["rows"])))
+    difference = valid - test
+    reach = math.hypot(valid - low, test_high - test) if difference > 0 else math.hypot(high - valid, test - test_low)
+    if abs(difference) <= reach:
+        return []
+    which = "above" if difference > 0 else "below"
+    return [
+        f"On the {figures.counted(rows, 'validation row')} {figures.within_sentence(measure['title'])} was"
+        f" {figures.percent(valid)}, {figures.amount(difference)} {which} that on the test rows: more than chance explains."
+        " The two splits may hold rows of different kinds."
+    ]

@@ -126,7 +126,7 @@ def _result_views(metrics: View, facts: Mapping[str, View]) -> View:
     return {
         "metrics": metrics,
         "verdict": report_results.verdict(metrics),
-        "population": describe_population(facts),
+        "population": describe_population(facts, metrics),
         "dot_plots": report_results.dot_plots(metrics),
         "forest": report_results.forest(metrics),
         "classes": report_results.classes(metrics, trained_on),

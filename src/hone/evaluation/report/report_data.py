@@ -152,6 +152,7 @@ def _training_figures(facts: View, files: Mapping[str, View]) -> list[tuple[str,
         ("Device", figures.device(facts.get("device")), str(facts.get("precision") or "")),
         ("Parameters", figures.quantity(parameters), f"{share} trained"),
         ("Validation loss", figures.number(facts.get("valid_loss")), _describe_kept(facts)),
+        *_validation_figure(facts),
         ("Adapter", _size_of(files, "adapter/"), f"model {_size_of(files, 'model/')}"),
         ("Resumed", f"{len(resumed)} ×" if resumed else "", f"from step {figures.plain(resumed)}"),
     ]
@@ -176,6 +177,15 @@ def _describe_best(facts: View) -> str:
     if not selected or selected["metric"] == "loss":
         return ""
     return f", where validation {figures.within_sentence(selected['title'])} was best: {figures.shown(selected)}"
+
+
+def _validation_figure(facts: View) -> list[tuple[str, str, str]]:
+    """The metric that chose the weights, on the validation rows; [] if the loss or nothing did."""
+    selected = facts.get("selected_by")
+    if not selected or selected["metric"] == "loss":
+        return []
+    title = f"Validation {figures.within_sentence(selected['title'])}"
+    return [(title, figures.shown(selected), figures.counted(facts.get("valid_rows"), "row"))]
 
 
 def _describe_kept(facts: View) -> str:

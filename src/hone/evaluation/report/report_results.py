@@ -86,7 +86,7 @@ def verdict(metrics: View) -> View:
         "confidence": metrics["confidence"],
         "rival": next(iter(worse or rivals), None),
         "against": "the baseline" if worse or len(rivals) < 2 else f"the best of {len(rivals)} baselines",
-        "baselines": ", and ".join(BASELINES[name] for name in metrics["comparisons"] if name in BASELINES),
+        "baselines": "; ".join(BASELINES[name] for name in metrics["comparisons"] if name in BASELINES),
     }
 
 

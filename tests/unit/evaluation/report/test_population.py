@@ -8,10 +8,17 @@ import pytest
 
 from hone.evaluation.report.population import describe_population
 
+METRICS = {
+    "main_metric": "accuracy",
+    "measures": {"accuracy": {"title": "Accuracy", "share": True}},
+    "systems": {"model": {"accuracy": {"value": 0.5}}},
+    "rows": 30,
+}
+
 
 def facts(curate: dict[str, Any], tokenize: dict[str, Any]) -> dict[str, Any]:
     splits = {split: {"rows": rows} for split, rows in (("train", 100), ("valid", 20), ("test", 30))}
-    return {"curate": {"funnel": [], **curate}, "tokenize": {"splits": splits, **tokenize}}
+    return {"curate": {"funnel": [], **curate}, "tokenize": {"splits": splits, **tokenize}, "train": {}}
 
 
 @pytest.mark.parametrize(
@@ -42,4 +49,32 @@ def facts(curate: dict[str, Any], tokenize: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_what_differs_is_said(curate: dict[str, Any], tokenize: dict[str, Any], sentences: list[str]) -> None:
-    assert describe_population(facts(curate, tokenize)) == sentences
+    assert describe_population(facts(curate, tokenize), METRICS) == sentences
+
+
+@pytest.mark.parametrize(
+    ("valid", "rows", "test", "test_rows", "which"),
+    [
+        (0.717, 400, 0.464, 500, "25.3 points above"),
+        (0.3, 400, 0.464, 500, "16.4 points below"),
+        (0.52, 400, 0.464, 500, ""),  # by chance: the standard error is 3.3 points
+        (0.717, 10, 0.464, 500, ""),
+        (1.0, 30, 1.0, 30, ""),
+    ],
+)
+def test_validation_and_test_rows_that_part_are_named(
+    valid: float, rows: int, test: float, test_rows: int, which: str
+) -> None:
+    metrics = METRICS | {"systems": {"model": {"accuracy": {"value": test}}}, "rows": test_rows}
+    given = facts({}, {}) | {"train": {"valid": {"accuracy": valid}, "valid_rows": rows}}
+    sentences = describe_population(given, metrics)
+    assert bool(sentences) == bool(which)
+    if which:
+        assert sentences == [
+            f"On the {rows} validation rows accuracy was {100 * valid:.1f}%, {which} that on the test rows: more than"
+            " chance explains. The two splits may hold rows of different kinds."
+        ]
+    other = {"measures": {"accuracy": {"title": "Loss", "share": False}}}
+    assert describe_population(given, metrics | other) == []
+    # Versions of earlier releases did not record their validation figures.
+    assert describe_population(facts({}, {}), metrics) == []

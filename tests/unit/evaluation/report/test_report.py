@@ -136,7 +136,7 @@ def test_a_figure_that_is_no_share_is_a_number_and_less_of_it_can_be_better(tmp_
     found = page(tmp_path, change={"metrics": change}).sections
     assert "Yes. 12.34 perplexity 11.9–12.8 at 95% confidence" in found["verdict"]
     assert "77.66 better than the baseline, base model, untuned (90)" in found["verdict"]
-    assert "The baselines train no weights: the base model as it was." in found["verdict"]
+    assert "The baselines fine-tune nothing: the base model as it was." in found["verdict"]
     assert "with the largest errors" in found["errors"] and "taken for" not in found["errors"]
     assert "Perplexity lower is better" in found["metrics"]
     assert "%" not in found["metrics"].replace("95%", "")
