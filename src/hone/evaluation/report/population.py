@@ -57,6 +57,6 @@ def _describe_gap(train: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[
     which = "above" if difference > 0 else "below"
     return [
         f"On the {figures.counted(rows, 'validation row')} {figures.within_sentence(measure['title'])} was"
-        f" {figures.percent(valid)}, {figures.amount(difference)} {which} that on the test rows: more than chance explains."
-        " The two splits may hold rows of different kinds."
+        f" {figures.percent(valid)}, {figures.amount(difference)} {which} that on the test rows: more than chance"
+        " explains. The two splits may hold rows of different kinds."
     ]
