@@ -96,7 +96,7 @@ def step(session: Session) -> dict[str, Any]:
     _refuse_non_finite(session, loss, grad_norm, rate)
     session.optimizer.step()
     session.optimizer.zero_grad()
-    return _count_step(session, rows, time.perf_counter() - start) | {
+    return _count_step(session, rows, targets, time.perf_counter() - start) | {
         "loss": loss,
         "learning_rate": rate,
         "grad_norm": grad_norm,
@@ -209,10 +209,10 @@ def _refuse_non_finite(session: Session, loss: float, grad_norm: float, rate: fl
     )
 
 
-def _count_step(session: Session, rows: np.ndarray, seconds: float) -> dict[str, Any]:
+def _count_step(session: Session, rows: np.ndarray, targets: int, seconds: float) -> dict[str, Any]:
     """Add a completed step to the state; returns its history fields."""
     state, lengths = session.state, session.train.lengths[rows]
-    tokens, work = int(lengths.sum()), session.flops.of(lengths)
+    tokens, work = int(lengths.sum()), session.flops.of(lengths, targets)
     state.step += 1
     state.step_seconds += seconds
     state.rows += len(rows)

@@ -153,8 +153,9 @@ def build(spec: Mapping[str, Any]) -> Session:
     objective.check_model(model, f"{type(method).__name__} on {base}")
     parameters, trainable = _count_parameters(model)
     widen = _narrow_if_exact(plain, objective, train, valid, pad_id)
-    prepare_forward(model, plain, settings)
     model.to(device)
+    counted = flops.measure_flops(objective, model, train, pad_id, device)
+    prepare_forward(model, plain, settings)
     sampler = Sampler(train.lengths, settings.batch_size, settings.seed, group_by_length=settings.group_by_length)
     total = total_steps(settings, sampler.steps_per_epoch)
     session = Session(
@@ -180,7 +181,7 @@ def build(spec: Mapping[str, Any]) -> Session:
         pad_id=pad_id,
         parameters=parameters,
         trainable=trainable,
-        flops=flops.count_flops(model),
+        flops=counted,
         optimizer=make_adamw(model, settings.weight_decay, settings.layer_decay),
         state=State(),
         history=History(out / layout.HISTORY),

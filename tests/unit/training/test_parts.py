@@ -13,8 +13,7 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 
 from hone.errors import DataError
 from hone.methods.freeze import Freeze
-from hone.methods.lora import Lora
-from hone.training import choices, flops, hardware
+from hone.training import choices, hardware
 from hone.training.embeddings import UsedRows, narrow_embedding
 from hone.training.optimization import clip_gradients, make_adamw
 from hone.training.tokens import TokenFile
@@ -87,23 +86,6 @@ def test_an_embedding_that_is_tied_or_stands_still_is_left_alone() -> None:
         before = model.get_input_embeddings()
         narrow_embedding(model, np.arange(5), 0)
         assert model.get_input_embeddings() is before
-
-
-def test_flops_of_full_training_are_those_of_the_formula() -> None:
-    """Two layers of 4 x 16 x 16 and 2 x 16 x 32, the pooler's 16 x 16 and the head's 16 x 3, 6 for each and token."""
-    weights = 2 * (4 * 16 * 16 + 2 * 16 * 32) + 16 * 16 + 16 * 3
-    counted = flops.count_flops(_model())
-    assert counted.per_token == 6 * weights
-    assert counted.per_pair == 12 * 2 * 16
-    assert counted.of(np.array([3, 5])) == 8 * 6 * weights + (9 + 25) * 12 * 2 * 16
-
-
-def test_frozen_weights_take_less() -> None:
-    full, lora = flops.count_flops(_model()), flops.count_flops(Lora(rank=2).prepare(_model()))
-    head = flops.count_flops(Freeze().prepare(_model()))
-    assert full.per_token / 2 < lora.per_token < full.per_token
-    assert full.per_token / 3 < head.per_token < full.per_token / 2
-    assert head.per_pair < full.per_pair / 2
 
 
 def test_biases_norms_and_embeddings_do_not_decay() -> None:

@@ -39,22 +39,22 @@ def embedding_predictions(
         queries[positions] = embedded
     labels = objective.class_labels(train, targets)
     sampled = np.empty(0, np.int64) if labels is None else classifiers.sample_rows(len(train))
-    kept = np.empty((len(sampled), queries.shape[1]), np.float32)
+    sampled_vectors = np.empty((len(sampled), queries.shape[1]), np.float32)
 
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         train_batches = _embed_rows(model, train, reader, advance, "embedding train rows")
         for positions, vectors in _merge_batches(train_batches):
             places = np.searchsorted(sampled, positions)
             is_sampled = (places < len(sampled)) & np.isin(positions, sampled)
-            kept[places[is_sampled]] = vectors[is_sampled]
+            sampled_vectors[places[is_sampled]] = vectors[is_sampled]
             yield vectors, positions
 
     similarities, rows = find_nearest(queries, blocks(), min(k, len(train)))
-    found = {"neighbours": objective.neighbour_predictions(neighbour_weights(similarities), rows, train, targets)}
+    predictions = {"neighbours": objective.neighbour_predictions(neighbour_weights(similarities), rows, train, targets)}
     if labels is not None:
-        scores = classifiers.probe_scores(kept, labels[sampled], queries, len(targets["labels"]))
-        found["probe"] = {"scores": scores}
-    return found
+        scores = classifiers.probe_scores(sampled_vectors, labels[sampled], queries, len(targets["labels"]))
+        predictions["probe"] = {"scores": scores}
+    return predictions
 
 
 def word_predictions(

@@ -95,8 +95,8 @@ def _choose_strength(vectors: np.ndarray, labels: np.ndarray) -> float:
         for place, strength in enumerate(STRENGTHS):
             model = _regression(strength).fit(vectors[train], labels[train])
             column = {label: index for index, label in enumerate(model.classes_.tolist())}
-            found = model.predict_proba(vectors[held_out])
-            right = [found[row, column[label]] if label in column else 0 for row, label in enumerate(labels[held_out])]
+            shares = model.predict_proba(vectors[held_out])
+            right = [shares[row, column[label]] if label in column else 0 for row, label in enumerate(labels[held_out])]
             losses[place] -= np.log(np.maximum(right, 1e-6)).sum()
     return STRENGTHS[int(losses.argmin())]
 
@@ -119,8 +119,8 @@ def _margins(words, labels: np.ndarray, asked, classes: int) -> np.ndarray:  # t
         return margins
     with _quiet():
         model = LinearSVC(random_state=SEED).fit(words, labels)
-    found = model.decision_function(asked)
-    margins[:, model.classes_] = np.stack([-found, found], axis=1) if found.ndim == 1 else found
+    distances = model.decision_function(asked)
+    margins[:, model.classes_] = np.stack([-distances, distances], axis=1) if distances.ndim == 1 else distances
     return margins
 
 

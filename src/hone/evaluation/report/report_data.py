@@ -147,7 +147,7 @@ def _training_figures(facts: View, files: Mapping[str, View]) -> list[tuple[str,
         ("Batch", figures.count(micro and micro * steps), f"{micro} × {steps} accumulated" if steps > 1 else "rows"),
         ("Rate", figures.number(facts.get("samples_per_second")), "rows/s"),
         ("Throughput", figures.quantity(facts.get("tokens_per_second")), "tokens/s"),
-        ("FLOPs used", figures.percent(facts.get("mfu") or None), "of the device's peak"),
+        ("FLOPs used", figures.percent(_used_share(facts)), "of the device's peak"),
         ("Peak memory", figures.size(facts.get("memory_bytes")), ""),
         ("Device", figures.device(facts.get("device")), str(facts.get("precision") or "")),
         ("Parameters", figures.quantity(parameters), f"{share} trained"),
@@ -186,6 +186,12 @@ def _validation_figure(facts: View) -> list[tuple[str, str, str]]:
         return []
     title = f"Validation {figures.within_sentence(selected['title'])}"
     return [(title, figures.shown(selected), figures.counted(facts.get("valid_rows"), "row"))]
+
+
+def _used_share(facts: View) -> float | None:
+    """The share of the device's peak FLOPs; None if it is unknown, or above 1: then the peak was measured too low."""
+    share = facts.get("mfu") or None
+    return share if share and share <= 1 else None
 
 
 def _describe_kept(facts: View) -> str:
