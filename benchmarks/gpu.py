@@ -91,7 +91,7 @@ def ours(base: Path, tokens: Path, out: Path, method: str, given: dict[str, Any]
     for _ in range(given["steps"]):
         loop.step(training)  # reads the loss: the device is done
     seconds = time.perf_counter() - start
-    work = training.flops.of(training.train.lengths[: given["batch"]]) * given["steps"]
+    work = training.flops.of(training.train.lengths[: given["batch"]], given["batch"]) * given["steps"]
     return _figures(given, seconds, work, training.peak_flops, hardware.peak_memory(training.device))
 
 
@@ -104,7 +104,9 @@ def peer(base: Path, tokens: Path, out: Path, method: str, given: dict[str, Any]
     from transformers import AutoModelForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
     from hone.methods import METHODS
+    from hone.objectives.text_classification import TextClassification
     from hone.training import flops, hardware
+    from hone.training.tokens import TokenFile
 
     times: list[float] = []
 
@@ -132,7 +134,8 @@ def peer(base: Path, tokens: Path, out: Path, method: str, given: dict[str, Any]
         report_to="none",
         disable_tqdm=True,
     )
-    work = flops.count_flops(model).of(np.full(given["batch"], given["length"])) * given["steps"]
+    counted = flops.measure_flops(TextClassification(), model.to(device), TokenFile(tokens / "train.arrow"), 0, device)
+    work = counted.of(np.full(given["batch"], given["length"]), given["batch"]) * given["steps"]
     Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[Clock()]).train()
     return _figures(given, times[1] - times[0], work, peak, hardware.peak_memory(device))
 
