@@ -65,6 +65,7 @@ class QuestionAnswering(Objective):
         "no_answer_accuracy": Metric("Accuracy, questions without an answer"),
     }
     needs_rows: ClassVar[bool] = True
+    tunes_targets: ClassVar[bool] = True
 
     stride: int = option(
         128,
@@ -76,6 +77,11 @@ class QuestionAnswering(Objective):
         0.0,
         "No answer is predicted if its logit exceeds that of the best span by more than this. Used only if training "
         "rows have questions without an answer.",
+        learning=True,
+    )
+    tune_threshold: bool = option(
+        True,
+        "Choose null_threshold on the validation rows, if enough of them have an answer and enough have none.",
         learning=True,
     )
 
@@ -257,6 +263,28 @@ class QuestionAnswering(Objective):
         }
         return {name: tensor.detach().cpu().numpy() for name, tensor in outputs.items()}
 
+    def tune_targets(self, tokens: pa.Table, predictions: Predictions, targets: Targets) -> Targets:
+        """The targets with the `null_threshold` that has the best F1 on `tokens` (`squad.choose_threshold`).
+
+        Answers are compared by their tokens here, since the texts are not at hand.
+        """
+        import numpy as np
+
+        if not (self.tune_threshold and targets["no_answer"] and "best" in predictions):
+            return targets
+        first, last, cls = (tokens[name].to_numpy() for name in ("first", "last", "cls"))
+        best, null = np.asarray(predictions["best"], np.float64), np.asarray(predictions["null"], np.float64)
+        rows = []
+        for indices in _windows_by_row(tokens):
+            window, has_answer = indices[best[indices].argmax()], bool((first[indices] != cls[indices]).any())
+            begin = int(tokens["begin"][int(window)].as_py())
+            gold = (int(first[window]) - begin, int(last[window]) - begin) if first[window] != cls[window] else None
+            span = tuple(int(token) for token in predictions["span"][window])
+            rows.append((null[indices].min() - best[window], squad.overlap(span, gold), has_answer))
+        margins, answered_f1, has_answers = (np.array(column) for column in zip(*rows, strict=True))
+        threshold = squad.choose_threshold(margins, answered_f1, has_answers, self.null_threshold)
+        return {**targets, "null_threshold": threshold}
+
     def compute_outcome(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
@@ -358,12 +386,12 @@ class QuestionAnswering(Objective):
         import numpy as np
 
         best, null = np.asarray(predictions["best"], np.float64), np.asarray(predictions["null"], np.float64)
-        answers = []
+        answers, threshold = [], float(targets.get("null_threshold", self.null_threshold))
         for context, indices in zip(contexts, _windows_by_row(tokens), strict=True):
             window, blank = indices[best[indices].argmax()], indices[null[indices].argmin()]
             none_probability = float(predictions["scores"][blank][1])
             first, last = (int(token) for token in predictions["span"][window])
-            if first == NO_POSITION or (targets["no_answer"] and null[blank] - best[window] > self.null_threshold):
+            if first == NO_POSITION or (targets["no_answer"] and null[blank] - best[window] > threshold):
                 answers.append(Answer("", NO_POSITION, NO_POSITION, none_probability, none_probability))
                 continue
             begin, end = tokens["starts"][int(window)][first].as_py(), tokens["ends"][int(window)][last].as_py()

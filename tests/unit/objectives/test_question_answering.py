@@ -15,6 +15,7 @@ from hone.curation.step import Verdict
 from hone.errors import ConfigError, DataError
 from hone.methods.lora import Lora
 from hone.objectives.question_answering import QuestionAnswering
+from hone.objectives.shared import squad
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.progress import ignore
@@ -350,6 +351,24 @@ class TestOutcome:
     def test_the_threshold_moves_what_is_no_answer(self, tokens: pa.Table) -> None:
         strict = QuestionAnswering(stride=4, null_threshold=0.6)
         assert strict.compute_outcome(tokens, self.raw, TARGETS, self.given).predictions[1] == "red card"
+
+    def test_the_threshold_is_chosen_on_validation_rows(
+        self, tokens: pa.Table, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Margins of no answer: -4, 0.5 and -3. The second question has none, the third's span is wrong."""
+        assert OBJECTIVE.tune_targets(tokens, self.raw, TARGETS) == {**TARGETS, "null_threshold": 0.0}  # too few rows
+        monkeypatch.setattr(squad, "MIN_ROWS", 1)
+        strict = QuestionAnswering(stride=4, null_threshold=0.6)
+        tuned = strict.tune_targets(tokens, self.raw, TARGETS)
+        assert tuned == {**TARGETS, "null_threshold": pytest.approx(-1.25)}
+        assert strict.compute_outcome(tokens, self.raw, tuned, self.given).predictions[1] == "no answer"
+        fixed = QuestionAnswering(stride=4, tune_threshold=False)
+        for objective, raw, targets in (
+            (fixed, self.raw, TARGETS),
+            (strict, {"texts": ["a", "", "b"]}, TARGETS),
+            (strict, self.raw, {"no_answer": False}),
+        ):
+            assert objective.tune_targets(tokens, raw, targets) == targets
 
     def test_a_caller_is_told_where_the_answer_stands(self, tokens: pa.Table) -> None:
         asked = self.given.select(["question", "context"]).to_pylist()

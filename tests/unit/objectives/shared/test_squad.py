@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hone.objectives.shared import squad
 
@@ -47,3 +50,33 @@ def test_normalization(answer: str, expected: str) -> None:
 )
 def test_scores(answer: str, references: list[str], f1: float, exact: float) -> None:
     assert squad.score_answer(answer, references) == (pytest.approx(f1), exact)
+
+
+def test_the_f1_of_two_spans_counts_their_common_tokens() -> None:
+    assert squad.overlap((2, 4), (2, 4)) == 1
+    assert squad.overlap((2, 4), (4, 5)) == pytest.approx(2 * 1 / (3 + 2))
+    assert squad.overlap((2, 4), (5, 9)) == squad.overlap((2, 4), None) == squad.overlap((-1, -1), (0, 1)) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(20, 60), seed=st.integers(0, 10_000), levels=st.integers(2, 50))
+def test_no_other_threshold_has_a_better_f1(rows: int, seed: int, levels: int) -> None:
+    generator = np.random.default_rng(seed)
+    has_answer = generator.permutation(np.arange(rows) % 2 == 0)
+    margins = generator.integers(0, levels, rows) / 7 - has_answer
+    f1 = has_answer * generator.random(rows)
+
+    def total(threshold: float) -> float:
+        return float(np.where(margins <= threshold, f1, ~has_answer).sum())
+
+    chosen = squad.choose_threshold(margins, f1, has_answer, 0.0)
+    steps = np.unique(margins)
+    others = [margins.min() - 1, *((steps[:-1] + steps[1:]) / 2), margins.max() + 1]
+    assert total(chosen) == pytest.approx(max(map(total, others)))
+    equal = [other for other in others if abs(total(other) - total(chosen)) < 1e-9]
+    assert abs(chosen) == pytest.approx(min(map(abs, equal)))
+
+
+def test_few_questions_choose_nothing() -> None:
+    has_answer = np.array([True] * 30 + [False] * 9)
+    assert squad.choose_threshold(np.zeros(39), np.ones(39), has_answer, 1.5) == 1.5
