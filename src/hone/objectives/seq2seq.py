@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hone.errors import ConfigError, DataError
+from hone.errors import ConfigError, DataError, ModelError
 from hone.models.positions import get_max_tokens
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.generation import generate_ids, set_generation_config
@@ -127,9 +127,18 @@ class Seq2Seq(Objective):
         """`id`, `input_ids` of prefix and source, `labels` of the first reference (list<int32>), and tokens cut off.
 
         `lost` counts tokens of the source beyond `max_length`, `target_lost` tokens of the reference beyond
-        `max_target_length` (int32). Raises DataError for a null text.
+        `max_target_length` (int32). Raises DataError for a null text, ModelError for a tokenizer that marks sources and
+        targets with codes of their languages: targets would be learned with the source's.
         """
         import pyarrow as pa
+
+        if labelled and hasattr(tokenizer, "_switch_to_target_mode"):  # what transformers does for text_target
+            raise ModelError(
+                f"its tokenizer ({type(tokenizer).__name__}) encodes targets otherwise than sources, with the code of"
+                " their language or words of their own, which this objective does not support",
+                where="model.base",
+                fix="Choose a base model with one vocabulary and no language codes, such as T5, mT5, BART or Pegasus.",
+            )
 
         required = self.columns if labelled else self.inputs
         for name in required:

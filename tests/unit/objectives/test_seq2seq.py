@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from transformers import MBartTokenizer, NllbTokenizer
 
 from hone.errors import ConfigError, DataError, ModelError
 from hone.objectives.seq2seq import Seq2Seq, parse_references
@@ -153,6 +154,15 @@ def test_the_first_reference_is_learned_and_both_sides_keep_to_their_lengths(bas
     assert (len(longer["input_ids"][0]), len(longer["labels"][0])) == (8, 10 + special)
     with pytest.raises(DataError, match=r"row a\.json:1: a row has no target"):
         objective.encode(rows(("a", "b"), ("a", None)), tokenizer, 8, {})
+
+
+@pytest.mark.parametrize("kind", [MBartTokenizer, NllbTokenizer])
+def test_a_tokenizer_with_language_codes_is_refused_for_training(kind: Any) -> None:
+    """Its targets would be learned with the code of the source's language."""
+    tokenizer = kind(src_lang="en_XX") if kind is MBartTokenizer else kind()
+    pairs = rows(("my card", "meine Karte"))
+    with pytest.raises(ModelError, match=rf"{kind.__name__}\) encodes targets otherwise than sources"):
+        Seq2Seq().encode(pairs, tokenizer, 8, {})
 
 
 def test_threads_share_one_tokenizer(base: Path) -> None:
