@@ -21,6 +21,11 @@ class Freeze:
 
     layers: int = option(0, "Number of top layers that are trained besides the head.", ge=0)
 
+    @property
+    def default_learning_rate(self) -> float:
+        """A head alone starts from random weights and learns fast; pre-trained layers as with `full`."""
+        return 5e-5 if self.layers else 1e-3
+
     def prepare(self, model: PreTrainedModel) -> Any:
         """The model, with only its top `layers` layers and everything after them trainable.
 

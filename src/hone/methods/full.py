@@ -16,6 +16,7 @@ class Full:
     """Train all weights."""
 
     adapter: ClassVar[bool] = False
+    default_learning_rate: ClassVar[float] = 5e-5  # Devlin et al., arXiv 1810.04805: 2e-5 to 5e-5
 
     def prepare(self, model: PreTrainedModel) -> Any:
         """The model itself, with all parameters trainable that the architecture does not hold fixed."""

@@ -28,6 +28,7 @@ class Ia3:
     """Train vectors that scale keys, values and inner activations, and the head: some ten thousand weights."""
 
     adapter: ClassVar[bool] = True
+    default_learning_rate: ClassVar[float] = 0.003  # Liu et al., arXiv 2205.05638
     can_merge: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("peft",)
 

@@ -21,6 +21,7 @@ class Lora:
     """Train low-rank matrices beside the frozen weights, and the head."""
 
     adapter: ClassVar[bool] = True
+    default_learning_rate: ClassVar[float] = 0.0002  # Dettmers et al., arXiv 2305.14314
     libraries: ClassVar[tuple[str, ...]] = ("peft",)
 
     rank: int = option(16, "Rank of the added matrices.", ge=1, le=1024)

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 class Method(Protocol):
-    """A frozen dataclass of options (`hone.parts.options.option`). `adapter` says whether it adds weights (PEFT)."""
+    """A frozen dataclass of options (`hone.parts.options.option`). `adapter` says whether it adds weights (PEFT).
+
+    A method may have a `default_learning_rate`, else it is that of `full`.
+    """
 
     adapter: ClassVar[bool]
 

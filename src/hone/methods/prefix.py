@@ -20,6 +20,9 @@ class Prefix:
     """Train keys and values that precede those of each layer, and the head. Served as an adapter on its base model."""
 
     adapter: ClassVar[bool] = True
+    default_learning_rate: ClassVar[float] = (
+        0.01  # as in the examples of PEFT; Liu et al., arXiv 2110.07602, 5e-3 to 1e-2
+    )
     can_merge: ClassVar[bool] = False
     merged: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("peft",)

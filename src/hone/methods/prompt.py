@@ -19,6 +19,9 @@ class Prompt:
     """Train vectors that precede the tokens of each row, and the head. Served as an adapter on its base model."""
 
     adapter: ClassVar[bool] = True
+    default_learning_rate: ClassVar[float] = (
+        0.03  # as in the examples of PEFT; Lester et al., arXiv 2104.08691, 0.3 with Adafactor
+    )
     can_merge: ClassVar[bool] = False
     merged: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("peft",)

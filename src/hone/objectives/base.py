@@ -98,6 +98,7 @@ class Objective(ABC):
     outputs        what the served model returns: names with MLflow types (string, double, long; `string[]` for a list)
     pipeline       name of the transformers pipeline that serves such models
     metrics        the metrics by name; the first is the main one, on which systems are compared
+    rate_factor    factor of a method's default learning rate
     works_untuned  whether the base model can do the task before it is trained
     needs_rows     whether `compute_outcome` needs the text of the rows, not only their tokens
     tunes_targets  whether `tune_targets` chooses something on the validation rows after training
@@ -118,6 +119,7 @@ class Objective(ABC):
     outputs: ClassVar[Mapping[str, str]]
     pipeline: ClassVar[str]
     metrics: ClassVar[Mapping[str, Metric]]
+    rate_factor: ClassVar[float] = 1.0
     works_untuned: ClassVar[bool] = False
     needs_rows: ClassVar[bool] = False
     tunes_targets: ClassVar[bool] = False

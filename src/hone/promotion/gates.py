@@ -180,21 +180,27 @@ def leakage_gate(rows: Rows, positions: Sequence[int]) -> Gate:
     )
 
 
-def baseline_gates(report: Mapping[str, Any], level: float) -> list[Gate]:
-    """The gates of a first champion: better than each baseline that the candidate was evaluated with."""
-    gates = [
-        Gate(
-            f"{comparison['metric']}: better than {name}",
-            comparison["p"] <= level,
-            f"p ≤ {level:g}",
-            comparison["difference"],
-            comparison["low"],
-            comparison["high"],
-            comparison["p"],
-            "test",
-            "there is no champion yet",
+def baseline_gates(report: Mapping[str, Any], settings: Promotion) -> list[Gate]:
+    """The gates of a first champion: better than each baseline that the candidate was evaluated with.
+
+    With a margin: the interval of the difference, at the evaluation's confidence, is above it.
+    """
+    margin, gates = settings.margin, []
+    for name, comparison in report["comparisons"].items():
+        condition = f"not worse than {name} by {margin:g} or more" if margin else f"better than {name}"
+        passed = comparison["low"] > -margin if margin else comparison["p"] <= settings.level
+        gates.append(
+            Gate(
+                f"{comparison['metric']}: {condition}",
+                passed,
+                f"interval above {-margin:g}" if margin else f"p ≤ {settings.level:g}",
+                comparison["difference"],
+                comparison["low"],
+                comparison["high"],
+                None if margin else comparison["p"],
+                "test",
+                "there is no champion yet",
+            )
         )
-        for name, comparison in report["comparisons"].items()
-    ]
     no_baseline = "there is no champion yet, and it was evaluated with no baseline"
     return gates or [Gate("first champion", True, "none", note=no_baseline)]

@@ -351,7 +351,7 @@ def _compare(
     if theirs is None:
         matches = [build_match(rows, contenders, settings) for rows in sets]
         return [_compute_figures(match, settings) for match in matches], judged_gates + gates.baseline_gates(
-            load_version_metrics(uri, ours), settings.level
+            load_version_metrics(uri, ours), settings
         )
     sets = [rows for rows in _exclude_seen_rows(uri, sets, theirs, settings) if len(rows.table)]
     if not sets:

@@ -27,3 +27,9 @@ class History:
         """Wait until all lines are on disk; returns the length of the file in bytes."""
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
+
+
+def read_losses(path: Path) -> list[float]:
+    """The losses of the optimizer steps in a history file."""
+    entries = map(json.loads, path.read_text("utf8").splitlines())
+    return [float(entry["loss"]) for entry in entries if "loss" in entry]

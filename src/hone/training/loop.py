@@ -86,7 +86,7 @@ def step(session: Session) -> dict[str, Any]:
     state, settings = session.state, session.settings
     start = time.perf_counter()
     rows = session.sampler.rows(state.step)
-    rate = learning_rate(settings, state.step, session.total)
+    rate = learning_rate(settings, session.peak_rate, state.step, session.total)
     for group in session.optimizer.param_groups:
         group["lr"] = rate * group["scale"]
     total, targets = _accumulate_gradients(session, rows)
@@ -200,7 +200,7 @@ def _refuse_non_finite(session: Session, loss: float, grad_norm: float, rate: fl
     if all(abs(figure) < float("inf") for figure in (loss, grad_norm)):
         return
     what = f"the loss is {loss}" if not abs(loss) < float("inf") else f"the norm of the gradients is {grad_norm}"
-    smaller = session.settings.learning_rate / 10
+    smaller = session.peak_rate / 10
     raise NonFiniteLoss(
         f"{what} at step {session.state.step + 1} of {session.total}, at learning rate {rate:.3g}",
         where="training",

@@ -20,6 +20,8 @@ from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.store import layout
 from hone.store.files import sync_tree, write_synced
 from hone.training import checkpoints, hardware
+from hone.training.course import describe_course
+from hone.training.history import read_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,6 +71,7 @@ def save_result(session: Session, stopped: str) -> None:
         "valid_rows": len(session.valid),
         "selected_by": dataclasses.asdict(session.selection) | {"value": state.best} if best else None,
         "stopped": stopped,
+        "course": describe_course(read_losses(session.out / layout.HISTORY), session.peak_rate),
     }
     write_synced(session.out / layout.ACCOUNT, json.dumps(facts, indent=1))
 

@@ -13,20 +13,21 @@ def total_steps(settings: Settings, steps_per_epoch: int) -> int:
     return min(steps, settings.max_steps) if settings.max_steps else steps
 
 
-def learning_rate(settings: Settings, step: int, total: int) -> float:
-    """The learning rate of step `step` of `total`, counted from 0: linear warm-up, then the decay of `schedule`.
+def learning_rate(settings: Settings, peak: float, step: int, total: int) -> float:
+    """The learning rate of step `step` of `total`, counted from 0: linear warm-up to `peak`, then the decay of
+    `schedule`.
 
     No step has the rate 0: the first is one warm-up step above it, the last one decay step.
     """
     warmup = math.ceil(settings.warmup * total)
     if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
+        return peak * (step + 1) / warmup
     remaining = (total - step) / (total - warmup)  # share of the decay, from 1 down to 1 / decay steps
     if settings.schedule == "linear":
-        return settings.learning_rate * remaining
+        return peak * remaining
     if settings.schedule == "cosine":
-        return settings.learning_rate * 0.5 * (1 - math.cos(math.pi * remaining))
-    return settings.learning_rate
+        return peak * 0.5 * (1 - math.cos(math.pi * remaining))
+    return peak
 
 
 def evaluation_steps(settings: Settings, total: int, steps_per_epoch: int) -> frozenset[int]:

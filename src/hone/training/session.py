@@ -13,6 +13,7 @@ import torch
 
 from hone.errors import CheckpointError, ConfigError, DataError
 from hone.methods import METHODS
+from hone.methods.full import Full
 from hone.methods.method import Method
 from hone.models import own_code
 from hone.objectives import OBJECTIVES
@@ -45,6 +46,7 @@ class Session:
     targets: Targets
     method: Method
     settings: Settings
+    peak_rate: float
     selection: Selection
     device: torch.device
     precision: str
@@ -83,6 +85,7 @@ class Session:
             "rows": len(self.train),
             "device": hardware.device_name(self.device),
             "precision": self.precision,
+            "learning_rate": self.peak_rate,
             "parameters": self.parameters,
             "trainable": self.trainable,
             "micro_batch_size": self.micro_batch_size,
@@ -165,6 +168,7 @@ def build(spec: Mapping[str, Any]) -> Session:
         targets=targets,
         method=method,
         settings=settings,
+        peak_rate=choose_peak_rate(settings, objective, method),
         selection=choose_selection(objective, settings.metric),
         device=device,
         precision=precision,
@@ -196,6 +200,12 @@ def list_trainable_tensors(model: Any) -> Tensors:
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     buffers = {name: b for name, b in model.named_buffers() if name in persistent}
     return {name: tensor.detach() for name, tensor in (weights | buffers).items()}
+
+
+def choose_peak_rate(settings: Settings, objective: Objective, method: Method) -> float:
+    """The peak learning rate: as configured, else the method's default for the objective."""
+    default: float = getattr(method, "default_learning_rate", Full.default_learning_rate)
+    return settings.learning_rate or default * objective.rate_factor
 
 
 def _make_part(table: Mapping[str, Any], kind_and_options: tuple[str, Mapping[str, Any]]) -> Any:

@@ -16,7 +16,9 @@ class Settings:
     max_steps: int = option(0, "Maximum number of optimizer steps; 0 for no limit.", ge=0)
     batch_size: int = option(32, "Rows of one optimizer step (the effective batch).", ge=1)
     micro_batch_size: int = option(0, "Rows that go through the model at once; 0 for the whole batch.", ge=0)
-    learning_rate: float = option(5e-5, "Peak learning rate.", gt=0, le=1)
+    learning_rate: float | None = option(
+        None, "Peak learning rate; empty for the method's default (docs/training.md).", gt=0, le=1
+    )
     schedule: Literal["linear", "cosine", "constant"] = option("linear", "How the learning rate falls after warm-up.")
     warmup: float = option(0.1, "Share of steps over which the learning rate rises linearly.", ge=0, lt=1)
     layer_decay: float = option(

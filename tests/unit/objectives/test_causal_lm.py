@@ -301,7 +301,7 @@ def test_it_learns_shakespeare_and_forgets_the_stories(stories: Path, tales: lis
         (loss / count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step, 300)
+            group["lr"] = learning_rate(settings, settings.learning_rate or 0, step, 300)
         optimizer.step()
         optimizer.zero_grad()
     after = [figures(OBJECTIVE, model.eval(), tokens, read)["loss"] for tokens in (held_out, old)]

@@ -223,7 +223,13 @@ def test_the_settings_of_promotion_move_no_key_of_the_line() -> None:
 def test_without_a_champion_the_baselines_are_to_be_beaten() -> None:
     compared = {"metric": "accuracy", "difference": 0.2, "low": 0.1, "high": 0.3}
     report = {"comparisons": {"majority": {**compared, "p": 0.001}, "neighbours": {**compared, "p": 0.2}}}
-    found = gates.baseline_gates(report, 0.05)
+    found = gates.baseline_gates(report, Promotion())
     assert [gate.passed for gate in found] == [True, False]
     assert all("no champion yet" in gate.note for gate in found)
-    assert [gate.passed for gate in gates.baseline_gates({"comparisons": {}}, 0.05)] == [True]
+    # With a margin by the interval.
+    report["comparisons"]["tf-idf"] = {**compared, "difference": -0.01, "low": -0.04, "high": 0.02, "p": 0.7}
+    for margin, passed in ((0.05, True), (0.03, False)):
+        *_, gate = gates.baseline_gates(report, Promotion(margin=margin))
+        assert (gate.name, gate.passed) == (f"accuracy: not worse than tf-idf by {margin} or more", passed)
+        assert (gate.bound, gate.p) == (f"interval above -{margin}", None)
+    assert [gate.passed for gate in gates.baseline_gates({"comparisons": {}}, Promotion())] == [True]

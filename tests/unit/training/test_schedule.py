@@ -8,7 +8,7 @@ from hone.training.settings import Settings
 
 def _rates(schedule: str, warmup: float = 0.2) -> list[float]:
     settings = Settings(learning_rate=1.0, schedule=schedule, warmup=warmup)  # type: ignore[arg-type]
-    return [learning_rate(settings, step, 10) for step in range(10)]
+    return [learning_rate(settings, settings.learning_rate or 0, step, 10) for step in range(10)]
 
 
 def test_linear_rises_over_the_warm_up_and_falls_to_its_last_share() -> None:

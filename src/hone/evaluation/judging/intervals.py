@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hone.evaluation.judging.wilson import wilson
+
 if TYPE_CHECKING:
     from hone.objectives.base import Metric
 
@@ -63,13 +65,6 @@ def share_interval(figure: np.ndarray, confidence: float, rows: int) -> Interval
         low, high = wilson(min(max(value - bias, 0), 1), effective_rows, float(stdtrit(rows - 1, tail)))
         low, high = low - max(bias, 0), high - min(bias, 0)
     return {"value": value, "low": max(0.0, min(value, low)), "high": min(1.0, max(value, high))}
-
-
-def wilson(share: float, rows: float, z: float) -> tuple[float, float]:
-    """Wilson's score interval for a share of `rows` rows; `z` is the quantile of the normal distribution."""
-    centre = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
-    half = z / (1 + z**2 / rows) * float(np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2)))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def percentile_interval(figure: np.ndarray, confidence: float) -> Interval:

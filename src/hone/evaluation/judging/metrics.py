@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from hone.evaluation.judging.intervals import share_interval, tails, wilson
+from hone.evaluation.judging.intervals import share_interval, tails
+from hone.evaluation.judging.wilson import wilson
 
 BINS = 15
 _BLOCK = 4_000_000  # float64 numbers held at once while tallying: 32 MB

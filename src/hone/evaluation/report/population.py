@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hone.evaluation.judging.intervals import wilson
+from hone.evaluation.judging.wilson import wilson
 from hone.evaluation.report import figures
 from hone.splits import TEST, VALID
 

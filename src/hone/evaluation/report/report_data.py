@@ -111,7 +111,8 @@ def tokens(facts: View, limit: int | None) -> View:
 
 
 def training(facts: View, history: list[View], files: Mapping[str, View]) -> View:
-    """The loss chart, the small charts, the sentence on validation, and figures of the training as (name, value, note).
+    """The loss chart, the small charts, sentences on validation and on a loss that did not fall, and figures of the
+    training as (name, value, note).
 
     `best_step` of the facts is the step whose weights were kept, `selected_by` the metric by which it is the best one,
     None if the last weights were kept.
@@ -126,6 +127,7 @@ def training(facts: View, history: list[View], files: Mapping[str, View]) -> Vie
     return {
         "loss": charts.loss_chart(history, lowest),
         "validation": _describe_validation(losses, lowest, facts),
+        "course": facts.get("course", ""),
         "small": [chart for chart in small if chart],
         "figures": [figure for figure in _training_figures(facts, files) if figure[1] not in ("", figures.NONE)],
         **facts,

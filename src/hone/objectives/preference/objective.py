@@ -76,6 +76,7 @@ class Preference(Objective):
         "kl": Metric("KL to the base model, nats a token", lower=True, share=False),
         "chosen_log_prob": Metric("Log-probability of a chosen token", share=False),
     }
+    rate_factor: ClassVar[float] = 0.02  # 1e-6 for full, the default of TRL's DPO, ORPO and KTO
     works_untuned: ClassVar[bool] = True
 
     loss_type: Literal["dpo", "orpo", "kto"] = option(

@@ -67,6 +67,8 @@ def _make(job: Job) -> Product:
             settings=config.training.model_dump(),
             on_event=on_event,
         )
+        if course := product.facts.get("course"):
+            log.warning("%s", course)
         return replace(product, facts=product.facts | {"mlflow": {"run_id": run.run_id}})
 
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from hone.evaluation.judging.intervals import metric_intervals, percentile_interval, share_interval, wilson
+from hone.evaluation.judging.intervals import metric_intervals, percentile_interval, share_interval
 from hone.evaluation.judging.metrics import resample
+from hone.evaluation.judging.wilson import wilson
 from hone.objectives.base import Metric
 from tests.unit.evaluation.judging.classified import figures
 
