@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -101,13 +102,13 @@ def _choose_strength(vectors: np.ndarray, labels: np.ndarray) -> float:
     return STRENGTHS[int(losses.argmin())]
 
 
-def _regression(strength: float):  # type: ignore[no-untyped-def]
+def _regression(strength: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=strength, max_iter=200)
 
 
-def _margins(words, labels: np.ndarray, asked, classes: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _margins(words: Any, labels: np.ndarray, asked: Any, classes: int) -> np.ndarray:
     """The distances from each class's plane; of a class without rows -infinity."""
     from sklearn.svm import LinearSVC
 
