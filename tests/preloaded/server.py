@@ -27,7 +27,8 @@ from typing import Any
 
 LIBRARIES = """
 pandas pyarrow.parquet pyarrow.compute sklearn.feature_extraction.text sklearn.linear_model sklearn.model_selection
-sklearn.preprocessing sklearn.svm scipy.special scipy.stats torch transformers peft accelerate datasets mlflow mlflow.pyfunc mlflow.models great_expectations sqlalchemy.ext.asyncio
+sklearn.preprocessing sklearn.svm scipy.special scipy.stats torch transformers
+peft accelerate datasets mlflow mlflow.pyfunc mlflow.models great_expectations sqlalchemy.ext.asyncio
 fastapi httpx uvicorn pydantic_settings jinja2 rich.console yaml psutil griffe pathspec pendulum websockets anyio
 prometheus_client amplitude humanize coolname asgi_lifespan toml slugify
 """.split()
