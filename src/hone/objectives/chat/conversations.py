@@ -51,12 +51,12 @@ class Conversation:
     def question(self) -> Conversation:
         """The conversation without the assistant's turns at its end: what is to be answered.
 
-        Its last message is the user's or a tool's. Raises ValueError if there is none.
+        Raises ValueError if it has no message of the user or of a tool.
         """
         count = len(self.messages)
         while count and self.messages[count - 1]["role"] == "assistant":
             count -= 1
-        if not count or self.messages[count - 1]["role"] == "system":
+        if all(message["role"] == "system" for message in self.messages[:count]):
             raise ValueError("nothing to answer: messages has no user turn")
         return Conversation(self.messages[:count], self.tools)
 
@@ -78,10 +78,15 @@ class Conversation:
         return "\n\n".join("\n".join(lines) for lines in paragraphs)
 
 
-def parse_conversation(text: str) -> Conversation:
-    """The conversation in a value of the column `messages`; raises ValueError if it is not one."""
+def parse_conversation(text: str, *, strict: bool = False) -> Conversation:
+    """The conversation in a value of the column `messages`; raises ValueError if it is not one.
+
+    `strict`: also if its roles are in the wrong order.
+    """
     conversation = normalize_conversation(parse_json(text, "messages"), "messages")
-    return Conversation(check_order(list(conversation.messages), "messages"), conversation.tools)
+    if strict:
+        check_order(conversation.messages, "messages")
+    return conversation
 
 
 def rewrite_texts(value: str, change: Callable[[str], str]) -> str:
@@ -139,15 +144,14 @@ def normalize_messages(value: Any, where: str) -> list[Message]:
     return [_normalize_message(message, f"{where}[{n}]") for n, message in enumerate(value)]
 
 
-def check_order(messages: list[Message], where: str) -> list[Message]:
-    """The messages themselves; raises ValueError if a role may not follow the one before it (`FOLLOW`)."""
+def check_order(messages: Sequence[Message], where: str) -> None:
+    """Raise ValueError if a role may not follow the one before it (`FOLLOW`)."""
     last = ""
     for n, message in enumerate(messages):
         if message["role"] not in FOLLOW[last]:
             after = f"after {last}" if last else "at the beginning"
             raise ValueError(f"wrong order: {where}[{n}] has the role {message['role']} {after}")
         last = message["role"]
-    return messages
 
 
 def _normalize_message(raw: Any, where: str) -> Message:

@@ -22,8 +22,10 @@ from hone.objectives.chat.conversations import (
 from hone.objectives.shared.json_cells import load_json
 
 
-def conversation_from_row(values: Mapping[str, Any]) -> Conversation:
+def conversation_from_row(values: Mapping[str, Any], *, strict: bool = True) -> Conversation:
     """The conversation in a source's row; raises ValueError with the fault and the field.
+
+    `strict`: a role may only follow those of `FOLLOW`; else in any order, if there is something to answer.
 
     Forms: `messages` (OpenAI), `conversations` (ShareGPT), `prompt` and `completion`, `instruction` and `output` with
     `input`, `system` and `history` (alpaca), `instruction` and `instances` (self-instruct); any may have `tools`.
@@ -32,21 +34,24 @@ def conversation_from_row(values: Mapping[str, Any]) -> Conversation:
     for names, parse_form in _FORMS.items():
         if all(values.get(name) is not None for name in names):
             conversation = parse_form(values)
+            if strict:
+                check_order(list(conversation.messages), " and ".join(names))
             tools = conversation.tools or normalize_tools(values.get("tools"))
-            return _cut_after_last_answer(Conversation(conversation.messages, tools))
+            learned = _cut_after_last_answer(Conversation(conversation.messages, tools))
+            _ = learned.question  # raises ValueError if the assistant answers nothing
+            return learned
     columns = ", ".join(values)
     raise ValueError(f"no conversation: no supported form has the columns {columns}")
 
 
 def _parse_openai(values: Mapping[str, Any]) -> Conversation:
-    conversation = normalize_conversation(values["messages"], "messages")
-    return Conversation(check_order(list(conversation.messages), "messages"), conversation.tools)
+    return normalize_conversation(values["messages"], "messages")
 
 
 def _parse_sharegpt(values: Mapping[str, Any]) -> Conversation:
     conversation = normalize_conversation(values["conversations"], "conversations")
     messages = [*_build_system_messages(values), *conversation.messages]
-    return Conversation(check_order(messages, "conversations"), conversation.tools)
+    return Conversation(messages, conversation.tools)
 
 
 def _parse_completion(values: Mapping[str, Any]) -> Conversation:
@@ -57,9 +62,7 @@ def _parse_completion(values: Mapping[str, Any]) -> Conversation:
     )
     completion_messages = normalize_messages(completion, "completion") if isinstance(completion, list) else None
     completion_messages = completion_messages or [_build_message("assistant", completion, "completion")]
-    return Conversation(
-        check_order([*_build_system_messages(values), *prompt_messages, *completion_messages], "prompt and completion")
-    )
+    return Conversation([*_build_system_messages(values), *prompt_messages, *completion_messages])
 
 
 def _parse_alpaca(values: Mapping[str, Any]) -> Conversation:

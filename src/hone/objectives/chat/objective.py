@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
 from hone.models.positions import get_max_tokens
@@ -81,6 +81,11 @@ class Chat(Objective):
     template: str = option(
         "", "Chat template: a .jinja file, chatml, or a name of one of the tokenizer's; empty uses the tokenizer's own."
     )
+    roles: Literal["strict", "lenient"] = option(
+        "strict",
+        "strict: user and assistant take turns after one system turn; lenient: roles in any order that the template"
+        " renders, such as the assistant first, a role twice, several system turns.",
+    )
     packing: bool = option(False, "Pack several conversations into one training row, without attention between them.")
     generate: int = option(
         64, "Number of test rows, from the first, for which the last answer is generated and compared.", ge=0
@@ -89,7 +94,11 @@ class Chat(Objective):
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """`messages` in OpenAI's form, from any form that `conversation_from_row` supports."""
-        return {"messages": conversation_from_row(values).value}
+        return {"messages": conversation_from_row(values, strict=self._strict).value}
+
+    @property
+    def _strict(self) -> bool:
+        return self.roles == "strict"
 
     def row_texts(self, rows: pa.Table) -> list[str]:
         """Roles, contents and tool calls of the messages, separated by empty lines; JSON for one that became empty."""
@@ -161,10 +170,10 @@ class Chat(Objective):
         chat_template.check_template(tokenizer, targets["template_sha256"])
         try:
             encode = encode_training_rows if labelled else encode_prompts
-            encoded = encode(rows, tokenizer, max_length, list_control_tokens(targets))
+            encoded = encode(rows, tokenizer, max_length, list_control_tokens(targets), strict=self._strict)
         except ValueError as fault:
             raise DataError(
-                str(fault), where=find_bad_row(rows, tokenizer, labelled), fix="Fix or drop the row."
+                str(fault), where=find_bad_row(rows, tokenizer, labelled, self._strict), fix="Fix or drop the row."
             ) from fault
         return entries_to_table(encoded, targets["end"], labelled)
 

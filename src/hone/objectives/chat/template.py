@@ -158,8 +158,11 @@ def _find_added_turns(
     for n, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before_turn = render_conversation(tokenizer, Conversation(messages[:n], tools), prompt=True)
         with_turn = render_conversation(tokenizer, Conversation(messages[: n + 1], tools))
+        if n:
+            before_turn = render_conversation(tokenizer, Conversation(messages[:n], tools), prompt=True)
+        else:  # transformers renders no empty conversation
+            before_turn = with_turn.partition(message["content"])[0]
         if not (with_turn.startswith(before_turn) and text.startswith(with_turn)):
             longer, beginning = (text, with_turn) if with_turn.startswith(before_turn) else (with_turn, before_turn)
             raise ModelError(

@@ -30,11 +30,11 @@ class Entry(NamedTuple):
 
 
 def encode_training_rows(
-    rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, control: Sequence[str] = ()
+    rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, control: Sequence[str] = (), *, strict: bool
 ) -> list[Entry]:
     """The rows that have labels within `max_length` tokens. Raises ValueError for a row that is not a conversation."""
     entries: list[Entry] = []
-    conversations = _parse_hidden(rows, tokenizer, control)
+    conversations = _parse_hidden(rows, tokenizer, control, strict)
     names = rows["id"].to_pylist()
     for name, (ids, labels, prompt_length) in zip(names, label_turns(tokenizer, conversations, control), strict=True):
         if any(label != MASKED for label in labels[:max_length]):
@@ -48,10 +48,10 @@ def encode_training_rows(
 
 
 def encode_prompts(
-    rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, control: Sequence[str] = ()
+    rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, control: Sequence[str] = (), *, strict: bool
 ) -> list[Entry]:
     """The rows' prompts for an answer, without labels, cut at the beginning to `max_length` tokens."""
-    questions = [conversation.question for conversation in _parse_hidden(rows, tokenizer, control)]
+    questions = [conversation.question for conversation in _parse_hidden(rows, tokenizer, control, strict)]
     texts = [chat_template.render_conversation(tokenizer, question, prompt=True) for question in questions]
     entries: list[Entry] = []
     for name, encoding in zip(rows["id"].to_pylist(), encode_rendered(tokenizer, texts, control), strict=True):
@@ -78,21 +78,23 @@ def entries_to_table(entries: Sequence[Entry], end: int, labelled: bool) -> pa.T
     )
 
 
-def find_bad_row(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, labelled: bool) -> str:
+def find_bad_row(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, labelled: bool, strict: bool) -> str:
     """A description of the first row that cannot be encoded, for an error message."""
     for row in rows.select(["id", "messages"]).to_pylist():
         try:
-            conversation = parse_conversation(row["messages"])
+            conversation = parse_conversation(row["messages"], strict=strict)
             chat_template.render_conversation(tokenizer, conversation if labelled else conversation.question)
         except ValueError:
             return f"row {row['id']}"
     return "a row"
 
 
-def _parse_hidden(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, control: Sequence[str]) -> list[Conversation]:
+def _parse_hidden(
+    rows: pa.Table, tokenizer: PreTrainedTokenizerBase, control: Sequence[str], strict: bool
+) -> list[Conversation]:
     """The rows' conversations, in which names of special tokens are hidden from the chat template's tokens."""
     special = get_special_tokens(tokenizer, control)
-    return [parse_conversation(special.hide(value)) for value in rows["messages"].to_pylist()]
+    return [parse_conversation(special.hide(value), strict=strict) for value in rows["messages"].to_pylist()]
 
 
 def label_turns(

@@ -97,6 +97,18 @@ def test_the_assistants_turns_alone_are_learned_each_with_its_end(tmp_path: Path
         assert asked["prompt"][row].as_py() == prompt
 
 
+@pytest.mark.parametrize("template", [PLAIN, SPOKEN], ids=["by difference", "by generation blocks"])
+def test_each_turn_is_learned_whatever_the_order_of_roles(tmp_path: Path, template: str) -> None:
+    objective = Chat(roles="lenient")
+    tokenizer, targets = equipped(tiny_talker(tmp_path / "base", template=template), objective)
+    turns = [LONG[2], LONG[1], LONG[1], LONG[2], LONG[4]]  # the assistant first, and twice at the end
+    assert [turn["role"] for turn in turns] == ["assistant", "user", "user", "assistant", "assistant"]
+    encoded = objective.encode(rows(turns), tokenizer, 64, targets)
+    assert learned(tokenizer, encoded) == ["red red <end>", "red red <end>", "blue <end>"]
+    with pytest.raises(DataError, match=r"wrong order: .* assistant at the beginning"):
+        Chat().encode(rows(turns), tokenizer, 64, targets)
+
+
 def test_a_turn_with_weight_0_is_read_and_not_learned(base: Path) -> None:
     objective = Chat()
     tokenizer, targets = equipped(base, objective)

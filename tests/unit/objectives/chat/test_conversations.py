@@ -164,3 +164,20 @@ def test_calls_and_tools_of_real_data_are_all_there(shared: Path) -> None:
         call for text in called for call in (lambda v: v if isinstance(v, list) else [v])(json.loads(text))
     ]
     assert sum(bool(one.tools) for one in found) == sum(row["tools"] not in ("", "[]") for row in rows)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[BOT, USER, BOT], [USER, USER, BOT], [SYSTEM, SYSTEM, USER, BOT], [USER, SYSTEM, BOT], [USER, BOT, BOT]],
+)
+def test_roles_in_any_order_are_read_where_that_is_allowed(messages: list[Any]) -> None:
+    with pytest.raises(ValueError, match="wrong order"):
+        conversation_from_row({"messages": messages})
+    found = conversation_from_row({"messages": messages}, strict=False)
+    assert found.messages == messages
+    stored = json.dumps(found.value)
+    assert parse_conversation(stored).messages == found.messages
+    with pytest.raises(ValueError, match="wrong order"):
+        parse_conversation(stored, strict=True)
+    with pytest.raises(ValueError, match="nothing to answer"):
+        conversation_from_row({"messages": [SYSTEM, BOT]}, strict=False)
