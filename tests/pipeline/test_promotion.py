@@ -247,6 +247,8 @@ def test_on_the_command_line(versions: Versions, hone: Callable[..., subprocess.
     assert done.returncode == 0, done.stderr
     assert "topics version 2 is the champion, version 1 is previous" in done.stdout
     assert champion(journal) == "2"
+    again = hone("promote", MODEL, "--yes", **store)
+    assert (again.returncode, "Nothing moved: promoted by ada" in again.stdout) == (0, True), again.stderr
     refused = hone("promote", MODEL, "--version", "1", "--policy", "auto", **store)
     assert refused.returncode == 9 and "refused by test: accuracy: better" in refused.stderr
     for version, words in (("1", ()), ("1", ()), ("2", ("--undo",))):

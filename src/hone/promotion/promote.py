@@ -110,6 +110,22 @@ def _choose_policy(settings: Promotion, gates: Sequence[Gate]) -> str:
     return "manual" if asks and settings.policy == "auto" else settings.policy
 
 
+def find_promotion(journal: Journal, version: str, *, who: str, downloads: Path) -> Record | None:
+    """The promotion of a version (by default the candidate) that is the champion by the last move; None if it is not.
+
+    So a call that was killed after its move can be repeated: what is left of it, the serving test, is done. Raises
+    PromotionRefused if that fails.
+    """
+    start = get_standing(journal)
+    last = next((record for record in reversed(journal.records()) if record.entry.moves), None)
+    wanted = version or list_aliases(journal.client, journal.model).get(CANDIDATE, "")
+    if not last or last.entry.action != "promoted" or not start.champion == last.entry.to_version == wanted:
+        return None
+    if last.state != "done":
+        confirm_move(journal, last, who, downloads)
+    return last
+
+
 def load_settings(tracking_uri: str, version: Version) -> tuple[Promotion, Sequence[str]]:
     """The section `promotion` and `evaluation.slices` of the configuration that the version was made with.
 
@@ -252,7 +268,7 @@ def load_ready(journal: Journal, version: str, downloads: Path, server: smoke.Se
 
 
 def describe_repetition(moved: Record) -> str:
-    """That a rollback was made before, by whom, and what to do if another move is wanted."""
+    """That a move was made before, by whom, and what to do if a rollback is to be reversed."""
     entry = moved.entry
     made = f"{entry.action} by {entry.who} at {entry.at[:19].replace('T', ' ')} UTC"
     return made + (". To reverse that, add --undo (`undo` in the form)." if entry.action == "rolled back" else ".")

@@ -56,6 +56,10 @@ def _promote(arguments: argparse.Namespace) -> int:
     from hone_app.cli.view import make_console, print_lines
 
     console, journal, who = make_console(), _journal(arguments.model), arguments.who or current_user()
+    if done := promote.find_promotion(journal, arguments.version, who=who, downloads=home().downloads):
+        console.print(f"{arguments.model} version {done.entry.to_version} is the champion.", style="bold green")
+        console.print(f"Nothing moved: {promote.describe_repetition(done)}", style="yellow")
+        return 0
     with console.status("comparing the version with the champion on the same rows"):
         decision = promote.decide(
             journal,

@@ -228,6 +228,21 @@ def test_a_rollback_needs_a_former_champion(journal: Journal, tmp_path: Path) ->
         promote.rollback(journal, who="bob", why="", downloads=tmp_path)
 
 
+def test_a_promotion_that_was_killed_after_its_move_is_found_again(journal: Journal, tmp_path: Path) -> None:
+    def find(version: str = "") -> Any:
+        return promote.find_promotion(journal, version, who="bob", downloads=tmp_path)
+
+    assert find() is None  # version 1 is the champion, version 2 the candidate
+    assert find("1").entry.to_version == "1"
+    moved = crown(journal, "2")
+    journal.set_state(moved, "moved")
+    assert find("1") is None
+    assert find().entry == moved.entry
+    assert journal.records()[-1].state == "done"
+    promote.rollback(journal, who="bob", why="worse", downloads=tmp_path)
+    assert find() is None and find("1") is None
+
+
 def test_a_repeated_rollback_moves_nothing_until_it_is_undone(journal: Journal, tmp_path: Path) -> None:
     crown(journal, "2")
 
