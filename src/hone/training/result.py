@@ -80,27 +80,42 @@ def check_saved(model: PreTrainedModel, directory: Path) -> None:
     """Raise ModelError if a parameter of `model` is not in the saved files with the values that it has.
 
     One that an architecture computes (`list_fixed_parameters`) may be missing, one that shares another's memory too.
+    If the architecture renames weights when it saves them, the model is loaded again and compared.
     """
     from safetensors import safe_open
 
     parameters = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
-    differing, saved = [], set()
+    differing, saved, renamed = [], set(), False
     for file in sorted(directory.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - not a dictionary
                 if name not in parameters:
-                    continue  # some architectures rename weights when they save them
+                    renamed = True
+                    continue
                 saved.add(parameters[name].data_ptr())
                 if not torch.equal(tensors.get_tensor(name), parameters[name].detach().cpu().contiguous()):
                     differing.append(name)
     trained = {name for name, parameter in model.named_parameters() if parameter.data_ptr() not in saved}
-    missing = sorted(trained - list_fixed_parameters(model)) if saved else []
+    missing = sorted(trained - list_fixed_parameters(model))
+    if renamed:
+        missing = _list_differing(model, directory)
     if differing or missing:
         raise ModelError(
             f"the saved model is not the trained one: {', '.join([*differing, *missing][:3])} differ or are missing",
             where=str(directory),
             fix="The disk may be faulty. If it happens again, report the architecture.",
         )
+
+
+def _list_differing(model: PreTrainedModel, directory: Path) -> list[str]:
+    """The parameters that have other values if the model is loaded from its saved files."""
+    loaded = type(model).from_pretrained(directory, dtype=model.dtype, local_files_only=True)
+    by_name = dict(loaded.named_parameters())
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if name not in by_name or not torch.equal(by_name[name].cpu(), parameter.detach().cpu())
+    ]
 
 
 def _save_adapter(model: Any, directory: Path) -> None:

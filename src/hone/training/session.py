@@ -148,17 +148,13 @@ def build(spec: Mapping[str, Any]) -> Session:
     pad_id = int(plain.config.pad_token_id or 0)
     if objective.needs_reference_model:
         base_model = reference.ReferenceModel(objective, plain.to(device), pad_id, micro_batch_size, precision)
-        train, valid = (
-            reference.add_reference_columns(tokens / layout.tokens_file(split), out, base_model)
-            for split in (TRAIN, VALID)
-        )
+        files = (tokens / layout.tokens_file(split) for split in (TRAIN, VALID))
+        train, valid = (reference.add_reference_columns(file, out, base_model) for file in files)
     model = method.prepare(plain)
     objective.check_model(model, f"{type(method).__name__} on {base}")
     parameters, trainable = _count_parameters(model)
     widen = _narrow_if_exact(plain, objective, train, valid, pad_id)
     model.to(device)
-    counted = flops.measure_flops(objective, model, train, pad_id, device)
-    prepare_forward(model, plain, settings)
     sampler = Sampler(train.lengths, settings.batch_size, settings.seed, group_by_length=settings.group_by_length)
     total = total_steps(settings, sampler.steps_per_epoch)
     session = Session(
@@ -185,11 +181,12 @@ def build(spec: Mapping[str, Any]) -> Session:
         pad_id=pad_id,
         parameters=parameters,
         trainable=trainable,
-        flops=counted,
+        flops=flops.measure_flops(objective, model, train, pad_id, device),
         optimizer=make_adamw(model, settings.weight_decay, settings.layer_decay),
         state=State(),
         history=History(out / layout.HISTORY),
     )
+    prepare_forward(model, plain, settings)
     session.resume()
     return session
 

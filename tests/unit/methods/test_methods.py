@@ -162,6 +162,20 @@ def test_a_weight_that_is_not_saved_is_missed(tmp_path: Path) -> None:
         check_saved(plain, tmp_path)
 
 
+def test_weights_that_are_saved_under_other_names_are_compared_as_they_load(tmp_path: Path) -> None:
+    """BERT's first names for its norms, which transformers still reads."""
+    plain = model()
+    plain.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    old = {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in load_file(file).items()}
+    save_file(old, file, metadata={"format": "pt"})
+    check_saved(plain, tmp_path)
+    first = next(name for name in old if name.endswith("gamma"))
+    save_file(old | {first: old[first] + 1}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"LayerNorm\.weight differ"):
+        check_saved(plain, tmp_path)
+
+
 def test_freeze_of_a_model_whose_head_is_its_embedding_needs_layers() -> None:
     def tied() -> Any:
         return GPT2LMHeadModel(CONFIGS["gpt2"])
