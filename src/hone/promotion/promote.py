@@ -117,7 +117,7 @@ def find_promotion(journal: Journal, version: str, *, who: str, downloads: Path)
     PromotionRefused if that fails.
     """
     start = get_standing(journal)
-    last = next((record for record in reversed(journal.records()) if record.entry.moves), None)
+    last = _find_last_move(journal)
     wanted = version or list_aliases(journal.client, journal.model).get(CANDIDATE, "")
     if not last or last.entry.action != "promoted" or not start.champion == last.entry.to_version == wanted:
         return None
@@ -216,11 +216,10 @@ def rollback(journal: Journal, *, who: str, why: str, downloads: Path, undo: boo
     """
     start = get_standing(journal)
     action: Action = "rollback undone" if undo else "rolled back"
-    last = next((record for record in reversed(journal.records()) if record.entry.moves), None)
+    last = _find_last_move(journal)
     if last and last.entry.action == action and last.entry.to_version == start.champion:
-        if last.state == "done":
-            return last, False
-        confirm_move(journal, last, who, downloads)
+        if last.state != "done":
+            confirm_move(journal, last, who, downloads)
         return last, False
     if undo and not (last and last.entry.action == "rolled back" and last.entry.to_version == start.champion):
         raise PromotionError(
@@ -265,6 +264,10 @@ def load_ready(journal: Journal, version: str, downloads: Path, server: smoke.Se
     contender = load_contender(uri, model_version, downloads)
     server.check_answers(model_version.uri, contender.answer)
     return contender
+
+
+def _find_last_move(journal: Journal) -> Record | None:
+    return next((record for record in reversed(journal.records()) if record.entry.moves), None)
 
 
 def describe_repetition(moved: Record) -> str:
@@ -403,6 +406,5 @@ def _exclude_seen_rows(uri: str, sets: Sequence[Rows], theirs: Contender, settin
 
 def _compute_figures(match: Match, settings: Promotion) -> Judged:
     """Each version's metrics with intervals on the rows of a match."""
-
     figures = {name: match.compute_intervals(name, 1 - 2 * settings.level) for name in match.outcomes}
     return Judged(match.rows.name, match.rows.digest, len(match.rows.table), match.rows.left_out, figures)
