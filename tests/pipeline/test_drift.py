@@ -337,7 +337,7 @@ def test_only_rows_that_are_new_are_trained_on(house: House) -> None:
 
     done = again(min_new_rows=5, started_by="drift")
     assert done.name == "Completed"
-    line = r"small version 2, \d+\.\d% \(\+\d+\.\d over [A-Za-z -]+\): 5 new rows since version 1, 0 gone"
+    line = r"small version 2, \d+\.\d% \(\+\d+\.\d over TF-IDF and linear SVM\): 5 new rows since version 1, 0 gone"
     assert re.fullmatch(line, done.message), done.message
     assert house.tags("2")["hone.rows_count"] == "305"
     assert again().name == "Nothing new"

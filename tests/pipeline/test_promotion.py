@@ -138,8 +138,8 @@ def deployed(prefect: Prefect, served: subprocess.Popen[bytes], log: Path) -> Pr
     return prefect
 
 
-def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
-    # It asks a person, and frees its worker while it waits.
+def wait_for_question(prefect: Prefect, journal: Journal) -> str:
+    """Start a promotion, which asks a person and frees its worker while it waits; the flow run's id."""
     run = prefect.start("promote/promote", model=MODEL)
     state = prefect.wait(run, "PAUSED")
     assert state["name"] == "Suspended"
@@ -154,7 +154,11 @@ def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
     assert "all gates passed" in waiting["payload"]["why"] and waiting["payload"]["figures"]["test/rows"] == 100
     artifacts = ask(f"{prefect.url}/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
     assert f"promotion-{MODEL}" in [item["key"] for item in artifacts]
+    return run
 
+
+def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
+    run = wait_for_question(prefect, journal)
     # A form that is not filled in is refused by the form.
     refused = prefect.answer(run, decision="approve")
     assert refused["status"] == "REJECT" and "who" in refused["details"]["reason"], refused
