@@ -1,6 +1,7 @@
 """Kills commands at random instants, whole process trees at once, and compares what is left once each is repeated.
 
     python tests/storm.py --kills 200 --seed 1     prints a table; the exit status is 1 if anything differed
+    python tests/storm.py --interrupt              Ctrl-C, SIGTERM and SIGHUP instead of kills
 
 Each kill has a data folder of its own: a copy of one with a champion, and for some commands a candidate or a champion
 that was moved by hand. A command starts there, is killed with all its processes at a random instant of the time that it
@@ -69,6 +70,9 @@ COMMANDS: dict[str, tuple[Words, tuple[Words, ...]]] = {
 }
 END_SECONDS = 20.0  # that processes of an ended command may take to end
 REPEATS = 3
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTED = 130  # the exit status
+INTERRUPT_SECONDS = 15.0  # that an interrupted command may take to end
 
 
 @dataclass
@@ -96,6 +100,7 @@ class Storm:
     place: Path
     programs: Mapping[str, str]
     prefect: str = ""
+    interrupt: bool = False
     commands: dict[str, Command] = field(default_factory=dict)
 
     def prepare(self, name: str) -> None:
@@ -115,9 +120,10 @@ class Storm:
         with suppress(subprocess.TimeoutExpired):
             process.wait(draw.uniform(0, command.seconds))
         hit = process.poll() is None
+        faults = interrupt(process, draw.choice(INTERRUPTS)) if self.interrupt and hit else []
         kill_all(folder / "home")
         process.communicate()
-        faults = self._repeat(folder, command.words)
+        faults += self._repeat(folder, command.words)
         faults += [f"left running: {left}" for left in wait_for_end(folder / "home")]
         kill_all(folder / "home")
         faults += compare(command.expected, describe(folder))
@@ -174,6 +180,19 @@ class Storm:
         shutil.copytree(self._template(before[:-1]), folder)
         self._finish(folder, before[-1])
         return folder
+
+
+def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> list[str]:
+    """Send a signal to a command as a terminal does; what is wrong with its end."""
+    process.send_signal(number)
+    try:
+        output, _ = process.communicate(timeout=INTERRUPT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return [f"runs on: {INTERRUPT_SECONDS:.0f} s after {number.name}"]
+    last = output.strip().splitlines()[-1:]
+    if "Traceback" in output or process.returncode not in (0, INTERRUPTED, -number):
+        return [f"ends badly: {process.returncode} after {number.name}: {last}"]
+    return []
 
 
 def write_project(folder: Path) -> None:
@@ -297,17 +316,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="commands at a time (default: one a core)")
+    parser.add_argument("--interrupt", action="store_true", help="interrupt commands instead of killing them")
     parser.add_argument("--plain", action="store_true", help="processes of the installed command, imports and all")
     parser.add_argument("--keep", action="store_true", help="leave the folders of kills after which something differed")
     options = parser.parse_args()
+    names = options.commands or [name for name in COMMANDS if not options.interrupt or COMMANDS[name][0][0] == "hone"]
     place = Path(tempfile.mkdtemp(prefix="hone-storm-"))
     plain = {"hone": preloaded.plain_hone(), "python": sys.executable}
     programs = plain if options.plain else {"hone": preloaded.hone(), "python": preloaded.python()}
     try:
-        storm = Storm(place, programs, use(prefect_server(Home(place / "server"))) + "/api")
-        results = run_storm(storm, options.commands, options.kills, options.seed, options.jobs)
+        storm = Storm(place, programs, use(prefect_server(Home(place / "server"))) + "/api", options.interrupt)
+        results = run_storm(storm, names, options.kills, options.seed, options.jobs)
         print(describe_storm(storm, results), flush=True)  # noqa: T201
     finally:
         if options.keep:

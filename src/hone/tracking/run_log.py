@@ -113,14 +113,16 @@ class RunLog:
         return {"MLflow run": url or self._artifacts}
 
     def finish(self, outcome: Outcome) -> None:
-        """Send what waits, stop the system metrics and end the run; a run that had ended and heard nothing stays so.
+        """Send what waits, stop the system metrics and end the run.
 
+        A run that had ended and heard nothing stays so, unless it was killed or had failed and is finished now.
         Waits END_SECONDS at most. An MLflow that is gone is logged, not raised: what was trained is not lost for it.
         """
         for split, event in self._latest.items():
             self._add(split, event, last=True)
         self._outcome = outcome
-        if self._thread is None and self._status != "RUNNING":
+        stays = self._status == "FINISHED" or (self._status != "RUNNING" and outcome != "FINISHED")
+        if self._thread is None and stays:
             return
         self._start()
         self._wake.set()

@@ -8,10 +8,11 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType, UnionType
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from hone.environment import Home
 from hone.errors import HoneError, ServiceError
@@ -65,25 +66,38 @@ def orchestrated(data: Home) -> Iterator[Callable[[], bool]]:
 
 
 def run_flow(data: Home, flow: Flow[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Run a flow in this process. Raises ServiceError if Prefect's server stops answering, or what a task raised."""
+    """Run a flow in this process.
+
+    Raises ServiceError if Prefect's server stops answering, KeyboardInterrupt after an interruption, also where Prefect
+    raises an error of its own while it handles one (3.8.8: before it has made a task's run), or what a task raised.
+    """
     import httpx
     from prefect.exceptions import PrefectHTTPStatusError
 
     api = os.environ["PREFECT_API_URL"]
     _mark_crashed(data)
     with terminal_runs.record_run(data, " ".join(["hone", *sys.argv[1:]]), api) as add_flow_run:
+        flow_runs: list[UUID] = []
 
         def record(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+            flow_runs.append(flow_run.id)
             add_flow_run(flow_run.id)
 
         try:
             return flow.with_options(on_running=[record])(*arguments, **options)
         except PrefectHTTPStatusError as fault:
-            raise _find_cause(fault) or _build_error(data, api, f"answered {fault.response.status_code}") from fault
+            error = _build_error(data, api, f"answered {fault.response.status_code}")
+            raise _find_context(fault, HoneError | KeyboardInterrupt) or error from fault
         except httpx.HTTPError as fault:
             if _is_reachable(api):
                 raise  # of another server, such as that of a base model
-            raise _find_cause(fault) or _build_error(data, api, f"did not answer ({fault})") from fault
+            error = _build_error(data, api, f"did not answer ({fault})")
+            raise _find_context(fault, HoneError | KeyboardInterrupt) or error from fault
+        except Exception as fault:
+            if not _is_interruption(fault):
+                raise
+            _mark_interrupted(flow_runs)
+            raise KeyboardInterrupt from fault
         finally:
             if not _is_reachable(api):
                 _unsent.append(api)
@@ -109,6 +123,17 @@ def end_at_once(status: int) -> None:
         os._exit(status)
 
 
+def _mark_interrupted(flow_runs: Sequence[UUID]) -> None:
+    """Mark flow runs that Prefect marked as failed as crashed, as it does after other interruptions."""
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.states import Crashed
+
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+        for flow_run in flow_runs:
+            client.set_flow_run_state(flow_run, Crashed(message="Execution was interrupted."), force=True)
+
+
 def _mark_crashed(data: Home) -> None:
     """Mark flow runs of killed commands; a server that does not answer is reported by the flow."""
     if not terminal_runs.has_dead(data):
@@ -123,12 +148,26 @@ def _mark_crashed(data: Home) -> None:
         return
 
 
-def _find_cause(fault: BaseException) -> BaseException | None:
-    """The error of a task, or the interruption, that Prefect tried to report when its server did not answer."""
-    cause = fault.__context__
-    while cause is not None and not isinstance(cause, HoneError | KeyboardInterrupt):
-        cause = cause.__context__
-    return cause
+def _is_interruption(fault: BaseException) -> bool:
+    """Whether an interruption was being handled when `fault` arose, or made pydantic's serializer fail.
+
+    The serializer names what a function raised in its message, and keeps neither cause nor context (2.14).
+    """
+    from prefect.exceptions import TerminationSignal
+    from pydantic_core import PydanticSerializationError
+
+    if _find_context(fault, KeyboardInterrupt | TerminationSignal):
+        return True
+    serialization = _find_context(fault, PydanticSerializationError) or fault
+    return any(f": {kind.__name__}" in str(serialization) for kind in (KeyboardInterrupt, TerminationSignal))
+
+
+def _find_context(fault: BaseException, kind: type[BaseException] | UnionType) -> BaseException | None:
+    """The latest exception of `kind` that was being handled when `fault` arose."""
+    context = fault.__context__
+    while context is not None and not isinstance(context, kind):
+        context = context.__context__
+    return context
 
 
 def _is_reachable(api: str) -> bool:

@@ -20,7 +20,17 @@ from hone.tracking.client import (
     default_tracking_uri,
     get_or_create_experiment,
 )
-from hone.tracking.run_log import Curve, RunLog, _count_samples, as_metrics, backfill, open_run, take, training_run
+from hone.tracking.run_log import (
+    Curve,
+    Outcome,
+    RunLog,
+    _count_samples,
+    as_metrics,
+    backfill,
+    open_run,
+    take,
+    training_run,
+)
 
 
 def opened(uri: str, key: str = "k1", **other: Any) -> RunLog:
@@ -57,6 +67,25 @@ def test_a_resumed_training_goes_on_in_its_run(tracking_uri: str) -> None:
     assert run.data.params == {"training.epochs": "2"}
     assert run.data.tags["hone.git_commit"] == "new"
     assert run.data.tags["hone.resumed.step"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [
+        ("KILLED", "FINISHED", "FINISHED"),
+        ("FAILED", "FINISHED", "FINISHED"),
+        ("FINISHED", "FAILED", "FINISHED"),
+        ("KILLED", "FAILED", "KILLED"),
+    ],
+)
+def test_a_training_without_steps_left_finishes_its_run(
+    first: Outcome, second: Outcome, status: str, tracking_uri: str
+) -> None:
+    begun = opened(tracking_uri)
+    begun.hear(step(1))
+    begun.finish(first)
+    opened(tracking_uri).finish(second)
+    assert connect(tracking_uri).get_run(begun.run_id).info.status == status
 
 
 def test_a_run_has_a_description_a_user_and_a_source(tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
