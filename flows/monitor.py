@@ -63,4 +63,6 @@ def _describe(checked: CheckResult) -> str:
     version, verdict = checked.version, checked.verdict
     reason = f" by {', '.join(verdict.drifted)}, episode {checked.episode.number}" if verdict.drifted else ""
     counts = f"{verdict.recent:,} rows against {verdict.reference:,}"
+    if verdict.visible is not None:
+        counts += f"; rows unlike the training's are found from {verdict.visible:.1%}"
     return f"{version.name} version {version.version}: {verdict.decision}{reason} ({counts}); {checked.link}"

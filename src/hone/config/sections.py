@@ -330,6 +330,9 @@ class Monitoring(Section):
         lt=0.5,
         description="Probability that a check reports drift where there is none, over all its tests.",
     )
+    least_effect: float = Field(
+        0.02, ge=0, lt=1, description="Share of the recent rows; smaller changes are not drift, however significant."
+    )
     min_rows: int = Field(100, ge=20, description="Minimum number of distinct rows; with fewer there is no verdict.")
     sample: int = Field(
         1000, ge=20, le=10000, description="Maximum number of recent rows to compare; more are sampled at random."

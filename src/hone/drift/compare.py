@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,8 +27,9 @@ RIDGE = 1.0  # added to the diagonal of the Gram matrix of unit-length embedding
 class Finding:
     """The result of one test: its statistic (`measure` is its name), p-value, and a note on what differs.
 
-    `adjusted` is the p-value corrected for the number of tests, set by `correct_p_values`; `reference` and `recent`
-    count the rows compared.
+    `effect` is in the same unit for all tests: the least share of the recent rows, 0 to 1, that must differ from those
+    of the training if the samples' shares were exact. `adjusted` is the p-value corrected for the number of tests, set
+    by `correct_p_values`; `reference` and `recent` count the rows compared.
     """
 
     name: str
@@ -38,23 +39,25 @@ class Finding:
     reference: int
     recent: int
     note: str = ""
+    effect: float = 0.0
     adjusted: float = field(default=1.0)
     drifted: bool = False
 
 
 def compare_numbers(name: str, reference: Sequence[float], recent: Sequence[float], unit: str) -> Finding:
-    """The two-sample Kolmogorov-Smirnov test; the statistic is the largest distance of the distribution functions."""
+    """The two-sample Kolmogorov-Smirnov test; statistic and effect are the largest distance of the distributions."""
     from scipy.stats import ks_2samp
 
     result = ks_2samp(reference, recent, method="asymp")
     note = f"median {np.median(reference):g}{unit and ' ' + unit} then, {np.median(recent):g} now"
-    return Finding(name, "KS", float(result.statistic), float(result.pvalue), len(reference), len(recent), note)
+    distance = float(result.statistic)
+    return Finding(name, "KS", distance, float(result.pvalue), len(reference), len(recent), note, distance)
 
 
 def compare_shares(name: str, reference: Sequence[str], recent: Sequence[str]) -> Finding:
     """Pearson's chi-square test that two samples of names have the same shares; the statistic is Cramer's V.
 
-    Names with an expected count below MIN_EXPECTED are combined.
+    Names with an expected count below MIN_EXPECTED are combined. The effect is the total variation of the shares.
     """
     from scipy.stats import chi2_contingency
 
@@ -65,9 +68,9 @@ def compare_shares(name: str, reference: Sequence[str], recent: Sequence[str]) -
         return Finding(name, "V", 0.0, 1.0, *sizes, f"all {names[0]}" if names else "")
     result = chi2_contingency(table, correction=False)
     cramers_v = float(np.sqrt(result.statistic / table.sum()))
-    return Finding(
-        name, "V", cramers_v, float(result.pvalue), *sizes, _describe_changes(names, table / table.sum(1)[:, None])
-    )
+    shares = table / table.sum(1)[:, None]
+    effect = float(np.abs(shares[1] - shares[0]).sum() / 2)
+    return Finding(name, "V", cramers_v, float(result.pvalue), *sizes, _describe_changes(names, shares), effect)
 
 
 def compare_missing(name: str, reference: tuple[int, int], recent: tuple[int, int]) -> Finding:
@@ -77,21 +80,15 @@ def compare_missing(name: str, reference: tuple[int, int], recent: tuple[int, in
     table = [[lacking, rows - lacking] for lacking, rows in (reference, recent)]
     reference_share, recent_share = (lacking / max(1, rows) for lacking, rows in (reference, recent))
     note = f"{reference_share:.1%} then, {recent_share:.1%} now"
-    return Finding(
-        name,
-        "difference",
-        recent_share - reference_share,
-        float(fisher_exact(table).pvalue),
-        reference[1],
-        recent[1],
-        note,
-    )
+    difference, p = recent_share - reference_share, float(fisher_exact(table).pvalue)
+    return Finding(name, "difference", difference, p, reference[1], recent[1], note, abs(difference))
 
 
 def compare_vocabulary(reference: Sequence[str], recent: Sequence[str], permutations: int, seed: int) -> Finding:
     """The Jensen-Shannon distance (base 2, 0 to 1) of the words' shares, with a p-value by permutation of rows.
 
-    A word counts once per row; the 2,000 most frequent words of both samples together are compared.
+    A word counts once per row; the 2,000 most frequent words of both samples together are compared. The effect is the
+    largest change of a word's share of rows.
     """
     from scipy.spatial.distance import jensenshannon
     from sklearn.feature_extraction.text import CountVectorizer
@@ -106,11 +103,12 @@ def compare_vocabulary(reference: Sequence[str], recent: Sequence[str], permutat
     counts = (rows.T @ is_recent).T
     rest = np.asarray(rows.sum(0)) - counts
     if not counts.any(1).all() or not rest.any(1).all():
-        return Finding("vocabulary", "JS distance", 1.0, 1.0, *sizes, "too few words")
+        return Finding("vocabulary", "JS distance", 1.0, 1.0, *sizes, "too few words", 1.0)
     distances = jensenshannon(rest, counts, base=2, axis=1)
     table = np.stack([rest[0] / sizes[0], counts[0] / sizes[1]])
     note = _describe_changes(counter.get_feature_names_out().tolist(), table)
-    return Finding("vocabulary", "JS distance", float(distances[0]), compute_p_value(distances), *sizes, note)
+    effect = float(np.abs(table[1] - table[0]).max())
+    return Finding("vocabulary", "JS distance", float(distances[0]), compute_p_value(distances), *sizes, note, effect)
 
 
 def compare_embeddings(reference: np.ndarray, recent: np.ndarray, permutations: int, seed: int) -> Finding:
@@ -119,7 +117,8 @@ def compare_embeddings(reference: np.ndarray, recent: np.ndarray, permutations: 
     The classifier two-sample test of Lopez-Paz and Oquab (2017): the mean AUC of cross-validation, with a p-value by
     permutation, the classifier retrained for each one (Ojala and Garriga, 2010). The classifier is ridge regression on
     the two classes (scikit-learn's RidgeClassifier): for fixed folds its scores are a linear map of the labels, so one
-    matrix product scores all permutations, while logistic regression would have to be fitted thousands of times.
+    matrix product scores all permutations, while logistic regression would have to be fitted thousands of times. If a
+    share of the recent rows is recognized and nothing else, the AUC is a half and half of it: that share is the effect.
     """
     sizes = len(reference), len(recent)
     vectors = np.concatenate([reference, recent]).astype(np.float64)
@@ -133,7 +132,8 @@ def compare_embeddings(reference: np.ndarray, recent: np.ndarray, permutations: 
     fold_areas = [_fold_areas(vectors, is_recent, held_out) for held_out in folds]
     areas = np.nanmean(fold_areas, axis=0)
     note = "0.5: cannot be distinguished, 1: always"
-    return Finding("domain classifier", "AUC", float(areas[0]), compute_p_value(areas), *sizes, note)
+    effect = max(0.0, 2 * float(areas[0]) - 1)
+    return Finding("domain classifier", "AUC", float(areas[0]), compute_p_value(areas), *sizes, note, effect)
 
 
 def draw_arrangements(reference: int, recent: int, permutations: int, seed: int) -> np.ndarray:
@@ -149,17 +149,18 @@ def compute_p_value(statistics: np.ndarray) -> float:
     return float(np.mean(statistics >= statistics[0] - 1e-12))
 
 
-def correct_p_values(findings: Sequence[Finding], level: float) -> list[Finding]:
+def correct_p_values(findings: Sequence[Finding], level: float, least_effect: float = 0.0) -> list[Finding]:
     """The findings with `adjusted` p-values (Holm, A simple sequentially rejective multiple test procedure, 1979).
 
-    Without drift, the probability of any finding of drift is at most `level`, whatever their dependence.
+    Without drift, the probability of any finding of drift is at most `level`, whatever their dependence. One whose
+    effect is below `least_effect` is none.
     """
     order = np.argsort([finding.p for finding in findings], kind="stable")
     ranked = np.array([findings[index].p for index in order]) * np.arange(len(findings), 0, -1)
     adjusted = np.empty(len(findings))
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(ranked))
     return [
-        Finding(**{**vars(finding), "adjusted": float(p), "drifted": bool(p <= level)})
+        replace(finding, adjusted=float(p), drifted=bool(p <= level and finding.effect >= least_effect))
         for finding, p in zip(findings, adjusted, strict=True)
     ]
 

@@ -62,15 +62,20 @@ def check_version(version: Version, config: RunConfig, inputs: Part, home: Home)
     recent_rows = recent.read_recent(source, objective, config.ingest.columns, monitoring.sample, monitoring.seed)
     recent_sample = build_sample(recent_rows, objective)
     reference_positions, recent_positions = select_distinct(reference_sample.texts, recent_sample.texts)
+    held_out_positions, _ = select_distinct(held_out.texts, recent_sample.texts)
     facts = {
         "rows": recent_rows.rows_read,
         "sampled": len(recent_rows.rows),
-        "distinct": len(recent_positions),
+        "distinct": len(set(recent_sample.texts)),
         "unreadable": recent_rows.unreadable,
     }
     reference_sample = reference_sample.take(reference_positions)
     recent_sample = recent_sample.take(recent_positions)
-    settings = Settings(monitoring.level, monitoring.min_rows, monitoring.permutations, monitoring.seed)
+    held_out = held_out.take(held_out_positions)
+    held_out_inputs = [held_out_inputs[position] for position in held_out_positions]
+    settings = Settings(
+        monitoring.level, monitoring.least_effect, monitoring.min_rows, monitoring.permutations, monitoring.seed
+    )
     if min(len(reference_sample.texts), len(recent_sample.texts)) < settings.min_rows:
         return replace(compute_verdict(reference_sample, held_out, recent_sample, settings), facts=facts)
     encoder = find_encoder(version, config, home)
@@ -98,16 +103,16 @@ def build_sample(recent_rows: recent.Recent, objective: Objective) -> Sample:
     return Sample(clipped, list(map(len, texts)), detect_languages(clipped), recent_rows.missing)
 
 
-def select_distinct(reference_texts: Sequence[str], recent_texts: Sequence[str]) -> tuple[list[int], list[int]]:
-    """The positions of the rows to compare in each sample: those with a text, each text once.
+def select_distinct(*samples: Sequence[str]) -> list[list[int]]:
+    """The positions of the rows to compare in each sample of texts in random order: a text once in each part of it.
 
-    The tests assume independent draws, which repeated requests of one client are not. If texts repeat, both samples are
-    first cut to the same size, since the share of distinct texts falls with the number of rows.
+    The tests assume independent draws, which repeated requests of one client are not. The share of distinct texts falls
+    with the number of rows: if texts repeat, each sample is divided into parts of as many rows as the smallest has, and
+    what is left of it beyond whole parts is not compared. Rows without text are not either.
     """
-    if len(set(reference_texts)) < len(reference_texts) or len(set(recent_texts)) < len(recent_texts):
-        size = min(len(reference_texts), len(recent_texts))
-        reference_texts, recent_texts = reference_texts[:size], recent_texts[:size]
-    return _find_first_occurrences(reference_texts), _find_first_occurrences(recent_texts)
+    repeats = any(len(set(texts)) < len(texts) for texts in samples)
+    size = min(map(len, samples)) if repeats else max(map(len, samples))
+    return [_find_first_occurrences(texts, max(1, size)) for texts in samples]
 
 
 def find_encoder(version: Version, config: RunConfig, home: Home) -> Encoder:
@@ -130,9 +135,14 @@ def find_encoder(version: Version, config: RunConfig, home: Home) -> Encoder:
     return Encoder(own, f"version {version.version}'s own encoder", True)
 
 
-def _find_first_occurrences(texts: Sequence[str]) -> list[int]:
-    first = {text: position for position, text in reversed(list(enumerate(texts))) if text.strip()}
-    return sorted(first.values())
+def _find_first_occurrences(texts: Sequence[str], size: int) -> list[int]:
+    """The first position of each text in each whole part of `size` rows; a sample smaller than a part is one."""
+    parts = max(1, len(texts) // size)
+    first: dict[tuple[int, str], int] = {}
+    for position, text in enumerate(texts[: parts * size]):
+        if text.strip():
+            first.setdefault((position // size, text), position)
+    return list(first.values())
 
 
 def _add_embeddings(

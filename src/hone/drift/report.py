@@ -13,7 +13,10 @@ from hone.drift.check import Verdict
 from hone.tracking.client import connect, get_or_create_experiment, translate_errors
 from hone.tracking.reader import Version
 
-_HEAD = "| test | figure | p | corrected p | drift | rows then, now | what changed |\n|---|---|---|---|---|---|---|"
+_HEAD = (
+    "| test | figure | effect | p | corrected p | drift | rows then, now | what changed |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
 TITLES = {"drift": "drift", "no drift": "no drift", "too few rows": "too few rows to decide"}
 
 
@@ -30,8 +33,25 @@ def render_page(version: Version, verdict: Verdict, episode: int) -> str:
     if verdict.decision == "drift":
         lines += ["", f"Drift by {', '.join(verdict.drifted)}; episode {episode} of this version."]
     if verdict.findings:
-        lines += ["", _HEAD, *(f"| {' | '.join(map(escape_cell, row.values()))} |" for row in build_table(verdict))]
+        lines += [
+            "",
+            describe_power(verdict),
+            "",
+            _HEAD,
+            *(f"| {' | '.join(map(escape_cell, row.values()))} |" for row in build_table(verdict)),
+        ]
     return "\n".join(lines) + "\n"
+
+
+def describe_power(verdict: Verdict) -> str:
+    """The sentence on what a check of these rows can find, and what it cannot."""
+    if verdict.visible is None:
+        return "No share of rows that are unlike the training's is found reliably by a check of so few rows."
+    rows = round(verdict.visible * verdict.recent)
+    return (
+        f"Such a check finds rows that are unlike any of the training's in 4 of 5 cases if they are at least"
+        f" {verdict.visible:.1%} of the recent ones ({rows:,} of {verdict.recent:,}); fewer can go unnoticed."
+    )
 
 
 def build_table(verdict: Verdict) -> list[dict[str, str]]:
@@ -40,6 +60,7 @@ def build_table(verdict: Verdict) -> list[dict[str, str]]:
         {
             "test": finding.name,
             "figure": f"{finding.measure} {finding.statistic:.3f}",
+            "effect": f"{finding.effect:.1%}",
             "p": f"{finding.p:.4f}",
             "corrected p": f"{finding.adjusted:.4f}",
             "drift": "yes" if finding.drifted else "no",
@@ -79,7 +100,12 @@ def log_check(
 
 
 def _list_figures(finding: Any) -> list[tuple[str, float]]:
-    return [("figure", finding.statistic), ("p", finding.p), ("p_corrected", finding.adjusted)]
+    return [
+        ("figure", finding.statistic),
+        ("effect", finding.effect),
+        ("p", finding.p),
+        ("p_corrected", finding.adjusted),
+    ]
 
 
 def _build_metric_name(test: str) -> str:

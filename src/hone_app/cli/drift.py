@@ -58,13 +58,14 @@ def print_tests(console: Console, verdict: Verdict) -> None:
     """Print a row for each test of a check; nothing if there were too few rows for tests."""
     from rich.text import Text
 
-    from hone.drift.report import build_table
+    from hone.drift.report import build_table, describe_power
     from hone_app.cli.view import make_table, print_table
 
-    columns = ("test", "figure", "corrected p", "drift", "what changed")
-    table = make_table(*columns, numbers=("corrected p",))
+    columns = ("test", "effect", "corrected p", "drift", "what changed")
+    table = make_table(*columns, numbers=("effect", "corrected p"))
     for finding, row in zip(verdict.findings, build_table(verdict), strict=True):
         style = "bold red" if finding.drifted else ""
         table.add_row(*(Text(row[column], style if column == "drift" else "") for column in columns))
     if table.row_count:
         print_table(console, table)
+        console.print(describe_power(verdict), highlight=False)

@@ -11,6 +11,7 @@ from hone.drift.check import Settings, compute_verdict
 from hone.drift.monitor import select_distinct
 from hone.registry.reference import Sample
 
+EMBEDDED = ["domain classifier", "outliers"]
 SETTINGS = Settings(permutations=199)
 WORDS = {"old": [f"card{i}" for i in range(40)], "new": [f"storm{i}" for i in range(40)]}
 
@@ -18,7 +19,8 @@ WORDS = {"old": [f"card{i}" for i in range(40)], "new": [f"storm{i}" for i in ra
 def sample(rows: int, seed: int, kind: str = "old", lacking: int = 0) -> Sample:
     draw = random.Random(seed)
     texts = [" ".join(draw.choices(WORDS[kind], k=draw.randint(3, 9))) for _ in range(rows)]
-    vectors = np.random.default_rng(seed).normal(kind == "new", 1, size=(rows, 6))
+    vectors = np.random.default_rng(seed).normal(np.eye(6)[int(kind == "new")], 0.3, size=(rows, 6))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     said = [draw.choice(["a", "b"]) for _ in range(rows)]
     return Sample(texts, list(map(len, texts)), ["en"] * rows, {"text": (lacking, rows)}, vectors, {"label": said})
 
@@ -27,14 +29,22 @@ def test_rows_of_the_same_kind_have_not_drifted_and_each_test_is_told() -> None:
     verdict = compute_verdict(sample(300, 1), sample(300, 2), sample(300, 3), SETTINGS)
     assert verdict.decision == "no drift"
     names = [found.name for found in verdict.findings]
-    assert names == ["length", "vocabulary", "language", "missing text", "predicted label", "domain classifier"]
+    assert names == [
+        "length",
+        "vocabulary",
+        "language",
+        "missing text",
+        "predicted label",
+        "domain classifier",
+        "outliers",
+    ]
     assert all(found.adjusted >= found.p for found in verdict.findings)
 
 
 def test_each_kind_of_drift_is_named() -> None:
     then, held_out, same = sample(300, 1), sample(300, 2), sample(300, 3)
     other = sample(300, 4, "new")
-    assert {"vocabulary", "domain classifier"} <= set(compute_verdict(then, held_out, other, SETTINGS).drifted)
+    assert {"vocabulary", *EMBEDDED} <= set(compute_verdict(then, held_out, other, SETTINGS).drifted)
 
     def changed(**what: object) -> list[str]:
         return compute_verdict(then, held_out, replace(same, **what), SETTINGS).drifted
@@ -43,7 +53,7 @@ def test_each_kind_of_drift_is_named() -> None:
     assert changed(languages=["en"] * 250 + ["de"] * 50) == ["language"]
     assert changed(missing={"text": (30, 300)}) == ["missing text"]
     assert changed(predictions={"label": ["a"] * 300}) == ["predicted label"]
-    assert changed(embeddings=other.embeddings) == ["domain classifier"]
+    assert changed(embeddings=other.embeddings) == EMBEDDED
 
 
 def test_predictions_are_compared_with_held_out_rows_and_numbers_as_numbers() -> None:
@@ -73,14 +83,23 @@ def test_too_few_rows_decide_nothing() -> None:
 
 
 def test_a_row_asked_again_and_again_is_one_row() -> None:
-    then = [f"text {at}" for at in range(1000)]
-    now = ["retry"] * 900 + [f"new {at}" for at in range(50)]
-    kept_then, kept_now = select_distinct(then, now)
-    assert len(kept_now) == 51
-    assert len(kept_then) == 950  # samples of one size, for the more rows the more of them repeat
-    assert [now[at] for at in kept_now[:2]] == ["retry", "new 0"]
+    then = [f"text {number}" for number in range(1000)]
+    now = ["retry"] * 900 + [f"new {number}" for number in range(50)]
+    rows_then, rows_now = select_distinct(then, now)
+    assert [now[position] for position in rows_now] == ["retry", *(f"new {number}" for number in range(50))]
+    assert rows_then == list(range(950))  # a whole part
     assert select_distinct(then, ["a", "b", " ", ""])[1] == [0, 1]
     assert len(select_distinct(then, ["a", "b"])[0]) == 1000
+
+
+def test_a_repeated_text_counts_once_in_each_part_and_takes_no_rows_of_the_reference() -> None:
+    then = ["hello" if number % 10 == 0 else f"text {number}" for number in range(1000)]
+    now = ["hello", "hello", *(f"new {number}" for number in range(118))]
+    rows_then, rows_now = select_distinct(then, now)
+    assert len(rows_now) == 119
+    assert [then[position] for position in rows_then].count("hello") == 8  # 8 parts of 120 rows
+    assert len(rows_then) == 960 - 96 + 8
+    assert select_distinct(then, [])[1] == []
 
 
 def test_texts_that_repeat_in_the_same_way_then_and_now_are_no_drift() -> None:

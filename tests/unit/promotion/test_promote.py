@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hone.config.sections import Promotion
 from hone.errors import ChampionMoved, ConfigError, ModelError, PromotionError, PromotionRefused
-from hone.promotion import promote, reconcile
+from hone.promotion import guards, promote, reconcile
 from hone.promotion.champion import Standing, get_standing, move_champion
 from hone.promotion.decision import Decision, render_markdown, render_page
 from hone.promotion.journal import Journal, find_faults
@@ -137,6 +139,37 @@ def test_a_golden_set_is_judged_on_too_and_one_that_leaked_refuses(
     assert leaked.sets[1].digest != decision.sets[1].digest
     with pytest.raises(ConfigError, match="there is no such file"):
         decided(journal, tmp_path, golden=str(tmp_path / "nothing.csv"))
+
+
+@pytest.mark.parametrize(
+    ("inconclusive", "policy", "unclear", "expected"),
+    [
+        ("ask", "auto", True, "manual"),
+        ("ask", "auto", False, "auto"),
+        ("ask", "shadow", True, "shadow"),
+        ("pass", "auto", True, "auto"),
+    ],
+)
+def test_a_person_is_asked_where_a_gate_is_unclear_and_nobody_else_would_be(
+    inconclusive: str,
+    policy: str,
+    unclear: bool,
+    expected: str,
+    journal: Journal,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = Promotion.model_validate({"inconclusive": inconclusive, "policy": policy, "resamples": 200})
+    monkeypatch.setattr(promote, "load_settings", lambda *_: (settings, ["length"]))
+    judge = guards.judge_guards
+    monkeypatch.setattr(
+        guards,
+        "judge_guards",
+        lambda *given: [replace(gate, inconclusive=unclear) for gate in judge(*given)],
+    )
+    decision = decided(journal, tmp_path)
+    assert decision.passed and decision.policy == expected
+    assert ("unclear" in render_markdown(decision)) == unclear
 
 
 def training_text(journal: Journal) -> str:
