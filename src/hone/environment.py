@@ -67,6 +67,11 @@ class Home:
         return "" if os.environ.get("MLFLOW_TRACKING_URI") else str(self.root / "mlflow" / "artifacts")
 
     @property
+    def machine(self) -> Path:
+        """What was measured of the machines that train here, by processor."""
+        return self.root / "machine.json"
+
+    @property
     def downloads(self) -> Path:
         """Model versions downloaded from a remote MLflow server."""
         return self.root / "downloads"

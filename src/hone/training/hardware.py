@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import platform
 import resource
 import sys
 import time
@@ -14,6 +17,7 @@ import torch
 from hone.errors import ConfigError
 
 Precision = Literal["fp32", "bf16"]
+PRECISIONS = ("fp32", "bf16")
 
 # Dense bf16 FLOP/s by a part of the device's name, from NVIDIA's data sheets; the first match is used.
 _PEAKS = {
@@ -51,17 +55,51 @@ def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if available and setting != "cpu" else "cpu")
 
 
-def choose_precision(setting: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """bf16 if the device supports it and is faster with it: on a CPU that is measured (0.2 s)."""
+def choose_precision(
+    setting: Literal["auto", "fp32", "bf16"], device: torch.device, machine: Path | None = None
+) -> Precision:
+    """bf16 if the device supports it and is faster with it.
+
+    On a CPU that is measured (0.2 s), once for a processor, number of threads and version of torch: the file `machine`
+    keeps the result, so that the same configuration is trained alike there.
+    """
     if setting != "auto":
         return setting
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return (
-        "bf16"
-        if cpu_has_bf16() and _measure_seconds(torch.bfloat16) < 0.8 * _measure_seconds(torch.float32)
-        else "fp32"
-    )
+    if not cpu_has_bf16():
+        return "fp32"
+    return _recall_precision(machine) if machine else _measure_precision()
+
+
+def _measure_precision() -> Precision:
+    return "bf16" if _measure_seconds(torch.bfloat16) < 0.8 * _measure_seconds(torch.float32) else "fp32"
+
+
+def _recall_precision(machine: Path) -> Precision:
+    """The measured precision that the file `machine` has for this machine, which is measured if it has none."""
+    name = f"{_processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    machine.parent.mkdir(parents=True, exist_ok=True)
+    with machine.open("a+", encoding="utf8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        try:
+            measured = {str(key): value for key, value in json.load(file)["precision"].items() if value in PRECISIONS}
+        except (ValueError, KeyError, TypeError, AttributeError):  # new, or cut off by a crash
+            measured = {}
+        if name not in measured:
+            measured[name] = _measure_precision()
+            file.truncate(0)
+            json.dump({"precision": measured}, file, indent=1)
+    precision: Precision = measured[name]
+    return precision
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf8").splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def cpu_has_bf16() -> bool:

@@ -43,6 +43,7 @@ def train(
     objective: tuple[str, Mapping[str, Any]],
     method: tuple[str, Mapping[str, Any]],
     settings: Mapping[str, Any],
+    machine: Path | None = None,
     on_event: Callable[[wire.Event], None] = ignore,
 ) -> Product:
     """Fine-tune the model in `base` on the rows in `tokens`; `objective` and `method` are (kind, options).
@@ -50,7 +51,7 @@ def train(
     `out` outlives an interrupted training: passed in again, training continues from the last complete checkpoint, on a
     CPU bit for bit as if it had not been interrupted. At the end it holds model/, adapter/ (if the method has one),
     history.jsonl and training.json, and what resuming needs: the product names it as temporary. `on_event` is called
-    with every event; if it raises, training ends at once.
+    with every event; if it raises, training ends at once. The file `machine` keeps what was measured of this machine.
 
     Raises what the child raised; OutOfMemory if not even one row fits; TrainingError if the child was killed. After a
     kill, which may have been intended, training is not restarted; the next call continues it.
@@ -65,6 +66,7 @@ def train(
             "method": method,
             "settings": dict(settings),
             "code": own_code.allowed_digest(base),
+            "machine": str(machine.resolve()) if machine else "",
         }
         (out / "spec.json").write_text(json.dumps(paths | parts, indent=1), "utf8")
         while not _run_attempt(out, on_event):

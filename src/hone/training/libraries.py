@@ -27,6 +27,7 @@ def import_libraries(spec: Mapping[str, Any]) -> None:
     if spec.get("code") or not all(part.__module__.startswith("hone.") for part in parts):
         return
     needed = {library for part in parts for library in getattr(part, "libraries", ())}
+    needed |= set(list_optimizer_libraries(spec["settings"]))
     with hide_packages(name for name in OPTIONAL if name not in needed):
         import pyarrow as pa
         import transformers.modeling_utils  # noqa: F401
@@ -36,6 +37,11 @@ def import_libraries(spec: Mapping[str, Any]) -> None:
             from peft.import_utils import is_bnb_4bit_available
 
             is_bnb_4bit_available()  # looks for bitsandbytes once, the first time
+
+
+def list_optimizer_libraries(settings: Mapping[str, Any]) -> list[str]:
+    """The distributions that the optimizer of a configuration's section `training` needs beside torch."""
+    return ["bitsandbytes"] if settings.get("optimizer", "adamw") != "adamw" else []
 
 
 @contextmanager

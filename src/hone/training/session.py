@@ -25,7 +25,7 @@ from hone.training.checkpoints import Checkpoint, State, Tensors
 from hone.training.embeddings import narrow_embedding
 from hone.training.forward import prepare_forward
 from hone.training.history import History
-from hone.training.optimization import make_adamw
+from hone.training.optimization import make_optimizer
 from hone.training.sampler import Sampler
 from hone.training.schedule import evaluation_steps, total_steps
 from hone.training.selection import Selection, choose_selection
@@ -139,7 +139,8 @@ def build(spec: Mapping[str, Any]) -> Session:
     train, valid = _open_splits(tokens, settings)
     device = hardware.choose_device(settings.device)
     hardware.set_up_device(device)
-    precision, micro_batch_size = _choose_precision_and_batch(out, settings, device)
+    machine = Path(spec["machine"]) if spec.get("machine") else None
+    precision, micro_batch_size = _choose_precision_and_batch(out, settings, device, machine)
     peak = hardware.peak_flops(device, precision)
 
     randomness.seed_generators(settings.seed)
@@ -182,7 +183,7 @@ def build(spec: Mapping[str, Any]) -> Session:
         parameters=parameters,
         trainable=trainable,
         flops=flops.measure_flops(objective, model, train, pad_id, device),
-        optimizer=make_adamw(model, settings.weight_decay, settings.layer_decay),
+        optimizer=make_optimizer(model, settings.weight_decay, settings.layer_decay, settings.optimizer),
         state=State(),
         history=History(out / layout.HISTORY),
     )
@@ -227,10 +228,12 @@ def _open_splits(tokens: Path, settings: Settings) -> tuple[TokenFile, TokenFile
     return train, valid
 
 
-def _choose_precision_and_batch(out: Path, settings: Settings, device: torch.device) -> tuple[str, int]:
+def _choose_precision_and_batch(
+    out: Path, settings: Settings, device: torch.device, machine: Path | None
+) -> tuple[str, int]:
     """Precision and micro-batch size: those of an earlier attempt, else chosen now and saved for the next one."""
     earlier = choices.load_choices(out)
-    precision = earlier.precision or hardware.choose_precision(settings.precision, device)
+    precision = earlier.precision or hardware.choose_precision(settings.precision, device, machine)
     configured = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
     micro_batch_size = earlier.micro_batch_size or configured
     choices.save_choices(out, dataclasses.replace(earlier, precision=precision, micro_batch_size=micro_batch_size))
@@ -262,16 +265,19 @@ def _as_encoded(objective: Objective, train: TokenFile, pad_id: int) -> bool:
 
 
 def _collect_moments(model: Any, optimizer: torch.optim.Optimizer) -> Tensors:
-    """AdamW's state by parameter name: `<name>/exp_avg`, `<name>/exp_avg_sq`, `<name>/step`."""
-    return {
-        f"{name}/{key}": tensor
-        for name, parameter in model.named_parameters()
-        for key, tensor in optimizer.state.get(parameter, {}).items()
-    }
+    """The optimizer's state by parameter and its own names: `<name>/exp_avg`, `<name>/exp_avg_sq`, `<name>/step`."""
+    moments = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensor = torch.as_tensor(value)  # bitsandbytes counts steps by a number
+            shared = key.startswith("qmap")  # its tables of numbers, one for all parameters
+            moments[f"{name}/{key}"] = tensor.clone() if shared else tensor
+    return moments
 
 
 def _set_moments(model: Any, optimizer: torch.optim.Optimizer, moments: Tensors) -> None:
     parameters = dict(model.named_parameters())
     for key, tensor in moments.items():
         name, _, kind = key.rpartition("/")
-        optimizer.state[parameters[name]][kind] = tensor.clone()
+        is_number = kind == "step" and not isinstance(optimizer, torch.optim.AdamW)
+        optimizer.state[parameters[name]][kind] = int(tensor) if is_number else tensor.clone()

@@ -24,6 +24,10 @@ class Settings:
     layer_decay: float = option(
         1.0, "Factor of the learning rate from each layer to the one below it, down to the embeddings.", gt=0, le=1
     )
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = option(
+        "adamw",
+        "AdamW, torch's or bitsandbytes': 8bit: moments in a quarter of the memory; paged: they may leave the GPU.",
+    )
     weight_decay: float = option(0.01, "AdamW's decoupled weight decay.", ge=0, le=1)
     max_grad_norm: float = option(1.0, "Gradients are clipped to this norm; 0 disables clipping.", ge=0)
     select: Literal["best", "last"] = option(

@@ -29,8 +29,8 @@ EXEMPT = {
     # The suite's content is in the key; markupsafe only escapes what the Data Docs show.
     "validate": OF_THE_MODEL | {"pyyaml", "markupsafe"},
     "tokenize": {"torch"},
-    # If the method does not use PEFT, code that does is imported and not called.
-    "train": {"peft"},
+    # If the method does not use PEFT, or the optimizer not bitsandbytes, code that does is imported and not called.
+    "train": {"peft", "bitsandbytes"},
     "evaluate": {"peft"},
     "register": OF_THE_VERSION,
     "base": {"jinja2", "rouge-score", "sacrebleu"},
@@ -49,3 +49,8 @@ def test_a_stage_has_the_versions_of_what_it_imports_in_its_key(name: str, monke
         for package in packages - set(sys.stdlib_module_names) - {"hone", *plugin_folders()}:
             providers = {provider.lower().replace("_", "-") for provider in distributions.get(package, [package])}
             assert providers & covered, f"{stage} imports {package}, whose version is not in its key"
+
+
+def test_an_optimizer_of_bitsandbytes_has_its_version_in_the_key() -> None:
+    config = load_config(CONF / "demo.yaml", ["training.optimizer=adamw_8bit"])
+    assert "bitsandbytes" in STAGES["train"].libraries(config)

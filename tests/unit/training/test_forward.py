@@ -14,7 +14,7 @@ from torch import nn
 from hone.errors import ConfigError
 from hone.training import loop
 from hone.training.forward import set_training_mode
-from hone.training.optimization import make_adamw
+from hone.training.optimization import make_optimizer
 from tests.tiny_bases import tiny_bert, tiny_llama
 from tests.tiny_training import specification, write_tokens
 
@@ -73,7 +73,7 @@ def test_lower_layers_learn_more_slowly(base: Path) -> None:
 
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
     layers = model.config.num_hidden_layers
-    optimizer = make_adamw(model, 0.01, 0.5)
+    optimizer = make_optimizer(model, 0.01, 0.5)
     scale = {id(p): group["scale"] for group in optimizer.param_groups for p in group["params"]}
     by_name = {name: scale[id(p)] for name, p in model.named_parameters()}
     assert by_name["classifier.weight"] == by_name["bert.pooler.dense.weight"] == 1
@@ -81,7 +81,7 @@ def test_lower_layers_learn_more_slowly(base: Path) -> None:
         assert by_name[f"bert.encoder.layer.{layer}.output.dense.weight"] == 0.5 ** (layers - 1 - layer)
     assert by_name["bert.embeddings.word_embeddings.weight"] == 0.5**layers
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.0}
-    assert [group["scale"] for group in make_adamw(nn.Linear(2, 2), 0.01).param_groups] == [1, 1]
+    assert [group["scale"] for group in make_optimizer(nn.Linear(2, 2), 0.01).param_groups] == [1, 1]
 
 
 def test_a_decayed_learning_rate_reaches_the_steps(base: Path, tokens: Path, tmp_path: Path) -> None:

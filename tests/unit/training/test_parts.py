@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from hone.errors import DataError
 from hone.methods.freeze import Freeze
 from hone.training import choices, hardware
 from hone.training.embeddings import UsedRows, narrow_embedding
-from hone.training.optimization import clip_gradients, make_adamw
+from hone.training.optimization import clip_gradients, make_optimizer
 from hone.training.tokens import TokenFile
 
 CONFIG = BertConfig(
@@ -57,7 +58,7 @@ def test_training_a_narrowed_embedding_gives_the_same_weights() -> None:
         model = _model()
         widen = narrow_embedding(model, used, 0) if narrowed else lambda: None
         assert isinstance(model.get_input_embeddings(), UsedRows) == narrowed
-        optimizer = make_adamw(model, 0.3)
+        optimizer = make_optimizer(model, 0.3)
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 1e-2
         for _ in range(3):
             model(**batch).loss.backward()
@@ -90,7 +91,7 @@ def test_an_embedding_that_is_tied_or_stands_still_is_left_alone() -> None:
 
 def test_biases_norms_and_embeddings_do_not_decay() -> None:
     model = _model()
-    decayed, others = make_adamw(model, 0.1).param_groups
+    decayed, others = make_optimizer(model, 0.1).param_groups
     names = {id(p): name for name, p in model.named_parameters()}
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     assert {names[id(p)] for p in others["params"]} == {
@@ -124,3 +125,21 @@ def test_choices_outlive_the_process_and_the_micro_batch_halves_down_to_one(tmp_
     assert choices.load_choices(tmp_path) == made
     assert [choices.halve_micro_batch(tmp_path) for _ in range(4)] == [3, 2, 1, 0]
     assert choices.load_choices(tmp_path) == choices.Choices(1, "bf16", (3, 9))
+
+
+def test_what_auto_measured_is_kept_for_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, cpu, measured = tmp_path / "home" / "machine.json", torch.device("cpu"), ["bf16", "fp32"]
+    monkeypatch.setattr(hardware, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(hardware, "_measure_precision", lambda: measured.pop(0))
+    assert [hardware.choose_precision("auto", cpu, file) for _ in range(3)] == ["bf16"] * 3
+    assert hardware.choose_precision("fp32", cpu, file) == "fp32"
+    monkeypatch.setattr(hardware, "_processor_name", lambda: "another")
+    assert [hardware.choose_precision("auto", cpu, file) for _ in range(2)] == ["fp32"] * 2
+    assert set(json.loads(file.read_text("utf8"))["precision"].values()) == {"bf16", "fp32"}
+    for damaged in ("", '{"precision": {"', "[]", '{"precision": 1}'):
+        file.write_text(damaged, "utf8")
+        measured.append("bf16")
+        assert hardware.choose_precision("auto", cpu, file) == "bf16"
+    monkeypatch.setattr(hardware, "cpu_has_bf16", lambda: False)
+    assert hardware.choose_precision("auto", cpu, tmp_path / "none" / "machine.json") == "fp32"
+    assert not (tmp_path / "none").exists()

@@ -15,6 +15,7 @@ from hone.pipeline.stage import Job, Stage, compute_base_digest, get_module, lis
 from hone.progress import Progress
 from hone.store.artifact import Artifact, Product
 from hone.training.device import resolve_device
+from hone.training.libraries import list_optimizer_libraries
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def _make(job: Job) -> Product:
             objective=(config.objective.kind, config.objective.options()),
             method=(config.method.kind, config.method.options()),
             settings=config.training.model_dump(),
+            machine=job.home.machine,
             on_event=on_event,
         )
         if course := product.facts.get("course"):
@@ -106,6 +108,7 @@ TRAIN = Stage(
     libraries=lambda c: [
         *("numpy", "pyarrow", "safetensors", "torch", "transformers"),
         *(list_libraries(OBJECTIVES, c.objective) + list_libraries(METHODS, c.method)),
+        *list_optimizer_libraries(c.training.model_dump()),
     ],
     inputs=("tokenize",),
     needs_base=True,
