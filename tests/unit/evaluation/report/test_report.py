@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -527,9 +529,76 @@ def test_the_scale_of_differences_has_signs_but_for_zero(tmp_path: Path) -> None
     assert [label for _, label in numbers] == ["0", "+0.2", "+0.4", "+0.6", "+0.8", "+1"]
 
 
-def test_says_what_most_of_an_answers_time_goes_to(plain: Page) -> None:
-    speed = plain.sections["speed"]
-    assert speed.startswith("Speed 412 rows a second in batches, most of the time for the model's forward pass.")
+def headings(html: str) -> dict[str, str]:
+    """The sentences beside the title of each section."""
+    found = re.findall(r"<header><h2>(.*?)</h2><p>(.*?)</p></header>", html)
+    return {title: unescape(sentences) for title, sentences in found}
+
+
+def test_each_sentence_of_a_heading_is_computed_from_what_was_recorded(
+    artifacts: dict[str, Artifact], html: str
+) -> None:
+    said = headings(html)
+    ingest, funnel = artifacts["ingest"].facts(), artifacts["curate"].facts()["funnel"]
+    lost = {step["step"]: step["before"] - step["after"] for step in funnel}
+    heaviest = max(lost, key=lambda step: lost[step])
+    assert said.pop("Rows") == (
+        f"{funnel[-1]['after']:,} of {ingest['read']:,} rows are used for training and testing."
+        f" “{heaviest.capitalize()}” dropped the most: {lost[heaviest]:,}."
+    )
+    expectations = artifacts["validate"].facts()["expectations"]
+    assert all(expectation["success"] for expectation in expectations)
+    assert said.pop("Validation") == f"All {len(expectations)} checks hold."
+    splits = artifacts["tokenize"].facts()["splits"].values()
+    total = {name: sum(split[name] for split in splits) for name in ("rows", "tokens", "truncated_rows", "lost_tokens")}
+    assert said.pop("Tokens") == (
+        f"{total['tokens']:,} tokens in {total['rows']:,} rows. {total['truncated_rows'] / total['rows']:.1%} of rows"
+        f" were cut, and {total['lost_tokens'] / (total['tokens'] + total['lost_tokens']):.1%} of all tokens lost."
+    )
+    lines = (artifacts["train"].path / "history.jsonl").read_text("utf8").splitlines()
+    history, training = [json.loads(line) for line in lines], artifacts["train"].facts()
+    lowest = min((line for line in history if line.get("valid_loss")), key=lambda line: line["valid_loss"])
+    assert said.pop("Training") == (
+        f"{len({line['step'] for line in history})} steps in {training['seconds']:.1f} s."
+        f" The validation loss was lowest, {lowest['valid_loss']:.4f}, at step {lowest['step']}."
+    )
+    metrics = json.loads((artifacts["evaluate"].path / "metrics.json").read_text("utf8"))
+    assert said.pop("Metrics") == (
+        f"The model and the baselines on the same {metrics['rows']} test rows."
+        f" Lines are {metrics['confidence']:.0%} intervals."
+    )
+    assert set(said) == {"Classes", "Confusion", "Calibration", "Slices", "Worst errors", "Speed", "Lineage"}
+
+
+def test_each_sentence_on_the_answers_is_computed_from_what_was_recorded(
+    artifacts: dict[str, Artifact], html: str
+) -> None:
+    said = headings(html)
+    metrics = json.loads((artifacts["evaluate"].path / "metrics.json").read_text("utf8"))
+    f1 = {name: of["f1"]["value"] for name, of in metrics["per_class"].items()}
+    (best, high), (worst, low) = (chosen(f1.items(), key=lambda item: item[1]) for chosen in (max, min))
+    assert said["Classes"] == f"{len(f1)} classes. Strongest is {best} (F1 {high:.1%}), weakest {worst} ({low:.1%})."
+    matrix, labels = np.array(metrics["confusion"]["counts"]), metrics["confusion"]["labels"]
+    wrong = matrix - np.diag(np.diag(matrix))
+    true, taken = np.unravel_index(wrong.argmax(), wrong.shape)
+    assert said["Confusion"] == (
+        f"Most often {labels[true]} is taken for {labels[taken]}: {wrong.max()} of {matrix[true].sum()} rows."
+    )
+    calibration = metrics["calibration"]
+    bins = [line for line in calibration["bins"] if line["rows"]]
+    drift = sum(line["rows"] * (line["confidence"] - line["accuracy"]) for line in bins) / sum(
+        line["rows"] for line in bins
+    )
+    assert drift > 0.02
+    assert said["Calibration"].endswith(f"It is off by {calibration['ece']:.1%} on average, overconfident.")
+    assert said["Worst errors"].startswith(f"The {len(metrics['worst'])} test rows with the most confident wrong")
+    speed = json.loads((artifacts["evaluate"].path / "speed.json").read_text("utf8"))
+    slowest = max(speed["parts"], key=lambda part: speed["parts"][part])
+    assert slowest == speed["slowest"] == "forward"
+    assert said["Speed"] == (
+        f"{speed['rows_per_second']:.0f} rows a second in batches, the largest part of the time for the model's forward"
+        " pass."
+    )
 
 
 def test_calibration_says_which_way_it_is_off(tmp_path: Path, plain: Page) -> None:
