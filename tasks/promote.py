@@ -100,18 +100,17 @@ def record_shadow(decision: Decision, who: str) -> None:
     cache_policy=NO_CACHE,
 )
 def promote_version(decision: Decision, who: str, why: str) -> str:
-    """Make the version the champion; return a sentence on the move.
+    """Make the version the champion; return a sentence on the move, also if a killed attempt of this run made it.
 
     Never retried: if the champion has changed, the comparison is out of date.
     """
-    journal = _open_journal(decision.model)
+    journal, who, downloads = _open_journal(decision.model), who or current_user(), home().downloads
     try:
-        moved = promote.promote_version(
-            journal, decision, who=who or current_user(), why=why, downloads=home().downloads
-        )
+        done = promote.find_promotion(journal, decision.version, who=who, downloads=downloads)
+        moved = done or promote.promote_version(journal, decision, who=who, why=why, downloads=downloads)
     finally:
         emit_moves(decision.model)
-    return _describe_entry(decision.model, moved.entry)
+    return _describe_entry(decision.model, moved.entry) + (f" ({promote.describe_repetition(done)})" if done else "")
 
 
 @task(name="roll back", task_run_name="roll back {model} to the previous champion", cache_policy=NO_CACHE)

@@ -218,6 +218,24 @@ def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
     assert event["payload"]["severity"] == "warning"
 
 
+def test_a_run_that_is_started_again_after_its_move_ends_well_and_moves_nothing(
+    prefect: Prefect, journal: Journal
+) -> None:
+    run = prefect.start("promote/promote", model=MODEL, policy="auto", who="ada")
+    assert prefect.wait(run, "COMPLETED")["name"] == "Promoted"
+    entries = len(journal.records())
+    # As after a kill between the move and the end of the run.
+    ask(
+        f"{prefect.url}/flow_runs/{run}/set_state",
+        {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True},
+    )
+    until(lambda: ask(f"{prefect.url}/flow_runs/{run}")["run_count"] == 2, SECONDS)
+    state = prefect.wait(run, "COMPLETED")
+    moved = f"{MODEL}: version 2 is the champion (was 1), promoted by ada"
+    assert state["message"].startswith(moved) and "(promoted by ada at " in state["message"]
+    assert len(journal.records()) == entries and champion(journal) == "2"
+
+
 def test_an_approval_that_nobody_gives_expires(
     prefect: Prefect, journal: Journal, trained_versions: Versions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
