@@ -103,11 +103,11 @@ def _ask_approval(decision: Decision, why: str) -> tuple[bool, str]:
 
 
 def print_gates(console: Console, decision: Decision) -> None:
-    """Print a row for each gate, its note below its name, under a line that names both versions."""
+    """Print a line that names both versions, a row for each gate, and the gates' notes, each once."""
     from rich.text import Text
 
     from hone.promotion.decision import describe_outcome, format_figure
-    from hone_app.cli.view import make_table, print_table
+    from hone_app.cli.view import make_table, print_note, print_table
 
     against = f"champion, version {decision.champion}" if decision.champion else "baselines: there is no champion"
     console.print(f"{decision.model} version {decision.version} against the {against}", highlight=False)
@@ -116,9 +116,15 @@ def print_gates(console: Console, decision: Decision) -> None:
     styles = {"yes": "green", "no": "bold red", "unclear": "bold yellow"}
     for gate in decision.gates:
         passed = Text(outcome := describe_outcome(gate), styles[outcome])
-        name = Text.assemble(gate.name, (f"\n({gate.note})" if gate.note else "", "dim"))
-        table.add_row(name, *map(Text, (gate.rows, format_figure(gate), gate.bound)), passed)
+        table.add_row(*map(Text, (gate.name, gate.rows, format_figure(gate), gate.bound)), passed)
     print_table(console, table)
+    names_by_note: dict[str, list[str]] = {}
+    for gate in decision.gates:
+        names_by_note.setdefault(gate.note, []).append(gate.name)
+    for note, names in names_by_note.items():
+        subject = "" if len(names) == len(decision.gates) else f"{', '.join(dict.fromkeys(names))}: "
+        if note:
+            print_note(console, subject + note)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:

@@ -222,6 +222,15 @@ def print_table(console: Console, table: Table) -> None:
         console.print("".join(segment.text for segment in segments).rstrip(), highlight=False, soft_wrap=True)
 
 
+def print_note(console: Console, note: str) -> None:
+    """Print an indented note; where output is not a terminal, without wrapping."""
+    text = Text(escape_controls(note), "dim")
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, 2), expand=False))
+    else:
+        console.print(Text.assemble("  ", text), soft_wrap=True)
+
+
 def print_plan(console: Console, stage_plans: Sequence[Any]) -> None:
     """Print what each stage would do: hit, pending, or miss with its reasons."""
     grid = _SafeTable.grid(padding=(0, 2))
