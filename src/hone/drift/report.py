@@ -46,7 +46,7 @@ def render_page(version: Version, verdict: Verdict, episode: int) -> str:
 def describe_power(verdict: Verdict) -> str:
     """The sentence on what a check of these rows can find, and what it cannot."""
     if verdict.visible is None:
-        return "No share of rows that are unlike the training's is found reliably by a check of so few rows."
+        return "Such a check can miss even many rows that are unlike the training's: too few rows or permutations."
     rows = round(verdict.visible * verdict.recent)
     return (
         f"Such a check finds rows that are unlike any of the training's in 4 of 5 cases if they are at least"
