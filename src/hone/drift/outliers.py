@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 
 from hone.drift.compare import Finding, compute_p_value, draw_arrangements
@@ -42,7 +40,6 @@ def compare_outliers(reference: np.ndarray, recent: np.ndarray, permutations: in
     return Finding("outliers", "excess", effect, p, len(others), len(recent), note, effect)
 
 
-@functools.lru_cache(maxsize=64)
 def find_visible_share(reference: int, recent: int, permutations: int, level: float, seed: int) -> float | None:
     """The least share of the recent rows that the test finds in POWER of checks if they are farther than all others.
 

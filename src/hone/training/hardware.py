@@ -10,14 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from hone.errors import ConfigError
 
 Precision = Literal["fp32", "bf16"]
-PRECISIONS = ("fp32", "bf16")
 
 # Dense bf16 FLOP/s by a part of the device's name, from NVIDIA's data sheets; the first match is used.
 _PEAKS = {
@@ -84,7 +83,9 @@ def _recall_precision(machine: Path) -> Precision:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         try:
-            measured = {str(key): value for key, value in json.load(file)["precision"].items() if value in PRECISIONS}
+            measured = {
+                str(key): value for key, value in json.load(file)["precision"].items() if value in get_args(Precision)
+            }
         except (ValueError, KeyError, TypeError, AttributeError):  # new, or cut off by a crash
             measured = {}
         if name not in measured:

@@ -158,13 +158,13 @@ def _is_interruption(fault: BaseException) -> bool:
 
     if _find_context(fault, KeyboardInterrupt | TerminationSignal):
         return True
-    serialization = _find_context(fault, PydanticSerializationError) or fault
+    serialization = _find_context(fault, PydanticSerializationError)
     return any(f": {kind.__name__}" in str(serialization) for kind in (KeyboardInterrupt, TerminationSignal))
 
 
 def _find_context(fault: BaseException, kind: type[BaseException] | UnionType) -> BaseException | None:
-    """The latest exception of `kind` that was being handled when `fault` arose."""
-    context = fault.__context__
+    """`fault` if it is of `kind`, else the latest such exception that was being handled when it arose."""
+    context: BaseException | None = fault
     while context is not None and not isinstance(context, kind):
         context = context.__context__
     return context

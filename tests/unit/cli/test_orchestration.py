@@ -42,9 +42,15 @@ def interrupt_and_refuse() -> None:
         refuse()
 
 
+def fail_by_name() -> None:
+    """An error whose message has the words of an interruption."""
+    raise ValidationFailed("a value of the column text: KeyboardInterrupt: is refused")
+
+
 @pytest.mark.parametrize(
     ("flow", "kind", "message"),
     [
+        (fail_by_name, ValidationFailed, "a value of the column text"),
         (refuse, ServiceError, r"did not answer \(Connection refused\)"),
         (fail, ServiceError, "answered 500"),
         (stop_and_refuse, ValidationFailed, "a column is empty"),
