@@ -62,10 +62,16 @@ def finetune(
 def _run_line(config: RunConfig) -> tuple[Artifact, Artifact]:
     """The artifacts of register and evaluate."""
     rows = ingest(config)
-    splits = curate(config, rows)
+    return finish_line(config, rows, curate(config, rows))
+
+
+def finish_line(
+    config: RunConfig, rows: Artifact, splits: Artifact, tried: Artifact | None = None
+) -> tuple[Artifact, Artifact]:
+    """The artifacts of register and evaluate, from those of ingest and curate, and of the sweep that chose values."""
     base = make_base(config, splits) if config.model.scratch else None
     validated = validate(config, splits, base)
     tokens = tokenize(config, validated, base)
     model = train(config, tokens, base)
     evaluation = evaluate(config, model, tokens, validated, base)
-    return register(config, rows, splits, validated, tokens, model, evaluation, base), evaluation
+    return register(config, rows, splits, validated, tokens, model, evaluation, base, tried), evaluation

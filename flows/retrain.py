@@ -17,7 +17,8 @@ from flows.choice import OptionalChoice, config_name, resolve_config
 from flows.finetune import finetune
 from hone.config.sections import RunConfig
 from hone.drift.retraining import config_as_of as at
-from hone.drift.retraining import list_dates
+from hone.drift.retraining import list_dates, take_swept_values
+from hone.environment import home
 from hone.store.artifact import Artifact
 from hone.tracking.reader import SCHEME
 from tasks.ingest import ingest
@@ -89,10 +90,13 @@ def retrain(
 
 
 def _resolve(config: RunConfig | str) -> RunConfig:
-    """The configuration to train with. That of a version which was trained on rows as of a date reads today's rows."""
+    """The configuration to train with. That of a version which was trained on rows as of a date reads today's rows.
+
+    With `sweep.reuse` it has the values of the latest sweep.
+    """
     resolved = resolve_config(config)
     is_registered = isinstance(config, str) and config.startswith(SCHEME)
-    return at(resolved, None) if is_registered else resolved
+    return take_swept_values(at(resolved, None) if is_registered else resolved, home().tracking_uri)
 
 
 def _summarize(states: Sequence[State[Any]]) -> State[None]:

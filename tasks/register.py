@@ -28,10 +28,11 @@ def register(
     train: Artifact,
     evaluate: Artifact,
     base: Artifact | None = None,
+    sweep: Artifact | None = None,
 ) -> State[Artifact]:
     """Register the model version. The UI shows its figures and the next step, and links to it and to the report."""
     stages = (ingest, curate, validate, tokenize, train, evaluate)
-    inputs = {"config": config, "base": base} | {artifact.stage: artifact for artifact in stages}
+    inputs = {"config": config, "base": base, "sweep": sweep} | {artifact.stage: artifact for artifact in stages}
     state = run_stage("register", inputs)
     registered = get_artifact(state)
     files = {

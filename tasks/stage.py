@@ -76,14 +76,15 @@ def pin_config(config: RunConfig) -> RunConfig:
     return pin_base(config, home())
 
 
-def run_stage(name: str, inputs: dict[str, Any]) -> State[Artifact]:
+def run_stage(name: str, inputs: dict[str, Any], **options: Any) -> State[Artifact]:
     """Run stage `name` with a task's arguments: `config`, and the input artifacts by stage name.
 
-    Returns the task's state, which contains the artifact. A GPU slot is held while a training uses its device.
+    `options` are further fields of the Job. Returns the task's state, which contains the artifact. A GPU slot is held
+    while a training uses its device.
     """
     end_with_worker()
     progress_bar = _ProgressBar(name, inputs["config"].name)
-    job = replace(_build_job(inputs), on_progress=progress_bar.show, slot=gpu_slot)
+    job = replace(_build_job(inputs), on_progress=progress_bar.show, slot=gpu_slot, **options)
     with listening(_StageLog(name, get_run_logger())):
         artifact, hit = obtain_artifact(name, job)
     progress_bar.complete()

@@ -181,6 +181,16 @@ def listening(listener: Listener) -> Iterator[None]:
             _log.warning("Some progress was not reported: %d reports were dropped", outbox.dropped)
 
 
+@contextmanager
+def silent() -> Iterator[None]:
+    """Within the block no listener hears an event: what runs beside other work of the same name would mix with it."""
+    token = _listeners.set(())
+    try:
+        yield
+    finally:
+        _listeners.reset(token)
+
+
 def emit(stage: str, event: str, detail: object = None) -> None:
     """Pass an event of `stage` (started, waiting, progress, hit, done, failed) to the listeners."""
     for listener in _listeners.get():

@@ -45,6 +45,14 @@ def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     return _parse_changed(config.model_dump(mode="json", exclude_unset=True), overrides, config.name)
 
 
+def set_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """The configuration with other values of the fields with these dotted paths; raises ConfigError likewise."""
+    tree = config.model_dump(mode="json", exclude_unset=True)
+    for path, value in values.items():
+        _set(tree, path, value, path)
+    return parse_config(tree, config.name)
+
+
 def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> RunConfig:
     """Build the configuration from nested dicts and lists; raises ConfigError as `load_config` does."""
     try:
@@ -77,19 +85,24 @@ def _override(tree: dict[str, Any], override: str) -> None:
     path, equals, value = override.partition("=")
     if not equals or not path:
         raise ConfigError("is not of the form section.field=value", where=override)
+    _set(tree, path, _value(value, override), override)
+
+
+def _set(tree: dict[str, Any], path: str, value: Any, where: str) -> None:
+    """Set the field `path` in a tree of plain values; `where` is named in errors."""
     *parents, field_name = path.split(".")
     target: Any = tree
     models: list[type[BaseModel]] = [RunConfig]
     for name in parents:
         if isinstance(target, list):
-            target = target[_index(target, name, override)]
+            target = target[_index(target, name, where)]
         else:
             fields = [model.model_fields[name] for model in models if name in model.model_fields]
             target = target.setdefault(name, _written_out(fields))
             models = [inner for field in fields for inner in _models(field)]
         if not isinstance(target, (dict, list)):
-            raise ConfigError(f"{name} is a value and has no fields", where=override)
-    target[_index(target, field_name, override) if isinstance(target, list) else field_name] = _value(value, override)
+            raise ConfigError(f"{name} is a value and has no fields", where=where)
+    target[_index(target, field_name, where) if isinstance(target, list) else field_name] = value
 
 
 def _value(text: str, override: str) -> Any:

@@ -10,12 +10,15 @@ from pydantic import Field, field_validator, model_validator
 
 from hone.config.parts import MethodPart, ObjectivePart, Section, SourcePart, StepPart, TrainingSection
 from hone.config.secrets import iter_strings
+from hone.config.sweep import Sweep
 from hone.errors import ConfigError
 from hone.objectives import OBJECTIVES
 from hone.parts.moments import AS_OF
 from hone.tracking.names import find_alias_fault, find_model_fault
-from hone.training.selection import choose_selection
+from hone.training.selection import Selection, choose_selection
 from hone.training.settings import Settings
+
+VALID_PREFIX = "valid_"
 
 
 class Ingest(Section):
@@ -376,6 +379,7 @@ class RunConfig(Section):
     promotion: Promotion = Field(default_factory=Promotion, description=Promotion.__doc__)
     monitoring: Monitoring = Field(default_factory=Monitoring, description=Monitoring.__doc__)
     retraining: Retraining = Field(default_factory=Retraining, description=Retraining.__doc__)
+    sweep: Sweep = Field(default_factory=Sweep, description=Sweep.__doc__)
 
     @model_validator(mode="after")
     def _check_metric(self) -> RunConfig:
@@ -386,3 +390,24 @@ class RunConfig(Section):
         except ConfigError as fault:
             raise ValueError(f"training.metric: {fault.what}. {fault.fix}") from None
         return self
+
+    @model_validator(mode="after")
+    def _check_sweep_metric(self) -> RunConfig:
+        self.choose_sweep_metric()
+        return self
+
+    def choose_sweep_metric(self) -> Selection:
+        """The validation metric by which the trials of a sweep are compared; raises ValueError for any other."""
+        metric = self.sweep.metric
+        if metric and not metric.startswith(VALID_PREFIX):
+            raise ValueError(
+                f"sweep.metric: {metric} is not a figure of the validation rows, such as valid_loss; the test rows are"
+                " for the best trial alone"
+            )
+        objective = OBJECTIVES[self.objective.kind](**self.objective.options())
+        try:
+            return choose_selection(
+                objective, metric.removeprefix(VALID_PREFIX) or self.training.model_dump()["metric"]
+            )
+        except ConfigError as fault:
+            raise ValueError(f"sweep.metric: {fault.what}. {fault.fix}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +12,17 @@ from typing import Literal
 
 import numpy as np
 
-from hone.config.file import parse_config
+from hone.config.file import parse_config, set_values
 from hone.config.sections import RunConfig
 from hone.errors import ConfigError, ModelError
 from hone.objectives import OBJECTIVES
 from hone.registry.reference import FOLDER, HASHES, row_hashes, rows_digest
 from hone.store import layout
 from hone.store.artifact import Artifact
-from hone.tracking.links import fetch_run_file, find_current_version, list_versions_with_tag
-from hone.tracking.reader import Version
+from hone.sweep.trial_config import build_trial_config
+from hone.tracking.links import fetch_run_file, find_current_version, find_newest_tag, list_versions_with_tag
+from hone.tracking.reader import SCHEME, Version
+from hone.tracking.version_tags import SWEPT
 
 Decision = Literal["train", "nothing new", "too few new rows"]
 STEPS = {"day": timedelta(days=1), "week": timedelta(weeks=1)}
@@ -90,6 +93,26 @@ def config_as_of(config: RunConfig, moment: date | datetime | None) -> RunConfig
     values = config.model_dump(mode="json")
     values["ingest"]["as_of"] = moment and moment.isoformat()
     return parse_config(values, config.name)
+
+
+def take_swept_values(config: RunConfig, tracking_uri: str) -> RunConfig:
+    """With `sweep.reuse`, the configuration with the values of the model's latest sweep, which `sweep.reused` records.
+
+    As it is without `reuse`, or if no version has such values. Raises ServiceError, and ConfigError if a field of the
+    sweep no longer exists.
+    """
+    if not config.sweep.reuse:
+        return config
+    text = find_newest_tag(tracking_uri, config.registration.model or config.name, SWEPT)
+    try:
+        values = json.loads(text or "{}")
+    except ValueError:  # a person edited the tag
+        raise ModelError(
+            f"its tag {SWEPT} is no JSON",
+            where=f"{SCHEME}{config.registration.model or config.name}",
+            fix="Correct the tag, or set sweep.reuse to false.",
+        ) from None
+    return set_values(build_trial_config(config, values), {"sweep.reused": values}) if values else config
 
 
 def list_dates(

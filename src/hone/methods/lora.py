@@ -23,6 +23,7 @@ class Lora:
     adapter: ClassVar[bool] = True
     default_learning_rate: ClassVar[float] = 0.0002  # Dettmers et al., arXiv 2305.14314
     libraries: ClassVar[tuple[str, ...]] = ("peft",)
+    suggested_values: ClassVar[dict[str, tuple[Any, ...]]] = {"rank": (8, 16, 32, 64)}
 
     rank: int = option(16, "Rank of the added matrices.", ge=1, le=1024)
     alpha: int = option(32, "Scale: the adapters' output is multiplied by alpha / rank.", ge=1)

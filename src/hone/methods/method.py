@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 class Method(Protocol):
     """A frozen dataclass of options (`hone.parts.options.option`). `adapter` says whether it adds weights (PEFT).
 
-    A method may have a `default_learning_rate`, else it is that of `full`.
+    A method may have a `default_learning_rate`, else it is that of `full`, and `suggested_values`, which
+    `hone sweep --suggest` offers for its options.
     """
 
     adapter: ClassVar[bool]

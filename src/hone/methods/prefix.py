@@ -26,6 +26,7 @@ class Prefix:
     can_merge: ClassVar[bool] = False
     merged: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("peft",)
+    suggested_values: ClassVar[dict[str, tuple[Any, ...]]] = {"virtual_tokens": (10, 20, 50)}
 
     virtual_tokens: int = option(20, "Number of virtual tokens, each a key and a value in every layer.", ge=1, le=1000)
 

@@ -25,6 +25,7 @@ class Prompt:
     can_merge: ClassVar[bool] = False
     merged: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("peft",)
+    suggested_values: ClassVar[dict[str, tuple[Any, ...]]] = {"virtual_tokens": (10, 20, 50, 100)}
 
     virtual_tokens: int = option(20, "Number of virtual tokens; each takes up the position of a token.", ge=1, le=1000)
 

@@ -33,3 +33,8 @@ def location_options(part: type[Any]) -> set[str]:
 def learning(part: type[Any]) -> set[str]:
     """The names of the options of `part` that only affect training."""
     return {f.name for f in dataclasses.fields(part) if f.metadata.get("learning")}
+
+
+def list_option_names(part: type[Any]) -> list[str]:
+    """The names of all options of `part`."""
+    return [f.name for f in dataclasses.fields(part)]

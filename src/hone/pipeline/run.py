@@ -22,10 +22,11 @@ from hone.store.retention import mark_used
 def build_recipe(stage: str, job: Job) -> Recipe:
     """The recipe of `stage` for `job`, whose inputs have been made."""
     definition, config = STAGES[stage], job.config
+    inputs = (*definition.inputs, *(name for name in definition.optional_inputs if name in job.inputs))
     return Recipe(
         stage,
         definition.config(config),
-        {name: job.inputs[name].digest for name in definition.inputs} | definition.external_digests(job),
+        {name: job.inputs[name].digest for name in inputs} | definition.external_digests(job),
         code_digests(definition.code(config), definition.files),
         installed_versions(definition.libraries(config)),
     )

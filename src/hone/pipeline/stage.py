@@ -20,17 +20,21 @@ from hone.parts.options import learning
 from hone.pretraining import scratch
 from hone.progress import OnProgress, ignore
 from hone.store.artifact import Artifact, Product
+from hone.sweep.study import Trial
 from hone.tracking.reader import SCHEME, get_version
 
 Slot = Callable[[], AbstractContextManager[None]]
+CallTrial = Callable[[int, str, Callable[[], Trial]], Trial]
 
 
 @dataclass(frozen=True)
 class Job:
     """One stage of one run: configuration, input artifacts by stage name, output directory and key.
 
-    `slot` is entered while a training uses its device; the caller limits with it how many train at once. `damaged` are
-    the faults of artifacts, by stage, that are made again for that reason.
+    `slot` is entered while a training uses its device; the caller limits with it how many train at once. `on_event` is
+    called with every event of a training, and ends it by raising. `call_trial` gets the number of a sweep's trial, its
+    values in words, and a function that runs it, which it calls. `damaged` are the faults of artifacts, by stage, that
+    are made again for that reason.
     """
 
     config: RunConfig
@@ -41,6 +45,8 @@ class Job:
     tags: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
     slot: Slot = nullcontext
+    on_event: Callable[[Mapping[str, Any]], None] = lambda _: None
+    call_trial: CallTrial = lambda _number, _words, run: run()
     damaged: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def path(self, stage: str) -> Path:
@@ -73,6 +79,7 @@ class Stage:
     code              the modules that decide the output; their imports are followed
     libraries         the third-party distributions whose versions decide the output
     inputs            the stages whose artifacts it uses
+    optional_inputs   the stages whose artifacts it uses if the caller has them
     needs_base        whether it also uses the base model, an artifact if the configuration makes it from scratch
     applies           whether a run with this configuration has the stage
     files             further files of the package that decide the output (templates), relative to the package
@@ -88,6 +95,7 @@ class Stage:
     code: Callable[[RunConfig], list[str]]
     libraries: Callable[[RunConfig], list[str]]
     inputs: tuple[str, ...] = ()
+    optional_inputs: tuple[str, ...] = ()
     needs_base: bool = False
     applies: Callable[[RunConfig], bool] = lambda _: True
     files: tuple[str, ...] = ()

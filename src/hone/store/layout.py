@@ -23,6 +23,8 @@ ACCOUNT = "training.json"  # written last, when the model is on disk
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
 SPEED = "speed.json"
+# sweep
+SWEEP = "sweep.json"
 # register
 REPORT = "report.html"
 

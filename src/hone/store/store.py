@@ -95,6 +95,11 @@ class Store:
         with self.lock(artifact.stage, artifact.key):
             discard(artifact.path, self.root)
 
+    def discard_work(self, stage: str, key: str) -> None:
+        """Remove what an ended `make` left for the next one."""
+        with self.lock(stage, key):
+            discard(self.work_directory(stage, key), self.root)
+
     def obtain(
         self,
         recipe: Recipe,

@@ -75,6 +75,16 @@ def list_versions_with_tag(tracking_uri: str, model: str, tag: str, value: str) 
     return sorted((str(version.version) for version in versions), key=int)
 
 
+def find_newest_tag(tracking_uri: str, model: str, tag: str) -> str:
+    """The value of `tag` in the newest version of `model` that has it; '' if none has. Raises ServiceError."""
+    client = connect(tracking_uri)
+    with translate_errors(tracking_uri):
+        versions = client.search_model_versions(f"name='{model}'")
+    tagged = [version for version in versions if version.status == "READY" and tag in version.tags]
+    newest = max(tagged, key=lambda version: int(version.version), default=None)
+    return str(newest.tags[tag]) if newest else ""
+
+
 def run_link(tracking_uri: str, run_id: str) -> str:
     """How to find an MLflow run: the URL of its page if there is a server, else the ids of run and experiment."""
     client = connect(tracking_uri)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 
 PREFIX = "hone."
+SWEPT = "hone.sweep_values"  # JSON of the values that a sweep chose, by field
 DIGESTS = "hone.digests"
 _SEPARATE = ("hone.rows_digest", "hone.files_sha256")
 _DIGEST = re.compile(r"hone\.\w+_(digest|sha256)")

@@ -6,28 +6,24 @@ import argparse
 import difflib
 import json
 import os
-import sqlite3
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import hone
 from hone.disk import describe_disk_fault
-from hone.display import escape_controls
 from hone.environment import DEFAULTS, Home, close_home, home
 from hone.errors import ConfigError, HoneError, ServiceError, StoreError
-from hone_app.cli import batch, completion, drift, gc, promotion, rows, service
+from hone_app.cli import batch, completion, drift, gc, promotion, rows, service, sweep
 from hone_app.cli.arguments import add_config
-from hone_app.cli.orchestration import end_at_once, orchestrated, run_flow
+from hone_app.cli.line import load, run_finetune
+from hone_app.cli.orchestration import end_at_once
 from hone_app.service.up import join_service
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hone.config.sections import RunConfig
     from hone.pipeline.plan import StagePlan
 
 INTERRUPTED = 130
@@ -108,6 +104,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     text = "print the JSON schema of the configuration"
     schema = commands.add_parser("schema", help=text, description=f"{text[0].upper()}{text[1:]}.")
     schema.set_defaults(command=_schema)
+    sweep.add_commands(commands)
     rows.add_commands(commands)
     service.add_commands(commands)
     promotion.add_commands(commands)
@@ -128,59 +125,23 @@ def _print_help(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _load(arguments: argparse.Namespace) -> RunConfig:
-    from hone.config.file import load_config
-    from hone.pipeline.stage import pin_base
-
-    config = pin_base(load_config(arguments.config, arguments.overrides), home())
-    if config.model.trust_code:
-        warning = f"hone: warning: the code of {config.model.trust_code} runs, since model.trust_code names it."
-        print(escape_controls(warning), file=sys.stderr)  # noqa: T201
-    return config
-
-
 def _run(arguments: argparse.Namespace) -> int:
     from hone.pipeline.plan import plan_run
     from hone_app.cli.view import make_console
 
-    config, data, console = _load(arguments), home(), make_console()
+    config, data, console = load(arguments), home(), make_console()
     stage_plans = plan_run(config, data)
     if all(stage_plan.artifact for stage_plan in stage_plans):
         console.print(f"{config.name}: every stage is up to date, nothing to do.", style="bold")
         return _finish(console, stage_plans, data)
     try:
-        _run_flow(config, data, console)
+        run_finetune(config, data, console)
     except ServiceError as fault:
         if not all(stage_plan.artifact for stage_plan in plan_run(config, data)):
             raise
         warning = f"hone: warning: every stage is done, but Prefect's page of this run is incomplete: {fault.what}"
         print(warning, file=sys.stderr)  # noqa: T201
     return _finish(console, plan_run(config, data), data)
-
-
-def _run_flow(config: RunConfig, data: Home, console: Console) -> None:
-    """Run the flow `finetune` and show its progress."""
-    from hone.pipeline.run import run_ahead
-    from hone.pipeline.stages import list_stages
-    from hone.tracking.client import create_sqlite_store
-    from hone_app.cli.view import show_progress
-
-    with show_progress(list_stages(config), console):
-        with orchestrated(data) as starting:
-            # Creating an MLflow store takes seconds: meanwhile the Prefect server starts and the first rows are read.
-            # Not a daemon thread: it completes the store even if the run ends earlier.
-            threading.Thread(target=_prepare_quietly, args=(create_sqlite_store, data)).start()
-            from flows.finetune import finetune
-
-            # The server takes seconds to import and start.
-            run_ahead(config, data, starting)
-        run_flow(data, finetune, config)
-
-
-def _prepare_quietly(prepare: Callable[[str], None], data: Home) -> None:
-    # A fault here is reported by the stage that needs the store.
-    with suppress(OSError, sqlite3.Error):
-        prepare(data.tracking_uri)
 
 
 def _finish(console: Console, stage_plans: Sequence[StagePlan], data: Home) -> int:
@@ -195,7 +156,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from hone.pipeline.plan import plan_run
     from hone_app.cli.view import make_console, print_plan
 
-    print_plan(make_console(), plan_run(_load(arguments), home()))
+    print_plan(make_console(), plan_run(load(arguments), home()))
     return 0
 
 
@@ -205,7 +166,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from hone.tracking.reader import get_version
 
     data = home()
-    artifacts = [stage_plan.artifact for stage_plan in plan_run(_load(arguments), data) if stage_plan.artifact]
+    artifacts = [stage_plan.artifact for stage_plan in plan_run(load(arguments), data) if stage_plan.artifact]
     faults = [fault for artifact in artifacts for fault in data.store.verify(artifact)]
     if faults:
         raise StoreError("\n".join(faults), fix="Delete these directories: the next run makes them again.")

@@ -24,6 +24,7 @@ from hone.store import layout
 from hone.store.artifact import Artifact
 
 PLAIN_SECONDS = 10.0  # between progress lines where output is not a terminal, such as a log file
+SELDOM = ("sweep",)  # stages whose reports are few: each is printed
 PLAIN_WIDTH = 1000  # columns of such output, so that no table wraps in it
 # With it, a line of a training (steps, rate, remaining time, loss) has 80 columns.
 BAR = 12
@@ -80,6 +81,7 @@ class Line:
             return
         if event == "started":
             self.since, self.reasons = now, detail if isinstance(detail, list) else ()
+            self.pace = Pace()  # a sweep starts a stage once for each trial
         if event in ("done", "failed") and self.since:
             self.seconds = now - self.since
         if event in ("done", "hit") and self.event not in ("done", "hit"):
@@ -187,7 +189,7 @@ def _print_plainly(board: Board, console: Console) -> Listener:
         line, now = board.lines[stage], time.monotonic()
         previous_event = line.event
         line.update(event, detail, now)
-        if event == "progress" and now - printed["at"] < PLAIN_SECONDS:
+        if event == "progress" and now - printed["at"] < PLAIN_SECONDS and stage not in SELDOM:
             return
         if event != "progress" and line.event == previous_event:
             return
@@ -307,7 +309,9 @@ def _interval(figure: Mapping[str, float], share: bool, sign: str = "") -> str:
 
 
 def _describe_rows(artifact: Artifact | None) -> list[str]:
-    return [f"{artifact.rows:,} rows"] if artifact else []
+    if artifact is None:
+        return []
+    return [f"{artifact.rows:,} {'trials' if artifact.stage == 'sweep' else 'rows'}"]
 
 
 def _list_notes(artifact: Artifact | None) -> list[str]:

@@ -26,7 +26,7 @@ from hone_app.service.parts import Settings, build_mlflow
 
 ROOT = Path(__file__).parents[3]
 DEPLOYMENTS = ROOT / "deployments"
-NAMES = ["finetune", "retrain-weekly", "promote", "rollback", "watch-registry", "monitor", "batch-predict"]
+NAMES = ["finetune", "sweep", "retrain-weekly", "promote", "rollback", "watch-registry", "monitor", "batch-predict"]
 
 
 def read_yaml(name: str) -> Any:

@@ -37,9 +37,10 @@ def test_a_run_builds_each_stages_recipe_and_key_once(
     config = parse_config(small | sections | {"evaluation": {"resamples": 100}})
     line = begin(tmp_path / "hone", monkeypatch)
     made = line.go(config)
-    assert list(made) == list(STAGES)
-    assert recipes == dict.fromkeys(STAGES, 1)
-    assert keys == dict.fromkeys(STAGES, 1)
+    stages = [stage for stage in STAGES if stage != "sweep"]
+    assert list(made) == stages
+    assert recipes == dict.fromkeys(stages, 1)
+    assert keys == dict.fromkeys(stages, 1)
     # So it is where every artifact is there.
     assert line.go(config) == made
-    assert (recipes, keys) == (dict.fromkeys(STAGES, 2), dict.fromkeys(STAGES, 2))
+    assert (recipes, keys) == (dict.fromkeys(stages, 2), dict.fromkeys(stages, 2))

@@ -54,21 +54,26 @@ def key(stage: str, config: RunConfig, home: Path) -> str:
     return build_recipe(stage, Job(config, inputs, Home(home))).key
 
 
+OF_TRAINING = {"train", "sweep", "evaluate", "register"}
+
+
 @pytest.mark.parametrize(
     ("section", "moved"),
     [
         ({"curation": {"split": {"seed": 3}}}, {"curate"}),
-        ({"validation": {"min_rows": 3}}, {"validate"}),
-        ({"tokenization": {"max_length": 33}}, {"tokenize", "evaluate", "register"}),
-        ({"objective": {"kind": "text-classification", "label_smoothing": 0.1}}, {"train", "evaluate", "register"}),
-        ({"training": {"epochs": 1}}, {"train"}),
+        ({"validation": {"min_rows": 3}}, {"validate", "sweep"}),
+        ({"tokenization": {"max_length": 33}}, {"tokenize", "sweep", "evaluate", "register"}),
+        ({"objective": {"kind": "text-classification", "label_smoothing": 0.1}}, OF_TRAINING),
+        ({"training": {"epochs": 1}}, {"train", "sweep"}),
         ({"training": {"checkpoint_seconds": 5}}, set()),
-        ({"training": {"device": "cuda"}}, {"train"}),
-        ({"method": {"kind": "lora"}}, {"train", "evaluate", "register"}),
+        ({"training": {"device": "cuda"}}, {"train", "sweep"}),
+        ({"method": {"kind": "lora"}}, OF_TRAINING),
         ({"evaluation": {"worst": 3}}, {"evaluate"}),
         ({"registration": {"alias": "other"}}, {"register"}),
         ({"model": {"licence": "mit"}}, {"register"}),
         ({"name": "y"}, {"register"}),
+        ({"sweep": {"trials": 3}}, {"sweep"}),
+        ({"sweep": {"reuse": True}}, set()),
     ],
 )
 def test_a_section_moves_the_keys_of_its_stages_alone(
@@ -112,12 +117,12 @@ def test_a_changed_base_model_moves_the_stages_that_use_it(rows: Path, model: Pa
     before = {name: key(name, config, tmp_path) for name in STAGES}
     (model / "model.safetensors").write_bytes(b"other weights")
     moved = {name for name in STAGES if key(name, config, tmp_path) != before[name]}
-    assert moved == {"validate", "tokenize", "train", "evaluate"}
+    assert moved == {"validate", "tokenize", "train", "sweep", "evaluate"}
 
 
 def test_before_the_first_run_all_is_a_miss_or_waits(rows: Path, model: Path, tmp_path: Path) -> None:
     outlooks = plan_run(configured(rows, model), Home(tmp_path))
-    assert [look.stage for look in outlooks] == [stage for stage in STAGES if stage != "base"]
+    assert [look.stage for look in outlooks] == [stage for stage in STAGES if stage not in ("base", "sweep")]
     assert outlooks[0].reasons == ("first run of x",)
     assert outlooks[1].reasons == ("waits for ingest",)
     assert outlooks[-1].reasons == ("waits for train and evaluate",)

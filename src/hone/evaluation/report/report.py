@@ -23,6 +23,7 @@ from hone.evaluation.report import (
     report_checks,
     report_data,
     report_results,
+    report_sweep,
 )
 from hone.evaluation.report.figures import View
 from hone.evaluation.report.population import describe_population
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from hone.objectives.base import Objective
     from hone.tracking.reader import Version
 
-STAGES = ("ingest", "curate", "base", "validate", "tokenize", "train", "evaluate")
+STAGES = ("ingest", "curate", "base", "validate", "tokenize", "train", "sweep", "evaluate")
 HERE = Path(__file__).parent
 SOURCES = 3  # names of sources at the head of the page; the section on rows has the others
 
@@ -95,6 +96,7 @@ def render(
             promote=f"hone promote {shlex.quote(origin.model)}" if origin.model else "",
             **_data_views(facts, manifests, paths, config),
             **_result_views(metrics, facts),
+            sweep=report_sweep.sweep(_read_json(paths["sweep"] / layout.SWEEP)) if "sweep" in paths else None,
             best=report_answers.list_best_answers(
                 paths["evaluate"] / layout.PREDICTIONS, paths["validate"] / layout.rows_file(TEST), objective
             ),

@@ -9,6 +9,7 @@ from hone.pipeline.stages.curate import CURATE
 from hone.pipeline.stages.evaluate import EVALUATE
 from hone.pipeline.stages.ingest import INGEST
 from hone.pipeline.stages.register import REGISTER
+from hone.pipeline.stages.sweep import SWEEP
 from hone.pipeline.stages.tokenize import TOKENIZE
 from hone.pipeline.stages.train import TRAIN
 from hone.pipeline.stages.validate import VALIDATE
@@ -20,6 +21,7 @@ STAGES: dict[str, Stage] = {
     "validate": VALIDATE,
     "tokenize": TOKENIZE,
     "train": TRAIN,
+    "sweep": SWEEP,
     "evaluate": EVALUATE,
     "register": REGISTER,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.tracking.links import build_url, run_route, version_route
 from hone.tracking.reader import SCHEME, describe_fault, has_run, list_lineage
+from hone.tracking.version_tags import SWEPT
 
 if TYPE_CHECKING:
     from hone.tracking.run_log import RunLog
@@ -49,10 +51,27 @@ def _make(job: Job) -> Product:
             model_name=model_name,
             alias=config.registration.alias,
             config=dump_config(config),
-            tags=commit | dict(job.tags),
+            tags=commit | dict(job.tags) | _sweep_tags(job),
             example_row=config.registration.example_row,
             on_progress=job.on_progress,
         )
+
+
+def _sweep_tags(job: Job) -> dict[str, str]:
+    """The values that a sweep chose, here or for an earlier version (`sweep.reuse`)."""
+    reused = job.config.sweep.reused
+    if "sweep" not in job.inputs:
+        return {SWEPT: json.dumps(reused), "hone.sweep_reused": "true"} if reused else {}
+    tried = job.inputs["sweep"]
+    facts = tried.facts()
+    best, metric = facts["best"], facts["metric"]["metric"]
+    return {
+        SWEPT: json.dumps(best["changes"]),
+        "hone.sweep_digest": tried.digest,
+        "hone.sweep_trials": str(tried.rows),
+        "hone.sweep_best": f"trial {best['number']}, valid_{metric} {best['value']:.6g}",
+        "hone.sweep_run": facts["run_id"],
+    }
 
 
 def _data_docs_link(job: Job, run: RunLog) -> dict[str, str]:
@@ -102,6 +121,7 @@ REGISTER = Stage(
     ],
     libraries=lambda _: ["mlflow", "py3langid"],
     inputs=("train", "evaluate"),
+    optional_inputs=("sweep",),
     needs_base=True,
     files=(
         *(f"evaluation/report/{name}" for name in ("report.html", "report_parts.html", "report.css", "report.js")),

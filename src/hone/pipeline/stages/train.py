@@ -43,6 +43,7 @@ def _make(job: Job) -> Product:
 
         def on_event(event: dict[str, Any]) -> None:
             run.hear(event)
+            job.on_event(event)
             if event["type"] == "out_of_memory":
                 log.warning(
                     "out of memory: training restarts from its last checkpoint, %d rows at a time (%s)",
