@@ -6,6 +6,7 @@ import json
 import logging
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -38,26 +39,50 @@ def rows_of(draw: Random, count: int, split: str) -> list[dict[str, str]]:
     return rows
 
 
+def write_configuration(folder: Path, base: Path, rows: list[dict[str, str]], epochs: int, **curation: Any) -> Path:
+    """The file of a configuration of the line on these rows."""
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    tree = {
+        "name": "small",
+        "objective": {"kind": "text-classification"},
+        "ingest": {"source": {"kind": "files", "paths": [str(folder / "rows.jsonl")]}},
+        "curation": {
+            "steps": [{"kind": "normalize"}, {"kind": "filters", "min_chars": 8}, {"kind": "duplicates"}],
+            **curation,
+        },
+        "model": {"base": str(base)},
+        "tokenization": {"max_length": 32},
+        "training": {"epochs": epochs, "batch_size": 16, "learning_rate": 3.0e-3, "precision": "fp32"},
+        "evaluation": {"resamples": 100, "slices": ["length"]},
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def test_the_report_says_that_the_steps_dropped_given_test_rows(line: Line, base_model: Path, tmp_path: Path) -> None:
+    draw = Random(3)
+    odd = [row | {"split": "test"} for row in ODD[:5]]
+    rows = rows_of(draw, 100, "train") + rows_of(draw, 20, "dev") + rows_of(draw, 30, "test") + odd
+    made = line(write_configuration(tmp_path, base_model, rows, 1, held_out="curate"))
+
+    # One is too short, one repeats another; the others are scored.
+    sentence = "33 of 35 given test rows were used."
+    assert json.loads((made["evaluate"].path / "metrics.json").read_text("utf8"))["rows"] == 33
+    assert made["register"].facts()["population"] == [sentence]
+    report = (made["register"].path / "report.html").read_text("utf8")
+    assert f'<p class="hint">{sentence}</p>' in report[: report.index('<section id="rows">')]  # beside the headline
+
+
 def test_given_test_rows_are_scored_as_they_came(
     line: Line, base_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     draw = Random(3)
     odd = [row | {"split": "test"} for row in ODD]
     rows = rows_of(draw, 200, "train") + rows_of(draw, 20, "dev") + rows_of(draw, 30, "test") + odd
-    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    tree = {
-        "name": "small",
-        "objective": {"kind": "text-classification"},
-        "ingest": {"source": {"kind": "files", "paths": [str(tmp_path / "rows.jsonl")]}},
-        "curation": {"steps": [{"kind": "normalize"}, {"kind": "filters", "min_chars": 8}, {"kind": "duplicates"}]},
-        "model": {"base": str(base_model)},
-        "tokenization": {"max_length": 32},
-        "training": {"epochs": 10, "batch_size": 16, "learning_rate": 3.0e-3, "precision": "fp32"},
-        "evaluation": {"resamples": 100, "slices": ["length"]},
-    }
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
+    conf = write_configuration(tmp_path, base_model, rows, 10)
     with caplog.at_level(logging.WARNING):
-        made = line(tmp_path / "small.yaml")
+        made = line(conf)
 
     metrics = json.loads((made["evaluate"].path / "metrics.json").read_text("utf8"))
     assert metrics["rows"] == 36

@@ -26,7 +26,7 @@ EXAMPLES = 3  # dropped rows shown per reason
 EXAMPLE_CHARACTERS = 300  # of an example's text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a step may drop.
 

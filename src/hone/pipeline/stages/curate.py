@@ -24,7 +24,11 @@ def _make(job: Job) -> Product:
         test=section.split.test,
         seed=section.split.seed,
         near_duplicate=section.split.near_duplicate,
-        limits=Limits(section.max_dropped, section.on_excess == "stop", section.held_out == "curate"),
+        limits=Limits(
+            max_dropped=section.max_dropped,
+            stop=section.on_excess == "stop",
+            curate_held_out=section.held_out == "curate",
+        ),
         on_progress=job.on_progress,
     )
 

@@ -1,0 +1,61 @@
+"""The settings of a configuration's section `curation`, through the stage that follows them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from hone.config.file import parse_config
+from hone.environment import Home
+from hone.errors import DataError
+from hone.pipeline.run import run_stage
+from hone.pipeline.stage import Job
+from hone.splits import FLAW
+from hone.store.artifact import Artifact
+
+
+def curate(folder: Path, splits: list[str], **curation: Any) -> Artifact:
+    """The artifact of rows of which four of ten are the same, with these splits by turns."""
+    texts = [f"text number {i} {i * 7919}" if i % 10 < 6 else "always the same text" for i in range(100)]
+    lines = [f"{text},{'ab'[i % 2]},{splits[i % len(splits)]}" for i, text in enumerate(texts)]
+    (folder / "rows.csv").write_text("\n".join(["text,label,split", *lines]))
+    tree = {
+        "name": "moods",
+        "ingest": {"source": {"kind": "files", "paths": [str(folder / "rows.csv")]}},
+        "curation": {"steps": [{"kind": "duplicates"}], **curation},
+        "model": {"base": "not read"},
+    }
+    config, home = parse_config(tree), Home(folder / "home")
+    return run_stage("curate", Job(config, {"ingest": run_stage("ingest", Job(config, {}, home))}, home))
+
+
+def test_held_out_rows_are_dropped_only_where_the_configuration_says_so(tmp_path: Path) -> None:
+    splits = ["train", "train", "train", "test", "test"]
+    artifact = curate(tmp_path, splits)
+    assert artifact.facts()["splits"]["test"] == artifact.facts()["given"]["test"] == 40
+    artifact = curate(tmp_path, splits, held_out="curate")
+    texts = pq.read_table(artifact.path / "test.parquet")["text"].to_pylist()
+    assert Counter(texts)["always the same text"] == 2  # one of each label
+    assert artifact.facts()["given"]["test"] == 40 > artifact.facts()["splits"]["test"] == len(texts)
+    assert FLAW not in pq.read_schema(artifact.path / "test.parquet").names
+
+
+def test_a_step_may_drop_the_share_that_the_configuration_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    excess = "duplicates drops 38 of 100 rows (38%; curation.max_dropped is {})"
+    with caplog.at_level(logging.WARNING):
+        curate(tmp_path, [""], max_dropped=0.38)
+        assert not caplog.text
+        curate(tmp_path, [""])
+        assert excess.format("20%") in caplog.text
+        curate(tmp_path, [""], max_dropped=0.3)
+        assert excess.format("30%") in caplog.text
+        curate(tmp_path, [""], max_dropped=0.38, on_excess="stop")
+    with pytest.raises(DataError, match="duplicates drops 38 of 100 rows"):
+        curate(tmp_path, [""], max_dropped=0.3, on_excess="stop")
