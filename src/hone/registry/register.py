@@ -76,7 +76,7 @@ class Candidate:
     @cached_property
     def population(self) -> list[str]:
         """Sentences on the rows that were measured."""
-        facts = {stage: self.artifacts[stage].facts() for stage in ("curate", "tokenize", "train")}
+        facts = {stage: self.artifacts[stage].facts() for stage in ("ingest", "curate", "tokenize", "train")}
         return describe_population(facts, self.metrics)
 
     @cached_property

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hone.errors import ConfigError, DataError, SkippedRow
 from hone.parts.moments import parse_time
@@ -20,6 +20,7 @@ from hone.sources.formats.likeness import guess_objective
 from hone.sources.renaming import has_column, rename_columns
 from hone.sources.source import RawRow, Source, Unreadable, printable
 from hone.sources.splits import read_splits
+from hone.splits import get_split
 from hone.store import layout
 from hone.store.artifact import Product
 
@@ -41,7 +42,8 @@ class _Account:
     `later`: rows after `until`; `skipped`: rows that are not meant to be used, by reason; `notes`: what the objective
     counted in the others; `renamed_columns`: the objective's columns that some row has under its source's name;
     `forms`: columns of other forms; `source_columns`: columns of the source's rows; `shaped_columns`: columns of shaped
-    rows; `example`: the first row; `first_refused`: up to five lines for the error message."""
+    rows; `example`: the first row; `first_refused`: up to five lines for the error message; `splits`: by the split that
+    rows came with, how many are used, refused and skipped."""
 
     objective: str
     forms: tuple[str, ...] = ()
@@ -58,6 +60,7 @@ class _Account:
     example: Mapping[str, Any] = field(default_factory=dict)
     first_refused: list[str] = field(default_factory=list)
     refused_sources: Counter[str] = field(default_factory=Counter)
+    splits: dict[str, Counter[str]] = field(default_factory=dict)
     source: str = ""
 
     def facts(self) -> dict[str, Any]:
@@ -70,7 +73,13 @@ class _Account:
             **({"notes": dict(self.notes)} if self.notes else {}),
             "reasons": dict(self.reasons.most_common()),
             "sources": dict(self.sources),
+            **({"splits": {split: dict(counts) for split, counts in self.splits.items()}} if self.splits else {}),
         }
+
+    def count_in_split(self, row: RawRow, outcome: Literal["rows", "refused", "skipped"]) -> None:
+        """Count what became of a row in its split, where that is known."""
+        if row.split:
+            self.splits.setdefault(get_split(row.split) or row.split, Counter())[outcome] += 1
 
 
 def ingest(
@@ -100,7 +109,8 @@ def ingest(
     look like data of an objective other than `objective`. With `until`, rows with a later time in the source's column
     `time` are left out, and rows without a time are refused. `split_column` names the source's column with each row's
     split (`read_splits`). Facts: read, rows, refused (read = rows + refused), reasons, sources; if there are any, later
-    (rows), skipped (rows by reason, which are in refused.parquet too), notes. Raises DataError if a column is in no
+    (rows), skipped (rows by reason, which are in refused.parquet too), notes, splits (of each that rows came with, the
+    numbers of rows, refused and skipped ones). Raises DataError if a column is in no
     row, or if more than `max_refused` (a share) of the rows are refused; ConfigError for a wrong `rename` or `keep`.
     """
     required, extra = _resolve_columns(columns, forms, rename, keep)
@@ -119,6 +129,7 @@ def ingest(
                 shaped_row = _shape_row(source_row, shape, rename)
             except SkippedRow as skipped:
                 account.skipped[str(skipped)] += 1
+                account.count_in_split(source_row, "skipped")
                 refused.write((source_row.where, source_row.source, str(skipped), _raw_text(source_row.values)))
                 continue
             values, reason = _convert(shaped_row, required, extra)
@@ -257,6 +268,7 @@ def _count(account: _Account, source_row: RawRow, shaped_row: RawRow, reason: st
     if not shaped_row.refused:
         account.source_columns.update(dict.fromkeys(source_row.values))
         account.shaped_columns.update(shaped_row.values)
+    account.count_in_split(source_row, "refused" if reason else "rows")
     if not reason:
         account.sources[shaped_row.source] += 1
         return

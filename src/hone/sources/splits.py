@@ -53,10 +53,15 @@ def _not_a_split(row: RawRow, column: str, problem: str) -> DataError:
 
 
 def _read_split(row: RawRow, column: str, is_named: bool = False) -> RawRow:
-    """The row with its split; a refused row as it is, and one without the column too unless the column is named."""
-    if row.refused or not (is_named or column in row.values):
+    """The row with its split; a row without the column as it is unless the column is named.
+
+    A refused row has its split too, to be counted there, if the column has the name of one.
+    """
+    if not (is_named or column in row.values):
         return row
     value = row.values.get(column)
+    if row.refused:
+        return replace(row, split=row.split or get_split(value))
     if value is None or value == "":
         return replace(row, refused=f"{column}, the split, is empty")
     split = get_split(value)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hone.environment import Home, home
+from hone.evaluation.report.population import count_given_rows
 from hone.splits import SPLITS
 from hone_app.cli.arguments import CONFIG, find_config
 
@@ -54,6 +55,9 @@ def describe_account(name: str, ingest: Mapping[str, Any], curate: Mapping[str, 
             yield f"  {title}: {_count_reasons(counts)}"
     if ingest.get("later"):
         yield f"  later than as_of: {ingest['later']:,}"
+    for split, outcomes in (ingest.get("splits") or {}).items():
+        if unused := _count_reasons({"refused": outcomes.get("refused", 0), "left out": outcomes.get("skipped", 0)}):
+            yield f"  {split}: {unused}"
     for step in curate["funnel"]:
         if step["dropped"]:
             yield f"  {step['step']}: {step['before']:,} -> {step['after']:,} ({_count_reasons(step['dropped'])})"
@@ -62,7 +66,7 @@ def describe_account(name: str, ingest: Mapping[str, Any], curate: Mapping[str, 
         for remark in (step.get("summary"), step.get("warning")):
             if remark:
                 yield f"  {step['step']}: {remark}"
-    given_rows = curate.get("given") or {}
+    given_rows = count_given_rows(ingest, curate)
     splits = (
         f"{split} {curate['splits'][split]:,}" + (f" of {given_rows[split]:,} given" if split in given_rows else "")
         for split in SPLITS

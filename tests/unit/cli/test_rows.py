@@ -16,6 +16,7 @@ def test_the_account_is_printed(
     lines = ["text,label,split"]
     lines += [f"text number {i} {i * 7919},{'ab'[i % 2]},{'test' if i % 5 == 0 else 'train'}" for i in range(50)]
     lines += ["text number 1 7919,b,train", "text number 5 39595,b,train", "x,a,test", ",a,train"]
+    lines += ["a row without a label,,test", "a row,with too many fields,a,test"]
     (tmp_path / "rows.csv").write_text("\n".join(lines))
     config = tmp_path / "moods.yaml"
     config.write_text(
@@ -25,9 +26,10 @@ def test_the_account_is_printed(
     )
     assert main(["rows", str(config)]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "moods: 54 rows read, 0 refused"
+    assert printed[0] == "moods: 56 rows read, 2 refused (label is empty 1, 4 fields where there are 3 columns 1)"
+    assert "  test: refused 1" in printed
     assert "  filters: 54 -> 53 (empty text 1)" in printed
     assert "  filters: in validation and test rows, which stay: shorter than 5 characters 1" in printed
     assert "  duplicates: 53 -> 52 (duplicate 1)" in printed
     assert any(line.startswith("  decontaminate: 52 -> ") and "also in test 1" in line for line in printed)
-    assert printed[-1].endswith("test 11 of 11 given")
+    assert printed[-1].endswith("test 11 of 12 given")

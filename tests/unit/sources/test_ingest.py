@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hone.errors import ConfigError, DataError
+from hone.errors import ConfigError, DataError, SkippedRow
 from hone.objectives import OBJECTIVES
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.regression import Regression
@@ -447,6 +447,23 @@ class TestSplitColumn:
         ]
         assert run(Given(rows), tmp_path, split_column="split", max_refused=0.5).facts["reasons"] == {
             "split says valid, but its file is of test": 1
+        }
+
+    def test_what_became_of_the_rows_of_each_split_is_counted(self, tmp_path: Path) -> None:
+        def shape(row: Mapping[str, Any]) -> Mapping[str, Any]:
+            if row["text"] == "skip":
+                raise SkippedRow("not meant")
+            return row
+
+        texts = [("Train", "a"), ("test", "a"), ("test", None), ("test", "skip"), ("dev", "skip")]
+        rows = [RawRow("f:0", "f", {"split": "train", "text": "a"}, refused="not JSON")]
+        rows += [RawRow("f:1", "f", {"split": split, "text": text, "label": "b"}) for split, text in texts]
+        rows.append(RawRow("f:2", "f", {"line": "?"}, refused="not JSON"))
+        product = run(Given(rows), tmp_path, split_column="split", shape=shape, max_refused=0.9)
+        assert product.facts["splits"] == {
+            "train": {"rows": 1, "refused": 1},
+            "test": {"rows": 1, "refused": 1, "skipped": 1},
+            "valid": {"skipped": 1},
         }
 
     def test_files_and_databases_read_it_by_default(self) -> None:

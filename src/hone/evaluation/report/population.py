@@ -15,17 +15,15 @@ Z = 2.576  # of a 99% interval: the validation rows have chosen the weights, whi
 
 
 def describe_population(facts: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:
-    """Sentences on the validation and test rows for people, from the facts of curate, tokenize and train, and the
-    evaluation's `metrics`; [] if all are as they came and alike.
+    """Sentences on the validation and test rows for people, from the facts of ingest, curate, tokenize and train, and
+    the evaluation's `metrics`; [] if all are as they came and alike.
 
     They are shown beside the headline figure: in the report, in the model card and at the end of a run.
     """
     curate, tokenize = facts["curate"], facts["tokenize"]
-    sentences = []
-    for split, title in ((TEST, "test"), (VALID, "validation")):
-        came, used = (curate.get("given") or {}).get(split), tokenize["splits"].get(split, {}).get("rows")
-        if came and used is not None and used != came:
-            sentences.append(f"{used:,} of {came:,} given {title} rows were used.")
+    sentences = _describe_given_rows(facts["ingest"], curate, tokenize)
+    for reason, count in ((tokenize.get("dropped") or {}).get(TEST) or {}).items():
+        sentences.append(f"Test rows left out, because {reason}: {count:,}.")
     if flawed := (curate.get("flawed") or {}).get(TEST):
         sentences.append(
             f"Test rows that would have been dropped as training rows: {flawed:,} (see the slice curation)."
@@ -37,6 +35,36 @@ def describe_population(facts: Mapping[str, Mapping[str, Any]], metrics: Mapping
     if any(step["step"] == "redact" and step.get("notes") for step in curate["funnel"]):
         sentences.append("Personal data was removed from test rows too; a served model gets the text that is sent.")
     return sentences + _describe_gap(facts["train"], metrics)
+
+
+def count_given_rows(ingest: Mapping[str, Any], curate: Mapping[str, Any]) -> dict[str, int]:
+    """The number of rows with which each validation and test split came, from the facts of ingest and curate.
+
+    Rows that ingest refused or skipped are among them; artifacts of earlier releases did not count those by split.
+    """
+    return {split: rows + _count_unread(ingest, split) for split, rows in (curate.get("given") or {}).items()}
+
+
+def _describe_given_rows(
+    ingest: Mapping[str, Any], curate: Mapping[str, Any], tokenize: Mapping[str, Any]
+) -> list[str]:
+    """How many of the rows of each given split were used, where these are not all of them."""
+    given_rows, came_with_splits = count_given_rows(ingest, curate), len(ingest.get("splits") or {}) > 1
+    sentences = []
+    for split, title in ((TEST, "test"), (VALID, "validation")):
+        came, used = given_rows.get(split), tokenize["splits"].get(split, {}).get("rows")
+        if came and used is not None and used != came:
+            sentences.append(f"{used:,} of {came:,} given {title} rows were used.")
+        unread = _count_unread(ingest, split)
+        if split not in given_rows and came_with_splits and unread:
+            sentences.append(f"None of the {unread:,} given {title} rows was used: other rows took their place.")
+    return sentences
+
+
+def _count_unread(ingest: Mapping[str, Any], split: str) -> int:
+    """The number of a given split's rows that ingest refused or skipped."""
+    counts = (ingest.get("splits") or {}).get(split, {})
+    return sum(counts.get(outcome, 0) for outcome in ("refused", "skipped"))
 
 
 def _describe_gap(train: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:

@@ -16,9 +16,12 @@ METRICS = {
 }
 
 
-def facts(curate: dict[str, Any], tokenize: dict[str, Any]) -> dict[str, Any]:
+def facts(
+    curate: dict[str, Any], tokenize: dict[str, Any], ingest: dict[str, dict[str, int]] | None = None
+) -> dict[str, Any]:
     splits = {split: {"rows": rows} for split, rows in (("train", 100), ("valid", 20), ("test", 30))}
-    return {"curate": {"funnel": [], **curate}, "tokenize": {"splits": splits, **tokenize}, "train": {}}
+    stages = {"curate": {"funnel": [], **curate}, "tokenize": {"splits": splits, **tokenize}, "train": {}}
+    return {**stages, "ingest": {"splits": ingest} if ingest else {}}
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,32 @@ def facts(curate: dict[str, Any], tokenize: dict[str, Any]) -> dict[str, Any]:
 )
 def test_what_differs_is_said(curate: dict[str, Any], tokenize: dict[str, Any], sentences: list[str]) -> None:
     assert describe_population(facts(curate, tokenize), METRICS) == sentences
+
+
+USED, TRAIN = {"rows": 30}, {"rows": 90, "refused": 8}
+
+
+@pytest.mark.parametrize(
+    ("ingest", "sentences"),
+    [
+        ({"train": TRAIN, "test": USED, "valid": {"rows": 20}}, []),
+        ({"train": TRAIN, "test": {**USED, "refused": 3, "skipped": 1}}, ["30 of 34 given test rows were used."]),
+        ({"train": TRAIN, "valid": {"rows": 20, "refused": 2}}, ["20 of 22 given validation rows were used."]),
+    ],
+)
+def test_rows_that_could_not_be_read_are_among_those_that_came(
+    ingest: dict[str, dict[str, int]], sentences: list[str]
+) -> None:
+    given = {"given": {"test": 30, "valid": 20}}
+    assert describe_population(facts(given, {}, ingest), METRICS) == sentences
+
+
+def test_a_split_of_which_no_row_could_be_read_is_named() -> None:
+    ingest = {"train": TRAIN, "test": {"refused": 7}}
+    sentence = "None of the 7 given test rows was used: other rows took their place."
+    assert describe_population(facts({"given": {}}, {}, ingest), METRICS) == [sentence]
+    # All rows are of one split: they were split anew, those that could not be read are no test rows.
+    assert describe_population(facts({"given": {}}, {}, {"test": {**USED, "refused": 7}}), METRICS) == []
 
 
 @pytest.mark.parametrize(

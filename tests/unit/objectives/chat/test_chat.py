@@ -14,6 +14,7 @@ import torch
 from hone.curation.curate import curate
 from hone.curation.normalize import Normalize
 from hone.errors import ConfigError, DataError, ModelError
+from hone.evaluation.report.population import describe_population
 from hone.objectives.chat import template as chat_template
 from hone.objectives.chat.conversations import parse_conversation
 from hone.objectives.chat.objective import Chat
@@ -235,6 +236,22 @@ def test_rows_with_nothing_left_to_learn_are_dropped_counted_and_bounded(base: P
     assert dropped_ids(out, "test") == set()
     with pytest.raises(DataError, match=rf"train split: 1 of 10 rows \(10.0%\) are left out.*{reason}.*chat.json:1"):
         tokenize(given, out, **settings, max_dropped=0.05)
+
+
+def test_given_test_rows_that_were_dropped_are_named_beside_the_headline_figure(base: Path, tmp_path: Path) -> None:
+    far = [{"role": "user", "content": "say " * 60}, {"role": "assistant", "content": "red"}]
+    given = splits(tmp_path / "splits", [LONG] * 3)
+    pq.write_table(rows(LONG, far, LONG), given / "test.parquet")
+    out = tmp_path / "out"
+    out.mkdir()
+    sizes: dict[str, Any] = {"base": base, "objective": Chat(), "max_length": 40}
+    tokens = tokenize(given, out, **sizes, max_truncated=0.5, max_dropped=0.4)
+    facts = {"ingest": {}, "curate": {"funnel": [], "given": {"test": 3}}, "tokenize": tokens.facts, "train": {}}
+    metrics = {"main_metric": "loss", "measures": {"loss": {"share": False}}}
+    assert describe_population(facts, metrics) == [
+        "2 of 3 given test rows were used.",
+        "Test rows left out, because no assistant token is within max_length: 1.",
+    ]
 
 
 def test_a_model_is_judged_on_the_rows_that_were_not_dropped(base: Path, tmp_path: Path) -> None:
