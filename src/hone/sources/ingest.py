@@ -199,7 +199,7 @@ def _resolve_columns(
             where="ingest.columns",
             fix=f"Its columns are {', '.join(columns)}.{others} Write OBJECTIVE_COLUMN: SOURCE_COLUMN.",
         )
-    _check_each_column_once(columns, rename)
+    _check_each_column_once([*columns, *(name for name in forms if name in rename and name not in columns)], rename)
     taken_names = [*OWN_COLUMNS, *columns]
     for name in keep:
         if name in taken_names or keep.count(name) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,17 @@ def test_a_name_may_lead_into_nested_values(theirs: str, expected: str | None) -
         "plain": "c",
     }
     assert rename_columns(values, {"text": theirs}).get("text") == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [(kind, row) for kind, row in FORMS if len(row) > 1],
+    ids=[f"{kind} {' '.join(row)}" for kind, row in FORMS if len(row) > 1],
+)
+def test_two_columns_of_a_form_are_not_read_from_one(kind: str, row: dict[str, Any], tmp_path: Path) -> None:
+    for first, second in combinations(row, 2):
+        with pytest.raises(ConfigError, match=r"would both be read from the source's column 'ours'"):
+            read_file(kind, row | {"ours": row[first]}, tmp_path, {first: "ours", second: "ours"})
 
 
 def test_rows_that_are_not_meant_to_be_used_are_left_out_and_counted(tmp_path: Path) -> None:
