@@ -12,11 +12,14 @@ from typing import Any, ClassVar
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.parts.options import REQUIRED, option
 from hone.parts.variables import expand, hide_values
+from hone.sources.formats.arrow_values import list_values
 from hone.sources.formats.class_names import find_class_names, name_classes
 from hone.sources.source import RawRow
+from hone.sources.splits import DEFAULT_COLUMN
 from hone.splits import TEST, TRAIN, VALID, Split
 from hone.store.digests import digest_of
 
+_BATCH_ROWS = 1000  # rows in memory as Python objects
 # Our names for splits, and the hub's.
 _HUB_SPLITS: dict[str, str] = {TRAIN: "train", VALID: "validation", TEST: "test"}
 
@@ -42,6 +45,11 @@ class Hub:
         "Maps splits to the dataset's: {train: train, test: 'validation[:50%]'}. If empty: its train, validation "
         "and test; a dataset with a single split counts as not split.",
     )
+    split_column: str = option(
+        DEFAULT_COLUMN,
+        "The column with each row's split: train, validation, dev, test, ... The column split counts only if its values"
+        " are such names. Empty: no column.",
+    )
 
     libraries: ClassVar[tuple[str, ...]] = ("datasets",)
 
@@ -62,7 +70,7 @@ class Hub:
             for ours, theirs in self._chosen(list(builder.info.splits)):
                 dataset = builder.as_dataset(split=theirs)
                 namers = find_class_names(dataset.features.to_dict())
-                for number, values in enumerate(dataset, 1):
+                for number, values in enumerate(_list_rows(dataset), 1):
                     yield RawRow(f"{theirs}:{number}", name, name_classes(values, namers), ours)
 
     def _directory(self) -> Path | None:
@@ -159,6 +167,13 @@ class Hub:
         finally:
             if bars_were_enabled:
                 datasets.enable_progress_bars()
+
+
+def _list_rows(dataset: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a dataset, `Unreadable` for values that Python does not have: its own iteration stops at these."""
+    for table in dataset.with_format("arrow").iter(_BATCH_ROWS):
+        columns = {name: list_values(table[name]) for name in table.column_names}
+        yield from (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
 
 def _hidden(file: Path, directory: Path) -> bool:

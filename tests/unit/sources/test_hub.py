@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hone.errors import ConfigError, DataError, ServiceError
 from hone.sources.hub import Hub
+from hone.sources.ingest import ingest
 from hone.store.digests import file_digest
 
 ONE, OTHER = "1" * 40, "2" * 40
@@ -108,6 +111,46 @@ class TestDirectory:
         data.to_parquet(tmp_path / "classes/train.parquet")
         rows = Hub(dataset=str(tmp_path / "classes")).rows()
         assert [row.values["label"] for row in rows] == ["wish", "bug", None]
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            pa.array([2**62, 1], pa.timestamp("us")),
+            pa.array([2**30, 1], pa.date32()),
+            pa.array([2**62, 1], pa.duration("s")),
+            pa.array([[2**62], [1]], pa.list_(pa.timestamp("us"))),
+            pa.array([1, 1], pa.timestamp("us", tz="Mars/Phobos")),
+            pa.array([[1], [1]], pa.list_(pa.timestamp("us", tz="Mars/Phobos"))),
+        ],
+    )
+    def test_a_date_that_python_cannot_express_refuses_a_row_only_where_it_is_needed(
+        self, tmp_path: Path, odd: pa.Array
+    ) -> None:
+        (tmp_path / "data").mkdir()
+        pq.write_table(pa.table({"text": ["a", "b"], "odd": odd}), tmp_path / "data" / "train.parquet")
+        source = Hub(dataset=str(tmp_path / "data"))
+        options: dict[str, Any] = {"rename": {}, "keep": [], "max_refused": 1.0}
+        assert ingest(source, tmp_path, columns=["text"], **options).rows == 2
+        if "Mars" not in str(odd.type):
+            facts = ingest(source, tmp_path, columns=["text", "odd"], **options).facts
+            assert (facts["rows"], facts["reasons"]) == (1, {"odd is not text": 1})
+
+    def test_the_column_split_of_a_dataset_with_one_split_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / "data").mkdir()
+        table = pa.table({"text": ["a", "b", "c"], "label": ["x", "y", "x"], "split": ["train", "dev", "test"]})
+        pq.write_table(table, tmp_path / "data" / "train.parquet")
+        pq.write_table(table.rename_columns(["text", "label", "fold"]), tmp_path / "data2.parquet")
+        options: dict[str, Any] = {"columns": ["text", "label"], "rename": {}, "keep": [], "max_refused": 0.0}
+
+        def splits(**source: Any) -> list[str]:
+            hub = Hub(dataset=str(tmp_path / "data"), **source)
+            ingest(hub, tmp_path, **options, split_column=hub.split_column)
+            return list(pq.read_table(tmp_path / "rows.parquet")["split"].to_pylist())
+
+        assert splits() == ["train", "valid", "test"]
+        assert splits(split_column="") == ["", "", ""]
+        (tmp_path / "data2.parquet").rename(tmp_path / "data" / "train.parquet")
+        assert splits(split_column="fold") == ["train", "valid", "test"]
 
     def test_a_variable_in_its_name(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TICKETS", str(directory))

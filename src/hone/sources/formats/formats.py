@@ -16,10 +16,10 @@ from itertools import chain, zip_longest
 from typing import Any, BinaryIO
 
 from hone.errors import DataError
+from hone.sources.formats.arrow_values import list_values
 from hone.sources.formats.class_names import find_class_names, name_classes
 from hone.sources.formats.labelled import is_split_object, read_split_object
 from hone.sources.formats.places import NUL, split_lines
-from hone.sources.source import Unreadable
 
 Row = tuple[dict[str, Any], str]
 # A row with the split that its file says it has.
@@ -174,7 +174,7 @@ def read_parquet(file: BinaryIO, shown: str) -> Iterator[Row]:
         _check_unique(names, shown)
         namers = find_class_names(_features(parquet.schema_arrow.metadata))
         for batch in parquet.iter_batches(batch_size=1000):
-            columns = [_values(column) for column in batch.columns]
+            columns = [list_values(column) for column in batch.columns]
             for row in zip(*columns, strict=True) if columns else [()] * batch.num_rows:
                 yield name_classes(dict(zip(names, row, strict=True)), namers), ""
     except (pa.ArrowException, OSError, UnicodeDecodeError) as fault:
@@ -190,31 +190,6 @@ def _features(metadata: Mapping[bytes, bytes] | None) -> Mapping[str, Any]:
     except (KeyError, TypeError, ValueError):
         return {}
     return features if isinstance(features, dict) else {}
-
-
-def _values(column: Any) -> list[Any]:
-    """A column's values as Python has them, `Unreadable` where it has none."""
-    import pyarrow as pa
-
-    if pa.types.is_timestamp(column.type) and column.type.tz:
-        try:
-            pa.scalar(0, column.type).as_py()
-        except (KeyError, ValueError):  # an unknown zone; the instants themselves are stored in UTC
-            column = column.cast(pa.timestamp(column.type.unit, "UTC"))
-    try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
-        raise
-    except (OverflowError, KeyError, ValueError):
-        values = [_value(scalar) for scalar in column]
-    return values
-
-
-def _value(scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except (OverflowError, KeyError, ValueError) as fault:
-        return Unreadable(f"{scalar.type} that cannot be expressed ({fault})")
 
 
 def _declared_delimiter(first_line: str, dialect: Dialect, shown: str) -> str:
