@@ -42,13 +42,14 @@ class Limits:
 
 @dataclass
 class Account:
-    """Accounts for every row: the funnel, and the dropped rows of each step."""
+    """Accounts for every row: the funnel, the dropped rows of each step, and the sizes of groups of similar rows."""
 
     fields: Fields
     progress: StepsProgress
     limits: Limits
     funnel: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[pa.Table] = field(default_factory=list)
+    groups: dict[str, int] = field(default_factory=dict)
 
     def run_step(self, kind: str, table: pa.Table, step: Step) -> pa.Table:
         """Run a step and return the rows that it keeps."""
@@ -106,6 +107,14 @@ class Account:
             entry = self.funnel[-1]
             entry["emptied"] = list(labels)
             log.warning("%s", escape_controls(describe_emptied(entry)))
+
+    def note_groups(self, rows: int, largest: int, divided: int) -> None:
+        """Note the sizes of the groups of similar rows among the rows that are split, and a divided one as a warning.
+
+        `largest` and `divided` are those of `split.Groups`."""
+        self.groups = {"rows": rows, "largest": largest, "divided": divided}
+        if divided:
+            log.warning("split: %s", describe_groups(self.groups))
 
     def build_rejects(self) -> pa.Table:
         """A table of all dropped rows: id, source, step, reason, detail, and the objective's text and label columns."""
@@ -218,3 +227,16 @@ class StepsProgress:
 def describe_emptied(entry: Mapping[str, Any]) -> str:
     """The warning of a step, an entry of the funnel, that dropped all training rows with some labels."""
     return f"{entry['step']} drops all training rows with the labels {', '.join(entry['emptied'])}"
+
+
+def describe_groups(groups: Mapping[str, int]) -> str:
+    """What to know of the groups of similar rows that were split, from the fact `groups`; '' if there is nothing."""
+    if groups.get("largest", 0) <= 1:
+        return ""
+    rows, largest, divided = groups["rows"], groups["largest"], groups["divided"]
+    if not divided:
+        return f"the largest group of similar rows has {largest:,} of {rows:,} rows"
+    return (
+        f"{divided:,} of {rows:,} rows are each similar to another of them; they are divided into groups of up to"
+        f" {largest:,} rows, and similar rows of two groups may be in different splits"
+    )

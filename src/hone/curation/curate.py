@@ -45,7 +45,8 @@ def curate(
     rows have the text that came, as a served model gets it, except for what a step with `rewrites_held_out` changes.
 
     The facts are the funnel (rows before and after each step, drops by reason, examples), the sizes and classes of the
-    splits, and of the validation and test splits that came with the data how many rows they had.
+    splits, of the validation and test splits that came with the data how many rows they had, and, if rows were drawn,
+    their number and the sizes of `split.Groups`.
     Raises DataError if too few rows are left to train and test on, with the drops by step.
     """
     import pyarrow as pa
@@ -73,6 +74,7 @@ def curate(
         "splits": {split: split_table.num_rows for split, split_table in tables.items()},
         "given": dict(rows_by_split),
         "flawed": {split: _count_flaws(tables[split]) for split in rows_by_split},
+        "groups": account.groups,
         "classes": {split: _count_classes(split_table, fields) for split, split_table in tables.items()},
     }
     row_count = sum(split_table.num_rows for split_table in tables.values())
@@ -101,11 +103,12 @@ def _split(
         _check_class_sizes(table, fields)
     if not named_splits or not {VALID, TEST} <= named_splits:
         training_rows = filter_rows(table, open_rows)
-        leaders = group_rows(training_rows, fields, threshold)  # before the texts, which take as much memory again
+        groups = group_rows(training_rows, fields, threshold)  # before the texts, which take as much memory again
+        account.note_groups(training_rows.num_rows, groups.largest, groups.divided)
         new_splits = split_rows(
             fields.row_texts(training_rows),
             fields.strata(training_rows),
-            leaders,
+            groups.leaders,
             valid=0.0 if VALID in named_splits else valid,
             test=0.0 if TEST in named_splits else test,
             seed=seed,

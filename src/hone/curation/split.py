@@ -74,22 +74,41 @@ def find_contaminated_rows(table: pa.Table, fields: Fields, threshold: float) ->
     return contaminated
 
 
-def group_rows(table: pa.Table, fields: Fields, threshold: float) -> list[int]:
-    """For each row the index of the first row of its group: rows that must be in the same split.
+@dataclass(frozen=True)
+class Groups:
+    """Rows that must be in the same split.
 
-    These are rows linked by similar pairs, and rows with similar contexts unless `Fields.split_contexts`. Where such
-    links chain more than LARGEST_GROUP of the rows together, each row of that group is in a group with the first row
-    that it is similar to itself.
+    leaders  for each row the index of the first row of its group
+    largest  the number of rows of the largest group
+    divided  the number of rows of the largest group that was divided, before that; 0 if none was
+    """
+
+    leaders: list[int]
+    largest: int
+    divided: int = 0
+
+
+def group_rows(table: pa.Table, fields: Fields, threshold: float) -> Groups:
+    """The groups of rows linked by similar pairs and, unless `Fields.split_contexts`, by similar contexts.
+
+    Where such links chain more than LARGEST_GROUP of the rows together, each row of that group is in a group with the
+    first row that it is similar to itself.
     """
     leaders = cluster_rows(table, fields, threshold)
     if not fields.split_contexts:
         leaders = join_groups(leaders, cluster_contexts(table, fields, threshold))
     sizes = Counter(leaders)
-    limit = max(FEW_ROWS, LARGEST_GROUP * len(leaders))
-    if max(sizes.values(), default=0) <= limit:
-        return leaders
-    divided = cluster_rows(table, fields, threshold, chained=False)
-    return [divided[row] if sizes[leader] > limit else leader for row, leader in enumerate(leaders)]
+    limit, largest = max(FEW_ROWS, LARGEST_GROUP * len(leaders)), max(sizes.values(), default=0)
+    if largest <= limit:
+        return Groups(leaders, largest)
+    similar = cluster_rows(table, fields, threshold, chained=False)
+    new_leaders = [similar[row] if sizes[leader] > limit else leader for row, leader in enumerate(leaders)]
+    divided = {before for before, after in zip(leaders, new_leaders, strict=True) if after != before}
+    return Groups(
+        new_leaders,
+        largest=max(Counter(new_leaders).values()),
+        divided=max((sizes[leader] for leader in divided), default=0),
+    )
 
 
 def split_rows(

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hone.curation.account import describe_groups
 from hone.environment import Home, home
 from hone.evaluation.report.population import count_given_rows
 from hone.splits import SPLITS
@@ -66,6 +67,8 @@ def describe_account(name: str, ingest: Mapping[str, Any], curate: Mapping[str, 
         for remark in (step.get("summary"), step.get("warning")):
             if remark:
                 yield f"  {step['step']}: {remark}"
+    if groups := describe_groups(curate.get("groups", {})):
+        yield f"  split: {groups}"
     given_rows = count_given_rows(ingest, curate)
     splits = (
         f"{split} {curate['splits'][split]:,}" + (f" of {given_rows[split]:,} given" if split in given_rows else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_pairs_of_one_prompt_are_different_and_stay_together() -> None:
     pairs = [{"prompt": prompts[i % 4], "chosen": words(draw, 9), "rejected": words(draw, 9)} for i in range(50)]
     rows = table(preference, *pairs)
     assert count_kept(preference, rows) == 50
-    assert set(group_rows(rows, preference, 0.8)) == {0, 1, 2, 3}
+    assert set(group_rows(rows, preference, 0.8).leaders) == {0, 1, 2, 3}
     assert count_kept(preference, table(preference, *pairs, pairs[0])) == 50
     # What is to be written is compared by the character, and which one was chosen is the answer.
     for change in (
@@ -139,7 +140,7 @@ def test_questions_about_one_passage_are_different_and_stay_together(shared: Pat
     assert len(reasons) == 1190
     assert reasons.count("duplicate") == 3  # XQuAD asks three questions about a passage twice, with the same answer
     assert reasons.count("") == 1187
-    assert len(set(group_rows(rows, qa, 0.8))) <= len(paragraphs)
+    assert len(set(group_rows(rows, qa, 0.8).leaders)) <= len(paragraphs)
 
 
 @pytest.mark.parametrize(
@@ -213,16 +214,18 @@ def test_a_chain_of_similar_rows_is_divided_and_its_length_reported() -> None:
 
 def test_a_group_that_chains_a_large_part_together_is_divided_before_the_split() -> None:
     draw = random.Random(7)
-    text = draw.sample(WORDS, 60)
-    chain = []
-    for i in range(60):
-        chain.append(" ".join(text))
-        text[i] = f"new{i}"
+    # No words are in so many rows that they do not count.
+    chain = [" ".join(f"word{i}" for i in range(4 * first, 4 * first + 40)) for first in range(60)]
     texts = chain + [words(draw, 15) for _ in range(200)]
     rows = table(TextClassification(), *({"text": text, "label": "a"} for text in texts))
     groups = group_rows(rows, TextClassification(), 0.8)
-    assert max(map(groups.count, set(groups))) <= 26  # a tenth of the rows
-    assert len(set(groups)) > 200
+    sizes = Counter(groups.leaders).values()
+    assert groups.largest == max(sizes) <= 26  # a tenth of the rows
+    assert len(sizes) > 200
+    assert groups.divided == 60
+    copies = table(TextClassification(), *({"text": texts[-1 if i < 40 else i], "label": "a"} for i in range(260)))
+    groups = group_rows(copies, TextClassification(), 0.8)
+    assert (groups.largest, groups.divided) == (41, 0)  # copies stay together, however many there are
 
 
 def test_what_is_said_of_one_long_prompt_is_not_repeated() -> None:

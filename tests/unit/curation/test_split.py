@@ -29,7 +29,7 @@ def table_of(texts: Sequence[str], splits: Sequence[str] = ()) -> pa.Table:
 def split_texts(
     texts: Sequence[str], labels: Sequence[str], *, valid: float, test: float, seed: int, threshold: float = 0.8
 ) -> list[str]:
-    groups = group_rows(table_of(texts), MaskedLM(), threshold)
+    groups = group_rows(table_of(texts), MaskedLM(), threshold).leaders
     return split_rows(texts, labels, groups, valid=valid, test=test, seed=seed)
 
 

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from hone.config.file import parse_config
+from hone.curation.account import describe_groups
 from hone.environment import Home
 from hone.errors import DataError
 from hone.pipeline.run import run_stage
 from hone.pipeline.stage import Job
+from hone.pipeline.stages import STAGES
 from hone.splits import FLAW
 from hone.store.artifact import Artifact
 
@@ -23,6 +25,11 @@ def curate(folder: Path, splits: list[str], **curation: Any) -> Artifact:
     """The artifact of rows of which four of ten are the same, with these splits by turns."""
     texts = [f"text number {i} {i * 7919}" if i % 10 < 6 else "always the same text" for i in range(100)]
     lines = [f"{text},{'ab'[i % 2]},{splits[i % len(splits)]}" for i, text in enumerate(texts)]
+    return run(folder, lines, **curation)
+
+
+def run(folder: Path, lines: list[str], **curation: Any) -> Artifact:
+    """The artifact of rows in lines of text, label and split."""
     (folder / "rows.csv").write_text("\n".join(["text,label,split", *lines]))
     tree = {
         "name": "moods",
@@ -59,3 +66,27 @@ def test_a_step_may_drop_the_share_that_the_configuration_says(
         curate(tmp_path, [""], max_dropped=0.38, on_excess="stop")
     with pytest.raises(DataError, match="duplicates drops 38 of 100 rows"):
         curate(tmp_path, [""], max_dropped=0.3, on_excess="stop")
+
+
+def test_the_largest_group_of_similar_rows_is_reported_and_a_divided_one_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Each is like the next, the last unlike the first; no words are in so many rows that they do not count.
+    texts = [" ".join(f"word{i}" for i in range(4 * first, 4 * first + 40)) for first in range(60)]
+    texts += [f"text {i} {i * 7919} {i * 104729}" for i in range(260)] + ["three rows with one text"] * 3
+
+    def split(texts: list[str]) -> Artifact:
+        return run(tmp_path, [f"{text},{'ab'[i % 2]}," for i, text in enumerate(texts)], steps=[])
+
+    with caplog.at_level(logging.WARNING):
+        artifact = split(texts[60:])
+    assert artifact.facts()["groups"] == {"rows": 263, "largest": 3, "divided": 0}
+    assert describe_groups(artifact.facts()["groups"]) == "the largest group of similar rows has 3 of 263 rows"
+    assert not caplog.text and not STAGES["curate"].list_warnings(artifact)
+    with caplog.at_level(logging.WARNING):
+        artifact = split(texts)
+    groups = artifact.facts()["groups"]
+    assert (groups["rows"], groups["divided"]) == (323, 60) and groups["largest"] < 60
+    [warning] = STAGES["curate"].list_warnings(artifact)
+    assert warning.startswith("split: 60 of 323 rows are each similar to another of them") and warning in caplog.text
+    assert describe_groups({}) == ""  # an artifact of an earlier release

@@ -16,6 +16,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from hone.curation.account import describe_groups
 from hone.evaluation.report import (
     figures,
     report_answers,
@@ -117,6 +118,7 @@ def _data_views(
     return {
         "funnel": report_data.funnel(facts["ingest"], facts["curate"], facts["validate"], refused),
         "splits": report_data.splits(facts["tokenize"], facts["curate"]),
+        "groups": describe_groups(facts["curate"].get("groups", {})),
         "validation": report_checks.validation(facts["validate"]),
         "tokens": report_data.tokens(facts["tokenize"], (config.get("tokenization") or {}).get("max_length")),
         "training": report_data.training(facts["train"], history, manifests["train"]["files"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hone.curation import STEPS
-from hone.curation.account import describe_emptied
+from hone.curation.account import describe_emptied, describe_groups
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, get_module, list_counts, list_data_options, list_libraries
 from hone.store import layout
@@ -43,9 +43,11 @@ def _describe(artifact: Artifact) -> str:
 
 
 def _list_warnings(artifact: Artifact) -> list[str]:
-    funnel = artifact.facts()["funnel"]
+    facts = artifact.facts()
+    funnel, groups = facts["funnel"], facts.get("groups", {})
     emptied = [describe_emptied(step) for step in funnel if "emptied" in step]
-    return [step["warning"] for step in funnel if "warning" in step] + emptied
+    divided = [f"split: {describe_groups(groups)}"] if groups.get("divided") else []
+    return [step["warning"] for step in funnel if "warning" in step] + emptied + divided
 
 
 CURATE = Stage(
