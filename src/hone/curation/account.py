@@ -224,6 +224,11 @@ class StepsProgress:
         self._listener(Progress(self._total, self._total, note="split"))
 
 
+def list_emptied(curate: Mapping[str, Any]) -> list[str]:
+    """The warnings of steps that dropped all training rows with some labels, from the facts of curate."""
+    return [describe_emptied(entry) for entry in curate["funnel"] if "emptied" in entry]
+
+
 def describe_emptied(entry: Mapping[str, Any]) -> str:
     """The warning of a step, an entry of the funnel, that dropped all training rows with some labels."""
     return f"{entry['step']} drops all training rows with the labels {', '.join(entry['emptied'])}"

@@ -88,7 +88,7 @@ def _split(
     import pyarrow.compute as pc
 
     if any(splits_of(table)):
-        classes = set(_count_classes(_training_rows(table), fields))
+        training_rows = _training_rows(table)
         table = account.apply_verdict(
             "decontaminate",
             table,
@@ -96,7 +96,7 @@ def _split(
             where="curation.split",
             fix="Raise curation.split.near_duplicate",
         )
-        account.note_emptied_classes(sorted(classes - set(_count_classes(_training_rows(table), fields))))
+        account.note_emptied_classes(_list_emptied(training_rows, _training_rows(table), fields))
     named_splits = set(splits_of(table)) - {""}
     open_rows = [i for i, split in enumerate(splits_of(table)) if split in ("", TRAIN)]
     if not named_splits:
@@ -139,6 +139,18 @@ def _training_rows(table: pa.Table) -> pa.Table:
     import pyarrow.compute as pc
 
     return table.filter(pc.equal(table["split"], TRAIN))
+
+
+def _list_emptied(before: pa.Table, after: pa.Table, fields: Fields) -> list[str]:
+    """The labels, or combinations of labels or types, that no training row has after a step, but some had before."""
+    import pyarrow.compute as pc
+
+    if fields.label:
+        return sorted(set(labels_of(before, fields)) - set(labels_of(after, fields)))
+    if after.num_rows in (0, before.num_rows):
+        return []
+    dropped_rows = before.filter(pc.invert(pc.is_in(before["id"], value_set=after["id"].combine_chunks())))
+    return sorted(set(fields.list_unseen_labels(dropped_rows, fields.build_targets(after))))
 
 
 def _decontamination(table: pa.Table, fields: Fields, threshold: float) -> Verdict:

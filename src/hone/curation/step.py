@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hone.progress import OnProgress
 
@@ -65,6 +66,12 @@ class Fields(Protocol):
 
     def strata(self, rows: pa.Table) -> list[str]:
         """See `Objective.strata`."""
+
+    def build_targets(self, train: pa.Table) -> dict[str, Any]:
+        """See `Objective.build_targets`."""
+
+    def list_unseen_labels(self, rows: pa.Table, targets: Mapping[str, Any]) -> list[str]:
+        """See `Objective.list_unseen_labels`."""
 
 
 @dataclass(frozen=True)

@@ -131,15 +131,17 @@ def tokenize(
     max_truncated: float,
     max_dropped: float = 0.0,
     special_tokens: Sequence[str] = (),
+    emptied: Sequence[str] = (),
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Write the token ids of the three splits in the directory `splits` to Arrow files in `out`, batch by batch.
 
-    `base` is the base model's directory; `special_tokens` act as such where a text has their names. Training rows are
-    packed if the objective packs. The same rows give the same bytes. Rows that the objective leaves out are listed in
-    dropped.arrow, with split and reason. Raises DataError if more than the share `max_truncated` of a split's rows is
-    truncated, or more than `max_dropped` left out; ConfigError if the base model has fewer than `max_length` positions,
-    or not these special tokens.
+    `base` is the base model's directory; `special_tokens` act as such where a text has their names; `emptied` has
+    curation's sentences on labels of which it dropped all training rows, for messages on missing labels. Training rows
+    are packed if the objective packs. The same rows give the same bytes. Rows that the objective leaves out are listed
+    in dropped.arrow, with split and reason. Raises DataError if more than the share `max_truncated` of a split's rows
+    is truncated, or more than `max_dropped` left out; ConfigError if the base model has fewer than `max_length`
+    positions, or not these special tokens.
     """
     import pyarrow.parquet as pq
 
@@ -174,8 +176,8 @@ def tokenize(
         accounts[TRAIN].sequences = _pack(out / layout.tokens_file(TRAIN), objective, max_length)
     seconds = time.perf_counter() - start
     facts: dict[str, Any] = {"splits": {split: account.facts() for split, account in accounts.items()}}
-    if unseen := _report_unseen_labels(files, objective, targets):
-        facts["unseen_labels"] = unseen
+    if unseen := _report_unseen_labels(files, objective, targets, emptied):
+        facts |= {"unseen_labels": unseen, "emptied": list(emptied)}
     if any(dropped.values()):
         _write_dropped(out / DROPPED, dropped, objective.drop_reason)
         facts["dropped"] = {split: {objective.drop_reason: len(ids)} for split, ids in dropped.items() if ids}
@@ -205,23 +207,26 @@ def _check_special_tokens(tokenizer: PreTrainedTokenizerBase, names: Sequence[st
 
 
 def _report_unseen_labels(
-    files: Mapping[str, pq.ParquetFile], objective: Objective, targets: Targets
+    files: Mapping[str, pq.ParquetFile], objective: Objective, targets: Targets, emptied: Sequence[str]
 ) -> dict[str, dict[str, int]]:
     """Log and return the numbers of rows with labels that no training row has, by split and label."""
     columns = [name for name in objective.columns if name not in objective.inputs]
     counts_by_split = count_unseen_labels(objective, lambda split: files[split].read(columns), targets)
-    for warning in describe_unseen_labels(counts_by_split):
+    for warning in describe_unseen_labels(counts_by_split, emptied):
         log.warning("%s", escape_controls(warning))
     return {split: dict(counts.most_common()) for split, counts in counts_by_split.items()}
 
 
-def describe_unseen_labels(counts_by_split: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """A warning for each split that has rows with labels that no training row has, from the fact `unseen_labels`."""
+def describe_unseen_labels(counts_by_split: Mapping[str, Mapping[str, int]], emptied: Sequence[str]) -> list[str]:
+    """A warning for each split that has rows with labels that no training row has, from the fact `unseen_labels`.
+
+    It ends with the sentences `emptied` on labels of which curation dropped all training rows."""
     warnings = []
     for split, counts in counts_by_split.items():
         effect = "count as errors" if split == TEST else "have no loss"
         names = name_labels(Counter(counts), 5)
-        warnings.append(f"{split}: {sum(counts.values())} rows {effect}; no training row has their labels: {names}")
+        warning = f"{split}: {sum(counts.values())} rows {effect}; no training row has their labels: {names}"
+        warnings.append("; ".join([warning, *emptied]))
     return warnings
 
 

@@ -50,20 +50,23 @@ def validate(
     objective: Objective,
     near_duplicate: float,
     settings: Mapping[str, Any],
+    emptied: Sequence[str] = (),
     docs_on_failure: Path | None = None,
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Validate the three splits in the directory `splits`; writes them, without quarantined rows, and Data Docs.
 
-    `settings` is the config's `validation` section. Raises ConfigError for a suite that cannot be used, and, unless
-    `settings["on_failure"]` is warn, ValidationFailed; the Data Docs then replace those in `docs_on_failure`, if given.
+    `settings` is the config's `validation` section. `emptied` has curation's sentences on labels of which it dropped
+    all training rows: messages on missing labels have them, and the facts. Raises ConfigError for a suite that cannot
+    be used, and, unless `settings["on_failure"]` is warn, ValidationFailed; the Data Docs then replace those in
+    `docs_on_failure`, if given.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tables = {split: pq.read_table(splits / layout.rows_file(split)) for split in SPLITS}
     if settings["unseen_labels"] == "stop" and not objective.label:
-        _check_unseen_labels(tables, objective, only_warn=settings["on_failure"] == "warn")
+        _check_unseen_labels(tables, objective, emptied, only_warn=settings["on_failure"] == "warn")
     tokenizer = load_tokenizer(base)
     quarantine: list[pa.Table] = []
     # Great Expectations adds 4 MB of styles and images, which the single page does not use.
@@ -90,13 +93,16 @@ def validate(
         if (expected.split, describe_expectation(expected)) not in tolerated
     ]
     if fatal and settings["on_failure"] != "warn":
-        raise _build_error(fatal, len(findings), aside, _save_docs(out / layout.DATA_DOCS, docs_on_failure))
+        docs_url = _save_docs(out / layout.DATA_DOCS, docs_on_failure)
+        raise _build_error(fatal, len(findings), aside, emptied, docs_url)
     for finding, _ in failed:
         log.warning("does not hold: %s", escape_controls("\n".join(_describe_finding(finding))))
-    return _write_results(out, tables, aside, findings)
+    return _write_results(out, tables, aside, findings, emptied)
 
 
-def _check_unseen_labels(tables: Mapping[str, pa.Table], objective: Objective, *, only_warn: bool) -> None:
+def _check_unseen_labels(
+    tables: Mapping[str, pa.Table], objective: Objective, emptied: Sequence[str], *, only_warn: bool
+) -> None:
     """Raise ValidationFailed, or log it, for labels or types of validation and test rows that no training row has.
 
     For objectives without a label column: there no expectation about one column can check it.
@@ -104,6 +110,7 @@ def _check_unseen_labels(tables: Mapping[str, pa.Table], objective: Objective, *
     targets = objective.build_targets(tables[TRAIN])
     for split, counts in count_unseen_labels(objective, tables.__getitem__, targets).items():
         fault = f"{split}: {counts.total()} rows have labels that no training row has: {name_labels(counts, SHOWN)}"
+        fault = "; ".join([fault, *emptied])
         if only_warn:
             log.warning("does not hold: %s", escape_controls(fault))
             continue
@@ -234,7 +241,9 @@ def _set_aside(
     return remaining, pa.concat_tables(aside, promote_options="permissive")
 
 
-def _write_results(out: Path, tables: Mapping[str, pa.Table], aside: pa.Table, findings: Sequence[Finding]) -> Product:
+def _write_results(
+    out: Path, tables: Mapping[str, pa.Table], aside: pa.Table, findings: Sequence[Finding], emptied: Sequence[str]
+) -> Product:
     for split, table in tables.items():
         write_table(table, out / layout.rows_file(split))
     write_table(aside, out / "quarantine.parquet")
@@ -243,6 +252,7 @@ def _write_results(out: Path, tables: Mapping[str, pa.Table], aside: pa.Table, f
         "expectations": [asdict(finding) for finding in findings],
         "quarantined": len(aside),
         "quarantined_by": _count_reasons(aside),
+        "emptied": list(emptied),
         "data_docs": layout.DATA_DOCS,
     }
     (out / "validation.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1), "utf8")
@@ -255,7 +265,7 @@ def _count_reasons(aside: pa.Table) -> dict[str, int]:
 
 
 def _build_error(
-    failed: Sequence[tuple[Finding, Expected]], total: int, aside: pa.Table, docs: str
+    failed: Sequence[tuple[Finding, Expected]], total: int, aside: pa.Table, emptied: Sequence[str], docs: str
 ) -> ValidationFailed:
     """The error for expectations that do not hold: each with its observed value and example rows."""
     lines = [line for finding, _ in failed[:SHOWN] for line in _describe_finding(finding)]
@@ -264,6 +274,7 @@ def _build_error(
     if len(aside):
         reasons = ", ".join(f"{name} {count}" for name, count in _count_reasons(aside).items())
         lines.append(f"after {len(aside)} rows were set aside: {reasons}")
+    lines.extend(emptied)
     return ValidationFailed(
         f"{len(failed)} of {total} expectations do not hold\n" + "\n".join(f"  {line}" for line in lines),
         where="validation",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -13,7 +16,8 @@ import pytest
 from hone.config.file import parse_config
 from hone.curation.account import describe_groups
 from hone.environment import Home
-from hone.errors import DataError
+from hone.errors import DataError, ValidationFailed
+from hone.evaluation.report.population import describe_population
 from hone.pipeline.run import run_stage
 from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES
@@ -90,3 +94,59 @@ def test_the_largest_group_of_similar_rows_is_reported_and_a_divided_one_is_a_wa
     [warning] = STAGES["curate"].list_warnings(artifact)
     assert warning.startswith("split: 60 of 323 rows are each similar to another of them") and warning in caplog.text
     assert describe_groups({}) == ""  # an artifact of an earlier release
+
+
+ONE, OTHER, LATE = "one", "other", "late"
+LABELLED: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "text-classification": ("label", lambda label: label),
+    "multi-label-classification": ("labels", lambda label: [label]),
+    "token-classification": ("tags", lambda label: [f"B-{label}", "O", "O", "O"]),
+}
+
+
+@pytest.mark.parametrize("kind", LABELLED)
+def test_a_class_that_decontamination_empties_is_named_from_there_on(
+    kind: str, base_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    column, build_answer = LABELLED[kind]
+    draw = Random(5)
+
+    def row(label: str, split: str) -> dict[str, Any]:
+        words = draw.sample(range(10_000), 4)
+        text = [f"word{number}" for number in words]
+        given = {"tokens": text} if kind == "token-classification" else {"text": " ".join(text)}
+        return {**given, column: build_answer(label), "split": split}
+
+    late = row(LATE, "test")
+    rows = [
+        row(label, split) for split, count in (("train", 20), ("dev", 5), ("test", 5)) for label in [ONE, OTHER] * count
+    ]
+    rows += [late, late | {"split": "train"}]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    tree: dict[str, Any] = {
+        "name": "moods",
+        "objective": {"kind": kind},
+        "ingest": {"source": {"kind": "files", "paths": [str(tmp_path / "rows.jsonl")]}},
+        "model": {"base": str(base_model)},
+        "validation": {"unseen_labels": "stop"},
+    }
+    emptied = f"decontaminate drops all training rows with the labels {LATE}"
+    home = Home(tmp_path / "home")
+    config = parse_config(tree)
+    artifacts: dict[str, Artifact] = {}
+    with caplog.at_level(logging.WARNING):
+        for stage in ("ingest", "curate"):
+            artifacts[stage] = run_stage(stage, Job(config, artifacts, home))
+    assert emptied in caplog.text
+    assert STAGES["curate"].list_warnings(artifacts["curate"]) == [emptied]
+    with pytest.raises(ValidationFailed, match=emptied):
+        run_stage("validate", Job(config, artifacts, home))
+    config = parse_config(tree | {"validation": {}})
+    for stage in ("validate", "tokenize"):
+        artifacts[stage] = run_stage(stage, Job(config, artifacts, home))
+    [warning] = STAGES["tokenize"].list_warnings(artifacts["tokenize"])
+    assert warning == f"test: 1 rows count as errors; no training row has their labels: {LATE} (1); {emptied}"
+    assert warning in caplog.text
+    facts = {stage: artifact.facts() for stage, artifact in artifacts.items()} | {"train": {}}
+    sentences = describe_population(facts, {"main_metric": "x", "measures": {"x": {"share": False}}})
+    assert "Decontaminate drops all training rows with the labels late." in sentences

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from hone.curation.account import list_emptied
 from hone.evaluation.judging.wilson import wilson
 from hone.evaluation.report import figures
 from hone.splits import TEST, VALID
@@ -32,6 +33,7 @@ def describe_population(facts: Mapping[str, Mapping[str, Any]], metrics: Mapping
         names = ", ".join(list(unseen)[:SHOWN]) + (", ..." if len(unseen) > SHOWN else "")
         count = sum(unseen.values())
         sentences.append(f"Test rows with labels that no training row has, which count as errors: {count:,} ({names}).")
+        sentences += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in list_emptied(curate)]
     if any(step["step"] == "redact" and step.get("notes") for step in curate["funnel"]):
         sentences.append("Personal data was removed from test rows too; a served model gets the text that is sent.")
     return sentences + _describe_gap(facts["train"], metrics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hone.curation import STEPS
-from hone.curation.account import describe_emptied, describe_groups
+from hone.curation.account import describe_groups, list_emptied
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, get_module, list_counts, list_data_options, list_libraries
 from hone.store import layout
@@ -45,9 +45,8 @@ def _describe(artifact: Artifact) -> str:
 def _list_warnings(artifact: Artifact) -> list[str]:
     facts = artifact.facts()
     funnel, groups = facts["funnel"], facts.get("groups", {})
-    emptied = [describe_emptied(step) for step in funnel if "emptied" in step]
     divided = [f"split: {describe_groups(groups)}"] if groups.get("divided") else []
-    return [step["warning"] for step in funnel if "warning" in step] + emptied + divided
+    return [step["warning"] for step in funnel if "warning" in step] + list_emptied(facts) + divided
 
 
 CURATE = Stage(

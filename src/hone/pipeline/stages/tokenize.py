@@ -39,6 +39,7 @@ def _make(job: Job) -> Product:
         max_truncated=section.max_truncated,
         max_dropped=section.max_dropped,
         special_tokens=section.special_tokens,
+        emptied=job.inputs["validate"].facts().get("emptied", []),
         on_progress=job.on_progress,
     )
 
@@ -53,7 +54,8 @@ def _describe(artifact: Artifact) -> str:
 def _list_warnings(artifact: Artifact) -> list[str]:
     from hone.tokenization.tokenize import describe_unseen_labels
 
-    return describe_unseen_labels(artifact.facts().get("unseen_labels", {}))
+    facts = artifact.facts()
+    return describe_unseen_labels(facts.get("unseen_labels", {}), facts.get("emptied", []))
 
 
 TOKENIZE = Stage(

@@ -30,6 +30,7 @@ def _outside(job: Job) -> dict[str, str]:
 
 
 def _make(job: Job) -> Product:
+    from hone.curation.account import list_emptied
     from hone.validation.validate import validate
 
     return validate(
@@ -39,6 +40,7 @@ def _make(job: Job) -> Product:
         objective=build_part(OBJECTIVES, job.config.objective),
         near_duplicate=job.config.curation.split.near_duplicate,
         settings=job.config.validation.model_dump(),
+        emptied=list_emptied(job.inputs["curate"].facts()),
         docs_on_failure=job.home.data_docs / job.config.name,
         on_progress=job.on_progress,
     )
