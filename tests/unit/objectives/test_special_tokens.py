@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -16,9 +17,11 @@ from transformers import PreTrainedTokenizerFast
 from hone.errors import ConfigError
 from hone.models.locate import locate_base_model
 from hone.objectives import OBJECTIVES
+from hone.objectives.chat import template as chat_template
 from hone.objectives.shared.special_tokens import get_special_tokens
 from hone.objectives.shared.tokenizer import CONTROL, count_tokens, encode_with_offsets, load_tokenizer
-from hone.tokenization.tokenize import _check_special_tokens
+from hone.store import layout
+from hone.tokenization.tokenize import _check_special_tokens, read_tokens, tokenize
 from tests.tiny_bases import tiny_t5
 
 TEXTS = ["the quick brown fox jumps over a lazy dog", "so it is said, and so it is done", "one two three four five"] * 9
@@ -222,6 +225,94 @@ def test_a_conversation_cannot_end_a_turn(request: pytest.FixtureRequest) -> Non
     assert eos in tokenizer.decode(learned[:-1])
     allowed = chat.encode(rows, tokenizer, 512, {**targets, CONTROL: [eos]})["labels"][0].as_py()
     assert allowed.count(tokenizer.eos_token_id) == 2
+
+
+CONVERSATIONS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "chat": lambda text: {
+        "messages": [
+            {"role": "user", "content": "hi"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"type": "function", "function": {"name": "look_up", "arguments": {"word": text}}}],
+            },
+            {"role": "tool", "content": f"result {text}"},
+            {"role": "assistant", "content": "so"},
+        ],
+        "tools": [{"name": "look_up", "description": f"looks {text} up", "parameters": {"default": text}}],
+    },
+    "preference": lambda text: {
+        "prompt": [{"role": "system", "content": text}, {"role": "user", "content": f"say {text}"}],
+        "chosen": [{"role": "assistant", "content": f"{text} good"}],
+        "rejected": [{"role": "assistant", "content": f"{text} bad"}],
+    },
+}
+
+
+@pytest.mark.parametrize("labelled", [True, False], ids=["training", "serving"])
+@pytest.mark.parametrize("escaped", [False, True], ids=["plain", "escaped"])
+@pytest.mark.parametrize("kind", CONVERSATIONS)
+def test_what_a_template_writes_out_of_a_row_is_text(
+    kind: str, labelled: bool, escaped: bool, request: pytest.FixtureRequest
+) -> None:
+    """Calls of tools, their results and the tools; the messages of a preference; JSON with \\u003c for <."""
+    objective = OBJECTIVES[kind](template="chatml") if kind == "chat" else OBJECTIVES[kind]()  # type: ignore[call-arg]
+    tokenizer = load_tokenizer(request.getfixturevalue("bpe"))
+    tokenizer.chat_template = chat_template.CHATML
+    special_ids = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    counts = []
+    for text in ("an ordinary text", describe(tokenizer)):
+        values = objective.normalize_row(CONVERSATIONS[kind](text))
+        if escaped:
+            values = {name: json.dumps(value).replace("<", "\\u003c") for name, value in values.items()}
+        rows = table(**values)
+        targets = objective.prepare_tokenizer(tokenizer, objective.build_targets(rows))
+        if not labelled:
+            rows = rows.select(["id", *objective.inputs])
+        tokens = objective.encode(rows, tokenizer, 2048, targets, labelled=labelled)
+        assert set(tokens["lost"].to_pylist()) == {0}
+        counts.append(sum(i in special_ids for i in tokens["input_ids"][0].as_py()))
+        assert "say" in tokenizer.decode(tokens["input_ids"][0].as_py()) or kind == "chat"
+    assert counts[0] == counts[1] > 0
+
+
+TINY_BASES = {"bert": "[SEP]", "llama": "</s>", "t5": "</s>"}  # with a model; and a special token of each
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_the_special_tokens_of_a_configuration_act_as_such_in_training_and_serving(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    base, build_row = ROWS[kind]
+    base = {"bpe": "llama"}.get(base, base)
+    folder: Path = request.getfixturevalue(base)
+    name = TINY_BASES[base]
+    objective = OBJECTIVES[kind](template="chatml") if kind == "chat" else OBJECTIVES[kind]()  # type: ignore[call-arg]
+    row = {**build_row(f"one {name} two")}
+    rows = table(**row)
+    rows = rows.select(["id", *objective.columns])
+    for split in ("valid", "test"):
+        pq.write_table(rows, tmp_path / f"{split}.parquet")
+    train = twice(rows, kind)
+    train = train.set_column(0, "id", pa.array([f"row {i}" for i in range(len(train))]))
+    pq.write_table(train, tmp_path / "train.parquet")
+    asked = table(**SERVED.get(kind, build_row)(f"one {name} two")).select(["id", *objective.inputs])
+    counts = []
+    for special_tokens in ([], [name]):
+        out = tmp_path / f"out{len(special_tokens)}"
+        out.mkdir()
+        sizes: dict[str, Any] = {"base": folder, "objective": objective, "max_length": 128, "max_truncated": 0.0}
+        tokenize(tmp_path, out, **sizes, special_tokens=special_tokens)
+        tokenizer = load_tokenizer(folder)
+        token_id = tokenizer.convert_tokens_to_ids(name)
+        # A served model has these targets and no configuration.
+        targets = json.loads((out / layout.TARGETS).read_text("utf8"))
+        objective.prepare_tokenizer(tokenizer, targets)
+        served = objective.encode(asked, tokenizer, 128, targets, labelled=False)
+        learned = read_tokens(out / layout.tokens_file("test"))
+        counts.append([tokens["input_ids"].to_pylist()[0].count(token_id) for tokens in (learned, served)])
+    (plain_learned, plain_served), (learned_count, served_count) = counts
+    assert learned_count > plain_learned and served_count > plain_served
 
 
 def test_a_caller_of_a_masked_model_writes_masks(bert: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hone.errors import ModelError
 from hone.objectives.chat import template as chat_template
 from hone.objectives.chat.conversations import Conversation, parse_conversation
-from hone.objectives.shared.special_tokens import get_special_tokens
+from hone.objectives.shared.special_tokens import SpecialTokens, get_special_tokens
 from hone.objectives.shared.tokenizer import encode_rendered
 
 if TYPE_CHECKING:
@@ -92,9 +92,24 @@ def find_bad_row(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, labelled: b
 def _parse_hidden(
     rows: pa.Table, tokenizer: PreTrainedTokenizerBase, control: Sequence[str], strict: bool
 ) -> list[Conversation]:
-    """The rows' conversations, in which names of special tokens are hidden from the chat template's tokens."""
+    """The rows' conversations, in which names of special tokens are hidden from the chat template's tokens.
+
+    They are hidden in the parsed values: JSON may write a name in other characters, as \\u003c for <."""
     special = get_special_tokens(tokenizer, control)
-    return [parse_conversation(special.hide(value), strict=strict) for value in rows["messages"].to_pylist()]
+    conversations = (parse_conversation(value, strict=strict) for value in rows["messages"].to_pylist())
+    return [
+        Conversation(_hide_names(conversation.messages, special), _hide_names(conversation.tools, special))
+        for conversation in conversations
+    ]
+
+
+def _hide_names(value: Any, special: SpecialTokens) -> Any:
+    """The value with the names of special tokens hidden in every string, keys too."""
+    if isinstance(value, str):
+        return special.hide(value)
+    if isinstance(value, dict):
+        return {special.hide(name): _hide_names(inner, special) for name, inner in value.items()}
+    return [_hide_names(inner, special) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def label_turns(
