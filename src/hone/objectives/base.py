@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hone.objectives.shared.annotations import check_accepted
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
@@ -64,7 +66,8 @@ class Outcome:
 class RowReader:
     """Converts a source's rows one after the other, and knows what only all of them together show.
 
-    `notes` counts, by kind, what was changed in rows that are used, and what about them is odd.
+    A subclass overrides `convert` and `finish`. `notes` counts, by kind, what was changed in rows that are used, and
+    what about them is odd.
     """
 
     def __init__(self, normalize_row: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
@@ -72,6 +75,14 @@ class RowReader:
         self.notes: Counter[str] = Counter()
 
     def read(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row in the objective's columns, as `convert` returns it; raises what that raises.
+
+        Raises SkippedRow for a row that its annotator did not accept, whatever the objective is.
+        """
+        check_accepted(values)
+        return self.convert(values)
+
+    def convert(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """As `Objective.normalize_row`, which it calls; raises what that raises."""
         return self._normalize_row(values)
 

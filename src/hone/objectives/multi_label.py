@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
 from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, RowReader, Targets
-from hone.objectives.shared.annotations import check_accepted, has_marks
+from hone.objectives.shared.annotations import has_marks
 from hone.objectives.shared.heads import load_with_head, text_logits
 from hone.objectives.shared.label_account import LabelReader
 from hone.objectives.shared.label_forms import has_label, parse_label_names
@@ -85,9 +85,7 @@ class MultiLabelClassification(Objective):
         """The row with `labels` as a sorted list of names, from a list, its text, or columns of 0 and 1.
 
         No label is [] or an empty text. Raises ValueError for labels in any other form; null is refused as unknown.
-        Raises SkippedRow for a row that an annotator rejected.
         """
-        check_accepted(values)
         if self.label_columns:
             names = [name for name in self.label_columns if has_label(values, name)]
         elif values.get("labels") is None:

@@ -429,7 +429,7 @@ class AnswerReader(RowReader):
         super().__init__(objective.normalize_row)
         self._objective = objective
 
-    def read(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def convert(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """As `QuestionAnswering.normalize_row`."""
         row, unit = self._objective.normalize_answers(values)
         if unit != "characters":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import ConfigError, DataError
 from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, RowReader, Targets
-from hone.objectives.shared.annotations import check_accepted, has_marks
+from hone.objectives.shared.annotations import has_marks
 from hone.objectives.shared.heads import load_with_head, text_logits
 from hone.objectives.shared.label_account import LabelReader, check_not_joined
 from hone.objectives.shared.padding import attention_mask, pad_rows
@@ -64,9 +64,8 @@ class TextClassification(Objective):
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row, its label without the spaces around it.
 
-        Raises ValueError if the label is a list or empty, SkippedRow if an annotator rejected it.
+        Raises ValueError if the label is a list or empty.
         """
-        check_accepted(values)
         if has_marks(values.get("label")):
             raise ValueError("label is a list of spans, which are for token-classification")
         if isinstance(values.get("label"), (list, tuple)):

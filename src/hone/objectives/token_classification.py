@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from hone.errors import DataError
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, RowReader, Targets
 from hone.objectives.shared import tagging
-from hone.objectives.shared.annotations import Mark, check_accepted, find_annotated
+from hone.objectives.shared.annotations import Mark, find_annotated
 from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.label_account import describe_case_variants
 from hone.objectives.shared.padding import attention_mask, pad_rows
@@ -95,7 +95,7 @@ class TokenClassification(Objective):
         """`tokens` and `tags` as lists, from lists, JSON, texts split at spaces, or a text with spans.
 
         Spans may have the form of an annotation tool's export (`hone.objectives.shared.annotations`). Raises ValueError
-        if the lengths differ, tags mix schemes, or spans are invalid; SkippedRow for a row that was not accepted.
+        if the lengths differ, tags mix schemes, or spans are invalid; SkippedRow for a row that was not annotated.
         """
         return self.tag_row(values, Counter())[0]
 
@@ -111,7 +111,6 @@ class TokenClassification(Objective):
         Raises what `normalize_row` raises. `notes` counts what of the row is left out.
         """
         if values.get("tokens") is not None and values.get("tags") is not None:
-            check_accepted(values)
             tokens, tags = (tagging.parse_list(values[name], name) for name in ("tokens", "tags"))
             tagging.check_words(tokens, tags)
             return {"tokens": tokens, "tags": [tag.strip() for tag in tags]}, None
@@ -375,7 +374,7 @@ class TagReader(RowReader):
         self._tags: Counter[str] = Counter()
         self._rows, self._numbered = 0, 0
 
-    def read(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def convert(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """As `TokenClassification.normalize_row`."""
         row, annotated = self._objective.tag_row(values, self.notes)
         if annotated is not None:

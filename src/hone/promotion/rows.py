@@ -67,7 +67,7 @@ def load_golden_set(path: str, objective: Objective) -> Rows:
             rename={},
             keep=[],
             max_refused=0.0,
-            shape=objective.normalize_row,
+            shape=objective.start_reading().read,
         )
         check_unchanged({GOLDEN: digest}, {GOLDEN: file_digest(file)}, str(file))
         return Rows(GOLDEN, digest, pq.read_table(Path(scratch) / layout.ROWS, memory_map=False))

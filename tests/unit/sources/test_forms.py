@@ -230,6 +230,22 @@ def test_rows_that_are_not_meant_to_be_used_are_left_out_and_counted(tmp_path: P
     assert [(row["where"], row["reason"]) for row in written(tmp_path, "refused")] == [("here:2", "answer is reject")]
 
 
+@pytest.mark.parametrize(("kind", "row"), FORMS, ids=[f"{kind} {' '.join(row)}" for kind, row in FORMS])
+def test_what_an_annotator_rejected_is_left_out_in_every_form_of_every_objective(
+    kind: str, row: dict[str, Any], tmp_path: Path
+) -> None:
+    answers = [row | {"answer": answer, "_task_hash": 3} for answer in ("accept", "reject", "ignore")]
+    own_column = row | {"answer": "reject"}  # of the data: nothing shows that Prodigy wrote it
+    facts = run(
+        OBJECTIVE_BY_NAME[kind], tmp_path, *answers, row | {"status": "Discarded", "annotation": "x"}, own_column
+    ).facts
+    expected = {"answer is reject": 1, "answer is ignore": 1, "status is discarded": 1}
+    if "spans" in row:  # a column of Prodigy too
+        expected["answer is reject"] = 2
+    assert (facts["refused"], facts["skipped"]) == (0, expected)
+    assert facts["read"] == 5 - sum(expected.values())
+
+
 def test_rows_that_are_all_left_out_stop(tmp_path: Path) -> None:
     def shape(values: Mapping[str, Any]) -> Mapping[str, Any]:
         raise SkippedRow("answer is reject")

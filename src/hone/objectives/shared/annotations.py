@@ -35,18 +35,18 @@ def check_accepted(values: Mapping[str, Any]) -> None:
         raise SkippedRow(f"answer is {answer}")
     if isinstance(status, str) and status.lower() == "discarded" and "annotation" in values:
         raise SkippedRow("status is discarded")
-    annotations = parse_json(values.get("annotations"))
-    if _is_label_studio(values) and all(annotation.get("was_cancelled") for annotation in annotations):
-        raise SkippedRow("annotation was cancelled" if annotations else "not annotated")
+    if _is_label_studio(values):
+        annotations = parse_json(values["annotations"])
+        if all(annotation.get("was_cancelled") for annotation in annotations):
+            raise SkippedRow("annotation was cancelled" if annotations else "not annotated")
 
 
 def find_annotated(values: Mapping[str, Any], notes: Counter[str]) -> tuple[Any, list[Mark]] | None:
     """The text of a row and its marks, in the form of any of these tools; None for a row of another form.
 
-    Raises SkippedRow for a row that nobody annotated or accepted, ValueError for marks that cannot be read. `notes`
+    Raises SkippedRow for a row that nobody annotated, ValueError for marks that cannot be read. `notes`
     counts annotations by others than the first annotator, which are left out.
     """
-    check_accepted(values)
     if _is_label_studio(values):
         return _read_label_studio(values, notes)
     if values.get("text") is None:

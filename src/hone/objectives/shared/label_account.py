@@ -33,9 +33,9 @@ class LabelReader(RowReader):
         self._list_labels = list_labels
         self.labels: Counter[str] = Counter()
 
-    def read(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def convert(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """As `Objective.normalize_row`."""
-        row = super().read(values)
+        row = super().convert(values)
         self.labels.update(self._list_labels(row))
         if any(isinstance(label, str) and label != label.strip() for label in self._list_labels(values)):
             self.notes["labels without the spaces around them"] += 1

@@ -48,7 +48,7 @@ def test_a_text_without_entities_is_a_row(row: dict[str, Any]) -> None:
 )
 def test_what_an_annotator_did_not_accept_is_left_out(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(SkippedRow, match=reason):
-        TokenClassification().normalize_row(row)
+        TokenClassification().start_reading().read(row)
 
 
 def test_an_empty_list_of_annotations_beside_labels_says_nothing() -> None:
@@ -57,17 +57,7 @@ def test_an_empty_list_of_annotations_beside_labels_says_nothing() -> None:
     words = {"tokens": ["a", "b"], "tags": ["O", "B-X"], "annotations": []}
     assert TokenClassification().normalize_row(words)["tags"] == ["O", "B-X"]
     with pytest.raises(SkippedRow, match="not annotated"):
-        TextClassification().normalize_row({"data": {"text": "a"}, "annotations": "[]", "label": "x"})
-
-
-def test_a_rejected_label_is_left_out_for_classes_too() -> None:
-    row = {"text": "a", "label": "spam", "answer": "reject", "_task_hash": 3}
-    with pytest.raises(SkippedRow, match="answer is reject"):
-        TextClassification().normalize_row(row)
-    with pytest.raises(SkippedRow, match="answer is reject"):
-        MultiLabelClassification().normalize_row({**row, "labels": ["spam"]})
-    plain = {"text": "a", "label": "spam", "answer": "reject"}  # a column of the data's own
-    assert TextClassification().normalize_row(plain)["label"] == "spam"
+        TextClassification().start_reading().read({"data": {"text": "a"}, "annotations": "[]", "label": "x"})
 
 
 def test_a_second_annotators_work_is_counted() -> None:
