@@ -18,6 +18,7 @@ from hone.store.store import Store
 
 ROLES = ("attributes", "notes", "parameters", "raises", "returns", "summary")
 HOSTILE = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\">"
+EXCESS = "duplicates drops 16413 of 29433 rows (56%; curation.max_dropped is 20%): 13871 exact duplicate"
 CONFIG = """name: {name}
 objective:
   kind: text-classification
@@ -66,12 +67,14 @@ def curate_facts(labels: Sequence[str], rows: dict[str, int]) -> dict[str, Any]:
         {"step": "normalize", "before": 38_100, "after": 38_100, "dropped": {}, "examples": [],
          "notes": {"whitespace": 21_044, "HTML to text": 812, "encoding mended": 31}},
         {"step": "filters", "before": 38_100, "after": 29_433, "notes": {},
+         "flagged": {"shorter than 20 characters": 1_204, "not English": 3},
          "dropped": {"shorter than 20 characters": 6_940, "more than 40% symbols": 1_214, "not English": 513},
          "examples": [example(12, "shorter than 20 characters", "See above."),
                       example(80, "shorter than 20 characters", "int, optional"),
                       example(81, "more than 40% symbols", ">>> a[::-1, ..., None] == (b | ~c) & 0x7f\n... -1"),
                       example(99, "not English", HOSTILE)]},
         {"step": "duplicates", "before": 29_433, "after": 13_020, "notes": {},
+         "summary": "the largest cluster has 37 rows", "warning": EXCESS,
          "dropped": {"exact duplicate": 13_871, "near-duplicate": 2_542},
          "examples": [example(7, "near-duplicate", "Returns the mean of the array elements along the given axis.",
                               "repeats numpy/core.py:410, similarity 0.91")]},
@@ -83,6 +86,7 @@ def curate_facts(labels: Sequence[str], rows: dict[str, int]) -> dict[str, Any]:
     return {
         "funnel": funnel,
         "splits": rows,
+        "groups": {"rows": 1_620, "largest": 24, "divided": 0},
         "classes": {split: {label: n // len(labels) for label in labels} for split, n in rows.items()},
     }
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from hone.errors import ValidationFailed
 from hone.objectives.base import UNSEEN as NOT_IN_TRAINING
 from hone.pipeline.stages import STAGES
 from tests.in_process import Line
@@ -106,3 +107,56 @@ def test_rows_with_an_unseen_label_are_warned_about_and_count_as_wrong(
         "Test rows with labels that no training row has, which count as errors: 2 (politics)."
         in (made["register"].facts()["population"])
     )
+
+
+@pytest.mark.parametrize("unseen_labels", ["report", "stop"])
+def test_entities_of_an_unseen_type_are_warned_about_and_count_as_missed(
+    line: Line, base_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, unseen_labels: str
+) -> None:
+    draw = Random(3)
+    rows = []
+    for split, count in (("train", 120), ("dev", 20), ("test", 22)):
+        for i in range(count):
+            topic = UNSEEN if split == "test" and i >= 20 else list(WORDS)[i % 2]
+            words = [
+                *draw.choices(FILLING, k=6),
+                draw.choice(WORDS.get(topic, ["election"])),
+                *draw.choices(FILLING, k=3),
+            ]
+            rows.append({"tokens": words, "tags": ["O"] * 6 + [f"B-{topic}"] + ["O"] * 3, "split": split})
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    tree: dict[str, Any] = {
+        "name": "tagged",
+        "objective": {"kind": "token-classification"},
+        "ingest": {"source": {"kind": "files", "paths": [str(tmp_path / "rows.jsonl")]}},
+        "model": {"base": str(base_model)},
+        "validation": {"on_failure": "warn", "unseen_labels": unseen_labels},
+        "tokenization": {"max_length": 32},
+        "training": {"epochs": 8, "batch_size": 8, "learning_rate": 1.0e-2, "precision": "fp32"},
+        "evaluation": {"resamples": 100},
+    }
+    (tmp_path / "tagged.yaml").write_text(yaml.safe_dump(tree))
+    with caplog.at_level(logging.WARNING):
+        made = line(tmp_path / "tagged.yaml")
+
+    fault = "does not hold: test: 2 rows have labels that no training row has: politics (2)"
+    assert (fault in caplog.text) == (unseen_labels == "stop")
+    unseen_warning = "test: 2 rows count as errors; no training row has their labels: politics (2)"
+    assert STAGES["tokenize"].list_warnings(made["tokenize"]) == [unseen_warning]
+    metrics = json.loads((made["evaluate"].path / "metrics.json").read_text("utf8"))
+    assert metrics["rows"] == 22
+    assert 0.8 < metrics["systems"]["model"]["recall"]["value"] <= 20 / 22
+    test = {row["id"]: row for row in pq.read_table(made["validate"].path / "test.parquet").to_pylist()}
+    predictions = pq.read_table(made["evaluate"].path / "predictions.parquet").to_pylist()
+    unseen = [row for row in predictions if UNSEEN in test[row["id"]]["tags"]]
+    assert [row["reference"] for row in unseen] == ["election [politics]"] * 2
+    assert all(row["error"] > 0 for row in unseen)
+    assert (
+        "Test rows with labels that no training row has, which count as errors: 2 (politics)."
+        in made["register"].facts()["population"]
+    )
+    if unseen_labels == "stop":
+        with pytest.raises(
+            ValidationFailed, match=r"test: 2 rows have labels that no training row has: politics \(2\)"
+        ):
+            line(tmp_path / "tagged.yaml", "validation.on_failure=stop")

@@ -20,7 +20,7 @@ from hone.evaluation.report.report import Origin, render
 from hone.evaluation.report.report_champion import Champion, Registered
 from hone.objectives.text_classification import TextClassification
 from hone.store.artifact import Artifact
-from tests.report_samples import HOSTILE, build, champion, check, figure, settings_checks
+from tests.report_samples import EXCESS, HOSTILE, build, champion, check, figure, settings_checks
 
 
 class Page(HTMLParser):
@@ -182,6 +182,14 @@ def test_the_funnel_says_what_ingest_left_out_and_converted(tmp_path: Path) -> N
     rows = page(tmp_path, change={"ingest": facts}).sections["rows"]
     assert "texts whose span offsets count utf-16, converted 41" in rows
     assert "left out before: answer is reject 7" in rows
+
+
+def test_the_funnel_says_what_stays_although_it_has_flaws_and_what_a_step_is_to_be_checked_for(html: str) -> None:
+    rows = Page(html).sections["rows"]
+    assert "found in validation and test rows, which stay: shorter than 20 characters 1,204, not English 3" in rows
+    assert html.count("which stay:") == 1  # of the only step with flagged rows
+    assert f"the largest cluster has 37 rows {EXCESS}" in rows
+    assert "the largest group of similar rows has 24 of 1,620 rows" in rows
 
 
 def test_bars_of_the_funnel_have_the_rows_share_of_all_that_was_read(html: str) -> None:
