@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES
 from hone.progress import listening
 from hone.sources.files import Files
+from hone.sources.hub import Hub
 from hone.sources.source import RawRow
 from hone.sources.sql import Sql
 from hone.store.artifact import Artifact, Product
@@ -206,30 +207,83 @@ class TestAnInputThatChangesWhileItIsRead:
             run_stage("ingest", Job(config, {}, home))
         assert not home.store.list_manifests("ingest")
 
+    def change_while_it_is_read(
+        self, kind: type[Files] | type[Hub], place: str, change: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`change` the data before the first row of a source is read, after it, or after the last."""
+        read = kind.rows
+
+        def changing(self: Any) -> Iterator[RawRow]:
+            if place == "before":
+                change()
+            for number, row in enumerate(read(self)):
+                if place == "during" and number == 1:
+                    change()
+                yield row
+            if place == "after":
+                change()
+
+        monkeypatch.setattr(kind, "rows", changing)
+
     @pytest.mark.parametrize("place", ["before", "during", "after"])
     def test_an_appended_row_is_never_stored_under_the_old_key(
         self, place: str, rows: Path, model: Path, home: Home, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        config, read = configured(rows, model), Files.rows
+        config = configured(rows, model)
 
         def append() -> None:
             with rows.open("a") as file:
                 file.write("fine snow,weather\n")
 
-        def changing(self: Files) -> Iterator[RawRow]:
-            if place == "before":
-                append()
-            for number, row in enumerate(read(self)):
-                if place == "during" and number == 1:
-                    append()
-                yield row
-            if place == "after":
-                append()
-
-        monkeypatch.setattr(Files, "rows", changing)
+        self.change_while_it_is_read(Files, place, append, monkeypatch)
         self.run_and_see_it_refused(config, home, "changed while it was read")
         monkeypatch.undo()
         assert run_stage("ingest", Job(config, {}, home)).rows == 3
+
+    @pytest.mark.parametrize("place", ["before", "during", "after"])
+    def test_nor_is_a_row_at_a_url(
+        self, place: str, model: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import fsspec
+
+        url = f"memory://{tmp_path.name}/rows.csv"
+
+        def write(*texts: str) -> None:
+            with fsspec.open(url, "wb") as file:
+                file.write("\n".join(["text,label", *(f"{text},food" for text in texts)]).encode())
+
+        write("bread", "rice")
+        config = parse_config(
+            {
+                "name": "x",
+                "ingest": {"source": {"kind": "files", "paths": [url]}},
+                "model": {"base": str(model)},
+            }
+        )
+        self.change_while_it_is_read(Files, place, lambda: write("bread", "soup"), monkeypatch)
+        self.run_and_see_it_refused(config, home, "changed while it was read")
+        monkeypatch.undo()
+        assert run_stage("ingest", Job(config, {}, home)).rows == 2
+
+    @pytest.mark.parametrize("place", ["before", "during", "after"])
+    def test_nor_is_a_row_of_a_hub_directory(
+        self, place: str, rows: Path, model: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        directory = tmp_path / "tickets"
+        directory.mkdir()
+        file = directory / "train.csv"
+        file.write_text(rows.read_text())
+        config = parse_config(
+            {
+                "name": "x",
+                "ingest": {"source": {"kind": "hub", "dataset": str(directory)}},
+                "model": {"base": str(model)},
+            }
+        )
+        self.change_while_it_is_read(Hub, place, lambda: file.write_text("text,label\nfine soup,food\n"), monkeypatch)
+        self.run_and_see_it_refused(config, home, "input data changed while it was read")
+        monkeypatch.undo()
+        assert run_stage("ingest", Job(config, {}, home)).rows == 1
 
     @pytest.mark.parametrize("fingerprint_query", ["", "select count(*) from tickets"])
     def test_nor_is_a_row_of_a_table(
