@@ -149,7 +149,7 @@ def _list_emptied(before: pa.Table, after: pa.Table, fields: Fields) -> list[str
         return sorted(set(labels_of(before, fields)) - set(labels_of(after, fields)))
     if after.num_rows in (0, before.num_rows):
         return []
-    dropped_rows = before.filter(pc.invert(pc.is_in(before["id"], value_set=after["id"].combine_chunks())))
+    dropped_rows = before.filter(pc.invert(pc.is_in(before["id"], value_set=after["id"])))
     return sorted(set(fields.list_unseen_labels(dropped_rows, fields.build_targets(after))))
 
 

@@ -253,7 +253,7 @@ def _encode_and_note_dropped(encode: Callable[[pa.Table], pa.Table], dropped: li
     import pyarrow.compute as pc
 
     encoded = encode(rows)
-    left_out = pc.invert(pc.is_in(rows["id"], value_set=encoded["id"].combine_chunks()))
+    left_out = pc.invert(pc.is_in(rows["id"], value_set=encoded["id"]))
     dropped.extend(rows["id"].filter(left_out).to_pylist())
     return encoded
 

@@ -8,10 +8,15 @@ import pytest
 
 from tests.pages import fill_page
 from tests.reading_page import PAGE
-from tests.row_accounts import ACCOUNTS, SCRIPT, Account, build_line, build_table
+from tests.row_accounts import ACCOUNTS, ROOT, SCRIPT, Account, build_line, build_table
 
 # A few of each kind: default steps, a shipped configuration, overrides, derived rows; refused, dropped and neither.
 QUICK = {"presidio_pii", "plagiarism_near_dup, five planted pairs", "kto_en_demo", "snips, points that books are given"}
+
+
+def test_every_shipped_configuration_has_a_line() -> None:
+    shipped = {path.stem for path in (ROOT / "conf").glob("*.yaml")}
+    assert {account.conf for account in ACCOUNTS if isinstance(account.conf, str)} == shipped
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,35 @@ def test_what_an_annotator_rejected_is_left_out_in_every_form_of_every_objective
     assert facts["read"] == 5 - sum(expected.values())
 
 
+def argilla_record(question: str, *responses: tuple[Any, str | None]) -> dict[str, Any]:
+    """A record as argilla 2 exports it: `records.to_list(flatten=True)`, `to_json` or `to_datasets`."""
+    record = {"id": "a", "status": "completed" if responses else "pending", "_server_id": "b", "text": TEXT}
+    if not responses:
+        return record
+    answers, statuses = map(list, zip(*responses, strict=True))
+    columns = {"": answers, ".users": ["c"] * len(answers), ".status": statuses}
+    return {**record, **{f"{question}.responses{end}": values for end, values in columns.items()}}
+
+
+def test_records_of_argilla_2_are_read_and_what_was_discarded_is_left_out(tmp_path: Path) -> None:
+    spans = [{"label": "PER", "start": 0, "end": 7}, {"label": "LOC", "start": 11, "end": 15}]
+    records = [
+        argilla_record("span", (spans, "submitted"), ([], "draft")) | {"span.suggestion": []},
+        argilla_record("span", ([], "discarded")),
+        argilla_record("span"),
+    ]
+    objective = OBJECTIVES["token-classification"]()
+    facts = run(objective, tmp_path, *records, rename={"spans": "span.responses.0"}).facts
+    assert (facts["rows"], facts["skipped"]) == (1, {"response is discarded": 1, "not annotated": 1})
+    [row] = written(tmp_path)
+    assert {name: json.loads(row[name]) for name in EXPECTED} == EXPECTED
+
+    records = [argilla_record("mood", *answers) for answers in ([("good", None)], [("bad", "discarded")], [])]
+    facts = run(OBJECTIVES["text-classification"](), tmp_path, *records, rename={"label": "mood.responses.0"}).facts
+    assert (facts["rows"], facts["skipped"]) == (1, {"response is discarded": 1, "not annotated": 1})
+    assert [(row["text"], row["label"]) for row in written(tmp_path)] == [(TEXT, "good")]
+
+
 def test_rows_that_are_all_left_out_stop(tmp_path: Path) -> None:
     def shape(values: Mapping[str, Any]) -> Mapping[str, Any]:
         raise SkippedRow("answer is reject")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from hone.progress import ignore
 from hone.store import tables
 from hone.validation.validate import _set_aside
 
+SOURCE = Path(tables.__file__).parents[1]
 COLUMNS = [None, "", "a", "bb" * 5, "ccc" * 9, "é"]
 
 
@@ -51,6 +53,29 @@ def test_any_rows_in_any_order(data: st.DataObject, limit: int) -> None:
     assert tables.filter_rows(table, indices).to_pylist() == [table.to_pylist()[index] for index in sorted({*indices})]
     assert [row for piece in pieces for row in piece.to_pylist()] == table.to_pylist()
     assert all(piece.num_rows <= 4 and piece["text"].num_chunks == 1 for piece in pieces)
+
+
+# Where chunks may be joined, because what is joined is small; everything else goes through hone.store.tables.
+JOINED = {
+    "store/tables.py": "pieces of limited size",
+    "objectives/shared/packing.py": "the token ids of one batch of packed rows",
+    "objectives/shared/reading.py": "a split's tokens, which have no text but tags",
+    "objectives/causal_lm.py": "the ids of a batch of rows",
+    "objectives/masked_lm.py": "the ids of a batch of rows",
+    "objectives/span_corruption.py": "the ids of a batch of rows",
+    "tokenization/tokenize.py": "the ids of a batch of rows",
+    "drift/monitor.py": "the rows of a sample, which are no table",
+}
+
+
+def test_the_chunks_of_a_column_are_joined_nowhere_else() -> None:
+    """`take`, `combine_chunks` and `sort_by` join them: above 2 GiB of text they fail."""
+    joining = set()
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf8"))):
+            if isinstance(node, ast.Attribute) and node.attr in ("take", "combine_chunks", "sort_by"):
+                joining.add(path.relative_to(SOURCE).as_posix())
+    assert joining == set(JOINED)
 
 
 def test_rows_of_a_column_above_two_gigabytes(wide: pa.Table) -> None:

@@ -17,6 +17,7 @@ _LISTS = ("spans", "entities", "labels", "label", "annotation", "annotations")  
 # Columns by which Prodigy's rows are known where there are no spans; `answer` alone may be any column of a data set.
 _PRODIGY = ("_task_hash", "_input_hash", "_session_id", "_annotator_id", "spans")
 _NOT_ACCEPTED = ("reject", "ignore")
+_RESPONSES = (".responses", ".responses.status")  # ends of the names of argilla 2's columns: lists of users' answers
 
 
 class Mark(NamedTuple):
@@ -29,16 +30,30 @@ class Mark(NamedTuple):
 
 
 def check_accepted(values: Mapping[str, Any]) -> None:
-    """Raises SkippedRow for a row that its annotator did not accept: Prodigy's `answer`, argilla's `status`."""
+    """Raises SkippedRow for a row that nobody annotated, or that its annotator did not accept.
+
+    Prodigy says so in `answer`, argilla in `status` or `NAME.responses.status`, Label Studio in `was_cancelled`.
+    """
     answer, status = values.get("answer"), values.get("status")
     if answer in _NOT_ACCEPTED and any(name in values for name in _PRODIGY):
         raise SkippedRow(f"answer is {answer}")
     if isinstance(status, str) and status.lower() == "discarded" and "annotation" in values:
         raise SkippedRow("status is discarded")
+    _check_responses(values)
     if _is_label_studio(values):
         annotations = parse_json(values["annotations"])
         if all(annotation.get("was_cancelled") for annotation in annotations):
             raise SkippedRow("annotation was cancelled" if annotations else "not annotated")
+
+
+def _check_responses(values: Mapping[str, Any]) -> None:
+    """Raises SkippedRow for a record of argilla 2 that nobody answered, or whose answers were all discarded."""
+    answers = {name: parse_json(value) for name, value in values.items() if name.endswith(_RESPONSES)}
+    statuses = [answer for name, answer in answers.items() if name.endswith(_RESPONSES[1]) and answer]
+    if any(isinstance(users, list) and set(map(str, users)) == {"discarded"} for users in statuses):
+        raise SkippedRow("response is discarded")
+    if values.get("status") == "pending" and "_server_id" in values and not any(answers.values()):
+        raise SkippedRow("not annotated")
 
 
 def find_annotated(values: Mapping[str, Any], notes: Counter[str]) -> tuple[Any, list[Mark]] | None:
