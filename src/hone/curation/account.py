@@ -111,7 +111,8 @@ class Account:
     def note_groups(self, rows: int, largest: int, divided: int) -> None:
         """Note the sizes of the groups of similar rows among the rows that are split, and a divided one as a warning.
 
-        `largest` and `divided` are those of `split.Groups`."""
+        `largest` and `divided` are those of `split.Groups`.
+        """
         self.groups = {"rows": rows, "largest": largest, "divided": divided}
         if divided:
             log.warning("split: %s", describe_groups(self.groups))

@@ -220,7 +220,8 @@ def _report_unseen_labels(
 def describe_unseen_labels(counts_by_split: Mapping[str, Mapping[str, int]], emptied: Sequence[str]) -> list[str]:
     """A warning for each split that has rows with labels that no training row has, from the fact `unseen_labels`.
 
-    It ends with the sentences `emptied` on labels of which curation dropped all training rows."""
+    It ends with the sentences `emptied` on labels of which curation dropped all training rows.
+    """
     warnings = []
     for split, counts in counts_by_split.items():
         effect = "count as errors" if split == TEST else "have no loss"

@@ -94,7 +94,8 @@ def _parse_hidden(
 ) -> list[Conversation]:
     """The rows' conversations, in which names of special tokens are hidden from the chat template's tokens.
 
-    They are hidden in the parsed values: JSON may write a name in other characters, as \\u003c for <."""
+    They are hidden in the parsed values: JSON may write a name in other characters, as \\u003c for <.
+    """
     special = get_special_tokens(tokenizer, control)
     conversations = (parse_conversation(value, strict=strict) for value in rows["messages"].to_pylist())
     return [
