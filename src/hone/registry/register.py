@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 KEY = "hone.register_key"
+UNFINISHED = "hone.unfinished"  # a tag of a version from its creation until everything else of it is done
 URL = "hone.flow_run_url"  # the page of the Prefect run: a tag of the MLflow run, a link on the page of the version
 EXAMPLE = "text"
 SOURCES = 1000  # characters of the tag with the sources' names
@@ -182,12 +183,15 @@ def register(
         next(steps)
         version, existing = _get_or_create_version(client, run, candidate, out, steps)
         logged = _find_logged_model(client, version)
+        _link_version(client, logged, version)
         run_record.log_test_metrics(client, run, candidate.metrics, candidate.datasets[TEST], logged)
         registered = _write_report(client, candidate, str(version.version), existing, render_report, out)
         client.log_artifact(run_id, str(out / layout.REPORT))
         results = _describe(client, run, version, candidate, registered.champion)
         if registered.alias and list_aliases(client, model_name).get(alias) != registered.version:
             client.set_registered_model_alias(model_name, alias, version.version)
+        if UNFINISHED in version.tags:
+            client.delete_model_version_tag(model_name, version.version, UNFINISHED)
     list(steps)
     about = {"existing": existing, "results": results, "population": candidate.population}
     facts = _list_facts(tracking_uri, run, version, alias) | about
@@ -269,19 +273,10 @@ def _get_or_create_version(
     """The version, created if there is none yet, and whether it existed: not if its registration was interrupted."""
     version = find_version(client, candidate)
     if version is not None:
-        return version, not _is_unfinished(version)
+        return version, UNFINISHED not in version.tags
     logged = _get_or_create_logged_model(client, run, candidate, out)
     next(steps)
     return _create_version(client, logged, candidate), False
-
-
-def _is_unfinished(version: ModelVersion) -> bool:
-    """Whether its registration was interrupted: it has its first tags, but no description, which is written before the
-    alias is set.
-
-    Versions of earlier releases may have no description, but they have no verdict either.
-    """
-    return version_page.VERDICT in version.tags and not version.description
 
 
 def _report_steps(on_progress: OnProgress) -> Iterator[None]:
@@ -355,17 +350,29 @@ def _create_logged_model(client: MlflowClient, run: Run, candidate: Candidate) -
 
 def _create_version(client: MlflowClient, logged: LoggedModel, candidate: Candidate) -> ModelVersion:
     with default_tracking_uri(client.tracking_uri):
-        version = client.create_model_version(
+        return client.create_model_version(
             candidate.model_name,
             source=f"models:/{logged.model_id}",
             run_id=logged.source_run_id,
-            tags=dict(candidate.tags) | {FILES: logged.tags[FILES]},
+            tags=dict(candidate.tags) | {FILES: logged.tags[FILES], UNFINISHED: "true"},
             model_id=logged.model_id,
         )
-    # MLflow's UI links the logged model to its version by this tag, which only a tracking server sets by itself.
-    versions = [{"name": candidate.model_name, "version": version.version}]
-    client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": json.dumps(versions)})
-    return version
+
+
+def _link_version(client: MlflowClient, logged: LoggedModel | None, version: ModelVersion) -> None:
+    """Set the tag by which MLflow's UI links the logged model to its versions: only a tracking server does so itself.
+
+    Those of other registered models stay.
+    """
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+    if logged is None:
+        return
+    link = {"name": version.name, "version": int(version.version)}
+    links = json.loads(logged.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    others = [other for other in links if other["name"] != version.name]
+    if link not in links:
+        client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*others, link])})
 
 
 def _ensure_model(client: MlflowClient, name: str) -> None:

@@ -560,6 +560,50 @@ def test_a_version_whose_registration_was_interrupted_gets_its_report_and_then_t
     assert "report.html" in {file.path for file in client.list_artifacts(version.run_id)}
 
 
+@pytest.mark.parametrize("killed_after", ["create_model_version", "update_model_version", "set_registered_model_alias"])
+def test_a_second_version_whose_registration_was_killed_has_the_alias_after_the_next_one(
+    killed_after: str,
+    tmp_path: Path,
+    tracking_uri: str,
+    artifacts: Mapping[str, Artifact],
+    adapted: Mapping[str, Artifact],
+    base: BaseModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow import MlflowClient
+
+    client, step = connect(tracking_uri), getattr(MlflowClient, killed_after)
+    do_register(tmp_path / "1", artifacts, base, tracking_uri)
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        step(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, killed_after, killed)
+        with pytest.raises(KeyboardInterrupt):
+            do_register(tmp_path / "killed", adapted, base, tracking_uri, Lora())
+    made = do_register(tmp_path / "2", adapted, base, tracking_uri, Lora())
+    assert (made["version"], made["existing"], pointed_to(client)) == ("2", False, "2")
+    assert len(client.search_model_versions("name='tiny'")) == 2
+    assert json.loads(logged_model(made).tags["mlflow.modelVersions"]) == [{"name": "tiny", "version": 2}]
+    assert "hone.unfinished" not in client.get_model_version("tiny", "2").tags
+    # It is complete now: registered once more, an alias that points elsewhere stays there.
+    client.set_registered_model_alias("tiny", "candidate", "1")
+    assert do_register(tmp_path / "3", adapted, base, tracking_uri, Lora())["existing"] is True
+    assert pointed_to(client) == "1"
+
+
+def test_a_logged_model_keeps_the_versions_that_it_is_linked_to(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    """One logged model is registered under two names."""
+    first = do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    do_register(tmp_path / "2", artifacts, base, tracking_uri, model_name="other")
+    links = [{"name": "tiny", "version": 1}, {"name": "other", "version": 1}]
+    assert json.loads(logged_model(first).tags["mlflow.modelVersions"]) == links
+
+
 @pytest.mark.parametrize("merged", [True, False])
 def test_lora_answers_merged_and_as_an_adapter(
     merged: bool, tmp_path: Path, tracking_uri: str, adapted: Mapping[str, Artifact], base: BaseModel
