@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from hone.config.file import load_config
-from hone.errors import StoreError
+from hone.errors import ModelError, StoreError
 from hone.pipeline.run import run_stage
 from hone.pipeline.stage import Job
 from hone.pipeline.stages import list_stages
@@ -20,6 +21,7 @@ from hone.registry.served.sums import find_faults, list_files
 from hone.store.artifact import Artifact
 from hone.store.layout import MANIFEST
 from hone.tracking.reader import get_version, version_directory
+from hone_app.cli.main import main
 from tests.in_process import Line, begin
 
 pytestmark = pytest.mark.slow
@@ -131,6 +133,38 @@ def test_a_damaged_artifact_is_made_again_before_it_is_read(
     assert [*started] == [damaged, reader]
     assert started[damaged] == [f"{file}: its bytes differ from those that were written"]
     assert line.home.store.verify(made) == []
+
+
+def test_verify_reports_all_damage_each_time(
+    line: Line, conf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that was cut, and later stages and the registered version behind it; twice, with nothing else changed."""
+    monkeypatch.setenv("HONE_HOME", str(line.home.root))
+    made = run_until("register", line, conf)
+    assert main(["verify", str(conf)]) == 0
+    version = get_version(line.home.tracking_uri, made["register"].facts()["model_uri"])
+    directory = version_directory(line.home.tracking_uri, version, line.home.downloads)
+    whole = (directory / "MLmodel").read_bytes()
+    (directory / "MLmodel").chmod(0o600)
+    (directory / "MLmodel").write_bytes(whole + b" ")
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(["verify", str(conf)]) == ModelError.exit_code
+        assert "MLmodel" in capsys.readouterr().err
+    cut = made["curate"].path / "train.parquet"
+    cut.write_bytes(cut.read_bytes()[:-1])
+    flipped = flip_bit(made["evaluate"])
+    for _ in range(2):
+        assert main(["verify", str(conf)]) == StoreError.exit_code
+        error = capsys.readouterr().err
+        assert str(cut) in error and flipped in error and "MLmodel" in error
+    # All of it is made again, once what the error names is deleted.
+    for stage in ("curate", "evaluate"):
+        shutil.rmtree(made[stage].path)
+    run_until("register", line, conf)
+    capsys.readouterr()
+    assert main(["verify", str(conf)]) == 0
+    assert capsys.readouterr().out == "7 artifacts, all digests match\n"
 
 
 def test_what_cannot_be_made_again_from_changed_data_is_one_error(line: Line, conf: Path) -> None:

@@ -34,7 +34,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         digest = manifest.pop(SELF, None)
         intact = digest in (None, digest_of(manifest)) and _is_complete(manifest)
     except FileNotFoundError:
-        raise StoreError("does not exist", where=str(directory)) from None
+        missing = path if directory.is_dir() else directory
+        raise StoreError("does not exist", where=str(missing)) from None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         intact = False
     if not intact:

@@ -49,7 +49,13 @@ class Store:
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The committed artifact with this key; None if there is none or if it is damaged (see `describe_damage`)."""
-        return None if self.describe_damage(stage, key) else self._read(self.directory(stage, key))
+        return None if self.describe_damage(stage, key) else self.read(stage, key)
+
+    def read(self, stage: str, key: str) -> Artifact:
+        """The artifact by its manifest alone, whatever its files are; StoreError if that is absent or damaged."""
+        home = self.directory(stage, key)
+        manifest = read_manifest(home)
+        return Artifact(stage, key, str(home), manifest["digest"], manifest["rows"])
 
     def describe_damage(self, stage: str, key: str) -> str:
         """What is wrong with the artifact (absent, a damaged manifest, a missing or resized file); '' if nothing is."""
@@ -183,7 +189,7 @@ class Store:
         sync(work)
         work.rename(home)
         sync(home.parent)
-        artifact = self._read(home)
+        artifact = self.read(recipe.stage, recipe.key)
         self._remove_temporary(artifact)
         return artifact
 
@@ -192,11 +198,6 @@ class Store:
         """Remove what the stage needed until the commit; again, if it was killed before this."""
         for name in artifact.manifest().get("temporary", ()):
             remove(artifact.path / name)
-
-    @staticmethod
-    def _read(home: Path) -> Artifact:
-        manifest = read_manifest(home)
-        return Artifact(manifest["stage"], manifest["key"], str(home), manifest["digest"], manifest["rows"])
 
     @contextmanager
     def _disk_faults(self, stage: str) -> Iterator[None]:

@@ -161,18 +161,18 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from hone.pipeline.plan import plan_run
-    from hone.registry.integrity import check_files
-    from hone.tracking.reader import get_version
+    from hone.pipeline.verify import verify_run
 
-    data = home()
-    artifacts = [stage_plan.artifact for stage_plan in plan_run(load(arguments), data) if stage_plan.artifact]
-    faults = [fault for artifact in artifacts for fault in data.store.verify(artifact)]
-    if faults:
-        raise StoreError("\n".join(faults), fix="Delete these directories: the next run makes them again.")
-    for registered in (artifact.facts() for artifact in artifacts if artifact.stage == "register"):
-        check_files(data.tracking_uri, get_version(data.tracking_uri, registered["model_uri"]))
-    _print(f"{len(artifacts)} artifacts, all digests match")
+    verification = verify_run(load(arguments), home())
+    version_fault = verification.version_fault
+    if verification.faults:
+        faults = [*verification.faults, *([str(version_fault)] if version_fault else [])]
+        raise StoreError("\n".join(faults), fix="Delete the artifacts' directories: the next run makes them again.")
+    if version_fault:
+        raise version_fault
+    _print(f"{len(verification.intact)} artifacts, all digests match")
+    for name, reason in verification.unverified.items():
+        _print(f"{name} was not verified: {reason}")
     return 0
 
 

@@ -144,6 +144,33 @@ def test_verify_finds_a_changed_byte(conf: Path, capsys: pytest.CaptureFixture[s
     assert str(rows) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("damage", ["cut a file", "delete a file", "cut the manifest", "delete the manifest"])
+def test_verify_reports_what_is_no_hit_any_more(damage: str, conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from hone.environment import home
+    from hone.pipeline.run import run_stage
+    from hone.pipeline.stage import Job
+
+    config, data = load_config(conf), home()
+    made = run_stage("ingest", Job(config, {}, data))
+    file = made.path / ("manifest.json" if damage.endswith("manifest") else "rows.parquet")
+    if damage.startswith("cut"):
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        file.unlink()
+    for _ in range(2):
+        assert main(["verify", str(conf)]) == 7
+        assert str(file) in capsys.readouterr().err
+
+
+def test_verify_says_what_was_not_made_yet(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(conf)]) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "0 artifacts, all digests match",
+        "ingest was not verified: it does not exist",
+        "curate was not verified: it is made of ingest",
+    ]
+
+
 def test_a_plan_imports_no_torch_and_no_server(conf: Path) -> None:
     code = (
         f"import sys; from hone_app.cli.main import main; main(['plan', {str(conf)!r}]);"
