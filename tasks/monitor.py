@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
@@ -47,7 +47,9 @@ class CheckResult:
 )
 def list_monitored_models() -> list[str]:
     """The models whose champion's configuration has `monitoring.inputs`."""
-    configs = load_current_configs(home().tracking_uri)
+    configs, damaged = load_current_configs(home().tracking_uri)
+    for fault in damaged:
+        get_run_logger().warning(str(fault))
     return [version.name for version, config in configs if (config.get("monitoring") or {}).get("inputs")]
 
 

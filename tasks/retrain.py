@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
@@ -30,7 +30,9 @@ Outcome = tuple[str, NewRows, str]  # the date ('' for now), the result of the c
 )
 def list_scheduled_versions() -> list[str]:
     """The URIs of the champions whose configuration has `retraining.scheduled`."""
-    configs = load_current_configs(home().tracking_uri)
+    configs, damaged = load_current_configs(home().tracking_uri)
+    for fault in damaged:
+        get_run_logger().warning(str(fault))
     return [version.uri for version, config in configs if (config.get("retraining") or {}).get("scheduled")]
 
 

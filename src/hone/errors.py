@@ -5,6 +5,7 @@ HoneError                       exit 1
 ├── DataError                   exit 3   rows are missing, or do not match the configuration
 │   └── ValidationFailed        exit 4   the rows were read, but fail an expectation
 ├── ModelError                  exit 5   a base model cannot be loaded or does not fit the objective
+│   └── DamagedVersion                   a file of a registered version's run is not what was logged
 ├── TrainingError               exit 6   the training process failed
 │   ├── NonFiniteLoss                    the loss became nan or infinite
 │   ├── OutOfMemory                      not even the smallest micro-batch fits
@@ -91,6 +92,10 @@ class ModelError(HoneError):
 
     exit_code = 5
     page = "README.md"  # as for a configuration: base models, methods and registered versions have pages of their own
+
+
+class DamagedVersion(ModelError):
+    """A file of a registered version's run is not what was logged: the version exists, and can be registered again."""
 
 
 class TrainingError(HoneError):

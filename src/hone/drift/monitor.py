@@ -26,7 +26,7 @@ from hone.registry.row_text import detect_languages, input_text
 from hone.sources import SOURCES
 from hone.tracking import reader
 from hone.tracking.client import default_tracking_uri
-from hone.tracking.links import fetch_run_file
+from hone.tracking.links import fetch_run_file, parsing_run_file
 from hone.tracking.reader import SCHEME, Version
 
 if TYPE_CHECKING:
@@ -54,10 +54,11 @@ def check_version(version: Version, config: RunConfig, inputs: Part, home: Home)
     monitoring = config.monitoring
     objective = OBJECTIVES[config.objective.kind](**config.objective.options())
     with tempfile.TemporaryDirectory() as scratch:
-        fetch_run_file(home.tracking_uri, version, reference.STATISTICS, Path(scratch))
+        statistics = fetch_run_file(home.tracking_uri, version, reference.STATISTICS, Path(scratch))
         folder = fetch_run_file(home.tracking_uri, version, reference.FOLDER, Path(scratch))
-        (folder / reference.STATISTICS).write_bytes((Path(scratch) / reference.STATISTICS).read_bytes())
-        reference_sample, held_out, held_out_inputs = reference.read_reference(folder)
+        (folder / reference.STATISTICS).write_bytes(statistics.read_bytes())
+        with parsing_run_file(home.tracking_uri, version, f"{reference.STATISTICS} or {reference.FOLDER}"):
+            reference_sample, held_out, held_out_inputs = reference.read_reference(folder)
     source = SOURCES[inputs.kind](**fill_as_of(inputs.options(), None))
     recent_rows = recent.read_recent(source, objective, config.ingest.columns, monitoring.sample, monitoring.seed)
     recent_sample = build_sample(recent_rows, objective)

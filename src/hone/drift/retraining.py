@@ -14,13 +14,19 @@ import numpy as np
 
 from hone.config.file import parse_config, set_values
 from hone.config.sections import RunConfig
-from hone.errors import ConfigError, ModelError
+from hone.errors import ConfigError, DamagedVersion, ModelError
 from hone.objectives import OBJECTIVES
 from hone.registry.reference import FOLDER, HASHES, row_hashes, rows_digest
 from hone.store import layout
 from hone.store.artifact import Artifact
 from hone.sweep.trial_config import build_trial_config
-from hone.tracking.links import fetch_run_file, find_current_version, find_newest_tag, list_versions_with_tag
+from hone.tracking.links import (
+    fetch_run_file,
+    find_current_version,
+    find_newest_tag,
+    list_versions_with_tag,
+    parsing_run_file,
+)
 from hone.tracking.reader import SCHEME, Version
 from hone.tracking.version_tags import SWEPT
 
@@ -51,8 +57,11 @@ def find_new_rows(config: RunConfig, rows: Artifact, tracking_uri: str, min_new_
     if version.tags.get("hone.rows_digest") == rows_digest(hashes):
         why = f"the source's rows are those that version {version.version} was trained on"
         return NewRows("nothing new", why, len(hashes), 0)
-    version_hashes = _load_version_hashes(version, tracking_uri)
-    if version_hashes is None:
+    try:
+        version_hashes = _load_version_hashes(version, tracking_uri)
+    except DamagedVersion as fault:  # the run that this starts logs the file again
+        return NewRows("train", f"version {version.version}: {fault.what}", len(hashes), len(hashes))
+    except ModelError:
         return NewRows("train", f"version {version.version} has no record of its rows", len(hashes), len(hashes))
     return _decide(hashes, version_hashes, min_new_rows, f"version {version.version}")
 
@@ -151,10 +160,9 @@ def _decide(hashes: np.ndarray, before: np.ndarray, min_new_rows: int, source: s
     return NewRows("train", counts, len(hashes), new)
 
 
-def _load_version_hashes(version: Version, tracking_uri: str) -> np.ndarray | None:
+def _load_version_hashes(version: Version, tracking_uri: str) -> np.ndarray:
+    path = f"{FOLDER}/{HASHES}"
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            hashes: np.ndarray = np.load(fetch_run_file(tracking_uri, version, f"{FOLDER}/{HASHES}", Path(scratch)))
-        except ModelError:
-            return None
-    return hashes
+        file = fetch_run_file(tracking_uri, version, path, Path(scratch))
+        with parsing_run_file(tracking_uri, version, path):
+            return np.asarray(np.load(file), np.uint64)

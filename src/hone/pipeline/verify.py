@@ -13,7 +13,8 @@ from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES, list_stages
 from hone.registry.integrity import check_files
 from hone.store.artifact import Artifact
-from hone.tracking.reader import Version, get_version
+from hone.tracking.links import check_run_files
+from hone.tracking.reader import Version, get_version, has_run
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,11 @@ def verify_run(config: RunConfig, home: Home) -> Verification:
 
 
 def _find_version_fault(tracking_uri: str, version: Version) -> ModelError | None:
+    """What is wrong with the version's files, or with those of its run."""
     try:
         check_files(tracking_uri, version)
+        if has_run(tracking_uri, version.run_id):  # deleted with its run
+            check_run_files(tracking_uri, version)
     except ModelError as fault:
         return fault
     return None

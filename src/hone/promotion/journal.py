@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hone.errors import ChampionMoved, ServiceError
+from hone.errors import ChampionMoved, ServiceError, StoreError
 from hone.store.digests import digest_of
 from hone.tracking.client import get_or_create_experiment, list_all
 
@@ -39,6 +39,8 @@ POLL = 0.1  # seconds between two checks of another process's claim
 ENTRY, DIGEST, NUMBER, STATE, ANNOUNCED = (
     f"hone.journal.{name}" for name in ("entry", "digest", "number", "state", "announced")
 )
+# What an entry says is in its run twice; nothing else says what was decided.
+REPAIR = f"Set {ENTRY} to the text of the run's file entry.json, and {STATE} to done; or restore MLflow from a backup."
 MAX_WHY = 1000  # characters
 MAX_FIGURES = 6000  # characters as JSON: MLflow silently cuts a tag at 8000
 
@@ -130,14 +132,33 @@ class Journal:
         return f"{self.model} journal"
 
     def records(self) -> list[Record]:
-        """All entries, oldest first."""
+        """All entries, oldest first. Raises StoreError if one cannot be read: nothing is decided without it."""
+        records, faults = self.read_entries()
+        if faults:
+            raise StoreError("; ".join(faults), where=f"{self.model} journal", fix=REPAIR)
+        return records
+
+    def read_entries(self) -> tuple[list[Record], list[str]]:
+        """The entries that can be read, oldest first, and a line for each of the others."""
+        records, faults = [], []
+        for run in self._list_runs():
+            try:
+                records.append(_read_record(run))
+            except (ValueError, TypeError, RecursionError):
+                number, run_id = run.data.tags.get(NUMBER, "?"), run.info.run_id
+                faults.append(f"entry {number} cannot be read: the tag {ENTRY} or {STATE} of MLflow run {run_id}")
+        return sorted(records, key=lambda record: record.entry.number), faults
+
+    def has_entries(self) -> bool:
+        """Whether there is an entry, readable or not."""
+        return bool(self._list_runs())
+
+    def _list_runs(self) -> list[Run]:
         experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None:
             return []
         runs = list_all(partial(self.client.search_runs, [experiment.experiment_id], max_results=1000))
-        return sorted(
-            (_read_record(run) for run in runs if ENTRY in run.data.tags), key=lambda record: record.entry.number
-        )
+        return [run for run in runs if ENTRY in run.data.tags]
 
     @contextmanager
     def claim(self) -> Iterator[Claim]:
@@ -288,10 +309,13 @@ def find_faults(records: Sequence[Record]) -> list[str]:
 
 
 def _read_record(run: Run) -> Record:
+    """The entry that a run holds. Raises ValueError or TypeError if it is not one."""
     tags = run.data.tags
-    state: State = tags.get(STATE, "done")
+    state, entry = tags.get(STATE, "done"), Entry(**json.loads(tags[ENTRY]))
+    if not isinstance(entry.number, int) or entry.action not in get_args(Action) or state not in get_args(State):
+        raise ValueError(f"entry {entry.number}, {entry.action}, {state}")
     return Record(
-        Entry(**json.loads(tags[ENTRY])),
+        entry,
         str(run.info.run_id),
         state,
         tags.get(ANNOUNCED) == "true",

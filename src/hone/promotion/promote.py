@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.errors import DataError, ModelError, PromotionError, PromotionRefused
+from hone.errors import DamagedVersion, DataError, ModelError, PromotionError, PromotionRefused
 from hone.promotion import smoke
 from hone.promotion.champion import Standing, add_entry, get_standing, move_champion
 from hone.promotion.decision import Decision, Judged, log_page, mark_put_back, tag_version
@@ -129,7 +128,7 @@ def find_promotion(journal: Journal, version: str, *, who: str, downloads: Path)
 def load_settings(tracking_uri: str, version: Version) -> tuple[Promotion, Sequence[str]]:
     """The section `promotion` and `evaluation.slices` of the configuration that the version was made with.
 
-    The defaults, if its run has no configuration.
+    The defaults, if its run has no configuration. Raises DamagedVersion if that is not what was logged.
     """
     from pydantic import ValidationError
 
@@ -138,13 +137,15 @@ def load_settings(tracking_uri: str, version: Version) -> tuple[Promotion, Seque
 
     try:
         config = load_version_config(tracking_uri, version)
+    except DamagedVersion:  # no gate that was configured is left out
+        raise
     except ModelError:
         config = {}
     try:
         settings = Promotion.model_validate(config.get("promotion") or {})
-    except ValidationError as fault:
+        return settings, (config.get("evaluation") or {}).get("slices", Evaluation().slices)
+    except (ValidationError, AttributeError) as fault:
         raise ConfigError(str(fault), where=f"promotion, in config.yaml of run {version.run_id}") from None
-    return settings, (config.get("evaluation") or {}).get("slices", Evaluation().slices)
 
 
 def log_decision(journal: Journal, decision: Decision) -> str:
@@ -395,12 +396,16 @@ def _exclude_seen_rows(uri: str, sets: Sequence[Rows], theirs: Contender, settin
     from hone.promotion.rows import exclude_rows, find_leaked, load_split
 
     for split in (TRAIN, VALID):  # the validation rows chose the epoch whose weights are kept
-        with suppress(ModelError):
+        try:
             seen, _ = load_split(uri, theirs.version, split)
-            sets = [
-                exclude_rows(rows, find_leaked(rows.table, seen, theirs.objective, settings.near_duplicate))
-                for rows in sets
-            ]
+        except DamagedVersion:
+            raise
+        except ModelError:  # earlier releases logged no validation rows
+            continue
+        sets = [
+            exclude_rows(rows, find_leaked(rows.table, seen, theirs.objective, settings.near_duplicate))
+            for rows in sets
+        ]
     return list(sets)
 
 

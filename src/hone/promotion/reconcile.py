@@ -8,7 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hone.errors import ChampionMoved, ConfigError, DataError, ModelError, PromotionError, PromotionRefused
+from hone.errors import (
+    ChampionMoved,
+    ConfigError,
+    DamagedVersion,
+    DataError,
+    ModelError,
+    PromotionError,
+    PromotionRefused,
+)
 from hone.promotion.champion import Standing, add_entry, get_standing
 from hone.promotion.decision import Decision
 from hone.promotion.journal import Journal, Record
@@ -33,7 +41,7 @@ def models_with_champion(tracking_uri: str) -> list[str]:
         return [
             model.name
             for model in list_all(client.search_registered_models)
-            if Journal(client, model.name).records()
+            if Journal(client, model.name).has_entries()
             or (CHAMPION in model.aliases and _registered_by_hone(client, model.name))
         ]
 
@@ -98,6 +106,9 @@ def _confirm_last_move(journal: Journal, downloads: Path) -> None:
 def _handle_move_by_hand(journal: Journal, start: Standing, champion: str, downloads: Path, enforce: bool) -> None:
     """Judge and journal the move by hand to `champion`; put the champion of `start` back if configured."""
     decision, judgement = _judge_afterwards(journal, start, champion, downloads)
+    enforced, unknown = (True, "") if enforce else _is_enforced(journal, start.champion)
+    if unknown:
+        judgement = f"{judgement}; whether enforce is on is not known, so nothing is put back: {unknown}"
     entry = add_entry(
         journal,
         start,
@@ -108,13 +119,21 @@ def _handle_move_by_hand(journal: Journal, start: Standing, champion: str, downl
         to_version=champion,
         figures=decision.figures() if decision else {},
     )
-    if not start.champion or not _exists(journal, start.champion):
-        return
-    former = f"{SCHEME}{journal.model}/{start.champion}"
-    if enforce or load_settings(_uri(journal), get_version(_uri(journal), former))[0].enforce:
+    if enforced and _exists(journal, start.champion):
         change = f"version {champion} was made the champion" if champion else "the alias was removed"
         rule = "enforce is on: a champion changes by hone promote alone"
         put_back(journal, entry, WATCH, f"{change} by hand, and {rule}; {judgement}")
+
+
+def _is_enforced(journal: Journal, former: str) -> tuple[bool, str]:
+    """Whether the former champion's configuration has `enforce`, and why that is not known if it cannot be read."""
+    if not _exists(journal, former):
+        return False, ""
+    try:
+        settings, _ = load_settings(_uri(journal), get_version(_uri(journal), f"{SCHEME}{journal.model}/{former}"))
+    except (ConfigError, DamagedVersion) as fault:
+        return False, fault.what
+    return settings.enforce, ""
 
 
 def _judge_afterwards(journal: Journal, start: Standing, champion: str, downloads: Path) -> tuple[Decision | None, str]:

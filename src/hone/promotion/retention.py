@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hone.errors import StoreError
 from hone.promotion.journal import Journal
 from hone.registry import integrity, page
 from hone.store.retention import Garbage
@@ -200,10 +201,17 @@ def _list_newest(registry: Registry, keep: int) -> set[str]:
 
 
 def _list_journalled(registry: Registry) -> set[str]:
-    """The versions that the last move of each model's journal names: one without an alias may be on its way to one."""
+    """The versions that the last move of each model's journal names: one without an alias may be on its way to one.
+
+    All versions of a model whose journal cannot be read.
+    """
     named = set()
     for name in {version.name for version in registry.versions}:
-        moves = [record.entry for record in Journal(registry.client, name).records() if record.entry.moves]
+        try:
+            moves = [record.entry for record in Journal(registry.client, name).records() if record.entry.moves]
+        except StoreError:  # it may name any
+            named |= {_uri(version) for version in registry.versions if version.name == name}
+            continue
         for entry in moves[-1:]:
             named |= {f"{SCHEME}{name}/{number}" for number in (entry.from_version, entry.to_version, entry.previous)}
     return named

@@ -14,7 +14,7 @@ from hone.objectives.base import Objective
 from hone.store import layout
 from hone.store.digests import check_unchanged, file_digest
 from hone.store.tables import filter_rows
-from hone.tracking.links import fetch_run_file
+from hone.tracking.links import fetch_run_file, parsing_run_file
 from hone.tracking.reader import Version
 
 if TYPE_CHECKING:
@@ -36,13 +36,15 @@ class Rows:
 def load_split(tracking_uri: str, version: Version, split: str) -> tuple[pa.Table, str]:
     """A split that the version's run logged when it was registered, and the SHA-256 of its file.
 
-    Raises ModelError if it has none.
+    Raises ModelError if it has none, DamagedVersion if it is not what was logged.
     """
     import pyarrow.parquet as pq
 
     with tempfile.TemporaryDirectory() as scratch:
-        file = fetch_run_file(tracking_uri, version, f"splits/{layout.rows_file(split)}", Path(scratch))
-        return pq.read_table(file, memory_map=False), file_digest(file)
+        path = f"{layout.SPLITS}/{layout.rows_file(split)}"
+        file = fetch_run_file(tracking_uri, version, path, Path(scratch))
+        with parsing_run_file(tracking_uri, version, path):
+            return pq.read_table(file, memory_map=False), file_digest(file)
 
 
 def load_golden_set(path: str, objective: Objective) -> Rows:

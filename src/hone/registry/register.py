@@ -7,7 +7,8 @@ of the run, and the logged model and the version are found by their tag `hone.re
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,16 +29,17 @@ from hone.registry.champion_results import load_champion
 from hone.registry.integrity import TAG as FILES
 from hone.registry.integrity import is_intact
 from hone.registry.package import Form, package
-from hone.splits import SPLITS, TEST, TRAIN
+from hone.splits import SPLITS, TEST
 from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.store.digests import digest_of, file_digest
 from hone.tracking.aliases import CHAMPION, list_aliases
 from hone.tracking.client import connect, default_tracking_uri, translate_errors
-from hone.tracking.files import log_model_directory, log_run_file
-from hone.tracking.links import build_url, version_route
+from hone.tracking.files import log_model_directory
+from hone.tracking.links import CONFIG, build_url, version_route
 from hone.tracking.names import find_model_fault
-from hone.tracking.reader import SCHEME, Version, get_version, has_run
+from hone.tracking.reader import DAMAGED_RUN, SCHEME, Version, get_version, has_run
+from hone.tracking.run_files import log_run_files
 from hone.tracking.run_log import backfill
 from hone.tracking.version_tags import fold_digests, unfold_digests
 
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger(__name__)
 
 KEY = "hone.register_key"
 UNFINISHED = "hone.unfinished"  # a tag of a version from its creation until everything else of it is done
@@ -177,9 +181,7 @@ def register(
         next(steps)
         _ensure_model(client, model_name)
         run = client.get_run(run_id)
-        _complete_run(client, run, candidate, out)
-        for file, folder in reference_files.files.items():
-            client.log_artifact(run_id, str(file), folder or None)
+        _complete_run(client, run, candidate, out, reference_files.files)
         next(steps)
         version, existing = _get_or_create_version(client, run, candidate, out, steps)
         logged = _find_logged_model(client, version)
@@ -190,10 +192,14 @@ def register(
         results = _describe(client, run, version, candidate, registered.champion)
         if registered.alias and list_aliases(client, model_name).get(alias) != registered.version:
             client.set_registered_model_alias(model_name, alias, version.version)
-        if UNFINISHED in version.tags:
-            client.delete_model_version_tag(model_name, version.version, UNFINISHED)
+        for tag in (DAMAGED_RUN, UNFINISHED):
+            if tag in version.tags:
+                client.delete_model_version_tag(model_name, version.version, tag)
     list(steps)
-    about = {"existing": existing, "results": results, "population": candidate.population}
+    about: dict[str, Any] = {"existing": existing, "results": results, "population": candidate.population}
+    if registered.champion and registered.champion.damage:
+        about["warnings"] = [f"not compared with the champion: {registered.champion.damage}"]
+        log.warning(about["warnings"][0])
     facts = _list_facts(tracking_uri, run, version, alias) | about
     (out / "registration.json").write_text(json.dumps(facts, indent=1), "utf8")
     return Product(artifacts["train"].rows, ("registration.json",), facts)
@@ -287,21 +293,28 @@ def _report_steps(on_progress: OnProgress) -> Iterator[None]:
         yield
 
 
-def _complete_run(client: MlflowClient, run: Run, candidate: Candidate, out: Path) -> None:
+def _complete_run(
+    client: MlflowClient, run: Run, candidate: Candidate, out: Path, reference_files: Mapping[Path, str]
+) -> None:
     """Log what the training's run lacks: curves, datasets, configuration, results, answers, rows."""
     run_id, artifacts = run.info.run_id, candidate.artifacts
     backfill(client, run_id, artifacts["train"].path / layout.HISTORY)
     run_record.log_datasets(client, run, candidate.datasets)
     run_record.log_intervals(client, run_id, candidate.metrics)
-    (out / "config.yaml").write_text(candidate.config, "utf8")
-    evaluated = artifacts["evaluate"].path
-    files = [out / "config.yaml", evaluated / layout.METRICS, artifacts["validate"].path / layout.DATA_DOCS]
-    # The report of a later version compares its answers with these.
-    for file in (*files, evaluated / layout.PREDICTIONS):
-        client.log_artifact(run_id, str(file))
-    # A promotion reads both: test rows to compare on, training rows to exclude leaked ones.
-    for split in (TRAIN, TEST):
-        log_run_file(client, run, artifacts["validate"].path / layout.rows_file(split), "splits")
+    (out / CONFIG).write_text(candidate.config, "utf8")
+    evaluated, validated = artifacts["evaluate"].path, artifacts["validate"].path
+    # The report of a later version compares its answers with the predictions.
+    copies = [(out / CONFIG, ""), (evaluated / layout.METRICS, ""), (evaluated / layout.PREDICTIONS, "")]
+    copies += reference_files.items()
+    # A promotion reads all: test rows to compare on, and the others to exclude what the champion saw in its training.
+    splits = [(validated / layout.rows_file(split), layout.SPLITS) for split in SPLITS]
+    log_run_files(client, run, _name_files(copies), _name_files(splits))
+    client.log_artifact(run_id, str(validated / layout.DATA_DOCS))
+
+
+def _name_files(files: Iterable[tuple[Path, str]]) -> dict[str, Path]:
+    """Files with the folders that they are logged in, by their paths among the run's files."""
+    return {f"{folder}/{file.name}" if folder else file.name: file for file, folder in files}
 
 
 def _get_or_create_logged_model(client: MlflowClient, run: Run, candidate: Candidate, out: Path) -> LoggedModel:

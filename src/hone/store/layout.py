@@ -26,6 +26,7 @@ SPEED = "speed.json"
 # sweep
 SWEEP = "sweep.json"
 # register
+SPLITS = "splits"  # the folder of the splits in MLflow's run
 REPORT = "report.html"
 
 

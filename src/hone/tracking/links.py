@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import yaml
 
-from hone.errors import ModelError
+from hone.errors import DamagedVersion, HoneError, ModelError
 from hone.store import layout
+from hone.tracking import run_files
 from hone.tracking.aliases import CHAMPION
 from hone.tracking.client import connect, list_all, translate_errors
-from hone.tracking.reader import SCHEME, Version, get_version
+from hone.tracking.reader import DAMAGED_RUN, SCHEME, Version, get_version
+
+CONFIG = "config.yaml"  # among the files of a run: the configuration that the version was made with
+_UNREADABLE = (ValueError, LookupError, TypeError, EOFError, OSError, RecursionError, yaml.YAMLError)
 
 # Without it MLflow 3 opens an experiment on its page for traces, which is empty for a training.
 _VIEW = "?workflowType=machine_learning"
@@ -97,7 +103,8 @@ def run_link(tracking_uri: str, run_id: str) -> str:
 def fetch_run_file(tracking_uri: str, version: Version, path: str, directory: Path) -> Path:
     """Download the file or folder `path` of the run that made the version into `directory`; return its local path.
 
-    Raises ModelError if the run has no such file, was deleted, or if the version was not made by Hone.
+    Raises ModelError if the run has no such file, was deleted, or if the version was not made by Hone; DamagedVersion
+    if the file is not what was logged.
     """
     from mlflow.exceptions import MlflowException
 
@@ -105,27 +112,68 @@ def fetch_run_file(tracking_uri: str, version: Version, path: str, directory: Pa
         raise ModelError("has no run: it was not registered by Hone", where=version.uri, fix="Name another version.")
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
+        digests: dict[str, str] = {}
         try:
-            return Path(client.download_artifacts(version.run_id, path, str(directory)))
+            digests = run_files.read_digests(client.get_run(version.run_id))
+            place = Path(client.download_artifacts(version.run_id, path, str(directory)))
         except (MlflowException, OSError) as fault:
             if getattr(fault, "error_code", "") not in ("", "RESOURCE_DOES_NOT_EXIST", "INTERNAL_ERROR"):
                 raise
+            if path in digests:
+                raise report_damage(tracking_uri, version, f"{path} is missing") from fault
             raise ModelError(
-                f"its run {version.run_id} has no {path}",
-                where=version.uri,
-                fix="Register it again: `hone run CONF` uploads missing files of a registered version.",
+                f"its run {version.run_id} has no {path}", where=version.uri, fix="Register it again: hone run CONF."
             ) from fault
+    if damage := run_files.find_fault(place, path, digests):
+        raise report_damage(tracking_uri, version, damage)
+    return place
+
+
+def check_run_files(tracking_uri: str, version: Version) -> None:
+    """Read all files of the version's run whose digests are recorded; raises DamagedVersion for the first wrong one."""
+    client = connect(tracking_uri)
+    with translate_errors(tracking_uri):
+        digests = run_files.read_digests(client.get_run(version.run_id))
+    for path in digests:
+        with tempfile.TemporaryDirectory() as scratch:
+            fetch_run_file(tracking_uri, version, path, Path(scratch))
+
+
+@contextmanager
+def parsing_run_file(tracking_uri: str, version: Version, path: str) -> Iterator[None]:
+    """Within the block, raise DamagedVersion if the content of the run's file `path` cannot be parsed."""
+    try:
+        yield
+    except _UNREADABLE as fault:
+        raise report_damage(tracking_uri, version, f"{path} cannot be read ({str(fault)[:200]})") from fault
+
+
+def report_damage(tracking_uri: str, version: Version, damage: str) -> DamagedVersion:
+    """The error for a damaged file of the version's run. Tags the version, so that the next run of its configuration
+    logs the file again; not where MLflow does not answer or refuses it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with suppress(HoneError, MlflowException):
+        connect(tracking_uri).set_model_version_tag(version.name, version.version, DAMAGED_RUN, damage)
+    return DamagedVersion(
+        f"a file of its run {version.run_id} is damaged: {damage}",
+        where=version.uri,
+        fix="Run `hone run CONF` with its configuration: it logs the run's files again.",
+    )
 
 
 def load_version_metrics(tracking_uri: str, version: Version) -> dict[str, Any]:
     """The metrics.json of the version's run. Raises like `fetch_run_file`."""
     with tempfile.TemporaryDirectory() as scratch:
-        text = fetch_run_file(tracking_uri, version, layout.METRICS, Path(scratch)).read_text("utf8")
-    return dict(json.loads(text))
+        file = fetch_run_file(tracking_uri, version, layout.METRICS, Path(scratch))
+        with parsing_run_file(tracking_uri, version, layout.METRICS):
+            return dict(json.loads(file.read_text("utf8")))
 
 
 def load_version_config(tracking_uri: str, version: Version) -> dict[str, Any]:
     """The configuration that the version was made with, as plain values. Raises like `fetch_run_file`."""
     with tempfile.TemporaryDirectory() as scratch:
-        text = fetch_run_file(tracking_uri, version, "config.yaml", Path(scratch)).read_text("utf8")
-    return dict(yaml.safe_load(text))
+        file = fetch_run_file(tracking_uri, version, CONFIG, Path(scratch))
+        with parsing_run_file(tracking_uri, version, CONFIG):
+            return dict(yaml.safe_load(file.read_text("utf8")))

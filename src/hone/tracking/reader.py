@@ -32,6 +32,8 @@ from hone.tracking.version_tags import unfold_digests
 SCHEME = "models:/"
 # A tag of a version whose files were found to differ from those that were registered: which file.
 DAMAGED = "hone.damaged"
+# The same of the files of its run, such as its configuration, its figures and its rows.
+DAMAGED_RUN = "hone.damaged_run"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[1-9]\d*))")
 # Where the transformers model is in a version's directory: Hone's layout, mlflow.transformers' layout, the directory.
 _INSIDE = ("artifacts/model", "model", ".")
@@ -79,7 +81,7 @@ def get_version(tracking_uri: str, uri: str) -> Version:
 
 
 def describe_fault(tracking_uri: str, model: str, number: str) -> str:
-    """Why the model version cannot be used: it was deleted, or its files were found damaged; '' if neither is known.
+    """Why the model version cannot be used: it was deleted, or files of it or of its run were found damaged; else ''.
 
     A server that does not answer has lost no version. Raises ConfigError if MLflow refuses the credentials.
     """
@@ -93,7 +95,10 @@ def describe_fault(tracking_uri: str, model: str, number: str) -> str:
     if fields is None:
         return f"version {number} of {model} is no longer in MLflow"
     damage = fields["tags"].get(DAMAGED)
-    return f"the files of version {number} of {model} are damaged: {damage}" if damage else ""
+    run_damage = fields["tags"].get(DAMAGED_RUN)
+    if damage:
+        return f"the files of version {number} of {model} are damaged: {damage}"
+    return f"the run of version {number} of {model} is damaged: {run_damage}" if run_damage else ""
 
 
 def has_run(tracking_uri: str, run_id: str) -> bool:

@@ -152,8 +152,8 @@ def _history(arguments: argparse.Namespace) -> int:
     from hone.promotion.journal import find_faults
     from hone_app.cli.view import make_console
 
-    console, records = make_console(), _journal(arguments.model).records()
-    if not records:
+    console, (records, unreadable) = make_console(), _journal(arguments.model).read_entries()
+    if not records and not unreadable:
         console.print(f"{arguments.model}: the journal is empty, no champion has been set.")
     width = len(str(len(records)))
     for record in records:
@@ -164,7 +164,7 @@ def _history(arguments: argparse.Namespace) -> int:
         console.print(Text.assemble(*heading, (f"  {entry.at[:19].replace('T', ' ')} UTC", "dim")))
         if entry.why:
             console.print(Padding(Text(entry.why), (0, 0, 0, width + 2), expand=False))
-    chain_faults = find_faults(records)
+    chain_faults = unreadable + find_faults(records)
     if chain_faults:
         raise StoreError(
             "the journal's chain is broken:\n  " + "\n  ".join(chain_faults),

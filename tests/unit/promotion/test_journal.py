@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from hone.errors import ChampionMoved, ServiceError
+from hone.errors import ChampionMoved, ServiceError, StoreError
 from hone.promotion.champion import Standing, add_entry, get_standing, move_champion
-from hone.promotion.journal import ENTRY, Claim, Entry, Journal, describe_move, find_faults
+from hone.promotion.journal import ENTRY, STATE, Claim, Entry, Journal, describe_move, find_faults
+from hone.promotion.reconcile import models_with_champion
 from hone.tracking.aliases import list_aliases
 from hone.tracking.client import connect
+from hone_app.cli.main import main
 from tests import preloaded
 
 Made = Callable[..., Journal]
@@ -135,6 +137,41 @@ def test_a_changed_entry_and_one_taken_out_are_seen(made: Made) -> None:
     assert any("entry 3 does not follow entry 1" in fault for fault in find_faults(journal.records()))
     journal.client.delete_run(first.run_id)
     assert any("entry 3 does not follow the beginning" in fault for fault in find_faults(journal.records()))
+
+
+@pytest.mark.parametrize(
+    ("tag", "content"),
+    [(ENTRY, "{"), (ENTRY, "[]"), (ENTRY, '{"number": 2}'), (ENTRY, ""), (STATE, "mowed")],
+)
+def test_an_entry_that_cannot_be_read_is_one_error_and_history_shows_the_others(
+    made: Made,
+    tag: str,
+    content: str,
+    tracking_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    journal, other = made(), made("other")
+    for version in ("1", "2"):
+        moved(journal, get_standing(journal), version)
+    moved(other, get_standing(other), "1")
+    run_id = journal.records()[1].run_id
+    whole = journal.client.get_run(run_id).data.tags[tag]
+    journal.client.set_tag(run_id, tag, content)
+    with pytest.raises(StoreError, match=f"entry 2 cannot be read.*{run_id}"):
+        get_standing(journal)
+    assert models_with_champion(tracking_uri) == ["other", "tiny"]
+    monkeypatch.setenv("HONE_HOME", str(tmp_path / "hone"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
+    assert main(["history", "tiny"]) == StoreError.exit_code
+    shown, error = capsys.readouterr()
+    assert "promoted" in shown and run_id in error
+    # As the error says: the file has what the tag had.
+    text = Path(journal.client.download_artifacts(run_id, "entry.json", str(tmp_path))).read_text("utf8")
+    journal.client.set_tag(run_id, tag, text if tag == ENTRY else whole)
+    assert [record.entry.to_version for record in journal.records()] == ["1", "2"]
+    assert find_faults(journal.records()) == []
 
 
 def test_figures_that_mlflow_would_cut_are_left_out_and_said_to_be(made: Made) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from hone.config.sections import Promotion
-from hone.errors import ChampionMoved, ConfigError, ModelError, PromotionError, PromotionRefused
+from hone.drift.champions import load_current_configs
+from hone.errors import ChampionMoved, ConfigError, DamagedVersion, ModelError, PromotionError, PromotionRefused
 from hone.promotion import guards, promote, reconcile
 from hone.promotion.champion import Standing, get_standing, move_champion
 from hone.promotion.decision import Decision, render_markdown, render_page
@@ -179,21 +182,73 @@ def training_text(journal: Journal) -> str:
     return str(pq.read_table(journal.client.download_artifacts(run_id, "splits/train.parquet"))["text"][0].as_py())
 
 
-@pytest.mark.parametrize("seen", ["train", "valid"])
+@pytest.mark.parametrize("split", ["train", "valid"])
 def test_rows_that_the_champion_saw_in_training_do_not_speak_for_it(
-    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: str
+    journal: Journal, versions: Versions, tmp_path: Path, split: str
 ) -> None:
-    from hone.promotion import rows
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
 
-    load_split = rows.load_split
+    [seen_file] = (versions.root / "hone" / "store" / "validate").glob(f"*/{split}.parquet")
+    seen = pq.read_table(seen_file, columns=["text", "label"]).slice(0, 20)
+    fresh = csv.read_csv(topic_rows(tmp_path / "fresh.csv", 60, seed=99, label="label")).select(["text", "label"])
+    csv.write_csv(pa.concat_tables([fresh, seen]), tmp_path / "golden.csv")
+    _, judged = decided(journal, tmp_path, golden=str(tmp_path / "golden.csv")).sets
+    assert (judged.rows, judged.left_out) == (60, 20)
 
-    def saw_the_test(client: Any, version: Any, split: str) -> Any:
-        table, digest = load_split(client, version, "test" if version.version == "1" and split == seen else split)
-        return table.slice(0, 40) if version.version == "1" else table, digest
 
-    monkeypatch.setattr(rows, "load_split", saw_the_test)
-    [judged] = decided(journal, tmp_path).sets
-    assert (judged.rows, judged.left_out) == (60, 40)
+@contextmanager
+def damaged(journal: Journal, version: str, path: str) -> Iterator[None]:
+    """Within the block, a byte of the file `path` of the version's run is another one."""
+    run = journal.client.get_run(journal.client.get_model_version(MODEL, version).run_id)
+    file = Path(run.info.artifact_uri.removeprefix("file://")) / path
+    whole = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+    yield
+    file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("path", ["config.yaml", "splits/test.parquet"])
+def test_a_candidate_is_not_judged_by_damaged_files(journal: Journal, tmp_path: Path, path: str) -> None:
+    with damaged(journal, "2", path), pytest.raises(DamagedVersion, match=path):
+        decided(journal, tmp_path)
+    assert decided(journal, tmp_path).passed
+
+
+def test_a_first_champion_is_not_judged_by_damaged_figures(versions: Versions, tmp_path: Path) -> None:
+    journal = promote.open_journal(versions.uri, MODEL)
+    with damaged(journal, "2", "metrics.json"), pytest.raises(DamagedVersion, match=r"metrics\.json"):
+        decided(journal, tmp_path)
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_champion_with_damaged_rows_is_not_compared_with(journal: Journal, tmp_path: Path, split: str) -> None:
+    with damaged(journal, "1", f"splits/{split}.parquet"), pytest.raises(DamagedVersion, match=split):
+        decided(journal, tmp_path)
+
+
+def test_a_move_by_hand_is_journalled_although_the_former_configuration_is_damaged(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal.client.set_registered_model_alias(MODEL, "champion", "2")
+    with damaged(journal, "1", "config.yaml"):
+        [moved] = reconcile.reconcile(journal, downloads=tmp_path)
+    assert moved.entry.action == "moved by hand" and champion(journal) == "2"
+    assert "whether enforce is on is not known" in moved.entry.why and "config.yaml" in moved.entry.why
+
+
+def test_a_damaged_configuration_hides_no_other_champion(journal: Journal, versions: Versions, tmp_path: Path) -> None:
+    client, version = journal.client, journal.client.get_model_version(MODEL, "2")
+    client.create_registered_model("other")
+    client.create_model_version("other", "/nowhere", version.run_id, tags=version.tags)
+    client.set_registered_model_alias("other", "champion", "1")
+    with damaged(journal, "1", "config.yaml"):
+        configs, faults = load_current_configs(versions.uri)
+    assert [version.name for version, _ in configs] == ["other"]
+    assert [fault.where for fault in faults] == [f"models:/{MODEL}/1"]
+    configs, faults = load_current_configs(versions.uri)
+    assert [version.name for version, _ in configs] == ["other", MODEL] and not faults
 
 
 def test_comparisons_on_the_same_rows_are_counted(journal: Journal, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hone.promotion.journal import Journal
+from hone.promotion.champion import Standing, move_champion
+from hone.promotion.journal import ENTRY, Journal
 from hone.promotion.retention import list_garbage, list_unneeded, read_registry
 from hone.registry import integrity
 from hone.tracking.client import connect, default_tracking_uri
@@ -83,6 +84,19 @@ def test_everything_that_someone_needs_stays(client: Any, tmp_path: Path) -> Non
     assert list_numbers(client) == [1, 11]
     assert list_numbers(client, keep=2) == [1]
     assert list_numbers(client, before=time.time() - 3600) == []
+
+
+def test_all_versions_of_a_model_stay_whose_journal_cannot_be_read(client: Any, tmp_path: Path) -> None:
+    for _ in range(3):
+        register(client, tmp_path)
+    move_champion(
+        Journal(client, MODEL), Standing("", "", 0), "1", action="promoted", who="", why="", figures={}, previous=""
+    )
+    client.delete_registered_model_alias(MODEL, "champion")
+    assert [version.version for version in list_unneeded(read_registry(client.tracking_uri), 1, time.time() + 1)] == [2]
+    [record] = Journal(client, MODEL).records()
+    client.set_tag(record.run_id, ENTRY, "{")
+    assert not list_unneeded(read_registry(client.tracking_uri), 1, time.time() + 1)
 
 
 def test_a_version_goes_with_its_run_and_its_files(client: Any, tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
 
-from hone.errors import ConfigError, ModelError
+from hone.errors import ConfigError, DamagedVersion, ModelError
 from hone.evaluation.report.headline import describe_verdict
 from hone.evaluation.report.population import describe_population
 from hone.evaluation.report.report_champion import Champion, Registered, compare_with_champion
@@ -23,6 +24,7 @@ from hone.methods.lora import Lora
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
 from hone.objectives.text_classification import TextClassification
+from hone.promotion.rows import load_split
 from hone.registry import card, run_record
 from hone.registry import register as register_module
 from hone.registry.champion_results import load_champion
@@ -32,6 +34,7 @@ from hone.store.manifest import read_manifest, write_manifest
 from hone.store.store import Store
 from hone.tracking.client import connect
 from hone.tracking.files import link_file
+from hone.tracking.links import check_run_files, fetch_run_file, load_version_config, load_version_metrics
 from hone.tracking.reader import describe_fault, get_version, has_run
 from hone.tracking.run_log import open_run
 from hone.tracking.version_tags import unfold_digests
@@ -44,7 +47,7 @@ from tests.registering import (
     predictions,
     predictions_file,
 )
-from tests.untrained_line import build_line
+from tests.untrained_line import CONFIG, build_line
 
 
 def test_the_files_of_a_version_take_their_space_once(tmp_path: Path, tracking_uri: str, base: BaseModel) -> None:
@@ -54,7 +57,7 @@ def test_the_files_of_a_version_take_their_space_once(tmp_path: Path, tracking_u
     trained = artifacts["train"].path / "model" / "model.safetensors"
     assert weights.samefile(trained)
     run_files = Path(connect(tracking_uri).get_run(made["run_id"]).info.artifact_uri.removeprefix("file://"))
-    for split in ("train", "test"):
+    for split in ("train", "valid", "test"):
         assert (run_files / "splits" / f"{split}.parquet").samefile(artifacts["validate"].path / f"{split}.parquet")
     # A change in one place would be one in both: nobody may write into either.
     assert not weights.stat().st_mode & 0o222
@@ -243,6 +246,7 @@ def test_the_answers_of_a_champion_are_read_only_for_the_same_rows(
     with_answers = load_champion(client, "tiny", "1", test, tmp_path)
     assert with_answers.same_rows and with_answers.answers and with_answers.metrics
     assert load_champion(client, "tiny", "1", valid, tmp_path) == replace(with_answers, same_rows=False, answers=None)
+    client.delete_tag(made["run_id"], "hone.run_files")  # of an earlier release
     run = Path(client.get_run(made["run_id"]).info.artifact_uri.removeprefix("file:"))
     (run / "predictions.parquet").unlink()
     assert load_champion(client, "tiny", "1", test, tmp_path) == replace(with_answers, answers=None)
@@ -416,6 +420,7 @@ def test_a_run_that_was_deleted_is_made_again_with_its_curves_and_another_versio
     assert {file.path for file in client.list_artifacts(again["run_id"], "splits")} == {
         "splits/test.parquet",
         "splits/train.parquet",
+        "splits/valid.parquet",
     }
     # Registered once more, nothing is new.
     assert do_register(tmp_path / "3", artifacts, base, tracking_uri)["version"] == "2"
@@ -602,6 +607,132 @@ def test_a_logged_model_keeps_the_versions_that_it_is_linked_to(
     do_register(tmp_path / "2", artifacts, base, tracking_uri, model_name="other")
     links = [{"name": "tiny", "version": 1}, {"name": "other", "version": 1}]
     assert json.loads(logged_model(first).tags["mlflow.modelVersions"]) == links
+
+
+def run_file(uri: str, version: str, path: str) -> Path:
+    """The file among those of the version's run in MLflow, writable."""
+    client = connect(uri)
+    run = client.get_run(client.get_model_version("tiny", version).run_id)
+    file = Path(run.info.artifact_uri.removeprefix("file://")) / path
+    file.chmod(0o600)
+    return file
+
+
+OTHER_CONFIG = f"{CONFIG}other: 1\n"
+RUN_FILES = {
+    "config.yaml": load_version_config,
+    "metrics.json": load_version_metrics,
+    "splits/test.parquet": lambda uri, version: load_split(uri, version, "test"),
+    "drift/row_hashes.npy": lambda uri, version: fetch_run_file(uri, version, "drift", Path(mkdtemp())),
+}
+
+
+@pytest.mark.parametrize("damage", ["a bit", "cut", "missing"])
+@pytest.mark.parametrize("path", RUN_FILES)
+def test_a_damaged_file_of_a_run_is_one_error_until_the_next_registration(
+    path: str, damage: str, tmp_path: Path, tracking_uri: str, base: BaseModel
+) -> None:
+    artifacts = build_line(Store(tmp_path / "store"), base, Full())
+    do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    version, read = get_version(tracking_uri, "models:/tiny/1"), RUN_FILES[path]
+    read(tracking_uri, version)
+    file = run_file(tracking_uri, "1", path)
+    whole = file.read_bytes()
+    file.unlink()  # not the file of the store, which may be the same one
+    if damage != "missing":
+        file.write_bytes(whole[:-1] if damage == "cut" else whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+    with pytest.raises(DamagedVersion, match=path) as fault:
+        read(tracking_uri, version)
+    assert "hone run" in fault.value.fix
+    with pytest.raises(DamagedVersion, match=path):
+        check_run_files(tracking_uri, version)
+    assert path in describe_fault(tracking_uri, "tiny", "1")
+    assert do_register(tmp_path / "2", artifacts, base, tracking_uri)["version"] == "1"
+    read(tracking_uri, version)
+    check_run_files(tracking_uri, version)
+    assert file.read_bytes() == whole and not describe_fault(tracking_uri, "tiny", "1")
+
+
+def test_files_of_an_earlier_release_are_read_unproven_and_nonsense_is_one_error(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    made = do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    connect(tracking_uri).delete_tag(made["run_id"], "hone.run_files")
+    version = get_version(tracking_uri, "models:/tiny/1")
+    metrics = run_file(tracking_uri, "1", "metrics.json")
+    metrics.write_text('{"systems": {}}')
+    assert load_version_metrics(tracking_uri, version) == {"systems": {}}
+    for content in (b"{", b"\xff", b"[1]", b""):
+        metrics.write_bytes(content)
+        with pytest.raises(DamagedVersion, match=r"metrics\.json cannot be read"):
+            load_version_metrics(tracking_uri, version)
+    configuration = run_file(tracking_uri, "1", "config.yaml")
+    for content in (b"a: [", b"\xff", b"text", b""):
+        configuration.write_bytes(content)
+        with pytest.raises(DamagedVersion, match=r"config\.yaml cannot be read"):
+            load_version_config(tracking_uri, version)
+    rows = run_file(tracking_uri, "1", "splits/test.parquet")
+    rows.unlink()
+    rows.write_bytes(b"PAR1 no PAR1")
+    with pytest.raises(DamagedVersion, match=r"splits/test\.parquet cannot be read"):
+        load_split(tracking_uri, version, "test")
+
+
+def test_two_versions_of_one_run_can_both_be_read(
+    tmp_path: Path, tracking_uri: str, adapted: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    """The second registration logs its own configuration in the run of both."""
+    do_register(tmp_path / "1", adapted, base, tracking_uri, Lora())
+    do_register(tmp_path / "2", adapted, base, tracking_uri, Lora(merged=False), config=OTHER_CONFIG)
+    for number in "12":
+        version = get_version(tracking_uri, f"models:/tiny/{number}")
+        check_run_files(tracking_uri, version)
+        assert load_version_config(tracking_uri, version)["other"] == 1
+
+
+def test_a_registration_that_was_killed_while_it_replaced_a_file_leaves_none_that_looks_damaged(
+    tmp_path: Path,
+    tracking_uri: str,
+    adapted: Mapping[str, Artifact],
+    base: BaseModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow import MlflowClient
+
+    do_register(tmp_path / "1", adapted, base, tracking_uri, Lora())
+
+    def killed(self: MlflowClient, run_id: str, file: str, folder: str | None = None) -> None:
+        log_artifact(self, run_id, file, folder)
+        if file.endswith("config.yaml"):
+            raise KeyboardInterrupt
+
+    log_artifact = MlflowClient.log_artifact
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", killed)
+        with pytest.raises(KeyboardInterrupt):
+            do_register(tmp_path / "2", adapted, base, tracking_uri, Lora(merged=False), config=OTHER_CONFIG)
+    version = get_version(tracking_uri, "models:/tiny/1")
+    check_run_files(tracking_uri, version)
+    assert load_version_config(tracking_uri, version)["other"] == 1
+
+
+@pytest.mark.parametrize("path", ["metrics.json", "predictions.parquet"])
+def test_a_champion_with_damaged_results_stops_no_registration(
+    path: str,
+    tmp_path: Path,
+    tracking_uri: str,
+    artifacts: Mapping[str, Artifact],
+    adapted: Mapping[str, Artifact],
+    base: BaseModel,
+) -> None:
+    do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    connect(tracking_uri).set_registered_model_alias("tiny", "champion", "1")
+    file = run_file(tracking_uri, "1", path)
+    file.write_bytes(file.read_bytes()[:-1])
+    made = do_register(tmp_path / "2", adapted, base, tracking_uri, Lora())
+    assert made["version"] == "2"
+    [warning] = made["warnings"]
+    assert path in warning and "models:/tiny/1" in warning
 
 
 @pytest.mark.parametrize("merged", [True, False])

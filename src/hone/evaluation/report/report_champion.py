@@ -31,6 +31,7 @@ class Champion:
     metrics    the content of its metrics.json; empty if its run has none
     same_rows  whether it was tested on the same rows
     answers    its predictions.parquet; None if its run has none
+    damage     which of its run's files is damaged and therefore not compared with; '' if none is known to be
     """
 
     version: str
@@ -38,6 +39,7 @@ class Champion:
     metrics: Mapping[str, Any] | None = None
     same_rows: bool = False
     answers: Path | None = None
+    damage: str = ""
 
 
 @dataclass(frozen=True)

@@ -130,4 +130,5 @@ REGISTER = Stage(
     external_digests=lambda job: {"tracking server": mask_secrets(job.home.tracking_uri)},
     stale_reason=_describe_fault,
     describe=_describe,
+    list_warnings=lambda artifact: list(artifact.facts().get("warnings", ())),
 )
