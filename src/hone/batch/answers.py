@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -14,13 +15,15 @@ from hone.environment import Home
 from hone.errors import DataError, ModelError
 from hone.process_environment import ALL_CORES, environment
 from hone.registry.integrity import load_verified
-from hone.store.artifact import Artifact, Product
+from hone.store.artifact import Artifact, Product, check_stored
 from hone.store.recipe import Recipe, code_digests, installed_versions
 from hone.tracking.reader import get_version
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+log = logging.getLogger(__name__)
 
 STAGE = "batch-answers"
 ANSWERS = "answers.parquet"
@@ -36,19 +39,21 @@ def answers_recipe(batch: Batch, shard: Shard) -> Recipe:
 
 
 def answer_shard(batch: Batch, shard: Shard, home: Home) -> tuple[Artifact, bool]:
-    """The shard's answers, one row for each of its rows, and whether they were already in the store.
+    """The shard's answers, one row for each of its rows, and whether they were already in the store, intact.
 
-    Raises DataError, with `unanswered: stop`, at a row that the model refuses.
+    Raises DataError, with `unanswered: stop`, at a row that the model refuses; StoreError if the shard is damaged.
     """
-    return home.store.obtain(
-        answers_recipe(batch, shard), lambda out: _write_answers(batch, shard, home, out), name=batch.version
-    )
+    recipe = answers_recipe(batch, shard)
+    for fault in home.store.remove_damaged(STAGE, recipe.key):
+        log.warning("the rows from %d on are predicted again: %s", shard.first, fault)
+    return home.store.obtain(recipe, lambda out: _write_answers(batch, shard, home, out), name=batch.version)
 
 
 def _write_answers(batch: Batch, shard: Shard, home: Home, out: Path) -> Product:
     import pyarrow.parquet as pq
 
     predict, refusals = load_served(home.tracking_uri, batch.version)
+    check_stored(shard.inputs_file)
     table = pq.read_table(shard.inputs_file)
     reasons = table[REASON].to_pylist()
     answerable = [row for row, reason in enumerate(reasons) if reason is None]

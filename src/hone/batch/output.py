@@ -25,7 +25,7 @@ from hone.environment import Home
 from hone.errors import ConfigError, DataError, StoreError
 from hone.progress import Progress, emit
 from hone.sources.ingest import value_as_text
-from hone.store.artifact import Artifact
+from hone.store.artifact import Artifact, check_stored
 from hone.store.digests import digest_of, file_digest
 from hone.store.files import replace_file
 
@@ -84,8 +84,8 @@ def _is_account_of(account: object, out: Path) -> bool:
 def commit_output(batch: Batch, rows: Artifact, answers: Sequence[Artifact], home: Home) -> Account:
     """Write the output and return its account; of two concurrent writers the second returns the first one's.
 
-    The copy of the input's rows is removed. Raises DataError if no row has a prediction, StoreError if the numbers of
-    rows and answers differ.
+    The copy of the input's rows is removed. Raises DataError if no row has a prediction, StoreError if rows or answers
+    are damaged, or if their numbers differ.
     """
     out = Path(batch.request.output).absolute()
     shards = source_rows.list_shards(rows)
@@ -93,6 +93,8 @@ def commit_output(batch: Batch, rows: Artifact, answers: Sequence[Artifact], hom
     with home.store.lock("batch-output", digest_of(str(out))[:20]):
         account = find_finished(batch, home)
         if not account:
+            for file in (*(shard.rows_file for shard in shards), *(answered.path / ANSWERS for answered in answers)):
+                check_stored(file)
             account = _build_account(batch, rows, answers, out)
             out.parent.mkdir(parents=True, exist_ok=True)
             tables = _join_answers(batch, shards, answers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from hone.store.recipe import Recipe, code_digests, installed_versions
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+log = logging.getLogger(__name__)
 
 STAGE = "batch-rows"
 REASON = "reason"
@@ -64,15 +67,17 @@ def rows_recipe(batch: Batch) -> Recipe:
 
 
 def read_rows(batch: Batch, home: Home) -> Artifact:
-    """Read every row of the source into shards, unless the store has them.
+    """Read every row of the source into shards, unless the store has them; damaged ones are read from it again.
 
     Raises DataError if an input column of the model is in no row and, with `unanswered: stop`, at the first row that
     cannot be predicted; ConfigError if the input has a column that the output adds; and the source's errors.
     """
-    emit("read", "started", [])
-    artifact, hit = home.store.obtain(
-        rows_recipe(batch), lambda out: _read_unchanged(batch, home, out), name=batch.name
-    )
+    recipe = rows_recipe(batch)
+    damage = home.store.remove_damaged(STAGE, recipe.key)
+    for fault in damage:
+        log.warning("the rows are read again: %s", fault)
+    emit("read", "started", damage)
+    artifact, hit = home.store.obtain(recipe, lambda out: _read_unchanged(batch, home, out), name=batch.name)
     emit("read", "hit" if hit else "done", artifact)
     return artifact
 

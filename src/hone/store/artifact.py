@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from hone.errors import StoreError
+from hone.store.digests import file_digest
 from hone.store.manifest import read_manifest
+
+
+def check_stored(file: Path) -> None:
+    """Raise StoreError if a file in an artifact's directory is not what was written; for files that are read late."""
+    if file_digest(file) != read_manifest(file.parent)["files"][file.name]["sha256"]:
+        raise StoreError(
+            "its bytes differ from those that were written", where=str(file), fix="Run again: it is made again."
+        )
 
 
 @dataclass(frozen=True)

@@ -87,14 +87,27 @@ class Store:
 
         Speed: about 1 GB/s.
         """
-        faults = [self.describe_damage(artifact.stage, artifact.key)]
-        if not faults[0]:
-            faults = [
-                f"{artifact.path / name}: its bytes differ from those that were written"
-                for name, entry in artifact.manifest()["files"].items()
-                if file_digest(artifact.path / name) != entry["sha256"]
-            ]
-        return [fault for fault in faults if fault]
+        return self._list_faults(artifact.stage, artifact.key)
+
+    def remove_damaged(self, stage: str, key: str) -> list[str]:
+        """Read the artifact with this key, if there is one, and remove it if it is damaged; returns what is wrong."""
+        if not self.directory(stage, key).exists():
+            return []
+        faults = self._list_faults(stage, key)
+        if faults:
+            with self.lock(stage, key):
+                discard(self.directory(stage, key), self.root)
+        return faults
+
+    def _list_faults(self, stage: str, key: str) -> list[str]:
+        if damage := self.describe_damage(stage, key):
+            return [damage]
+        directory = self.directory(stage, key)
+        return [
+            f"{directory / name}: its bytes differ from those that were written"
+            for name, entry in read_manifest(directory)["files"].items()
+            if file_digest(directory / name) != entry["sha256"]
+        ]
 
     def discard(self, artifact: Artifact) -> None:
         """Remove a damaged artifact, so that it is made again."""

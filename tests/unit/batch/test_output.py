@@ -8,17 +8,18 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from hone.batch import answers
-from hone.batch.output import commit_output, find_finished
+from hone.batch.output import Account, commit_output, find_finished
 from hone.batch.request import Batch, Request, build_source, check_output
 from hone.batch.rows import list_shards, read_rows
 from hone.batch.writers import write_csv, write_jsonl
 from hone.environment import Home
-from hone.errors import ConfigError
+from hone.errors import ConfigError, StoreError
 from hone.store.artifact import Product
 from hone.store.recipe import Recipe
 
@@ -143,6 +144,69 @@ def test_a_kill_while_an_output_is_replaced_leaves_one_that_can_be_written_again
     assert find_finished(make_batch(home, source, str(out)), home) == {}
     commit(home, make_batch(home, source, str(out)))
     assert find_finished(make_batch(home, source, str(out)), home)
+
+
+def flip_last_byte(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("stage", ["batch-rows", "batch-answers"])
+def test_no_output_is_written_of_damaged_rows_or_answers(
+    stage: str, home: Home, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is damaged while the batch runs is one error, and made again when it is repeated."""
+    batch = make_batch(home, source, str(tmp_path / "out.csv"))
+    serve_lengths(monkeypatch)
+
+    def predict() -> Account:
+        rows = read_rows(batch, home)
+        answered = [answers.answer_shard(batch, shard, home)[0] for shard in list_shards(rows)]
+        if not damages:
+            file = list_shards(rows)[0].rows_file if stage == "batch-rows" else answered[0].path / answers.ANSWERS
+            flip_last_byte(file)
+            damages.append(file)
+        return commit_output(batch, rows, answered, home)
+
+    damages: list[Path] = []
+    with pytest.raises(StoreError, match="its bytes differ") as fault:
+        predict()
+    assert fault.value.where == str(damages[0]) and not (tmp_path / "out.csv").exists()
+    assert predict()["rows"] == 3
+    assert "grüße" in (tmp_path / "out.csv").read_text("utf8")
+
+
+@pytest.mark.parametrize("stage", ["batch-rows", "batch-answers"])
+def test_damaged_rows_and_answers_of_an_interrupted_batch_are_made_again(
+    stage: str,
+    home: Home,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    batch = make_batch(home, source, str(tmp_path / "out.csv"))
+    serve_lengths(monkeypatch)
+    rows = read_rows(batch, home)
+    [shard] = list_shards(rows)
+    answered, _ = answers.answer_shard(batch, shard, home)
+    whole = pq.read_table(answered.path / answers.ANSWERS)
+    file = answered.path / answers.ANSWERS if stage == "batch-answers" else shard.inputs_file
+    flip_last_byte(file)
+    assert read_rows(batch, home) == rows
+    again, existed = answers.answer_shard(batch, shard, home)
+    assert existed == (stage == "batch-rows")
+    assert pq.read_table(again.path / answers.ANSWERS) == whole and not home.store.verify(rows)
+    assert str(file) in caplog.text
+
+
+def serve_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A served model whose answers are the texts' lengths."""
+
+    def predict(frame: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"label": list(frame["text"]), "score": [float(len(text)) for text in frame["text"]]})
+
+    monkeypatch.setattr(answers, "load_served", lambda *_: (predict, (ValueError,)))
 
 
 def test_a_directory_is_not_replaced_by_a_file(home: Home, source: Path, tmp_path: Path) -> None:
