@@ -13,12 +13,13 @@ from hone.store.files import write_synced
 from hone.store.layout import MANIFEST
 
 SELF = "manifest_sha256"
+FORMAT = "format"  # since 2 a manifest has SELF: without it, the key of the digest itself was damaged
 _TYPES = {"stage": str, "key": str, "name": str, "digest": str, "rows": int, "recipe": dict, "facts": dict}
 
 
 def write_manifest(directory: Path, content: Mapping[str, Any]) -> None:
     """Write and sync the manifest of the artifact in `directory`, with the digest of its content."""
-    plain = json.loads(json.dumps(content))  # as it is read: tuples become lists
+    plain = json.loads(json.dumps({FORMAT: 2, **content}))  # as it is read: tuples become lists
     text = json.dumps(plain | {SELF: digest_of(plain)}, indent=1, ensure_ascii=False)
     write_synced(directory / MANIFEST, text)
 
@@ -26,13 +27,15 @@ def write_manifest(directory: Path, content: Mapping[str, Any]) -> None:
 def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest of the artifact in `directory`.
 
-    Raises StoreError if it is missing or damaged. The manifests of earlier releases have no digest of their own.
+    Raises StoreError if it is missing or damaged. The manifests of earlier releases have no format and no digest of
+    their own.
     """
     path = directory / MANIFEST
     try:
         manifest = json.loads(path.read_text("utf8"))
         digest = manifest.pop(SELF, None)
-        intact = digest in (None, digest_of(manifest)) and _is_complete(manifest)
+        is_proven = digest == digest_of(manifest) if FORMAT in manifest else digest in (None, digest_of(manifest))
+        intact = is_proven and _is_complete(manifest)
     except FileNotFoundError:
         missing = path if directory.is_dir() else directory
         raise StoreError("does not exist", where=str(missing)) from None

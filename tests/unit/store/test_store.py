@@ -241,6 +241,17 @@ def test_a_changed_manifest_is_a_miss_with_its_name(store: Store, offset: int) -
     assert (again, hit) == (made, False)
 
 
+def test_no_changed_byte_of_a_manifest_is_believed(store: Store) -> None:
+    """Nor one of the key of its digest, without which it would be one of an earlier release."""
+    made, _ = store.obtain(RECIPE, write_rows)
+    written, file = made.manifest(), made.path / "manifest.json"
+    content = file.read_bytes()
+    for offset in range(len(content)):
+        for bit in range(8):
+            file.write_bytes(content[:offset] + bytes([content[offset] ^ 1 << bit]) + content[offset + 1 :])
+            assert store.describe_damage("curate", made.key) or made.manifest() == written, content[offset : offset + 9]
+
+
 def test_a_manifest_of_another_artifact_is_not_believed(store: Store) -> None:
     made, _ = store.obtain(RECIPE, write_rows)
     shutil.copytree(made.path, store.directory("curate", "other"))
@@ -259,7 +270,7 @@ def test_a_manifest_without_a_digest_of_its_own_is_read(store: Store) -> None:
     made, _ = store.obtain(RECIPE, write_rows)
     manifest = made.path / "manifest.json"
     content = json.loads(manifest.read_text())
-    del content["manifest_sha256"], content["temporary"]  # as an earlier release wrote it
+    del content["format"], content["manifest_sha256"], content["temporary"]  # as an earlier release wrote it
     manifest.write_text(json.dumps(content))
     assert store.obtain(RECIPE, never) == (made, True)
 
