@@ -215,9 +215,19 @@ def tag_version(client: MlflowClient, decision: Decision, outcome: Outcome) -> N
     for name in version.tags:
         if name.startswith(f"{TAG}.") and name != DECISION:
             client.delete_model_version_tag(model, number, name)
-    client.set_model_version_tag(model, number, DECISION, outcome)
     text = page.set_promotion(version.description or "", render_section(decision, outcome))
     client.update_model_version(model, number, text)
+    client.set_model_version_tag(model, number, DECISION, outcome)
+
+
+def mark_promoted(client: MlflowClient, model: str, number: str) -> None:
+    """Write into the version's tag and description that it was promoted, where the decision is not at hand."""
+    description = client.get_model_version(model, number).description or ""
+    section = page.parse_page(description).sections.get(page.PROMOTION, "")
+    promoted = section.replace(f"**{OUTCOMES['passed']}**", f"**{OUTCOMES['promoted']}**", 1)
+    if promoted != section:
+        client.update_model_version(model, number, page.set_promotion(description, promoted))
+    client.set_model_version_tag(model, number, DECISION, "promoted")
 
 
 def mark_put_back(client: MlflowClient, model: str, number: str, why: str) -> None:

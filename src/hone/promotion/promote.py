@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hone.errors import DamagedVersion, DataError, ModelError, PromotionError, PromotionRefused
 from hone.promotion import smoke
 from hone.promotion.champion import Standing, add_entry, get_standing, move_champion
-from hone.promotion.decision import Decision, Judged, log_page, mark_put_back, tag_version
+from hone.promotion.decision import Decision, Judged, log_page, mark_promoted, mark_put_back, tag_version
 from hone.promotion.journal import Action, Journal, Record
 from hone.registry import integrity
 from hone.splits import TEST, TRAIN, VALID
@@ -203,8 +203,7 @@ def promote_version(
             between=between,
         )
         between("after")
-        confirm_serving(journal, moved, who, expected, server)
-    tag_version(journal.client, decision, "promoted")
+        confirm_serving(journal, moved, who, expected, server, decision)
     return moved
 
 
@@ -288,15 +287,27 @@ def confirm_move(journal: Journal, moved: Record, who: str, downloads: Path) -> 
         confirm_serving(journal, moved, who, expected, server)
 
 
-def confirm_serving(journal: Journal, moved: Record, who: str, expected: Contender, server: smoke.Server) -> None:
+def confirm_serving(
+    journal: Journal,
+    moved: Record,
+    who: str,
+    expected: Contender,
+    server: smoke.Server,
+    decision: Decision | None = None,
+) -> None:
     """Do the serving test of the alias `champion`; if it fails, put the former champion back.
 
-    Raises PromotionRefused in that case.
+    Raises PromotionRefused in that case. Otherwise a promoted version is tagged, with its `decision` if that is at
+    hand, and then the move is done: after a kill in between, it is confirmed and tagged again.
     """
     try:
         server.check_answers(f"{SCHEME}{journal.model}@{CHAMPION}", expected.answer)
     except ModelError as fault:
         raise _put_back_after(journal, moved, who, fault) from fault
+    if decision:
+        tag_version(journal.client, decision, "promoted")
+    elif moved.entry.action == "promoted":
+        mark_promoted(journal.client, journal.model, moved.entry.to_version)
     journal.set_state(moved, "done")
 
 

@@ -331,6 +331,36 @@ def test_a_promotion_that_was_killed_after_its_move_is_found_again(journal: Jour
     assert find() is None and find("1") is None
 
 
+@pytest.mark.parametrize("killed_at", ["serving test", "last mark"])
+def test_a_promotion_that_was_killed_says_promoted_once_it_is_repeated(
+    killed_at: str, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decision = decided(journal, tmp_path)
+    promote.log_decision(journal, decision)
+    set_state = Journal.set_state
+
+    def kill(name: str) -> None:
+        if name == "after" and killed_at == "serving test":
+            raise KeyboardInterrupt
+
+    def kill_at_end(self: Journal, record: Any, state: Any) -> None:
+        if state == "done" and killed_at == "last mark":
+            raise KeyboardInterrupt
+        set_state(self, record, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "set_state", kill_at_end)
+        with pytest.raises(KeyboardInterrupt):
+            promote.promote_version(journal, decision, who="bob", why="", downloads=tmp_path, between=kill)
+    assert champion(journal) == "2"
+    repeated = promote.find_promotion(journal, "", who="bob", downloads=tmp_path)
+    assert repeated and repeated.entry.to_version == "2"
+    assert promotion_tags(journal, "2") == {"hone.promotion.decision": "promoted"}
+    description = journal.client.get_model_version(MODEL, "2").description
+    assert "**Promoted**, compared with" in description and "**All gates passed**" not in description
+    assert journal.records()[-1].state == "done"
+
+
 def test_a_repeated_rollback_moves_nothing_until_it_is_undone(journal: Journal, tmp_path: Path) -> None:
     crown(journal, "2")
 
