@@ -1,4 +1,7 @@
-"""The history of a training: exactly one JSON line for each optimizer step and each evaluation."""
+"""The history of a training: exactly one JSON line for each optimizer step and each evaluation.
+
+It is what is shown of a training, not what it resumes from: damaged lines are left out and counted.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,24 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hone.store.files import replace_file
+
 
 class History:
     """Appends to the file at `path`, which is created if it does not exist."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
+        self._path, self._file = path, path.open("ab")
 
     def cut(self, length: int) -> None:
-        """Truncate the file to `length` bytes, which removes what an attempt wrote after its last checkpoint."""
-        os.truncate(self._file.fileno(), length)
+        """Truncate the file to `length` bytes, which removes what an attempt wrote after its last checkpoint.
+
+        If it has lost its end, the next line begins a new one after what is left.
+        """
+        content = self._path.read_bytes()[:length]
+        os.truncate(self._file.fileno(), len(content))
+        if content and not content.endswith(b"\n"):
+            self._file.write(b"\n")
 
     def add(self, entry: dict[str, Any]) -> None:
         """Write one line."""
@@ -29,7 +40,21 @@ class History:
         return os.fstat(self._file.fileno()).st_size
 
 
-def read_losses(path: Path) -> list[float]:
-    """The losses of the optimizer steps in a history file."""
-    entries = map(json.loads, path.read_text("utf8").splitlines())
-    return [float(entry["loss"]) for entry in entries if "loss" in entry]
+def clean_history(path: Path) -> list[float]:
+    """The losses of the optimizer steps in a finished history; lines that cannot be read are removed from the file."""
+    lines = path.read_bytes().splitlines()
+    entries = [(line, entry) for line in lines if (entry := _read_line(line))]
+    if len(entries) < len(lines):
+        with replace_file(path) as work:
+            work.write_bytes(b"".join(line + b"\n" for line, _ in entries))
+    return [float(entry["loss"]) for _, entry in entries if "loss" in entry]
+
+
+def _read_line(line: bytes) -> dict[str, Any]:
+    """The entry of a line; {} if it is none."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    numbers = [entry.get("step"), entry.get("loss", 0.0)] if isinstance(entry, dict) else [None]
+    return entry if all(isinstance(number, int | float) for number in numbers) else {}

@@ -22,9 +22,11 @@ from hone.errors import OutOfMemory, TrainingError
 from hone.models import own_code
 from hone.store import layout
 from hone.store.artifact import Product
+from hone.store.digests import file_digest
 from hone.training import choices, wire
 
 REFERENCE = "reference"  # a directory in the work directory
+FILES = "files"  # in training.json: the digests of the model's files
 TEMPORARY = ("checkpoints", REFERENCE, "spec.json", "choices.json")
 # Seconds that an interrupted training has to end before it is killed.
 GRACE = 5.0
@@ -72,17 +74,32 @@ def train(
         while not _run_attempt(out, on_event):
             pass
         facts = json.loads((out / layout.ACCOUNT).read_text("utf8"))
+        del facts[FILES]
     content = ("model/*", "adapter/*") if (out / "adapter").is_dir() else ("model/*",)
     return Product(facts["rows"], content, facts, temporary=TEMPORARY)
 
 
 def _load_facts(out: Path) -> dict[str, Any] | None:
-    """What a finished training recorded; None before it, or if that is damaged: it then goes on from a checkpoint."""
+    """What a finished training recorded, without the digests of its files; None before it, or if that or a file is
+    damaged: it then goes on from a checkpoint. Earlier releases recorded no digests.
+    """
     try:
         facts = json.loads((out / layout.ACCOUNT).read_text("utf8"))
     except (FileNotFoundError, ValueError):
         return None
-    return facts if isinstance(facts, dict) and "rows" in facts else None
+    if (
+        not isinstance(facts, dict)
+        or "rows" not in facts
+        or facts.pop(FILES, None) not in (None, digest_model_files(out))
+    ):
+        return None
+    return facts
+
+
+def digest_model_files(out: Path) -> dict[str, str]:
+    """SHA-256 of each file of the model and of the adapter in `out`, by its path."""
+    files = sorted(file for folder in ("model", "adapter") for file in (out / folder).rglob("*") if file.is_file())
+    return {str(file.relative_to(out)): file_digest(file) for file in files}
 
 
 def _run_attempt(out: Path, on_event: Callable[[wire.Event], None]) -> bool:

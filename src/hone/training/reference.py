@@ -7,6 +7,7 @@ interrupted training resumes with the same numbers.
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ import pyarrow as pa
 import torch
 
 from hone.objectives.base import Objective
-from hone.store.files import replace_file
+from hone.store.digests import file_digest
+from hone.store.files import replace_file, write_synced
 from hone.training.hardware import is_out_of_memory
 from hone.training.launch import REFERENCE
 from hone.training.tokens import TokenFile
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,28 @@ class ReferenceModel:
 
 
 def add_reference_columns(tokens: Path, out: Path, model: ReferenceModel) -> TokenFile:
-    """The rows of the file `tokens` with the columns of `Objective.reference_columns`, which are saved in `out`."""
+    """The rows of the file `tokens` with the columns of `Objective.reference_columns`, which are saved in `out`.
+
+    Saved ones that are not what was written are predicted again, with a warning.
+    """
     file = out / REFERENCE / tokens.name
+    digest = file.with_name(f"{file.name}.sha256")
     rows = TokenFile(tokens)
     if not len(rows):
         return rows
+    if file.is_file() and not _is_intact(file, digest):
+        log.warning("%s is damaged: the base model's predictions are computed again", file)
+        file.unlink()
     if not file.is_file():
         file.parent.mkdir(exist_ok=True)
         _write_columns(model.objective.reference_columns(_predict_rows(rows, model)), file)
+        write_synced(digest, file_digest(file))
     return TokenFile(tokens, file)
+
+
+def _is_intact(file: Path, digest: Path) -> bool:
+    """Whether the file has this digest; not without one: the process was killed before it wrote that."""
+    return digest.is_file() and digest.read_bytes() == file_digest(file).encode()
 
 
 def _predict_rows(rows: TokenFile, reference: ReferenceModel) -> dict[str, list[Any]]:

@@ -18,10 +18,11 @@ from hone.methods.fixed import list_fixed_parameters
 from hone.models import own_code
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.store import layout
-from hone.store.files import sync_tree, write_synced
+from hone.store.files import sync, sync_tree, write_synced
 from hone.training import checkpoints, hardware
 from hone.training.course import describe_course
-from hone.training.history import read_losses
+from hone.training.history import clean_history
+from hone.training.launch import FILES, digest_model_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,6 +57,8 @@ def save_result(session: Session, stopped: str) -> None:
     tokenizer.save_pretrained(directory)
     for folder in (directory, session.out / "adapter"):
         sync_tree(folder)
+    sync(session.out)
+    losses = clean_history(session.out / layout.HISTORY)
     facts = session.facts() | {
         "steps": state.step,
         "epochs": state.step / session.sampler.steps_per_epoch,
@@ -71,7 +74,9 @@ def save_result(session: Session, stopped: str) -> None:
         "valid_rows": len(session.valid),
         "selected_by": dataclasses.asdict(session.selection) | {"value": state.best} if best else None,
         "stopped": stopped,
-        "course": describe_course(read_losses(session.out / layout.HISTORY), session.peak_rate),
+        "course": describe_course(losses, session.peak_rate),
+        "lost_steps": state.step - len(losses),
+        FILES: digest_model_files(session.out),
     }
     write_synced(session.out / layout.ACCOUNT, json.dumps(facts, indent=1))
 

@@ -201,6 +201,25 @@ def test_damaged_choices_are_made_again(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.usefixtures("forked_children")
 @pytest.mark.slow
+@pytest.mark.parametrize("damage", ["empty", "zeros", "missing"])
+def test_a_damaged_model_of_a_finished_training_is_not_committed(
+    damage: str, base: Path, tokens: Path, tmp_path: Path
+) -> None:
+    """As after a power cut: training.json is there, the model's bytes are not."""
+    first = train(tokens, tmp_path / "out", base, max_steps=2, checkpoint_seconds=0)
+    assert train(tokens, tmp_path / "out", base, pytest.fail, max_steps=2, checkpoint_seconds=0) == first
+    file = tmp_path / "out" / "model" / "model.safetensors"
+    weights = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(b"" if damage == "empty" else bytes(len(weights)))
+    again = train(tokens, tmp_path / "out", base, max_steps=2, checkpoint_seconds=0)
+    assert file.read_bytes() == weights and again.facts["steps"] == first.facts["steps"]
+
+
+@pytest.mark.usefixtures("forked_children")
+@pytest.mark.slow
 def test_a_damaged_account_of_a_finished_training_is_written_again(base: Path, tokens: Path, tmp_path: Path) -> None:
     first = train(tokens, tmp_path / "out", base, max_steps=2, checkpoint_seconds=0)
     weights = (tmp_path / "out" / "model" / "model.safetensors").read_bytes()

@@ -144,6 +144,57 @@ def test_resuming_gives_the_same_bytes_and_the_same_history(
     assert seconds == sorted(seconds)
 
 
+@pytest.mark.parametrize("damage", ["a byte", "its end", "the end of a line", "a line and its end"])
+def test_a_damaged_history_ends_no_training(damage: str, base: Path, tokens: Path, tmp_path: Path) -> None:
+    """What can be read of it stays, the rest is counted; the model is the same."""
+    train(specification(tokens, tmp_path / "whole", base, checkpoint_seconds=0))
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["type"] == "checkpoint" and event["step"] == 5:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "damaged"
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(specification(tokens, out, base, checkpoint_seconds=0), stop)
+    file = out / "history.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(
+        {
+            "a byte": b"".join([lines[0], b"\xff" + lines[1][1:], *lines[2:]]),
+            "its end": b"".join(lines[:3]),
+            "the end of a line": b"".join(lines[:3]) + lines[3][:9],
+            "a line and its end": b"".join([lines[0], bytes(len(lines[1])), *lines[2:]]),
+        }[damage]
+    )
+    train(specification(tokens, out, base, checkpoint_seconds=0))
+    steps = [entry["step"] for entry in history(out) if "loss" in entry]
+    lost = sorted({*range(1, account(out)["steps"] + 1)} - {*steps})
+    assert lost == {"a byte": [2], "a line and its end": [2, 3]}.get(damage, [4, 5])
+    assert account(out)["lost_steps"] == len(lost) and sorted(set(steps)) == steps
+    assert (out / "model" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_the_model_is_on_disk_before_the_mark_that_it_is_finished(
+    base: Path, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    sync = os.fsync
+
+    def record(handle: int) -> None:
+        flushed.append(str(Path(f"/proc/self/fd/{handle}").readlink().relative_to(tmp_path)))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    spec = specification(tokens, tmp_path / "out", base, method=("lora", {"rank": 2}), max_steps=1)
+    train(spec)
+    mark = flushed.index("out/training.json")
+    written = [file for folder in ("model", "adapter") for file in (tmp_path / "out" / folder).rglob("*")]
+    expected = {str(path.relative_to(tmp_path)) for path in written} | {"out", "out/model", "out/adapter"}
+    assert expected <= set(flushed[:mark]) and len(expected) > 6
+
+
 def test_early_stopping_keeps_the_best_weights(base: Path, tokens: Path, tmp_path: Path) -> None:
     """At this learning rate the loss goes up again; what is kept is what did best, not what came last."""
     out = tmp_path / "out"

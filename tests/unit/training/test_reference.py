@@ -131,13 +131,22 @@ def test_an_interrupted_training_ends_with_the_same_bytes_and_asks_the_base_no_m
     assert (tmp_path / "cut" / "reference" / "train.arrow").stat().st_mtime_ns == kept.st_mtime_ns
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
-    # Lost, they are asked of the base again, and not of the model that was trained so far.
-    spec = specification(tokens, tmp_path / "lost", base, loss, checkpoint_seconds=0)
-    with pytest.raises(Killed):
-        loop.run(spec, kill)
-    (tmp_path / "lost" / "reference" / "train.arrow").unlink()
-    loop.run(spec, ignore)
-    assert weights(tmp_path / "lost") == weights(tmp_path / "whole")
+    # Lost or damaged, they are asked of the base again, and not of the model that was trained so far.
+    for damage in ("lost", "changed", "without its digest"):
+        spec = specification(tokens, tmp_path / damage, base, loss, checkpoint_seconds=0)
+        with pytest.raises(Killed):
+            loop.run(spec, kill)
+        file = tmp_path / damage / "reference" / "train.arrow"
+        if damage == "lost":
+            file.unlink()
+        else:
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2 :: 8] = bytes(value ^ 1 for value in content[len(content) // 2 :: 8])
+            file.write_bytes(content)
+        if damage == "without its digest":
+            file.with_name("train.arrow.sha256").unlink()
+        loop.run(spec, ignore)
+        assert weights(tmp_path / damage) == weights(tmp_path / "whole")
 
 
 def test_micro_batches_change_nothing_but_rounding(tokens: Path, base: Path, tmp_path: Path) -> None:

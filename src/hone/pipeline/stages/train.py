@@ -70,6 +70,8 @@ def _make(job: Job) -> Product:
             machine=job.home.machine,
             on_event=on_event,
         )
+        if lost := product.facts.get("lost_steps"):
+            log.warning("the figures of %d steps are lost: their lines in history.jsonl were damaged", lost)
         if course := product.facts.get("course"):
             log.warning("%s", course)
         return replace(product, facts=product.facts | {"mlflow": {"run_id": run.run_id}})
