@@ -6,7 +6,8 @@
 Each kill has a data folder of its own: a copy of one with a champion, and for some commands a candidate or a champion
 that was moved by hand. A command starts there, is killed with all its processes at a random instant of the time that it
 takes undisturbed, and is repeated until it ends. The folder then has to hold what an undisturbed command leaves: the
-same versions with weights of the same bytes, aliases, journal, predictions, artifacts and MLflow runs, and no process.
+same versions with weights of the same bytes, tags and intact files, aliases, journal, predictions, artifacts, MLflow
+runs, experiments and logged models, no folder that belongs to none of them, and no process.
 
 The processes are forks of one that has imported the libraries (tests/preloaded), so that a kill hits Hone's own work
 and seldom an import; with --plain they are those of the installed command.
@@ -32,16 +33,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from hone.environment import DEFAULTS, Home
 from hone.pipeline.stages import STAGES
 from hone.promotion.promote import open_journal
+from hone.registry.integrity import check_files
 from hone.store.digests import file_digest
 from hone.store.layout import WORK
 from hone.tracking.aliases import list_aliases
 from hone.tracking.client import connect
+from hone.tracking.links import check_run_files
 from hone.tracking.reader import get_version
 from hone_app.service.servers import prefect_server, use
 from tests import preloaded
@@ -59,10 +65,27 @@ BY_HAND: Words = (
     "MlflowClient().set_registered_model_alias('small', 'champion', "
     "MlflowClient().get_model_version_by_alias('small', 'candidate').version)",
 )
+# A second version whose stages before `register` are done.
+EVALUATED: Words = (
+    *("python", "-c"),
+    """
+from pathlib import Path
+
+from hone.config.file import load_config
+from hone.environment import home
+from hone.pipeline.run import run_stage
+from hone.pipeline.stage import Job
+from hone.pipeline.stages import list_stages
+
+config, artifacts = load_config(Path("small.yaml"), ["training.seed=2"]), {}
+for stage in list_stages(config)[:-1]:
+    artifacts[stage] = run_stage(stage, Job(config, artifacts, home()))
+""",
+)
 # Of each command: what is done before it in its folder, after the first version was made and promoted.
 COMMANDS: dict[str, tuple[Words, tuple[Words, ...]]] = {
     "run": (SECOND, ()),
-    "register": ((*FIRST, "registration.alias=next"), ()),
+    "register": (SECOND, (EVALUATED,)),
     "promote": (PROMOTE, (SECOND,)),
     "rollback": (("hone", "rollback", MODEL, "--why", "worse"), (SECOND, PROMOTE)),
     "predict": (("hone", "predict", MODEL, "--input", "new.csv", "--output", "out.csv"), ()),
@@ -70,6 +93,7 @@ COMMANDS: dict[str, tuple[Words, tuple[Words, ...]]] = {
 }
 END_SECONDS = 20.0  # that processes of an ended command may take to end
 REPEATS = 3
+COMPARED_TAGS = ("hone.verdict", "hone.accuracy", "hone.rows_digest", "hone.promotion.decision")
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130  # the exit status
 INTERRUPT_SECONDS = 15.0  # that an interrupted command may take to end
@@ -227,16 +251,15 @@ def describe(folder: Path) -> dict[str, Any]:
     """What a command leaves in a folder: all that has to be the same however often it was killed before its end."""
     home, uri = Home(folder / "home"), tracking_uri(folder)
     client = connect(uri)
-    versions = {}
-    for version in client.search_model_versions(f"name='{MODEL}'"):
-        location = Path(get_version(uri, f"models:/{MODEL}/{version.version}").location.removeprefix("file://"))
-        weights = {file.name: file_digest(file) for file in location.rglob("*.safetensors")}
-        versions[str(version.version)] = (version.status, bool(version.description), weights)
+    versions = {str(number): describe_version(uri, client, number) for number in list_numbers(client)}
     entries = [record.entry for record in open_journal(uri, MODEL).records()]
     keys = {stage: sorted(path.name for path in home.store.root.glob(f"{stage}/*")) for stage in STAGES}
     found = [home.store.find(stage, key) for stage in keys for key in keys[stage]]
     experiments = {experiment.experiment_id: experiment.name for experiment in client.search_experiments()}
     runs = client.search_runs(list(experiments), max_results=1_000)
+    models = client.search_logged_models(list(experiments))
+    owners = {*(run.info.run_id for run in runs), *(logged.model_id for logged in models)}
+    folders = [path.parent.name for path in (folder / "home" / "mlflow").rglob("artifacts") if path.is_dir()]
     output = folder / "out.csv"
     return {
         "versions": versions,
@@ -247,12 +270,40 @@ def describe(folder: Path) -> dict[str, Any]:
         "damaged artifacts": sum(artifact is None or bool(home.store.verify(artifact)) for artifact in found),
         "unfinished work": [path.name for path in home.store.root.glob(f"{WORK}/*")],
         "runs": Counter((experiments[run.info.experiment_id], run.info.status) for run in runs),
+        "experiments": sorted(experiments.values()),
+        "logged models": sorted((logged.status, logged.tags.get(MLFLOW_MODEL_VERSIONS, "")) for logged in models),
+        "folders without a run or a model": [name for name in folders if name not in {*owners, "mlflow"}],
     }
 
 
-def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """The parts that differ."""
-    return [f"{name}: {found[name]}, not {part}" for name, part in expected.items() if found[name] != part]
+def list_numbers(client: MlflowClient) -> list[int]:
+    """The numbers of the model's versions."""
+    return sorted(int(version.version) for version in client.search_model_versions(f"name='{MODEL}'"))
+
+
+def describe_version(uri: str, client: MlflowClient, number: int) -> dict[str, Any]:
+    """A version with its files, and the files of its run; of its tags those with values that no run has for itself."""
+    version, source = client.get_model_version(MODEL, str(number)), get_version(uri, f"models:/{MODEL}/{number}")
+    place = Path(source.location.removeprefix("file://"))
+    check_files(uri, source)
+    check_run_files(uri, source)
+    return {
+        "status": version.status,
+        "outcomes": [line.split("**")[1] for line in version.description.splitlines() if line.startswith("**")],
+        "tags": {name: version.tags[name] if name in COMPARED_TAGS else "" for name in sorted(version.tags)},
+        "weights": {file.name: file_digest(file) for file in place.rglob("*.safetensors")},
+        "files of the run": sorted(entry.path for entry in client.list_artifacts(version.run_id)),
+    }
+
+
+def compare(expected: Any, actual: Any, part: str = "") -> list[str]:
+    """The parts that differ, down to the single value."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        names = {**expected, **actual}
+        return [
+            line for name in names for line in compare(expected.get(name), actual.get(name), f"{part} {name}".strip())
+        ]
+    return [] if actual == expected else [f"{part}: {actual}, not {expected}"]
 
 
 def list_processes(home: Path) -> Iterator[tuple[int, str]]:
