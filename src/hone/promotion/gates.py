@@ -11,6 +11,7 @@ import numpy as np
 from hone.config.sections import Promotion
 from hone.errors import ConfigError
 from hone.evaluation.judging.comparison import compare_paired
+from hone.evaluation.judging.paired_rows import PairedRows
 from hone.promotion.contender import Contender
 from hone.promotion.match import Match
 from hone.promotion.noninferiority import count_needed_rows, exact_p_value
@@ -95,17 +96,17 @@ def mcnemar_p_value(match: Match) -> tuple[float, str]:
     """
     from scipy.stats import binomtest
 
-    if not match.is_share_of_right_rows:
+    paired = match.paired
+    if not paired.is_share:
         raise ConfigError(
             f"mcnemar counts right and wrong rows; {match.candidate.objective.main_metric} is not their share",
             where="promotion.test",
             fix="Set promotion.test to bootstrap.",
         )
-    ours, theirs = match.count_won_and_lost()
-    note = f"exact McNemar: {_describe_differing(ours, theirs)}"
-    if not ours + theirs:
+    note = f"exact McNemar: {_describe_differing(paired, CHAMPION)}"
+    if not paired.won + paired.lost:
         return 1.0, note
-    return float(binomtest(ours, ours + theirs, 0.5, alternative="greater").pvalue), note
+    return float(binomtest(paired.won, paired.won + paired.lost, 0.5, alternative="greater").pvalue), note
 
 
 def margin_p_value(match: Match, margin: float, level: float) -> tuple[float, str]:
@@ -120,23 +121,32 @@ def margin_p_value(match: Match, margin: float, level: float) -> tuple[float, st
     shifted = ours - margin if match.lower else ours + margin
     resampled = compare_paired("", shifted, theirs, 1 - 2 * level, match.lower)["p"]
     note = f"paired bootstrap, {len(ours) - 1:,} resamples"
-    if not (match.is_share_of_right_rows or match.has_classes):
-        differing = match.count_differing()
-        if differing < MIN_DIFFERING:
-            return 1.0, f"the versions differ in {differing} rows; a margin can be judged from {MIN_DIFFERING} on"
+    paired = match.paired
+    if not (paired.is_share or paired.has_classes):
+        few = _describe_few_rows(paired)
+        return (1.0, few) if few else (resampled, note)
+    exact = exact_p_value(paired.rows, paired.won, paired.lost, margin)
+    if resampled > exact and not paired.is_share:
         return resampled, note
-    rows, (won, lost) = len(match.rows.table), match.count_won_and_lost()
-    exact = exact_p_value(rows, won, lost, margin)
-    if resampled > exact and not match.is_share_of_right_rows:
-        return resampled, note
-    note = f"exact: {_describe_differing(won, lost)}"
-    if exact > level and (needed := count_needed_rows(margin, level)) > rows:
+    return exact, _describe_exact(paired, CHAMPION, margin, level, exact)
+
+
+def _describe_few_rows(paired: PairedRows) -> str:
+    """That a bootstrap cannot judge a margin since the answers differ in too few rows; empty if it can."""
+    if paired.differing >= MIN_DIFFERING:
+        return ""
+    return f"the answers differ in {paired.differing} rows; a margin can be judged from {MIN_DIFFERING} on"
+
+
+def _describe_exact(paired: PairedRows, opponent: str, margin: float, level: float, p: float) -> str:
+    note = f"exact: {_describe_differing(paired, opponent)}"
+    if p > level and (needed := count_needed_rows(margin, level)) > paired.rows:
         note += f"; even versions that never differ pass from {needed:,} rows on"
-    return exact, note
+    return note
 
 
-def _describe_differing(ours: int, theirs: int) -> str:
-    return f"{ours} rows right for the candidate alone, {theirs} for the champion alone"
+def _describe_differing(paired: PairedRows, opponent: str) -> str:
+    return f"{paired.won} rows right for the candidate alone, {paired.lost} for the {opponent} alone"
 
 
 def latency_gate(contenders: Mapping[str, Contender], rows: Rows, max_ratio: float, level: float, seed: int) -> Gate:
@@ -181,26 +191,47 @@ def leakage_gate(rows: Rows, positions: Sequence[int]) -> Gate:
 
 
 def baseline_gates(report: Mapping[str, Any], settings: Promotion) -> list[Gate]:
-    """The gates of a first champion: better than each baseline that the candidate was evaluated with.
+    """The gates of a first champion: better than each baseline that the candidate was evaluated with (metrics.json).
 
-    With a margin: the interval of the difference, at the evaluation's confidence, is above it.
+    With a margin: not worse than each by that much, as `_judge_baseline_margin` decides.
     """
     margin, gates = settings.margin, []
     for name, comparison in report["comparisons"].items():
-        condition = f"not worse than {name} by {margin:g} or more" if margin else f"better than {name}"
-        passed = comparison["low"] > -margin if margin else comparison["p"] <= settings.level
-        gates.append(
-            Gate(
-                f"{comparison['metric']}: {condition}",
-                passed,
-                f"interval above {-margin:g}" if margin else f"p ≤ {settings.level:g}",
-                comparison["difference"],
-                comparison["low"],
-                comparison["high"],
-                None if margin else comparison["p"],
-                "test",
-                "there is no champion yet",
+        note = "there is no champion yet"
+        if margin:
+            condition = f"not worse than {name} by {margin:g} or more"
+            passed, p, bound, reason = _judge_baseline_margin(
+                comparison, report.get("confidence", 0), settings.level, margin
             )
-        )
+            note = f"{note}; {reason}"
+        else:
+            condition, p, bound = f"better than {name}", comparison["p"], f"p ≤ {settings.level:g}"
+            passed = p <= settings.level
+        figures = (comparison["difference"], comparison["low"], comparison["high"])
+        gates.append(Gate(f"{comparison['metric']}: {condition}", passed, bound, *figures, p, "test", note))
     no_baseline = "there is no champion yet, and it was evaluated with no baseline"
     return gates or [Gate("first champion", True, "none", note=no_baseline)]
+
+
+def _judge_baseline_margin(
+    comparison: Mapping[str, Any], confidence: float, level: float, margin: float
+) -> tuple[bool, float | None, str, str]:
+    """Whether a comparison speaks against "worse by `margin` or more"; its p-value, the bound in words, and a note.
+
+    As `margin_p_value`, but the resamples are those of the evaluation: in place of their p-value the interval, whose
+    tail must not be larger than the level, must lie above minus the margin.
+    """
+    if not (counts := comparison.get("paired")):  # written by an older release
+        return False, None, f"p ≤ {level:g}", "its evaluation did not count the rows in which they differ: run it again"
+    paired, p, note = PairedRows(**counts), None, ""
+    if paired.is_share or paired.has_classes:
+        p = exact_p_value(paired.rows, paired.won, paired.lost, margin)
+        note = _describe_exact(paired, "baseline", margin, level, p)
+        if paired.is_share or p > level:
+            return p <= level, p, f"p ≤ {level:g}", note
+    elif few := _describe_few_rows(paired):
+        return False, None, f"interval above {-margin:g}", few
+    if (1 - confidence) / 2 > level + 1e-9:
+        note = f"an interval of {confidence:g} cannot judge at the level {level:g}: raise evaluation.confidence"
+        return False, p, f"interval above {-margin:g}", note
+    return comparison["low"] > -margin, p, f"interval above {-margin:g}", note or f"interval of {confidence:g}"

@@ -91,7 +91,7 @@ def find_slice_falls(match: Match, name: str) -> dict[str, Fall]:
         return {}
     parts = slice_parts(name, table, match.candidate.objective.row_texts(table))
     parts = {part: positions for part, positions in parts.items() if len(positions) >= MIN_ROWS}
-    if match.is_share_of_right_rows:
+    if match.paired.is_share:
         right = {name: outcome.errors == 0 for name, outcome in match.outcomes.items()}
         return {part: _share_fall(right[CANDIDATE][rows], right[CHAMPION][rows]) for part, rows in parts.items()}
     falls: dict[str, Fall] = {}

@@ -10,6 +10,7 @@ import numpy as np
 from hone.config.sections import Promotion
 from hone.evaluation.judging import metrics
 from hone.evaluation.judging.intervals import Interval, metric_intervals
+from hone.evaluation.judging.paired_rows import PairedRows, count_paired_rows
 from hone.objectives.base import Outcome
 from hone.promotion.contender import Contender, common_labels
 from hone.promotion.rows import Rows
@@ -46,30 +47,14 @@ class Match:
         return self.compute_metrics(metrics.totals(statistics, draws))[self.candidate.objective.main_metric]
 
     @property
-    def has_classes(self) -> bool:
-        """Whether a row has a class, which is right or wrong."""
-        return all(outcome.classes is not None for outcome in self.outcomes.values())
-
-    @property
-    def is_share_of_right_rows(self) -> bool:
-        """Whether the main metric is the share of rows without an error."""
-        return all(
-            np.isclose(self.draw_main_metric(name)[0], (outcome.errors == 0).mean())
-            for name, outcome in self.outcomes.items()
+    def paired(self) -> PairedRows:
+        """How the two versions differ on the rows."""
+        return count_paired_rows(
+            self.outcomes[CANDIDATE],
+            self.outcomes[CHAMPION],
+            float(self.draw_main_metric(CANDIDATE)[0]),
+            float(self.draw_main_metric(CHAMPION)[0]),
         )
-
-    def count_won_and_lost(self) -> tuple[int, int]:
-        """The numbers of rows that are right for the candidate alone, and for the champion alone."""
-        ours, theirs = (self.outcomes[name].errors == 0 for name in (CANDIDATE, CHAMPION))
-        return int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-
-    def count_differing(self) -> int:
-        """The number of rows with different predictions; where these are not text, with different errors."""
-        ours, theirs = (self.outcomes[name] for name in (CANDIDATE, CHAMPION))
-        differing = np.array(ours.predictions, object) != np.array(theirs.predictions, object)
-        if ours.confidences is None:
-            differing = differing | (ours.errors != theirs.errors)
-        return int(differing.sum())
 
     @property
     def lower(self) -> bool:

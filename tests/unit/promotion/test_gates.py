@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,19 @@ import pyarrow as pa
 import pytest
 import torch
 
+from benchmarks import audit
 from hone.config.sections import Promotion
 from hone.errors import ConfigError, ModelError
+from hone.evaluation.judging.comparison import compare_paired
+from hone.evaluation.judging.paired_rows import PairedRows
 from hone.objectives.multi_label import MultiLabelClassification
 from hone.objectives.regression import Regression
 from hone.objectives.text_classification import TextClassification
 from hone.promotion import gates
 from hone.promotion.contender import Contender, common_labels
+from hone.promotion.gates import Gate
 from hone.promotion.match import Match
+from hone.promotion.noninferiority import exact_p_value
 from hone.tracking.aliases import CANDIDATE, CHAMPION
 from tests.unit.promotion.matches import LABELS, contender, hits, match, match_numbers
 
@@ -103,7 +109,7 @@ def test_a_margin_of_another_metric_is_no_easier_than_that_of_right_rows(monkeyp
 def test_a_margin_of_numbers_needs_rows_that_differ() -> None:
     few = match_numbers(30, 4)
     p, note = gates.margin_p_value(few, 0.1, 0.05)
-    assert (p, note) == (1.0, "the versions differ in 4 rows; a margin can be judged from 10 on")
+    assert (p, note) == (1.0, "the answers differ in 4 rows; a margin can be judged from 10 on")
     assert gates.margin_p_value(match_numbers(30, 30), 0.1, 0.05)[0] < 0.05
 
 
@@ -226,10 +232,60 @@ def test_without_a_champion_the_baselines_are_to_be_beaten() -> None:
     found = gates.baseline_gates(report, Promotion())
     assert [gate.passed for gate in found] == [True, False]
     assert all("no champion yet" in gate.note for gate in found)
-    # With a margin by the interval.
-    report["comparisons"]["tf-idf"] = {**compared, "difference": -0.01, "low": -0.04, "high": 0.02, "p": 0.7}
-    for margin, passed in ((0.05, True), (0.03, False)):
-        *_, gate = gates.baseline_gates(report, Promotion(margin=margin))
-        assert (gate.name, gate.passed) == (f"accuracy: not worse than tf-idf by {margin} or more", passed)
-        assert (gate.bound, gate.p) == (f"interval above -{margin}", None)
     assert [gate.passed for gate in gates.baseline_gates({"comparisons": {}}, Promotion())] == [True]
+
+
+def compare_with_baseline(rows: int, won: int, lost: int, **changes: Any) -> dict[str, Any]:
+    """The report of an evaluation with one baseline, where `won` and `lost` rows are right for one of the two alone."""
+    draws = np.random.default_rng(0).multinomial(rows, (won / rows, lost / rows, 1 - (won + lost) / rows), 500)
+    shares = np.concatenate([[won - lost], draws[:, 0] - draws[:, 1]]) / rows
+    paired = asdict(PairedRows(rows, won, lost, won + lost, has_classes=True, is_share=True)) | changes
+    comparison = compare_paired("accuracy", shares, np.zeros_like(shares), 0.95, rows=rows) | {"paired": paired}
+    return {"confidence": 0.95, "comparisons": {"tf-idf": comparison}}
+
+
+def judge_baseline(report: dict[str, Any], margin: float, level: float = 0.05) -> Gate:
+    [gate] = gates.baseline_gates(report, Promotion(margin=margin, level=level))
+    return gate
+
+
+def test_few_first_candidates_pass_that_are_worse_than_a_baseline_by_the_margin() -> None:
+    """They lose 2% of 100 rows and win 1%, at a margin of 0.01: the interval alone lets 8% pass."""
+
+    @cache
+    def p_value(rows: int, won: int, lost: int, margin: float) -> float:
+        return 0.0 if judge_baseline(compare_with_baseline(rows, won, lost), margin).passed else 1.0
+
+    assert audit.passing(p_value, 100, 0.01, 0.02, 0.01) <= 0.05
+
+
+def test_a_first_candidate_that_is_not_much_worse_than_a_baseline_passes_by_the_exact_test() -> None:
+    gate = judge_baseline(compare_with_baseline(400, 4, 6), 0.03)
+    assert (gate.name, gate.bound, gate.passed) == ("accuracy: not worse than tf-idf by 0.03 or more", "p ≤ 0.05", True)
+    assert gate.p is not None and gate.p == exact_p_value(400, 4, 6, 0.03)
+    assert "4 rows right for the candidate alone, 6 for the baseline alone" in gate.note
+    few = judge_baseline(compare_with_baseline(50, 0, 0), 0.01)
+    assert not few.passed and "even versions that never differ pass from 299 rows on" in few.note
+
+
+def test_a_margin_of_another_metric_than_right_rows_needs_the_interval_too() -> None:
+    """The interval of macro-F1 must be above minus the margin, and that of right rows by the exact test."""
+    report = compare_with_baseline(400, 4, 6, is_share=False)
+    assert judge_baseline(report, 0.03).passed
+    report["comparisons"]["tf-idf"]["low"] = -0.031
+    assert not judge_baseline(report, 0.03).passed
+    assert not judge_baseline(compare_with_baseline(50, 0, 0, is_share=False), 0.01).passed
+    # Of numbers the interval alone, if enough rows differ and its tail is not larger than the level.
+    numbers = {"is_share": False, "has_classes": False}
+    assert judge_baseline(compare_with_baseline(400, 4, 6, **numbers), 0.03).passed
+    few = judge_baseline(compare_with_baseline(400, 4, 5, **numbers), 0.03)
+    assert not few.passed and "the answers differ in 9 rows" in few.note
+    strict = judge_baseline(compare_with_baseline(400, 4, 6, **numbers), 0.03, level=0.01)
+    assert not strict.passed and "raise evaluation.confidence" in strict.note
+
+
+def test_an_evaluation_of_an_older_release_cannot_pass_a_margin() -> None:
+    report = compare_with_baseline(400, 4, 6)
+    del report["comparisons"]["tf-idf"]["paired"]
+    gate = judge_baseline(report, 0.03)
+    assert not gate.passed and "run it again" in gate.note

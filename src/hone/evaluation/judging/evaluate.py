@@ -14,6 +14,7 @@ from hone.errors import DataError
 from hone.evaluation.judging import baselines, metrics, predict
 from hone.evaluation.judging.comparison import compare_paired
 from hone.evaluation.judging.intervals import Interval, metric_intervals
+from hone.evaluation.judging.paired_rows import count_paired_rows
 from hone.evaluation.judging.slices import check_slices, slice_figures, slice_parts
 from hone.methods.method import AdapterMethod, Method
 from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, Targets
@@ -165,12 +166,20 @@ def compute_report(trial: Trial, draws: np.ndarray, seed: int) -> dict[str, Any]
         "systems": systems,
         "comparisons": {
             name: compare_paired(main, figures[MODEL][main], system_figures[main], confidence, lower, share_rows)
+            | {"paired": _count_paired(trial, figures, name)}
             for name, system_figures in figures.items()
             if name != MODEL
         },
         "per_class": metrics.by_group(trial.objective.compute_group_metrics(sums[MODEL], trial.targets), confidence),
         **details,
     }
+
+
+def _count_paired(trial: Trial, figures: Mapping[str, Mapping[str, np.ndarray]], name: str) -> dict[str, Any]:
+    """How the model and the system `name` differ on the test rows."""
+    main = trial.objective.main_metric
+    values = (float(figures[system][main][0]) for system in (MODEL, name))
+    return asdict(count_paired_rows(trial.ours, trial.outcomes[name], *values))
 
 
 def compute_slices(trial: Trial, draws: np.ndarray, slices: Sequence[str]) -> dict[str, Any]:

@@ -253,6 +253,11 @@ def test_a_model_that_learned_beats_both_baselines(metrics: dict[str, Any]) -> N
         assert comparison["difference"] == pytest.approx(ahead)
         assert comparison["low"] > 0
         assert comparison["p"] < 0.05
+        # The rows on which only one of both is right are what the two accuracies differ by.
+        paired = comparison["paired"]
+        assert paired["rows"] == 90 and paired["is_share"] and paired["has_classes"]
+        assert (paired["won"] - paired["lost"]) / 90 == pytest.approx(ahead)
+        assert paired["won"] + paired["lost"] <= paired["differing"] <= 90
 
 
 def test_a_model_that_learned_nothing_beats_neither(line: Line, tmp_path: Path) -> None:
