@@ -118,6 +118,9 @@ def check_objective(objective: Objective, rows: pa.Table, base: Path, work: Path
     tokens = _tokenize(objective, rows, base, work, max_length)
     out = _check_resumes((kind, asdict(objective)), ("full", {}), tokens, base, work)
 
+    last = json.loads((out / layout.HISTORY).read_text("utf8").splitlines()[-1])
+    missing = [name for name in objective.training_metrics if f"valid_{name}" not in last]
+    assert not missing, f"training_metrics: no value of {', '.join(missing)} was computed in training"
     targets = json.loads((tokens / layout.TARGETS).read_text("utf8"))
     tokenizer = load_tokenizer(out / "model")
     reader = Reader(objective, tokenizer.pad_token_id, torch.device("cpu"), tokenizer)

@@ -153,6 +153,14 @@ class Objective(ABC):
         return next(iter(self.metrics))
 
     @property
+    def training_metrics(self) -> Mapping[str, Metric]:
+        """Those of `metrics` that `predict_batch` suffices for: they are computed on the validation rows in training.
+
+        Not what needs generated text, predictions of the base model, or the text of the rows (`needs_rows`).
+        """
+        return {} if self.needs_rows else self.metrics
+
+    @property
     def form_columns(self) -> tuple[str, ...]:
         """The columns of rows in another form, which `ingest.columns` may map: `forms`, unless an option names them."""
         return self.forms

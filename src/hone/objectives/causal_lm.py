@@ -72,6 +72,11 @@ class CausalLM(Objective):
         64, "Maximum number of tokens that the served model generates.", learning=True, ge=1, le=4096
     )
 
+    @property
+    def training_metrics(self) -> Mapping[str, Metric]:
+        """Without `old_perplexity` if no file is of the old domain."""
+        return {name: metric for name, metric in self.metrics.items() if self.old_domain or name != "old_perplexity"}
+
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """Empty: the head is the base model's own."""
         return {}

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 
@@ -25,11 +26,10 @@ from hone.training.libraries import import_libraries
 from hone.training.optimization import clip_gradients
 from hone.training.result import save_result
 from hone.training.schedule import learning_rate
+from hone.training.selection import LOSS
 from hone.training.session import Session, build
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from hone.objectives.base import Batch
 
 
@@ -124,8 +124,6 @@ def _accumulate_gradients(session: Session, rows: np.ndarray) -> tuple[torch.Ten
 
 def evaluate(session: Session) -> dict[str, Any]:
     """Compute the validation loss and the objective's metrics; saves the weights if they are the best so far."""
-    import numpy as np
-
     session.forward.eval()
     order = np.argsort(-session.valid.lengths, kind="stable")
     total, targets = 0.0, 0
@@ -144,9 +142,22 @@ def evaluate(session: Session) -> dict[str, Any]:
     if predictions:
         outcome = session.objective.compute_outcome(session.valid.table(order), predictions, session.targets)
         figures = session.objective.compute_metrics(outcome.statistics.sum(0)[:, None], session.targets)
+        _refuse_undefined(session, figures)
         entry |= {f"valid_{name}": float(figure[0]) for name, figure in figures.items() if np.isfinite(figure[0])}
     _select(session, entry)
     return entry
+
+
+def _refuse_undefined(session: Session, figures: Mapping[str, np.ndarray]) -> None:
+    """Raise TrainingError if the metric that was asked for has no value on these rows: no evaluation would be best."""
+    name = session.settings.metric
+    if name in ("", LOSS) or not np.isnan(figures.get(name, [np.nan])[0]):
+        return
+    raise TrainingError(
+        f"{name} is not defined on the validation rows",
+        where="training.metric",
+        fix="Name another metric, or loss; or add validation rows that it is about.",
+    )
 
 
 def _select(session: Session, entry: Mapping[str, Any]) -> None:

@@ -32,16 +32,16 @@ class Selection:
 def choose_selection(objective: Objective, metric: str) -> Selection:
     """The selection by `metric`: one of the objective's, `loss`, or '' for the main one.
 
-    While training, an objective that needs the text of the rows has its loss alone. Raises ConfigError for any other
-    name.
+    Without the main one while training (`Objective.training_metrics`) it is the loss. Raises ConfigError for a name of
+    which no value is computed then.
     """
-    measures = {} if objective.needs_rows else objective.metrics
-    name = metric or (LOSS if objective.needs_rows else objective.main_metric)
+    measures = objective.training_metrics
+    name = metric or (objective.main_metric if objective.main_metric in measures else LOSS)
     if name == LOSS:
         return Selection(LOSS, "Validation loss", lower=True, share=False)
     if name not in measures:
         raise ConfigError(
-            f"{name} is not a metric of the validation rows",
+            f"{name} is not a metric of the validation rows while training",
             where="training.metric",
             fix=f"Name one of {', '.join(dict.fromkeys((*measures, LOSS)))}.",
         )

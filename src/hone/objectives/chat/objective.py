@@ -92,6 +92,11 @@ class Chat(Objective):
     )
     max_new_tokens: int = option(128, "Maximum number of tokens of a generated answer.", ge=1, le=32768)
 
+    @property
+    def training_metrics(self) -> Mapping[str, Metric]:
+        """Without those of the answers, which are compared as text."""
+        return {name: metric for name, metric in self.metrics.items() if name not in ("exact_match", "rougeL")}
+
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """`messages` in OpenAI's form, from any form that `conversation_from_row` supports."""
         return {"messages": conversation_from_row(values, strict=self._strict).value}

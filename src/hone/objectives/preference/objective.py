@@ -104,6 +104,11 @@ class Preference(Objective):
         return self.dropout
 
     @property
+    def training_metrics(self) -> Mapping[str, Metric]:
+        """Without `kl` if there is no reference model."""
+        return {name: metric for name, metric in self.metrics.items() if self.needs_reference_model or name != "kl"}
+
+    @property
     def needs_reference_model(self) -> bool:
         """Whether the loss compares with the base model: DPO and KTO do, ORPO does not."""
         return self.loss_type != "orpo"
