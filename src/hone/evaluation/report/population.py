@@ -17,7 +17,7 @@ Z = 2.576  # of a 99% interval: the validation rows have chosen the weights, whi
 
 def describe_population(facts: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:
     """Sentences on the validation and test rows for people, from the facts of ingest, curate, tokenize and train, and
-    the evaluation's `metrics`; [] if all are as they came and alike.
+    the evaluation's `metrics`: what of them is not as it came, and the figure of the validation rows, if it is known.
 
     They are shown beside the headline figure: in the report, in the model card and at the end of a run.
     """
@@ -36,7 +36,7 @@ def describe_population(facts: Mapping[str, Mapping[str, Any]], metrics: Mapping
         sentences += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in list_emptied(curate)]
     if any(step["step"] == "redact" and step.get("notes") for step in curate["funnel"]):
         sentences.append("Personal data was removed from test rows too; a served model gets the text that is sent.")
-    return sentences + _describe_gap(facts["train"], metrics)
+    return sentences + _describe_validation(facts["train"], metrics)
 
 
 def count_given_rows(ingest: Mapping[str, Any], curate: Mapping[str, Any]) -> dict[str, int]:
@@ -69,24 +69,49 @@ def _count_unread(ingest: Mapping[str, Any], split: str) -> int:
     return sum(counts.get(outcome, 0) for outcome in ("refused", "skipped"))
 
 
-def _describe_gap(train: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
-    """Whether the main metric of validation and test rows differs by more than chance; [] if not, or if it is no share.
+def _describe_validation(train: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    """The main metric on the validation rows, and whether it differs from that on the test rows by more than chance.
 
-    The interval of the difference is Newcombe's hybrid score interval (Statistics in Medicine 17, 1998, method 10).
+    The loss, if no metric is computed while training; [] without validation rows.
     """
     name, rows = metrics["main_metric"], train.get("valid_rows")
-    valid, measure = (train.get("valid") or {}).get(name), metrics["measures"][name]
-    if valid is None or not rows or not measure["share"]:
+    valid, loss, measure = (train.get("valid") or {}).get(name), train.get("valid_loss"), metrics["measures"][name]
+    where = f"On the {figures.counted(rows, 'validation row')}"
+    if not rows or (valid is None and loss is None):
         return []
-    test = metrics["systems"]["model"][name]["value"]
-    (low, high), (test_low, test_high) = (wilson(*share, Z) for share in ((valid, rows), (test, metrics["rows"])))
-    difference = valid - test
-    reach = math.hypot(valid - low, test_high - test) if difference > 0 else math.hypot(high - valid, test - test_low)
-    if abs(difference) <= reach:
-        return []
+    if valid is None:
+        return [f"{where} the loss was {figures.number(loss)}."]
+    share = measure["share"]
+    sentence = f"{where} {figures.within_sentence(measure['title'])} was {figures.shown({'value': valid, **measure})}"
+    test = metrics["systems"]["model"][name]
+    reach = _share_reach if share else _number_reach
+    if abs(difference := valid - test["value"]) <= reach(valid, rows, test, metrics):
+        return [f"{sentence}."]
     which = "above" if difference > 0 else "below"
     return [
-        f"On the {figures.counted(rows, 'validation row')} {figures.within_sentence(measure['title'])} was"
-        f" {figures.percent(valid)}, {figures.amount(difference)} {which} that on the test rows: more than chance"
-        " explains. The two splits may hold rows of different kinds."
+        f"{sentence}, {figures.amount(difference, share)} {which} that on the test rows: more than chance explains."
+        " The two splits may hold rows of different kinds."
     ]
+
+
+def _share_reach(valid: float, rows: int, test: Mapping[str, float], metrics: Mapping[str, Any]) -> float:
+    """How far two shares may differ by chance: Newcombe's hybrid score interval of their difference (Statistics in
+    Medicine 17, 1998, method 10)."""
+    low, high = wilson(valid, rows, Z)
+    test_low, test_high = wilson(test["value"], metrics["rows"], Z)
+    if valid > test["value"]:
+        return math.hypot(valid - low, test_high - test["value"])
+    return math.hypot(high - valid, test["value"] - test_low)
+
+
+def _number_reach(valid: float, rows: int, test: Mapping[str, float], metrics: Mapping[str, Any]) -> float:
+    """How far two other figures may differ by chance, if a row varies as much in both splits.
+
+    The test figure's interval, on its side of the validation figure, as wide as it would be at Z, and for a difference:
+    its variance is that of the test rows times 1 + test rows / validation rows.
+    """
+    from scipy.special import ndtri
+
+    width = test["high"] - test["value"] if valid > test["value"] else test["value"] - test["low"]
+    z = float(ndtri((1 + metrics["confidence"]) / 2))
+    return float(width * Z / z * math.sqrt(1 + metrics["rows"] / rows)) if width > 0 else math.inf

@@ -96,14 +96,40 @@ def test_validation_and_test_rows_that_part_are_named(
 ) -> None:
     metrics = METRICS | {"systems": {"model": {"accuracy": {"value": test}}}, "rows": test_rows}
     given = facts({}, {}) | {"train": {"valid": {"accuracy": valid}, "valid_rows": rows}}
-    sentences = describe_population(given, metrics)
-    assert bool(sentences) == bool(which)
-    if which:
-        assert sentences == [
-            f"On the {rows} validation rows accuracy was {100 * valid:.1f}%, {which} that on the test rows: more than"
-            " chance explains. The two splits may hold rows of different kinds."
-        ]
-    other = {"measures": {"accuracy": {"title": "Loss", "share": False}}}
-    assert describe_population(given, metrics | other) == []
+    [sentence] = describe_population(given, metrics)
+    figure = f"On the {rows} validation rows accuracy was {100 * valid:.1f}%"
+    parted = ": more than chance explains. The two splits may hold rows of different kinds."
+    assert sentence == (f"{figure}, {which} that on the test rows{parted}" if which else f"{figure}.")
     # Versions of earlier releases did not record their validation figures.
     assert describe_population(facts({}, {}), metrics) == []
+
+
+@pytest.mark.parametrize(
+    ("valid", "rows", "said"),
+    [
+        (12.4, 300, "12.4."),
+        (14.0, 300, "14, 2 above that on the test rows: more than chance explains. The two splits may hold rows of"),
+        (10.0, 300, "10, 2 below that on the test rows: more than chance explains. The two splits may hold rows of"),
+        (14.0, 20, "14."),  # so few rows may vary by as much
+    ],
+)
+def test_a_metric_that_is_no_share_is_compared_too(valid: float, rows: int, said: str) -> None:
+    """The standard error of the perplexity of 12 on 300 test rows is 0.5, that of the difference is 0.71 or more."""
+    figure = {"value": 12.0, "low": 12 - 1.96 * 0.5, "high": 12 + 1.96 * 0.5}
+    metrics = {
+        "main_metric": "perplexity",
+        "measures": {"perplexity": {"title": "Perplexity per token", "share": False}},
+        "systems": {"model": {"perplexity": figure}},
+        "rows": 300,
+        "confidence": 0.95,
+    }
+    trained = facts({}, {}) | {"train": {"valid": {"perplexity": valid}, "valid_loss": 2.5, "valid_rows": rows}}
+    [sentence] = describe_population(trained, metrics)
+    assert sentence.startswith(f"On the {rows} validation rows perplexity per token was {said}")
+
+
+def test_an_objective_without_metrics_in_training_shows_the_validation_loss() -> None:
+    trained = facts({}, {}) | {"train": {"valid": {}, "valid_loss": 2.512345, "valid_rows": 1200}}
+    assert describe_population(trained, METRICS) == ["On the 1,200 validation rows the loss was 2.512."]
+    # Without validation rows there is nothing to show.
+    assert describe_population(facts({}, {}) | {"train": {"valid_rows": 0, "valid_loss": None}}, METRICS) == []
