@@ -141,6 +141,12 @@ def peak_flops(device: torch.device, precision: str) -> float:
     return _measure_flops(device, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
+def compute_used_share(flops: float, peak: float) -> float | None:
+    """The share of the device's peak that `flops`, FLOP/s, are; None above 1: then the peak was measured too low."""
+    share = flops / peak
+    return share if share <= 1 else None
+
+
 def peak_memory(device: torch.device) -> int:
     """The peak memory so far, in bytes: allocated on a CUDA device, else this process's resident set."""
     if device.type == "cuda":

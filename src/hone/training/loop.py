@@ -234,7 +234,7 @@ def _count_step(session: Session, rows: np.ndarray, targets: int, seconds: float
         "epoch": state.step / session.sampler.steps_per_epoch,
         "tokens_per_second": tokens / seconds,
         "samples_per_second": len(rows) / seconds,
-        "mfu": work / seconds / session.peak_flops,
+        "mfu": hardware.compute_used_share(work / seconds, session.peak_flops),
         "memory_bytes": hardware.peak_memory(session.device),
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from hone.training.history import clean_history
 from hone.training.launch import FILES, digest_model_files
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
     from hone.training.session import Session
@@ -39,6 +41,7 @@ def save_result(session: Session, stopped: str) -> None:
     session.widen()
     if session.method.adapter:
         _save_adapter(session.model, session.out / "adapter")
+        check_saved_adapter(session.model, session.out / "adapter")
     directory = session.out / "model"
     shutil.rmtree(directory, ignore_errors=True)
     merged = session.method.merge(session.model)
@@ -66,7 +69,7 @@ def save_result(session: Session, stopped: str) -> None:
         "seconds": state.seconds,
         "samples_per_second": state.rows / state.step_seconds,
         "tokens_per_second": state.tokens / state.step_seconds,
-        "mfu": state.flops / state.step_seconds / session.peak_flops,
+        "mfu": hardware.compute_used_share(state.flops / state.step_seconds, session.peak_flops),
         "memory_bytes": hardware.peak_memory(session.device),
         "best_step": state.best_step if best else state.step,
         "valid_loss": state.best_loss if best else state.valid_loss,
@@ -104,9 +107,40 @@ def check_saved(model: PreTrainedModel, directory: Path) -> None:
     missing = sorted(trained - list_fixed_parameters(model))
     if renamed:
         missing = _list_differing(model, directory)
-    if differing or missing:
+    _refuse_differing([*differing, *missing], directory)
+
+
+def check_saved_adapter(model: PeftModel, directory: Path) -> None:
+    """Raise ModelError if the adapter's file has not the values of the PeftModel, or not all that it trains.
+
+    PEFT saves virtual tokens as they are fed to the model, under another name: they are compared by their values.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    saved = load_file(directory / "adapter_model.safetensors")
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    differing = [
+        name for name, tensor in expected.items() if name not in saved or not torch.equal(saved[name], tensor.cpu())
+    ]
+    missing = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not any(_has_values(tensor, parameter) for tensor in saved.values())
+    ]
+    _refuse_differing([*differing, *missing], directory)
+
+
+def _has_values(tensor: torch.Tensor, parameter: torch.Tensor) -> bool:
+    """Whether both have the same values in the same order, whatever their shapes."""
+    values = parameter.detach().cpu()
+    return tensor.numel() == values.numel() and torch.equal(tensor.flatten(), values.flatten())
+
+
+def _refuse_differing(names: Sequence[str], directory: Path) -> None:
+    if names:
         raise ModelError(
-            f"the saved model is not the trained one: {', '.join([*differing, *missing][:3])} differ or are missing",
+            f"the saved model is not the trained one: {', '.join(names[:3])} differ or are missing",
             where=str(directory),
             fix="The disk may be faulty. If it happens again, report the architecture.",
         )

@@ -31,6 +31,7 @@ from hone.training.schedule import evaluation_steps, total_steps
 from hone.training.selection import Selection, choose_selection
 from hone.training.settings import Settings
 from hone.training.tokens import TokenFile
+from hone.training.trained import list_trained_modules
 
 # Number of rows that show whether an objective feeds the model other tokens than those of the rows.
 _PROBED_ROWS = 256
@@ -63,6 +64,7 @@ class Session:
     pad_id: int
     parameters: int
     trainable: int
+    trained: list[str]
     flops: flops.Flops
     optimizer: torch.optim.Optimizer
     state: State
@@ -88,6 +90,7 @@ class Session:
             "learning_rate": self.peak_rate,
             "parameters": self.parameters,
             "trainable": self.trainable,
+            "trained": self.trained,
             "micro_batch_size": self.micro_batch_size,
             "accumulation": self.accumulation,
             "resumed_from": list(choices.load_choices(self.out).resumed_from),
@@ -154,6 +157,7 @@ def build(spec: Mapping[str, Any]) -> Session:
     model = method.prepare(plain)
     objective.check_model(model, f"{type(method).__name__} on {base}")
     parameters, trainable = _count_parameters(model)
+    trained = list_trained_modules(model)
     widen = _narrow_if_exact(plain, objective, train, valid, pad_id)
     model.to(device)
     sampler = Sampler(train.lengths, settings.batch_size, settings.seed, group_by_length=settings.group_by_length)
@@ -182,6 +186,7 @@ def build(spec: Mapping[str, Any]) -> Session:
         pad_id=pad_id,
         parameters=parameters,
         trainable=trainable,
+        trained=trained,
         flops=flops.measure_flops(objective, model, train, pad_id, device),
         optimizer=make_optimizer(model, settings.weight_decay, settings.layer_decay, settings.optimizer),
         state=State(),

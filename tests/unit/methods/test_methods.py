@@ -35,6 +35,7 @@ from hone.methods.full import Full
 from hone.methods.lora import Lora
 from hone.pipeline.stage import build_part
 from hone.training.result import check_saved
+from hone.training.trained import list_trained_modules
 
 MINIMAL: dict[str, Any] = {
     "name": "mine",
@@ -123,6 +124,24 @@ def test_freeze_moves_the_head_alone(kind: str, head: tuple[str, ...]) -> None:
     names = moving(Freeze().prepare(model(kind)))
     assert names
     assert {next((part for part in head if name.startswith(part)), name) for name in names} == set(head)
+
+
+ADAPTED = ("q_proj.lora_A", "q_proj.lora_B", "v_proj.lora_A", "v_proj.lora_B")
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "modules"),
+    [
+        ("bert", Full(), []),
+        ("bert", Freeze(), ["bert.pooler", "classifier"]),
+        ("bert", Freeze(layers=2), ["bert.encoder.layer.1-2", "bert.pooler", "classifier"]),
+        ("gpt2", Freeze(layers=1), ["transformer.h.2", "transformer.ln_f", "score"]),
+        ("bart", Freeze(layers=1), ["model.decoder.layers.2", "classification_head"]),
+        ("llama", Lora(rank=2), [*(f"model.layers.0-2.self_attn.{part}" for part in ADAPTED), "score"]),
+    ],
+)
+def test_what_is_trained_is_named(kind: str, method: Any, modules: list[str]) -> None:
+    assert list_trained_modules(method.prepare(model(kind))) == modules
 
 
 @pytest.mark.parametrize("kind", ["marian", "pegasus", "roformer"])

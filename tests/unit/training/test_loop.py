@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from hone.errors import ConfigError, NonFiniteLoss, TrainingError
 from hone.objectives.text_classification import TextClassification
-from hone.training import choices, loop
+from hone.training import choices, hardware, loop
 from tests.tiny_bases import tiny_bert, tiny_llama
 from tests.tiny_training import machine_precisions, specification, write_tokens
 
@@ -97,6 +97,18 @@ def test_the_history_has_a_line_for_each_step_and_each_evaluation(base: Path, to
     assert all(value > 0 for value in first.values())
     told = [{k: v for k, v in event.items() if k != "type"} for event in events if event["type"] in ("step", "valid")]
     assert told == entries
+
+
+def test_more_flops_than_the_device_has_are_not_recorded(
+    base: Path, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peak that was measured on a busy machine is lower than what the training reaches."""
+    for peak, stored in ((1.0, False), (1e15, True)):
+        monkeypatch.setattr(hardware, "peak_flops", lambda *_, peak=peak: peak)
+        out = tmp_path / f"{peak}"
+        train(specification(tokens, out, base, max_steps=2))
+        shares = [entry["mfu"] for entry in history(out) if "mfu" in entry] + [account(out)["mfu"]]
+        assert len(shares) == 3 and all((share is not None) == stored for share in shares)
 
 
 def test_the_update_is_that_of_the_whole_batch_however_it_is_split(steady: Path, more: Path, tmp_path: Path) -> None:
