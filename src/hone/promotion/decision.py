@@ -133,8 +133,10 @@ def format_figure(gate: Gate) -> str:
     if gate.figure is None:
         return figures.NONE
     text = figures.number(gate.figure)
-    if gate.low is not None and gate.high is not None:
+    if figures.has_width(gate.low, gate.high):
         text += f" [{figures.number(gate.low)}, {figures.number(gate.high)}]"
+    elif gate.low is not None and not figures.has_width(0, abs(gate.figure)):
+        text += f", {figures.NO_ROW_DIFFERS}"
     return text + (f", {figures.p_value(gate.p)}" if gate.p is not None else "")
 
 
@@ -178,6 +180,7 @@ def render_page(decision: Decision) -> str:
         format_figure=format_figure,
         describe_outcome=describe_outcome,
         number=figures.number,
+        has_width=figures.has_width,
         style=Markup(style),
     )
 
@@ -268,13 +271,17 @@ def _describe_opponent(decision: Decision, linked: bool = False) -> str:
 
 def _describe_set(judged: Judged, metric: str) -> str:
     """`- test, 100 rows: accuracy 0.95 [0.9, 0.99], the champion's 0.4 [0.3, 0.5]`."""
-    values = {
-        name: "{value:.4g} [{low:.4g}, {high:.4g}]".format(**figures[metric])
-        for name, figures in judged.figures.items()
-        if metric in figures
-    }
+    values = {name: _format_value(values[metric]) for name, values in judged.figures.items() if metric in values}
     champion = f", the champion's {values[CHAMPION]}" if CHAMPION in values else ""
     return f"- {judged.name}, {judged.rows:,} rows{judged.again}: {metric} {values.get(CANDIDATE, '–')}{champion}"
+
+
+def _format_value(figure: Mapping[str, float]) -> str:
+    """`0.95 [0.9, 0.99]`, without an interval that has no width."""
+    interval = (
+        f" [{figure['low']:.4g}, {figure['high']:.4g}]" if figures.has_width(figure["low"], figure["high"]) else ""
+    )
+    return f"{figure['value']:.4g}{interval}"
 
 
 def _emphasize_outcome(gate: Gate) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hone.display import escape_cell
+from hone.evaluation.report.figures import NO_ROW_DIFFERS, has_width
 from hone.evaluation.report.headline import describe_verdict
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
@@ -154,6 +155,7 @@ def _environment() -> Any:
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True
     )
     environment.filters |= {"cell": lambda value: escape_cell(str(value)), "interval": _interval, "reasons": _reasons}
+    environment.filters["difference_interval"] = _difference_interval
     return environment
 
 
@@ -161,8 +163,15 @@ def _interval(figure: Mapping[str, float] | None) -> str:
     """`0.912 [0.893, 0.930]`, without an interval if it has no width; a dash if a system has no such figure."""
     if not figure:
         return "-"
-    interval = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] < figure["high"] else ""
+    interval = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if has_width(figure["low"], figure["high"]) else ""
     return f"{figure['value']:.3f}{interval}"
+
+
+def _difference_interval(comparison: Mapping[str, Any]) -> str:
+    """` [+0.0210, +0.0930]`, or `, no row differs`."""
+    if has_width(comparison["low"], comparison["high"]):
+        return f" [{comparison['low']:+.4f}, {comparison['high']:+.4f}]"
+    return "" if has_width(0, abs(comparison["difference"])) else f", {NO_ROW_DIFFERS}"
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:

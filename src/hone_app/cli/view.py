@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hone.display import escape_controls
-from hone.evaluation.report.figures import p_value
+from hone.evaluation.report.figures import has_width, p_value
 from hone.evaluation.report.headline import describe_verdict
 from hone.progress import Listener, Pace, Progress, listening
 from hone.store import layout
@@ -300,7 +300,7 @@ def _table(metrics: Mapping[str, Any], names: Sequence[str]) -> Table:
 
 def _interval(figure: Mapping[str, float], share: bool, sign: str = "") -> str:
     """`69.1% [63.9, 74.2]` for a share, `3.307 [3.25, 3.364]` for another number, which may have no interval."""
-    if not share and figure["low"] == figure["high"]:
+    if not share and not has_width(figure["low"], figure["high"]):
         return f"{figure['value']:{sign}.4g}"
     if not share:
         return "{:{sign}.4g} [{:.4g}, {:.4g}]".format(*(figure[name] for name in ("value", "low", "high")), sign=sign)

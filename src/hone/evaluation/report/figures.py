@@ -9,6 +9,7 @@ from typing import Any
 View = dict[str, Any]  # what a template shows, by name
 
 NONE = "–"
+NO_ROW_DIFFERS = "no row differs"  # in place of the interval of a difference that is 0 on every resample
 MINUS = "−"
 
 
@@ -31,11 +32,16 @@ def shown(figure: dict[str, Any]) -> str:
     return percent(figure["value"]) if figure.get("share", True) else number(figure["value"])
 
 
+def has_width(low: Any, high: Any) -> bool:
+    """Whether an interval has a width beyond rounding; one without is of rows that are all alike, and says nothing."""
+    return _is_number(low) and _is_number(high) and high - low > 1e-12 * max(1, abs(low), abs(high))
+
+
 def interval(figure: dict[str, Any]) -> str:
     """A figure's `low` and `high`, in percent unless it is no share: 64.1–74.2%, −0.2 to 0.4; '' if it has none."""
     low: Any = figure.get("low")
     high: Any = figure.get("high")
-    if not (_is_number(low) and _is_number(high)) or low == high:
+    if not has_width(low, high):
         return ""
     dash = " to " if low < 0 else "–"
     if not figure.get("share", True):
@@ -50,6 +56,15 @@ def points(value: Any, share: bool = True) -> str:
     if not share:
         return ("+" if value > 0 else "") + number(value)
     return f"{100 * value:+.1f}".replace("-", MINUS)
+
+
+def difference_interval(figure: dict[str, Any], between: str = "between {} and {}") -> str:
+    """`low` and `high` of a paired difference in the words `between`; NO_ROW_DIFFERS for 0 without width, '' for others
+    without."""
+    low, high, share = figure["low"], figure["high"], figure.get("share", True)
+    if has_width(low, high):
+        return between.format(points(low, share), points(high, share))
+    return "" if has_width(0, abs(figure["difference"])) else NO_ROW_DIFFERS
 
 
 def amount(value: Any, share: bool = True) -> str:

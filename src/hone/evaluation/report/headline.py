@@ -43,11 +43,10 @@ def _compare(judged: View) -> str:
     difference, share = rival["difference"], rival["share"]
     size = f"{figures.amount(difference, share)} {'better' if difference > 0 else 'worse'} than"
     evidence = [figures.shown(rival["figure"])]
-    if judged["state"] != "worth":
-        evidence.append(
-            f"the difference is between {figures.points(rival['low'], share)} and"
-            f" {figures.points(rival['high'], share)}"
-        )
+    if judged["state"] != "worth" and (
+        interval := figures.difference_interval(rival, "the difference is between {} and {}")
+    ):
+        evidence.append(interval)
     if difference > 0:
         evidence.append(figures.p_value(rival["p"]))
     name = figures.within_sentence(rival["name"])

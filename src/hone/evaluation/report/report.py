@@ -160,6 +160,7 @@ def _environment() -> Environment:
         "quantity",
         "duration",
         "size",
+        "difference_interval",
         "words",
         "within_sentence",
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hone.evaluation.report import charts, figures
@@ -11,6 +11,7 @@ from hone.evaluation.report.figures import View
 from hone.evaluation.report.report_checks import describe_unmet
 from hone.splits import SPLITS, TEST, TRAIN, VALID
 
+MODULES = 8  # names of trained modules that are shown
 SPLIT_NAMES = {TRAIN: "training", VALID: "validation", TEST: "test"}
 
 
@@ -128,6 +129,7 @@ def training(facts: View, history: list[View], files: Mapping[str, View]) -> Vie
         "loss": charts.loss_chart(history, lowest),
         "validation": _describe_validation(losses, lowest, facts),
         "course": facts.get("course", ""),
+        "moved": _describe_trained(facts.get("trained") or []),
         "small": [chart for chart in small if chart],
         "figures": [figure for figure in _training_figures(facts, files) if figure[1] not in ("", figures.NONE)],
         **facts,
@@ -198,6 +200,12 @@ def _used_share(facts: View) -> float | None:
 
 def _describe_kept(facts: View) -> str:
     return f"step {figures.count(facts.get('best_step'))}, whose weights were kept"
+
+
+def _describe_trained(modules: Sequence[str]) -> str:
+    """`bert.pooler, classifier`, at most MODULES of them; '' if the whole model was trained, or it is not known."""
+    rest = f" and {len(modules) - MODULES} more" if len(modules) > MODULES else ""
+    return ", ".join(modules[:MODULES]) + rest
 
 
 def _size_of(files: Mapping[str, View], folder: str) -> str:

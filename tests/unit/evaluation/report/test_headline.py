@@ -66,3 +66,12 @@ def test_a_tie_is_as_good() -> None:
     assert "as good as the baseline, most frequent class (69.4%" in describe_verdict(
         metrics(("majority", 0.0, -0.1, 0.1, 0.5), rows=1)
     )
+
+
+def test_an_interval_without_width_is_not_printed() -> None:
+    """All resamples of few rows are the same: that says nothing about other rows."""
+    same = describe_verdict(metrics(("majority", 0.0, 0.0, 0.0, 1.0), rows=4))
+    assert same.endswith("as good as the baseline, most frequent class (69.4%, no row differs).")
+    # Resamples of one difference differ by rounding.
+    alike = describe_verdict(metrics(("majority", -0.1, -0.1, -0.1 + 1e-16, 1.0), rows=4))
+    assert alike.endswith("10.0 points worse than the baseline, most frequent class (79.4%).")

@@ -333,6 +333,41 @@ def test_the_metric_that_chose_the_weights_is_named(kept: int, other: str) -> No
     assert ("Steps", "30", "early: accuracy no longer improved") in view["figures"]
 
 
+def test_the_figure_of_the_validation_rows_stands_beside_that_of_the_test_rows(tmp_path: Path) -> None:
+    trained = {"valid": {"accuracy": 0.702}, "valid_rows": 180}
+    assert (
+        "On the 180 validation rows accuracy was 70.2%."
+        in page(tmp_path, change={"train": trained}).sections["verdict"]
+    )
+
+
+def test_the_modules_that_were_trained_are_named(tmp_path: Path) -> None:
+    names = ["bert.encoder.layer.5", "bert.pooler", "classifier"]
+    section = page(tmp_path / "few", change={"train": {"trained": names}}).sections["training"]
+    assert "Trained were bert.encoder.layer.5, bert.pooler, classifier; all other weights" in section
+    many = page(tmp_path / "many", change={"train": {"trained": [f"part_{n}" for n in range(10)]}})
+    assert "part_7 and 2 more; all other" in many.sections["training"]
+    # A whole model that was trained, and trainings of earlier releases.
+    assert "Trained were" not in page(tmp_path / "all", change={"train": {"trained": []}}).sections["training"]
+
+
+@pytest.mark.parametrize(("share", "shown"), [(0.42, "FLOPs used 42.0% of the device"), (1.236, ""), (None, "")])
+def test_more_flops_than_the_device_has_are_left_out(share: float | None, shown: str, tmp_path: Path) -> None:
+    """The peak was measured on a busy machine; trainings of earlier releases have stored such a share."""
+    section = page(tmp_path, change={"train": {"mfu": share}}).sections["training"]
+    assert shown in section and ("FLOPs used" in section) == bool(shown)
+
+
+def test_a_difference_without_width_has_no_interval(tmp_path: Path) -> None:
+    comparisons = {"majority": paired(0.0, 0.0, 1.0), "neighbours": paired(-0.1, 0.0, 1.0)}
+    html = render("demo", build(tmp_path, change={"metrics": {"comparisons": comparisons}}), {})
+    sections = Page(html).sections
+    assert "no row differs" in sections["metrics"] and "0.0 to" not in sections["metrics"]
+    assert "difference lies between" not in sections["verdict"]
+    tie = {"comparisons": {"majority": paired(0.0, 0.0, 1.0)}}
+    assert "No row differs." in page(tmp_path / "tie", change={"metrics": tie}).sections["verdict"]
+
+
 def test_a_long_history_is_thinned_and_stays_small(tmp_path: Path) -> None:
     html = render("demo", build(tmp_path, steps=20_000), {})
     assert len(html) < 400_000
