@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -95,10 +96,12 @@ def test_given_test_rows_are_scored_as_they_came(
 
     report = (made["register"].path / "report.html").read_text("utf8")
     sentences = made["register"].facts()["population"]
-    assert sentences == [
+    *sentences_on_test, sentence_on_valid = sentences
+    assert sentences_on_test == [
         "Test rows that would have been dropped as training rows: 2 (see the slice curation).",
         "Test rows with labels that no training row has, which count as errors: 1 (politics).",
     ]
+    assert re.match(r"On the \d+ validation rows accuracy was \d", sentence_on_valid)
     assert all(sentence in report for sentence in sentences)
     assert "small version 1, alias candidate" in report and "small has no champion yet" in report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,42 @@ def test_a_class_with_too_few_rows_for_any_verdict_is_named() -> None:
     assert "and 72 more" in gate.note
     # Fewer than five rows are not looked at.
     assert find_class_falls(match_classes(10, 4, {})) == {}
+
+
+@pytest.mark.parametrize(
+    ("rows", "lost", "verdict", "note"),
+    [
+        # Beyond the limit of 0.1: significant, by chance, or on too few rows to be significant at all.
+        (40, 20, (False, False), "beyond it: class 3, class 4; sees 0.16 or more in each"),
+        (40, 8, (True, True), "beyond it, perhaps by chance: class 3; sees 0.16 or more in each"),
+        (8, 4, (True, True), "beyond it, perhaps by chance: class 3, class 4; too few rows to see any fall in class 0"),
+        # No fall beyond it was observed: the guard passes, and its note says what it could not have seen.
+        (40, 2, (True, False), "largest: class 3; sees 0.16 or more in each"),
+        (13, 0, (True, False), "; sees 0.73 or more in each"),
+        (8, 0, (True, False), "; too few rows to see any fall in class 0"),
+    ],
+)
+def test_a_guard_is_inconclusive_if_a_fall_beyond_its_limit_was_observed_and_says_what_it_sees(
+    rows: int, lost: int, verdict: tuple[bool, bool], note: str
+) -> None:
+    gate = only({"class_fall": 0.1}, match_classes(77, rows, {3: lost}))
+    assert (gate.passed, gate.inconclusive) == verdict
+    assert note in gate.note
+    # With `refuse` what is inconclusive does not pass; what observed nothing beyond the limit does.
+    strict = only({"class_fall": 0.1}, match_classes(77, rows, {3: lost}), inconclusive="refuse")
+    assert strict.passed == (verdict == (True, False))
+
+
+def test_the_guard_of_calibration_says_what_it_sees() -> None:
+    right = hits(300, 0.9)
+    fine = only({"calibration": 0.05}, match(right, right, sure=0.88))
+    assert re.search(r"^largest: calibration error; sees 0\.0\d+ or more$", fine.note)
+    small = only({"calibration": 0.05}, match(right[:30], right[:30], sure=0.88))
+    seen = [float(re.search(r"sees (\S+) or more", gate.note)[1]) for gate in (fine, small)]  # type: ignore[index]
+    assert 0.05 <= seen[0] <= seen[1]
+    # An error that grew from 0 to 0.3 cannot be told from chance by less than one resample in twenty.
+    grown = only({"calibration": 0.05}, match(right, right, sure=0.6))
+    assert grown.note.startswith("beyond it: calibration error; sees ")
 
 
 def test_a_metric_that_is_no_share_is_judged_by_resamples() -> None:
