@@ -24,6 +24,8 @@ from transformers import (
     PreTrainedModel,
     RoFormerConfig,
     RoFormerForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from hone.config.file import parse_config
@@ -195,14 +197,30 @@ def test_weights_that_are_saved_under_other_names_are_compared_as_they_load(tmp_
         check_saved(plain, tmp_path)
 
 
-def test_freeze_of_a_model_whose_head_is_its_embedding_needs_layers() -> None:
-    def tied() -> Any:
-        return GPT2LMHeadModel(CONFIGS["gpt2"])
+def tied_gpt2() -> Any:
+    return GPT2LMHeadModel(CONFIGS["gpt2"])
 
-    with pytest.raises(ModelError, match="no head of its own: without layers, freeze would train 32 numbers"):
+
+def tied_t5() -> Any:
+    sizes = {"d_model": 32, "d_kv": 16, "d_ff": 32, "num_layers": 3, "num_heads": 2}
+    model = T5ForConditionalGeneration(T5Config(vocab_size=50, tie_word_embeddings=True, **sizes))
+    assert model.lm_head.weight is model.shared.weight
+    return model
+
+
+@pytest.mark.parametrize(
+    ("tied", "numbers", "modules"),
+    [
+        (tied_gpt2, 32, ["transformer.h.2", "transformer.ln_f"]),
+        (tied_t5, 32, ["decoder.block.2", "decoder.final_layer_norm"]),
+    ],
+)
+def test_freeze_of_a_model_whose_head_is_its_embedding_needs_layers(
+    tied: Any, numbers: int, modules: list[str]
+) -> None:
+    with pytest.raises(ModelError, match=f"no head of its own: without layers, freeze would train {numbers} numbers"):
         Freeze().prepare(tied())
-    names = moving(Freeze(layers=1).prepare(tied()))
-    assert {name.split(".h.")[-1].split(".")[0] for name in names} == {"2", "transformer"}
+    assert list_trained_modules(Freeze(layers=1).prepare(tied())) == modules
 
 
 def test_freeze_moves_the_top_layers_that_are_asked_for() -> None:

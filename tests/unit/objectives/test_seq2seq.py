@@ -165,6 +165,20 @@ def test_a_tokenizer_with_language_codes_is_refused_for_training(kind: Any) -> N
         Seq2Seq().encode(pairs, tokenizer, 8, {})
 
 
+@pytest.mark.parametrize(("kind", "model_type"), [("M2M100Tokenizer", "m2m_100"), ("MarianTokenizer", "marian")])
+def test_a_tokenizer_with_a_second_vocabulary_or_codes_that_is_not_a_fast_one_is_refused(
+    kind: str, model_type: str, tmp_path: Path
+) -> None:
+    """These two exist with SentencePiece alone: they are refused before a row is encoded."""
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}), "utf8")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}), "utf8")
+    (tmp_path / "vocab.json").write_text(json.dumps({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}), "utf8")
+    for name in ("sentencepiece.bpe.model", "source.spm", "target.spm"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ModelError, match=rf"{kind} requires the SentencePiece|cannot be loaded|is not a fast one"):
+        load_tokenizer(tmp_path)
+
+
 def test_threads_share_one_tokenizer(base: Path) -> None:
     objective, tokenizer = Seq2Seq(max_target_length=5), load_tokenizer(base)
     tables = [rows(*[("red green " * n, "blue " * n)] * 50) for n in range(1, 12)]

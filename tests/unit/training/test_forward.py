@@ -15,6 +15,7 @@ from hone.errors import ConfigError
 from hone.training import loop
 from hone.training.forward import set_training_mode
 from hone.training.optimization import make_optimizer
+from hone.training.session import build
 from tests.tiny_bases import tiny_bert, tiny_llama
 from tests.tiny_training import specification, write_tokens
 
@@ -53,9 +54,18 @@ def test_activations_are_recomputed_without_dropout_too(base: Path) -> None:
 def test_two_implementations_of_attention_agree(base: Path, tokens: Path, tmp_path: Path) -> None:
     plain = losses(tokens, tmp_path / "auto", base)
     assert losses(tokens, tmp_path / "eager", base, attention="eager") == pytest.approx(plain, abs=1e-4)
+    assert losses(tokens, tmp_path / "sdpa", base, attention="sdpa") == pytest.approx(plain, abs=1e-4)
     with pytest.raises(ConfigError, match="BertForSequenceClassification cannot run with flash_attention_2") as raised:
         losses(tokens, tmp_path / "flash", base, attention="flash_attention_2")
     assert raised.value.where == "training.attention"
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "flex_attention"])
+def test_the_model_runs_with_the_attention_that_is_named(
+    attention: str, base: Path, tokens: Path, tmp_path: Path
+) -> None:
+    session = build(specification(tokens, tmp_path / "out", base, attention=attention))
+    assert session.model.config._attn_implementation == attention
 
 
 def test_noise_on_the_embeddings_is_added_in_training_alone(base: Path, tokens: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hone.errors import ModelError, OutOfMemory, TrainingError
 from hone.store.artifact import Product
 from hone.training import choices, launch
 from tests.tiny_bases import tiny_bert
-from tests.tiny_training import specification, write_tokens
+from tests.tiny_training import machine_precisions, specification, write_tokens
 
 Event = dict[str, Any]
 ROOT = Path(__file__).parents[3]
@@ -70,6 +70,30 @@ def test_a_training_tells_its_steps_and_leaves_what_it_says(base: Path, tokens: 
     again: list[Event] = []
     assert train(tokens, tmp_path / "out", base, again.append, max_steps=3) == product
     assert again == []  # it was done already
+
+
+@pytest.mark.usefixtures("forked_children")
+@pytest.mark.slow
+def test_the_same_configuration_gives_the_same_model_on_one_machine(base: Path, tokens: Path, tmp_path: Path) -> None:
+    """The precision that `auto` measured once is that of later trainings, whatever another measurement would say."""
+    machine = tmp_path / "home/machine.json"
+
+    def train_auto(name: str) -> tuple[bytes, str]:
+        spec = specification(tokens, tmp_path / name, base, max_steps=3, precision="auto")
+        parts = {part: spec[part] for part in ("objective", "method", "settings")}
+        product = launch.train(tokens, tmp_path / name, base=base, machine=machine, **parts)
+        return (tmp_path / name / "model/model.safetensors").read_bytes(), product.facts["precision"]
+
+    first = train_auto("first")
+    assert train_auto("second") == first
+    if len(machine_precisions()) < 2:
+        return  # without bfloat16 there is nothing to measure
+    [(name, measured)] = json.loads(machine.read_text("utf8"))["precision"].items()
+    assert measured == first[1]
+    [other] = {"fp32", "bf16"} - {measured}
+    machine.write_text(json.dumps({"precision": {name: other}}), "utf8")
+    weights, precision = train_auto("third")
+    assert precision == other and weights != first[0]
 
 
 @pytest.mark.slow

@@ -221,6 +221,20 @@ def test_early_stopping_keeps_the_best_weights(base: Path, tokens: Path, tmp_pat
     assert _valid_loss(out, tokens) == pytest.approx(losses[best], abs=1e-5)
 
 
+def test_early_stopping_by_a_metric_counts_from_its_best_evaluation(base: Path, tokens: Path, tmp_path: Path) -> None:
+    """By the macro-F1, while the loss goes on falling or rises."""
+    out = tmp_path / "out"
+    settings = {"epochs": 30, "evaluations": 60, "patience": 4, "learning_rate": 0.08, "metric": "macro_f1"}
+    train(specification(tokens, out, base, **settings))
+    facts, entries = account(out), [entry for entry in history(out) if "valid_loss" in entry]
+    best = max(entries, key=lambda entry: (entry["valid_macro_f1"], -entry["valid_loss"]))
+    assert facts["stopped"] == "early"
+    assert facts["selected_by"]["metric"] == "macro_f1" and facts["selected_by"]["value"] == best["valid_macro_f1"]
+    assert facts["best_step"] == best["step"] < min(entries, key=lambda entry: entry["valid_loss"])["step"]
+    assert [entry["step"] for entry in entries if entry["step"] > best["step"]] == [e["step"] for e in entries[-4:]]
+    assert facts["valid"]["macro_f1"] == best["valid_macro_f1"]
+
+
 def test_the_best_evaluation_by_the_main_metric_is_kept_or_the_last_one(
     base: Path, tokens: Path, tmp_path: Path
 ) -> None:

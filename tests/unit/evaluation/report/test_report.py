@@ -341,6 +341,24 @@ def test_the_figure_of_the_validation_rows_stands_beside_that_of_the_test_rows(t
     )
 
 
+def test_the_heading_of_the_training_says_how_it_ended_and_that_the_loss_did_not_fall(tmp_path: Path) -> None:
+    course = "The training loss rose (from 1.045 to 1.945, means of 10 steps): the learning rate 0.1 may be too high."
+    change = {"train": {"stopped": "early", "course": course, "best_step": 270}}
+    made = build(tmp_path, change=change)
+    html = render("demo", made, {})
+    lines = map(json.loads, (made["train"].path / "history.jsonl").read_text("utf8").splitlines())
+    losses = {line["step"]: line["valid_loss"] for line in lines if "valid_loss" in line}
+    lowest = min(losses, key=lambda step: losses[step])
+    said = headings(html)["Training"]
+    assert said.startswith(f"{made['train'].facts()['steps']} steps in 88.3 s, stopped early.")
+    assert (
+        f"was lowest, {losses[lowest]:.4f}, at step {lowest}; the weights are those of step 270 (loss 0.753)." in said
+    )
+    assert said.endswith(course)
+    assert "step 270, whose weights were kept" in Page(html).sections["training"]
+    assert "course" not in headings(render("demo", build(tmp_path / "fell"), {}))["Training"]
+
+
 def test_the_modules_that_were_trained_are_named(tmp_path: Path) -> None:
     names = ["bert.encoder.layer.5", "bert.pooler", "classifier"]
     section = page(tmp_path / "few", change={"train": {"trained": names}}).sections["training"]

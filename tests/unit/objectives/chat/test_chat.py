@@ -110,6 +110,31 @@ def test_each_turn_is_learned_whatever_the_order_of_roles(tmp_path: Path, templa
         Chat().encode(rows(turns), tokenizer, 64, targets)
 
 
+@pytest.mark.parametrize("template", [PLAIN, SPOKEN], ids=["by difference", "by generation blocks"])
+def test_several_system_turns_are_rendered_where_roles_are_lenient(tmp_path: Path, template: str) -> None:
+    objective = Chat(roles="lenient")
+    tokenizer, targets = equipped(tiny_talker(tmp_path / "base", template=template), objective)
+    later = {"role": "system", "content": "say blue"}
+    turns = [LONG[0], LONG[0], *LONG[1:3], later, LONG[4]]
+    encoded = objective.encode(rows(turns), tokenizer, 64, targets)
+    assert learned(tokenizer, encoded) == ["red red <end>", "blue <end>"]
+    text = tokenizer.decode(encoded["input_ids"][0].as_py())
+    assert text.count("you are kind") == 2 and text.index("red red") < text.index("say blue") < text.rindex("blue")
+    with pytest.raises(DataError, match="wrong order"):
+        Chat().encode(rows(turns), tokenizer, 64, targets)
+
+
+def test_a_template_refuses_roles_in_an_order_that_it_cannot_render(tmp_path: Path) -> None:
+    """As many models' own templates do."""
+    turn = "{%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}"
+    template = PLAIN.replace("{%- for message in messages %}", "{%- for message in messages %}" + turn + "{% endif %}")
+    objective = Chat(roles="lenient")
+    tokenizer, targets = equipped(tiny_talker(tmp_path / "base", template=template), objective)
+    assert len(objective.encode(rows(LONG[1:]), tokenizer, 64, targets)) == 1
+    with pytest.raises(DataError, match=r"row chat.json:1: the chat template refuses it: roles must alternate"):
+        objective.encode(rows(LONG[1:], [LONG[1], *LONG[1:3]]), tokenizer, 64, targets)
+
+
 def test_a_turn_with_weight_0_is_read_and_not_learned(base: Path) -> None:
     objective = Chat()
     tokenizer, targets = equipped(base, objective)
