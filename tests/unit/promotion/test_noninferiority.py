@@ -31,6 +31,33 @@ def test_more_won_and_fewer_lost_rows_speak_for_us() -> None:
     assert exact_p_value(100, 0, 100, 1.0) == 0.0
 
 
+@pytest.mark.parametrize("rows", [10, 20])
+def test_whatever_share_of_rows_differs_at_most_the_level_pass(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the least number of won rows that passes, which is that of the test itself."""
+    monkeypatch.setattr(audit, "GRID_ROWS", (rows,))
+    monkeypatch.setattr(audit, "GRID_MARGINS", (0.02, 0.1))
+    assert audit.print_grid() == []
+    least_won = audit.least_passing(rows, 0.1)
+    for lost in range(0, rows, 4):
+        for won in range(0, rows - lost + 1, 4):
+            assert (won >= least_won[lost]) == (exact_p_value(rows, won, lost, 0.1) <= audit.LEVEL), (won, lost)
+
+
+def test_a_broken_bound_ends_the_benchmark_with_status_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(audit, "TABLES", {"sound": list, "broken": lambda: ["9.0% pass"]})
+    assert audit.main(["sound"]) == 0
+    assert audit.main([]) == 1
+    assert "broken: 9.0% pass" in capsys.readouterr().out
+    # A coverage below the least one is a broken bound, and so are false passes above the level.
+    always_0 = [np.zeros(101)] * 10
+    assert audit.print_cell("accuracy", 50, always_0, 0.9) == ["0.0% coverage of accuracy on 50 rows"]
+    monkeypatch.setattr(audit, "MARGINS", ((20, 0.1, 0.1, 0.0),))
+    monkeypatch.setattr(audit, "exact", lambda *_: 0.0)
+    assert audit.print_margins() == ["100.0% pass a margin of 0.1 on 20 rows"]
+
+
 # The cells of the benchmark with few results.
 FEW = [cell for cell in audit.MARGINS if cell[0] * cell[3] <= 1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import Any
 
 from hone.curation.account import list_emptied
@@ -110,8 +111,6 @@ def _number_reach(valid: float, rows: int, test: Mapping[str, float], metrics: M
     The test figure's interval, on its side of the validation figure, as wide as it would be at Z, and for a difference:
     its variance is that of the test rows times 1 + test rows / validation rows.
     """
-    from scipy.special import ndtri
-
     width = test["high"] - test["value"] if valid > test["value"] else test["value"] - test["low"]
-    z = float(ndtri((1 + metrics["confidence"]) / 2))
-    return float(width * Z / z * math.sqrt(1 + metrics["rows"] / rows)) if width > 0 else math.inf
+    z = NormalDist().inv_cdf((1 + metrics["confidence"]) / 2)
+    return width * Z / z * math.sqrt(1 + metrics["rows"] / rows) if width > 0 else math.inf
