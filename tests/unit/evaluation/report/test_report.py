@@ -325,12 +325,13 @@ def test_the_lowest_validation_loss_is_that_of_the_history(losses: dict[int, flo
 @pytest.mark.parametrize(("kept", "other"), [(20, ""), (30, "; the weights are those of step 30 (loss 0.375)")])
 def test_the_metric_that_chose_the_weights_is_named(kept: int, other: str) -> None:
     history = [{"step": step, "valid_loss": loss} for step, loss in ((10, 0.5), (20, 0.25), (30, 0.375))]
-    facts = {"best_step": kept, "valid_loss": 0.375, "steps": 30, "seconds": 1.0, "stopped": "early"}
+    facts = {"best_step": kept, "valid_loss": 0.375, "steps": 30, "seconds": 1.0, "stopped": "early", "valid_rows": 180}
     facts["selected_by"] = {"metric": "accuracy", "title": "Accuracy", "lower": False, "share": True, "value": 0.717}
     view = report_data.training(facts, history, {})
     best = ", where validation accuracy was best: 71.7%."
     assert view["validation"] == f"The validation loss was lowest, 0.25, at step 20{other}{best}"
     assert ("Steps", "30", "early: accuracy no longer improved") in view["figures"]
+    assert ("Validation accuracy", "71.7%", "180 rows") in view["figures"]
 
 
 def test_the_figure_of_the_validation_rows_stands_beside_that_of_the_test_rows(tmp_path: Path) -> None:
