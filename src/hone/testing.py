@@ -29,6 +29,7 @@ from hone.objectives.base import Objective
 from hone.objectives.text_classification import TextClassification
 from hone.parts.plugins import kind_of
 from hone.progress import ignore
+from hone.rewriting import Rewriter
 from hone.sources.source import Source
 from hone.splits import SPLITS, TEST
 from hone.store import layout
@@ -80,7 +81,10 @@ def check_source(source: Source) -> None:
 
 
 def check_step(step: Step, rows: pa.Table, objective: Fields) -> None:
-    """Check a curation step on rows of an objective: options, one verdict for each row in order, the same each time."""
+    """Check a curation step on rows of an objective: options, one verdict for each row in order, the same each time.
+
+    Of a step that is part of the served model also whether it rewrites what is sent as it rewrites the rows.
+    """
     _check_options(step)
     verdict = step.apply(rows, objective, ignore)
     again = pickle.loads(pickle.dumps(step)).apply(rows, objective, ignore)
@@ -97,6 +101,17 @@ def check_step(step: Step, rows: pa.Table, objective: Fields) -> None:
         assert count in (0, rows.num_rows), f"{count} {name} for {rows.num_rows} rows"
     empty = step.apply(rows.slice(0, 0), objective, ignore)
     assert empty.rows.num_rows == 0 and not empty.reasons, "a table without rows has a verdict"
+    if isinstance(step, Rewriter):
+        _check_rewriter(step, rows, verdict.rows, objective)
+
+
+def _check_rewriter(step: Rewriter, rows: pa.Table, rewritten: pa.Table, objective: Fields) -> None:
+    for name in objective.text:
+        for before, after in zip(rows[name].to_pylist(), rewritten[name].to_pylist(), strict=True):
+            texts, expected = objective.extract_texts(name, before or ""), objective.extract_texts(name, after or "")
+            words = step.rewrite_words(texts) if name in objective.word_lists else None
+            actual = [step.rewrite(text).text for text in texts] if words is None else words
+            assert actual == expected, f"a served model reads {actual}, and the rows have {expected}"
 
 
 def check_objective(objective: Objective, rows: pa.Table, base: Path, work: Path, max_length: int = 32) -> None:

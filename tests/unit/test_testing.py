@@ -12,12 +12,14 @@ import pytest
 
 from hone.curation import STEPS
 from hone.curation.normalize import Normalize
+from hone.curation.redact import Redact
 from hone.curation.step import Verdict
 from hone.methods.full import Full
 from hone.methods.lora import Lora
 from hone.objectives.regression import Regression
 from hone.objectives.text_classification import TextClassification
 from hone.parts.options import option
+from hone.rewriting import Rewritten
 from hone.sources.files import Files
 from hone.sources.source import RawRow
 from hone.testing import check_method, check_objective, check_source, check_step
@@ -93,6 +95,22 @@ class Broken(Normalize):
 def test_a_step_that_breaks_a_rule_fails_with_the_rule(fault: str, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_step(Broken(fault=fault), rows(), OBJECTIVE)
+
+
+@dataclass(frozen=True)
+class Forgetful(Redact):
+    """A step of which a served model would rewrite less than it rewrites in rows."""
+
+    def rewrite(self, text: str) -> Rewritten:
+        return Rewritten(text)
+
+
+def test_a_step_that_rewrites_rows_in_another_way_than_what_is_sent_fails() -> None:
+    texts = pa.array([f"mail ann{number}@example.org" for number in range(24)])
+    mails = rows().set_column(1, "text", texts)
+    check_step(Redact(), mails, OBJECTIVE)
+    with pytest.raises(AssertionError, match="a served model reads"):
+        check_step(Forgetful(), mails, OBJECTIVE)
 
 
 @dataclass

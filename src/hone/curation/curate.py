@@ -13,6 +13,7 @@ from hone.curation.split import find_contaminated_rows, group_rows, normalize_sp
 from hone.curation.step import Fields, Step, Verdict
 from hone.errors import DataError
 from hone.progress import OnProgress, ignore
+from hone.rewriting import Rewriter
 from hone.splits import FLAW, SPLITS, TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Product
@@ -42,7 +43,7 @@ def curate(
     Runs `steps` in order on the rows of the file `rows`; each row ends up in one of the four files. Splits that came
     with the rows are kept: what is wrong with their validation and test rows is in the column `curation_flaw`, and
     training rows that repeat them are dropped. Missing splits are taken from the training rows. Validation and test
-    rows have the text that came, as a served model gets it, except for what a step with `rewrites_held_out` changes.
+    rows have the text that came, as a served model gets it, except for what that rewrites too (`Rewriter`).
 
     The facts are the funnel (rows before and after each step, drops by reason, examples), the sizes and classes of the
     splits, of the validation and test splits that came with the data how many rows they had, and, if rows were drawn,
@@ -123,11 +124,11 @@ def _split(
 
 
 def _restore_texts(table: pa.Table, read: pa.Table, steps: Sequence[tuple[str, Step]], fields: Fields) -> pa.Table:
-    """The rows with the columns that were read, rewritten only by the steps that must (`Step.rewrites_held_out`)."""
+    """The rows with the columns that were read, rewritten only by the steps that the served model applies too."""
     position_of = {name: position for position, name in enumerate(texts_of(read, "id"))}
     original = take_rows(read, [position_of[name] for name in texts_of(table, "id")])
     for _, step in steps:
-        if getattr(step, "rewrites_held_out", False):
+        if isinstance(step, Rewriter):
             original = step.apply(original, fields, ignore).rows
     for name in read.column_names:
         if name != "split":

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from hone.curation.columns import rewrite_texts
 from hone.curation.parallel import over_texts
-from hone.curation.text.personal_data import TAGS, Match, redact_text
+from hone.curation.text.personal_data import TAGS, Match, find_personal_data
 from hone.curation.text.word_lists import redact_words
 from hone.parts.options import option
 from hone.progress import OnProgress
+from hone.rewriting import Edit, Rewritten
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,9 +29,10 @@ WORTH = 8_000_000  # characters from which several processes pay off: about two 
 
 @dataclass(frozen=True)
 class Redact:
-    """Replaces personal data and secrets by tags such as <EMAIL>, and words that leak the label by <LABEL>."""
+    """Replaces personal data and secrets by tags such as <EMAIL>, and words that leak the label by <LABEL>.
 
-    rewrites_held_out: ClassVar[bool] = True
+    A `hone.rewriting.Rewriter`: the served model redacts what is sent.
+    """
 
     kinds: tuple[Literal["url_secret", "email", "iban", "card", "ip", "phone"], ...] = option(
         ("url_secret", "email", "iban", "card", "ip", "phone"),
@@ -54,26 +57,40 @@ class Redact:
 
     def redact(self, texts: list[str]) -> list[tuple[str, list[str]]]:
         """Each text with tags for the matches, and the kind of each match."""
-        return [self._redact(text) for text in texts]
+        return [(rewritten.text, kinds) for rewritten, kinds in map(self._redact, texts)]
 
     def redact_words(self, word_lists: list[list[str]]) -> list[tuple[list[str], list[str]]]:
         """Each list with tags for matches in its words or over several of them, and the kind of each match."""
         kinds = [kind for kind in TAGS if kind in self.kinds]
         return [redact_words(words, kinds, self._find_label_words, _LABEL_TAG) for words in word_lists]
 
-    def _redact(self, text: str) -> tuple[str, list[str]]:
-        text, kinds = redact_text(text, [kind for kind in TAGS if kind in self.kinds])
+    def rewrite(self, text: str) -> Rewritten:
+        """The text with tags for the matches."""
+        return self._redact(text)[0]
+
+    def rewrite_words(self, words: Sequence[str]) -> list[str]:
+        """The words with tags for the matches."""
+        [(redacted, _)] = self.redact_words([list(words)])
+        return redacted
+
+    def _redact(self, text: str) -> tuple[Rewritten, list[str]]:
+        matches = find_personal_data(text, [kind for kind in TAGS if kind in self.kinds])
+        kinds = [match.kind for match in matches]
+        rewritten = Rewritten(text).edit(Edit(match.start, match.end, TAGS[match.kind]) for match in sorted(matches))
         if self.label_words:
-            text, count = _whole_words(self.label_words).subn(_LABEL_TAG, text)
-            kinds = [*kinds, *[_LABEL_KIND] * count]
-        return text, kinds
+            hits = list(self._label_pattern().finditer(rewritten.text))
+            rewritten = rewritten.edit(Edit(*hit.span(), _LABEL_TAG) for hit in hits)
+            kinds += [_LABEL_KIND] * len(hits)
+        return rewritten, kinds
 
     def _find_label_words(self, text: str) -> list[Match]:
         """Where label words are in words joined by spaces, where each punctuation mark may be a word."""
         if not self.label_words:
             return []
-        pattern = _whole_words(self.label_words, marks_apart=True)
-        return [Match(*hit.span(), _LABEL_KIND) for hit in pattern.finditer(text)]
+        return [Match(*hit.span(), _LABEL_KIND) for hit in self._label_pattern(marks_apart=True).finditer(text)]
+
+    def _label_pattern(self, marks_apart: bool = False) -> re.Pattern[str]:
+        return _whole_words(tuple(self.label_words), marks_apart)  # from a model's record it is a list
 
 
 @lru_cache(maxsize=8)

@@ -96,8 +96,9 @@ class Verdict:
 class Step(Protocol):
     """A frozen dataclass of options (`hone.parts.options.option`) that judges rows.
 
-    Two class variables are optional. `drops_by_design`: the number of rows that it drops is chosen, not a finding.
-    `rewrites_held_out`: validation and test rows are rewritten too; others keep the text that a served model would get.
+    A class variable is optional. `drops_by_design`: the number of rows that it drops is chosen, not a finding.
+    What a step rewrites in training rows stays as it came in validation and test rows, unless the served model does the
+    same: a step that is a `hone.rewriting.Rewriter`, as `redact` is.
     """
 
     def apply(self, rows: pa.Table, fields: Fields, on_progress: OnProgress) -> Verdict:

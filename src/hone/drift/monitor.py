@@ -59,9 +59,10 @@ def check_version(version: Version, config: RunConfig, inputs: Part, home: Home)
         (folder / reference.STATISTICS).write_bytes(statistics.read_bytes())
         with parsing_run_file(home.tracking_uri, version, f"{reference.STATISTICS} or {reference.FOLDER}"):
             reference_sample, held_out, held_out_inputs = reference.read_reference(folder)
+            rewriters = reference.read_rewriters(folder, version.uri)
     source = SOURCES[inputs.kind](**fill_as_of(inputs.options(), None))
     recent_rows = recent.read_recent(source, objective, config.ingest.columns, monitoring.sample, monitoring.seed)
-    recent_sample = build_sample(recent_rows, objective)
+    recent_sample = build_sample(recent.rewrite_recent(recent_rows, objective, rewriters), objective)
     reference_positions, recent_positions = select_distinct(reference_sample.texts, recent_sample.texts)
     held_out_positions, _ = select_distinct(held_out.texts, recent_sample.texts)
     facts = {

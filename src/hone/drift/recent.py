@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hone.errors import DataError
 from hone.objectives.base import Objective
+from hone.objectives.shared.inputs import rewrite_inputs
+from hone.rewriting import Rewriter
 from hone.sources.ingest import text_of
 from hone.sources.renaming import rename_columns
 from hone.sources.source import Source
@@ -60,6 +62,17 @@ def read_recent(source: Source, objective: Objective, rename: Mapping[str, str],
                 fix="Recent inputs need the model's input columns, under the names that ingest uses.",
             )
     return Recent(rows, rows_read, unreadable, {name: (rows_without[name], rows_read) for name in objective.inputs})
+
+
+def rewrite_recent(recent_rows: Recent, objective: Objective, rewriters: Sequence[Rewriter]) -> Recent:
+    """The rows as a model with these rewriters reads them; one of a wrong form, which it refuses, stays as it is."""
+    return replace(recent_rows, rows=[_rewrite(row, objective, rewriters) for row in recent_rows.rows])
+
+
+def _rewrite(row: Row, objective: Objective, rewriters: Sequence[Rewriter]) -> Row:
+    with suppress(ValueError):
+        return rewrite_inputs(objective, rewriters, {name: row.get(name) or "" for name in objective.inputs})[0]
+    return row
 
 
 def _extract_inputs(values: Mapping[str, Any], objective: Objective) -> dict[str, str | None]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from hone.rewriting import Rewritten
+
 UNSEEN = "(not in training)"  # the name of all labels or types that no training row has
 Batch = dict[str, "Tensor"]
 # What a model must know besides its weights, JSON-able: class names, thresholds, scaling.
@@ -216,6 +218,13 @@ class Objective(ABC):
         inputs: list[dict[str, str]] = rows.select(list(self.inputs)).to_pylist()
         return inputs
 
+    def normalize_input(self, name: str, value: str) -> str:
+        """The value of an input in the form that the rows' columns have, which `extract_texts` takes.
+
+        By default the value as it is: a caller sends it in that form. Raises ValueError for a value of a wrong form.
+        """
+        return value
+
     def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """Update annotations that point into texts (character offsets) after these texts were rewritten.
 
@@ -264,6 +273,13 @@ class Objective(ABC):
 
         One row may become several. With `labelled=False` the rows have only the `inputs`, as in the served model.
         """
+
+    def locate_in_source(self, tokens: pa.Table, texts: Sequence[Mapping[str, Sequence[Rewritten]]]) -> pa.Table:
+        """Encoded inputs with offsets into the texts that a caller sent, not into those that the model read.
+
+        `texts` has for each row the texts of its inputs. By default nothing changes: no answer has such offsets.
+        """
+        return tokens
 
     def pack_rows(self, tokens: pa.Table, max_length: int) -> Iterator[pa.Table] | None:
         """Encoded training rows packed into rows of at most `max_length` tokens, in batches.
@@ -369,4 +385,7 @@ class Objective(ABC):
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]
     ) -> list[Any]:
-        """What the served model returns to the caller for each of `rows`: a dictionary with the `outputs`."""
+        """What the served model returns to the caller for each of `rows`: a dictionary with the `outputs`.
+
+        `rows` are those that the caller sent: an answer's offsets and copies refer to them.
+        """

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hone.objectives.base import Batch
+    from hone.rewriting import Rewritten
 
 NO_POSITION = -1
 _EXCLUDED = -1e9  # the logit of a position where no answer can begin or end
@@ -200,6 +201,24 @@ class QuestionAnswering(Objective):
         ]
         fields = [field for field in _schema() if labelled or field.name not in ("first", "last")]
         return pa.Table.from_pylist(encoded, pa.schema(fields))
+
+    def locate_in_source(self, tokens: pa.Table, texts: Sequence[Mapping[str, Sequence[Rewritten]]]) -> pa.Table:
+        """The tokens' extents in the context that was sent: a token of a replaced part has the extent of that part."""
+        import pyarrow as pa
+
+        columns: dict[str, list[list[int]]] = {"starts": [], "ends": []}
+        windows = [(int(window), row) for row, indices in enumerate(_windows_by_row(tokens)) for window in indices]
+        for window, row in windows:
+            starts, ends = (tokens[name][window].as_py() for name in columns)
+            for context in texts[row].get("context", ()):
+                extents = [context.find_source(*extent) for extent in zip(starts, ends, strict=True)]
+                starts, ends = [start for start, _ in extents], [end for _, end in extents]
+            columns["starts"].append(starts)
+            columns["ends"].append(ends)
+        for name, extents_of_windows in columns.items():
+            index = tokens.column_names.index(name)
+            tokens = tokens.set_column(index, name, pa.array(extents_of_windows, tokens.schema.field(name).type))
+        return tokens
 
     def collate(self, rows: Mapping[str, Sequence[Any]], pad_id: int, training: bool = False) -> Batch:
         """input_ids, attention_mask, token_type_ids, `inside` (1 for the context's tokens) [rows, longest]; int64.

@@ -138,6 +138,11 @@ class TokenClassification(Objective):
         words = [piece if piece.strip() else word for word, piece in zip(json.loads(value or "[]"), texts, strict=True)]
         return json.dumps(words, ensure_ascii=False)
 
+    def normalize_input(self, name: str, value: str) -> str:
+        """The words as JSON, of a list of them or of plain text."""
+        text, extents = tagging.find_words(value, self.words)
+        return json.dumps([text[start:end] for start, end in extents], ensure_ascii=False)
+
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """`labels`, the tags of the training rows in the standard form, sorted, and their `scheme`.
 

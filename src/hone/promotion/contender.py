@@ -15,16 +15,23 @@ from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective, Predictions, Targets
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
+from hone.progress import ignore
 from hone.registry.integrity import check_files
+from hone.registry.rewriters import build_rewriters
 from hone.tracking.reader import Version, get_version, model_directory
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from hone.curation.step import Step
+
 
 @dataclass(frozen=True)
 class Contender:
-    """A loaded version. `base` is the directory of its base model, if the objective compares with that (DPO)."""
+    """A loaded version. `base` is the directory of its base model, if the objective compares with that (DPO).
+
+    `rewriters` are the curation steps that are part of the model.
+    """
 
     version: Version
     objective: Objective
@@ -33,11 +40,18 @@ class Contender:
     model: Any
     reader: Reader
     base: Path | None = None
+    rewriters: Sequence[Step] = ()
 
     @property
     def weight_bytes(self) -> int:
         """The size of all weights as loaded."""
         return sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
+
+    def rewrite(self, rows: pa.Table) -> pa.Table:
+        """The rows as this version is evaluated on them: rewritten as it rewrites what is sent to it."""
+        for step in self.rewriters:
+            rows = step.apply(rows, self.objective, ignore).rows
+        return rows
 
     def encode(self, rows: pa.Table, labels: Sequence[str]) -> pa.Table:
         """The rows encoded by this version's own tokenizer; label indices refer to `labels`."""
@@ -84,7 +98,8 @@ def load_contender(tracking_uri: str, version: Version, downloads: Path) -> Cont
     objective = _objective(description, version)
     own_code.allow_code(description.get("code", ""))  # it was trusted when the version was registered, and is the same
     tokenizer = load_tokenizer(place)
-    reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
+    rewriters = build_rewriters(description.get("rewriters", []), version.uri)
+    reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer, rewriters=rewriters)
     adapter = (place / "adapter_config.json").is_file()
     base = _locate_base(version, place, tracking_uri, downloads) if adapter or objective.needs_reference_model else None
     if adapter and base:
@@ -92,9 +107,8 @@ def load_contender(tracking_uri: str, version: Version, downloads: Path) -> Cont
     else:
         model = predict.load_trained(place, description["targets"], reader.device)
     reference = base if objective.needs_reference_model else None
-    return Contender(
-        version, objective, description["targets"], int(description["max_length"]), model, reader, reference
-    )
+    max_length = int(description["max_length"])
+    return Contender(version, objective, description["targets"], max_length, model, reader, reference, rewriters)
 
 
 def common_labels(contenders: Sequence[Contender], tables: Sequence[pa.Table]) -> list[str]:

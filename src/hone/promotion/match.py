@@ -63,12 +63,16 @@ class Match:
 
 
 def build_match(rows: Rows, contenders: Mapping[str, Contender], settings: Promotion) -> Match:
-    """Evaluate both versions on the same rows. Rows that one of them cannot encode are left out for both."""
+    """Evaluate both versions on the same rows, each as it reads them.
+
+    Rows that one of them cannot encode are left out for both.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     labels = common_labels(list(contenders.values()), [rows.table])
-    tokens = {name: contender.encode(rows.table, labels) for name, contender in contenders.items()}
+    tables = {name: contender.rewrite(rows.table) for name, contender in contenders.items()}
+    tokens = {name: contender.encode(tables[name], labels) for name, contender in contenders.items()}
     ids_by_version = [set(encoded["id"].to_pylist()) for encoded in tokens.values()]
     both = pa.array(sorted(set.intersection(*ids_by_version)), pa.string())
     table = rows.table.filter(pc.is_in(rows.table["id"], value_set=both))
@@ -78,7 +82,8 @@ def build_match(rows: Rows, contenders: Mapping[str, Contender], settings: Promo
         encoded = tokens[name].filter(pc.is_in(tokens[name]["id"], value_set=both))
         encoded = take_rows(encoded, _in_order_of(table["id"].to_pylist(), encoded["id"].to_pylist()))
         predictions, targets = contender.predict(encoded, labels), contender.widen_targets(labels)
-        outcomes[name] = contender.objective.compute_outcome(encoded, predictions, targets, table)
+        read = tables[name].filter(pc.is_in(tables[name]["id"], value_set=both))
+        outcomes[name] = contender.objective.compute_outcome(encoded, predictions, targets, read)
     draws = metrics.resample(len(table), settings.resamples, settings.seed)
     return Match(rows, contenders[CANDIDATE], labels, outcomes, draws)
 

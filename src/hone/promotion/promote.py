@@ -368,15 +368,15 @@ def _compare(
     from hone.promotion.match import build_match
     from hone.promotion.rows import Rows, find_leaked, load_golden_set, load_split
 
-    ours, objective = contenders[CANDIDATE].version, contenders[CANDIDATE].objective
+    candidate = contenders[CANDIDATE]
+    ours, objective = candidate.version, candidate.objective
     sets = [Rows(TEST, *reversed(load_split(uri, ours, TEST)))]
     judged_gates: list[Gate] = []
     if settings.golden:
         golden = load_golden_set(settings.golden, objective)
         training, _ = load_split(uri, ours, TRAIN)
-        judged_gates.append(
-            gates.leakage_gate(golden, find_leaked(golden.table, training, objective, settings.near_duplicate))
-        )
+        leaked = find_leaked(candidate.rewrite(golden.table), training, objective, settings.near_duplicate)
+        judged_gates.append(gates.leakage_gate(golden, leaked))
         sets.append(golden)
     theirs = contenders.get(CHAMPION)
     if theirs is None:
@@ -414,7 +414,7 @@ def _exclude_seen_rows(uri: str, sets: Sequence[Rows], theirs: Contender, settin
         except ModelError:  # earlier releases logged no validation rows
             continue
         sets = [
-            exclude_rows(rows, find_leaked(rows.table, seen, theirs.objective, settings.near_duplicate))
+            exclude_rows(rows, find_leaked(theirs.rewrite(rows.table), seen, theirs.objective, settings.near_duplicate))
             for rows in sets
         ]
     return list(sets)

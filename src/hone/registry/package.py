@@ -3,9 +3,10 @@
 MLmodel, requirements.txt, input_example.json, served.py
 SHA256SUMS          of every other file; its own digest is the version's tag hone.files_sha256
 artifacts/model/    config.json, weights or adapter, tokenizer, README.md (the card), objective.json: objective, options
-                    and targets; and base.json, the base model, if serving needs that too (an adapter, DPO)
+                    and targets, and what rewrites the inputs (`rewriters`); and base.json, the base model, if serving
+                    needs that too (an adapter, DPO)
 code/served_HASH/   the modules of hone that serving needs, the same code that the model was tested with; its
-                    objective.py imports the class of the objective
+                    objective.py imports the class of the objective, and those of rewriters
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -23,13 +24,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hone.curation import STEPS
 from hone.errors import ModelError
 from hone.models import own_code
 from hone.models.locate import WEIGHTS, BaseModel
 from hone.objectives import OBJECTIVES
 from hone.objectives.base import Objective
 from hone.parts.plugins import kind_of
+from hone.registry.rewriters import describe_rewriters
 from hone.registry.served import sums
+from hone.rewriting import Rewriter
 from hone.store.artifact import Artifact
 from hone.store.digests import digest_of, file_digest
 from hone.store.recipe import read_sources
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
 
 CODE = Path(__file__).parent / "served" / "served.py"
 SUMS_IMPORT = "from hone.registry.served.sums import find_faults\n"
-# Imports the objective's class within the copied package: a stored model names no module of hone, so these can move.
+# Imports classes within the copied package: a stored model names no module of hone, so these can move.
 ENTRY = "objective.py"
 MAX_CHARACTERS = 1_000_000  # of a row that a served model answers, unless who loads it sets another limit
 USED_BY_SERVED = (
@@ -56,18 +60,22 @@ PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
 
 @dataclass(frozen=True)
 class Form:
-    """What is served: the trained files of `train` for `objective`, whole or as an adapter on its base model."""
+    """What is served: the trained files of `train` for `objective`, whole or as an adapter on its base model.
+
+    `rewriters` are the curation steps that also rewrite what is sent.
+    """
 
     train: Artifact
     objective: Objective
     targets: Mapping[str, Any]
     adapter: bool
     max_length: int
+    rewriters: Sequence[Rewriter] = ()
 
     @cached_property
     def code(self) -> dict[str, str]:
         """The source of the modules that serving needs, by path."""
-        return serving_code(self.objective, self.adapter)
+        return serving_code(self.objective, self.adapter, self.rewriters)
 
     @property
     def package(self) -> str:
@@ -86,6 +94,7 @@ class Form:
             "targets": self.targets,
             "max_length": self.max_length,
             **({"code": code} if code else {}),
+            **({"rewriters": describe_rewriters(self.rewriters)} if self.rewriters else {}),
         }
 
     @cached_property
@@ -124,7 +133,7 @@ def package(
                 mlflow_model=mlflow_model,
                 signature=build_signature(form.objective),
                 input_example=pd.DataFrame([example]),
-                pip_requirements=list_requirements(form.adapter),
+                pip_requirements=list_requirements(form.adapter, form.rewriters),
             )
     home = place / "artifacts" / "model"
     home.mkdir(parents=True)
@@ -176,11 +185,17 @@ def build_signature(objective: Objective) -> ModelSignature:
     )
 
 
-def serving_code(objective: Objective, adapter: bool) -> dict[str, str]:
+def serving_code(objective: Objective, adapter: bool, rewriters: Sequence[Rewriter] = ()) -> dict[str, str]:
     """The source of the modules that serving the objective needs, by path, with their imports as in Hone."""
     cls = type(objective)
     modules = [cls.__module__, *USED_BY_SERVED, *(USED_BY_ADAPTERS if adapter else ())]
     entry = f"from {cls.__module__} import {cls.__name__} as Objective\n"
+    classes = {kind_of(STEPS, rewriter): type(rewriter) for rewriter in rewriters}
+    if classes:
+        modules += [rewriter.__module__ for rewriter in classes.values()]
+        for number, rewriter in enumerate(classes.values()):
+            entry += f"from {rewriter.__module__} import {rewriter.__name__} as Rewriter{number}\n"
+        entry += "REWRITERS = {" + ", ".join(f"{kind!r}: Rewriter{n}" for n, kind in enumerate(classes)) + "}\n"
     return {ENTRY: entry, **read_sources(modules)}
 
 
@@ -204,9 +219,10 @@ def copy_code(code: Mapping[str, str], folder: Path) -> Path:
     return home
 
 
-def list_requirements(adapter: bool) -> list[str]:
+def list_requirements(adapter: bool, rewriters: Sequence[Rewriter] = ()) -> list[str]:
     """Pip requirements of the serving code at the installed versions; a local suffix (`+cpu`), on no index, is cut."""
-    names = REQUIREMENTS + (ADAPTER_REQUIREMENTS if adapter else ())
+    names = list(REQUIREMENTS + (ADAPTER_REQUIREMENTS if adapter else ()))
+    names += sorted({name for rewriter in rewriters for name in getattr(rewriter, "libraries", ())} - {*names})
     return [f"{name}=={version(name).partition('+')[0]}" for name in names]
 
 

@@ -4,7 +4,8 @@
     drift/reference.parquet   a fixed random sample of the ingested rows, and one of the held-out rows
     drift/row_hashes.npy      sorted hashes of all ingested rows: they show which rows of a source are new
 
-The samples hold rows as ingested, before curation, because recent inputs are not cleaned or deduplicated either.
+The samples hold rows as ingested, before curation, because recent inputs are not cleaned or deduplicated either. Only
+what the served model rewrites is rewritten in them: statistics.json records it, and recent inputs are rewritten alike.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.objectives.base import Objective
+from hone.objectives.shared.inputs import rewrite_inputs
+from hone.registry.rewriters import build_rewriters, describe_rewriters
 from hone.registry.row_text import detect_languages, input_text, split_words
+from hone.rewriting import Rewriter
 from hone.splits import TEST, TRAIN
 from hone.store import layout
 from hone.store.artifact import Artifact
@@ -85,13 +89,22 @@ class _IngestedScan:
     held_out: list[pa.Table] = field(default_factory=list)
 
 
-def write_reference(out: Path, artifacts: Mapping[str, Artifact], objective: Objective) -> ReferenceFiles:
-    """Write the three reference files for a version made from these artifacts (ingest, validate) into `out`."""
+def write_reference(
+    out: Path, artifacts: Mapping[str, Artifact], objective: Objective, rewriters: Sequence[Rewriter] = ()
+) -> ReferenceFiles:
+    """Write the three reference files for a version made from these artifacts (ingest, validate) into `out`.
+
+    The texts are those that a model with these `rewriters` reads.
+    """
     scan = _scan_ingested(artifacts, objective)
     hashes = np.sort(np.array(scan.hashes, np.uint64))
-    samples = {INGESTED: _build_inputs(scan.drawn, objective), HELD_OUT: _build_inputs(scan.held_out, objective)}
+    samples = {
+        INGESTED: _build_inputs(scan.drawn, objective, rewriters),
+        HELD_OUT: _build_inputs(scan.held_out, objective, rewriters),
+    }
     table = _build_table(samples, objective)
     statistics = _compute_statistics(artifacts, table, objective, scan.blank)
+    statistics |= {"rewriters": describe_rewriters(rewriters)} if rewriters else {}
     (out / STATISTICS).write_text(json.dumps(statistics, ensure_ascii=False, indent=1), "utf8")
     np.save(out / HASHES, hashes, allow_pickle=False)
     import pyarrow.parquet as pq
@@ -130,6 +143,12 @@ def read_reference(folder: Path) -> tuple[Sample, Sample, list[dict[str, str | N
     return ingested, held_out, questions.to_pylist()
 
 
+def read_rewriters(folder: Path, where: str) -> list[Rewriter]:
+    """What rewrote the texts of the samples; none in those of earlier releases. Raises ModelError, about `where`."""
+    statistics = json.loads((folder / STATISTICS).read_text("utf8"))
+    return build_rewriters(statistics.get("rewriters", []), where)
+
+
 def _sample(rows: pa.Table, missing: Mapping[str, tuple[int, int]]) -> Sample:
     return Sample(rows["text"].to_pylist(), rows["length"].to_pylist(), rows["language"].to_pylist(), missing)
 
@@ -163,11 +182,14 @@ def _scan_ingested(artifacts: Mapping[str, Artifact], objective: Objective) -> _
     return scan
 
 
-def _build_inputs(parts: Sequence[pa.Table], objective: Objective) -> list[dict[str, str]]:
-    """The rows as model inputs, in random order."""
+def _build_inputs(
+    parts: Sequence[pa.Table], objective: Objective, rewriters: Sequence[Rewriter]
+) -> list[Mapping[str, str]]:
+    """The rows as the model reads them, in random order."""
     import pyarrow as pa
 
-    rows = objective.inference_inputs(pa.concat_tables(parts)) if parts else []
+    sent = objective.inference_inputs(pa.concat_tables(parts)) if parts else []
+    rows = [rewrite_inputs(objective, rewriters, row)[0] for row in sent]
     return [rows[position] for position in np.random.default_rng(SEED).permutation(len(rows))]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from hone.registry.champion_results import load_champion
 from hone.registry.integrity import TAG as FILES
 from hone.registry.integrity import is_intact
 from hone.registry.package import Form, package
+from hone.rewriting import Rewriter
 from hone.splits import SPLITS, TEST
 from hone.store import layout
 from hone.store.artifact import Artifact, Product
@@ -160,20 +161,32 @@ def register(
     alias: str,
     config: str,
     tags: Mapping[str, str],
+    rewriters: Sequence[Rewriter] = (),
     example_row: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Register the trained model as a version of `model_name` and point `alias` to it; an existing version is reused.
 
     `artifacts` are those of the stages ingest to evaluate, `render_report` makes the HTML once the version's number is
-    known, `config` is the resolved YAML, `run_id` the training's MLflow run, `tags` are further tags of the version
-    (`hone.git_commit`, `hone.flow_run_id`); with `example_row` a new version shows a test row. Writes
-    registration.json and report.html. Raises ServiceError if MLflow does not answer, ConfigError for a model name that
-    MLflow does not accept, ModelError if a file could run code when it is loaded.
+    known, `rewriters` are the curation steps that the served model applies too, `config` is the resolved YAML, `run_id`
+    the training's MLflow run, `tags` are further tags of the version (`hone.git_commit`, `hone.flow_run_id`); with
+    `example_row` a new version shows a test row. Writes registration.json and report.html. Raises ServiceError if
+    MLflow does not answer, ConfigError for a model name that MLflow does not accept, ModelError if a file could run
+    code when it is loaded.
     """
-    reference_files = reference.write_reference(out, artifacts, objective)
+    reference_files = reference.write_reference(out, artifacts, objective, rewriters)
     candidate = _build_candidate(
-        artifacts, base, objective, method, model_name, alias, config, tags, reference_files.tags, example_row
+        artifacts,
+        base,
+        objective,
+        method,
+        rewriters,
+        model_name,
+        alias,
+        config,
+        tags,
+        reference_files.tags,
+        example_row,
     )
     client = connect(tracking_uri)
     steps = _report_steps(on_progress)
@@ -223,6 +236,7 @@ def _build_candidate(
     base: BaseModel,
     objective: Objective,
     method: Method,
+    rewriters: Sequence[Rewriter],
     model_name: str,
     alias: str,
     config: str,
@@ -233,7 +247,7 @@ def _build_candidate(
     """What is to be registered, from the artifacts of the stages; `reference_tags` are of the drift reference."""
     section = artifacts["tokenize"].manifest()["recipe"]["config"]["tokenization"]
     targets = artifacts["evaluate"].read_json(layout.TARGETS)
-    form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]))
+    form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]), rewriters)
     metrics = artifacts["evaluate"].read_json(layout.METRICS)
     results = version_page.build_result_tags(metrics) | dict(reference_tags)
     lineage = build_tags(artifacts, form, base, config)

@@ -59,6 +59,7 @@ def test_the_memory_has_rows_as_they_came_in_and_the_held_out_ones_whole(
         "reference.parquet": "drift",
         "row_hashes.npy": "drift",
     }
+    assert reference.read_rewriters(tmp_path, "tiny") == []  # as in what earlier releases wrote
     ingested, held_out, asked = reference.read_reference(tmp_path)
     assert (len(ingested.texts), len(held_out.texts)) == (1000, 200)
     assert set(ingested.texts) <= set(TEXTS)

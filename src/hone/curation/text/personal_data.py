@@ -136,16 +136,6 @@ class Match(NamedTuple):
     kind: str
 
 
-def redact_text(text: str, kinds: Iterable[str]) -> tuple[str, list[str]]:
-    """Replace every match of `kinds` in `text` by its tag; returns the text and the kind of each match."""
-    matches = find_personal_data(text, kinds)
-    pieces, end = [], 0
-    for match in sorted(matches):
-        pieces += [text[end : match.start], TAGS[match.kind]]
-        end = match.end
-    return "".join([*pieces, text[end:]]), [match.kind for match in matches]
-
-
 def find_personal_data(text: str, kinds: Iterable[str]) -> list[Match]:
     """Every match of `kinds` in `text`; no two overlap. In the order of `kinds`, then of the text."""
     matches: list[Match] = []

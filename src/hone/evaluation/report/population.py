@@ -36,7 +36,9 @@ def describe_population(facts: Mapping[str, Mapping[str, Any]], metrics: Mapping
         sentences.append(f"Test rows with labels that no training row has, which count as errors: {count:,} ({names}).")
         sentences += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in list_emptied(curate)]
     if any(step["step"] == "redact" and step.get("notes") for step in curate["funnel"]):
-        sentences.append("Personal data was removed from test rows too; a served model gets the text that is sent.")
+        sentences.append(
+            "In test rows too, redact replaced personal data, as the served model does in what is sent to it."
+        )
     return sentences + _describe_validation(facts["train"], metrics)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,10 @@ class Chat(Objective):
         """The messages with their texts replaced."""
         new = iter(texts)
         return rewrite_texts(value, lambda _: next(new))
+
+    def normalize_input(self, name: str, value: str) -> str:
+        """The messages as rows have them: a caller may send another form of them. Raises ValueError for no messages."""
+        return json.dumps(parse_conversation(value).value, ensure_ascii=False)
 
     def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """Drop rows with a message that became empty."""

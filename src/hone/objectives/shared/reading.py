@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hone.objectives.base import Batch, Objective, Predictions, Targets
+from hone.objectives.shared.inputs import rewrite_inputs
+from hone.rewriting import Rewriter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +25,7 @@ class Reader:
     """Collates encoded rows into batches, with the objective and the padding id, and predicts them on the device.
 
     A batch has at most `max_rows` rows; 0 uses the device's limit (`LIMITS`). The `tokenizer` encodes and decodes text;
-    batches alone do not need it.
+    batches alone do not need it. `rewriters` change what is sent before the model reads it.
     """
 
     objective: Objective
@@ -31,6 +33,7 @@ class Reader:
     device: torch.device
     tokenizer: Any = None
     max_rows: int = 0
+    rewriters: Sequence[Rewriter] = ()
 
     def batches(self, tokens: pa.Table) -> Iterator[tuple[np.ndarray, Batch]]:
         """Yield positions and batches of rows of similar length, longest first; every row once, deterministically."""
@@ -79,8 +82,11 @@ class Reader:
 
         if not rows:
             return []
-        columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in self.objective.inputs}
+        read = [rewrite_inputs(self.objective, self.rewriters, row) for row in rows]
+        columns = {name: pa.array([row[name] for row, _ in read], pa.string()) for name in self.objective.inputs}
         table = pa.table({"id": pa.array(map(str, range(len(rows))), pa.string()), **columns})
         tokens = self.objective.encode(table, self.tokenizer, max_length, targets, labelled=False)
+        if self.rewriters:
+            tokens = self.objective.locate_in_source(tokens, [texts for _, texts in read])
         predictions, _ = self.predict(model, tokens)
         return self.objective.build_answers(tokens, predictions, targets, rows)

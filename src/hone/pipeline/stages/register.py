@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hone
 from hone.config.file import dump_config
+from hone.config.parts import Part
+from hone.config.sections import RunConfig
+from hone.curation import STEPS
 from hone.display import mask_secrets
 from hone.environment import current_user, home
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, get_module
 from hone.pipeline.stages.train import training_run
+from hone.rewriting import Rewriter
 from hone.store import layout
 from hone.store.artifact import Artifact, Product
 from hone.tracking.links import build_url, run_route, version_route
@@ -52,6 +56,7 @@ def _make(job: Job) -> Product:
             alias=config.registration.alias,
             config=dump_config(config),
             tags=commit | dict(job.tags) | _sweep_tags(job),
+            rewriters=[step for _, step in _list_rewriters(config)],
             example_row=config.registration.example_row,
             on_progress=job.on_progress,
         )
@@ -109,15 +114,27 @@ def _git_commit() -> dict[str, str]:
     return {GIT_COMMIT: result.stdout.strip()}
 
 
+def _list_rewriters(config: RunConfig) -> list[tuple[Part, Rewriter]]:
+    """The curation steps that the served model applies too: what configures each, and the step."""
+    steps = [(part, build_part(STEPS, part)) for part in config.curation.steps]
+    return [(part, step) for part, step in steps if isinstance(step, Rewriter)]
+
+
+def _config(config: RunConfig) -> dict[str, Any]:
+    sections = dict.fromkeys(("name", "registration", "model", "objective", "method"), True)
+    rewriters = [part.model_dump() for part, _ in _list_rewriters(config)]
+    return config.model_dump(include=sections | {"tokenization": {"max_length"}}) | (
+        {"curation": {"steps": rewriters}} if rewriters else {}
+    )
+
+
 REGISTER = Stage(
     make=_make,
-    config=lambda c: c.model_dump(
-        include=dict.fromkeys(("name", "registration", "model", "objective", "method"), True)
-        | {"tokenization": {"max_length"}}
-    ),
+    config=_config,
     code=lambda c: [
         *("hone.registry.register", "hone.evaluation.report.report", "hone.methods.adapters"),
         get_module(OBJECTIVES, c.objective),
+        *(get_module(STEPS, part) for part, _ in _list_rewriters(c)),
     ],
     libraries=lambda _: ["mlflow", "py3langid"],
     inputs=("train", "evaluate"),

@@ -47,7 +47,12 @@ class Served(PythonModel):  # type: ignore[misc]
         self.objective = self._module("objective").Objective(**self.about["options"])
         reading = self._module("hone.objectives.shared.reading")
         self.reader = reading.Reader(
-            self.objective, tokenizer.pad_token_id, torch.device(device), tokenizer, int(settings["batch_size"])
+            self.objective,
+            tokenizer.pad_token_id,
+            torch.device(device),
+            tokenizer,
+            int(settings["batch_size"]),
+            [self._rewriter(record) for record in self.about.get("rewriters", [])],
         )
 
     # Of all hints for model_input, a frame's alone leaves the signature in force: MLflow makes a frame of a list.
@@ -60,6 +65,9 @@ class Served(PythonModel):  # type: ignore[misc]
         answers = self.reader.answer(self.model, rows, self.about["targets"], int(self.about["max_length"]))
         columns = None if (params or {}).get("all_scores") else list(self.objective.outputs)
         return pd.DataFrame(answers, columns=columns)
+
+    def _rewriter(self, record: dict[str, Any]) -> Any:
+        return self._module("objective").REWRITERS[record["kind"]](**record["options"])
 
     def _model(self, home: Path, settings: dict[str, Any]) -> Any:
         """The model in float32: its own weights, or the base model's weights with the adapter."""

@@ -47,7 +47,7 @@ def facts(
         (
             {"funnel": [{"step": "redact", "notes": {"e-mail": 3}}]},
             {},
-            ["Personal data was removed from test rows too; a served model gets the text that is sent."],
+            ["In test rows too, redact replaced personal data, as the served model does in what is sent to it."],
         ),
     ],
 )
