@@ -127,13 +127,25 @@ def _restore_texts(table: pa.Table, read: pa.Table, steps: Sequence[tuple[str, S
     """The rows with the columns that were read, rewritten only by the steps that the served model applies too."""
     position_of = {name: position for position, name in enumerate(texts_of(read, "id"))}
     original = take_rows(read, [position_of[name] for name in texts_of(table, "id")])
-    for _, step in steps:
+    for kind, step in steps:
         if isinstance(step, Rewriter):
-            original = step.apply(original, fields, ignore).rows
+            verdict = step.apply(original, fields, ignore)
+            original = verdict.rows
+            if FLAW in table.column_names:
+                table = _add_flaws(table, [f"{kind}: {reason}" if reason else "" for reason in verdict.reasons])
     for name in read.column_names:
         if name != "split":
             table = table.set_column(table.column_names.index(name), name, original[name])
     return table
+
+
+def _add_flaws(table: pa.Table, flaws: Sequence[str]) -> pa.Table:
+    """The rows with further entries in the column FLAW; one that a row has already is not repeated."""
+    entries = [old.split("; ") if old else [] for old in texts_of(table, FLAW)]
+    joined = [
+        "; ".join(dict.fromkeys([*old, *([new] if new else [])])) for old, new in zip(entries, flaws, strict=True)
+    ]
+    return with_texts(table, FLAW, joined)
 
 
 def _training_rows(table: pa.Table) -> pa.Table:

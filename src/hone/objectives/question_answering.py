@@ -145,7 +145,7 @@ class QuestionAnswering(Objective):
     def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """Update answer starts: the n-th occurrence of an answer in the old context is the n-th in the new one.
 
-        Drop a row if an answer does not occur in the new context as often as in the old one.
+        Drop a row if an answer does not occur in the new context as often as in the old one: its start becomes -1.
         """
         import pyarrow as pa
 
@@ -500,17 +500,20 @@ def _to_json(answers: Mapping[str, Any]) -> str:
 
 
 def _realign_answers(context: str, old: str, changed: str, new: str) -> tuple[str, str]:
-    """The answers with their starts in the changed context, and '' or the reason to drop the row."""
+    """The answers with their starts in the changed context, and '' or the reason to drop the row.
+
+    The start of an answer that is no longer there is NO_POSITION, as is one that was none before.
+    """
     answers = json.loads(new)
     starts = []
     for old_text, new_text, start in zip(
         json.loads(old)["text"], answers["text"], answers["answer_start"], strict=True
     ):
         before, after = _find_all(old_text, context), _find_all(new_text, changed)
-        if not new_text.strip() or len(before) != len(after) or start not in before:
-            return new, "an answer is no longer in the context"
-        starts.append(after[before.index(start)])
-    return _to_json({**answers, "answer_start": starts}), ""
+        is_lost = not new_text.strip() or len(before) != len(after) or start not in before
+        starts.append(NO_POSITION if is_lost else after[before.index(start)])
+    reason = "an answer is no longer in the context" if NO_POSITION in starts else ""
+    return _to_json({**answers, "answer_start": starts}), reason
 
 
 def _find_all(text: str, context: str) -> list[int]:
@@ -519,14 +522,11 @@ def _find_all(text: str, context: str) -> list[int]:
 
 
 def _first_answers(rows: pa.Table) -> Iterator[tuple[int, int] | None]:
-    """The extent of each row's first answer in its context; None for no answer."""
+    """The extent of each row's first answer that is in its context; None if there is none."""
     for value in rows["answers"].to_pylist():
         answers = json.loads(value)
-        if answers["text"]:
-            start = answers["answer_start"][0]
-            yield start, start + len(answers["text"][0])
-        else:
-            yield None
+        pairs = zip(answers["answer_start"], answers["text"], strict=True)
+        yield next(((start, start + len(text)) for start, text in pairs if start != NO_POSITION), None)
 
 
 def _windows_by_row(tokens: pa.Table) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hone.curation.normalize import Normalize
 from hone.curation.redact import Redact
 from hone.curation.step import Step
 from hone.errors import DataError
+from hone.objectives.question_answering import QuestionAnswering
 from hone.objectives.text_classification import TextClassification
 from hone.splits import FLAW
 from hone.store.artifact import Product
@@ -112,6 +114,38 @@ def test_personal_data_is_removed_from_test_rows_as_well(tmp_path: Path) -> None
     curated(rows, tmp_path, [("normalize", Normalize()), ("redact", Redact())])
     for text in pq.read_table(tmp_path / "test.parquet")["text"].to_pylist():
         assert "  mail <EMAIL>" in text and "example.org" not in text
+
+
+@pytest.mark.parametrize("steps", [[], [("normalize", Normalize())]], ids=["redact", "normalize and redact"])
+def test_an_answer_within_personal_data_is_reported_and_points_nowhere(
+    steps: list[tuple[str, Step]], tmp_path: Path
+) -> None:
+    """A model cannot find it: its context has a tag in that place."""
+    rows = []
+    for number, split in enumerate(["train"] * 20 + ["test"] * 4):
+        context = f"Call  me at lake {number * 7919}, or mail ann{number}@example.org today."
+        texts = ["example.org", "today"] if number == 22 else [f"ann{number}@example.org", "today"]
+        if number == 23:  # a number that only the text as it came shows to be a phone's
+            context, texts = f'Or <a href="tel:">5551234567</a> today. {context}', ["5551234567", "Or"]
+        answers = {"text": texts, "answer_start": [context.index(text) for text in texts]}
+        row = {"id": f"row{number}", "source": "", "split": split, "question": f"Where {number}?", "context": context}
+        rows.append({**row, "answers": json.dumps(answers)})
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    fields = QuestionAnswering()
+    settings: dict[str, Any] = {"valid": 0.1, "test": 0.1, "seed": 17, "near_duplicate": 1.0}
+    product = curate(tmp_path / "in.parquet", tmp_path, steps=[*steps, ("redact", Redact())], fields=fields, **settings)
+    assert product.facts["flawed"] == {"test": 2}
+    for row in pq.read_table(tmp_path / "test.parquet").to_pylist():
+        answers = json.loads(row["answers"])
+        starts = {text: row["context"].find(text) for text in ("<EMAIL>", "today")}
+        assert starts["<EMAIL>"] > 0
+        lost = {"row22": ["example.org", "today"], "row23": ["5551234567", "Or"]}.get(row["id"])
+        if lost:
+            assert answers == {"text": lost, "answer_start": [-1, row["context"].index(lost[1])]}
+            assert row[FLAW] == "redact: an answer is no longer in the context"
+        else:
+            assert dict(zip(answers["text"], answers["answer_start"], strict=True)) == starts
+            assert row[FLAW] == ""
 
 
 def test_a_step_that_drops_a_large_part_warns_with_its_largest_groups_or_stops(

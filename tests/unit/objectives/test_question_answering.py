@@ -202,6 +202,14 @@ def test_an_answer_is_learned_where_it_is_whole_and_nothing_where_it_is_not(bert
     assert max(end for _, end in covered) == len(CONTEXT)
 
 
+def test_an_answer_that_is_no_longer_in_its_context_is_not_learned(bert: Path) -> None:
+    tokenizer = load_tokenizer(bert)
+    lost, other = answers(("gone", -1)), answers(("gone", -1), ("red", 4))
+    encoded = OBJECTIVE.encode(rows(("which", CONTEXT, lost), ("which", CONTEXT, other)), tokenizer, 64, TARGETS)
+    learned = [tokenizer.decode(row["input_ids"][row["first"] : row["last"] + 1]) for row in encoded.to_pylist()]
+    assert learned == ["[CLS]", "red"]
+
+
 def test_a_long_question_is_cut_and_counted_once(bert: Path) -> None:
     tokenizer = load_tokenizer(bert)
     encoded = OBJECTIVE.encode(rows(("where " * 20, CONTEXT, answers(("red", 4)))), tokenizer, 13, TARGETS)
