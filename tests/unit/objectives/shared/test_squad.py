@@ -63,7 +63,7 @@ def test_the_f1_of_two_spans_counts_their_common_tokens() -> None:
 def test_no_other_threshold_has_a_better_f1(rows: int, seed: int, levels: int) -> None:
     generator = np.random.default_rng(seed)
     has_answer = generator.permutation(np.arange(rows) % 2 == 0)
-    margins = generator.integers(0, levels, rows) / 7 - has_answer
+    margins = generator.integers(0, levels, rows) / 8 - has_answer  # exact: none differ by rounding alone
     f1 = has_answer * generator.random(rows)
 
     def total(threshold: float) -> float:
