@@ -119,7 +119,7 @@ def fetch_run_file(tracking_uri: str, version: Version, path: str, directory: Pa
         except (MlflowException, OSError) as fault:
             if getattr(fault, "error_code", "") not in ("", "RESOURCE_DOES_NOT_EXIST", "INTERNAL_ERROR"):
                 raise
-            if path in digests:
+            if any(name == path or name.startswith(f"{path}/") for name in digests):
                 raise report_damage(tracking_uri, version, f"{path} is missing") from fault
             raise ModelError(
                 f"its run {version.run_id} has no {path}", where=version.uri, fix="Register it again: hone run CONF."

@@ -653,6 +653,16 @@ def test_a_damaged_file_of_a_run_is_one_error_until_the_next_registration(
     assert file.read_bytes() == whole and not describe_fault(tracking_uri, "tiny", "1")
 
 
+def test_a_missing_folder_of_a_run_is_damage_too(
+    tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
+) -> None:
+    do_register(tmp_path / "1", artifacts, base, tracking_uri)
+    rmtree(run_file(tracking_uri, "1", "drift/row_hashes.npy").parent)
+    with pytest.raises(DamagedVersion, match="drift is missing"):
+        fetch_run_file(tracking_uri, get_version(tracking_uri, "models:/tiny/1"), "drift", tmp_path)
+    assert "drift" in describe_fault(tracking_uri, "tiny", "1")
+
+
 def test_files_of_an_earlier_release_are_read_unproven_and_nonsense_is_one_error(
     tmp_path: Path, tracking_uri: str, artifacts: Mapping[str, Artifact], base: BaseModel
 ) -> None:
