@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.runtime import deployment, flow_run
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.changes import Change, Settings, list_changes
@@ -19,6 +19,7 @@ from tasks.evaluate import evaluate
 from tasks.forms import update_forms
 from tasks.ingest import ingest
 from tasks.register import register
+from tasks.runtime.worker import is_deployed
 from tasks.stage import pin_config
 from tasks.tokenize import tokenize
 from tasks.train import train
@@ -54,7 +55,7 @@ def finetune(
         registered, evaluated = _run_line(pin_config(resolve_config(config, overrides) if overrides else resolved))
     except ValidationFailed as fault:
         return build_stopped_state(fault)
-    if deployment.id and registered.facts()["version"] == "1":
+    if is_deployed() and registered.facts()["version"] == "1":
         update_forms(return_state=True)  # the new model is offered; that it is not yet fails no run
     return Completed(message=summarize_version(registered, evaluated), data=registered)
 

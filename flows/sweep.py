@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.runtime import deployment, flow_run
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.changes import Change, Settings, list_changes
@@ -21,6 +21,7 @@ from hone.sweep.words import describe_values
 from tasks.curate import curate
 from tasks.forms import update_forms
 from tasks.ingest import ingest
+from tasks.runtime.worker import is_deployed
 from tasks.stage import pin_config
 from tasks.sweep import search
 from tasks.validate import build_stopped_state
@@ -62,7 +63,7 @@ def sweep(
     except ValidationFailed as fault:
         stopped: State[Any] = build_stopped_state(fault)
         return stopped
-    if deployment.id and registered.facts()["version"] == "1":
+    if is_deployed() and registered.facts()["version"] == "1":
         update_forms(return_state=True)  # the new model is offered; that it is not yet fails no run
     best = tried.facts()["best"]
     message = f"{summarize_version(registered, evaluated)}; best of {tried.rows}: {describe_values(best['changes'])}"

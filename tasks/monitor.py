@@ -22,6 +22,7 @@ from hone.errors import ConfigError, ModelError
 from hone.tracking.links import find_current_version, load_version_config, run_link
 from hone.tracking.reader import Version
 from tasks.runtime.events import emit_model_event
+from tasks.runtime.pages import publish, publish_last
 from tasks.runtime.retries import RETRIES
 
 
@@ -29,7 +30,7 @@ from tasks.runtime.retries import RETRIES
 class CheckResult:
     """A version, the verdict of its drift check, the episode of drift, and where the check is shown.
 
-    `link` leads to the check's run in MLflow, `page` to its page in the Prefect UI.
+    `link` leads to the check's run in MLflow, `page` to its page in the Prefect UI; it is '' if there is none.
     """
 
     version: Version
@@ -108,12 +109,17 @@ def announce_drift(checked: CheckResult, config: str) -> None:
 
 
 def _publish(model: str, verdict: Verdict, page: str) -> str:
-    """Create the table and the page in the Prefect UI, and return the page's URL.
+    """Create the table and the page in the Prefect UI, and return the page's URL; '' if the server did not answer.
 
     Keys may have lower-case letters, digits and dashes.
     """
     key = re.sub(r"[^a-z0-9]+", "-", f"drift-{model}".lower()).strip("-")
     if verdict.findings:
-        create_table_artifact(report.build_table(verdict), key=f"{key}-tests", description=f"Drift of {model}")
-    artifact = create_markdown_artifact(page, key=key, description=f"Drift of {model}: {verdict.decision}")
-    return f"{PREFECT_UI_URL.value()}/artifacts/artifact/{artifact}"
+        publish(create_table_artifact, report.build_table(verdict), key=f"{key}-tests", description=f"Drift of {model}")
+    artifacts: list[object] = []
+
+    def create_page(markdown: str, **about: str) -> None:
+        artifacts.append(create_markdown_artifact(markdown, **about))
+
+    publish_last(create_page, page, key=key, description=f"Drift of {model}: {verdict.decision}")
+    return f"{PREFECT_UI_URL.value()}/artifacts/artifact/{artifacts[0]}" if artifacts else ""

@@ -25,12 +25,13 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.logging import get_run_logger
-from prefect.runtime import deployment, task_run
+from prefect.runtime import task_run
 
 from hone.errors import ServiceError
 from hone.progress import Progress, emit
 from tasks.runtime import slot_guard
 from tasks.runtime.clients import leave_task_client
+from tasks.runtime.worker import is_deployed
 
 LIMIT = "gpu"
 LEASE_SECONDS = 60.0  # the minimum that Prefect's server accepts
@@ -70,7 +71,7 @@ def _wait_for_slot(client: SyncPrefectClient, logger: Logger) -> UUID | None:
     while True:
         granted = _request_slot(client)
         if granted == []:
-            if not deployment.id:
+            if not is_deployed():
                 return None
             _make_limit(client, logger)
         elif granted:

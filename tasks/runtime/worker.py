@@ -1,4 +1,4 @@
-"""Ends a flow's process when the worker that started it has ended."""
+"""What a flow's process has to do with the worker that started it: whether there is one, and to end with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import threading
 import time
 from functools import cache
 
+from prefect.runtime import deployment
+
 POLL_SECONDS = 0.5
+RUN = "PREFECT__FLOW_RUN_ID"  # a variable that workers set for the runs that they start
+
+
+def is_deployed() -> bool:
+    """Whether a worker started this run, from a deployment. Without one, `deployment.id` alone would ask the server."""
+    return RUN in os.environ and bool(deployment.id)
 
 
 @cache
@@ -19,7 +27,7 @@ def end_with_worker() -> None:
     ends its training, releases its GPU slot and reports the run as crashed, so that it can be retried.
     """
     parent = os.getppid()
-    if "PREFECT__FLOW_RUN_ID" not in os.environ or parent <= 1:
+    if RUN not in os.environ or parent <= 1:
         return
 
     def watch() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import hone
 from hone.disk import describe_disk_fault
 from hone.environment import DEFAULTS, Home, close_home, home
-from hone.errors import ConfigError, HoneError, ServiceError, StoreError
+from hone.errors import ConfigError, HoneError, StoreError
 from hone_app.cli import batch, completion, drift, gc, promotion, rows, service, sweep
 from hone_app.cli.arguments import add_config
 from hone_app.cli.line import load, run_finetune
@@ -134,13 +134,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if all(stage_plan.artifact for stage_plan in stage_plans):
         console.print(f"{config.name}: every stage is up to date, nothing to do.", style="bold")
         return _finish(console, stage_plans, data)
-    try:
-        run_finetune(config, data, console)
-    except ServiceError as fault:
-        if not all(stage_plan.artifact for stage_plan in plan_run(config, data)):
-            raise
-        warning = f"hone: warning: every stage is done, but Prefect's page of this run is incomplete: {fault.what}"
-        print(warning, file=sys.stderr)  # noqa: T201
+    run_finetune(config, data, console)
     return _finish(console, plan_run(config, data), data)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import wraps
 from types import FrameType, UnionType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -66,11 +68,46 @@ def orchestrated(data: Home) -> Iterator[Callable[[], bool]]:
 
 
 def run_flow(data: Home, flow: Flow[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Run a flow in this process.
+    """Run a flow in this process; its function returns a state. Returns this state if `return_state`, else its result.
 
-    Raises ServiceError if Prefect's server stops answering, KeyboardInterrupt after an interruption, also where Prefect
-    raises an error of its own while it handles one (3.8.8: before it has made a task's run), or what a task raised.
+    If Prefect's server stops answering after the function has returned, a warning is printed: the work is complete.
+    Raises ServiceError if it stops answering before, KeyboardInterrupt after an interruption, also where Prefect raises
+    an error of its own while it handles one (3.8.8: before it has made a task's run), or what a task raised.
     """
+    states: list[State[Any]] = []
+    try:
+        return _call_flow(data, _add_state(flow, states), *arguments, **options)
+    except ServiceError as fault:
+        if not states:
+            raise
+        if states[0].is_completed():
+            warning = f"hone: warning: the work is done, but Prefect's page of this run is incomplete: {fault.what}"
+            print(warning, file=sys.stderr)  # noqa: T201
+        return states[0] if options.get("return_state") else states[0].result()
+
+
+def _add_state(flow: Flow[..., Any], states: list[State[Any]]) -> Flow[..., Any]:
+    """The flow; it also appends the state that its function returns to `states`, where Prefect does not return it.
+
+    Prefect raises an error instead if it cannot report the state to its server.
+    """
+    function = flow.fn
+
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> State[Any]:
+        state: State[Any] = function(*arguments, **options)
+        states.append(state)
+        return state
+
+    # With its types, not their names: Prefect would look these up in this module.
+    vars(call)["__signature__"] = inspect.signature(function, eval_str=True)
+    recording = flow.with_options()
+    recording.fn = call
+    return recording
+
+
+def _call_flow(data: Home, flow: Flow[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call a flow, and record the call among those of terminals. Raises as `run_flow`, at every time."""
     import httpx
     from prefect.exceptions import PrefectHTTPStatusError
 
