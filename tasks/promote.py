@@ -34,7 +34,13 @@ def _name_comparison() -> str:
     return f"compare {version} of {parameters['model']} with the champion"
 
 
-@task(name="compare", task_run_name=_name_comparison, persist_result=True, cache_key_fn=_once_a_flow_run)
+@task(
+    name="compare",
+    task_run_name=_name_comparison,
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=_once_a_flow_run,
+)
 def _compare_versions(model: str, version: str, policy: str, golden: str) -> Decision:
     journal = _open_journal(model)
     decision = promote.decide(journal, version, downloads=home().downloads, policy=policy, golden=golden)
@@ -56,6 +62,7 @@ def compare_versions(model: str, version: str, policy: str, golden: str) -> Deci
     name="announce candidate",
     task_run_name="ask for approval of {decision.model} version {decision.version}",
     persist_result=True,
+    result_serializer="json",
     cache_key_fn=_once_a_flow_run,
 )
 def _announce_candidate(decision: Decision) -> str:

@@ -17,6 +17,7 @@ from hone.promotion.journal import Journal
 from hone.promotion.promote import open_journal
 from hone.tracking.aliases import list_aliases
 from tests import preloaded
+from tests.pickles import find_pickles
 from tests.polling import until
 from tests.services import ask
 from tests.tiny_versions import MODEL, Versions
@@ -157,7 +158,7 @@ def wait_for_question(prefect: Prefect, journal: Journal) -> str:
     return run
 
 
-def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
+def test_a_day_of_promotions(prefect: Prefect, journal: Journal, tmp_path: Path) -> None:
     run = wait_for_question(prefect, journal)
     # A form that is not filled in is refused by the form.
     refused = prefect.answer(run, decision="approve")
@@ -216,6 +217,10 @@ def test_a_day_of_promotions(prefect: Prefect, journal: Journal) -> None:
     [event] = prefect.events("hone.rolled-back")
     assert (event["payload"]["what"], event["payload"]["why"]) == (back, "wrong on Mondays")
     assert event["payload"]["severity"] == "warning"
+
+    kept = tmp_path / "hone" / "promotions"
+    assert len([file for file in kept.rglob("*") if file.is_file()]) >= 4  # comparisons and questions
+    assert find_pickles(kept) == []
 
 
 def test_a_run_that_is_started_again_after_its_move_ends_well_and_moves_nothing(

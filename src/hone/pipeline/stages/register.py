@@ -13,7 +13,7 @@ from hone.config.parts import Part
 from hone.config.sections import RunConfig
 from hone.curation import STEPS
 from hone.display import mask_secrets
-from hone.environment import current_user, home
+from hone.environment import Home, current_user, home
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, get_module
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from hone.tracking.run_log import RunLog
 
 GIT_COMMIT = "hone.git_commit"
+SERVER = "tracking server"  # an input of the recipe
+OWN_SERVER = "the data folder"
 
 
 def _make(job: Job) -> Product:
@@ -87,14 +89,26 @@ def _data_docs_link(job: Job, run: RunLog) -> dict[str, str]:
 
 
 def _describe_fault(artifact: Artifact) -> str:
-    facts = artifact.facts()
-    current_uri = home().tracking_uri
-    is_current = mask_secrets(current_uri) == facts["tracking_uri"]
-    uri, model, number = current_uri if is_current else facts["tracking_uri"], facts["model"], facts["version"]
+    facts, uri = artifact.facts(), _find_server(artifact)
+    model, number = facts["model"], facts["version"]
     fault = describe_fault(uri, model, number)
     if not fault and not has_run(uri, facts["run_id"]):
         return f"the run of version {number} of {model} was deleted in MLflow"
     return fault
+
+
+def _name_server(data: Home) -> str:
+    """The tracking server's URI without its password; OWN_SERVER for the data folder's own, wherever the folder is."""
+    return OWN_SERVER if data.artifact_root else mask_secrets(data.tracking_uri)
+
+
+def _find_server(artifact: Artifact) -> str:
+    """The URI of the tracking server that has the version: of the data folder where it is now, or with the password."""
+    name = artifact.manifest()["recipe"]["inputs"].get(SERVER) or artifact.facts()["tracking_uri"]
+    if name == OWN_SERVER:
+        return Home(artifact.path.parents[2]).tracking_uri
+    current_uri = home().tracking_uri
+    return current_uri if mask_secrets(current_uri) == name else name
 
 
 def _describe(artifact: Artifact) -> str:
@@ -144,7 +158,7 @@ REGISTER = Stage(
         *(f"evaluation/report/{name}" for name in ("report.html", "report_parts.html", "report.css", "report.js")),
         *("registry/card.md", "registry/served/served.py"),
     ),
-    external_digests=lambda job: {"tracking server": mask_secrets(job.home.tracking_uri)},
+    external_digests=lambda job: {SERVER: _name_server(job.home)},
     stale_reason=_describe_fault,
     describe=_describe,
     list_warnings=lambda artifact: list(artifact.facts().get("warnings", ())),
