@@ -133,7 +133,7 @@ def test_a_training_waits_for_a_free_slot_and_what_is_cached_needs_none(workers:
 
 
 @pytest.mark.timeout(1500)
-def test_a_run_of_a_terminal_that_was_killed_or_hung_up_on_does_not_stay_running(
+def test_a_run_of_a_terminal_that_was_killed_hung_up_on_or_quit_does_not_stay_running(
     workers: Workers, tmp_path: Path
 ) -> None:
     conf = tmp_path / "terminal.yaml"
@@ -153,19 +153,22 @@ def test_a_run_of_a_terminal_that_was_killed_or_hung_up_on_does_not_stay_running
     killed.kill()
     killed.communicate()
     assert workers.run(first).state.is_running()
-    hung_up = workers.hone(conf)
-    assert workers.ended(first) == StateType.CRASHED
-    assert "was killed" in workers.run(first).state.message
-    (record,) = until(lambda: [file for file in workers.home.glob("runs/*.json") if str(first) not in file.read_text()])
-    until(lambda: len(record.read_text().splitlines()) == 2)
-    second = UUID(record.read_text().splitlines()[1])
-    until(lambda: workers.run(second).state.is_running())
-    hung_up.send_signal(signal.SIGHUP)
-    _, faults = hung_up.communicate()
-    assert hung_up.returncode == 130
-    assert faults == "\nhone: interrupted; run the same command again to continue.\n"
-    assert workers.ended(second) == StateType.CRASHED
-    assert not list(workers.home.glob("runs/*.json"))
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        interrupted = workers.hone(conf)
+        assert workers.ended(first) == StateType.CRASHED
+        assert "was killed" in workers.run(first).state.message
+        (record,) = until(
+            lambda: [file for file in workers.home.glob("runs/*.json") if str(first) not in file.read_text()]
+        )
+        until(lambda file=record: len(file.read_text().splitlines()) == 2)
+        second = UUID(record.read_text().splitlines()[1])
+        until(lambda run=second: workers.run(run).state.is_running())
+        interrupted.send_signal(number)
+        _, faults = interrupted.communicate()
+        assert interrupted.returncode == 130
+        assert faults == "\nhone: interrupted; run the same command again to continue.\n"
+        assert workers.ended(second) == StateType.CRASHED
+        assert not list(workers.home.glob("runs/*.json"))
 
 
 def hold(workers: Workers) -> UUID:

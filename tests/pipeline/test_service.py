@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -22,6 +24,7 @@ from hone.pipeline.run import run_ahead
 from hone.tracking.reader import describe_fault
 from hone_app.service.processes import list_marked
 from hone_app.service.up import PARTS, read_record
+from hone_app.terminal_runs import record_run
 from tests.polling import until
 from tests.postgresql import QUOTED, SECRET, Cluster
 from tests.services import Service, ask, status
@@ -64,6 +67,23 @@ def test_what_runs_is_said_and_what_died_is_started_again(service: Service) -> N
     # Applied again, all is as it was.
     assert service.ask("/deployments/name/finetune/finetune")["id"] == found["id"]
     assert len(service.ask("/work_pools/filter", {})) == 1
+
+
+def test_a_flow_run_of_a_killed_command_is_marked_as_crashed_by_the_next_start(service: Service) -> None:
+    flow = service.ask("/flows/", {"name": "of a terminal"})
+    running = {"flow_id": flow["id"], "state": {"type": "RUNNING"}}
+    left, alive = (service.ask("/flow_runs/", running)["id"] for _ in range(2))
+    record = {"command": "hone run x", "api": f"{service.prefect_url}/api", "pid": 1, "host": socket.gethostname()}
+    path = service.home / "runs" / "1-0.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{json.dumps(record)}\n{left}\n")
+    with record_run(Home(service.home), "hone run y", record["api"]) as add_flow_run:
+        add_flow_run(alive)
+        service.up()
+        assert [service.state(run) for run in (left, alive)] == ["CRASHED", "RUNNING"]
+    assert not path.exists()
+    message = service.ask(f"/flow_runs/{left}")["state"]["message"]
+    assert message == f"The process of `hone run x` (1 on {socket.gethostname()}) was killed."
 
 
 def test_a_run_by_hand_is_in_the_same_places_as_one_from_the_form(service: Service, small: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ WORKER = (
 )
 # A script that does not name any of these has no use for them.
 LIBRARIES = re.compile(r"\b(import|from) (mlflow|torch|prefect|hone|hone_app|flows|tasks)\b")
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def main() -> None:
