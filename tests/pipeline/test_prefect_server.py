@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from textwrap import dedent
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,6 +28,48 @@ def test_many_may_start_runs_at_once(prefect_url: str) -> None:
     assert answers == {200: 80}
     found = ask(f"{prefect_url}/flow_runs/count", {"deployments": {"id": {"any_": [deployment["id"]]}}})
     assert found == 80
+
+
+JSON = {"Content-Type": "application/json"}
+HANDSHAKE = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+HANDSHAKE |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": "prefect"}
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "is_allowed"),
+    [
+        ("HERE", "", True),
+        ("HERE", "http://HERE", True),
+        ("localhost:PORT", "http://localhost:PORT", True),
+        ("HERE", "http://evil.example", False),
+        ("HERE", "http://127.0.0.1:1", False),
+        ("HERE", "null", False),
+        ("evil.example:PORT", "", False),
+        ("evil.example:PORT", "http://evil.example:PORT", False),
+    ],
+)
+def test_requests_and_websockets_of_other_pages_and_names_are_refused(
+    prefect_url: str, host: str, origin: str, is_allowed: bool
+) -> None:
+    address = urlsplit(prefect_url)
+    host, origin = (text.replace("HERE", address.netloc).replace("PORT", str(address.port)) for text in (host, origin))
+    headers = {"Host": host} | ({"Origin": origin} if origin else {})
+    name = f"by {host} of {origin}".replace("/", "")  # which no name may have
+    answers = [
+        answer_status(address.netloc, "GET", "/api/hello", headers),
+        answer_status(address.netloc, "POST", "/api/flows/", headers | JSON, json.dumps({"name": name})),
+        answer_status(address.netloc, "GET", "/api/events/in", headers | HANDSHAKE),
+    ]
+    assert answers == ([200, 201, 101] if is_allowed else [403, 403, 403])
+    created = ask(f"{prefect_url}/flows/filter", {"flows": {"name": {"any_": [name]}}})
+    assert len(created) == is_allowed
+
+
+def answer_status(server: str, method: str, path: str, headers: dict[str, str], body: str | None = None) -> int:
+    """The status with which the server answers exactly these headers."""
+    with closing(HTTPConnection(server, timeout=60)) as connection:
+        connection.request(method, path, body, headers)
+        return connection.getresponse().status
 
 
 @pytest.mark.parametrize(

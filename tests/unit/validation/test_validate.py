@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import logging
 import os
@@ -146,6 +148,24 @@ def test_the_data_docs_are_one_page_that_needs_no_other_file_and_no_network(run:
     results = next(iter(pages.values()))["html"]
     assert 'data-page="expectations/train.html"' in results
     assert "Must have greater than or equal to" in results
+
+
+def test_the_policy_of_the_data_docs_allows_its_two_scripts_alone(run: Any, tmp_path: Path) -> None:
+    """Whatever else is not escaped neither runs nor fetches anything, nor sends a form."""
+    run()
+    page = (tmp_path / "out" / layout.DATA_DOCS).read_text("utf8")
+    head, policy, body = re.split(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    assert not re.search("<script|<style|<link", head)  # a policy holds from where it is
+    directives = dict(directive.split(maxsplit=1) for directive in policy.split("; "))
+    assert [directives[name] for name in ("default-src", "base-uri", "form-action")] == ["'none'"] * 3
+    [content] = re.findall(r'<script type="application/json">(.*?)</script>', body, re.DOTALL)
+    frames = [part["html"] for part in json.loads(content).values()]
+    scripts = {script for html in (body, *frames) for script in re.findall("<script>(.*?)</script>", html, re.DOTALL)}
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert len(scripts) == 2
+    assert set(directives.pop("script-src").split()) == {f"'sha256-{digest}'" for digest in digests}
+    assert directives.keys() == {"default-src", "style-src", "base-uri", "form-action"}
+    assert 'sandbox="allow-scripts allow-popups"' in body
 
 
 def test_markup_in_rows_is_text_in_the_data_docs(run: Any, tables: dict[str, pa.Table], tmp_path: Path) -> None:
