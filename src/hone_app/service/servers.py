@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -36,6 +37,7 @@ from hone_app.records import parse_json
 
 START_SECONDS = 120
 STOP_SECONDS = 15
+PROBE_BYTES = 4096  # a block of a disk
 TAIL_COLUMNS = 300  # of a line of a log in an error: a line may have 100 kB
 
 _held: list[IO[str]] = []
@@ -190,15 +192,24 @@ def _start_guard(server: Server) -> tuple[str, subprocess.Popen[bytes]]:
 def wait_until_healthy(server: Server, url: str, process: subprocess.Popen[bytes] | None) -> None:
     """Return when the server answers; raise ServiceError if its process ends or it takes over two minutes.
 
-    With a `process`, it or a child of it must listen on the port, which another program may have taken.
+    With a `process`, it or a child of it must listen on the port, which another program may have taken. Raises OSError
+    instead if the disk is full.
     """
     deadline = time.monotonic() + START_SECONDS
     while not (is_healthy(url, server.health) and (process is None or _listens(process.pid, urlsplit(url).port))):
         if (process and process.poll() is not None) or time.monotonic() > deadline:
             if process:
                 process.terminate()
+            _check_disk(server.home)
             raise ServiceError(f"the {server.name} server did not start:\n  {server.tail}", where=str(server.log))
         time.sleep(0.1)
+
+
+def _check_disk(folder: Path) -> None:
+    """Raise OSError if nothing can be written to the folder: a server whose disk is full cannot log even that."""
+    with TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(PROBE_BYTES))
+        probe.flush()
 
 
 def _listens(pid: int, port: int | None) -> bool:
