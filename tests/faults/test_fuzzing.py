@@ -16,7 +16,7 @@ from tests.fuzzing.targets import CHECKS, Requests
 from tests.tiny_versions import MODEL, Versions
 
 SEED = 2026
-CASES = {"readers": 800, "rows": 300, "configurations": 300, "store": 300, "records": 300}
+CASES = {"readers": 800, "rows": 300, "configurations": 300, "store": 300, "records": 300, "training": 300}
 
 
 def check(result: Result) -> None:

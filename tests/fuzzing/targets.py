@@ -291,6 +291,35 @@ def check_records(draw: random.Random, place: Path) -> str:
     return "read"
 
 
+def check_training(draw: random.Random, place: Path) -> str:
+    """What an attempt of a training left to the next: read with its types, or chosen again; no training fails of it."""
+    from hone.training import choices, history, launch
+
+    steps = [{"step": number, "loss": 0.5 / number, "seconds": 0.1 * number} for number in range(1, 6)]
+    lines = "".join(json.dumps(entry) + "\n" for entry in [*steps, {"step": 5, "valid_loss": 0.2}])
+    account = {"rows": 240, "steps": 5, "seconds": 0.5}
+    chosen = {"micro_batch_size": 8, "precision": "bf16", "resumed_from": [2, 4]}
+    name, content = draw.choice(
+        (("choices.json", json.dumps(chosen)), (layout.HISTORY, lines), (layout.ACCOUNT, json.dumps(account)))
+    )
+    damaged = damage_bytes(draw, content.encode())
+    if name != layout.HISTORY and draw.random() < 0.5:
+        damaged = json.dumps(damage_value(draw, json.loads(content))).encode("utf8", "surrogatepass")
+    (place / name).write_bytes(damaged)
+    if name == "choices.json":
+        read = choices.load_choices(place)
+        numbers = (read.micro_batch_size, *read.resumed_from)
+        assert isinstance(read.precision, str) and all(type(number) is int and number >= 0 for number in numbers), read
+        return "chosen again" if read == choices.Choices() else "read"
+    if name == layout.ACCOUNT:
+        facts = launch._load_facts(place)
+        assert facts is None or type(facts["rows"]) is int, facts
+        return "read" if facts else "trained on"
+    losses = history.read_losses(place / name)
+    assert all(isinstance(loss, float) for loss in losses)
+    return "read" if len(losses) == len(steps) else "some lines left out"
+
+
 BODIES: tuple[Any, ...] = (
     {"inputs": ["a red card"]},
     {"dataframe_records": [{"text": "a"}]},
@@ -332,4 +361,5 @@ CHECKS = {
     "configurations": check_configurations,
     "store": check_store,
     "records": check_records,
+    "training": check_training,
 }

@@ -26,12 +26,23 @@ def load_choices(out: Path) -> Choices:
     """The choices made so far in the work directory `out`; none if the file is damaged: they are made again."""
     try:
         values = json.loads((out / "choices.json").read_text("utf8"))
-        return Choices(int(values["micro_batch_size"]), str(values["precision"]), tuple(values["resumed_from"]))
+        choices = Choices(values["micro_batch_size"], values["precision"], tuple(values["resumed_from"]))
+        if not (isinstance(choices.precision, str) and all(map(_is_count, _list_numbers(choices)))):
+            raise ValueError("other types")
+        return choices
     except FileNotFoundError:
         return Choices()
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         log.warning("%s is damaged: micro-batch size and precision are chosen again", out / "choices.json")
         return Choices()
+
+
+def _list_numbers(choices: Choices) -> tuple[int, ...]:
+    return choices.micro_batch_size, *choices.resumed_from
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def save_choices(out: Path, choices: Choices) -> None:

@@ -85,11 +85,11 @@ def _load_facts(out: Path) -> dict[str, Any] | None:
     """
     try:
         facts = json.loads((out / layout.ACCOUNT).read_text("utf8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     if (
         not isinstance(facts, dict)
-        or "rows" not in facts
+        or type(facts.get("rows")) is not int
         or facts.pop(FILES, None) not in (None, digest_model_files(out))
     ):
         return None
