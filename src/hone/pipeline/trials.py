@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
@@ -20,6 +19,7 @@ from hone.store.artifact import Artifact
 from hone.sweep.space import Values
 from hone.sweep.study import Study, Trial
 from hone.sweep.trial_config import build_trial_config, select_values
+from hone.training.history import read_entries
 from hone.training.selection import LOSS
 
 # What is wrong with the values of one trial, not with the sweep.
@@ -97,12 +97,9 @@ def _judge(trial: Trial, trained: Artifact, watch: _Watch) -> Trial:
 
 
 def read_evaluations(history: Path, metric: str) -> list[tuple[int, float | None]]:
-    """(step, metric) of each evaluation in a training's history; a last line without its end is left out."""
-    if not history.is_file():
-        return []
-    lines = history.read_bytes().split(b"\n")[:-1]
-    entries = [json.loads(line) for line in lines if b"valid_loss" in line]
-    return [(int(entry["step"]), entry.get(f"valid_{metric}")) for entry in entries]
+    """(step, metric) of each evaluation in a training's history."""
+    evaluations = [entry for entry in read_entries(history) if "valid_loss" in entry]
+    return [(int(entry["step"]), entry.get(f"valid_{metric}")) for entry in evaluations]
 
 
 @dataclass

@@ -50,11 +50,18 @@ def clean_history(path: Path) -> list[float]:
     return [float(entry["loss"]) for _, entry in entries if "loss" in entry]
 
 
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """The entries of a history, without lines that cannot be read; [] if there is no file."""
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return [entry for line in lines if (entry := _read_line(line))]
+
+
 def _read_line(line: bytes) -> dict[str, Any]:
     """The entry of a line; {} if it is none."""
     try:
         entry = json.loads(line)
-    except (ValueError, RecursionError):
+        numbers = [entry["step"], entry.get("loss", 0.0), entry.get("valid_loss", 0.0)]
+        is_read = all(isinstance(number, int | float) for number in numbers)
+        return entry if is_read and list(map(float, numbers)) else {}  # OverflowError: a number of 400 digits
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
-    numbers = [entry.get("step"), entry.get("loss", 0.0)] if isinstance(entry, dict) else [None]
-    return entry if all(isinstance(number, int | float) for number in numbers) else {}
