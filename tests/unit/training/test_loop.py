@@ -64,13 +64,13 @@ def test_it_learns_and_leaves_a_model_that_transformers_loads(
 ) -> None:
     from transformers import pipeline
 
-    events = train(specification(more, tmp_path / "out", steady, precision=precision, epochs=6))
+    events = train(specification(more, tmp_path / "out", steady, precision=precision, epochs=14))
     facts = account(tmp_path / "out")
     assert events[0]["type"] == "started"
     assert events[-1]["type"] == "done"
     assert history(tmp_path / "out")[-1]["valid_accuracy"] > 0.9
     assert facts["stopped"] == "done"
-    assert (facts["steps"], facts["rows"], facts["epochs"]) == (144, 192, 6)
+    assert (facts["steps"], facts["rows"], facts["epochs"]) == (336, 192, 14)
     assert facts["trainable"] == facts["parameters"]
     classify = pipeline("text-classification", str(tmp_path / "out" / "model"))
     assert [answer["label"] for answer in classify(["my card is red", "where is the blue card"])] == ["red", "blue"]
