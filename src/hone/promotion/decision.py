@@ -14,6 +14,7 @@ from hone.promotion.champion import Standing
 from hone.promotion.gates import Gate
 from hone.registry import page
 from hone.tracking.aliases import CANDIDATE, CHAMPION
+from hone.tracking.client import translate_errors
 from hone.tracking.links import build_url, run_route, version_route
 
 if TYPE_CHECKING:
@@ -211,16 +212,18 @@ def render_section(decision: Decision, outcome: Outcome) -> str:
 def tag_version(client: MlflowClient, decision: Decision, outcome: Outcome) -> None:
     """Write the decision into the version's tag `hone.promotion.decision` and its description.
 
-    The tags of an earlier decision are removed: those of earlier releases held the gates and digests.
+    The tags of an earlier decision are removed: those of earlier releases held the gates and digests. Raises
+    ServiceError if MLflow does not answer.
     """
     model, number = decision.model, decision.version
-    version = client.get_model_version(model, number)
-    for name in version.tags:
-        if name.startswith(f"{TAG}.") and name != DECISION:
-            client.delete_model_version_tag(model, number, name)
-    text = page.set_promotion(version.description or "", render_section(decision, outcome))
-    client.update_model_version(model, number, text)
-    client.set_model_version_tag(model, number, DECISION, outcome)
+    with translate_errors(client.tracking_uri):
+        version = client.get_model_version(model, number)
+        for name in version.tags:
+            if name.startswith(f"{TAG}.") and name != DECISION:
+                client.delete_model_version_tag(model, number, name)
+        text = page.set_promotion(version.description or "", render_section(decision, outcome))
+        client.update_model_version(model, number, text)
+        client.set_model_version_tag(model, number, DECISION, outcome)
 
 
 def mark_promoted(client: MlflowClient, model: str, number: str) -> None:
