@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import pytest
 from hone.batch.request import Request, resolve_request
 from hone.config.file import parse_config
 from hone.environment import Home
-from hone.errors import ServiceError
+from hone.errors import PromotionError, ServiceError
 from hone.pipeline.run import run_stage
 from hone.pipeline.stage import Job
 from hone.pipeline.stages import list_stages
 from hone.promotion import promote
+from hone.promotion.reconcile import reconcile
 from hone.store.artifact import Artifact
 from hone_app.service.parts import Settings, build_mlflow
 from hone_app.service.servers import find_free_port, is_healthy
@@ -92,9 +94,22 @@ def test_work_that_needs_the_server_is_one_error_and_completes_once_it_is_back(
     refused = fails_without_the_server(lambda: promote.refuse(journal, decision, "ada", "as good as the baseline"))
     assert refused.entry.action == "refused"
 
+    def promote_first() -> Any:
+        first = promote.decide(journal, "1", downloads=home.downloads)
+        passed = replace(first, gates=[])
+        return promote.promote_version(journal, passed, who="ada", why="first", downloads=home.downloads)
+
+    assert fails_without_the_server(promote_first).entry.to_version == "1"
+    assert fails_without_the_server(lambda: reconcile(journal, downloads=home.downloads)) == []
+    with pytest.raises(PromotionError, match="no former champion"):
+        fails_without_the_server(lambda: promote.rollback(journal, who="ada", why="", downloads=home.downloads))
+
     source = {"kind": "files", "paths": [str(rows_csv)]}
     request = Request.model_validate(
         {"model": "small", "source": source, "output": str(tmp_path / "out.csv"), "version": "1"}
     )
     assert fails_without_the_server(lambda: resolve_request(request, home)).number == "1"
-    assert [record.entry.action for record in promote.open_journal(server.url, "small").records()] == ["refused"]
+    assert [record.entry.action for record in promote.open_journal(server.url, "small").records()] == [
+        "refused",
+        "promoted",
+    ]

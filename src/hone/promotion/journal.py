@@ -15,16 +15,16 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
 from hone.errors import ChampionMoved, ServiceError, StoreError
 from hone.store.digests import digest_of
-from hone.tracking.client import get_or_create_experiment, list_all
+from hone.tracking.client import get_or_create_experiment, list_all, translate_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -279,6 +279,21 @@ class Journal:
 
     def _name(self, number: int) -> str:
         return f"hone journal/{self.model}/{number:06}"
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def answering(function: Callable[Concatenate[Journal, P], T]) -> Callable[Concatenate[Journal, P], T]:
+    """A function of a journal that raises the errors of `translate_errors` where MLflow does not answer."""
+
+    @wraps(function)
+    def call(journal: Journal, /, *arguments: P.args, **options: P.kwargs) -> T:
+        with translate_errors(journal.client.tracking_uri):
+            return function(journal, *arguments, **options)
+
+    return call
 
 
 def check_not_moved(records: Sequence[Record], position: int) -> None:

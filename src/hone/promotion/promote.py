@@ -12,7 +12,7 @@ from hone.errors import DamagedVersion, DataError, ModelError, PromotionError, P
 from hone.promotion import smoke
 from hone.promotion.champion import Standing, add_entry, get_standing, move_champion
 from hone.promotion.decision import Decision, Judged, log_page, mark_promoted, mark_put_back, tag_version
-from hone.promotion.journal import Action, Journal, Record
+from hone.promotion.journal import Action, Journal, Record, answering
 from hone.registry import integrity
 from hone.splits import TEST, TRAIN, VALID
 from hone.tracking.aliases import CANDIDATE, CHAMPION, list_aliases
@@ -48,6 +48,7 @@ def open_journal(tracking_uri: str, model: str, artifact_root: str = "") -> Jour
     return Journal(client, model, artifact_root=artifact_root)
 
 
+@answering
 def decide(
     journal: Journal,
     version: str = "",
@@ -109,6 +110,7 @@ def _choose_policy(settings: Promotion, gates: Sequence[Gate]) -> str:
     return "manual" if asks and settings.policy == "auto" else settings.policy
 
 
+@answering
 def find_promotion(journal: Journal, version: str, *, who: str, downloads: Path) -> Record | None:
     """The promotion of a version (by default the candidate) that is the champion by the last move; None if it is not.
 
@@ -155,12 +157,14 @@ def log_decision(journal: Journal, decision: Decision) -> str:
         return log_page(journal.client, decision)
 
 
+@answering
 def refuse(journal: Journal, decision: Decision, who: str, why: str) -> Record:
     """Tag the version and journal that it does not become the champion."""
     tag_version(journal.client, decision, "refused")
     return _add_entry(journal, decision, "refused", who, why)
 
 
+@answering
 def journal_shadow(journal: Journal, decision: Decision, who: str) -> Record:
     """Tag the version and journal what the policy `shadow` would have done."""
     would = "would be promoted: " if decision.passed else "would be "
@@ -168,6 +172,7 @@ def journal_shadow(journal: Journal, decision: Decision, who: str) -> Record:
     return _add_entry(journal, decision, "shadow", who, would + decision.reason)
 
 
+@answering
 def promote_version(
     journal: Journal,
     decision: Decision,
@@ -207,6 +212,7 @@ def promote_version(
     return moved
 
 
+@answering
 def rollback(journal: Journal, *, who: str, why: str, downloads: Path, undo: bool = False) -> tuple[Record, bool]:
     """Make the former champion (`previous`) the champion again; with `undo`, reverse the rollback that came last.
 
@@ -277,6 +283,7 @@ def describe_repetition(moved: Record) -> str:
     return made + (". To reverse that, add --undo (`undo` in the form)." if entry.action == "rolled back" else ".")
 
 
+@answering
 def confirm_move(journal: Journal, moved: Record, who: str, downloads: Path) -> None:
     """Do the serving test of a move whose call was killed before it, with the outcomes of `confirm_serving`."""
     with smoke.start_server(journal.client.tracking_uri) as server:
@@ -318,6 +325,7 @@ def _put_back_after(journal: Journal, moved: Record, who: str, fault: ModelError
     )
 
 
+@answering
 def put_back(journal: Journal, moved: Record, who: str, why: str) -> Record:
     """Undo the move `moved` and journal that; raises ChampionMoved if another move came after it."""
     start = Standing(moved.entry.to_version, moved.entry.previous, moved.entry.number)

@@ -19,7 +19,7 @@ from hone.errors import (
 )
 from hone.promotion.champion import Standing, add_entry, get_standing
 from hone.promotion.decision import Decision
-from hone.promotion.journal import Journal, Record
+from hone.promotion.journal import Journal, Record, answering
 from hone.promotion.promote import confirm_move, decide, load_settings, log_decision, put_back
 from hone.registry import integrity
 from hone.tracking.aliases import CHAMPION, list_aliases
@@ -55,6 +55,7 @@ def is_moved_by_hand(tracking_uri: str, model: str) -> bool:
         return champion != _find_journalled_champion(records) and (bool(records) or _registered_by_hone(client, model))
 
 
+@answering
 def reconcile(journal: Journal, *, downloads: Path, enforce: bool = False) -> list[Record]:
     """Make the journal and the alias `champion` of one model agree; returns the entries that were added.
 
@@ -76,6 +77,7 @@ def reconcile(journal: Journal, *, downloads: Path, enforce: bool = False) -> li
     return [record for record in journal.records() if record.entry.number > start.position]
 
 
+@answering
 def list_unannounced(journal: Journal) -> list[Record]:
     """The entries of moves that have not been announced yet, oldest first."""
     return [
