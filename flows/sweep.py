@@ -59,7 +59,7 @@ def sweep(
         rows = ingest(pinned)
         splits = curate(pinned, rows)
         tried = search(pinned, rows, splits)
-        registered, evaluated = finish_line(choose_config(pinned, tried), rows, splits, tried)
+        registered, evaluated = finish_line(pin_config(choose_config(pinned, tried)), rows, splits, tried)
     except ValidationFailed as fault:
         stopped: State[Any] = build_stopped_state(fault)
         return stopped

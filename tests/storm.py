@@ -82,10 +82,12 @@ for stage in list_stages(config)[:-1]:
     artifacts[stage] = run_stage(stage, Job(config, artifacts, home()))
 """,
 )
+TRIALS = "sweep={trials: 3, sampler: grid, space: {training.seed: [2, 3, 4]}}"
 # Of each command: what is done before it in its folder, after the first version was made and promoted.
 COMMANDS: dict[str, tuple[Words, tuple[Words, ...]]] = {
     "run": (SECOND, ()),
     "register": (SECOND, (EVALUATED,)),
+    "sweep": (("hone", "sweep", "small.yaml", TRIALS), ()),
     "promote": (PROMOTE, (SECOND,)),
     "rollback": (("hone", "rollback", MODEL, "--why", "worse"), (SECOND, PROMOTE)),
     "predict": (("hone", "predict", MODEL, "--input", "new.csv", "--output", "out.csv"), ()),

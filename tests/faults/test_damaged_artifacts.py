@@ -67,9 +67,21 @@ def flip_bit(artifact: Artifact) -> str:
     return str(file)
 
 
-def test_no_change_of_any_file_goes_unnoticed(line: Line, conf: Path) -> None:
+SCRATCH = "{architecture: bert, hidden_size: 16, layers: 1, heads: 2, vocabulary: 300, positions: 64}"
+
+
+@pytest.mark.parametrize(
+    ("last", "changes"),
+    [
+        ("register", []),
+        ("register", ["method={kind: lora, rank: 2, merged: false}"]),
+        ("base", [f"model={{scratch: {SCRATCH}}}"]),
+    ],
+    ids=["merged", "adapter", "scratch"],
+)
+def test_no_change_of_any_file_goes_unnoticed(line: Line, conf: Path, last: str, changes: list[str]) -> None:
     """In each file of each stage's artifact and of the registered model: bits flipped, a byte more, a byte less."""
-    made, draw, store = run_until("register", line, conf), random.Random(5), line.home.store
+    made, draw, store = run_until(last, line, conf, *changes), random.Random(5), line.home.store
     checked = 0
     for stage, artifact in made.items():
         manifest = artifact.manifest()
@@ -82,6 +94,9 @@ def test_no_change_of_any_file_goes_unnoticed(line: Line, conf: Path) -> None:
                 assert noticed, f"{stage}: {name} {damaged}"
                 checked += 1
         assert store.find(stage, artifact.key) and not store.verify(artifact)
+    if "register" not in made:
+        assert last in made
+        return
     version = get_version(line.home.tracking_uri, f"models:/small/{made['register'].facts()['version']}")
     directory = version_directory(line.home.tracking_uri, version, line.home.root / "downloads")
     for name in list_files(directory):

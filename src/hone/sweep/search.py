@@ -16,6 +16,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
+from hone.store.digests import digest_of
 from hone.store.files import sync
 from hone.sweep.space import Values
 from hone.sweep.study import STATES, Study, Trial
@@ -97,7 +98,8 @@ class _Call:
 
     def __call__(self) -> Trial:
         trial = self.run(self.number, self.values, self.finished, self.end)
-        line = json.dumps(dataclasses.asdict(trial)).encode() + b"\n"
+        entry = dataclasses.asdict(trial)
+        line = json.dumps({"trial": entry, "digest": digest_of(entry)}).encode() + b"\n"
         with _writing, self.record.open("ab") as file:
             file.write(line)
             file.flush()
@@ -119,8 +121,11 @@ def read_trials(record: Path) -> dict[int, Trial]:
     lines = record.read_bytes().splitlines() if record.is_file() else []
     for line in lines:
         try:
-            trial = parse_trial(json.loads(line))
-        except (ValueError, TypeError):
+            entry = json.loads(line)
+            trial = parse_trial(entry["trial"])
+            if entry["digest"] != digest_of(entry["trial"]):
+                continue
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
         trials[trial.number] = trial
     return trials

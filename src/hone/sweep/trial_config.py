@@ -12,10 +12,11 @@ from hone.config.sections import RunConfig
 from hone.config.sweep import Range
 from hone.errors import ConfigError
 from hone.methods import METHODS
-from hone.parts.options import list_option_names
+from hone.objectives import OBJECTIVES
+from hone.parts.options import learning, list_option_names
 from hone.sweep.space import Space, Values
 
-SECTIONS = ("model", "method", "objective", "tokenization", "training")
+SECTIONS = ("model", "method", "tokenization", "training", "objective")
 METHOD, KIND = "method", "method.kind"
 
 
@@ -41,11 +42,14 @@ def check_space(config: RunConfig) -> None:
         )
     names = [re.compile(path) for path in list_paths()]
     for path in space:
-        if path.partition(".")[0] not in SECTIONS:
+        section, _, option = path.partition(".")
+        learning_options = learning(OBJECTIVES[config.objective.kind])
+        if section not in SECTIONS or (section == "objective" and option not in learning_options):
+            options = [f"objective.{name}" for name in sorted(learning_options)]
             raise ConfigError(
                 "a sweep cannot vary this field: its trials must have the same rows and measures",
                 where=f"sweep.space, {path}",
-                fix=f"Vary fields of {', '.join(SECTIONS)}.",
+                fix=f"Vary fields of {', '.join([*SECTIONS[:-1], *options])}.",
             )
         if not any(name.fullmatch(path) for name in names):
             raise ConfigError("no such field", where=f"sweep.space, {path}", fix="`hone schema` prints every field.")

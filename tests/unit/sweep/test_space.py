@@ -33,6 +33,7 @@ def make_config(space: dict[str, Any], **more: Any) -> RunConfig:
         ({"ingest.max_refused": [0.1]}, "a sweep cannot vary this field"),
         ({"curation.split.seed": [1, 2]}, "a sweep cannot vary this field"),
         ({"evaluation.seed": [1, 2]}, "a sweep cannot vary this field"),
+        ({"objective.kind": ["regression"]}, "a sweep cannot vary this field"),
         ({"training.batch_size": [8, 0]}, r"training\.batch_size: should be greater than or equal to 1"),
         ({"training.warmup": {"low": 0.1, "high": 1.5}}, r"training\.warmup: should be less than 1"),
         ({"method.rank": [8]}, r"no method of the sweep has this option \(full\)"),

@@ -121,6 +121,11 @@ def test_a_damaged_record_costs_its_trial_alone(tmp_path: Path) -> None:
     undisturbed = run(record)
     lines = record.read_bytes().splitlines()
     damaged = {3: b'{"number": 3', 5: b"\xff\xfe", 7: json.dumps([1]).encode(), 9: lines[9].replace(b"state", b"stake")}
+    # A digit that another value has, in a line that is JSON as before.
+    damaged[11] = (
+        lines[11].replace(b'"batch_size": 8', b'"batch_size": 9').replace(b"0.8", b"0.9").replace(b"0.7", b"0.8")
+    )
+    assert damaged[11] != lines[11]
     record.write_bytes(b"\n".join(damaged.get(i, line) for i, line in enumerate(lines)) + b"\n" + lines[0][:40])
     asked = []
 

@@ -16,7 +16,6 @@ from hone.config.sections import RunConfig
 from hone.drift.retraining import take_swept_values
 from hone.environment import Home
 from hone.errors import HoneError
-from hone.pipeline import trials
 from hone.pipeline.run import run_stage
 from hone.pipeline.stage import Job
 from hone.pipeline.stages import STAGES, list_stages
@@ -24,6 +23,7 @@ from hone.pipeline.stages.sweep import choose_config
 from hone.progress import Progress, listening
 from hone.store import layout
 from hone.store.artifact import Artifact
+from hone.sweep.watch import Watch
 from hone.tracking.client import connect
 from tests.in_process import begin
 from tests.small_line import topic_base, topic_rows
@@ -200,20 +200,23 @@ class Killed(BaseException):
     """As a kill: nothing handles it."""
 
 
-@pytest.mark.parametrize("seed", range(1, 8))
+SEEDS = [1, 2, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 8))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_sweep_killed_within_trainings_ends_with_the_same_trials(
     swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     home = begin(tmp_path / "hone", monkeypatch).home
     draw, kills = random.Random(seed), 0
-    hear = trials._Watch.hear
+    hear = Watch.hear
 
     def die_at_times(watch: Any, event: Any) -> None:
         if draw.random() < 0.03:
             raise Killed
         hear(watch, event)
 
-    monkeypatch.setattr(trials._Watch, "hear", die_at_times)
+    monkeypatch.setattr(Watch, "hear", die_at_times)
     # A checkpoint after each step: a killed training goes on where it was.
     config = set_values(swept.config, {"training.checkpoint_seconds": 0})
     for _ in range(60):

@@ -162,14 +162,27 @@ SWEEP = Stage(
     list_warnings=_list_warnings,
     config=_config,
     code=lambda c: [
-        *("hone.sweep.search", "hone.training.launch", "hone.training.loop", "hone.tokenization.tokenize"),
+        *(
+            "hone.sweep.search",
+            "hone.sweep.watch",
+            "hone.training.launch",
+            "hone.training.loop",
+            "hone.tokenization.tokenize",
+        ),
         *(get_module(OBJECTIVES, c.objective), *(METHODS[kind].__module__ for kind in _list_kinds(c))),
     ],
     libraries=lambda c: [
         *("numpy", "optuna", "pyarrow", "safetensors", "tokenizers", "torch", "transformers"),
         *list_libraries(OBJECTIVES, c.objective),
         *(library for kind in _list_kinds(c) for library in getattr(METHODS[kind], "libraries", ())),
-        *list_optimizer_libraries(c.training.model_dump()),
+        *(
+            library
+            for optimizer in [
+                c.training.model_dump()["optimizer"],
+                *list_ends(c.sweep.space.get("training.optimizer", [])),
+            ]
+            for library in list_optimizer_libraries({"optimizer": optimizer})
+        ),
     ],
     inputs=("ingest", "curate"),
     applies=lambda _: False,
