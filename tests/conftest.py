@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 # Tiny models are done before a second thread has woken; on a busy machine waiting threads take most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Under nohup it is ignored, and then so by every command that is started here.
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Under nohup the first is ignored, in a background job of a shell script the second: so would every command be that is
+# started here.
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("HONE_SHARED", Path(__file__).parents[2] / "shared"))
