@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from hone.config.sections import RunConfig
 from hone.display import escape_controls
 from hone.environment import Home, home
 from hone_app.cli.orchestration import orchestrated, run_flow
@@ -18,6 +17,8 @@ from hone_app.cli.orchestration import orchestrated, run_flow
 if TYPE_CHECKING:
     from prefect import Flow
     from rich.console import Console
+
+    from hone.config.sections import RunConfig
 
 
 def load(arguments: argparse.Namespace) -> RunConfig:
