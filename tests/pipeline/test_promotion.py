@@ -16,6 +16,7 @@ from hone.promotion.champion import get_standing, move_champion
 from hone.promotion.journal import Journal
 from hone.promotion.promote import open_journal
 from hone.tracking.aliases import list_aliases
+from hone.tracking.run_files import TAG
 from tests import preloaded
 from tests.pickles import find_pickles
 from tests.polling import until
@@ -248,15 +249,18 @@ def test_an_approval_that_nobody_gives_expires(
 
     # The candidate's own configuration, which waits for a second.
     run_id = journal.client.get_model_version(MODEL, "2").run_id
+    digests = journal.client.get_run(run_id).data.tags[TAG]
     before = Path(journal.client.download_artifacts(run_id, "config.yaml", str(tmp_path))).read_text()
     tree = yaml.safe_load(before)
     tree["promotion"]["expires_hours"] = 0.0001
+    journal.client.set_tag(run_id, TAG, "{}")  # as of an earlier release
     journal.client.log_text(run_id, yaml.safe_dump(tree), "config.yaml")
     try:
         run = prefect.start("promote/promote", model=MODEL)
         state = prefect.wait(run, "FAILED")
     finally:
         journal.client.log_text(run_id, before, "config.yaml")
+        journal.client.set_tag(run_id, TAG, digests)
     assert "never resumed" in state["message"]
     assert champion(journal) == "1"
     assert prefect.answer(run, decision="approve", who="ada")["status"] != "ACCEPT"
