@@ -70,7 +70,14 @@ class Sweep(Section):
     @classmethod
     def _flatten(cls, space: Any) -> Any:
         """Fields may be nested as in the file, {training: {epochs: [1, 2]}}: an override writes them so."""
-        return dict(_iter_fields(space, "")) if isinstance(space, Mapping) else space
+        if not isinstance(space, Mapping):
+            return space
+        fields = dict(_iter_fields(space, ""))
+        for path, values in fields.items():
+            is_range = isinstance(values, Mapping) and ENDS <= values.keys() <= Range.model_fields.keys()
+            if not (is_range or isinstance(values, list | Range)):
+                raise ValueError(f"{path}: write a list of values, or a range: {{low, high}} with log or step")
+        return fields
 
     @field_validator("space")
     @classmethod

@@ -53,7 +53,7 @@ def read(file: Path) -> Any:
 def iter_leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """The values in a configuration, by their paths."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    if not items or path.startswith("ingest.columns"):
+    if not items or path.startswith(("ingest.columns", "sweep.space")):
         yield path, tree
     for name, value in items:
         yield from iter_leaves(value, f"{path}.{name}" if path else str(name))

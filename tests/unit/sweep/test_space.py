@@ -52,6 +52,12 @@ def test_a_space_with_a_mistake_is_refused_before_anything_runs(space: dict[str,
         ({"training.epochs": {"low": 3, "high": 3}}, "low must be below high"),
         ({"training.learning_rate": {"low": 0, "high": 1, "log": True}}, "log needs low above 0"),
         ({"training.epochs": []}, "list at least one value"),
+        ({"training.epochs": 3}, r"training\.epochs: write a list of values, or a range"),
+        ({"training.epochs": {"low": 1}}, r"training\.epochs: write a list of values, or a range"),
+        (
+            {"training.epochs": {"low": 1, "high": 2, "lgo": True}},
+            r"training\.epochs: write a list of values, or a range",
+        ),
         ({"training.epochs": [1, 1]}, "each once"),
     ],
 )
