@@ -8,6 +8,7 @@ and give a value of its type; its bounds are checked when the run starts.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
@@ -21,6 +22,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 
+from flows.choice import config_name, resolve_config
 from hone.config.parts import Section
 from hone.config.paths import list_paths
 from hone.config.sections import RunConfig
@@ -43,6 +45,20 @@ def list_changes(settings: BaseModel, config: RunConfig) -> list[str]:
     changes = [f"{path}={json.dumps(value)}" for path, value in values.items() if value is not None and path != METHOD]
     kind = values[METHOD]
     return [*changes, f"method={json.dumps({'kind': kind})}"] if kind not in (None, config.method.kind) else changes
+
+
+def name_run(verb: str, parameters: Mapping[str, Any]) -> str:
+    """The name of a run with these parameters, before its configuration is loaded: `finetune demo`."""
+    settings = parameters.get("settings") or {}
+    name = settings.get("name") if isinstance(settings, dict) else settings.name
+    return f"{verb} {name or config_name(parameters['config'])}"
+
+
+def resolve_changed(config: RunConfig | str, settings: BaseModel, changes: Sequence[str]) -> RunConfig:
+    """The configuration with the settings and the changes. Raises as `resolve_config`."""
+    resolved = resolve_config(config)
+    overrides = [*list_changes(settings, resolved), *changes]
+    return resolve_config(config, overrides) if overrides else resolved
 
 
 def _name_setting(path: str) -> str:

@@ -7,8 +7,8 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.changes import Change, Settings, list_changes
-from flows.choice import Choice, config_name, resolve_config
+from flows.changes import Change, Settings, name_run, resolve_changed
+from flows.choice import Choice
 from hone.config.sections import RunConfig
 from hone.errors import ValidationFailed
 from hone.pipeline.summary import summarize_version
@@ -27,10 +27,7 @@ from tasks.validate import build_stopped_state, validate
 
 
 def _run_name() -> str:
-    parameters = flow_run.parameters
-    settings = parameters.get("settings") or {}
-    name = settings.get("name") if isinstance(settings, dict) else settings.name
-    return f"finetune {name or config_name(parameters['config'])}"
+    return name_run("finetune", flow_run.parameters)
 
 
 @flow(name="finetune", flow_run_name=_run_name, persist_result=False)
@@ -49,10 +46,8 @@ def finetune(
         settings: What is changed most often. An empty field keeps the configuration's value.
         changes: Changes of any other field, as in the terminal, such as training.epochs=5.
     """
-    resolved = resolve_config(config)
-    overrides = [*list_changes(settings, resolved), *changes]
     try:
-        registered, evaluated = _run_line(pin_config(resolve_config(config, overrides) if overrides else resolved))
+        registered, evaluated = _run_line(pin_config(resolve_changed(config, settings, changes)))
     except ValidationFailed as fault:
         return build_stopped_state(fault)
     if is_deployed() and registered.facts()["version"] == "1":

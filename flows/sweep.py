@@ -9,8 +9,8 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.changes import Change, Settings, list_changes
-from flows.choice import Choice, config_name, resolve_config
+from flows.changes import Change, Settings, name_run, resolve_changed
+from flows.choice import Choice
 from flows.finetune import finish_line
 from hone.errors import ValidationFailed
 from hone.pipeline.stages.sweep import choose_config
@@ -28,10 +28,7 @@ from tasks.validate import build_stopped_state
 
 
 def _run_name() -> str:
-    parameters = flow_run.parameters
-    settings = parameters.get("settings") or {}
-    name = settings.get("name") if isinstance(settings, dict) else settings.name
-    return f"sweep {name or config_name(parameters['config'])}"
+    return name_run("sweep", flow_run.parameters)
 
 
 @flow(name="sweep", flow_run_name=_run_name, persist_result=False)
@@ -51,9 +48,7 @@ def sweep(
         settings: What is changed most often. An empty field keeps the configuration's value.
         changes: Changes of any other field, as in the terminal, such as sweep.trials=20.
     """
-    resolved = resolve_config(config)
-    overrides = [*list_changes(settings, resolved), *changes]
-    pinned = pin_config(resolve_config(config, overrides) if overrides else resolved)
+    pinned = pin_config(resolve_changed(config, settings, changes))
     check_space(pinned)
     try:
         rows = ingest(pinned)

@@ -68,10 +68,9 @@ def search(
             for _, future in started[len(finished) :]:
                 finished.append(future.result())
                 on_trial(finished[-1])
-        except BaseException:
-            end.set()  # the other trials of this moment end with it
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        finally:  # after a fault the other trials of this moment end too
+            end.set()
+            pool.shutdown(cancel_futures=True)
     return finished
 
 

@@ -242,7 +242,7 @@ def open_run(
         home = get_or_create_experiment(client, experiment, artifact_root)
         run = find_run(client, home, key)
         if run is None:
-            run = client.create_run(home, run_name=name, tags={TRAIN_KEY: key} | _describe_origin(name, params))
+            run = client.create_run(home, run_name=name, tags={TRAIN_KEY: key} | _describe_training(name, params))
         _describe(client, run, params, tags)
         return RunLog(client, run)
 
@@ -305,17 +305,23 @@ def take(events: list[list[Metric]], limit: int) -> list[list[Metric]]:
     return taken
 
 
-def _describe_origin(name: str, params: Mapping[str, Any]) -> dict[str, str]:
-    """MLflow's own tags of a new run: its user, its source, and a description until `register` writes the results."""
+def describe_origin(command: str, note: str) -> dict[str, str]:
+    """MLflow's own tags of a new run: its user, its source, and its description."""
     from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 
-    base, method = params.get("model.base") or "a model from scratch", params.get("method.kind") or "training"
     return {
         MLFLOW_USER: current_user(),
-        MLFLOW_SOURCE_NAME: f"hone run {name}",
+        MLFLOW_SOURCE_NAME: command,
         MLFLOW_SOURCE_TYPE: "LOCAL",
-        MLFLOW_RUN_NOTE: f"{name}: {method} of {base}. The test figures are added when the model is registered.",
+        MLFLOW_RUN_NOTE: note,
     }
+
+
+def _describe_training(name: str, params: Mapping[str, Any]) -> dict[str, str]:
+    """The origin of a training's run, with a description until `register` writes the results."""
+    base, method = params.get("model.base") or "a model from scratch", params.get("method.kind") or "training"
+    note = f"{name}: {method} of {base}. The test figures are added when the model is registered."
+    return describe_origin(f"hone run {name}", note)
 
 
 def _describe(client: MlflowClient, run: Run, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from hone.environment import current_user
 from hone.errors import HoneError
 from hone.progress import Outbox
 from hone.tracking.client import check_tracking_uri, connect, get_or_create_experiment, translate_errors
-from hone.tracking.run_log import END_SECONDS, Outcome, find_run
+from hone.tracking.run_log import END_SECONDS, Outcome, describe_origin, find_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -104,8 +103,6 @@ def open_sweep_run(
     tags: Mapping[str, str],
 ) -> SweepRun:
     """The log of the sweep with this key: in its run if there is one, else in a new one. Raises ServiceError."""
-    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
-
     client = connect(tracking_uri)
     with translate_errors(tracking_uri):
         home = get_or_create_experiment(client, experiment, artifact_root)
@@ -114,12 +111,8 @@ def open_sweep_run(
             run = runs[0]
             client.update_run(run.info.run_id, status="RUNNING")
         else:
-            about = {
-                MLFLOW_USER: current_user(),
-                MLFLOW_SOURCE_NAME: f"hone sweep {name}",
-                MLFLOW_SOURCE_TYPE: "LOCAL",
-                MLFLOW_RUN_NOTE: f"{name}: a sweep over {', '.join(space)}. Each trial is a run of its own below it.",
-            }
+            note = f"{name}: a sweep over {', '.join(space)}. Each trial is a run of its own below it."
+            about = describe_origin(f"hone sweep {name}", note)
             run = client.create_run(home, run_name=f"{name} sweep", tags={SWEEP_KEY: key} | about | dict(tags))
             for path, values in space.items():
                 client.log_param(run.info.run_id, path, json.dumps(values)[:PARAM_CHARACTERS])

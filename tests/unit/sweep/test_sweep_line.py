@@ -230,7 +230,7 @@ def test_a_sweep_killed_within_trainings_ends_with_the_same_trials(
     assert outcomes(tried) == outcomes(swept.tried)
 
 
-def test_a_rate_that_diverges_is_a_failed_trial_and_not_the_end(
+def test_values_that_the_rows_do_not_allow_are_a_failed_trial_and_not_the_end(
     places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = begin(tmp_path / "hone", monkeypatch).home

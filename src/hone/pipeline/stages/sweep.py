@@ -98,7 +98,6 @@ def _make(job: Job) -> Product:
             "metric": dataclasses.asdict(selection),
             "best": best.number,
             "space": list_space(config),
-            "asked": config.sweep.trials,
             "importances": study.measure_importances(trials),
             "trials": [dataclasses.asdict(trial) for trial in trials],
         }
