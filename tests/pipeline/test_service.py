@@ -77,7 +77,7 @@ def test_a_flow_run_of_a_killed_command_is_marked_as_crashed_by_the_next_start(s
     left, alive = (service.ask("/flow_runs/", running)["id"] for _ in range(2))
     record = {"command": "hone run x", "api": f"{service.prefect_url}/api", "pid": 1, "host": socket.gethostname()}
     path = service.home / "runs" / "1-0.json"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     path.write_text(f"{json.dumps(record)}\n{left}\n")
     with record_run(Home(service.home), "hone run y", record["api"]) as add_flow_run:
         add_flow_run(alive)
