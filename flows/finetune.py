@@ -19,6 +19,7 @@ from tasks.evaluate import evaluate
 from tasks.forms import update_forms
 from tasks.ingest import ingest
 from tasks.register import register
+from tasks.rivals import ask_rivals
 from tasks.runtime.worker import is_deployed
 from tasks.stage import pin_config
 from tasks.tokenize import tokenize
@@ -69,5 +70,6 @@ def finish_line(
     validated = validate(config, splits, base)
     tokens = tokenize(config, validated, base)
     model = train(config, tokens, base)
-    evaluation = evaluate(config, model, tokens, validated, base)
+    answers = ask_rivals(config, validated, base) if config.evaluation.rivals else None
+    evaluation = evaluate(config, model, tokens, validated, base, answers)
     return register(config, rows, splits, validated, tokens, model, evaluation, base, tried), evaluation

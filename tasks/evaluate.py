@@ -13,13 +13,19 @@ from tasks.stage import get_artifact, run_stage, stage_task
 
 @stage_task("evaluate")
 def evaluate(
-    config: RunConfig, train: Artifact, tokenize: Artifact, validate: Artifact, base: Artifact | None = None
+    config: RunConfig,
+    train: Artifact,
+    tokenize: Artifact,
+    validate: Artifact,
+    base: Artifact | None = None,
+    rivals: Artifact | None = None,
 ) -> State[Artifact]:
     """Compute metrics with intervals for the model and the baselines. The UI shows them as a table."""
-    inputs = {"config": config, "train": train, "tokenize": tokenize, "validate": validate, "base": base}
-    state = run_stage("evaluate", inputs)
+    stages = {"train": train, "tokenize": tokenize, "validate": validate, "base": base, "rivals": rivals}
+    state = run_stage("evaluate", {"config": config, **stages})
     facts = get_artifact(state).facts()
-    systems = {"model": facts["metrics"], **facts["baselines"]}
+    prompted = {f"{name} (prompted)": figures for name, figures in facts.get("rivals", {}).items()}
+    systems = {"model": facts["metrics"], **facts["baselines"], **prompted}
     table = [
         {"system": system} | {name: f"{value:.4f}" for name, value in metrics.items()}
         for system, metrics in systems.items()

@@ -77,6 +77,11 @@ class Home:
         return self.root / "downloads"
 
     @property
+    def answers(self) -> Path:
+        """The answers of prompted models, which may have cost money: kept for every later run."""
+        return self.root / "answers"
+
+    @property
     def data_docs(self) -> Path:
         """Data Docs of validations that stopped a run, by its name."""
         return self.root / "data-docs"

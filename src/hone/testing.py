@@ -118,7 +118,8 @@ def check_objective(objective: Objective, rows: pa.Table, base: Path, work: Path
     """Check an objective on labelled rows (column `id`, and its `columns`) and a tiny base model.
 
     Options; training that goes on after an interruption with the same bytes as without one; metrics that are defined;
-    and answers, equal to those here, from a process that cannot import hone. `work` is an empty directory.
+    answers, equal to those here, from a process that cannot import hone; and `check_prompting`. `work` is an empty
+    directory.
     """
     import numpy as np
     import torch
@@ -151,6 +152,44 @@ def check_objective(objective: Objective, rows: pa.Table, base: Path, work: Path
     assert all(set(objective.outputs) <= set(answer) for answer in answers), "an answer lacks one of the outputs"
     served = _serve(objective, out / "model", inputs, targets, max_length, work)
     assert _close(served, answers), f"without hone it answers {served}, with it {answers}"
+    check_prompting(objective, rows, test, targets)
+
+
+def check_prompting(objective: Objective, rows: pa.Table, tokens: pa.Table, targets: Mapping[str, Any]) -> None:
+    """Check how an objective puts rows in words, if it does (`Objective.prompting`).
+
+    One question, query and answer for each row; an instruction that names all choices; right answers that are judged
+    valid, and empty ones that are judged invalid and wrong. `tokens` are the encoded `rows`, in the same order, without
+    labels that `targets` lack.
+    """
+    import numpy as np
+
+    prompting = objective.prompting
+    if prompting is None:
+        return
+    name, metric = _name(prompting), prompting.metric
+    assert metric in objective.metrics, f"{name}.metric: {metric} is none of the metrics {sorted(objective.metrics)}"
+    task, choices = prompting.describe_task(targets), prompting.list_choices(targets)
+    unnamed = [choice for choice in choices if choice not in task]
+    assert task.strip() and not unnamed, f"{name}.describe_task does not name {unnamed}: {task}"
+    right = prompting.build_answers(rows, targets)
+    for build in (prompting.build_questions, prompting.build_queries, prompting.build_open_questions):
+        assert len(build(rows)) == rows.num_rows, f"{name}.{build.__name__}: not one text for each row"
+    assert len(right) == rows.num_rows and all(answer.strip() for answer in right), f"{name}.build_answers: {right}"
+    assert not choices or set(right) <= set(choices), f"{name}.build_answers: not among {choices}: {right}"
+    selected = prompting.select_rows(tokens)
+    assert selected is None or selected.shape == (rows.num_rows,), f"{name}.select_rows: not one value for each row"
+
+    judged, empty = (prompting.judge(answers, tokens, targets, rows) for answers in (right, [""] * rows.num_rows))
+    assert not judged.invalid.any(), f"{name}.judge: right answers are invalid: {right}"
+    assert empty.invalid.all() and (empty.outcome.errors > 0).all(), f"{name}.judge: an empty answer is not wrong"
+    assert (judged.outcome.errors <= empty.outcome.errors).all(), f"{name}.judge: a right answer is worse than none"
+    values = [
+        float(objective.compute_metrics(judgement.outcome.statistics.sum(0)[:, None], targets)[metric][0])
+        for judgement in (judged, empty)
+    ]
+    difference = (values[1] - values[0]) if objective.metrics[metric].lower else (values[0] - values[1])
+    assert np.isfinite(values).all() and difference >= 0, f"{name}.judge: {metric} is {values[0]}, empty {values[1]}"
 
 
 def check_method(method: Method, base: Path, work: Path) -> None:

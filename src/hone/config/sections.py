@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hone.config.parts import MethodPart, ObjectivePart, Section, SourcePart, StepPart, TrainingSection
+from hone.config.rivals import Rival
 from hone.config.secrets import iter_strings
 from hone.config.sweep import Sweep
 from hone.errors import ConfigError
@@ -204,6 +205,22 @@ class Evaluation(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
     worst: int = Field(20, ge=0, le=1000, description="Number of worst errors to show in the report.")
     seed: int = Field(17, ge=0, description="Seed of the bootstrap.")
+    rivals: list[Rival] = Field(
+        default_factory=list, description="Models that are prompted instead of trained, compared on the same test rows."
+    )
+    hour_price: float | None = Field(
+        None,
+        gt=0,
+        description="Price of an hour of this machine, for the number of requests from which training pays off.",
+    )
+
+    @field_validator("rivals")
+    @classmethod
+    def _check_names(cls, rivals: list[Rival]) -> list[Rival]:
+        names = [rival.name for rival in rivals]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two rivals are named {', '.join(sorted(repeated))}")
+        return rivals
 
 
 class Registration(Section):
@@ -389,6 +406,12 @@ class RunConfig(Section):
             )
         except ConfigError as fault:
             raise ValueError(f"training.metric: {fault.what}. {fault.fix}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _check_rivals(self) -> RunConfig:
+        if self.evaluation.rivals and OBJECTIVES[self.objective.kind](**self.objective.options()).prompting is None:
+            raise ValueError(f"evaluation.rivals: no prompt can ask for what {self.objective.kind} learns")
         return self
 
     @model_validator(mode="after")

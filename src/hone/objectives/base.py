@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from hone.objectives.prompting.prompting import Prompting
     from hone.rewriting import Rewritten
 
 UNSEEN = "(not in training)"  # the name of all labels or types that no training row has
@@ -166,6 +167,11 @@ class Objective(ABC):
     def form_columns(self) -> tuple[str, ...]:
         """The columns of rows in another form, which `ingest.columns` may map: `forms`, unless an option names them."""
         return self.forms
+
+    @property
+    def prompting(self) -> Prompting | None:
+        """How the task is put to models that are prompted instead of trained; None if they cannot do it."""
+        return None
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Convert a source's row to the objective's columns; nested values are Python objects.

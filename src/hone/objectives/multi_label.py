@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hone.objectives.base import Batch
+    from hone.objectives.prompting.prompting import Prompting
 
 # A label with fewer validation rows keeps the default threshold. Simulated, with calibrated probabilities of a label
 # that 5% of rows have: F1 is 63% at 0.5; tuned on 2 of its rows 58%, in the worst tenth 45%; on 5 rows 61%,
@@ -80,6 +81,13 @@ class MultiLabelClassification(Objective):
     def form_columns(self) -> tuple[str, ...]:
         """The columns of 0 and 1."""
         return self.label_columns
+
+    @property
+    def prompting(self) -> Prompting:
+        """The answer of a prompted model is a list of labels."""
+        from hone.objectives.prompting import LabelSetPrompting
+
+        return LabelSetPrompting(self)
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row with `labels` as a sorted list of names, from a list, its text, or columns of 0 and 1.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hone.objectives.base import Batch
+    from hone.objectives.prompting.prompting import Prompting
     from hone.rewriting import Rewritten
 
 NO_POSITION = -1
@@ -85,6 +86,13 @@ class QuestionAnswering(Objective):
         "Choose null_threshold on the validation rows, if enough of them have an answer and enough have none.",
         learning=True,
     )
+
+    @property
+    def prompting(self) -> Prompting:
+        """The answer of a prompted model is a part of the context."""
+        from hone.objectives.prompting import AnswerPrompting
+
+        return AnswerPrompting(self)
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """`answers` as {text: [...], answer_start: [...]}: from that form, a list of {text, answer_start}, or JSON.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hone.objectives.base import Batch
+    from hone.objectives.prompting.prompting import Prompting
 
 # A random split is stratified by up to RANGES quantile ranges of the label, each with at least ROWS_OF_RANGE rows.
 RANGES, ROWS_OF_RANGE = 10, 20
@@ -55,6 +56,13 @@ class Regression(Objective):
         "Loss of an error: mse (squared), mae (absolute), or huber, which is less sensitive to outliers.",
         learning=True,
     )
+
+    @property
+    def prompting(self) -> Prompting:
+        """The answer of a prompted model is a number."""
+        from hone.objectives.prompting import NumberPrompting
+
+        return NumberPrompting(self)
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row with `label` converted to a finite number; raises ValueError if it is not one."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hone.objectives.base import Batch
+    from hone.objectives.prompting.prompting import Prompting
 
 MASKED = -100  # the label of padding; PyTorch's cross entropy skips it
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
@@ -60,6 +61,13 @@ class Seq2Seq(Objective):
         64, "Maximum number of tokens of a target in training, and of a generated text.", ge=2
     )
     num_beams: int = option(1, "Number of beams when generating; 1 is greedy.", ge=1, le=64)
+
+    @property
+    def prompting(self) -> Prompting:
+        """The answer of a prompted model is the target text."""
+        from hone.objectives.prompting import TextPrompting
+
+        return TextPrompting(self)
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """`text`, which may be named `source` and be a list of sentences, and `target`, a text or a list of references.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hone.objectives.base import Batch
+    from hone.objectives.prompting.prompting import Prompting
 
 IGNORED = -100  # the label of a row that has no loss
 
@@ -60,6 +61,13 @@ class TextClassification(Objective):
     )
 
     combined_labels: bool = option(False, "Accept labels that combine others, such as 2,5,9, as classes of their own.")
+
+    @property
+    def prompting(self) -> Prompting:
+        """The answer of a prompted model is a label."""
+        from hone.objectives.prompting import LabelPrompting
+
+        return LabelPrompting(self)
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row, its label without the spaces around it.

@@ -15,6 +15,7 @@ from hone.errors import DataError
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, RowReader, Targets
 from hone.objectives.shared import tagging
 from hone.objectives.shared.annotations import Mark, find_annotated
+from hone.objectives.shared.entity_counts import count_entities, describe_entities
 from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.label_account import describe_case_variants
 from hone.objectives.shared.padding import attention_mask, pad_rows
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hone.objectives.base import Batch
+    from hone.objectives.prompting.prompting import Prompting
 
 IGNORED = -100  # a token without a label of its own
 NO_WORD = -2
@@ -90,6 +92,13 @@ class TokenClassification(Objective):
         "Tokens shared by neighbouring windows of a text longer than max_length; at most half a window is used.",
         ge=0,
     )
+
+    @property
+    def prompting(self) -> Prompting:
+        """The answer of a prompted model is a list of entities."""
+        from hone.objectives.prompting import EntityPrompting
+
+        return EntityPrompting(self)
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """`tokens` and `tags` as lists, from lists, JSON, texts split at spaces, or a text with spans.
@@ -289,10 +298,10 @@ class TokenClassification(Objective):
         texts = _parse_column(rows, "tokens") if rows is not None else [None] * len(reference_tags)
         return Outcome(
             statistics=np.concatenate(
-                [_count_entities(reference_entities, predicted_entities, targets), words.reshape(-1, 2)], axis=1
+                [count_entities(reference_entities, predicted_entities, targets), words.reshape(-1, 2)], axis=1
             ),
-            predictions=[_describe_entities(row, text) for row, text in zip(predicted_entities, texts, strict=True)],
-            references=[_describe_entities(row, text) for row, text in zip(reference_entities, texts, strict=True)],
+            predictions=[describe_entities(row, text) for row, text in zip(predicted_entities, texts, strict=True)],
+            references=[describe_entities(row, text) for row, text in zip(reference_entities, texts, strict=True)],
             errors=np.array(
                 [float(len(set(a) ^ set(b))) for a, b in zip(reference_entities, predicted_entities, strict=True)]
             ),
@@ -475,29 +484,6 @@ def _logits(model: Any, batch: Batch) -> Tensor:
 
 def _tag_names(label_ids: Sequence[int], targets: Targets) -> list[str | None]:
     return [targets["labels"][label] if label >= 0 else None for label in label_ids]
-
-
-def _count_entities(
-    references: Sequence[list[Entity]], predictions: Sequence[list[Entity]], targets: Targets
-) -> np.ndarray:
-    """Correct, reference and predicted entities of each type: float64 [rows, 3 * (types + 1)]."""
-    import numpy as np
-
-    types = {name: index for index, name in enumerate(tagging.list_types(targets["labels"], targets["scheme"]))}
-    counts = np.zeros((len(references), 3, len(types) + 1))
-    for row, (expected, predicted) in enumerate(zip(references, predictions, strict=True)):
-        for kind, entities in enumerate((set(expected) & set(predicted), expected, predicted)):
-            for entity in entities:
-                counts[row, kind, types.get(entity.type, len(types))] += 1
-    return counts.reshape(len(references), -1)
-
-
-def _describe_entities(entities: Sequence[Entity], words: Sequence[str] | None) -> str:
-    """The entities as text for people: their words, or word positions if the words are unknown."""
-    descriptions = [
-        f"{' '.join(words[e.start : e.end]) if words else f'{e.start}-{e.end}'} [{e.type}]" for e in entities
-    ]
-    return "; ".join(descriptions) or "no entity"
 
 
 def _entity_answer(

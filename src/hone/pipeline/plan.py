@@ -8,7 +8,7 @@ from hone.config.sections import RunConfig
 from hone.environment import Home
 from hone.pipeline.run import build_recipe, list_miss_reasons
 from hone.pipeline.stage import Job
-from hone.pipeline.stages import STAGES, list_stages
+from hone.pipeline.stages import STAGES, list_inputs, list_stages
 from hone.store.artifact import Artifact
 
 
@@ -30,8 +30,7 @@ def plan_run(config: RunConfig, home: Home) -> list[StagePlan]:
     stage_plans: list[StagePlan] = []
     for name in list_stages(config):
         stage = STAGES[name]
-        required = [*stage.inputs, *(["base"] if stage.needs_base and config.model.scratch else [])]
-        missing = [upstream for upstream in required if upstream not in artifacts]
+        missing = [upstream for upstream in list_inputs(name, config) if upstream not in artifacts]
         if missing:
             stage_plans.append(StagePlan(name, None, (f"waits for {' and '.join(missing)}",)))
             continue

@@ -10,7 +10,7 @@ from hone.environment import Home
 from hone.errors import ModelError, StoreError
 from hone.pipeline.run import build_recipe
 from hone.pipeline.stage import Job
-from hone.pipeline.stages import STAGES, list_stages
+from hone.pipeline.stages import list_inputs, list_stages
 from hone.registry.integrity import check_files
 from hone.store.artifact import Artifact
 from hone.tracking.links import check_run_files
@@ -40,8 +40,7 @@ def verify_run(config: RunConfig, home: Home) -> Verification:
     faults: dict[str, list[str]] = {}
     unverified: dict[str, str] = {}
     for name in list_stages(config):
-        required = [*STAGES[name].inputs, *(["base"] if STAGES[name].needs_base and config.model.scratch else [])]
-        missing = [upstream for upstream in required if upstream not in artifacts]
+        missing = [upstream for upstream in list_inputs(name, config) if upstream not in artifacts]
         if missing:
             unverified[name] = f"it is made of {' and '.join(missing)}"
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hone.splits import TEST, TRAIN, VALID
@@ -61,9 +61,7 @@ def list_test_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """MLflow's metrics: `test/accuracy`; a baseline's as `test_majority/accuracy`. From the content of metrics.json."""
     return {
         f"{'test' if system == 'model' else f'test_{system}'}/{metric}": float(figure["value"])
-        for system, figures in metrics["systems"].items()
-        for metric, figure in figures.items()
-        if figure is not None
+        for system, metric, figure in _iter_figures(metrics)
     }
 
 
@@ -102,14 +100,19 @@ def log_intervals(client: MlflowClient, run_id: str, metrics: Mapping[str, Any])
 
     rows = [
         [system, metric, *(_round(figure.get(name)) for name in ("value", "low", "high"))]
-        for system, figures in metrics["systems"].items()
-        for metric, figure in figures.items()
-        if figure is not None
+        for system, metric, figure in _iter_figures(metrics)
     ]
     table = {"columns": ["system", "metric", "value", "low", "high"], "data": rows}
     # log_table would append the rows to those of an earlier registration.
     client.log_text(run_id, json.dumps(table), FIGURES)
     client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": FIGURES, "type": "table"}]))
+
+
+def _iter_figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Each figure of a metrics.json with the names of its system and metric, prompted models included."""
+    prompted = {f"prompt_{rival['name']}": rival["theirs"] for rival in metrics.get("rivals") or ()}
+    for system, figures in {**metrics["systems"], **prompted}.items():
+        yield from ((system, metric, figure) for metric, figure in figures.items() if figure is not None)
 
 
 def _round(value: float | None) -> float | None:

@@ -19,6 +19,9 @@ TARGETS = "targets.json"
 # train
 HISTORY = "history.jsonl"
 ACCOUNT = "training.json"  # written last, when the model is on disk
+# rivals
+ANSWERS = "answers.parquet"
+RIVALS = "rivals.json"
 # evaluate
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"

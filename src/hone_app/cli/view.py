@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hone.display import escape_controls
-from hone.evaluation.report.figures import has_width, p_value
+from hone.evaluation.report.figures import NONE, has_width, p_value
 from hone.evaluation.report.headline import describe_verdict
+from hone.evaluation.report.report_rivals import list_rival_notes, rivals
 from hone.progress import Listener, Pace, Progress, listening
 from hone.store import layout
 from hone.store.artifact import Artifact
@@ -252,6 +253,8 @@ def print_summary(console: Console, evaluated: Artifact, registered: Artifact) -
     title = f"{metrics['rows']:,} test rows [{metrics['confidence']:.0%} interval]"
     console.print(title, highlight=False)
     print_table(console, _fit_table(metrics, console.width if console.is_terminal else PLAIN_WIDTH))
+    for note in list_rival_notes(metrics):
+        print_note(console, note)
     for sentence in (*version.get("population", ()), Text(describe_verdict(metrics), "bold")):
         console.print(sentence, highlight=False, soft_wrap=not console.is_terminal)
     report = registered.path / layout.REPORT
@@ -287,15 +290,23 @@ def _table(metrics: Mapping[str, Any], names: Sequence[str]) -> Table:
     share = {name: measure["share"] for name, measure in metrics["measures"].items()}
     numbers = [*names, "model is better by", "p"]
     table = make_table("", *numbers, numbers=numbers)
-    for system, figures in systems.items():
-        comparison = metrics["comparisons"].get(system)
+    prompted = {_name_rival(view): view for view in rivals(metrics)}
+    comparisons = {**metrics["comparisons"], **{name: view["comparison"] for name, view in prompted.items()}}
+    for system, figures in {**systems, **{name: view["theirs"] for name, view in prompted.items()}}.items():
+        comparison = comparisons.get(system)
         comparison_cells = ["", ""]
         if comparison:
             interval = _interval(comparison | {"value": comparison["difference"]}, share[comparison["metric"]], "+")
             probability = p_value(comparison["p"]).removeprefix("p ").removeprefix("= ")
             comparison_cells = [interval.replace("%", ""), probability]
-        table.add_row(system, *(_interval(figures[name], share[name]) for name in names), *comparison_cells)
+        cells = (_interval(figures[name], share[name]) if name in figures else NONE for name in names)
+        table.add_row(system, *cells, *comparison_cells)
     return table
+
+
+def _name_rival(view: Mapping[str, Any]) -> str:
+    """Its name, and the number of rows that it was asked unless that is all."""
+    return f"{view['name']}, {view['rows']:,} rows" if " of " in view["asked"] else str(view["name"])
 
 
 def _interval(figure: Mapping[str, float], share: bool, sign: str = "") -> str:

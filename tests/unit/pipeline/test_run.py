@@ -55,6 +55,29 @@ def key(stage: str, config: RunConfig, home: Path) -> str:
     return build_recipe(stage, Job(config, inputs, Home(home))).key
 
 
+RIVAL = {"name": "r", "api": "openai", "url": "http://127.0.0.1:1/v1", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("change", "moved"),
+    [
+        ({"shots": 1}, {"rivals"}),
+        ({"name": "other"}, {"rivals"}),
+        ({"price": {"input": 1, "output": 1}}, {"evaluate"}),
+        ({"key": "KEY"}, set()),
+        ({"parallel": 2}, set()),
+        ({"attempts": 2}, set()),
+        ({"timeout": 2}, set()),
+    ],
+)
+def test_what_decides_no_answer_moves_no_key_of_the_rivals(
+    change: dict[str, Any], moved: set[str], rows: Path, model: Path, tmp_path: Path
+) -> None:
+    configs = [configured(rows, model, evaluation={"rivals": [RIVAL | fields]}) for fields in ({}, change)]
+    keys = [{name: key(name, config, tmp_path) for name in STAGES} for config in configs]
+    assert {name for name in STAGES if keys[0][name] != keys[1][name]} == moved
+
+
 OF_TRAINING = {"train", "sweep", "evaluate", "register"}
 
 
@@ -70,6 +93,7 @@ OF_TRAINING = {"train", "sweep", "evaluate", "register"}
         ({"training": {"device": "cuda"}}, {"train", "sweep"}),
         ({"method": {"kind": "lora"}}, OF_TRAINING),
         ({"evaluation": {"worst": 3}}, {"evaluate"}),
+        ({"evaluation": {"rivals": [RIVAL]}}, {"rivals", "evaluate"}),
         ({"registration": {"alias": "other"}}, {"register"}),
         ({"model": {"licence": "mit"}}, {"register"}),
         ({"name": "y"}, {"register"}),
@@ -123,7 +147,7 @@ def test_a_changed_base_model_moves_the_stages_that_use_it(rows: Path, model: Pa
 
 def test_before_the_first_run_all_is_a_miss_or_waits(rows: Path, model: Path, tmp_path: Path) -> None:
     outlooks = plan_run(configured(rows, model), Home(tmp_path))
-    assert [look.stage for look in outlooks] == [stage for stage in STAGES if stage not in ("base", "sweep")]
+    assert [look.stage for look in outlooks] == [stage for stage in STAGES if stage not in ("base", "sweep", "rivals")]
     assert outlooks[0].reasons == ("first run of x",)
     assert outlooks[1].reasons == ("waits for ingest",)
     assert outlooks[-1].reasons == ("waits for train and evaluate",)

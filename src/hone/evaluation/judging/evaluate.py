@@ -15,6 +15,7 @@ from hone.evaluation.judging import baselines, metrics, predict
 from hone.evaluation.judging.comparison import compare_paired
 from hone.evaluation.judging.intervals import Interval, metric_intervals
 from hone.evaluation.judging.paired_rows import count_paired_rows
+from hone.evaluation.judging.rivals import Answers, judge_rivals
 from hone.evaluation.judging.slices import check_slices, slice_figures, slice_parts
 from hone.methods.method import AdapterMethod, Method
 from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, Targets
@@ -78,13 +79,15 @@ def evaluate(
     confidence: float,
     worst: int,
     seed: int,
+    rivals: Answers | None = None,
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Evaluate the trained model in `model`/model and the baselines on all test rows; the results go to `out`.
 
     Writes metrics.json (`whole`: whether the model has weights of its own), predictions.parquet, speed.json and
     targets.json (the targets of `tokens`, tuned on the validation rows). An adapter that cannot be merged has no
-    weights in `model`/model: it is evaluated as it is served, on its base model.
+    weights in `model`/model: it is evaluated as it is served, on its base model. `rivals` are the answers of
+    prompted models, if any were asked.
 
     Raises ConfigError for a slice that is not a column, DataError if the test split is empty or not the one that was
     tokenized, ModelError if the saved model cannot be loaded as it would be served, or if the merged weights and the
@@ -109,14 +112,15 @@ def evaluate(
     del trained  # the adapter and the baselines load models of their own
     merged = _check_merge(method, raw, model, base, targets, test, reader, advance) if whole else None
 
-    rivals = _predict_baselines(base, train, valid, test, rows, splits, neighbours, reader, advance, plain)
-    outcomes = _compute_outcomes(objective, test, rows, {MODEL: (raw, targets), **rivals})
+    cheap = _predict_baselines(base, train, valid, test, rows, splits, neighbours, reader, advance, plain)
+    outcomes = _compute_outcomes(objective, test, rows, {MODEL: (raw, targets), **cheap})
     trial = Trial(rows, objective, targets, outcomes, confidence)
     draws = metrics.resample(len(rows), resamples, seed)
     report = {
         **compute_report(trial, draws, seed),
         "slices": compute_slices(trial, draws, slices),
         "worst": list_worst_errors(trial, worst),
+        "rivals": judge_rivals(rivals, trial, test, draws, speed["latency_ms"]["p50"]) if rivals else [],
         "merged": merged,
         "whole": whole,
     }
@@ -351,6 +355,7 @@ def _collect_facts(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "metrics": systems.pop(MODEL),
         "baselines": systems,
+        "rivals": {rival["name"]: metrics.values(rival["theirs"]) for rival in report["rivals"]},
         "comparisons": report["comparisons"],
         "rows": report["rows"],
         "merged": report["merged"],

@@ -24,6 +24,7 @@ from hone.evaluation.report import (
     report_checks,
     report_data,
     report_results,
+    report_rivals,
     report_sweep,
 )
 from hone.evaluation.report.figures import View
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from hone.objectives.base import Objective
     from hone.tracking.reader import Version
 
-STAGES = ("ingest", "curate", "base", "validate", "tokenize", "train", "sweep", "evaluate")
+STAGES = ("ingest", "curate", "base", "validate", "tokenize", "train", "sweep", "rivals", "evaluate")
 HERE = Path(__file__).parent
 SOURCES = 3  # names of sources at the head of the page; the section on rows has the others
 
@@ -138,6 +139,7 @@ def _result_views(metrics: View, facts: Mapping[str, View]) -> View:
         "calibration": report_results.calibration(metrics),
         "slices": report_results.slices(metrics),
         "errors": report_results.errors(metrics),
+        "rivals": report_rivals.rivals(metrics),
     }
 
 

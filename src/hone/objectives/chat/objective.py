@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hone.objectives.base import Batch
+    from hone.objectives.prompting.prompting import Prompting
 
 # A conversation that shows how a template ends an assistant's turn.
 _PROBE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
@@ -97,6 +98,13 @@ class Chat(Objective):
     def training_metrics(self) -> Mapping[str, Metric]:
         """Without those of the answers, which are compared as text."""
         return {name: metric for name, metric in self.metrics.items() if name not in ("exact_match", "rougeL")}
+
+    @property
+    def prompting(self) -> Prompting | None:
+        """The answer of a prompted model is the last turn; None if the trained model generates no answers."""
+        from hone.objectives.prompting import ChatPrompting
+
+        return ChatPrompting(self) if self.generate else None
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """`messages` in OpenAI's form, from any form that `conversation_from_row` supports."""

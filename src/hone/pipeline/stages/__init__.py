@@ -9,6 +9,7 @@ from hone.pipeline.stages.curate import CURATE
 from hone.pipeline.stages.evaluate import EVALUATE
 from hone.pipeline.stages.ingest import INGEST
 from hone.pipeline.stages.register import REGISTER
+from hone.pipeline.stages.rivals import RIVALS
 from hone.pipeline.stages.sweep import SWEEP
 from hone.pipeline.stages.tokenize import TOKENIZE
 from hone.pipeline.stages.train import TRAIN
@@ -22,6 +23,7 @@ STAGES: dict[str, Stage] = {
     "tokenize": TOKENIZE,
     "train": TRAIN,
     "sweep": SWEEP,
+    "rivals": RIVALS,
     "evaluate": EVALUATE,
     "register": REGISTER,
 }
@@ -30,3 +32,10 @@ STAGES: dict[str, Stage] = {
 def list_stages(config: RunConfig) -> list[str]:
     """The stages of a run with `config`, in order."""
     return [name for name, stage in STAGES.items() if stage.applies(config)]
+
+
+def list_inputs(name: str, config: RunConfig) -> list[str]:
+    """The stages whose artifacts the stage `name` uses in a run with `config`."""
+    stage = STAGES[name]
+    optional = [upstream for upstream in stage.optional_inputs if STAGES[upstream].applies(config)]
+    return [*stage.inputs, *optional, *(["base"] if stage.needs_base and config.model.scratch else [])]

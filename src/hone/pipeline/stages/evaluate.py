@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from hone.config.sections import RunConfig
 from hone.evaluation.report.headline import describe_verdict
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.pipeline.stage import Job, Stage, build_part, compute_base_digest, get_module, list_libraries
+from hone.pipeline.stages.rivals import list_prompting
 from hone.progress import Progress
 from hone.store import layout
 from hone.store.artifact import Artifact, Product
+
+if TYPE_CHECKING:
+    from hone.evaluation.judging.rivals import Answers
 
 
 def _make(job: Job) -> Product:
@@ -25,31 +32,53 @@ def _make(job: Job) -> Product:
         objective=build_part(OBJECTIVES, job.config.objective),
         method=build_part(METHODS, job.config.method),
         max_length=job.config.tokenization.max_length,
-        **section.model_dump(),
+        **section.model_dump(exclude={"rivals", "hour_price"}),
+        rivals=_collect_answers(job),
         on_progress=job.on_progress,
     )
+
+
+def _collect_answers(job: Job) -> Answers | None:
+    """The rivals' answers, with what their tokens and the training cost; None if none were asked."""
+    from hone.evaluation.judging.rivals import Answers
+
+    section = job.config.evaluation
+    if "rivals" not in job.inputs:
+        return None
+    prices = {rival.name: (rival.price.input, rival.price.output) for rival in section.rivals if rival.price}
+    return Answers(job.path("rivals"), prices, section.hour_price, job.inputs["train"].facts()["seconds"])
 
 
 def _describe(artifact: Artifact) -> str:
     return describe_verdict(artifact.read_json(layout.METRICS))
 
 
+def _config(config: RunConfig) -> dict[str, Any]:
+    """What decides the result. Of the rivals only their prices: their answers are an input."""
+    sections = config.model_dump(
+        include={"objective": True, "method": True, "evaluation": True, "tokenization": {"max_length"}}
+    )
+    rivals = config.evaluation.rivals
+    sections["evaluation"]["rivals"] = {rival.name: rival.price.model_dump() for rival in rivals if rival.price}
+    return sections
+
+
 EVALUATE = Stage(
     make=_make,
     describe=_describe,
-    config=lambda c: c.model_dump(
-        include={"objective": True, "method": True, "evaluation": True, "tokenization": {"max_length"}}
-    ),
+    config=_config,
     code=lambda c: [
         "hone.evaluation.judging.evaluate",
         get_module(OBJECTIVES, c.objective),
         get_module(METHODS, c.method),
+        *list_prompting(c),
     ],
     libraries=lambda c: [
         *("numpy", "pyarrow", "scikit-learn", "scipy", "torch", "transformers"),
         *(list_libraries(OBJECTIVES, c.objective) + list_libraries(METHODS, c.method)),
     ],
     inputs=("train", "tokenize", "validate"),
+    optional_inputs=("rivals",),
     needs_base=True,
     external_digests=compute_base_digest,
 )

@@ -1,0 +1,171 @@
+"""Prompted models compared with the trained one, on the rows that they were asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hone.errors import DataError
+from hone.evaluation.judging import metrics
+from hone.evaluation.judging.comparison import compare_paired
+from hone.store import layout
+from hone.store.tables import take_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hone.evaluation.judging.evaluate import Trial
+    from hone.objectives.prompting.prompting import Judgement, Prompting
+
+MILLION = 1_000_000
+PER = 1000  # answers that a cost is given for
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The folder with the rivals' answers, and what they cost.
+
+    `prices` are those of a million tokens of prompts and of answers, by rival; `hour` is the price of an hour of this
+    machine, and `training` the time that training took, in seconds.
+    """
+
+    folder: Path
+    prices: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    hour: float | None = None
+    training: float = 0.0
+
+
+def judge_rivals(
+    answers: Answers, trial: Trial, tokens: pa.Table, draws: np.ndarray, latency: float
+) -> list[dict[str, Any]]:
+    """For each rival its metrics, the model's on the same rows, and their difference.
+
+    `tokens` are the encoded test rows, `draws` those of all test rows (`metrics.resample`), `latency` is the model's
+    median time for a request, in milliseconds. A rival that was asked some of the rows is compared on those.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(answers.folder / layout.ANSWERS)
+    summaries = json.loads((answers.folder / layout.RIVALS).read_text("utf8"))
+    judged = []
+    for summary in summaries:
+        mine = table.filter(pc.equal(table["rival"], summary["name"]))
+        judged.append(_judge(summary, mine, trial, tokens, draws) | _account(mine, answers, summary["name"], latency))
+    return judged
+
+
+def _judge(
+    summary: Mapping[str, Any], answers: pa.Table, trial: Trial, tokens: pa.Table, draws: np.ndarray
+) -> dict[str, Any]:
+    import pyarrow.compute as pc
+
+    prompting = _require_prompting(trial)
+    places = pc.index_in(trial.rows["id"], value_set=answers["id"].combine_chunks())
+    is_answered = places.is_valid().to_numpy(zero_copy_only=False)
+    selected = prompting.select_rows(tokens)
+    positions = np.flatnonzero(is_answered if selected is None else is_answered & selected)
+    if not len(positions):
+        raise DataError(
+            "answered none of the rows that the model was tested on",
+            where=f"evaluation.rivals {summary['name']}",
+            fix="Raise its limit or max_cost.",
+        )
+    answers, rows = take_rows(answers, places.take(positions).to_numpy()), take_rows(trial.rows, positions)
+    encoded = tokens.filter(pc.is_in(tokens["id"], value_set=rows["id"].combine_chunks()))
+    is_written = np.isin(answers["ended"].to_pylist(), ("stop", "length"))  # neither refused nor too long to ask
+    judgement = prompting.judge(answers["answer"].to_pylist(), encoded, trial.targets, rows)
+    return {
+        **summary,
+        **_compare(trial, prompting.metric, judgement, positions, draws),
+        "rows": len(positions),
+        "invalid": int((judgement.invalid & is_written).sum()),
+        "recall": _measure_recall(answers),
+    }
+
+
+def _require_prompting(trial: Trial) -> Prompting:
+    prompting = trial.objective.prompting
+    if prompting is None:
+        raise ValueError(f"{type(trial.objective).__name__} does not say how it is prompted")
+    return prompting
+
+
+def _compare(
+    trial: Trial, metric: str, judgement: Judgement, positions: np.ndarray, draws: np.ndarray
+) -> dict[str, Any]:
+    """Both systems' metrics on the rows at `positions`, and the paired difference of `metric`."""
+    count, drawn = len(positions), draws[positions]
+    sums = [
+        metrics.totals(statistics, drawn)
+        for statistics in (trial.ours.statistics[positions], judgement.outcome.statistics)
+    ]
+    ours, theirs = (trial.figures(system_sums)[metric] for system_sums in sums)
+    measure = trial.objective.metrics[metric]
+    return {
+        "metric": metric,
+        "ours": _defined(trial, sums[0], count),
+        "theirs": _defined(trial, sums[1], count),
+        "comparison": compare_paired(
+            metric, ours, theirs, trial.confidence, measure.lower, count if measure.share else 0
+        ),
+    }
+
+
+def _defined(trial: Trial, sums: np.ndarray, count: int) -> dict[str, Any]:
+    """The metrics that are defined, with intervals: no probabilities of a prompted model are known."""
+    defined = {name for name, figure in trial.figures(sums).items() if np.isfinite(figure[0])}
+    return {name: interval for name, interval in trial.intervals(sums, count).items() if name in defined}
+
+
+def _measure_recall(answers: pa.Table) -> float | None:
+    """The share of rows whose passages contain the right answer; None without a corpus, or where it is undefined."""
+    import pyarrow.compute as pc
+
+    share: float | None = pc.mean(answers["supported"]).as_py()
+    return share
+
+
+def _account(table: pa.Table, answers: Answers, name: str, latency: float) -> dict[str, Any]:
+    """Tokens, refusals, latency in milliseconds, and what the answers cost.
+
+    `break_even` is the number of requests from which training and serving a model on this machine cost less than the
+    rival; None if it never does, or if a price is unknown.
+    """
+    ended = table["ended"].to_pylist()
+    tokens = {kind: sum(table[f"{kind}_tokens"].to_pylist()) for kind in ("input", "output")}
+    seconds = table["seconds"].drop_null().to_numpy()
+    p50, p95 = np.quantile(seconds, (0.5, 0.95)) * 1000 if len(seconds) else (0.0, 0.0)
+    account = {
+        "refused": ended.count("refusal"),
+        "cut": ended.count("length"),
+        "unread": ended.count("unread"),
+        "tokens": tokens,
+        "latency_ms": {"p50": float(p50), "p95": float(p95)},
+        "cost": None,
+        "break_even": None,
+    }
+    price = answers.prices.get(name)
+    if price is None:
+        return account
+    cost = (tokens["input"] * price[0] + tokens["output"] * price[1]) / MILLION
+    each = cost / len(table)
+    account["cost"] = {"total": cost, f"per_{PER}": each * PER}
+    if answers.hour is not None:
+        account["break_even"] = _find_break_even(each, answers.hour / 3600, answers.training, latency / 1000)
+    return account
+
+
+def _find_break_even(each: float, second: float, training: float, request: float) -> int | None:
+    """The number of requests from which the trained model costs less; None if it never does.
+
+    `each` is the price of a rival's answer, `second` that of a second of this machine; `training` and `request` are the
+    seconds that training and one request take.
+    """
+    saved = each - request * second
+    return int(np.ceil(training * second / saved)) if saved > 0 else None

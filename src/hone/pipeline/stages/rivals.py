@@ -1,0 +1,203 @@
+"""rivals: asks models that are prompted instead of trained the test rows. What was answered once is not asked again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.config.rivals import BASE, Rival
+from hone.config.sections import RunConfig
+from hone.errors import ConfigError
+from hone.models.locate import BaseModel, locate_base_model
+from hone.objectives import OBJECTIVES
+from hone.parts.moments import fill_as_of
+from hone.parts.options import location_options
+from hone.parts.variables import expand
+from hone.pipeline.stage import Job, Stage, build_part, get_module, list_data_options, list_libraries
+from hone.sources import SOURCES
+from hone.sources.source import Source
+from hone.store.artifact import Artifact, Product
+
+if TYPE_CHECKING:
+    from hone.evaluation.rivals.answering import Contender
+    from hone.evaluation.rivals.completion import Engine
+
+
+def _make(job: Job) -> Product:
+    from hone.evaluation.rivals.answering import answer_rows
+
+    return answer_rows(
+        job.path("validate"),
+        job.out,
+        contenders=[_build_contender(rival, job) for rival in job.config.evaluation.rivals],
+        objective=build_part(OBJECTIVES, job.config.objective),
+        books=job.home.answers,
+        on_progress=job.on_progress,
+    )
+
+
+def _build_contender(rival: Rival, job: Job) -> Contender:
+    from hone.evaluation.rivals.answering import Contender, Library
+    from hone.evaluation.rivals.prompts import DEFAULT, Template
+
+    corpus = rival.corpus
+    library = (
+        Library(_source(rival, job).rows, corpus.text, corpus.words, corpus.overlap, corpus.passages, corpus.choose)
+        if corpus
+        else None
+    )
+    return Contender(
+        name=rival.name,
+        build_engine=partial(_build_api_engine, rival) if rival.api else partial(_build_local_engine, rival, job),
+        template=Template(_template(rival) or DEFAULT),
+        shots=rival.shots,
+        choose=rival.choose,
+        library=library,
+        limit=rival.limit,
+        seed=rival.seed,
+        prices=(rival.price.input, rival.price.output) if rival.price else None,
+        max_cost=rival.max_cost,
+        base=job.base().path if rival.uses_base else None,
+        description={
+            "model": (job.config.model.base or "from scratch") if rival.model == BASE else rival.model,
+            "api": rival.api,
+            "shots": rival.shots,
+            "choose": rival.choose,
+            "passages": corpus.passages if corpus else 0,
+        },
+    )
+
+
+def _build_api_engine(rival: Rival, _choices: Sequence[str], _stops: Sequence[str]) -> Engine:
+    from hone.evaluation.rivals.client import ApiEngine, Patience
+
+    assert rival.api  # callers check
+    patience = Patience(rival.attempts, stall_seconds=rival.timeout, deadline_seconds=rival.timeout)
+    return ApiEngine(
+        rival.api,
+        rival.address,
+        rival.model,
+        max_tokens=rival.max_tokens,
+        key_variable=rival.key,
+        parallel=rival.parallel,
+        patience=patience,
+    )
+
+
+def _build_local_engine(rival: Rival, job: Job, choices: Sequence[str], stops: Sequence[str]) -> Engine:
+    from hone.evaluation.rivals.local import LocalEngine
+
+    model = _locate(rival, job)
+    digest = model.compute_digest(job.home.store.memo.digest)
+    return LocalEngine(model.path, digest, rival.max_tokens, choices, stops)
+
+
+def _locate(rival: Rival, job: Job) -> BaseModel:
+    """The directory of a local rival's model."""
+    if rival.model == BASE:
+        return job.base()
+    return locate_base_model(rival.model, tracking_uri=job.home.tracking_uri, downloads=job.home.downloads)
+
+
+def _source(rival: Rival, job: Job) -> Source:
+    """The source of a rival's corpus, as of the configured date."""
+    assert rival.corpus  # callers check
+    part = rival.corpus.source
+    source: Source = SOURCES[part.kind](**fill_as_of(part.options(), job.config.ingest.as_of))
+    return source
+
+
+def _template(rival: Rival) -> Path | None:
+    return Path(expand(rival.template)) if rival.template else None
+
+
+def _digest_inputs(job: Job) -> dict[str, str]:
+    """The digests of the base model, if a rival uses it, of other local models, templates and corpora."""
+    digests: dict[str, str] = {}
+    memo = job.home.store.memo.digest
+    for rival in job.config.evaluation.rivals:
+        if rival.uses_base:
+            digests["base model"] = job.base().compute_digest(memo)
+        if not rival.api and rival.model != BASE:
+            digests[f"model of {rival.name}"] = _locate(rival, job).compute_digest(memo)
+        if path := _template(rival):
+            digests[f"template of {rival.name}"] = _digest_template(path)
+        if rival.corpus:
+            digests[f"corpus of {rival.name}"] = _source(rival, job).fingerprint(memo)
+    return digests
+
+
+def _digest_template(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as fault:
+        raise ConfigError(
+            f"cannot be read: {fault.strerror}", where=str(path), fix="Correct the rival's template."
+        ) from None
+
+
+def _list_deciding(rival: Rival) -> dict[str, Any]:
+    """The fields that decide the answers; of a corpus not where it is, but what it contains, which has a digest."""
+    fields = rival.list_deciding()
+    if rival.corpus:
+        corpus = rival.corpus.model_dump()
+        locations = location_options(SOURCES[rival.corpus.source.kind])
+        corpus["source"] = {name: value for name, value in corpus["source"].items() if name not in locations}
+        fields["corpus"] = corpus
+    return fields
+
+
+def _describe(artifact: Artifact) -> str:
+    rivals = [
+        f"{name} {counts['answered']:,} rows ({counts['from_book']:,} answered before)"
+        for name, counts in artifact.facts()["rivals"].items()
+    ]
+    return ", ".join(rivals)
+
+
+def _list_warnings(artifact: Artifact) -> list[str]:
+    return [
+        f"{name}: stopped at its maximum cost, after {counts['answered']:,} rows"
+        for name, counts in artifact.facts()["rivals"].items()
+        if counts["stopped"]
+    ]
+
+
+def _list_libraries(config: RunConfig) -> list[str]:
+    rivals = config.evaluation.rivals
+    sources = [rival.corpus.source for rival in rivals if rival.corpus]
+    return [
+        *("jinja2", "numpy", "pyarrow", "scikit-learn", "scipy", "tokenizers", "torch", "transformers"),
+        *list_libraries(OBJECTIVES, config.objective),
+        *(library for source in sources for library in list_libraries(SOURCES, source)),
+    ]
+
+
+def list_prompting(config: RunConfig) -> list[str]:
+    """The module with the objective's words, which no other module's imports lead to; empty without rivals."""
+    prompting = build_part(OBJECTIVES, config.objective).prompting
+    return [type(prompting).__module__] if config.evaluation.rivals and prompting else []
+
+
+RIVALS = Stage(
+    make=_make,
+    describe=_describe,
+    list_warnings=_list_warnings,
+    config=lambda c: {
+        "rivals": [_list_deciding(rival) for rival in c.evaluation.rivals],
+        "objective": list_data_options(c),
+    },
+    code=lambda c: [
+        *("hone.evaluation.rivals.answering", get_module(OBJECTIVES, c.objective)),
+        *list_prompting(c),
+    ],
+    libraries=_list_libraries,
+    inputs=("validate",),
+    needs_base=True,
+    applies=lambda c: bool(c.evaluation.rivals),
+    files=("evaluation/rivals/prompt.jinja",),
+    external_digests=_digest_inputs,
+)
