@@ -79,7 +79,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt examples/installed_docs/pyproject.
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt examples/installed_docs/pyproject.toml | $(BIN)/python
-	$(INSTALLER) demo dev postgresql qlora
+	$(INSTALLER) demo dev postgresql qlora benchmarks
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: $(VENV)/.dev

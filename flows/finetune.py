@@ -14,6 +14,7 @@ from hone.errors import ValidationFailed
 from hone.pipeline.summary import summarize_version
 from hone.store.artifact import Artifact
 from tasks.base import make_base
+from tasks.benchmarks import run_base_benchmarks, run_benchmarks
 from tasks.curate import curate
 from tasks.evaluate import evaluate
 from tasks.forms import update_forms
@@ -69,7 +70,9 @@ def finish_line(
     base = make_base(config, splits) if config.model.scratch else None
     validated = validate(config, splits, base)
     tokens = tokenize(config, validated, base)
+    base_benchmarks = run_base_benchmarks(config, base) if config.evaluation.benchmarks else None
     model = train(config, tokens, base)
     answers = ask_rivals(config, validated, base) if config.evaluation.rivals else None
-    evaluation = evaluate(config, model, tokens, validated, base, answers)
+    benchmarks = run_benchmarks(config, model, base) if config.evaluation.benchmarks else None
+    evaluation = evaluate(config, model, tokens, validated, base, answers, benchmarks, base_benchmarks)
     return register(config, rows, splits, validated, tokens, model, evaluation, base, tried), evaluation

@@ -19,10 +19,13 @@ def evaluate(
     validate: Artifact,
     base: Artifact | None = None,
     rivals: Artifact | None = None,
+    benchmarks: Artifact | None = None,
+    base_benchmarks: Artifact | None = None,
 ) -> State[Artifact]:
     """Compute metrics with intervals for the model and the baselines. The UI shows them as a table."""
     stages = {"train": train, "tokenize": tokenize, "validate": validate, "base": base, "rivals": rivals}
-    state = run_stage("evaluate", {"config": config, **stages})
+    benchmarked = {"benchmarks": benchmarks, "benchmarks-base": base_benchmarks}
+    state = run_stage("evaluate", {"config": config, **stages, **benchmarked})
     facts = get_artifact(state).facts()
     prompted = {f"{name} (prompted)": figures for name, figures in facts.get("rivals", {}).items()}
     systems = {"model": facts["metrics"], **facts["baselines"], **prompted}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from hone.config.benchmarks import Benchmarks
 from hone.config.parts import MethodPart, ObjectivePart, Section, SourcePart, StepPart, TrainingSection
 from hone.config.rivals import Rival
 from hone.config.secrets import iter_strings
@@ -20,6 +21,7 @@ from hone.training.selection import Selection, choose_selection
 from hone.training.settings import Settings
 
 VALID_PREFIX = "valid_"
+GENERATION = "text-generation"  # the pipeline of the models that benchmarks can be run on
 
 
 class Ingest(Section):
@@ -208,6 +210,7 @@ class Evaluation(Section):
     rivals: list[Rival] = Field(
         default_factory=list, description="Models that are prompted instead of trained, compared on the same test rows."
     )
+    benchmarks: Benchmarks | None = Field(None, description=Benchmarks.__doc__)
     hour_price: float | None = Field(
         None,
         gt=0,
@@ -262,6 +265,12 @@ class Guards(Section):
     class_fall: float | None = Field(0.1, ge=0, description="Maximum drop of a class's F1.")
     calibration: float | None = Field(
         0.05, ge=0, description="Maximum increase of the expected calibration error (ece)."
+    )
+    benchmark_fall: float | None = Field(
+        None,
+        ge=0,
+        description="Maximum drop of a metric of evaluation.benchmarks from the base model's, such as 0.02 of accuracy."
+        " Judges metrics from 0 to 1.",
     )
     latency: float | None = Field(
         2.0, gt=0, description="Maximum p95 latency of a single request, as a ratio to the champion's."
@@ -412,6 +421,14 @@ class RunConfig(Section):
     def _check_rivals(self) -> RunConfig:
         if self.evaluation.rivals and OBJECTIVES[self.objective.kind](**self.objective.options()).prompting is None:
             raise ValueError(f"evaluation.rivals: no prompt can ask for what {self.objective.kind} learns")
+        return self
+
+    @model_validator(mode="after")
+    def _check_benchmarks(self) -> RunConfig:
+        if self.evaluation.benchmarks and OBJECTIVES[self.objective.kind].pipeline != GENERATION:
+            raise ValueError(f"evaluation.benchmarks: {self.objective.kind} trains no decoder that writes text")
+        if self.promotion.guards.benchmark_fall is not None and not self.evaluation.benchmarks:
+            raise ValueError("promotion.guards.benchmark_fall needs evaluation.benchmarks, the tasks that it judges")
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import chain
 from math import exp
 from pathlib import Path
@@ -14,6 +13,7 @@ from hone.errors import ModelError
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.continuation import continue_prompts, text_after
 from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.old_domain import find_old_rows, list_measured, split_statistics, split_sums
 from hone.objectives.shared.packing import best_fit_decreasing, check_documents_isolated, pack_documents, position_ids
 from hone.objectives.shared.padding import pad_prompts, pad_rows
 from hone.objectives.shared.plain_text import (
@@ -75,7 +75,7 @@ class CausalLM(Objective):
     @property
     def training_metrics(self) -> Mapping[str, Metric]:
         """Without `old_perplexity` if no file is of the old domain."""
-        return {name: metric for name, metric in self.metrics.items() if self.old_domain or name != "old_perplexity"}
+        return list_measured(self.metrics, self.old_domain)
 
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """Empty: the head is the base model's own."""
@@ -199,24 +199,19 @@ class CausalLM(Objective):
         row_index = row_indices(tokens)
         statistics = sum_by_row(row_index, [predictions["nll"], predictions["tokens"], tokens["bytes"].to_numpy()])
         loss = statistics[:, 0] / np.maximum(statistics[:, 1], 1)
-        is_old = np.array([self._is_old(name) for name in tokens["id"].unique().to_pylist()], bool)
+        is_old = find_old_rows(tokens["id"].unique().to_pylist(), self.old_domain)
         return Outcome(
-            statistics=np.concatenate([statistics * ~is_old[:, None], statistics * is_old[:, None]], axis=1),
+            statistics=split_statistics(statistics, is_old),
             predictions=[f"perplexity {_compute_perplexity(row_loss):.4g}" for row_loss in loss.tolist()],
             references=[f"{int(count)} tokens" for count in statistics[:, 1].tolist()],
             errors=loss,
         )
 
-    def _is_old(self, name: str) -> bool:
-        """Whether a row is of the old domain, by its id (source, colon, position there)."""
-        return any(fnmatchcase(name, f"{pattern}:*") for pattern in self.old_domain)
-
     def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """`perplexity`, `bits_per_byte` and `loss` of the new domain, or of the old if there is no other text."""
         import numpy as np
 
-        new, old = np.split(sums, 2)
-        nll, tokens, size = np.where(new[1] > 0, new, old)
+        (nll, tokens, size), old = split_sums(sums, 1)
         loss = safe_ratio(nll, tokens)
         metrics = {"perplexity": np.exp(loss), "bits_per_byte": safe_ratio(nll, size) / np.log(2), "loss": loss}
         if old[1].any():

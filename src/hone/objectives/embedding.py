@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ from hone.objectives.base import Metric, Objective, Outcome, Predictions, Target
 from hone.objectives.shared import retrieval
 from hone.objectives.shared.heads import load_with_head
 from hone.objectives.shared.json_cells import load_json
+from hone.objectives.shared.old_domain import PREFIX, find_old_rows, list_measured, split_statistics, split_sums
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.tokenizer import encode_texts, list_control_tokens, list_truncated
 from hone.parts.options import option
@@ -44,12 +45,25 @@ class Embedding(Objective):
         "recall_at_5": Metric("Recall@5"),
         "recall_at_10": Metric("Recall@10"),
         "mrr": Metric("Mean reciprocal rank"),
+        "old_ndcg_at_10": Metric("NDCG@10 of the old domain"),
     }
     works_untuned: ClassVar[bool] = True
 
     scale: float = option(
         20.0, "Factor on cosine similarities in the loss: the inverse of a temperature.", learning=True, gt=0
     )
+
+    old_domain: tuple[str, ...] = option(
+        (),
+        "Source files (globs) with pairs of the domain the base model was trained on: they count only for the metric "
+        "old_ndcg_at_10, which shows forgetting.",
+        learning=True,
+    )
+
+    @property
+    def training_metrics(self) -> Mapping[str, Metric]:
+        """Without `old_ndcg_at_10` if no file is of the old domain."""
+        return list_measured(self.metrics, self.old_domain)
 
     def normalize_row(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row with `negatives` as a list, from `negatives`, the text in `negative`, or neither.
@@ -195,33 +209,56 @@ class Embedding(Objective):
     def compute_outcome(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
-        """Statistics: `retrieval.rank_statistics` of each row's search for its positive among all positives.
+        """Statistics: `retrieval.rank_statistics` of each row's search for its positive among those of its domain.
 
-        Without the other positives of the same anchor: they are right too.
+        Without the other positives of the same anchor: they are right too. Six columns are for the new domain, six for
+        the old: how hard the search in one is does not depend on how many rows the other has.
         """
         import numpy as np
 
-        ranks = (
-            np.asarray(predictions["ranks"])
-            if "ranks" in predictions
-            else retrieval.compute_ranks(np.asarray(predictions["scores"]), *_index_pairs(tokens))
-        )
+        is_old = self._find_old_rows(tokens)
+        if "ranks" in predictions:
+            ranks = np.asarray(predictions["ranks"])
+        else:
+            embedded = np.asarray(predictions["scores"])
+            ranks = _rank_by_domain(
+                tokens, is_old, lambda rows, *indices: retrieval.compute_ranks(embedded[rows], *indices)
+            )
         return Outcome(
-            statistics=retrieval.rank_statistics(ranks),
+            statistics=split_statistics(retrieval.rank_statistics(ranks), is_old),
             predictions=[f"found at {rank:.10g}" for rank in ranks.tolist()],
             references=["found at 1"] * len(ranks),
             errors=1 - 1 / ranks,
         )
 
+    def _find_old_rows(self, tokens: pa.Table) -> np.ndarray:
+        return find_old_rows(tokens["id"].to_pylist(), self.old_domain)
+
     def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """See `retrieval.compute_metrics`."""
-        return retrieval.compute_metrics(sums)
+        """`retrieval.compute_metrics` of the new domain, or of the old if there are no other rows; `old_ndcg_at_10`."""
+        new, old = split_sums(sums, -1)
+        metrics = retrieval.compute_metrics(new)
+        if old[-1].any():
+            metrics["old_ndcg_at_10"] = retrieval.compute_metrics(old)["ndcg_at_10"]
+        return metrics
+
+    def count_rows(self, sums: np.ndarray, targets: Targets) -> dict[str, int]:
+        """The rows of each domain, from `sums` [12]."""
+        new, old = split_sums(sums[:, None], -1)
+        return {name: int((old if name.startswith(PREFIX) else new)[-1, 0]) for name in self.metrics}
 
     def baseline_predictions(
         self, train: pa.Table, test: pa.Table, targets: Targets, rows: pa.Table
     ) -> dict[str, Predictions]:
         """`bm25`: ranks by the words that anchor and candidate share."""
-        ranks = retrieval.bm25_ranks(rows["anchor"].to_pylist(), rows["positive"].to_pylist(), *_index_pairs(test))
+        import numpy as np
+
+        texts = [np.array(rows[name].to_pylist(), object) for name in ("anchor", "positive")]
+        ranks = _rank_by_domain(
+            test,
+            self._find_old_rows(test),
+            lambda members, *indices: retrieval.bm25_ranks(*(column[members].tolist() for column in texts), *indices),
+        )
         return {"bm25": {"ranks": ranks, "scores": ranks[:, None]}}
 
     def build_answers(
@@ -285,6 +322,21 @@ def _split_ids(ids: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
     """The token ids of each of a row's texts."""
     token_ids = [int(token) for token in ids]
     return [token_ids[start:end] for start, end in pairwise(_group_starts([int(length) for length in lengths]))]
+
+
+def _rank_by_domain(tokens: pa.Table, is_old: np.ndarray, rank: Callable[..., np.ndarray]) -> np.ndarray:
+    """The rank of each row's positive among the candidates of its own domain, float64 [rows].
+
+    `rank` gets the positions of one domain's rows and their `_index_pairs`, and returns the ranks of these rows.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    ranks = np.empty(len(is_old))
+    for members in (~is_old, is_old):
+        if members.any():
+            ranks[members] = rank(np.flatnonzero(members), *_index_pairs(tokens.filter(pa.array(members))))
+    return ranks
 
 
 def _index_pairs(tokens: pa.Table) -> tuple[np.ndarray, np.ndarray]:

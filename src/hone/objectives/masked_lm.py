@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hone.errors import ModelError
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.heads import load_with_head
+from hone.objectives.shared.old_domain import find_old_rows, list_measured, split_statistics, split_sums
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.plain_text import (
     IGNORED,
@@ -50,14 +51,26 @@ class MaskedLM(Objective):
     metrics: ClassVar[Mapping[str, Metric]] = {
         "masked_accuracy": Metric("Accuracy on masked tokens"),
         "pseudo_perplexity": Metric("Pseudo-perplexity of masked tokens", lower=True, share=False),
+        "old_pseudo_perplexity": Metric("Pseudo-perplexity of the old domain", lower=True, share=False),
     }
     works_untuned: ClassVar[bool] = True
 
     masked: float = option(0.15, "Share of a row's tokens that are to be predicted.", learning=True, gt=0, lt=1)
     whole_words: bool = option(True, "Choose whole words; otherwise single tokens.")
+    old_domain: tuple[str, ...] = option(
+        (),
+        "Source files (globs) with text of the domain the base model was trained on: they count only for the metric "
+        "old_pseudo_perplexity, which shows forgetting.",
+        learning=True,
+    )
     top: int = option(
         5, "Number of candidates that the served model returns for each mask.", learning=True, ge=1, le=100
     )
+
+    @property
+    def training_metrics(self) -> Mapping[str, Metric]:
+        """Without `old_pseudo_perplexity` if no file is of the old domain."""
+        return list_measured(self.metrics, self.old_domain)
 
     def build_targets(self, train: pa.Table) -> dict[str, Any]:
         """Empty: the head is the base model's own."""
@@ -171,15 +184,23 @@ class MaskedLM(Objective):
     def compute_outcome(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: pa.Table | None = None
     ) -> Outcome:
-        """Statistics of each row: right, tokens and nll."""
-        return token_outcome(tokens, predictions, "masked tokens")
+        """Statistics: right, tokens and nll of each row: three columns for the new domain, three for the old.
+
+        The base model and the fine-tuned one predict the same tokens: a row's content decides which (`collate`).
+        """
+        outcome = token_outcome(tokens, predictions, "masked tokens")
+        is_old = find_old_rows(tokens["id"].unique().to_pylist(), self.old_domain)
+        return replace(outcome, statistics=split_statistics(outcome.statistics, is_old))
 
     def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """`masked_accuracy` and `pseudo_perplexity`."""
+        """`masked_accuracy` and `pseudo_perplexity` of the new domain, or of the old if there is no other text."""
         import numpy as np
 
-        right, tokens, nll = sums
-        return {"masked_accuracy": safe_ratio(right, tokens), "pseudo_perplexity": np.exp(safe_ratio(nll, tokens))}
+        (right, tokens, nll), old = split_sums(sums, 1)
+        metrics = {"masked_accuracy": safe_ratio(right, tokens), "pseudo_perplexity": np.exp(safe_ratio(nll, tokens))}
+        if old[1].any():
+            metrics["old_pseudo_perplexity"] = np.exp(safe_ratio(old[2], old[1]))
+        return metrics
 
     def build_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, rows: Sequence[Mapping[str, str]]

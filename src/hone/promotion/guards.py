@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from hone.promotion.gates import Gate
 from hone.promotion.match import Match
 from hone.tracking.aliases import CANDIDATE, CHAMPION
 
+BENCHMARKS = "benchmarks against the base model"
 MIN_ROWS = 5  # slices and classes with fewer rows are not judged
 MAX_NAMED = 5  # parts that a gate names
 _ROUNDING = 1e-9  # a fall of exactly the limit is none beyond it
@@ -45,19 +47,24 @@ def judge_guards(match: Match, settings: Promotion, slices: Sequence[str]) -> li
     gates = []
     if guards.slice_fall is not None:
         for name in slices:
-            gates += judge_falls(f"slices by {name}", find_slice_falls(match, name), guards.slice_fall, match, settings)
+            gates += judge_falls(
+                f"slices by {name}", find_slice_falls(match, name), guards.slice_fall, match.rows.name, settings
+            )
     if guards.class_fall is not None:
-        gates += judge_falls("F1 by class", find_class_falls(match), guards.class_fall, match, settings)
+        gates += judge_falls("F1 by class", find_class_falls(match), guards.class_fall, match.rows.name, settings)
     if guards.calibration is not None:
         growth = find_calibration_growth(match)
-        gates += judge_falls("calibration", growth, guards.calibration, match, settings, "growth")
+        gates += judge_falls("calibration", growth, guards.calibration, match.rows.name, settings, "growth")
     return gates
 
 
 def judge_falls(
-    name: str, falls: Mapping[str, Fall], limit: float, match: Match, settings: Promotion, noun: str = "fall"
+    name: str, falls: Mapping[str, Fall], limit: float, rows: str, settings: Promotion, noun: str = "fall"
 ) -> list[Gate]:
-    """The gate on the falls of all parts, with the figure of the part that decides; none without a part."""
+    """The gate on the falls of all parts, with the figure of the part that decides; none without a part.
+
+    `rows` names the rows that they are about.
+    """
     if not falls:
         return []
     p_values = adjust_holm({part: fall.p for part, fall in falls.items()})
@@ -77,11 +84,36 @@ def judge_falls(
             f"{noun} ≤ {limit:g}",
             falls[worst].value,
             p=p_values[worst],
-            rows=match.rows.name,
+            rows=rows,
             note=f"{note}; {_describe_detectable(falls, limit, settings.level)}",
             inconclusive=bool(beyond and not refused),
         )
     ]
+
+
+def judge_benchmarks(report: Mapping[str, Any], settings: Promotion) -> list[Gate]:
+    """The gate on benchmark tasks, from the candidate's metrics.json: against its base model, whoever is the champion.
+
+    So the limit bounds all that was forgotten: against the champion, each version could lose as much once more.
+    """
+    limit = settings.guards.benchmark_fall
+    if limit is None:
+        return []
+    falls = find_benchmark_falls(report)
+    if not falls:
+        note = "it was evaluated without a task whose metric is from 0 to 1"
+        return [Gate(BENCHMARKS, False, f"fall ≤ {limit:g}", note=note)]
+    return judge_falls(BENCHMARKS, falls, limit, "", settings)
+
+
+def find_benchmark_falls(report: Mapping[str, Any]) -> dict[str, Fall]:
+    """The fall of each metric in 0..1 of each task, from the base model to the candidate; empty without benchmarks."""
+    figures = (report.get("benchmarks") or {}).get("figures", ())
+    return {
+        f"{figure['task']} {figure['metric']}": _benchmark_fall(figure["fall"], figure["rows"])
+        for figure in figures
+        if figure["share"] and figure["rows"] >= MIN_ROWS
+    }
 
 
 def find_slice_falls(match: Match, name: str) -> dict[str, Fall]:
@@ -142,13 +174,26 @@ def adjust_holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 def _share_fall(ours: np.ndarray, theirs: np.ndarray) -> Fall:
     """The fall of the share of right rows."""
-    lost, won, rows = int((theirs & ~ours).sum()), int((ours & ~theirs).sum()), len(ours)
+    return _counted_fall(int((theirs & ~ours).sum()), int((ours & ~theirs).sum()), len(ours))
+
+
+def _counted_fall(lost: int, won: int, rows: int) -> Fall:
+    """The fall of a share of right rows, by McNemar's test."""
 
     def detectable(level: float) -> float:
         needed = _count_needed(level)
         return needed / rows if needed <= rows else math.inf
 
     return Fall((lost - won) / rows, _sign_p_value(lost, won), detectable)
+
+
+def _benchmark_fall(fall: Mapping[str, Any], rows: int) -> Fall:
+    """The fall as the evaluation measured it: right and wrong documents are counted, others were resampled."""
+    from scipy.special import ndtri
+
+    if fall["lost"] is not None:
+        return _counted_fall(fall["lost"], fall["won"], rows)
+    return Fall(fall["value"], fall["p"], lambda level: float(ndtri(1 - level) * fall["error"]))
 
 
 def _f1_fall(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> Fall:

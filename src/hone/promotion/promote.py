@@ -386,6 +386,8 @@ def _compare(
         leaked = find_leaked(candidate.rewrite(golden.table), training, objective, settings.near_duplicate)
         judged_gates.append(gates.leakage_gate(golden, leaked))
         sets.append(golden)
+    if settings.guards.benchmark_fall is not None:
+        judged_gates += guards.judge_benchmarks(load_version_metrics(uri, ours), settings)
     theirs = contenders.get(CHAMPION)
     if theirs is None:
         matches = [build_match(rows, contenders, settings) for rows in sets]

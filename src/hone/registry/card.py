@@ -16,6 +16,7 @@ import yaml
 from hone.display import escape_cell
 from hone.evaluation.report.figures import NO_ROW_DIFFERS, has_width
 from hone.evaluation.report.headline import describe_verdict
+from hone.evaluation.report.report_benchmarks import describe_benchmarks
 from hone.evaluation.report.report_rivals import describe_rivals
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
@@ -146,6 +147,7 @@ def _collect_results(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "systems": list(systems.items()),
         "comparisons": list(metrics["comparisons"].items()),
         "rivals": describe_rivals(metrics),
+        "benchmarks": describe_benchmarks(metrics),
         "weakest": list_weakest_slices(metrics),
     }
 

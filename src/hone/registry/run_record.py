@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 MLFLOW_CONTEXTS = {TRAIN: "train", VALID: "validation", TEST: "test"}  # split to MLflow's name of the context
 DATASET_DIGEST = 36  # characters: MLflow's limit for a dataset digest
 FIGURES = "test_figures.json"
+_UNNAMEABLE = re.compile(r"[^\w.\- :]")  # what MLflow refuses in a metric's name, and its separator
 
 
 def log_datasets(client: MlflowClient, run: Run, datasets: Mapping[str, Dataset]) -> None:
@@ -62,7 +64,17 @@ def list_test_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {
         f"{'test' if system == 'model' else f'test_{system}'}/{metric}": float(figure["value"])
         for system, metric, figure in _iter_figures(metrics)
-    }
+    } | _list_benchmark_metrics(metrics)
+
+
+def _list_benchmark_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """`benchmark_TASK/METRIC` of the model, `benchmark_TASK/base_METRIC` of its base model."""
+    values = {}
+    for figure in (metrics.get("benchmarks") or {}).get("figures", ()):
+        task, metric = (_UNNAMEABLE.sub("_", figure[name]) for name in ("task", "metric"))
+        values[f"benchmark_{task}/{metric}"] = float(figure["ours"]["value"])
+        values[f"benchmark_{task}/base_{metric}"] = float(figure["theirs"]["value"])
+    return values
 
 
 def log_test_metrics(

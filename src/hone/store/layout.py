@@ -22,6 +22,9 @@ ACCOUNT = "training.json"  # written last, when the model is on disk
 # rivals
 ANSWERS = "answers.parquet"
 RIVALS = "rivals.json"
+# benchmarks, benchmarks-base
+BENCHMARKS = "benchmarks.json"
+SAMPLES = "samples.parquet"
 # evaluate
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"

@@ -17,19 +17,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hone
 from hone.errors import OutOfMemory, TrainingError
 from hone.models import own_code
 from hone.store import layout
 from hone.store.artifact import Product
 from hone.store.digests import file_digest
 from hone.training import choices, wire
+from hone.training.processes import build_environment, end_process
 
 REFERENCE = "reference"  # a directory in the work directory
 FILES = "files"  # in training.json: the digests of the model's files
 TEMPORARY = ("checkpoints", REFERENCE, "spec.json", "choices.json")
-# Seconds that an interrupted training has to end before it is killed.
-GRACE = 5.0
 _LOG_LINES = 15
 
 
@@ -138,46 +136,14 @@ def _start_process(out: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
             stderr=log,
             pass_fds=(writing,),
             start_new_session=True,
-            env=_build_environment(),
+            env={**build_environment(), "HF_HUB_OFFLINE": "1"},
         )
     os.close(writing)
     try:
         yield process, reading
     finally:
-        _end_process(process)
+        end_process(process)
         os.close(reading)
-
-
-def _build_environment() -> dict[str, str]:
-    """This process's environment, changed so that the child finds the same hone and does not use the network."""
-    path = [str(Path(hone.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path),
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def _end_process(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it started, and wait for it, so that no zombie is left."""
-    try:
-        if process.poll() is None:
-            _signal_group(process, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
-    finally:
-        _signal_group(process, signal.SIGKILL)
-        process.wait()
-        if process.stdin:
-            process.stdin.close()
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to the process's group, if that still exists."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
 
 
 def _report_smaller(micro_batch_size: int, detail: str, on_event: Callable[[wire.Event], None]) -> None:

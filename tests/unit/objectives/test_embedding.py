@@ -203,7 +203,7 @@ def test_figures_are_scikit_learn_s_and_those_worked_out_by_hand() -> None:
     cosines, right = embedded[:, 0] @ embedded[:, 1].T, np.eye(40)
     sums = retrieval.rank_statistics(found).sum(0)[:, None]
     figures = {name: float(value[0]) for name, value in retrieval.compute_metrics(sums).items()}
-    assert list(figures) == list(Embedding().metrics)
+    assert list(figures) == [name for name in Embedding().metrics if name != "old_ndcg_at_10"]
     assert figures["ndcg_at_10"] == pytest.approx(ndcg_score(right, cosines, k=10))
     assert figures["mrr"] == pytest.approx(label_ranking_average_precision_score(right, cosines))
     order = (-cosines).argsort(1)
@@ -255,6 +255,44 @@ def test_outcomes_tell_where_each_positive_was_found(base: Path) -> None:
     assert ((outcome.errors == 0) == (ranks == 1)).all()
     rival = objective.baseline_predictions(encoded, encoded, {}, rows)["bm25"]
     assert objective.compute_outcome(encoded, rival, {}).statistics[:, 1].sum() >= 2
+
+
+def test_each_domain_is_searched_for_itself_and_has_its_own_figure(base: Path) -> None:
+    """Rows of the old domain change no figure of the new one: neither their ranks nor their number."""
+    objective, tokenizer = Embedding(old_domain=("old/*.jsonl",)), load_tokenizer(base)
+    ids = ["new.csv:1", "old/faq.jsonl:1", "new.csv:2", "old/faq.jsonl:2"]
+    rows = table(ANCHORS, POSITIVES).set_column(0, "id", pa.array(ids))
+    encoded = objective.encode(rows, tokenizer, 32, {})
+    # Each anchor lies on a positive of the other domain; only the second row of the new domain finds its own.
+    embedded = np.eye(4)[[[1, 0], [0, 1], [2, 2], [2, 3]]] + np.eye(4)[[[2, 0], [3, 1], [2, 2], [0, 3]]] / 4
+    outcome = objective.compute_outcome(encoded, {"scores": embedded}, {})
+    assert outcome.statistics.shape == (4, 12)
+    sums = outcome.statistics.sum(0)
+    figures = {name: float(value[0]) for name, value in objective.compute_metrics(sums[:, None], {}).items()}
+    is_old = np.array([False, True, False, True])
+    apart = {}
+    for members in (~is_old, is_old):
+        ranks = retrieval.compute_ranks(embedded[members], np.arange(2), np.arange(2))
+        apart[members[1]] = retrieval.compute_metrics(retrieval.rank_statistics(ranks).sum(0)[:, None])
+    assert figures["old_ndcg_at_10"] == apart[True]["ndcg_at_10"][0]
+    assert {name: figures[name] for name in apart[False]} == {name: value[0] for name, value in apart[False].items()}
+    assert figures["ndcg_at_10"] != figures["old_ndcg_at_10"]
+    assert objective.count_rows(sums, {}) == dict.fromkeys(objective.metrics, 2)
+    # A slice of the old files alone is shown by the same metrics, and without files of it there is none of it.
+    alone = objective.compute_metrics(outcome.statistics[is_old].sum(0)[:, None], {})
+    assert alone["ndcg_at_10"] == alone["old_ndcg_at_10"] == apart[True]["ndcg_at_10"]
+    plain = Embedding().compute_outcome(encoded, {"scores": embedded}, {})
+    assert "old_ndcg_at_10" not in Embedding().compute_metrics(plain.statistics.sum(0)[:, None], {})
+    assert ["old_ndcg_at_10" in it.training_metrics for it in (objective, Embedding())] == [True, False]
+
+
+def test_bm25_searches_each_domain_for_itself(base: Path) -> None:
+    objective = Embedding(old_domain=("old*",))
+    rows = table(["card", "card", "red", "red"], ["the card", "no card", "a red word", "red"])
+    rows = rows.set_column(0, "id", pa.array(["new:1", "old:1", "new:2", "old:2"]))
+    encoded = objective.encode(rows, load_tokenizer(base), 32, {})
+    ranks = objective.baseline_predictions(encoded, encoded, {}, rows)["bm25"]["ranks"]
+    assert ranks.tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.slow

@@ -112,7 +112,7 @@ def test_figures_are_those_of_the_masked_tokens(base: Path) -> None:
     tokens = OBJECTIVE.encode(rows([" ".join(WORDS * 2), "my card", ""]), read_by, 32, {})
     raw, _ = Reader(OBJECTIVE, 0, torch.device("cpu"), read_by).predict(model, tokens)
     outcome = OBJECTIVE.compute_outcome(tokens, raw, {})
-    assert outcome.statistics.shape == (3, 3)
+    assert outcome.statistics.shape == (3, 6)
     asked = [{"text": text} for text in ("one", "two", "three")]
     assert [answer["text"] for answer in OBJECTIVE.build_answers(tokens, raw, {}, asked)] == ["one", "two", "three"]
     batch = OBJECTIVE.collate(tokens.to_pydict(), 0)
@@ -128,6 +128,30 @@ def test_figures_are_those_of_the_masked_tokens(base: Path) -> None:
     with torch.no_grad():
         total, count = OBJECTIVE.compute_loss(model, batch)
     assert total.item() / count == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_old_domain_has_its_own_figure(base: Path) -> None:
+    objective = MaskedLM(old_domain=("train*",))
+    tokenizer = load_tokenizer(base)
+    model, reader = objective.load_model(base, {}).eval(), Reader(objective, 0, torch.device("cpu"), tokenizer)
+    old_rows = rows([" ".join(WORDS), " ".join(WORDS[::-1])])
+    new_rows = rows(["my card was lost", "the money is late"])
+    new_rows = new_rows.set_column(0, "id", pa.array(["new.txt:1", "new.txt:2"]))
+
+    def measure(table: pa.Table) -> dict[str, float]:
+        tokens = objective.encode(table, tokenizer, 32, {})
+        outcome = objective.compute_outcome(tokens, reader.predict(model, tokens)[0], {})
+        return {
+            name: float(value[0])
+            for name, value in objective.compute_metrics(outcome.statistics.sum(0)[:, None], {}).items()
+        }
+
+    both, new, old = (measure(table) for table in (pa.concat_tables([old_rows, new_rows]), new_rows, old_rows))
+    assert "old_pseudo_perplexity" not in new
+    assert {name: both[name] for name in new} == pytest.approx(new, rel=1e-5)
+    assert both["old_pseudo_perplexity"] == pytest.approx(old["pseudo_perplexity"], rel=1e-5)
+    assert both["old_pseudo_perplexity"] != pytest.approx(both["pseudo_perplexity"], rel=1e-3)
+    assert ["old_pseudo_perplexity" in it.training_metrics for it in (objective, OBJECTIVE)] == [True, False]
 
 
 def test_masks_are_filled_with_what_is_likeliest(base: Path) -> None:

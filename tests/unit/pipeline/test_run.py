@@ -17,7 +17,7 @@ from hone.errors import ConfigError, DataError
 from hone.pipeline.plan import plan_run
 from hone.pipeline.run import build_recipe, run_ahead, run_stage
 from hone.pipeline.stage import Job
-from hone.pipeline.stages import STAGES
+from hone.pipeline.stages import STAGES, list_stages
 from hone.progress import listening
 from hone.sources.files import Files
 from hone.sources.hub import Hub
@@ -91,7 +91,7 @@ OF_TRAINING = {"train", "sweep", "evaluate", "register"}
         ({"training": {"epochs": 1}}, {"train", "sweep"}),
         ({"training": {"checkpoint_seconds": 5}}, set()),
         ({"training": {"device": "cuda"}}, {"train", "sweep"}),
-        ({"method": {"kind": "lora"}}, OF_TRAINING),
+        ({"method": {"kind": "lora"}}, OF_TRAINING | {"benchmarks"}),
         ({"evaluation": {"worst": 3}}, {"evaluate"}),
         ({"evaluation": {"rivals": [RIVAL]}}, {"rivals", "evaluate"}),
         ({"registration": {"alias": "other"}}, {"register"}),
@@ -142,12 +142,12 @@ def test_a_changed_base_model_moves_the_stages_that_use_it(rows: Path, model: Pa
     before = {name: key(name, config, tmp_path) for name in STAGES}
     (model / "model.safetensors").write_bytes(b"other weights")
     moved = {name for name in STAGES if key(name, config, tmp_path) != before[name]}
-    assert moved == {"validate", "tokenize", "train", "sweep", "evaluate"}
+    assert moved == {"validate", "tokenize", "train", "sweep", "benchmarks-base", "benchmarks", "evaluate"}
 
 
 def test_before_the_first_run_all_is_a_miss_or_waits(rows: Path, model: Path, tmp_path: Path) -> None:
     outlooks = plan_run(configured(rows, model), Home(tmp_path))
-    assert [look.stage for look in outlooks] == [stage for stage in STAGES if stage not in ("base", "sweep", "rivals")]
+    assert [look.stage for look in outlooks] == list_stages(configured(rows, model))
     assert outlooks[0].reasons == ("first run of x",)
     assert outlooks[1].reasons == ("waits for ingest",)
     assert outlooks[-1].reasons == ("waits for train and evaluate",)

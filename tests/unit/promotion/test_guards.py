@@ -15,7 +15,14 @@ from hone.config.sections import Guards, Promotion
 from hone.evaluation.judging import metrics
 from hone.objectives.text_classification import TextClassification
 from hone.promotion.gates import Gate
-from hone.promotion.guards import adjust_holm, find_class_falls, find_slice_falls, judge_falls, judge_guards
+from hone.promotion.guards import (
+    adjust_holm,
+    find_class_falls,
+    find_slice_falls,
+    judge_benchmarks,
+    judge_falls,
+    judge_guards,
+)
 from hone.promotion.match import Match
 from hone.promotion.rows import Rows
 from hone.tracking.aliases import CANDIDATE, CHAMPION
@@ -182,7 +189,7 @@ def test_a_metric_that_is_no_share_is_judged_by_resamples() -> None:
     assert abs(fall.value) < 0.01 and 0.1 < fall.p < 0.9
     assert 0 < fall.detectable(0.05) < 0.05
     assert fall.detectable(1e-4) == math.inf  # 500 resamples say nothing at that level
-    [gate] = judge_falls("slices by length", falls, 0.0, given, Promotion())
+    [gate] = judge_falls("slices by length", falls, 0.0, given.rows.name, Promotion())
     assert gate.passed
 
 
@@ -217,3 +224,58 @@ def test_equal_versions_are_seldom_refused(classes: int) -> None:
         given = Match(Rows("test", "digest", table), contender("2", labels), labels, outcomes, np.ones((rows, 2)))
         refused += not only({"class_fall": 0.0}, given).passed
     assert refused <= 18  # 10 expected at most at the level 0.05
+
+
+def benchmarked(*figures: dict[str, Any]) -> dict[str, Any]:
+    """A metrics.json with benchmark figures, of 200 documents unless they say otherwise."""
+    described = {"task": "quiz", "metric": "acc", "rows": 200, "share": True}
+    return {"benchmarks": {"figures": [{**described, **figure} for figure in figures], "left_out": []}}
+
+
+def fall(lost: int, won: int, rows: int = 200) -> dict[str, Any]:
+    return {"value": (lost - won) / rows, "p": 0.5, "error": 0.01, "lost": lost, "won": won}
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "passed", "inconclusive"),
+    [(30, 2, False, False), (12, 6, True, True), (4, 2, True, False), (0, 20, True, False)],
+)
+def test_a_task_may_not_fall_significantly_by_more_than_the_limit(
+    lost: int, won: int, passed: bool, inconclusive: bool
+) -> None:
+    settings = Promotion(guards=Guards(benchmark_fall=0.02))
+    [gate] = judge_benchmarks(benchmarked({"fall": fall(lost, won)}), settings)
+    assert (gate.passed, gate.inconclusive, gate.figure) == (passed, inconclusive, (lost - won) / 200)
+    assert "quiz acc" in gate.note
+    [strict] = judge_benchmarks(
+        benchmarked({"fall": fall(lost, won)}), settings.model_copy(update={"inconclusive": "refuse"})
+    )
+    assert strict.passed == (passed and not inconclusive)
+
+
+def test_the_tasks_share_the_level_and_only_metrics_from_0_to_1_are_judged() -> None:
+    """Seven lost of seven has p = 0.008: significant alone, not as the best of ten."""
+    alone, worse = {"fall": fall(7, 0)}, {"share": False, "fall": {**fall(0, 0), "value": 9.0, "lost": None}}
+    others = [{"task": f"other {n}", "fall": fall(0, 0)} for n in range(9)]
+    settings = Promotion(guards=Guards(benchmark_fall=0.02))
+    [gate] = judge_benchmarks(benchmarked(alone, worse), settings)
+    assert not gate.passed and gate.p == pytest.approx(0.5**7)
+    [gate] = judge_benchmarks(benchmarked(alone, worse, *others), settings)
+    assert gate.passed and gate.inconclusive and gate.p == pytest.approx(10 * 0.5**7)
+
+
+def test_shares_that_are_not_right_or_wrong_are_judged_by_resamples() -> None:
+    settings = Promotion(guards=Guards(benchmark_fall=0.02))
+    measured = {"value": 0.05, "p": 0.001, "error": 0.01, "lost": None, "won": None}
+    [gate] = judge_benchmarks(benchmarked({"metric": "f1", "fall": measured}), settings)
+    assert not gate.passed and gate.p == 0.001
+    [gate] = judge_benchmarks(benchmarked({"metric": "f1", "fall": {**measured, "p": 0.2}}), settings)
+    assert gate.passed and gate.inconclusive
+
+
+def test_a_limit_without_benchmarks_refuses_and_without_a_limit_there_is_no_gate() -> None:
+    settings = Promotion(guards=Guards(benchmark_fall=0.02))
+    for report in ({}, {"benchmarks": None}):
+        [gate] = judge_benchmarks(report, settings)
+        assert not gate.passed and "without a task" in gate.note
+    assert judge_benchmarks(benchmarked({"fall": fall(90, 0)}), Promotion()) == []

@@ -12,6 +12,7 @@ import numpy as np
 
 from hone.errors import DataError
 from hone.evaluation.judging import baselines, metrics, predict
+from hone.evaluation.judging.benchmarks import BenchmarkResults, judge_benchmarks
 from hone.evaluation.judging.comparison import compare_paired
 from hone.evaluation.judging.intervals import Interval, metric_intervals
 from hone.evaluation.judging.paired_rows import count_paired_rows
@@ -80,6 +81,7 @@ def evaluate(
     worst: int,
     seed: int,
     rivals: Answers | None = None,
+    benchmarks: BenchmarkResults | None = None,
     on_progress: OnProgress = ignore,
 ) -> Product:
     """Evaluate the trained model in `model`/model and the baselines on all test rows; the results go to `out`.
@@ -87,7 +89,7 @@ def evaluate(
     Writes metrics.json (`whole`: whether the model has weights of its own), predictions.parquet, speed.json and
     targets.json (the targets of `tokens`, tuned on the validation rows). An adapter that cannot be merged has no
     weights in `model`/model: it is evaluated as it is served, on its base model. `rivals` are the answers of
-    prompted models, if any were asked.
+    prompted models, if any were asked; `benchmarks` the results of tasks that show what was forgotten.
 
     Raises ConfigError for a slice that is not a column, DataError if the test split is empty or not the one that was
     tokenized, ModelError if the saved model cannot be loaded as it would be served, or if the merged weights and the
@@ -121,6 +123,7 @@ def evaluate(
         "slices": compute_slices(trial, draws, slices),
         "worst": list_worst_errors(trial, worst),
         "rivals": judge_rivals(rivals, trial, test, draws, speed["latency_ms"]["p50"]) if rivals else [],
+        "benchmarks": judge_benchmarks(benchmarks, resamples, confidence, seed) if benchmarks else None,
         "merged": merged,
         "whole": whole,
     }

@@ -20,6 +20,7 @@ from hone.curation.account import describe_groups
 from hone.evaluation.report import (
     figures,
     report_answers,
+    report_benchmarks,
     report_champion,
     report_checks,
     report_data,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from hone.objectives.base import Objective
     from hone.tracking.reader import Version
 
-STAGES = ("ingest", "curate", "base", "validate", "tokenize", "train", "sweep", "rivals", "evaluate")
+STAGES = ("ingest", "curate", "base", "validate", "tokenize", "train", "sweep", "rivals", "benchmarks", "evaluate")
 HERE = Path(__file__).parent
 SOURCES = 3  # names of sources at the head of the page; the section on rows has the others
 
@@ -140,6 +141,8 @@ def _result_views(metrics: View, facts: Mapping[str, View]) -> View:
         "slices": report_results.slices(metrics),
         "errors": report_results.errors(metrics),
         "rivals": report_rivals.rivals(metrics),
+        "benchmarks": report_benchmarks.benchmarks(metrics),
+        "benchmarks_left_out": report_benchmarks.list_left_out(metrics),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hone.config.sections import RunConfig
 from hone.pipeline.stage import Stage
 from hone.pipeline.stages.base import BASE
+from hone.pipeline.stages.benchmarks import BENCHMARKS, BENCHMARKS_BASE
 from hone.pipeline.stages.curate import CURATE
 from hone.pipeline.stages.evaluate import EVALUATE
 from hone.pipeline.stages.ingest import INGEST
@@ -21,9 +22,11 @@ STAGES: dict[str, Stage] = {
     "base": BASE,
     "validate": VALIDATE,
     "tokenize": TOKENIZE,
+    "benchmarks-base": BENCHMARKS_BASE,  # before training: what is missing for it shows early
     "train": TRAIN,
     "sweep": SWEEP,
     "rivals": RIVALS,
+    "benchmarks": BENCHMARKS,
     "evaluate": EVALUATE,
     "register": REGISTER,
 }

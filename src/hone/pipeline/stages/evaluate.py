@@ -15,6 +15,7 @@ from hone.store import layout
 from hone.store.artifact import Artifact, Product
 
 if TYPE_CHECKING:
+    from hone.evaluation.judging.benchmarks import BenchmarkResults
     from hone.evaluation.judging.rivals import Answers
 
 
@@ -32,8 +33,9 @@ def _make(job: Job) -> Product:
         objective=build_part(OBJECTIVES, job.config.objective),
         method=build_part(METHODS, job.config.method),
         max_length=job.config.tokenization.max_length,
-        **section.model_dump(exclude={"rivals", "hour_price"}),
+        **section.model_dump(exclude={"rivals", "hour_price", "benchmarks"}),
         rivals=_collect_answers(job),
+        benchmarks=_collect_benchmarks(job),
         on_progress=job.on_progress,
     )
 
@@ -49,15 +51,25 @@ def _collect_answers(job: Job) -> Answers | None:
     return Answers(job.path("rivals"), prices, section.hour_price, job.inputs["train"].facts()["seconds"])
 
 
+def _collect_benchmarks(job: Job) -> BenchmarkResults | None:
+    """The folders with the results of both models; None if no tasks were run."""
+    from hone.evaluation.judging.benchmarks import BenchmarkResults
+
+    if "benchmarks" not in job.inputs:
+        return None
+    return BenchmarkResults(job.path("benchmarks"), job.path("benchmarks-base"))
+
+
 def _describe(artifact: Artifact) -> str:
     return describe_verdict(artifact.read_json(layout.METRICS))
 
 
 def _config(config: RunConfig) -> dict[str, Any]:
-    """What decides the result. Of the rivals only their prices: their answers are an input."""
+    """What decides the result. Of the rivals only their prices: their answers are an input, as are benchmarks."""
     sections = config.model_dump(
         include={"objective": True, "method": True, "evaluation": True, "tokenization": {"max_length"}}
     )
+    del sections["evaluation"]["benchmarks"]
     rivals = config.evaluation.rivals
     sections["evaluation"]["rivals"] = {rival.name: rival.price.model_dump() for rival in rivals if rival.price}
     return sections
@@ -78,7 +90,7 @@ EVALUATE = Stage(
         *(list_libraries(OBJECTIVES, c.objective) + list_libraries(METHODS, c.method)),
     ],
     inputs=("train", "tokenize", "validate"),
-    optional_inputs=("rivals",),
+    optional_inputs=("rivals", "benchmarks", "benchmarks-base"),
     needs_base=True,
     external_digests=compute_base_digest,
 )
