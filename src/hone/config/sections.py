@@ -202,6 +202,16 @@ class Evaluation(Section):
         default=["length", "source"],
         description="Columns to group metrics by; length means quartiles of text length.",
     )
+    groups: list[str] = Field(
+        default_factory=list,
+        description="Columns whose values are groups of people or sources that the model must not treat unequally, such"
+        " as gender or region; columns of ingest.keep or source.",
+    )
+    flips: str = Field(
+        "",
+        description="Lexicon of words that are swapped in test rows, to count the answers that change: gender-en, or"
+        " the path of a YAML file with pairs; empty for none.",
+    )
     neighbours: int = Field(10, ge=1, description="Number of neighbours in the k-nearest-neighbours baseline.")
     resamples: int = Field(1000, ge=100, le=100000, description="Number of bootstrap resamples.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
@@ -257,6 +267,7 @@ class Guards(Section):
     """What must not get worse when the champion changes; null disables a guard.
 
     A fall beyond a limit refuses if it is significant; else the guard is inconclusive (promotion.inconclusive).
+    group_gap and flip_rate limit the candidate's own figures instead, whatever the champion's are.
     """
 
     slice_fall: float | None = Field(
@@ -274,6 +285,19 @@ class Guards(Section):
     )
     latency: float | None = Field(
         2.0, gt=0, description="Maximum p95 latency of a single request, as a ratio to the champion's."
+    )
+    group_gap: float | None = Field(
+        None,
+        ge=0,
+        description="Maximum gap of the main metric between the groups of a column of evaluation.groups, in the"
+        " metric's unit. An absolute limit, of a first champion too.",
+    )
+    flip_rate: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Maximum share of answers that change when the words of evaluation.flips are swapped. An absolute"
+        " limit, of a first champion too.",
     )
     size: float | None = Field(2.0, gt=0, description="Maximum size of the weights, as a ratio to the champion's.")
 
@@ -429,6 +453,22 @@ class RunConfig(Section):
             raise ValueError(f"evaluation.benchmarks: {self.objective.kind} trains no decoder that writes text")
         if self.promotion.guards.benchmark_fall is not None and not self.evaluation.benchmarks:
             raise ValueError("promotion.guards.benchmark_fall needs evaluation.benchmarks, the tasks that it judges")
+        return self
+
+    @model_validator(mode="after")
+    def _check_flips(self) -> RunConfig:
+        if self.evaluation.flips and not OBJECTIVES[self.objective.kind](**self.objective.options()).compares_answers:
+            raise ValueError(
+                f"evaluation.flips: the answers of {self.objective.kind} are numbers, vectors or filled gaps, which"
+                " change with every word. Leave it empty"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_bias_guards(self) -> RunConfig:
+        for guard, source in (("group_gap", "groups"), ("flip_rate", "flips")):
+            if getattr(self.promotion.guards, guard) is not None and not getattr(self.evaluation, source):
+                raise ValueError(f"promotion.guards.{guard} needs evaluation.{source}: set it, or the guard to null")
         return self
 
     @model_validator(mode="after")

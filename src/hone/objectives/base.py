@@ -56,6 +56,7 @@ class Outcome:
     errors        [rows]: 0 for a right prediction, higher for a worse one
     confidences   [rows]: the probability that the system gave its prediction; None if it has no probabilities
     classes       [2, rows]: the right and the predicted class; None where there are no classes
+    label_sets    [2, rows, labels], bool: the right and the predicted ones of several labels; None for other objectives
     """
 
     statistics: np.ndarray
@@ -64,6 +65,7 @@ class Outcome:
     errors: np.ndarray
     confidences: np.ndarray | None = None
     classes: np.ndarray | None = None
+    label_sets: np.ndarray | None = None
 
 
 class RowReader:
@@ -118,6 +120,7 @@ class Objective(ABC):
     tunes_targets  whether `tune_targets` chooses something on the validation rows after training
     libraries      distributions beside torch and transformers whose versions decide tokens, loss or metrics
     drop_reason    why `encode` may drop a row; '' if it never does
+    writes_answers whether an answer is free text, in which words of the input may come back
     """
 
     columns: ClassVar[tuple[str, ...]]
@@ -139,6 +142,7 @@ class Objective(ABC):
     tunes_targets: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ()
     drop_reason: ClassVar[str] = ""
+    writes_answers: ClassVar[bool] = False
 
     @property
     def applies_dropout(self) -> bool:
@@ -149,6 +153,11 @@ class Objective(ABC):
     def has_neighbour_baseline(self) -> bool:
         """Whether there is a baseline of nearest training rows: whether `neighbour_predictions` is defined."""
         return type(self).neighbour_predictions is not Objective.neighbour_predictions
+
+    @property
+    def compares_answers(self) -> bool:
+        """Whether two answers can be the same or not: whether `describe_answer` is defined."""
+        return type(self).describe_answer is not Objective.describe_answer
 
     @property
     def main_metric(self) -> str:
@@ -223,6 +232,10 @@ class Objective(ABC):
         """The rows as a caller of the served model would send them: a dictionary of the `inputs` for each row."""
         inputs: list[dict[str, str]] = rows.select(list(self.inputs)).to_pylist()
         return inputs
+
+    def question_inputs(self, rows: pa.Table) -> list[dict[str, str]]:
+        """As `inference_inputs`, without what the answer does not depend on, such as the right one at their end."""
+        return self.inference_inputs(rows)
 
     def normalize_input(self, name: str, value: str) -> str:
         """The value of an input in the form that the rows' columns have, which `extract_texts` takes.
@@ -395,3 +408,10 @@ class Objective(ABC):
 
         `rows` are those that the caller sent: an answer's offsets and copies refer to them.
         """
+
+    def describe_answer(self, answer: Mapping[str, Any]) -> str:
+        """What two answers of `build_answers` are compared by, as text for people: the class, or the text.
+
+        Without an override answers are not compared: numbers and vectors differ a little for every other input.
+        """
+        raise NotImplementedError

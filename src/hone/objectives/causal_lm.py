@@ -50,6 +50,7 @@ class CausalLM(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"continuation": "string", "perplexity": "double"}
     pipeline: ClassVar[str] = "text-generation"
+    writes_answers: ClassVar[bool] = True
     metrics: ClassVar[Mapping[str, Metric]] = {
         "perplexity": Metric("Perplexity per token", lower=True, share=False),
         "bits_per_byte": Metric("Bits per byte", lower=True, share=False),
@@ -233,6 +234,10 @@ class CausalLM(Objective):
             }
             for text, (nll, count) in zip(texts, sums, strict=True)
         ]
+
+    def describe_answer(self, answer: Mapping[str, Any]) -> str:
+        """The continuation."""
+        return str(answer["continuation"])
 
 
 def _compute_perplexity(loss: float) -> float:

@@ -222,6 +222,7 @@ class MultiLabelClassification(Objective):
             references=_join_labels(has_label, [*targets["labels"], UNSEEN]),
             # Each wrong label counts 1, and how far its probability is from the right one.
             errors=(wrong * (1 + np.abs(scores - has_label))).sum(1),
+            label_sets=np.stack([has_label, predicted]),
         )
 
     def compute_metrics(self, sums: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
@@ -291,6 +292,10 @@ class MultiLabelClassification(Objective):
             answer = {"labels": labels, "scores": [score_by_label[label] for label in labels], "truncated": truncated}
             answers.append({**answer, "all_scores": score_by_label})
         return answers
+
+    def describe_answer(self, answer: Mapping[str, Any]) -> str:
+        """The labels in the order of their names."""
+        return ", ".join(sorted(answer["labels"])) or NONE
 
     def _thresholds(self, targets: Targets) -> np.ndarray:
         """Thresholds [labels], float64: the tuned ones, or the default."""

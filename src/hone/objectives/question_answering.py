@@ -59,6 +59,7 @@ class QuestionAnswering(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("question", "context")
     outputs: ClassVar[Mapping[str, str]] = {"answer": "string", "score": "double", "start": "long", "end": "long"}
     pipeline: ClassVar[str] = "question-answering"
+    writes_answers: ClassVar[bool] = True
     metrics: ClassVar[Mapping[str, Metric]] = {
         "f1": Metric("F1"),
         "exact_match": Metric("Exact match"),
@@ -402,6 +403,10 @@ class QuestionAnswering(Objective):
             }
             for answer in answers
         ]
+
+    def describe_answer(self, answer: Mapping[str, Any]) -> str:
+        """The part of the context; '' for no answer."""
+        return str(answer["answer"])
 
     def _best_answers(
         self, tokens: pa.Table, predictions: Predictions, targets: Targets, contexts: Sequence[str]

@@ -46,6 +46,7 @@ class Seq2Seq(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     outputs: ClassVar[Mapping[str, str]] = {"text": "string", "truncated": "boolean"}
     pipeline: ClassVar[str] = "text2text-generation"
+    writes_answers: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("rouge-score", "sacrebleu")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "rougeL": Metric("ROUGE-L"),
@@ -253,6 +254,10 @@ class Seq2Seq(Objective):
         """The `text` generated for each source; `truncated`: whether the end of the source was not read."""
         pairs = zip(predictions["text"], list_truncated(tokens), strict=True)
         return [{"text": text, "truncated": truncated} for text, truncated in pairs]
+
+    def describe_answer(self, answer: Mapping[str, Any]) -> str:
+        """The generated text."""
+        return str(answer["text"])
 
 
 def parse_references(target: str) -> list[str]:

@@ -276,6 +276,10 @@ class TextClassification(Objective):
             answers.append({**answer, "scores": score_by_label})
         return answers
 
+    def describe_answer(self, answer: Mapping[str, Any]) -> str:
+        """The label."""
+        return str(answer["label"])
+
 
 class ClassReader(LabelReader):
     """Counts the labels of rows, one each."""

@@ -378,6 +378,10 @@ class TokenClassification(Objective):
             answers.append({"entities": json.dumps(entities, ensure_ascii=False), "tags": word_tags})
         return answers
 
+    def describe_answer(self, answer: Mapping[str, Any]) -> str:
+        """The tags of the words; `-` for a word without tokens."""
+        return " ".join(word["tag"] or "-" for word in answer["tags"])
+
 
 class TagReader(RowReader):
     """Counts, over all rows, what the offsets of spans mean, which of them cut words, and how tags are written."""

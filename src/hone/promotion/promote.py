@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,7 @@ def decide(
     candidate = get_version(uri, f"{SCHEME}{journal.model}/{version or _find_candidate(journal)}")
     if candidate.version == start.champion:
         raise PromotionError(f"version {candidate.version} is the champion", where=journal.model, fix="Name another.")
-    settings, slices = load_settings(uri, candidate)
+    settings, columns = load_settings(uri, candidate)
     changed = {name: value for name, value in (("policy", policy), ("golden", golden)) if value}
     settings = settings.model_copy(update=changed)
     integrity.check_files(uri, candidate)
@@ -80,7 +80,7 @@ def decide(
     if start.champion:
         champion = get_version(uri, f"{SCHEME}{journal.model}/{start.champion}")
         contenders[CHAMPION] = load_contender(uri, champion, downloads)
-    sets, gates = _compare(uri, contenders, settings, slices)
+    sets, gates = _compare(uri, contenders, settings, columns)
     sets = [replace(judged, comparison=1 + _count_comparisons(journal, judged)) for judged in sets]
     return Decision(
         journal.model,
@@ -127,8 +127,16 @@ def find_promotion(journal: Journal, version: str, *, who: str, downloads: Path)
     return last
 
 
-def load_settings(tracking_uri: str, version: Version) -> tuple[Promotion, Sequence[str]]:
-    """The section `promotion` and `evaluation.slices` of the configuration that the version was made with.
+@dataclass(frozen=True)
+class Columns:
+    """The columns of `evaluation.slices` and `evaluation.groups`."""
+
+    slices: Sequence[str]
+    groups: Sequence[str] = ()
+
+
+def load_settings(tracking_uri: str, version: Version) -> tuple[Promotion, Columns]:
+    """The section `promotion`, and the columns of slices and groups, of the version's own configuration.
 
     The defaults, if its run has no configuration. Raises DamagedVersion if that is not what was logged.
     """
@@ -145,7 +153,9 @@ def load_settings(tracking_uri: str, version: Version) -> tuple[Promotion, Seque
         config = {}
     try:
         settings = Promotion.model_validate(config.get("promotion") or {})
-        return settings, (config.get("evaluation") or {}).get("slices", Evaluation().slices)
+        evaluation = config.get("evaluation") or {}
+        columns = Columns(evaluation.get("slices", Evaluation().slices), evaluation.get("groups", ()))
+        return settings, columns
     except (ValidationError, AttributeError) as fault:
         raise ConfigError(str(fault), where=f"promotion, in config.yaml of run {version.run_id}") from None
 
@@ -369,10 +379,10 @@ def _find_candidate(journal: Journal) -> str:
 
 
 def _compare(
-    uri: str, contenders: dict[str, Contender], settings: Promotion, slices: Sequence[str]
+    uri: str, contenders: dict[str, Contender], settings: Promotion, columns: Columns
 ) -> tuple[list[Judged], list[Gate]]:
     """The figures on each set of rows, and the gates."""
-    from hone.promotion import gates, guards
+    from hone.promotion import bias, gates, guards
     from hone.promotion.match import build_match
     from hone.promotion.rows import Rows, find_leaked, load_golden_set, load_split
 
@@ -389,11 +399,12 @@ def _compare(
     if settings.guards.benchmark_fall is not None:
         judged_gates += guards.judge_benchmarks(load_version_metrics(uri, ours), settings)
     theirs = contenders.get(CHAMPION)
+    report = load_version_metrics(uri, ours) if theirs is None or settings.guards.flip_rate is not None else {}
     if theirs is None:
         matches = [build_match(rows, contenders, settings) for rows in sets]
-        return [_compute_figures(match, settings) for match in matches], judged_gates + gates.baseline_gates(
-            load_version_metrics(uri, ours), settings
-        )
+        judged_gates += gates.baseline_gates(report, settings)
+        judged_gates += bias.judge_bias(matches, report, settings, columns.groups)
+        return [_compute_figures(match, settings) for match in matches], judged_gates
     sets = [rows for rows in _exclude_seen_rows(uri, sets, theirs, settings) if len(rows.table)]
     if not sets:
         raise DataError(
@@ -403,7 +414,8 @@ def _compare(
         )
     matches = [build_match(rows, contenders, settings) for rows in sets]
     for match in matches:
-        judged_gates += [gates.main_metric_gate(match, settings), *guards.judge_guards(match, settings, slices)]
+        judged_gates += [gates.main_metric_gate(match, settings), *guards.judge_guards(match, settings, columns.slices)]
+    judged_gates += bias.judge_bias(matches, report, settings, columns.groups)
     latency, size = settings.guards.latency, settings.guards.size
     if latency is not None:
         judged_gates.append(gates.latency_gate(contenders, sets[0], latency, settings.level, settings.seed))

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hone.display import escape_cell
+from hone.display import escape_cell, escape_markdown
 from hone.evaluation.report.figures import NO_ROW_DIFFERS, has_width
 from hone.evaluation.report.headline import describe_verdict
 from hone.evaluation.report.report_benchmarks import describe_benchmarks
+from hone.evaluation.report.report_bias import describe_all
 from hone.evaluation.report.report_rivals import describe_rivals
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
@@ -87,7 +88,8 @@ def build_front_matter(
     """The metadata that the Hub reads: licence, base model, pipeline, tags, and test results (model-index)."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    figures = {metric: value["value"] for metric, value in metrics["systems"]["model"].items() if metric != "ece"}
+    results = _list_results(metrics)
+    figures = list(dict.fromkeys(metric for part, metric, _ in results if not part))
     hub_id = base.base if _HUB_ID.fullmatch(base.base) else None
     return ModelCardData(
         license=base.licence.lower() or "unknown",
@@ -101,15 +103,31 @@ def build_front_matter(
             EvalResult(
                 task_type=pipeline,
                 dataset_type=name,
-                dataset_name=name,
+                dataset_name=f"{name}, {part}" if part else name,
+                dataset_config=part or None,
                 dataset_split="test",
                 metric_type=_HUB_NAMES.get(metric, metric),
                 metric_name=metric,
                 metric_value=value,
             )
-            for metric, value in figures.items()
+            for part, metric, value in results
         ],
     )
+
+
+def _list_results(metrics: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+    """The model's figures on all test rows, then the main metric on each slice and group: part, metric and value."""
+    main = metrics["main_metric"]
+    whole = [("", name, figure["value"]) for name, figure in metrics["systems"]["model"].items() if name != "ece"]
+    parts = {
+        **{column: entry["judged"] for column, entry in (metrics.get("groups") or {}).items()},
+        **metrics["slices"],
+    }
+    return whole + [
+        (f"{column}: {part['name']}", main, part["model"][main]["value"])
+        for column, rows in parts.items()
+        for part in rows
+    ]
 
 
 def list_weakest_slices(metrics: Mapping[str, Any], min_rows: int = 5) -> list[tuple[str, dict[str, Any]]]:
@@ -149,6 +167,7 @@ def _collect_results(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "rivals": describe_rivals(metrics),
         "benchmarks": describe_benchmarks(metrics),
         "weakest": list_weakest_slices(metrics),
+        "bias": describe_all(metrics),
     }
 
 
@@ -158,7 +177,12 @@ def _environment() -> Any:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True
     )
-    environment.filters |= {"cell": lambda value: escape_cell(str(value)), "interval": _interval, "reasons": _reasons}
+    environment.filters |= {
+        "cell": lambda value: escape_cell(str(value)),
+        "plain": lambda value: escape_markdown(str(value)),
+        "interval": _interval,
+        "reasons": _reasons,
+    }
     environment.filters["difference_interval"] = _difference_interval
     return environment
 

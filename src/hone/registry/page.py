@@ -19,7 +19,7 @@ MAX_METRICS = 5
 GAP = "&emsp;"
 PROMOTION, NOTES = "Promotion", "Notes"
 HINT = "*Hone writes what is above. What you write below this line stays.*"
-CARD_SECTIONS = ("How to use", "Limits", "Data")
+CARD_SECTIONS = ("How to use", "Bias, risks and limitations", "Data")
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 _TABLE_ROW = re.compile(r"^\|(?! ---).*$", re.MULTILINE)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hone.evaluation.report.report_bias import list_gap_figures
 from hone.splits import TEST, TRAIN, VALID
 from hone.store import layout
 from hone.store.artifact import Artifact
@@ -125,6 +126,8 @@ def _iter_figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, Mappin
     prompted = {f"prompt_{rival['name']}": rival["theirs"] for rival in metrics.get("rivals") or ()}
     for system, figures in {**metrics["systems"], **prompted}.items():
         yield from ((system, metric, figure) for metric, figure in figures.items() if figure is not None)
+    for system, name, figure in list_gap_figures(metrics):
+        yield system, _UNNAMEABLE.sub("_", name), figure
 
 
 def _round(value: float | None) -> float | None:

@@ -20,6 +20,7 @@ from hone.display import escape_controls
 from hone.evaluation.report.figures import NONE, has_width, p_value
 from hone.evaluation.report.headline import describe_verdict
 from hone.evaluation.report.report_benchmarks import describe_benchmarks
+from hone.evaluation.report.report_bias import describe_bias
 from hone.evaluation.report.report_rivals import list_rival_notes, rivals
 from hone.progress import Listener, Pace, Progress, listening
 from hone.store import layout
@@ -256,11 +257,8 @@ def print_summary(console: Console, evaluated: Artifact, registered: Artifact) -
     print_table(console, _fit_table(metrics, console.width if console.is_terminal else PLAIN_WIDTH))
     for note in list_rival_notes(metrics):
         print_note(console, note)
-    for sentence in (
-        *version.get("population", ()),
-        *describe_benchmarks(metrics),
-        Text(describe_verdict(metrics), "bold"),
-    ):
+    sentences = (*version.get("population", ()), *describe_bias(metrics), *describe_benchmarks(metrics))
+    for sentence in (*sentences, Text(describe_verdict(metrics), "bold")):
         console.print(sentence, highlight=False, soft_wrap=not console.is_terminal)
     report = registered.path / layout.REPORT
     lines: dict[str, str | Text] = {

@@ -314,3 +314,20 @@ def test_what_yaml_does_not_read_as_text_is_answered_with_quotes(conf: Path, tex
 def test_the_language_no_is_answered_with_quotes(conf: Path) -> None:
     fault = faults(conf, "curation.steps=[{kind: filters, languages: [en, no]}]")
     assert "languages.1: YAML reads this as False, not as text: put it in quotes" in fault
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ("objective: {kind: regression}\nevaluation: {flips: gender-en}", "the answers of regression are numbers"),
+        ("promotion: {guards: {group_gap: 0.1}}", "promotion.guards.group_gap needs evaluation.groups"),
+        ("promotion: {guards: {flip_rate: 0.1}}", "promotion.guards.flip_rate needs evaluation.flips"),
+    ],
+)
+def test_bias_that_cannot_be_measured_is_refused_before_the_run(lines: str, fault: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        f"name: x\ningest: {{source: {{kind: files, paths: [a.csv]}}}}\nmodel: {{base: b}}\n{lines}\n", "utf8"
+    )
+    with pytest.raises(ConfigError, match=fault):
+        load_config(file)

@@ -11,7 +11,8 @@ import pytest
 
 from hone.config.file import parse_config
 from hone.pipeline import run
-from hone.pipeline.stages import list_stages
+from hone.pipeline.stage import Job
+from hone.pipeline.stages import STAGES, list_stages
 from hone.store.digests import digest_of
 from tests.in_process import begin
 
@@ -44,3 +45,25 @@ def test_a_run_builds_each_stages_recipe_and_key_once(
     # So it is where every artifact is there.
     assert line.go(config) == made
     assert (recipes, keys) == (dict.fromkeys(stages, 2), dict.fromkeys(stages, 2))
+
+
+def test_the_words_of_a_lexicon_decide_the_key_of_evaluate_and_where_it_is_does_not(
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hone.pipeline.stages.evaluate.compute_base_digest", lambda job: {"base model": "b"})
+    config = parse_config(small)
+
+    def decide(flips: str) -> tuple[Any, Any]:
+        evaluation = config.evaluation.model_copy(update={"flips": flips})
+        changed = config.model_copy(update={"evaluation": evaluation})
+        definition = STAGES["evaluate"]
+        return definition.config(changed), definition.external_digests(Job(changed, {}, None))  # type: ignore[arg-type]
+
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("pairs: [[he, she]]")
+    second.write_text("pairs: [[he, she]]")
+    assert decide(str(first)) == decide(str(second)) != decide("")
+    before = decide(str(first))
+    first.write_text("pairs: [[man, woman]]")
+    assert decide(str(first)) != before
+    assert set(decide("gender-en")[1]) == {"base model", "lexicon"}

@@ -163,7 +163,7 @@ def test_a_person_is_asked_where_a_gate_is_unclear_and_nobody_else_would_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = Promotion.model_validate({"inconclusive": inconclusive, "policy": policy, "resamples": 200})
-    monkeypatch.setattr(promote, "load_settings", lambda *_: (settings, ["length"]))
+    monkeypatch.setattr(promote, "load_settings", lambda *_: (settings, promote.Columns(["length"])))
     judge = guards.judge_guards
     monkeypatch.setattr(
         guards,

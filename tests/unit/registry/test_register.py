@@ -327,6 +327,8 @@ def test_the_logged_model_is_safe_and_described(
     assert card.data.pipeline_tag == "text-classification"
     assert card.data.eval_results[0].metric_type == "accuracy"
     assert "near-duplicate \\| copy: 1" in card.text
+    assert "## Bias, risks and limitations" in card.text
+    assert "- Groups of rows were not compared (evaluation.groups)." in card.text
     assert artifacts["train"].digest in card.text
     sums = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=place, check=False)
     assert sums.returncode == 0

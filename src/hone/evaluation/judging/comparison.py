@@ -21,13 +21,14 @@ def compare_paired(
     (`hone.evaluation.judging.metrics`). `p` is one-sided, for "ours is not better": the share of resamples with a
     difference of 0 or less, the original rows counted as one of them, (b + 1) / (n + 1), so that it is never 0 (Davison
     and Hinkley, 1997, 4.2). It is the inverse of the percentile interval (Efron and Tibshirani, 1993, 15.4). Two
-    systems that never differ have p = 1.
+    systems that never differ have p = 1. Resamples on which the metric is undefined are left out, as in the interval.
     """
     if ours.shape != theirs.shape:
         raise ValueError(f"metrics on different draws: {ours.shape[0] - 1} and {theirs.shape[0] - 1} resamples")
     differences = theirs - ours if lower else ours - theirs
     bounds = difference_interval(differences, confidence, rows)
-    p = (1 + np.count_nonzero(differences[1:] <= 0)) / len(differences)
+    defined = differences[1:][np.isfinite(differences[1:])]
+    p = (1 + np.count_nonzero(defined <= 0)) / (1 + len(defined))
     return {
         "metric": metric,
         "difference": bounds["value"],

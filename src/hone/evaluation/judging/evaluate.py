@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.errors import DataError
-from hone.evaluation.judging import baselines, metrics, predict
+from hone.evaluation.judging import baselines, flips, metrics, predict
 from hone.evaluation.judging.benchmarks import BenchmarkResults, judge_benchmarks
 from hone.evaluation.judging.comparison import compare_paired
+from hone.evaluation.judging.groups import LabelledRows, check_groups, judge_groups
 from hone.evaluation.judging.intervals import Interval, metric_intervals
+from hone.evaluation.judging.lexicon import Lexicon
 from hone.evaluation.judging.paired_rows import count_paired_rows
 from hone.evaluation.judging.rivals import Answers, judge_rivals
 from hone.evaluation.judging.slices import check_slices, slice_figures, slice_parts
@@ -75,6 +77,8 @@ def evaluate(
     method: Method,
     max_length: int,
     slices: Sequence[str],
+    groups: Sequence[str] = (),
+    lexicon: Lexicon | None = None,
     neighbours: int,
     resamples: int,
     confidence: float,
@@ -88,19 +92,23 @@ def evaluate(
 
     Writes metrics.json (`whole`: whether the model has weights of its own), predictions.parquet, speed.json and
     targets.json (the targets of `tokens`, tuned on the validation rows). An adapter that cannot be merged has no
-    weights in `model`/model: it is evaluated as it is served, on its base model. `rivals` are the answers of
-    prompted models, if any were asked; `benchmarks` the results of tasks that show what was forgotten.
+    weights in `model`/model: it is evaluated as it is served, on its base model. `groups` are columns whose values are
+    compared as groups of rows; with the words of `lexicon` swapped the model is asked again. `rivals` are the answers
+    of prompted models, if any were asked; `benchmarks` the results of tasks that show what was forgotten.
 
-    Raises ConfigError for a slice that is not a column, DataError if the test split is empty or not the one that was
-    tokenized, ModelError if the saved model cannot be loaded as it would be served, or if the merged weights and the
-    adapter give different scores.
+    Raises ConfigError for a slice or a group that is not a column, DataError if the test split is empty or not the one
+    that was tokenized, ModelError if the saved model cannot be loaded as it would be served, or if the merged weights
+    and the adapter give different scores.
     """
     test, train = read_tokens(tokens / layout.tokens_file(TEST)), read_tokens(tokens / layout.tokens_file(TRAIN))
-    rows = _read_test_rows(test, splits / layout.rows_file(TEST), slices, objective, dropped_ids(tokens, TEST))
+    rows = _read_test_rows(test, splits / layout.rows_file(TEST), slices, groups, objective, dropped_ids(tokens, TEST))
     plain = json.loads((tokens / layout.TARGETS).read_text("utf8"))
+    training = _read_labelled_rows(train, splits / layout.rows_file(TRAIN), groups, objective, plain)
+    plan = flips.plan_flips(objective, rows, lexicon) if lexicon else None
     valid = read_tokens(tokens / layout.tokens_file(VALID)) if objective.tunes_targets else test.slice(0, 0)
     whole = method.can_merge if isinstance(method, AdapterMethod) else True
     passes = _count_row_passes(objective, method, whole, len(train), len(valid), len(test))
+    passes += len(plan.inputs) if plan else 0
     advance = predict.make_advance(passes, on_progress)
 
     tokenizer = load_tokenizer(model / MODEL)
@@ -111,6 +119,7 @@ def evaluate(
         targets = objective.tune_targets(valid, predict.read(trained, valid, reader, advance, "tuning")[0], plain)
     raw, seconds = predict.read(trained, test, reader, advance, "testing the model")
     speed = predict.measure_speed(trained, rows, test, targets, reader, max_length, raw, seconds)
+    answers = _ask_swapped(plan, trained, reader, targets, max_length, advance) if plan else []
     del trained  # the adapter and the baselines load models of their own
     merged = _check_merge(method, raw, model, base, targets, test, reader, advance) if whole else None
 
@@ -122,6 +131,8 @@ def evaluate(
         **compute_report(trial, draws, seed),
         "slices": compute_slices(trial, draws, slices),
         "worst": list_worst_errors(trial, worst),
+        "groups": judge_groups(trial, draws, groups, training),
+        "flips": flips.judge_flips(plan, answers, objective, rows, confidence) if plan else None,
         "rivals": judge_rivals(rivals, trial, test, draws, speed["latency_ms"]["p50"]) if rivals else [],
         "benchmarks": judge_benchmarks(benchmarks, resamples, confidence, seed) if benchmarks else None,
         "merged": merged,
@@ -320,13 +331,44 @@ def _read_texts(splits: Path, split: str, tokens: pa.Table, objective: Objective
     return objective.row_texts(take_rows(rows, pc.index_in(tokens["id"], value_set=rows["id"]).to_numpy()))
 
 
+def _read_labelled_rows(
+    tokens: pa.Table, path: Path, groups: Sequence[str], objective: Objective, targets: Targets
+) -> LabelledRows | None:
+    """The classes of the encoded training rows with their columns `groups`, from the split at `path`; None without."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    classes = objective.class_labels(tokens, targets) if groups else None
+    if classes is None:
+        return None
+    rows = pq.read_table(path, columns=["id", *groups])
+    rows = take_rows(rows, pc.index_in(tokens["id"], value_set=rows["id"]).to_numpy())
+    return LabelledRows({name: rows[name].to_pylist() for name in groups}, classes)
+
+
+def _ask_swapped(
+    plan: flips.Plan, model: Any, reader: Reader, targets: Targets, max_length: int, advance: predict.Advance
+) -> list[Any]:
+    """The served model's answers to the inputs of a plan."""
+    return flips.ask(
+        plan,
+        lambda inputs: reader.answer(model, inputs, targets, max_length),
+        lambda rows: advance(rows, "asking with words swapped"),
+    )
+
+
 def _read_test_rows(
-    tokens: pa.Table, path: Path, slices: Sequence[str], objective: Objective, dropped: Collection[str]
+    tokens: pa.Table,
+    path: Path,
+    slices: Sequence[str],
+    groups: Sequence[str],
+    objective: Objective,
+    dropped: Collection[str],
 ) -> pa.Table:
     """The rows of the split at `path` in the order of `tokens`, in which a row may have several consecutive entries.
 
     Raises DataError if they are not the same rows, apart from those with the ids `dropped`, and ConfigError for a slice
-    that is not a column.
+    or a group that is not a column.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -334,6 +376,7 @@ def _read_test_rows(
 
     rows = pq.read_table(path)
     check_slices(slices, rows.column_names, objective.text)
+    check_groups(groups, rows.column_names, objective.columns)
     if not len(rows):
         raise DataError("has no rows to test the model on", where=str(path), fix="Raise curation.split.test.")
     rows = rows.filter(pc.invert(pc.is_in(rows["id"], value_set=pa.array(sorted(dropped), pa.string()))))

@@ -109,17 +109,20 @@ def _compare(
     measure = trial.objective.metrics[metric]
     return {
         "metric": metric,
-        "ours": _defined(trial, sums[0], count),
-        "theirs": _defined(trial, sums[1], count),
+        "ours": _measure(trial, metric, sums[0], count),
+        "theirs": _measure(trial, metric, sums[1], count),
         "comparison": compare_paired(
             metric, ours, theirs, trial.confidence, measure.lower, count if measure.share else 0
         ),
     }
 
 
-def _defined(trial: Trial, sums: np.ndarray, count: int) -> dict[str, Any]:
-    """The metrics that are defined, with intervals: no probabilities of a prompted model are known."""
-    defined = {name for name, figure in trial.figures(sums).items() if np.isfinite(figure[0])}
+def _measure(trial: Trial, metric: str, sums: np.ndarray, count: int) -> dict[str, Any]:
+    """The metrics that are defined, with intervals: no probabilities of a prompted model are known.
+
+    `metric`, on which the systems are compared, is among them even if it is undefined on so few rows, as R² is on one.
+    """
+    defined = {name for name, figure in trial.figures(sums).items() if np.isfinite(figure[0])} | {metric}
     return {name: interval for name, interval in trial.intervals(sums, count).items() if name in defined}
 
 

@@ -53,13 +53,18 @@ def split_by_length(words: np.ndarray) -> dict[str, np.ndarray]:
 
 def split_by_value(column: Sequence[Any]) -> dict[str, np.ndarray]:
     """A part for each of the 12 most frequent values, largest first, and `other` for the rest."""
-    names = np.array([EMPTY if value in (None, "") else str(value) for value in column], dtype=object)
+    names = np.array([name_value(value) for value in column], dtype=object)
     values, sizes = np.unique(names, return_counts=True)
     ranked = [str(value) for _, value in sorted(zip(-sizes, values, strict=True))]
     shown = [value for value in ranked[:MAX_VALUES] if value != OTHER]
     parts = {value: np.flatnonzero(names == value) for value in shown}
     rest = np.flatnonzero(~np.isin(names, shown))
     return {**parts, OTHER: rest} if len(rest) else parts
+
+
+def name_value(value: Any) -> str:
+    """The name of a column's value; `(empty)` for none."""
+    return EMPTY if value in (None, "") else str(value)
 
 
 def slice_figures(

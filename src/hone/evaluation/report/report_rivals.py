@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from hone.evaluation.report import figures
@@ -51,6 +52,7 @@ def _view(rival: Mapping[str, Any], measures: Mapping[str, Any], rows: int) -> V
         "comparison": {**rival["comparison"], "share": share},
         "asked": f"{rival['rows']:,}" if rival["rows"] == rows else f"{rival['rows']:,} of {rows:,}",
         "notes": _list_notes(rival),
+        "per_1000": _format_cost(rival["cost"]["per_1000"]) if rival["cost"] else "",
         "price": _describe_cost(rival),
     }
 
@@ -76,11 +78,16 @@ def _list_notes(rival: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def _format_cost(cost: float) -> str:
+    """An amount of money; two digits that are not 0 of one below 0.1, or a small model would seem to be free."""
+    return f"{cost:,.2f}" if cost >= 0.1 or not cost else f"{Decimal(f'{cost:.2g}'):f}"
+
+
 def _describe_cost(rival: Mapping[str, Any]) -> str:
     """`1.20 per 1,000 answers; training pays off from 52,000 requests`; '' without prices."""
     if not rival["cost"]:
         return ""
-    words = f"{rival['cost']['per_1000']:.2f} per 1,000 answers"
+    words = f"{_format_cost(rival['cost']['per_1000'])} per 1,000 answers"
     if rival["break_even"] is not None:
         words += f"; training pays off from {figures.counted(rival['break_even'], 'request')}"
     return words

@@ -13,6 +13,8 @@ from hone.errors import ConfigError
 
 DEFAULT = Path(__file__).with_name("prompt.jinja")
 NAMES = ("task", "shots", "passages", "question")
+# What a template's own expressions raise: {{ 1 / 0 }}, {{ question + 1 }}, {% include %}, {{ range(10**9) }}.
+_TEMPLATE_FAULTS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,10 @@ class Template:
 
         The question and every text that a row brings are inserted as they are, never read as a template.
         """
+        values = {name: getattr(parts, name) for name in NAMES}
         try:
-            prompt = self._template.render({name: getattr(parts, name) for name in NAMES}).strip()
-        except TemplateError as fault:
+            prompt = self._template.render(values).strip()
+        except _TEMPLATE_FAULTS as fault:
             raise self._error(str(fault)) from None
         if parts.question.strip() not in prompt:
             raise self._error("leaves the question out")

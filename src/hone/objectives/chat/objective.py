@@ -69,6 +69,7 @@ class Chat(Objective):
     inputs: ClassVar[tuple[str, ...]] = ("messages",)
     outputs: ClassVar[Mapping[str, str]] = {"answer": "string"}
     pipeline: ClassVar[str] = "text-generation"
+    writes_answers: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("jinja2", "rouge-score", "sacrebleu")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "perplexity": Metric("Perplexity of the assistant's tokens", lower=True, share=False),
@@ -143,6 +144,11 @@ class Chat(Objective):
     def normalize_input(self, name: str, value: str) -> str:
         """The messages as rows have them: a caller may send another form of them. Raises ValueError for no messages."""
         return json.dumps(parse_conversation(value).value, ensure_ascii=False)
+
+    def question_inputs(self, rows: pa.Table) -> list[dict[str, str]]:
+        """The conversations without the assistant's turns at their end."""
+        conversations = [parse_conversation(value).question for value in rows["messages"].to_pylist()]
+        return [{"messages": json.dumps(conversation.value, ensure_ascii=False)} for conversation in conversations]
 
     def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """Drop rows with a message that became empty."""
@@ -335,6 +341,10 @@ class Chat(Objective):
     ) -> list[Any]:
         """The assistant's `answer` to each conversation; turns of the assistant at its end are ignored."""
         return [{"answer": text or ""} for text in predictions["said"]]
+
+    def describe_answer(self, answer: Mapping[str, Any]) -> str:
+        """The assistant's answer."""
+        return str(answer["answer"])
 
 
 def _is_valid(value: str) -> bool:

@@ -13,6 +13,7 @@ from hone.pipeline.stages.rivals import list_prompting
 from hone.progress import Progress
 from hone.store import layout
 from hone.store.artifact import Artifact, Product
+from hone.store.digests import file_digest
 
 if TYPE_CHECKING:
     from hone.evaluation.judging.benchmarks import BenchmarkResults
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 def _make(job: Job) -> Product:
     from hone.evaluation.judging.evaluate import evaluate
+    from hone.evaluation.judging.lexicon_file import load_lexicon
 
     section = job.config.evaluation
     job.on_progress(Progress(0, 0, note="loading the model"))
@@ -33,7 +35,8 @@ def _make(job: Job) -> Product:
         objective=build_part(OBJECTIVES, job.config.objective),
         method=build_part(METHODS, job.config.method),
         max_length=job.config.tokenization.max_length,
-        **section.model_dump(exclude={"rivals", "hour_price", "benchmarks"}),
+        **section.model_dump(exclude={"rivals", "hour_price", "benchmarks", "flips"}),
+        lexicon=load_lexicon(section.flips) if section.flips else None,
         rivals=_collect_answers(job),
         benchmarks=_collect_benchmarks(job),
         on_progress=job.on_progress,
@@ -71,8 +74,17 @@ def _config(config: RunConfig) -> dict[str, Any]:
     )
     del sections["evaluation"]["benchmarks"]
     rivals = config.evaluation.rivals
+    del sections["evaluation"]["flips"]  # its content has a digest
     sections["evaluation"]["rivals"] = {rival.name: rival.price.model_dump() for rival in rivals if rival.price}
     return sections
+
+
+def _digest_inputs(job: Job) -> dict[str, str]:
+    """The digests of the base model and of the lexicon, if there is one."""
+    from hone.evaluation.judging.lexicon_file import find_lexicon
+
+    flips = job.config.evaluation.flips
+    return compute_base_digest(job) | ({"lexicon": file_digest(find_lexicon(flips))} if flips else {})
 
 
 EVALUATE = Stage(
@@ -81,16 +93,18 @@ EVALUATE = Stage(
     config=_config,
     code=lambda c: [
         "hone.evaluation.judging.evaluate",
+        *(["hone.evaluation.judging.lexicon_file"] if c.evaluation.flips else []),
         get_module(OBJECTIVES, c.objective),
         get_module(METHODS, c.method),
         *list_prompting(c),
     ],
     libraries=lambda c: [
         *("numpy", "pyarrow", "scikit-learn", "scipy", "torch", "transformers"),
+        *(["pyyaml"] if c.evaluation.flips else []),
         *(list_libraries(OBJECTIVES, c.objective) + list_libraries(METHODS, c.method)),
     ],
     inputs=("train", "tokenize", "validate"),
     optional_inputs=("rivals", "benchmarks", "benchmarks-base"),
     needs_base=True,
-    external_digests=compute_base_digest,
+    external_digests=_digest_inputs,
 )

@@ -36,6 +36,7 @@ from transformers import (
 from hone.errors import ConfigError, DataError, ModelError
 from hone.evaluation.judging import baselines, predict
 from hone.evaluation.judging.evaluate import evaluate
+from hone.evaluation.judging.lexicon import Lexicon
 from hone.methods import METHODS
 from hone.objectives import OBJECTIVES
 from hone.objectives.shared import reading
@@ -539,3 +540,37 @@ def test_a_test_split_of_one_row_gives_finite_figures(line: Line, tmp_path: Path
     found = json.loads((tmp_path / "out/metrics.json").read_text("utf8"))
     assert found["rows"] == 1
     assert finite(found)
+
+
+def test_groups_and_swapped_words_are_those_of_the_served_model(line: Line, tmp_path: Path) -> None:
+    pairs = [(f"billing{n}", f"praise{n}") for n in range(12)]
+    reports: list[Progress] = []
+    run(line, tmp_path, groups=["source"], lexicon=Lexicon("words", pairs), on_progress=reports.append)
+    assert reports[-1].done == reports[-1].total
+    written = json.loads((tmp_path / "metrics.json").read_text("utf8"))
+    source = written["groups"]["source"]
+    assert {row["name"]: row["rows"] for row in source["judged"]} == {"mail": 45, "chat": 45}
+    by_slice = {part["name"]: part["model"]["accuracy"] for part in written["slices"]["source"]}
+    assert {row["name"]: row["model"]["accuracy"] for row in source["judged"]} == by_slice
+    values = [figure["value"] for figure in by_slice.values()]
+    assert source["gaps"]["model"]["metric"]["value"] == pytest.approx(max(values) - min(values))
+    assert source["base"] == "neighbours" and set(source["changes"]) == {
+        "metric",
+        "demographic_parity",
+        "equalized_odds",
+    }
+    assert source["labels"]["rows"] == 180
+    serve = pipeline("text-classification", model=str(line.trained / "model"), device="cpu")
+    lexicon, asked, changed = Lexicon("words", pairs), 0, 0
+    for text in pq.read_table(line.splits / "test.parquet")["text"].to_pylist():
+        if lexicon.find_pairs(text):
+            before, after = serve([text, lexicon.swap(text)], truncation=True, max_length=18)
+            asked, changed = asked + 1, changed + (before["label"] != after["label"])
+    assert changed > 20  # the model learned from these words
+    assert (written["flips"]["rows"], written["flips"]["changed"]) == (asked, changed)
+
+
+def test_a_group_that_is_no_column_is_refused(line: Line, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such column as region; there are source") as caught:
+        run(line, tmp_path, groups=["region"])
+    assert caught.value.where == "evaluation.groups"
