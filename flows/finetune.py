@@ -70,9 +70,9 @@ def finish_line(
     base = make_base(config, splits) if config.model.scratch else None
     validated = validate(config, splits, base)
     tokens = tokenize(config, validated, base)
+    answers = ask_rivals(config, validated, tokens, base) if config.evaluation.rivals else None
     base_benchmarks = run_base_benchmarks(config, base) if config.evaluation.benchmarks else None
     model = train(config, tokens, base)
-    answers = ask_rivals(config, validated, base) if config.evaluation.rivals else None
     benchmarks = run_benchmarks(config, model, base) if config.evaluation.benchmarks else None
     evaluation = evaluate(config, model, tokens, validated, base, answers, benchmarks, base_benchmarks)
     return register(config, rows, splits, validated, tokens, model, evaluation, base, tried), evaluation

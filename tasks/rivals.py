@@ -10,6 +10,8 @@ from tasks.stage import run_stage, stage_task
 
 
 @stage_task("rivals", retries=2)
-def ask_rivals(config: RunConfig, validate: Artifact, base: Artifact | None = None) -> State[Artifact]:
+def ask_rivals(
+    config: RunConfig, validate: Artifact, tokenize: Artifact, base: Artifact | None = None
+) -> State[Artifact]:
     """Ask the rivals the test rows. A retry asks only what has no answer yet."""
-    return run_stage("rivals", {"config": config, "validate": validate, "base": base})
+    return run_stage("rivals", {"config": config, "validate": validate, "tokenize": tokenize, "base": base})

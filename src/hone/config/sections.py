@@ -443,8 +443,13 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_rivals(self) -> RunConfig:
-        if self.evaluation.rivals and OBJECTIVES[self.objective.kind](**self.objective.options()).prompting is None:
-            raise ValueError(f"evaluation.rivals: no prompt can ask for what {self.objective.kind} learns")
+        rivals, kind = self.evaluation.rivals, self.objective.kind
+        prompting = OBJECTIVES[kind](**self.objective.options()).prompting if rivals else None
+        if rivals and prompting is None:
+            raise ValueError(f"evaluation.rivals: no prompt can ask for what {kind} learns")
+        for rival in rivals:
+            if rival.corpus and prompting and not prompting.takes_passages:
+                raise ValueError(f"evaluation.rivals {rival.name}: the answers of {kind} are in no corpus")
         return self
 
     @model_validator(mode="after")

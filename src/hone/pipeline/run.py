@@ -129,16 +129,18 @@ def _repair_inputs(job: Job) -> Job:
 
 
 def run_ahead(config: RunConfig, home: Home, may_continue: Callable[[], bool]) -> None:
-    """Make the artifacts of the stages before `train`, which need no server, while `may_continue()` is true.
+    """Make the artifacts of the stages up to `tokenize`, which need no server, while `may_continue()` is true.
 
     The run that follows finds these artifacts in the store. An error ends this function silently: the run meets it
     again and reports it.
     """
     artifacts: dict[str, Artifact] = {}
     for name in list_stages(config):
-        if name == "train" or not may_continue():
+        if not may_continue():
             return
         try:
             artifacts[name] = run_stage(name, Job(config, artifacts, home))
         except HoneError:
+            return
+        if name == "tokenize":
             return

@@ -28,6 +28,7 @@ from hone.splits import TEST, TRAIN
 from hone.store import layout
 from hone.store.artifact import Product
 from hone.store.tables import take_rows
+from hone.tokenization.tokenize import read_tokens
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,6 +105,7 @@ class Prompts:
 
 def answer_rows(
     splits: Path,
+    tokens: Path,
     out: Path,
     *,
     contenders: Sequence[Contender],
@@ -111,7 +113,9 @@ def answer_rows(
     books: Path,
     on_progress: OnProgress = ignore,
 ) -> Product:
-    """Ask every contender the test rows in `splits`; the answers go to `out`, and into the answer books in `books`.
+    """Ask every contender the test rows in `splits` that are in `tokens` too, as the trained model is.
+
+    The answers go to `out`, and into the answer books in `books`.
 
     Writes answers.parquet, with a line for each answer, and rivals.json, with a summary of each contender. What a book
     has is not asked again. Rows are asked in a random order, so that a limit or a maximum cost leaves a random sample.
@@ -119,7 +123,7 @@ def answer_rows(
     Raises ConfigError if no prompt can ask for what the objective learns, DataError for a corpus without the column,
     and what the engines raise; the answers until then are in the books.
     """
-    task = _read_task(splits, objective)
+    task = read_task(splits, tokens, objective)
     tables, summaries, done = [], [], 0
     facts: dict[str, Any] = {}
     total = sum(len(_choose_rows(task, contender)) for contender in contenders)
@@ -140,19 +144,26 @@ def answer_rows(
     return Product(sum(map(len, tables)), (layout.ANSWERS, layout.RIVALS), {"rivals": facts})
 
 
-def _read_task(splits: Path, objective: Objective) -> Task:
+def read_task(splits: Path, tokens: Path, objective: Objective) -> Task:
+    """The task, with the test rows that the trained model answers."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     prompting = objective.prompting
     if prompting is None:
         raise ConfigError("no prompt can ask for what the objective learns", where="evaluation.rivals")
     train, test = (pq.read_table(splits / layout.rows_file(split)) for split in (TRAIN, TEST))
-    return Task(objective, prompting, objective.build_targets(train), train, test)
+    encoded = read_tokens(tokens / layout.tokens_file(TEST))
+    selected = prompting.select_rows(encoded)
+    ids = encoded["id"] if selected is None else encoded["id"].filter(pa.array(selected))
+    comparable = test.filter(pc.is_in(test["id"], value_set=ids.combine_chunks()))
+    return Task(objective, prompting, objective.build_targets(train), train, comparable)
 
 
 def _choose_rows(task: Task, contender: Contender) -> np.ndarray:
     """The positions of the test rows to ask, in random order."""
-    positions = list(range(task.prompting.count_comparable(len(task.test))))
+    positions = list(range(len(task.test)))
     random.Random(contender.seed).shuffle(positions)
     return np.array(positions[: contender.limit], np.int64)
 

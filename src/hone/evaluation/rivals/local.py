@@ -51,7 +51,7 @@ class LocalEngine:
     digest          of its files (`BaseModel.compute_digest`)
     max_new_tokens  maximum length of a generated answer
     choices         the only possible answers; empty: the answer is generated
-    stops           texts at which a generated answer ends. The first is what follows an example's answer in a prompt
+    stops           texts at which an answer ends that continues a prompt. The first is what follows an example's answer
 
     A prompt is one message of the user if the tokenizer has a chat template. What the template writes before an answer,
     such as the empty thoughts of a model that can think, is written before this one. Else a prompt is text to continue,
@@ -146,7 +146,7 @@ class LocalEngine:
         def has_stopped(rows: Tensor, _scores: object) -> Tensor:
             return torch.tensor([self._cut_answer(rows[0, start:].tolist())[1]], device=rows.device)
 
-        if self.stops:
+        if self._stops:
             inputs["stopping_criteria"] = [has_stopped]  # generate_ids passes it on to the model's generate
         with torch.inference_mode():
             [new] = generate_ids(self._model, inputs, max_new_tokens=self.max_new_tokens, ends=self._ends)
@@ -157,7 +157,7 @@ class LocalEngine:
     def _cut_answer(self, ids: Sequence[int]) -> tuple[str, bool]:
         """The text of new tokens before the first stop in it, and whether there is one."""
         text = str(self._tokenizer.decode(ids, skip_special_tokens=True))
-        cut = min((text.find(stop) for stop in self.stops if stop in text), default=-1)
+        cut = min((text.find(stop) for stop in self._stops if stop in text), default=-1)
         return (text, False) if cut < 0 else (text[:cut], True)
 
     def _count_positions(self, prompt: str) -> int:
@@ -235,6 +235,11 @@ class LocalEngine:
             return ""
         [encoding] = encode_with_offsets(self._tokenizer, self.stops[:1], special=False)
         return self.stops[0] if encoding.ids else ""
+
+    @property
+    def _stops(self) -> Sequence[str]:
+        """The texts that end an answer; none for a model that ends its turn itself."""
+        return () if self._has_template or self._is_pair else self.stops
 
     @cached_property
     def _has_template(self) -> bool:

@@ -32,6 +32,11 @@ class AnswerPrompting(Prompting):
         """F1."""
         return self.objective.main_metric
 
+    @property
+    def takes_passages(self) -> bool:
+        """True."""
+        return True
+
     def describe_task(self, targets: Targets) -> str:
         """To copy the answer from the context."""
         none = f" If the context does not answer it, write {NO_ANSWER}." if targets["no_answer"] else ""

@@ -30,6 +30,11 @@ class ChatPrompting(Prompting):
         """ROUGE-L: a prompted model's probabilities of the references, so its perplexity, are not known."""
         return "rougeL"
 
+    @property
+    def takes_passages(self) -> bool:
+        """True."""
+        return True
+
     def describe_task(self, targets: Targets) -> str:
         """To write the assistant's next turn."""
         return (
@@ -74,10 +79,6 @@ class ChatPrompting(Prompting):
             errors=1 - scores,
         )
         return Judgement(outcome, np.array([not text for text in texts], bool))
-
-    def count_comparable(self, rows: int) -> int:
-        """The first `generate` rows."""
-        return min(rows, self.objective.generate)
 
     def select_rows(self, tokens: pa.Table) -> np.ndarray:
         """The rows for which the trained model generates an answer: the first `generate`, if their answer was not cut

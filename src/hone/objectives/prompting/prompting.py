@@ -34,6 +34,11 @@ class Prompting(ABC):
     def metric(self) -> str:
         """The name of the objective's metric on which prompted models are compared with the trained one."""
 
+    @property
+    def takes_passages(self) -> bool:
+        """Whether passages of a corpus help to answer."""
+        return False
+
     @abstractmethod
     def describe_task(self, targets: Targets) -> str:
         """The instruction: what to write, and in which form. Names all choices, if there are any."""
@@ -41,10 +46,6 @@ class Prompting(ABC):
     def list_choices(self, targets: Targets) -> tuple[str, ...]:
         """The only possible answers; empty if the answer is free text."""
         return ()
-
-    def count_comparable(self, rows: int) -> int:
-        """Of `rows` test rows, from the first, those for which the trained model has an answer to compare; all."""
-        return rows
 
     @abstractmethod
     def build_questions(self, rows: pa.Table) -> list[str]:

@@ -22,10 +22,11 @@ STAGES: dict[str, Stage] = {
     "base": BASE,
     "validate": VALIDATE,
     "tokenize": TOKENIZE,
-    "benchmarks-base": BENCHMARKS_BASE,  # before training: what is missing for it shows early
+    # Before training, so that what is missing for them shows early.
+    "rivals": RIVALS,
+    "benchmarks-base": BENCHMARKS_BASE,
     "train": TRAIN,
     "sweep": SWEEP,
-    "rivals": RIVALS,
     "benchmarks": BENCHMARKS,
     "evaluate": EVALUATE,
     "register": REGISTER,

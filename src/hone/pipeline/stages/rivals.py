@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.config.rivals import BASE, Rival
 from hone.config.sections import RunConfig
-from hone.errors import ConfigError
+from hone.errors import ConfigError, HoneError
 from hone.models.locate import BaseModel, locate_base_model
 from hone.objectives import OBJECTIVES
 from hone.parts.moments import fill_as_of
@@ -31,6 +32,7 @@ def _make(job: Job) -> Product:
 
     return answer_rows(
         job.path("validate"),
+        job.path("tokenize"),
         job.out,
         contenders=[_build_contender(rival, job) for rival in job.config.evaluation.rivals],
         objective=build_part(OBJECTIVES, job.config.objective),
@@ -99,7 +101,19 @@ def _locate(rival: Rival, job: Job) -> BaseModel:
     """The directory of a local rival's model."""
     if rival.model == BASE:
         return job.base()
-    return locate_base_model(rival.model, tracking_uri=job.home.tracking_uri, downloads=job.home.downloads)
+    with _about(rival, "model"):
+        return locate_base_model(rival.model, tracking_uri=job.home.tracking_uri, downloads=job.home.downloads)
+
+
+@contextmanager
+def _about(rival: Rival, field: str) -> Iterator[None]:
+    """Within the block, errors are about the rival's field: what they say of `model.base` or `ingest` is not meant."""
+    try:
+        yield
+    except HoneError as fault:
+        fault.what = f"{fault.where}: {fault.what}" if fault.where else fault.what
+        fault.where, fault.fix = f"evaluation.rivals {rival.name}, {field}", f"Correct the rival's {field}."
+        raise
 
 
 def _source(rival: Rival, job: Job) -> Source:
@@ -126,7 +140,8 @@ def _digest_inputs(job: Job) -> dict[str, str]:
         if path := _template(rival):
             digests[f"template of {rival.name}"] = _digest_template(path)
         if rival.corpus:
-            digests[f"corpus of {rival.name}"] = _source(rival, job).fingerprint(memo)
+            with _about(rival, "corpus"):
+                digests[f"corpus of {rival.name}"] = _source(rival, job).fingerprint(memo)
     return digests
 
 
@@ -195,7 +210,7 @@ RIVALS = Stage(
         *list_prompting(c),
     ],
     libraries=_list_libraries,
-    inputs=("validate",),
+    inputs=("validate", "tokenize"),
     needs_base=True,
     applies=lambda c: bool(c.evaluation.rivals),
     files=("evaluation/rivals/prompt.jinja",),

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hone.errors import ConfigError, DataError
-from hone.evaluation.rivals.answering import Contender, Library, Task, build_prompts
+from hone.evaluation.rivals.answering import Contender, Library, Task, build_prompts, read_task
 from hone.evaluation.rivals.prompts import Parts, Template, fit_prompt
 from hone.objectives import OBJECTIVES
+from hone.objectives.chat.objective import Chat
 from hone.sources.source import RawRow
+from hone.store import layout
 
 FACTS = {
     "Oslo": "Which city is the capital of Norway?",
@@ -44,6 +47,21 @@ def question_rows() -> pa.Table:
 def make_task(rows: pa.Table) -> Task:
     objective = OBJECTIVES["question-answering"]()
     return Task(objective, objective.prompting, objective.build_targets(rows), rows, rows)
+
+
+def test_rows_that_the_trained_model_does_not_answer_are_not_asked(tmp_path: Path) -> None:
+    """Of a chat's rows it answers the first `generate`, without those whose answer was cut off."""
+    messages = [[{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}"}] for n in range(6)]
+    rows = pa.table({"id": list("abcdef"), "messages": [json.dumps(turns) for turns in messages]})
+    for split in ("train", "test"):
+        pq.write_table(rows, tmp_path / layout.rows_file(split))
+    encoded = pa.table({"id": list("abdef"), "prompt": [5, 0, 5, 5, 5]})  # c was dropped, b cut off
+    with pa.ipc.new_file(tmp_path / layout.tokens_file("test"), encoded.schema) as writer:
+        writer.write(encoded)
+    task = read_task(tmp_path, tmp_path, Chat(generate=4))
+    assert task.test["id"].to_pylist() == ["a", "d", "e"]
+    prompts = build_prompts(task, make_contender(limit=2), lambda _: True)
+    assert len(prompts.texts) == 2 and set(prompts.positions) < {0, 1, 2}
 
 
 def make_contender(**fields: Any) -> Contender:

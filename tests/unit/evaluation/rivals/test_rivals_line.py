@@ -20,7 +20,7 @@ import pytest
 from hone.config.file import parse_config
 from hone.config.sections import RunConfig
 from hone.environment import Home
-from hone.errors import ConfigError
+from hone.errors import ConfigError, HoneError
 from hone.evaluation.report.report_rivals import describe_rivals
 from hone.pipeline.plan import plan_run
 from hone.pipeline.run import run_stage
@@ -219,6 +219,12 @@ def test_a_template_of_ones_own_is_read_and_is_part_of_the_key(
         run_line(config, home)
 
 
+def test_an_error_names_the_rival_and_its_field(places: tuple[Path, Path], home: Home) -> None:
+    with pytest.raises(HoneError, match=r"evaluation\.rivals local, model: .*/nope") as fault:
+        run_line(make_config(places, {"name": "local", "model": "/nope"}), home)
+    assert "Correct the rival's model" in str(fault.value) and "model.base" not in fault.value.fix
+
+
 RUN = """
 import json, sys
 from pathlib import Path
@@ -266,6 +272,10 @@ def test_a_killed_stage_asks_no_question_twice(places: tuple[Path, Path], home: 
         ({"model": "base", "price": {"input": 1, "output": 1}}, "need an api"),
         ({"api": "openai", "model": "m", "url": "http://127.0.0.1:1", "max_cost": 1}, "max_cost needs price"),
         ({"name": "Odd name"}, "name"),
+        (
+            {"corpus": {"source": {"kind": "files", "paths": ["x.csv"]}}},
+            "are in no corpus",
+        ),
     ],
 )
 def test_a_rival_that_cannot_be_asked_is_refused(places: tuple[Path, Path], fields: dict[str, Any], words: str) -> None:
