@@ -185,7 +185,7 @@ def _list_libraries(config: RunConfig) -> list[str]:
     rivals = config.evaluation.rivals
     sources = [rival.corpus.source for rival in rivals if rival.corpus]
     return [
-        *("jinja2", "numpy", "pyarrow", "scikit-learn", "scipy", "tokenizers", "torch", "transformers"),
+        *("httpx", "jinja2", "numpy", "pyarrow", "scikit-learn", "scipy", "tokenizers", "torch", "transformers"),
         *list_libraries(OBJECTIVES, config.objective),
         *(library for source in sources for library in list_libraries(SOURCES, source)),
     ]
@@ -197,6 +197,19 @@ def list_prompting(config: RunConfig) -> list[str]:
     return [type(prompting).__module__] if config.evaluation.rivals and prompting else []
 
 
+def _list_modules(config: RunConfig) -> list[str]:
+    """The modules that make the prompts, and those that answer: of local models, of models behind an API, or both."""
+    engines = {
+        "hone.evaluation.rivals.client" if rival.api else "hone.evaluation.rivals.local"
+        for rival in config.evaluation.rivals
+    }
+    sources = [get_module(SOURCES, rival.corpus.source) for rival in config.evaluation.rivals if rival.corpus]
+    return [
+        *("hone.evaluation.rivals.answering", get_module(OBJECTIVES, config.objective)),
+        *(sorted(engines) + sources + list_prompting(config)),
+    ]
+
+
 RIVALS = Stage(
     make=_make,
     describe=_describe,
@@ -205,10 +218,7 @@ RIVALS = Stage(
         "rivals": [_list_deciding(rival) for rival in c.evaluation.rivals],
         "objective": list_data_options(c),
     },
-    code=lambda c: [
-        *("hone.evaluation.rivals.answering", get_module(OBJECTIVES, c.objective)),
-        *list_prompting(c),
-    ],
+    code=_list_modules,
     libraries=_list_libraries,
     inputs=("validate", "tokenize"),
     needs_base=True,
