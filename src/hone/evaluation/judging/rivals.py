@@ -56,7 +56,7 @@ def judge_rivals(
     judged = []
     for summary in summaries:
         mine = table.filter(pc.equal(table["rival"], summary["name"]))
-        judged.append(_judge(summary, mine, trial, tokens, draws) | _account(mine, answers, summary["name"], latency))
+        judged.append(_judge(summary, mine, trial, tokens, draws) | _account(mine, answers, summary, latency))
     return judged
 
 
@@ -134,7 +134,7 @@ def _measure_recall(answers: pa.Table) -> float | None:
     return share
 
 
-def _account(table: pa.Table, answers: Answers, name: str, latency: float) -> dict[str, Any]:
+def _account(table: pa.Table, answers: Answers, summary: Mapping[str, Any], latency: float) -> dict[str, Any]:
     """Tokens, refusals, latency in milliseconds, and what the answers cost.
 
     `break_even` is the number of requests from which training and serving a model on this machine cost less than the
@@ -153,10 +153,11 @@ def _account(table: pa.Table, answers: Answers, name: str, latency: float) -> di
         "cost": None,
         "break_even": None,
     }
-    price = answers.prices.get(name)
+    price, unanswered = answers.prices.get(summary["name"]), summary["unanswered"]
     if price is None:
         return account
-    cost = (tokens["input"] * price[0] + tokens["output"] * price[1]) / MILLION
+    charged = {kind: count + unanswered[kind] for kind, count in tokens.items()}
+    cost = (charged["input"] * price[0] + charged["output"] * price[1]) / MILLION
     each = cost / len(table)
     account["cost"] = {"total": cost, f"per_{PER}": each * PER}
     if answers.hour is not None:

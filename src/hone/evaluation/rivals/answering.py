@@ -135,11 +135,13 @@ def answer_rows(
             done += 1
             on_progress(Progress(done, total, note=f"asking {name}"))
 
+        def on_wait(name: str = contender.name) -> None:
+            on_progress(Progress(done, total, note=f"waiting for another run that asks {name}"))
+
         on_progress(Progress(done, total, note=f"preparing prompts for {contender.name}"))
-        table, summary, from_book = _answer(task, contender, books, on_answer)
+        table, summary, facts[contender.name] = _answer(task, contender, books, on_answer, on_wait)
         tables.append(table)
         summaries.append(summary)
-        facts[contender.name] = {"answered": len(table), "from_book": from_book, "stopped": summary["stopped"]}
     _write(out, tables, summaries)
     return Product(sum(map(len, tables)), (layout.ANSWERS, layout.RIVALS), {"rivals": facts})
 
@@ -169,18 +171,26 @@ def _choose_rows(task: Task, contender: Contender) -> np.ndarray:
 
 
 def _answer(
-    task: Task, contender: Contender, books: Path, on_answer: Callable[[int, Completion], None]
-) -> tuple[pa.Table, dict[str, Any], int]:
-    """The answers, their summary, and how many of them were in the book."""
+    task: Task,
+    contender: Contender,
+    books: Path,
+    on_answer: Callable[[int, Completion], None],
+    on_wait: Callable[[], None],
+) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
+    """The answers, their summary, and facts for the manifest."""
     with ExitStack() as stack:
         engine = contender.build_engine(task.prompting.list_choices(task.targets), _list_stops(task))
         if isinstance(engine, AbstractContextManager):
             stack.enter_context(engine)
         prompts = build_prompts(task, contender, getattr(engine, "fits", lambda _: True))
-        book = stack.enter_context(open_book(books, engine.identity))
+        book = stack.enter_context(open_book(books, engine.identity, on_wait))
         budget = Budget(contender.max_cost, *contender.prices) if contender.max_cost and contender.prices else None
         asked = ask_all(engine, [text for text in prompts.texts if text], book, budget, on_answer)
-    return _build_table(task, contender, prompts, asked), _summarize(contender, prompts, asked), asked.from_book
+        spent = [book.count_spent(text) for text in dict.fromkeys(prompts.texts)]
+    table, summary = _build_table(task, contender, prompts, asked), _summarize(contender, prompts, asked)
+    summary["unanswered"] = {"input": sum(inputs for inputs, _ in spent), "output": sum(output for _, output in spent)}
+    facts = {"answered": len(table), "from_book": asked.from_book, "stopped": asked.stopped, "notes": book.notes}
+    return table, summary, facts
 
 
 def _list_stops(task: Task) -> tuple[str, ...]:
@@ -303,7 +313,7 @@ def _summarize(contender: Contender, prompts: Prompts, asked: Asked) -> dict[str
         "stopped": asked.stopped,
         "retries": dict(asked.retries),
         "left_out": prompts.left_out,
-        "example": example,
+        "example": printable(example),
         "prompts": hashlib.sha256(json.dumps(prompts.texts).encode()).hexdigest(),
     }
 

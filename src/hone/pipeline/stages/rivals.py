@@ -174,11 +174,13 @@ def _describe(artifact: Artifact) -> str:
 
 
 def _list_warnings(artifact: Artifact) -> list[str]:
-    return [
+    counts_by_name = artifact.facts()["rivals"].items()
+    stopped = [
         f"{name}: stopped at its maximum cost, after {counts['answered']:,} rows"
-        for name, counts in artifact.facts()["rivals"].items()
+        for name, counts in counts_by_name
         if counts["stopped"]
     ]
+    return [*stopped, *(note for _, counts in counts_by_name for note in counts["notes"])]
 
 
 def _list_libraries(config: RunConfig) -> list[str]:
