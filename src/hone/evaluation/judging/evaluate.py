@@ -20,6 +20,7 @@ from hone.evaluation.judging.lexicon import Lexicon
 from hone.evaluation.judging.paired_rows import count_paired_rows
 from hone.evaluation.judging.rivals import Answers, judge_rivals
 from hone.evaluation.judging.slices import check_slices, slice_figures, slice_parts
+from hone.evaluation.judging.with_passages import ask_with_passages, read_passages
 from hone.methods.method import AdapterMethod, Method
 from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.reading import Reader
@@ -109,6 +110,8 @@ def evaluate(
     whole = method.can_merge if isinstance(method, AdapterMethod) else True
     passes = _count_row_passes(objective, method, whole, len(train), len(valid), len(test))
     passes += len(plan.inputs) if plan else 0
+    passages = read_passages(rivals.folder) if rivals else []
+    passes += sum(len(retrieved.passages) for retrieved in passages)
     advance = predict.make_advance(passes, on_progress)
 
     tokenizer = load_tokenizer(model / MODEL)
@@ -120,6 +123,10 @@ def evaluate(
     raw, seconds = predict.read(trained, test, reader, advance, "testing the model")
     speed = predict.measure_speed(trained, rows, test, targets, reader, max_length, raw, seconds)
     answers = _ask_swapped(plan, trained, reader, targets, max_length, advance) if plan else []
+    with_passages = {
+        retrieved.rival: ask_with_passages(retrieved, objective, rows, trained, reader, targets, max_length, advance)
+        for retrieved in passages
+    }
     del trained  # the adapter and the baselines load models of their own
     merged = _check_merge(method, raw, model, base, targets, test, reader, advance) if whole else None
 
@@ -133,7 +140,9 @@ def evaluate(
         "worst": list_worst_errors(trial, worst),
         "groups": judge_groups(trial, draws, groups, training),
         "flips": flips.judge_flips(plan, answers, objective, rows, confidence) if plan else None,
-        "rivals": judge_rivals(rivals, trial, test, draws, speed["latency_ms"]["p50"]) if rivals else [],
+        "rivals": (
+            judge_rivals(rivals, trial, test, draws, speed["latency_ms"]["p50"], with_passages) if rivals else []
+        ),
         "benchmarks": judge_benchmarks(benchmarks, resamples, confidence, seed) if benchmarks else None,
         "merged": merged,
         "whole": whole,

@@ -13,6 +13,7 @@ import numpy as np
 from hone.errors import DataError
 from hone.evaluation.judging import metrics
 from hone.evaluation.judging.comparison import compare_paired
+from hone.evaluation.judging.with_passages import require_prompting
 from hone.store import layout
 from hone.store.tables import take_rows
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from hone.evaluation.judging.evaluate import Trial
-    from hone.objectives.prompting.prompting import Judgement, Prompting
+    from hone.objectives.prompting.prompting import Judgement
 
 MILLION = 1_000_000
 PER = 1000  # answers that a cost is given for
@@ -41,12 +42,18 @@ class Answers:
 
 
 def judge_rivals(
-    answers: Answers, trial: Trial, tokens: pa.Table, draws: np.ndarray, latency: float
+    answers: Answers,
+    trial: Trial,
+    tokens: pa.Table,
+    draws: np.ndarray,
+    latency: float,
+    with_passages: Mapping[str, Mapping[str, str]],
 ) -> list[dict[str, Any]]:
     """For each rival its metrics, the model's on the same rows, and their difference.
 
     `tokens` are the encoded test rows, `draws` those of all test rows (`metrics.resample`), `latency` is the model's
-    median time for a request, in milliseconds. A rival that was asked some of the rows is compared on those.
+    median time for a request, in milliseconds. `with_passages` are the model's answers with a rival's passages, by
+    rival and row id (`ask_with_passages`). A rival that was asked some of the rows is compared on those.
     """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -56,16 +63,22 @@ def judge_rivals(
     judged = []
     for summary in summaries:
         mine = table.filter(pc.equal(table["rival"], summary["name"]))
-        judged.append(_judge(summary, mine, trial, tokens, draws) | _account(mine, answers, summary, latency))
+        helped = with_passages.get(summary["name"])
+        judged.append(_judge(summary, mine, trial, tokens, draws, helped) | _account(mine, answers, summary, latency))
     return judged
 
 
 def _judge(
-    summary: Mapping[str, Any], answers: pa.Table, trial: Trial, tokens: pa.Table, draws: np.ndarray
+    summary: Mapping[str, Any],
+    answers: pa.Table,
+    trial: Trial,
+    tokens: pa.Table,
+    draws: np.ndarray,
+    helped: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     import pyarrow.compute as pc
 
-    prompting = _require_prompting(trial)
+    prompting = require_prompting(trial.objective)
     places = pc.index_in(trial.rows["id"], value_set=answers["id"].combine_chunks())
     is_answered = places.is_valid().to_numpy(zero_copy_only=False)
     selected = prompting.select_rows(tokens)
@@ -80,20 +93,19 @@ def _judge(
     encoded = tokens.filter(pc.is_in(tokens["id"], value_set=rows["id"].combine_chunks()))
     is_written = np.isin(answers["ended"].to_pylist(), ("stop", "length"))  # neither refused nor too long to ask
     judgement = prompting.judge(answers["answer"].to_pylist(), encoded, trial.targets, rows)
+    compared = _compare(trial, prompting.metric, judgement, positions, draws)
+    if helped is not None:
+        served = [helped[name] for name in rows["id"].to_pylist()]
+        ours = prompting.judge(served, encoded, trial.targets, rows)
+        both = _compare(trial, prompting.metric, ours, positions, draws)
+        compared["with_passages"] = {"ours": both["theirs"], "comparison": both["comparison"]}
     return {
         **summary,
-        **_compare(trial, prompting.metric, judgement, positions, draws),
+        **compared,
         "rows": len(positions),
         "invalid": int((judgement.invalid & is_written).sum()),
         "recall": _measure_recall(answers),
     }
-
-
-def _require_prompting(trial: Trial) -> Prompting:
-    prompting = trial.objective.prompting
-    if prompting is None:
-        raise ValueError(f"{type(trial.objective).__name__} does not say how it is prompted")
-    return prompting
 
 
 def _compare(

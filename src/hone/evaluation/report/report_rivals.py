@@ -51,13 +51,13 @@ def _view(rival: Mapping[str, Any], measures: Mapping[str, Any], rows: int) -> V
         "ours": {**rival["ours"][rival["metric"]], "share": share},
         "comparison": {**rival["comparison"], "share": share},
         "asked": f"{rival['rows']:,}" if rival["rows"] == rows else f"{rival['rows']:,} of {rows:,}",
-        "notes": _list_notes(rival),
+        "notes": _list_notes(rival, measure),
         "per_1000": _format_cost(rival["cost"]["per_1000"]) if rival["cost"] else "",
         "price": _describe_cost(rival),
     }
 
 
-def _list_notes(rival: Mapping[str, Any]) -> list[str]:
+def _list_notes(rival: Mapping[str, Any], measure: Mapping[str, Any]) -> list[str]:
     """What a reader must know of its answers."""
     counts = {
         "invalid": "without a readable form",
@@ -67,6 +67,8 @@ def _list_notes(rival: Mapping[str, Any]) -> list[str]:
     notes = [f"{figures.counted(rival[name], 'answer')} {words}" for name, words in counts.items() if rival[name]]
     if rival["unread"]:
         notes.append(f"{figures.counted(rival['unread'], 'row')} too long for the model, which count as wrong")
+    if rival.get("with_passages"):
+        notes.append(_describe_with_passages(rival, measure["share"]))
     if rival["recall"] is not None:
         notes.append(f"the passages contain the answer of {figures.percent(rival['recall'])} of the rows")
     if rival["left_out"]:
@@ -81,6 +83,17 @@ def _list_notes(rival: Mapping[str, Any]) -> list[str]:
 def _format_cost(cost: float) -> str:
     """An amount of money; two digits that are not 0 of one below 0.1, or a small model would seem to be free."""
     return f"{cost:,.2f}" if cost >= 0.1 or not cost else f"{Decimal(f'{cost:.2g}'):f}"
+
+
+def _describe_with_passages(rival: Mapping[str, Any], share: bool) -> str:
+    """`the trained model with the same passages: 61.2%, +3.1 to without (−0.2 to 6.4)`."""
+    helped = rival["with_passages"]
+    figure = {**helped["ours"][rival["metric"]], "share": share}
+    lead = helped["comparison"]  # of the model without passages
+    gain = {"difference": -lead["difference"], "low": -lead["high"], "high": -lead["low"], "share": share}
+    interval = figures.difference_interval(gain, "{} to {}")
+    change = f"{figures.points(gain['difference'], share)} to without them" + (f" ({interval})" if interval else "")
+    return f"the trained model with the same passages: {figures.shown(figure)}, {change}"
 
 
 def _describe_cost(rival: Mapping[str, Any]) -> str:

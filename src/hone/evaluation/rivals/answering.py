@@ -100,6 +100,7 @@ class Prompts:
     texts: Sequence[str]
     shots: Sequence[int]
     left_out: int
+    passages: Sequence[Sequence[str]]
     is_supported: Sequence[bool | None]
 
 
@@ -215,7 +216,7 @@ def build_prompts(task: Task, contender: Contender, fits: Callable[[str], bool])
     texts, shots_used = [text for text, _ in pairs], [used for _, used in pairs]
     left_out = sum(used < len(shots) for (text, used), shots in zip(pairs, examples, strict=True) if text)
     is_supported = prompting.find_support(rows, passages) if is_open else [None] * len(texts)
-    return Prompts(positions, texts, shots_used, left_out, is_supported)
+    return Prompts(positions, texts, shots_used, left_out, passages, is_supported)
 
 
 def _choose_examples(
@@ -296,12 +297,13 @@ def _build_table(task: Task, contender: Contender, prompts: Prompts, asked: Aske
             "seconds": None if answer is UNREAD else answer.seconds,
             "shots": prompts.shots[place],
             "supported": prompts.is_supported[place],
+            "passages": prompts.passages[place] if contender.library else None,
         }
         lines.append((position, line))
     lines.sort(key=lambda entry: int(entry[0]))
     schema = [("rival", pa.string()), ("id", pa.string()), ("answer", pa.string()), ("ended", pa.string())]
     schema += [("input_tokens", pa.int64()), ("output_tokens", pa.int64()), ("seconds", pa.float64())]
-    schema += [("shots", pa.int64()), ("supported", pa.bool_())]
+    schema += [("shots", pa.int64()), ("supported", pa.bool_()), ("passages", pa.list_(pa.string()))]
     return pa.Table.from_pylist([line for _, line in lines], pa.schema(schema))
 
 

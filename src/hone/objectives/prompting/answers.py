@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hone.objectives.base import Targets
 from hone.objectives.prompting import forms
@@ -61,6 +61,14 @@ class AnswerPrompting(Prompting):
     def build_open_questions(self, rows: pa.Table) -> list[str]:
         """The questions, without their contexts."""
         return self.build_queries(rows)
+
+    def add_passages(self, inputs: Mapping[str, str], passages: Sequence[str]) -> dict[str, str]:
+        """The question, with the passages as its context."""
+        return {**inputs, "context": "\n\n".join(passages)}
+
+    def read_served(self, answer: Mapping[str, Any], targets: Targets) -> str:
+        """The answer's text; NO_ANSWER for none."""
+        return str(answer["answer"]) or (NO_ANSWER if targets["no_answer"] else "")
 
     def judge(self, answers: Sequence[str], tokens: pa.Table, targets: Targets, rows: pa.Table) -> Judgement:
         """As `Prompting.judge`; without confidences.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,6 +79,16 @@ class ChatPrompting(Prompting):
             errors=1 - scores,
         )
         return Judgement(outcome, np.array([not text for text in texts], bool))
+
+    def add_passages(self, inputs: Mapping[str, str], passages: Sequence[str]) -> dict[str, str]:
+        """The conversation, with the passages before the last message of the user."""
+        value = parse_conversation(inputs["messages"]).value
+        messages = value["messages"] if isinstance(value, dict) else value
+        last = max((n for n, message in enumerate(messages) if message["role"] == "user"), default=None)
+        if last is not None and isinstance(messages[last].get("content"), str):
+            content = "\n\n".join([*passages, messages[last]["content"]])
+            messages[last] = {**messages[last], "content": content}
+        return {**inputs, "messages": json.dumps(value, ensure_ascii=False)}
 
     def select_rows(self, tokens: pa.Table) -> np.ndarray:
         """The rows for which the trained model generates an answer: the first `generate`, if their answer was not cut

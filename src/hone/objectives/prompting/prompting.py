@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hone.objectives.base import Outcome, Targets
+from hone.objectives.base import Objective, Outcome, Targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,8 @@ class Prompting(ABC):
     `rows` are rows of a split, in the objective's columns. `targets` are those of the training rows. A metric that
     prompted models do not have, such as perplexity, is nan in what `compute_metrics` returns for their statistics.
     """
+
+    objective: Objective
 
     @property
     @abstractmethod
@@ -78,6 +80,14 @@ class Prompting(ABC):
     def build_open_questions(self, rows: pa.Table) -> list[str]:
         """The questions without the context that retrieved passages replace; by default as `build_questions`."""
         return self.build_questions(rows)
+
+    def add_passages(self, inputs: Mapping[str, str], passages: Sequence[str]) -> dict[str, str]:
+        """What the trained model reads of a row with retrieved passages in place of its own context."""
+        return dict(inputs)
+
+    def read_served(self, answer: Mapping[str, Any], targets: Targets) -> str:
+        """An answer of the served model, one of `Objective.build_answers`, as `judge` takes it."""
+        return self.objective.describe_answer(answer)
 
     def find_support(self, rows: pa.Table, passages: Sequence[Sequence[str]]) -> list[bool | None]:
         """Whether each row's retrieved passages contain its right answer; None where that is undefined."""

@@ -34,7 +34,14 @@ def write_answers(folder: Path, ids: list[str], prices: Mapping[str, tuple[float
     schema = pa.schema(zip(lines[0], types, strict=True))
     pq.write_table(pa.Table.from_pylist(lines, schema), folder / layout.ANSWERS)
     summary = {"name": "api", "model": "m", "api": "openai", "shots": 0, "choose": "random", "passages": 0}
-    summary |= {"stopped": "", "retries": {}, "left_out": 0, "example": "", "prompts": ""}
+    summary |= {
+        "stopped": "",
+        "retries": {},
+        "left_out": 0,
+        "example": "",
+        "prompts": "",
+        "unanswered": {"input": 0, "output": 0},
+    }
     (folder / layout.RIVALS).write_text(json.dumps([summary]))
     return Answers(folder, prices)
 
@@ -48,7 +55,7 @@ def test_a_rival_with_one_row_of_a_regression_is_reported(tmp_path: Path) -> Non
     ours = objective.compute_outcome(tokens, {"scores": np.zeros(ROWS)}, targets)
     trial = Trial(rows, objective, targets, {"model": ours}, 0.95)
     draws = resample(ROWS, 50, seed=1)
-    [rival] = judge_rivals(write_answers(tmp_path, IDS[:1], {"api": (1.0, 0.5)}), trial, tokens, draws, 1.0)
+    [rival] = judge_rivals(write_answers(tmp_path, IDS[:1], {"api": (1.0, 0.5)}), trial, tokens, draws, 1.0, {})
     assert rival["comparison"]["p"] == 1
     assert rival["theirs"]["mae"]["value"] == 0
     measures = {"r2": {"title": "R²", "lower": False, "share": False}}
@@ -56,7 +63,7 @@ def test_a_rival_with_one_row_of_a_regression_is_reported(tmp_path: Path) -> Non
     assert "on 1 of 6 rows" in sentence
     # 9 tokens at 1 and one at 0.5 per million: 9.5 per million answers.
     assert "; 0.0095 per 1,000 answers" in sentence
-    [rival] = judge_rivals(write_answers(tmp_path, IDS, {}), trial, tokens, draws, 1.0)
+    [rival] = judge_rivals(write_answers(tmp_path, IDS, {}), trial, tokens, draws, 1.0, {})
     assert rival["theirs"]["r2"]["value"] == 1
 
 
