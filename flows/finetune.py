@@ -19,6 +19,7 @@ from tasks.curate import curate
 from tasks.evaluate import evaluate
 from tasks.forms import update_forms
 from tasks.ingest import ingest
+from tasks.judge import judge
 from tasks.register import register
 from tasks.rivals import ask_rivals
 from tasks.runtime.worker import is_deployed
@@ -75,4 +76,5 @@ def finish_line(
     model = train(config, tokens, base)
     benchmarks = run_benchmarks(config, model, base) if config.evaluation.benchmarks else None
     evaluation = evaluate(config, model, tokens, validated, base, answers, benchmarks, base_benchmarks)
-    return register(config, rows, splits, validated, tokens, model, evaluation, base, tried), evaluation
+    judged = judge(config, validated, evaluation) if config.evaluation.judge else None
+    return register(config, rows, splits, validated, tokens, model, evaluation, base, tried, judged), evaluation

@@ -29,11 +29,12 @@ def register(
     evaluate: Artifact,
     base: Artifact | None = None,
     sweep: Artifact | None = None,
+    judge: Artifact | None = None,
 ) -> State[Artifact]:
     """Register the model version. The UI shows its figures and the next step, and links to it and to the report."""
     stages = (ingest, curate, validate, tokenize, train, evaluate)
-    inputs = {"config": config, "base": base, "sweep": sweep} | {artifact.stage: artifact for artifact in stages}
-    state = run_stage("register", inputs)
+    optional = {"base": base, "sweep": sweep, "judge": judge}
+    state = run_stage("register", {"config": config, **optional} | {artifact.stage: artifact for artifact in stages})
     registered = get_artifact(state)
     files = {
         "Report": (layout.REPORT, registered.path / layout.REPORT),

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from hone.config.api import ASKING, ApiSection
 from hone.config.parts import Section, SourcePart
 
 BASE = "base"  # the name in `model` of the run's own base model
-URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Fields that only a model behind an API has; none of them may be set for a local one.
 API_FIELDS = ("url", "key", "send_rows", "price", "max_cost", "parallel", "attempts", "timeout")
-# What does not decide an answer: how it is asked, and what it costs.
-ASKING = ("key", "send_rows", "price", "parallel", "attempts", "timeout")
-
-
-class Price(Section):
-    """Prices of a provider's tokens, in one currency."""
-
-    input: float = Field(ge=0, description="Price of a million tokens of prompts.")
-    output: float = Field(ge=0, description="Price of a million tokens of answers.")
 
 
 class Corpus(Section):
@@ -44,7 +33,7 @@ class Corpus(Section):
         return self
 
 
-class Rival(Section):
+class Rival(ApiSection):
     """A model that is prompted instead of trained: a local one, or one behind an API."""
 
     kind: Literal["prompt"] = Field("prompt", description="The kind of rival.")
@@ -61,11 +50,6 @@ class Rival(Section):
         min_length=1,
         description="The provider's name of the model; of a local one as in model.base, or base for the run's own.",
     )
-    url: str = Field("", description="Address of the API, such as http://127.0.0.1:8000/v1; empty for the provider's.")
-    key: str = Field(
-        "", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$", description="Name of the environment variable with the API's key."
-    )
-    send_rows: bool = Field(False, description="Allow that rows leave this machine for the API.")
     shots: int = Field(0, ge=0, le=100, description="Number of training rows shown as examples in each prompt.")
     choose: Literal["random", "nearest", "bm25"] = Field(
         "random",
@@ -76,19 +60,7 @@ class Rival(Section):
     corpus: Corpus | None = Field(None, description=Corpus.__doc__)
     limit: int | None = Field(None, ge=1, description="Maximum number of test rows to ask, chosen at random.")
     max_tokens: int = Field(256, ge=1, le=100000, description="Maximum number of tokens of an answer.")
-    price: Price | None = Field(None, description=Price.__doc__)
-    max_cost: float | None = Field(
-        None, gt=0, description="Asking stops before the answers would cost more than this, in the price's currency."
-    )
-    parallel: int = Field(4, ge=1, le=64, description="Number of requests at a time.")
-    attempts: int = Field(6, ge=1, le=20, description="Maximum number of requests for one answer.")
-    timeout: float = Field(120.0, gt=0, le=3600, description="Time limit of one request, in seconds.")
     seed: int = Field(17, ge=0, description="Seed of the choice of rows and examples.")
-
-    @property
-    def address(self) -> str:
-        """The address of the API, '' for a local model."""
-        return self.url or URLS.get(self.api.partition("-")[0], "")
 
     @property
     def uses_base(self) -> bool:
@@ -112,16 +84,5 @@ class Rival(Section):
             return self
         if self.model == BASE:
             raise ValueError("model: write the provider's name of the model")
-        if self.max_cost is not None and self.price is None:
-            raise ValueError("max_cost needs price: {input, output}")
-        address = urlsplit(self.address)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError(f"url: {self.url!r} is no http or https address")
-        if address.username or address.password or address.query:
-            raise ValueError("url: write the key's variable into key, not into the address")
-        is_local = address.hostname in LOOPBACK
-        if not is_local and not self.send_rows:
-            raise ValueError(f"rows would leave this machine for {address.hostname}: set send_rows: true to allow it")
-        if self.key and address.scheme == "http" and not is_local:
-            raise ValueError("url: a key is sent to https addresses alone")
+        self.check_address()
         return self

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hone.config.benchmarks import Benchmarks
+from hone.config.judge import Judge
 from hone.config.parts import MethodPart, ObjectivePart, Section, SourcePart, StepPart, TrainingSection
 from hone.config.rivals import Rival
 from hone.config.secrets import iter_strings
@@ -21,6 +22,7 @@ from hone.training.selection import Selection, choose_selection
 from hone.training.settings import Settings
 
 VALID_PREFIX = "valid_"
+CHAT = "chat"
 GENERATION = "text-generation"  # the pipeline of the models that benchmarks can be run on
 
 
@@ -221,6 +223,7 @@ class Evaluation(Section):
         default_factory=list, description="Models that are prompted instead of trained, compared on the same test rows."
     )
     benchmarks: Benchmarks | None = Field(None, description=Benchmarks.__doc__)
+    judge: Judge | None = Field(None, description=Judge.__doc__)
     hour_price: float | None = Field(
         None,
         gt=0,
@@ -439,6 +442,13 @@ class RunConfig(Section):
             )
         except ConfigError as fault:
             raise ValueError(f"training.metric: {fault.what}. {fault.fix}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _check_judge(self) -> RunConfig:
+        objective = OBJECTIVES[self.objective.kind](**self.objective.options())
+        if self.evaluation.judge and (self.objective.kind != CHAT or objective.prompting is None):
+            raise ValueError("evaluation.judge: compares generated answers of a chat (objective.generate) alone")
         return self
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hone.objectives.prompting.prompting import Prompting
     from hone.rewriting import Rewritten
 
+NOT_ASKED = "(not asked)"  # in place of an answer that was not generated
 UNSEEN = "(not in training)"  # the name of all labels or types that no training row has
 Batch = dict[str, "Tensor"]
 # What a model must know besides its weights, JSON-able: class names, thresholds, scaling.

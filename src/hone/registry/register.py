@@ -20,6 +20,7 @@ from hone.display import mask_secrets
 from hone.errors import ConfigError
 from hone.evaluation.report.population import describe_population
 from hone.evaluation.report.report_champion import Champion, Registered
+from hone.evaluation.report.report_judge import describe_judge
 from hone.methods.method import AdapterMethod, Method
 from hone.models.locate import BaseModel
 from hone.objectives.base import Objective
@@ -83,7 +84,7 @@ class Candidate:
     def population(self) -> list[str]:
         """Sentences on the rows that were measured."""
         facts = {stage: self.artifacts[stage].facts() for stage in ("ingest", "curate", "tokenize", "train")}
-        return describe_population(facts, self.metrics)
+        return [*describe_population(facts, self.metrics), *describe_judge(self.metrics.get("judge"))]
 
     @cached_property
     def example(self) -> dict[str, str]:
@@ -249,6 +250,8 @@ def _build_candidate(
     targets = artifacts["evaluate"].read_json(layout.TARGETS)
     form = Form(artifacts["train"], objective, targets, adapter_only(method), int(section["max_length"]), rewriters)
     metrics = artifacts["evaluate"].read_json(layout.METRICS)
+    if "judge" in artifacts:
+        metrics["judge"] = artifacts["judge"].read_json(layout.JUDGE)
     results = version_page.build_result_tags(metrics) | dict(reference_tags)
     lineage = build_tags(artifacts, form, base, config)
     lineage |= {name: str(value) for name, value in tags.items() if name != URL}

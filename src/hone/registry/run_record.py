@@ -65,7 +65,7 @@ def list_test_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {
         f"{'test' if system == 'model' else f'test_{system}'}/{metric}": float(figure["value"])
         for system, metric, figure in _iter_figures(metrics)
-    } | _list_benchmark_metrics(metrics)
+    } | {**_list_benchmark_metrics(metrics), **_list_judge_metrics(metrics)}
 
 
 def _list_benchmark_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -76,6 +76,12 @@ def _list_benchmark_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
         values[f"benchmark_{task}/{metric}"] = float(figure["ours"]["value"])
         values[f"benchmark_{task}/base_{metric}"] = float(figure["theirs"]["value"])
     return values
+
+
+def _list_judge_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """`judge_untuned/score`: the share of pairs that the model won, a tie being half a win."""
+    opponents = (metrics.get("judge") or {}).get("opponents", {})
+    return {f"judge_{name}/score": float(entry["score"]["value"]) for name, entry in opponents.items()}
 
 
 def log_test_metrics(

@@ -25,6 +25,9 @@ RIVALS = "rivals.json"
 # benchmarks, benchmarks-base
 BENCHMARKS = "benchmarks.json"
 SAMPLES = "samples.parquet"
+# judge
+JUDGE = "judge.json"
+VERDICTS = "verdicts.parquet"
 # evaluate
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"

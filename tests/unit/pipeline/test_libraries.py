@@ -73,6 +73,14 @@ def test_so_it_is_with_rivals(name: str) -> None:
     assert engines <= code_digests(STAGES["rivals"].code(config)).keys()
 
 
+@pytest.mark.usefixtures("any_folder")
+def test_so_it_is_with_a_judge() -> None:
+    judge = "{api: openai, url: 'http://127.0.0.1:1/v1', model: m}"
+    config = load_config(CONF / "chat.yaml", [f"evaluation.judge={judge}"])
+    check_libraries(config, "judge")
+    assert "src/hone/evaluation/rivals/client.py" in code_digests(STAGES["judge"].code(config))
+
+
 def check_libraries(config: RunConfig, stage: str) -> None:
     definition, distributions = STAGES[stage], packages_distributions()
     covered = set(definition.libraries(config)) | EXEMPT.get(stage, set())

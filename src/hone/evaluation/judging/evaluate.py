@@ -22,7 +22,7 @@ from hone.evaluation.judging.rivals import Answers, judge_rivals
 from hone.evaluation.judging.slices import check_slices, slice_figures, slice_parts
 from hone.evaluation.judging.with_passages import ask_with_passages, read_passages
 from hone.methods.method import AdapterMethod, Method
-from hone.objectives.base import UNSEEN, Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import NOT_ASKED, UNSEEN, Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.reading import Reader
 from hone.objectives.shared.tokenizer import load_tokenizer
 from hone.progress import OnProgress, ignore
@@ -434,6 +434,12 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1), "utf8")
 
 
+def _list_written(trial: Trial, outcome: Outcome) -> list[str | None]:
+    """The answers in words of another system; None where the model or the system was not asked for one."""
+    pairs = zip(outcome.predictions, trial.ours.predictions, strict=True)
+    return [theirs if NOT_ASKED not in (theirs, ours) else None for theirs, ours in pairs]
+
+
 def _write_predictions(path: Path, trial: Trial, raw: Predictions) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -445,6 +451,8 @@ def _write_predictions(path: Path, trial: Trial, raw: Predictions) -> None:
         "prediction": pa.array(ours.predictions, pa.string()),
         "error": pa.array(ours.errors, pa.float64()),
     }
+    if trial.objective.writes_answers and "untuned" in trial.outcomes:
+        columns["untuned"] = pa.array(_list_written(trial, trial.outcomes["untuned"]), pa.string())
     if ours.confidences is not None:
         columns["confidence"] = pa.array(ours.confidences, pa.float64())
     if len(raw["scores"]) == len(trial.rows):

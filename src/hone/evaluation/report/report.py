@@ -25,6 +25,7 @@ from hone.evaluation.report import (
     report_champion,
     report_checks,
     report_data,
+    report_judge,
     report_results,
     report_rivals,
     report_sweep,
@@ -41,7 +42,19 @@ if TYPE_CHECKING:
     from hone.objectives.base import Objective
     from hone.tracking.reader import Version
 
-STAGES = ("ingest", "curate", "base", "validate", "tokenize", "train", "sweep", "rivals", "benchmarks", "evaluate")
+STAGES = (
+    "ingest",
+    "curate",
+    "base",
+    "validate",
+    "tokenize",
+    "train",
+    "sweep",
+    "rivals",
+    "benchmarks",
+    "evaluate",
+    "judge",
+)
 HERE = Path(__file__).parent
 SOURCES = 3  # names of sources at the head of the page; the section on rows has the others
 
@@ -101,6 +114,7 @@ def render(
             **_data_views(facts, manifests, paths, config),
             **_result_views(metrics, facts),
             sweep=report_sweep.sweep(_read_json(paths["sweep"] / layout.SWEEP)) if "sweep" in paths else None,
+            judge=report_judge.judge(_read_json(paths["judge"] / layout.JUDGE) if "judge" in paths else None),
             best=report_answers.list_best_answers(
                 paths["evaluate"] / layout.PREDICTIONS, paths["validate"] / layout.rows_file(TEST), objective
             ),

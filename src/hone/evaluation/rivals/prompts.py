@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -28,13 +29,15 @@ class Parts:
 
 
 class Template:
-    """A Jinja template of a prompt, from a file or the default. It sees `task`, `shots`, `passages` and `question`.
+    """A Jinja template of a prompt, from a file. It sees the `names`, and must show the texts of those `required`.
 
     Raises ConfigError for a file that is missing or no template.
     """
 
-    def __init__(self, path: Path = DEFAULT) -> None:
-        self._path = path
+    def __init__(
+        self, path: Path = DEFAULT, names: Sequence[str] = NAMES, required: Sequence[str] = ("question",)
+    ) -> None:
+        self._path, self._names, self._required = path, names, required
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
         try:
             self._template = environment.from_string(path.read_text("utf8"))
@@ -42,21 +45,24 @@ class Template:
             raise self._error(str(fault)) from None
 
     def render(self, parts: Parts) -> str:
-        """The prompt, without spaces at its ends. Raises ConfigError if the template fails or leaves the question out.
+        """As `fill`, from the parts of a prompt."""
+        return self.fill({name: getattr(parts, name) for name in NAMES})
 
-        The question and every text that a row brings are inserted as they are, never read as a template.
+    def fill(self, values: Mapping[str, Any]) -> str:
+        """The prompt, without spaces at its ends. Raises ConfigError if the template fails or leaves out what it needs.
+
+        The values are inserted as they are, never read as a template.
         """
-        values = {name: getattr(parts, name) for name in NAMES}
         try:
             prompt = self._template.render(values).strip()
         except _TEMPLATE_FAULTS as fault:
             raise self._error(str(fault)) from None
-        if parts.question.strip() not in prompt:
-            raise self._error("leaves the question out")
+        if missing := [name for name in self._required if str(values[name]).strip() not in prompt]:
+            raise self._error(f"leaves the {missing[0]} out")
         return prompt
 
     def _error(self, fault: str) -> ConfigError:
-        names = ", ".join(f"{{{{ {name} }}}}" for name in NAMES)
+        names = ", ".join(f"{{{{ {name} }}}}" for name in self._names)
         return ConfigError(fault, where=str(self._path), fix=f"Write a Jinja template with {names}.")
 
 

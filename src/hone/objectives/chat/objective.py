@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hone.errors import DataError
 from hone.models.positions import get_max_tokens
-from hone.objectives.base import Metric, Objective, Outcome, Predictions, Targets
+from hone.objectives.base import NOT_ASKED, Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.chat import template as chat_template
 from hone.objectives.chat.conversations import Conversation, parse_conversation, rewrite_texts
 from hone.objectives.chat.forms import conversation_from_row
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 # A conversation that shows how a template ends an assistant's turn.
 _PROBE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
-_NOT_ASKED = "(not asked)"
 
 
 @dataclass(frozen=True)
@@ -320,7 +319,7 @@ class Chat(Objective):
             generated[answered] = np.stack([np.ones(len(answered)), exact, scores], axis=1)
         return Outcome(
             statistics=np.concatenate([np.stack([nll, counted, right], axis=1), generated], axis=1),
-            predictions=[_NOT_ASKED if text is None else text for text in answers],
+            predictions=[NOT_ASKED if text is None else text for text in answers],
             references=references,
             errors=nll / counted,
         )

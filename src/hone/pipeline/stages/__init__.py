@@ -9,6 +9,7 @@ from hone.pipeline.stages.benchmarks import BENCHMARKS, BENCHMARKS_BASE
 from hone.pipeline.stages.curate import CURATE
 from hone.pipeline.stages.evaluate import EVALUATE
 from hone.pipeline.stages.ingest import INGEST
+from hone.pipeline.stages.judge import JUDGE
 from hone.pipeline.stages.register import REGISTER
 from hone.pipeline.stages.rivals import RIVALS
 from hone.pipeline.stages.sweep import SWEEP
@@ -29,6 +30,7 @@ STAGES: dict[str, Stage] = {
     "sweep": SWEEP,
     "benchmarks": BENCHMARKS,
     "evaluate": EVALUATE,
+    "judge": JUDGE,
     "register": REGISTER,
 }
 

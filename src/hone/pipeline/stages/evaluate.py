@@ -35,7 +35,7 @@ def _make(job: Job) -> Product:
         objective=build_part(OBJECTIVES, job.config.objective),
         method=build_part(METHODS, job.config.method),
         max_length=job.config.tokenization.max_length,
-        **section.model_dump(exclude={"rivals", "hour_price", "benchmarks", "flips"}),
+        **section.model_dump(exclude={"rivals", "hour_price", "benchmarks", "flips", "judge"}),
         lexicon=load_lexicon(section.flips) if section.flips else None,
         rivals=_collect_answers(job),
         benchmarks=_collect_benchmarks(job),
@@ -72,7 +72,7 @@ def _config(config: RunConfig) -> dict[str, Any]:
     sections = config.model_dump(
         include={"objective": True, "method": True, "evaluation": True, "tokenization": {"max_length"}}
     )
-    del sections["evaluation"]["benchmarks"]
+    del sections["evaluation"]["benchmarks"], sections["evaluation"]["judge"]
     rivals = config.evaluation.rivals
     del sections["evaluation"]["flips"]  # its content has a digest
     sections["evaluation"]["rivals"] = {rival.name: rival.price.model_dump() for rival in rivals if rival.price}
@@ -96,7 +96,7 @@ EVALUATE = Stage(
         *(["hone.evaluation.judging.lexicon_file"] if c.evaluation.flips else []),
         get_module(OBJECTIVES, c.objective),
         get_module(METHODS, c.method),
-        *list_prompting(c),
+        *(list_prompting(c) if c.evaluation.rivals else []),
     ],
     libraries=lambda c: [
         *("numpy", "pyarrow", "scikit-learn", "scipy", "torch", "transformers"),

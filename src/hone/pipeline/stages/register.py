@@ -152,7 +152,7 @@ REGISTER = Stage(
     ],
     libraries=lambda _: ["mlflow", "py3langid"],
     inputs=("train", "evaluate"),
-    optional_inputs=("sweep",),
+    optional_inputs=("sweep", "judge"),
     needs_base=True,
     files=(
         *(f"evaluation/report/{name}" for name in ("report.html", "report_parts.html", "report.css", "report.js")),

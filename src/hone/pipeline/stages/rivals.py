@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hone.config.rivals import BASE, Rival
 from hone.config.sections import RunConfig
@@ -23,7 +23,9 @@ from hone.sources.source import Source
 from hone.store.artifact import Artifact, Product
 
 if TYPE_CHECKING:
+    from hone.config.api import ApiSection
     from hone.evaluation.rivals.answering import Contender
+    from hone.evaluation.rivals.client import ApiEngine
     from hone.evaluation.rivals.completion import Engine
 
 
@@ -60,7 +62,7 @@ def _build_contender(rival: Rival, job: Job) -> Contender:
         library=library,
         limit=rival.limit,
         seed=rival.seed,
-        prices=(rival.price.input, rival.price.output) if rival.price else None,
+        prices=rival.prices,
         max_cost=rival.max_cost,
         base=job.base().path if rival.uses_base else None,
         description={
@@ -73,20 +75,25 @@ def _build_contender(rival: Rival, job: Job) -> Contender:
     )
 
 
-def _build_api_engine(rival: Rival, _choices: Sequence[str], _stops: Sequence[str]) -> Engine:
+def build_api_engine(section: ApiSection, model: str, max_tokens: int) -> ApiEngine:
+    """What asks the `model` behind the section's API. Raises ConfigError for a missing key."""
     from hone.evaluation.rivals.client import ApiEngine, Patience
+    from hone.evaluation.rivals.wire import Api
 
-    assert rival.api  # callers check
-    patience = Patience(rival.attempts, stall_seconds=rival.timeout, deadline_seconds=rival.timeout)
+    patience = Patience(section.attempts, stall_seconds=section.timeout, deadline_seconds=section.timeout)
     return ApiEngine(
-        rival.api,
-        rival.address,
-        rival.model,
-        max_tokens=rival.max_tokens,
-        key_variable=rival.key,
-        parallel=rival.parallel,
+        cast(Api, section.api),
+        section.address,
+        model,
+        max_tokens=max_tokens,
+        key_variable=section.key,
+        parallel=section.parallel,
         patience=patience,
     )
+
+
+def _build_api_engine(rival: Rival, _choices: Sequence[str], _stops: Sequence[str]) -> Engine:
+    return build_api_engine(rival, rival.model, rival.max_tokens)
 
 
 def _build_local_engine(rival: Rival, job: Job, choices: Sequence[str], stops: Sequence[str]) -> Engine:
@@ -138,14 +145,15 @@ def _digest_inputs(job: Job) -> dict[str, str]:
         if not rival.api and rival.model != BASE:
             digests[f"model of {rival.name}"] = _locate(rival, job).compute_digest(memo)
         if path := _template(rival):
-            digests[f"template of {rival.name}"] = _digest_template(path)
+            digests[f"template of {rival.name}"] = digest_template(path)
         if rival.corpus:
             with _about(rival, "corpus"):
                 digests[f"corpus of {rival.name}"] = _source(rival, job).fingerprint(memo)
     return digests
 
 
-def _digest_template(path: Path) -> str:
+def digest_template(path: Path) -> str:
+    """The digest of a template's file; raises ConfigError if it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as fault:
@@ -194,9 +202,9 @@ def _list_libraries(config: RunConfig) -> list[str]:
 
 
 def list_prompting(config: RunConfig) -> list[str]:
-    """The module with the objective's words, which no other module's imports lead to; empty without rivals."""
+    """The module with the objective's words, which no other module's imports lead to; empty for one without words."""
     prompting = build_part(OBJECTIVES, config.objective).prompting
-    return [type(prompting).__module__] if config.evaluation.rivals and prompting else []
+    return [type(prompting).__module__] if prompting else []
 
 
 def _list_modules(config: RunConfig) -> list[str]:
