@@ -79,8 +79,8 @@ def _judge(
     import pyarrow.compute as pc
 
     prompting = require_prompting(trial.objective)
-    places = pc.index_in(trial.rows["id"], value_set=answers["id"].combine_chunks())
-    is_answered = places.is_valid().to_numpy(zero_copy_only=False)
+    places = pc.index_in(trial.rows["id"], value_set=answers["id"]).fill_null(-1).to_numpy()
+    is_answered = places >= 0
     selected = prompting.select_rows(tokens)
     positions = np.flatnonzero(is_answered if selected is None else is_answered & selected)
     if not len(positions):
@@ -89,8 +89,8 @@ def _judge(
             where=f"evaluation.rivals {summary['name']}",
             fix="Raise its limit or max_cost.",
         )
-    answers, rows = take_rows(answers, places.take(positions).to_numpy()), take_rows(trial.rows, positions)
-    encoded = tokens.filter(pc.is_in(tokens["id"], value_set=rows["id"].combine_chunks()))
+    answers, rows = take_rows(answers, places[positions]), take_rows(trial.rows, positions)
+    encoded = tokens.filter(pc.is_in(tokens["id"], value_set=rows["id"]))
     is_written = np.isin(answers["ended"].to_pylist(), ("stop", "length"))  # neither refused nor too long to ask
     judgement = prompting.judge(answers["answer"].to_pylist(), encoded, trial.targets, rows)
     compared = _compare(trial, prompting.metric, judgement, positions, draws)

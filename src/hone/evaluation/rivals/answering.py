@@ -160,7 +160,7 @@ def read_task(splits: Path, tokens: Path, objective: Objective) -> Task:
     encoded = read_tokens(tokens / layout.tokens_file(TEST))
     selected = prompting.select_rows(encoded)
     ids = encoded["id"] if selected is None else encoded["id"].filter(pa.array(selected))
-    comparable = test.filter(pc.is_in(test["id"], value_set=ids.combine_chunks()))
+    comparable = test.filter(pc.is_in(test["id"], value_set=ids))
     return Task(objective, prompting, objective.build_targets(train), train, comparable)
 
 

@@ -188,7 +188,7 @@ def _read_answers(predictions: Path, splits: Path, objective: Objective) -> pa.T
     table = pq.read_table(predictions / layout.PREDICTIONS)
     table = table.filter(pc.is_valid(table["untuned"]))
     rows = pq.read_table(splits / layout.rows_file(TEST))
-    rows = take_rows(rows, pc.index_in(table["id"], value_set=rows["id"].combine_chunks()).to_numpy())
+    rows = take_rows(rows, pc.index_in(table["id"], value_set=rows["id"]).to_numpy())
     columns = {name: table[name] for name in ("id", "reference", "untuned")}
     return pa.table({**columns, "model": table["prediction"], "question": prompting.build_questions(rows)})
 

@@ -141,7 +141,7 @@ def test_what_was_answered_once_is_not_asked_again(places: tuple[Path, Path], ho
         # More rows, another price: the new rows alone.
         more = run_line(make_config(places, api(server, limit=30, price={"input": 1, "output": 1})), home)
         assert len(server.requests) == 30
-        assert more["rivals"].facts()["rivals"]["api"] == {"answered": 30, "from_book": 20, "stopped": ""}
+        assert more["rivals"].facts()["rivals"]["api"] == {"answered": 30, "from_book": 20, "stopped": "", "notes": []}
         assert "api 30 rows (20 answered before)" in STAGES["rivals"].describe(more["rivals"])
         # Another name, another stage's key, the same questions.
         run_line(make_config(places, api(server, limit=30, name="renamed")), home)
