@@ -26,6 +26,7 @@ import numpy as np
 from hone.evaluation.judging.baselines import BLOCK, find_nearest
 from hone.evaluation.judging.predict import best_device, embed_batch, load_base
 from hone.models.positions import get_max_tokens
+from hone.objectives.shared.bm25 import weigh_words
 from hone.objectives.shared.padding import attention_mask, pad_rows
 from hone.objectives.shared.reading import LIMITS
 from hone.objectives.shared.tokenizer import encode_texts, load_tokenizer
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 # A search: the rows of `texts` that are nearest to each of `queries`, int64 [queries, min(count, texts)], nearest last.
 Search = Callable[[Sequence[str], Sequence[str], int], np.ndarray]
 
-# BM25: saturation of a word's frequency in a text, and normalization by the text's length.
-_K1, _B = 1.2, 0.75
 # Queries and texts whose scores are held at once: 33 MB, and as much again four times while the best are selected.
 _QUERIES, _TEXTS = 256, 16_384
 # Decimals of a score that count: two orders of adding up the same weights differ by less.
@@ -65,8 +64,7 @@ def choose_random(train_count: int, shots: int, seed: int, strata: Sequence[str]
 def choose_bm25(texts: Sequence[str], queries: Sequence[str], count: int) -> np.ndarray:
     """The `count` texts nearest to each query by the words that they share: a `Search`.
 
-    Okapi BM25 (Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond, 2009) with k1 1.2 and
-    b 0.75; inverse document frequencies as in Lucene, which are positive. Case is ignored; a character of a script
+    Okapi BM25 (`objectives.shared.bm25`). Case is ignored; a character of a script
     without spaces is a word. Of equal scores the lower row number is nearer, also among texts that share no word.
     """
     count = min(count, len(texts))
@@ -154,14 +152,8 @@ def _weigh_words(texts: Sequence[str]) -> tuple[csr_array, dict[str, int]]:
     """BM25's weight of each word in each text, [texts, words], and the number of each word."""
     vocabulary: dict[str, int] = {}
     counts = _count_words(texts, vocabulary, is_growing=True)
-    lengths = np.asarray(counts.sum(1), np.float64)
-    damping = _K1 * (1 - _B + _B * lengths / max(float(lengths.mean()), 1.0))
-    texts_with_word = np.bincount(counts.indices, minlength=len(vocabulary))
-    # 1 + inside the logarithm: the weight of a word in most texts stays positive.
-    rarity = np.log(1 + (len(texts) - texts_with_word + 0.5) / (texts_with_word + 0.5))
-    frequencies = counts.data
     row_numbers = np.repeat(np.arange(len(texts)), np.diff(counts.indptr))
-    counts.data = rarity[counts.indices] * frequencies * (_K1 + 1) / (frequencies + damping[row_numbers])
+    counts.data = weigh_words(counts.data, row_numbers, counts.indices, len(texts))
     return counts, vocabulary
 
 

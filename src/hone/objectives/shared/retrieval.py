@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
+from hone.objectives.shared.bm25 import weigh_words
 from hone.objectives.shared.statistics import safe_ratio
 
 if TYPE_CHECKING:
     import numpy as np
 
 BLOCK = 512  # anchors that are compared with all candidates at once: 20 MB for 10,000 candidates
-# BM25: saturation of a word's frequency in a text, and normalization by the text's length.
-_K1, _B = 1.2, 0.75
 _WORD = re.compile(r"\w+")
 
 
@@ -49,31 +47,28 @@ def compute_ranks(embedded: np.ndarray, candidate_index: np.ndarray, anchor_inde
 def bm25_ranks(
     queries: Sequence[str], texts: Sequence[str], candidate_index: np.ndarray, anchor_index: np.ndarray
 ) -> np.ndarray:
-    """Ranks like `compute_ranks`, by Okapi BM25 (Robertson and Zaragoza, 2009) with k1 1.2 and b 0.75; case ignored."""
+    """Ranks like `compute_ranks`, by Okapi BM25 (`bm25.weigh_words`); case ignored."""
     import numpy as np
 
     _, first_rows = np.unique(candidate_index, return_index=True)
-    counts = [Counter(_split_words(texts[row])) for row in first_rows]
-    lengths = np.array([sum(count.values()) for count in counts], np.float64)
-    damping = _K1 * (1 - _B + _B * lengths / max(float(lengths.mean()), 1.0))
-    postings: dict[str, list[tuple[int, int]]] = {}
-    for candidate, count in enumerate(counts):
-        for word, frequency in count.items():
-            postings.setdefault(word, []).append((candidate, frequency))
-    weights = {}
-    for word, word_postings in postings.items():
-        candidates, frequencies = np.array(word_postings, np.int64).T
-        # 1 + inside the logarithm: the weight of a word in most texts stays positive.
-        rarity = math.log(1 + (len(counts) - len(candidates) + 0.5) / (len(candidates) + 0.5))
-        weights[word] = candidates, rarity * frequencies * (_K1 + 1) / (frequencies + damping[candidates])
+    numbers: dict[str, int] = {}
+    pairs = [
+        (candidate, numbers.setdefault(word, len(numbers)), frequency)
+        for candidate, row in enumerate(first_rows)
+        for word, frequency in Counter(_split_words(texts[row])).items()
+    ]
+    candidates, words, frequencies = np.array(pairs, np.int64).reshape(-1, 3).T
+    weights = weigh_words(frequencies, candidates, words, len(first_rows))
+    order = np.argsort(words, kind="stable")
+    places = np.split(order, np.cumsum(np.bincount(words, minlength=len(numbers)))[:-1]) if len(numbers) else []
     others = _list_other_answers(candidate_index, anchor_index)
     ranks = np.empty(len(queries))
     for row, query in enumerate(queries):
-        scores = np.zeros((1, len(counts)))
+        scores = np.zeros((1, len(first_rows)))
         for word in _split_words(query):
-            if word in weights:
-                candidates, weight = weights[word]
-                scores[0, candidates] += weight
+            if word in numbers:
+                having = places[numbers[word]]
+                scores[0, candidates[having]] += weights[having]
         ranks[row] = _rank_candidates(scores, candidate_index[row : row + 1], others[row : row + 1])[0]
     return ranks
 
