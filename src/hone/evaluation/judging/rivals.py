@@ -80,9 +80,7 @@ def _judge(
 
     prompting = require_prompting(trial.objective)
     places = pc.index_in(trial.rows["id"], value_set=answers["id"]).fill_null(-1).to_numpy()
-    is_answered = places >= 0
-    selected = prompting.select_rows(tokens)
-    positions = np.flatnonzero(is_answered if selected is None else is_answered & selected)
+    positions = np.flatnonzero(places >= 0)
     if not len(positions):
         raise DataError(
             "answered none of the rows that the model was tested on",

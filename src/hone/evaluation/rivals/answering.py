@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.errors import ConfigError, DataError
-from hone.evaluation.rivals.asking import Asked, Budget, ask_all
-from hone.evaluation.rivals.book import open_book
+from hone.evaluation.rivals.asking import Asked, Terms, ask_in_book
 from hone.evaluation.rivals.completion import Completion, Engine
 from hone.evaluation.rivals.corpus import Corpus, Passage, split_documents
 from hone.evaluation.rivals.prompts import Parts, Template, fit_prompt
@@ -179,18 +177,12 @@ def _answer(
     on_wait: Callable[[], None],
 ) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
     """The answers, their summary, and facts for the manifest."""
-    with ExitStack() as stack:
-        engine = contender.build_engine(task.prompting.list_choices(task.targets), _list_stops(task))
-        if isinstance(engine, AbstractContextManager):
-            stack.enter_context(engine)
-        prompts = build_prompts(task, contender, getattr(engine, "fits", lambda _: True))
-        book = stack.enter_context(open_book(books, engine.identity, on_wait))
-        budget = Budget(contender.max_cost, *contender.prices) if contender.max_cost and contender.prices else None
-        asked = ask_all(engine, [text for text in prompts.texts if text], book, budget, on_answer)
-        spent = [book.count_spent(text) for text in dict.fromkeys(prompts.texts)]
+    with closing(contender.build_engine(task.prompting.list_choices(task.targets), _list_stops(task))) as engine:
+        prompts = build_prompts(task, contender, engine.fits)
+        terms = Terms(books, contender.prices, contender.max_cost)
+        asked = ask_in_book(engine, [text for text in prompts.texts if text], terms, on_answer, on_wait)
     table, summary = _build_table(task, contender, prompts, asked), _summarize(contender, prompts, asked)
-    summary["unanswered"] = {"input": sum(inputs for inputs, _ in spent), "output": sum(output for _, output in spent)}
-    facts = {"answered": len(table), "from_book": asked.from_book, "stopped": asked.stopped, "notes": book.notes}
+    facts = {"answered": len(table), "from_book": asked.from_book, "stopped": asked.stopped, "notes": list(asked.notes)}
     return table, summary, facts
 
 
@@ -314,9 +306,9 @@ def _summarize(contender: Contender, prompts: Prompts, asked: Asked) -> dict[str
         **contender.description,
         "stopped": asked.stopped,
         "retries": dict(asked.retries),
+        "unanswered": dict(zip(("input", "output"), asked.spent, strict=True)),
         "left_out": prompts.left_out,
         "example": printable(example),
-        "prompts": hashlib.sha256(json.dumps(prompts.texts).encode()).hexdigest(),
     }
 
 

@@ -10,10 +10,12 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation, localcontext
 from fractions import Fraction
+from operator import mul
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from hone.errors import ConfigError, HoneError
-from hone.evaluation.rivals.book import AnswerBook
+from hone.evaluation.rivals.book import AnswerBook, open_book
 from hone.evaluation.rivals.client import Meter
 from hone.evaluation.rivals.completion import Completion, Engine
 
@@ -115,6 +117,8 @@ class Asked:
     from_book  number of different prompts whose answer was in the book
     asked      number of different prompts that were answered by the engine
     retries    number of repeated requests by kind of fault
+    spent      input and output tokens of requests that may have been charged without an answer
+    notes      sentences about lines of the book that were ignored
     """
 
     answers: Sequence[Completion | None]
@@ -122,6 +126,8 @@ class Asked:
     from_book: int
     asked: int
     retries: Counter[str]
+    spent: tuple[int, int] = (0, 0)
+    notes: Sequence[str] = ()
 
 
 OnAnswer = Callable[[int, Completion], None]
@@ -160,7 +166,42 @@ def ask_all(
         asking.ask_in_threads(pending, grace)
     asking.raise_fault(len(asking.indices))
     retries = Counter(metered.retries) - retries_before if metered else Counter()
-    return Asked(asking.answers, asking.stopped, len(asking.indices) - len(pending), asking.asked, retries)
+    spent = [book.count_spent(prompt) for prompt in asking.indices]
+    return Asked(
+        asking.answers,
+        asking.stopped,
+        len(asking.indices) - len(pending),
+        asking.asked,
+        retries,
+        (sum(inputs for inputs, _ in spent), sum(outputs for _, outputs in spent)),
+        book.notes,
+    )
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Where answers are recorded, and what they may cost: `prices` are of a million input and output tokens."""
+
+    books: Path
+    prices: tuple[float, float] | None = None
+    max_cost: float | None = None
+
+    def cost(self, tokens: tuple[int, int]) -> float | None:
+        """The cost of input and output tokens; None without prices."""
+        return sum(map(mul, tokens, self.prices)) / _MILLION if self.prices else None
+
+
+def ask_in_book(
+    engine: Engine,
+    prompts: Sequence[str],
+    terms: Terms,
+    on_answer: OnAnswer = lambda index, answer: None,
+    on_wait: Callable[[], None] = lambda: None,
+) -> Asked:
+    """As `ask_all`, with the engine's book, for which it waits (`on_wait`), and within the terms."""
+    budget = Budget(terms.max_cost, *terms.prices) if terms.max_cost and terms.prices else None
+    with open_book(terms.books, engine.identity, on_wait) as book:
+        return ask_all(engine, prompts, book, budget, on_answer)
 
 
 @dataclass

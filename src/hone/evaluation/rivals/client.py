@@ -171,6 +171,10 @@ class ApiEngine:
         """The temperature that requests have; None once the model has refused to be given one."""
         return 0 if self._dialect.temperature else None
 
+    def fits(self, prompt: str) -> bool:
+        """True: a prompt that is too long is for the provider to refuse."""
+        return True
+
     def bound_tokens(self, prompt: str) -> tuple[int, int]:
         """Upper bounds of the input and output tokens of one request: no token has less than one byte."""
         return len(prompt.encode("utf8", "surrogatepass")) + OVERHEAD_TOKENS, self._call.max_tokens

@@ -39,6 +39,12 @@ class Engine(Protocol):
     def parallel(self) -> int:
         """The number of prompts that it answers at a time."""
 
+    def fits(self, prompt: str) -> bool:
+        """Whether the model has room for the prompt and an answer; true where only the provider knows."""
+
+    def close(self) -> None:
+        """Give back what it holds: connections, or the weights in memory. No `ask` may be running."""
+
     def ask(self, prompt: str) -> Completion:
         """The answer to one prompt.
 

@@ -93,6 +93,10 @@ class LocalEngine:
             "code": digest_of(code_digests([__name__])),
         }
 
+    def close(self) -> None:
+        """Drop the weights; a later `ask` loads them again."""
+        self.__dict__.pop("_model", None)
+
     def fits(self, prompt: str) -> bool:
         """Whether the model has positions for the prompt and an answer of full length; loads the tokenizer alone.
 

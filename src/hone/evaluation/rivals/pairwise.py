@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,10 +19,8 @@ import numpy as np
 from hone.errors import DataError
 from hone.evaluation.judging.intervals import share_interval
 from hone.evaluation.judging.metrics import resample
-from hone.evaluation.rivals.asking import Asked, Budget, ask_all
-from hone.evaluation.rivals.book import open_book
-from hone.evaluation.rivals.client import ApiEngine
-from hone.evaluation.rivals.completion import Completion
+from hone.evaluation.rivals.asking import Asked, Terms, ask_in_book
+from hone.evaluation.rivals.completion import Completion, Engine
 from hone.evaluation.rivals.prompts import Template
 from hone.objectives.base import Objective
 from hone.progress import OnProgress, Progress, ignore
@@ -41,6 +39,7 @@ DEFAULT = Path(__file__).with_name("judge.jinja")
 NAMES = ("question", "first", "second")
 COLUMNS = ("conversation", "answer_a", "answer_b", "winner")  # of a file of labelled pairs
 RESAMPLES = 1000
+_SWAPPED: dict[Verdict, Verdict] = {"a": "b", "b": "a", "tie": "tie", "": ""}
 _VERDICT = re.compile(r"(?:(?:answer|verdict|winner)\s*:?\s*)*(a|b|tie)\b", re.IGNORECASE)
 
 
@@ -53,16 +52,10 @@ class Pair:
     first: str
     second: str
 
-
-@dataclass(frozen=True)
-class Ask:
-    """Whom to ask, and how: the engine, the prompt's template, the folder of answer books and the budget."""
-
-    engine: ApiEngine
-    template: Template
-    books: Path
-    prices: tuple[float, float] | None
-    max_cost: float | None
+    @property
+    def is_equal(self) -> bool:
+        """Whether the answers are the same but for spaces around them."""
+        return self.first.strip() == self.second.strip()
 
 
 def judge_answers(
@@ -71,7 +64,9 @@ def judge_answers(
     out: Path,
     *,
     objective: Objective,
-    ask: Ask,
+    engine: Engine,
+    template: Template,
+    terms: Terms,
     against: Sequence[str],
     labelled: Sequence[Mapping[str, Any]],
     limit: int | None,
@@ -98,8 +93,9 @@ def judge_answers(
         on_progress(Progress(done, total, "verdicts"))
 
     on_progress(Progress(0, total, "verdicts"))
-    judged = _ask(ask, pairs, on_answer)
-    summary: dict[str, Any] = {**description, "opponents": {}, "agreement": None, **_count_tokens(judged, ask.prices)}
+    with closing(engine):
+        judged, asked = _ask(engine, template, terms, pairs, on_answer)
+    summary: dict[str, Any] = {**description, "opponents": {}, "agreement": None, **_count_tokens(asked, terms)}
     for name in against:
         summary["opponents"][name] = summarize(pairs[name], judged[name], confidence, seed)
     if labelled:
@@ -113,7 +109,6 @@ class Judged:
     """The verdicts on each pair in both orders, for `a` the first of the pair; None for one that was not asked."""
 
     verdicts: Sequence[tuple[Verdict, Verdict] | None]
-    replies: Sequence[Completion | None]
 
     @property
     def results(self) -> list[str]:
@@ -224,21 +219,23 @@ def _read_labelled(rows: Sequence[Mapping[str, Any]]) -> list[Pair]:
 
 
 def _ask(
-    ask: Ask, pairs: Mapping[str, Sequence[Pair]], on_answer: Callable[[int, Completion], None]
-) -> dict[str, Judged]:
+    engine: Engine,
+    template: Template,
+    terms: Terms,
+    pairs: Mapping[str, Sequence[Pair]],
+    on_answer: Callable[[int, Completion], None],
+) -> tuple[dict[str, Judged], Asked]:
     """The verdicts on all pairs, in both orders. Equal answers are a tie that nobody is asked."""
-    prompts = {
-        name: [_render_both(ask.template, pair) for pair in of_name if pair.first.strip() != pair.second.strip()]
-        for name, of_name in pairs.items()
-    }
-    flat = [prompt for both_prompts in prompts.values() for both in both_prompts for prompt in both]
-    with ExitStack() as stack:
-        stack.enter_context(ask.engine)
-        book = stack.enter_context(open_book(ask.books, ask.engine.identity))
-        budget = Budget(ask.max_cost, *ask.prices) if ask.max_cost and ask.prices else None
-        asked: Asked = ask_all(ask.engine, flat, book, budget, on_answer)
+    prompts = [
+        prompt
+        for of_name in pairs.values()
+        for pair in of_name
+        if not pair.is_equal
+        for prompt in _render_both(template, pair)
+    ]
+    asked = ask_in_book(engine, prompts, terms, on_answer)
     replies = iter(asked.answers)
-    return {name: _judge(of_name, replies) for name, of_name in pairs.items()}
+    return {name: _judge(of_name, replies) for name, of_name in pairs.items()}, asked
 
 
 def _render_both(template: Template, pair: Pair) -> tuple[str, str]:
@@ -248,28 +245,27 @@ def _render_both(template: Template, pair: Pair) -> tuple[str, str]:
     )
 
 
-def _judge(pairs: Sequence[Pair], replies: Any) -> Judged:
+def _judge(pairs: Sequence[Pair], replies: Iterator[Completion | None]) -> Judged:
     verdicts: list[tuple[Verdict, Verdict] | None] = []
-    completions: list[Completion | None] = []
     for pair in pairs:
-        if pair.first.strip() == pair.second.strip():
+        if pair.is_equal:
             verdicts.append(("tie", "tie"))
             continue
         forward, backward = next(replies), next(replies)
-        completions += [forward, backward]
         if forward is None or backward is None:
             verdicts.append(None)
-            continue
-        swapped: dict[Verdict, Verdict] = {"a": "b", "b": "a", "tie": "tie", "": ""}
-        verdicts.append((read_verdict(forward.text), swapped[read_verdict(backward.text)]))
-    return Judged(verdicts, completions)
+        else:
+            verdicts.append((read_verdict(forward.text), _SWAPPED[read_verdict(backward.text)]))
+    return Judged(verdicts)
 
 
-def _count_tokens(judged: Mapping[str, Judged], prices: tuple[float, float] | None) -> dict[str, Any]:
-    answers = [reply for part in judged.values() for reply in part.replies if reply is not None]
-    inputs, outputs = sum(a.input_tokens for a in answers), sum(a.output_tokens for a in answers)
-    cost = (inputs * prices[0] + outputs * prices[1]) / 1_000_000 if prices else None
-    return {"verdicts": len(answers), "tokens": {"input": inputs, "output": outputs}, "cost": cost}
+def _count_tokens(asked: Asked, terms: Terms) -> dict[str, Any]:
+    """Verdicts, tokens, and the cost, which includes requests that may have been charged without an answer."""
+    answers = [answer for answer in asked.answers if answer is not None]
+    inputs = sum(answer.input_tokens for answer in answers) + asked.spent[0]
+    outputs = sum(answer.output_tokens for answer in answers) + asked.spent[1]
+    tokens = {"input": inputs, "output": outputs}
+    return {"verdicts": len(answers), "tokens": tokens, "cost": terms.cost((inputs, outputs))}
 
 
 def _write(

@@ -50,7 +50,7 @@ def _collect_answers(job: Job) -> Answers | None:
     section = job.config.evaluation
     if "rivals" not in job.inputs:
         return None
-    prices = {rival.name: (rival.price.input, rival.price.output) for rival in section.rivals if rival.price}
+    prices = {rival.name: rival.prices for rival in section.rivals if rival.prices}
     return Answers(job.path("rivals"), prices, section.hour_price, job.inputs["train"].facts()["seconds"])
 
 

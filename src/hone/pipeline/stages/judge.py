@@ -24,18 +24,19 @@ def _get_section(config: RunConfig) -> Judge:
 
 
 def _make(job: Job) -> Product:
-    from hone.evaluation.rivals.pairwise import DEFAULT, NAMES, Ask, judge_answers
+    from hone.evaluation.rivals.asking import Terms
+    from hone.evaluation.rivals.pairwise import DEFAULT, NAMES, judge_answers
     from hone.evaluation.rivals.prompts import Template
 
     section = _get_section(job.config)
-    template = Template(_template(section) or DEFAULT, NAMES, NAMES)
-    engine = build_api_engine(section, section.model, section.max_tokens)
     return judge_answers(
         job.path("evaluate"),
         job.path("validate"),
         job.out,
         objective=build_part(OBJECTIVES, job.config.objective),
-        ask=Ask(engine, template, job.home.answers, section.prices, section.max_cost),
+        engine=build_api_engine(section, section.model, section.max_tokens),
+        template=Template(_template(section) or DEFAULT, NAMES, NAMES),
+        terms=Terms(job.home.answers, section.prices, section.max_cost),
         against=section.against,
         labelled=_read_labelled(section),
         limit=section.limit,
@@ -93,10 +94,13 @@ JUDGE = Stage(
         "objective": list_data_options(c),
         "confidence": c.evaluation.confidence,
     },
-    code=lambda c: ["hone.evaluation.rivals.pairwise", get_module(OBJECTIVES, c.objective), *list_prompting(c)],
+    code=lambda c: [
+        *("hone.evaluation.rivals.pairwise", "hone.evaluation.rivals.client", "hone.sources.files"),
+        *(get_module(OBJECTIVES, c.objective), *list_prompting(c)),
+    ],
     libraries=lambda c: [
         *("httpx", "jinja2", "numpy", "pyarrow", "scipy", "torch", "transformers"),
-        *list_libraries(OBJECTIVES, c.objective),
+        *(list_libraries(OBJECTIVES, c.objective) + list(Files.libraries)),
     ],
     inputs=("validate", "evaluate"),
     applies=lambda c: c.evaluation.judge is not None,

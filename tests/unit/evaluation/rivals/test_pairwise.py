@@ -51,7 +51,7 @@ def test_a_side_wins_only_in_both_orders() -> None:
 def test_figures_of_a_judge() -> None:
     verdicts = [("a", "a"), ("a", "a"), ("b", "b"), ("a", "b"), ("tie", "tie"), ("", "a"), None]
     pairs = [Pair(str(n), "q", "x", "y") for n in range(len(verdicts))]
-    result = summarize(pairs, Judged(verdicts, []), 0.95, 1)
+    result = summarize(pairs, Judged(verdicts), 0.95, 1)
     assert (result["rows"], result["of"], result["wins"], result["ties"], result["losses"]) == (6, 7, 2, 3, 1)
     assert result["score"]["value"] == pytest.approx((2 + 1.5) / 6)
     assert result["score"]["low"] < 3.5 / 6 < result["score"]["high"]
@@ -65,7 +65,7 @@ def test_agreement_is_cohens_kappa() -> None:
 
     results = ["a", "a", "b", "tie", "b", "a"]
     people = ["a", "b", "b", "tie", "tie", "A"]
-    measured = measure_agreement(people, Judged([(value, value) for value in results], []))
+    measured = measure_agreement(people, Judged([(value, value) for value in results]))
     assert (measured["rows"], measured["agreed"]) == (6, 4)
     assert measured["kappa"] == pytest.approx(cohen_kappa_score([name.lower() for name in people], results))
 
