@@ -20,7 +20,7 @@ from hone.evaluation.judging.lexicon import Lexicon
 from hone.evaluation.judging.paired_rows import count_paired_rows
 from hone.evaluation.judging.rivals import Answers, judge_rivals
 from hone.evaluation.judging.slices import check_slices, slice_figures, slice_parts
-from hone.evaluation.judging.with_passages import ask_with_passages, read_passages
+from hone.evaluation.judging.with_passages import Retrieved, ask_with_passages, read_passages
 from hone.methods.method import AdapterMethod, Method
 from hone.objectives.base import NOT_ASKED, UNSEEN, Metric, Objective, Outcome, Predictions, Targets
 from hone.objectives.shared.reading import Reader
@@ -101,64 +101,109 @@ def evaluate(
     that was tokenized, ModelError if the saved model cannot be loaded as it would be served, or if the merged weights
     and the adapter give different scores.
     """
-    test, train = read_tokens(tokens / layout.tokens_file(TEST)), read_tokens(tokens / layout.tokens_file(TRAIN))
-    rows = _read_test_rows(test, splits / layout.rows_file(TEST), slices, groups, objective, dropped_ids(tokens, TEST))
-    plain = json.loads((tokens / layout.TARGETS).read_text("utf8"))
-    training = _read_labelled_rows(train, splits / layout.rows_file(TRAIN), groups, objective, plain)
-    plan = flips.plan_flips(objective, rows, lexicon) if lexicon else None
-    valid = read_tokens(tokens / layout.tokens_file(VALID)) if objective.tunes_targets else test.slice(0, 0)
-    whole = method.can_merge if isinstance(method, AdapterMethod) else True
-    passes = _count_row_passes(objective, method, whole, len(train), len(valid), len(test))
-    passes += len(plan.inputs) if plan else 0
+    data = _read_data(tokens, splits, objective, slices, groups)
+    plan = flips.plan_flips(objective, data.rows, lexicon) if lexicon else None
     passages = read_passages(rivals.folder) if rivals else []
-    passes += sum(len(retrieved.passages) for retrieved in passages)
-    advance = predict.make_advance(passes, on_progress)
-
+    whole = method.can_merge if isinstance(method, AdapterMethod) else True
+    more = (len(plan.inputs) if plan else 0) + sum(len(retrieved.passages) for retrieved in passages)
+    advance = predict.make_advance(_count_row_passes(data, objective, method, whole) + more, on_progress)
     tokenizer = load_tokenizer(model / MODEL)
     reader = Reader(objective, tokenizer.pad_token_id, predict.best_device(), tokenizer)
-    trained = _load_served(model, base, plain, reader, whole)
-    targets = plain
-    if len(valid):
-        targets = objective.tune_targets(valid, predict.read(trained, valid, reader, advance, "tuning")[0], plain)
-    raw, seconds = predict.read(trained, test, reader, advance, "testing the model")
-    speed = predict.measure_speed(trained, rows, test, targets, reader, max_length, raw, seconds)
-    answers = _ask_swapped(plan, trained, reader, targets, max_length, advance) if plan else []
-    with_passages = {
-        retrieved.rival: ask_with_passages(retrieved, objective, rows, trained, reader, targets, max_length, advance)
-        for retrieved in passages
-    }
-    del trained  # the adapter and the baselines load models of their own
-    merged = _check_merge(method, raw, model, base, targets, test, reader, advance) if whole else None
 
-    cheap = _predict_baselines(base, train, valid, test, rows, splits, neighbours, reader, advance, plain)
-    outcomes = _compute_outcomes(objective, test, rows, {MODEL: (raw, targets), **cheap})
-    trial = Trial(rows, objective, targets, outcomes, confidence)
-    draws = metrics.resample(len(rows), resamples, seed)
+    tested = _test_model(
+        _load_served(model, base, data.targets, reader, whole), data, reader, max_length, plan, passages, advance
+    )
+    raw, targets = tested.raw, tested.targets
+    merged = _check_merge(method, raw, model, base, targets, data.test, reader, advance) if whole else None
+    cheap = _predict_baselines(base, data, splits, neighbours, reader, advance)
+    outcomes = _compute_outcomes(objective, data.test, data.rows, {MODEL: (raw, targets), **cheap})
+    trial = Trial(data.rows, objective, targets, outcomes, confidence)
+    draws = metrics.resample(len(data.rows), resamples, seed)
+    training = _read_labelled_rows(data.train, splits / layout.rows_file(TRAIN), groups, objective, data.targets)
+    median = tested.speed["latency_ms"]["p50"]
     report = {
         **compute_report(trial, draws, seed),
         "slices": compute_slices(trial, draws, slices),
         "worst": list_worst_errors(trial, worst),
         "groups": judge_groups(trial, draws, groups, training),
-        "flips": flips.judge_flips(plan, answers, objective, rows, confidence) if plan else None,
-        "rivals": (
-            judge_rivals(rivals, trial, test, draws, speed["latency_ms"]["p50"], with_passages) if rivals else []
-        ),
+        "flips": flips.judge_flips(plan, tested.swapped, objective, data.rows, confidence) if plan else None,
+        "rivals": judge_rivals(rivals, trial, data.test, draws, median, tested.with_passages) if rivals else [],
         "benchmarks": judge_benchmarks(benchmarks, resamples, confidence, seed) if benchmarks else None,
         "merged": merged,
         "whole": whole,
     }
-    _write_results(out, report, speed, trial, raw)
-    return Product(len(rows), (layout.METRICS, layout.PREDICTIONS, layout.TARGETS), _collect_facts(report))
+    _write_results(out, report, tested.speed, trial, raw)
+    return Product(len(data.rows), (layout.METRICS, layout.PREDICTIONS, layout.TARGETS), _collect_facts(report))
 
 
-def _count_row_passes(objective: Objective, method: Method, whole: bool, train: int, valid: int, test: int) -> int:
-    """The number of rows that pass through a model in the evaluation, for a progress report.
+@dataclass(frozen=True)
+class _Data:
+    """The encoded rows of the splits, `valid` without rows if nothing is tuned; `rows` has the text of `test`.
 
-    `train`, `valid` and `test` are numbers of rows.
+    `targets` are those of the tokens, before any tuning.
     """
+
+    train: pa.Table
+    valid: pa.Table
+    test: pa.Table
+    rows: pa.Table
+    targets: Targets
+
+
+def _read_data(tokens: Path, splits: Path, objective: Objective, slices: Sequence[str], groups: Sequence[str]) -> _Data:
+    train, test = (read_tokens(tokens / layout.tokens_file(split)) for split in (TRAIN, TEST))
+    rows = _read_test_rows(test, splits / layout.rows_file(TEST), slices, groups, objective, dropped_ids(tokens, TEST))
+    valid = read_tokens(tokens / layout.tokens_file(VALID)) if objective.tunes_targets else test.slice(0, 0)
+    return _Data(train, valid, test, rows, json.loads((tokens / layout.TARGETS).read_text("utf8")))
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What the trained model gave: its predictions for the test rows, its targets, tuned, and its speed.
+
+    `swapped` are its answers to the inputs of the flips, `with_passages` those with a rival's passages, by rival and
+    row id.
+    """
+
+    raw: Predictions
+    targets: Targets
+    speed: dict[str, Any]
+    swapped: list[Any]
+    with_passages: dict[str, dict[str, str]]
+
+
+def _test_model(
+    trained: Any,
+    data: _Data,
+    reader: Reader,
+    max_length: int,
+    plan: flips.Plan | None,
+    passages: Sequence[Retrieved],
+    advance: predict.Advance,
+) -> _Tested:
+    """Ask the trained model all that it is asked. Nothing refers to it afterwards: others are loaded in its place."""
+    objective, targets = reader.objective, data.targets
+    if len(data.valid):
+        valid_raw, _ = predict.read(trained, data.valid, reader, advance, "tuning")
+        targets = objective.tune_targets(data.valid, valid_raw, targets)
+    raw, seconds = predict.read(trained, data.test, reader, advance, "testing the model")
+    speed = predict.measure_speed(trained, data.rows, data.test, targets, reader, max_length, raw, seconds)
+    swapped = _ask_swapped(plan, trained, reader, targets, max_length, advance) if plan else []
+    with_passages = {
+        retrieved.rival: ask_with_passages(
+            retrieved, objective, data.rows, trained, reader, targets, max_length, advance
+        )
+        for retrieved in passages
+    }
+    return _Tested(raw, targets, speed, swapped, with_passages)
+
+
+def _count_row_passes(data: _Data, objective: Objective, method: Method, whole: bool) -> int:
+    """The number of rows that pass through the compared models, for a progress report."""
+    test, valid = len(data.test), len(data.valid)
     passes = (1 + objective.has_neighbour_baseline) * (test + valid)
     passes += (objective.works_untuned + (method.adapter and whole)) * test
-    return passes + objective.has_neighbour_baseline * train
+    return passes + objective.has_neighbour_baseline * len(data.train)
 
 
 def compute_report(trial: Trial, draws: np.ndarray, seed: int) -> dict[str, Any]:
@@ -280,20 +325,12 @@ def _check_merge(
 
 
 def _predict_baselines(
-    base: Path,
-    train: pa.Table,
-    valid: pa.Table,
-    test: pa.Table,
-    rows: pa.Table,
-    splits: Path,
-    neighbours: int,
-    reader: Reader,
-    advance: predict.Advance,
-    targets: Targets,
+    base: Path, data: _Data, splits: Path, neighbours: int, reader: Reader, advance: predict.Advance
 ) -> dict[str, tuple[Predictions, Targets]]:
-    """Each baseline's predictions for the test rows, and its targets, tuned on the rows of `valid` if there are any."""
+    """Each baseline's predictions for the test rows, and its targets, tuned on the validation rows if there are any."""
     import pyarrow as pa
 
+    train, valid, test, rows, targets = data.train, data.valid, data.test, data.rows, data.targets
     objective = reader.objective
     raw_by_name = objective.baseline_predictions(train, test, targets, rows)
     predictions = {name: (raw, targets) for name, raw in raw_by_name.items()}

@@ -99,7 +99,7 @@ JUDGE = Stage(
         *(get_module(OBJECTIVES, c.objective), *list_prompting(c)),
     ],
     libraries=lambda c: [
-        *("httpx", "jinja2", "numpy", "pyarrow", "scipy", "torch", "transformers"),
+        *("fsspec", "httpx", "jinja2", "numpy", "pyarrow", "scipy", "torch", "transformers", "zstandard"),
         *(list_libraries(OBJECTIVES, c.objective) + list(Files.libraries)),
     ],
     inputs=("validate", "evaluate"),
