@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from hone.errors import DataError
 from hone.objectives.base import Metric, Objective, Outcome, Predictions, RowReader, Targets
 from hone.objectives.shared import squad
+from hone.objectives.shared.answers import (
+    NO_POSITION,
+    dump_answers,
+    locate_answers,
+    parse_answers,
+    realign_answers,
+)
 from hone.objectives.shared.heads import load_with_head
-from hone.objectives.shared.json_cells import load_json
 from hone.objectives.shared.padding import attention_mask, pad_rows
-from hone.objectives.shared.spans import UNITS, Unit, convert_positions
+from hone.objectives.shared.spans import Unit
 from hone.objectives.shared.statistics import safe_ratio
 from hone.objectives.shared.tokenizer import list_control_tokens
 from hone.objectives.shared.windows import Frame, Window, split_into_windows
@@ -31,7 +37,6 @@ if TYPE_CHECKING:
     from hone.objectives.prompting.prompting import Prompting
     from hone.rewriting import Rewritten
 
-NO_POSITION = -1
 _EXCLUDED = -1e9  # the logit of a position where no answer can begin or end
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"\w+")
@@ -116,8 +121,8 @@ class QuestionAnswering(Objective):
                 raise ValueError(f"{name}: is not a text")
         if None in (values.get("question"), values.get("context")) or "answers" not in values:
             return values, "characters"
-        pairs = [] if values.get("is_impossible") is True else _parse_answers(values["answers"])
-        texts, unit, starts = [text for text, _ in pairs], *_locate_answers(pairs, values["context"])
+        pairs = [] if values.get("is_impossible") is True else parse_answers(values["answers"])
+        texts, unit, starts = [text for text, _ in pairs], *locate_answers(pairs, values["context"])
         return {**values, "answers": {"text": texts, "answer_start": starts}}, unit
 
     def row_texts(self, rows: pa.Table) -> list[str]:
@@ -149,7 +154,7 @@ class QuestionAnswering(Objective):
         """The answers with their texts replaced; `realign_annotations` updates their starts."""
         if column != "answers" or not value:
             return texts[0]
-        return _to_json({**json.loads(value), "text": texts})
+        return dump_answers({**json.loads(value), "text": texts})
 
     def realign_annotations(self, before: pa.Table, after: pa.Table) -> tuple[pa.Table, list[str]]:
         """Update answer starts: the n-th occurrence of an answer in the old context is the n-th in the new one.
@@ -162,7 +167,7 @@ class QuestionAnswering(Objective):
         columns = [table[name].to_pylist() for table in (before, after) for name in ("context", "answers")]
         for context, old, changed, new in zip(*columns, strict=True):
             realigned, reason = (
-                (new, "") if (context, old) == (changed, new) else _realign_answers(context, old, changed, new)
+                (new, "") if (context, old) == (changed, new) else realign_answers(context, old, changed, new)
             )
             answers.append(realigned)
             reasons.append(reason)
@@ -467,71 +472,6 @@ class AnswerReader(RowReader):
         if unit != "characters":
             self.notes[f"rows whose answer starts count {unit}, converted"] += 1
         return row
-
-
-def _parse_answers(answers: Any) -> list[tuple[Any, Any]]:
-    """The texts and starts of answers in any supported form; raises ValueError for others."""
-    if isinstance(answers, str):
-        try:
-            answers = load_json(answers)
-        except ValueError:
-            raise ValueError("answers: not JSON") from None
-    if isinstance(answers, Mapping):
-        texts, starts = answers.get("text"), answers.get("answer_start")
-        if isinstance(texts, str):
-            return [(texts, starts)]
-        if isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts):
-            return list(zip(texts, starts, strict=True))
-    if isinstance(answers, list) and all(isinstance(answer, Mapping) for answer in answers):
-        return [(answer.get("text"), answer.get("answer_start")) for answer in answers]
-    raise ValueError(
-        "answers: neither {text: [...], answer_start: [...]} of equal lengths nor a list of {text, answer_start}"
-    )
-
-
-def _locate_answers(pairs: Sequence[tuple[Any, Any]], context: str) -> tuple[Unit, list[int]]:
-    """What the starts count, and the answers' starts in characters; raises ValueError for one that is elsewhere."""
-    for index, (text, start) in enumerate(pairs):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"answers: text {index} is not text but {text!r:.60}")
-        if type(start) is not int or start < 0:
-            raise ValueError(f"answers: answer_start {index} is not an offset but {start!r:.60}")
-    for unit in UNITS:
-        starts = convert_positions(context, [start for _, start in pairs], unit)
-        located = [start for start in starts if start is not None]
-        if len(located) == len(pairs) and all(map(context.startswith, (text for text, _ in pairs), located)):
-            return unit, located
-    text, start = next((text, start) for text, start in pairs if not context.startswith(text, start))
-    place = context.find(text)
-    hint = f"; that is at {place}" if place >= 0 else ""
-    context_text = context[start : start + len(text)]
-    raise ValueError(f"answers: at {start} the context has {context_text!r:.60}, not the answer {text!r:.60}{hint}")
-
-
-def _to_json(answers: Mapping[str, Any]) -> str:
-    return json.dumps(answers, ensure_ascii=False)
-
-
-def _realign_answers(context: str, old: str, changed: str, new: str) -> tuple[str, str]:
-    """The answers with their starts in the changed context, and '' or the reason to drop the row.
-
-    The start of an answer that is no longer there is NO_POSITION, as is one that was none before.
-    """
-    answers = json.loads(new)
-    starts = []
-    for old_text, new_text, start in zip(
-        json.loads(old)["text"], answers["text"], answers["answer_start"], strict=True
-    ):
-        before, after = _find_all(old_text, context), _find_all(new_text, changed)
-        is_lost = not new_text.strip() or len(before) != len(after) or start not in before
-        starts.append(NO_POSITION if is_lost else after[before.index(start)])
-    reason = "an answer is no longer in the context" if NO_POSITION in starts else ""
-    return _to_json({**answers, "answer_start": starts}), reason
-
-
-def _find_all(text: str, context: str) -> list[int]:
-    """The starts of all occurrences of `text` in `context`, overlapping ones included."""
-    return [match.start() for match in re.finditer(f"(?={re.escape(text)})", context)]
 
 
 def _first_answers(rows: pa.Table) -> Iterator[tuple[int, int] | None]:
