@@ -67,6 +67,11 @@ def difference_interval(figure: dict[str, Any], between: str = "between {} and {
     return "" if has_width(0, abs(figure["difference"])) else NO_ROW_DIFFERS
 
 
+def amount_interval(figure: dict[str, Any]) -> str:
+    """The `low` and `high` of a difference's size, of two shares in percentage points: 11.0–70.5."""
+    return interval(figure).removesuffix("%")
+
+
 def amount(value: Any, share: bool = True) -> str:
     """The size of a difference: 10.1 points, or a plain number if it is not one of shares."""
     return points(abs(value), share).replace("+", "") + (" points" if share else "") if _is_number(value) else NONE

@@ -176,6 +176,7 @@ def _environment() -> Environment:
         "interval",
         "points",
         "amount",
+        "amount_interval",
         "shown",
         "p_value",
         "number",

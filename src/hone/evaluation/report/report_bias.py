@@ -112,7 +112,7 @@ def _describe_worst(column: str, entry: Mapping[str, Any], metrics: Mapping[str,
     gap = entry["gaps"]["model"][METRIC]
     return (
         f"Groups by {column}: {title} is worst for {worst}, and best for {best}, a gap of"
-        f" {_format_gap(gap, share)} ({figures.interval({**gap, 'share': share})})."
+        f" {_format_gap(gap, share)} ({figures.amount_interval({**gap, 'share': share})})."
     )
 
 
@@ -123,7 +123,7 @@ def _describe_class_gap(entry: Mapping[str, Any], name: str) -> str:
         return ""
     ends = " and ".join(f"{figures.percent(gap[end]['value'])} for {gap[end]['name']}" for end in ("highest", "lowest"))
     sentence = (
-        f"{GAPS[name]} difference: {_format_gap(gap)} ({figures.interval(gap)}), the {gap['rate']} of the class"
+        f"{GAPS[name]} difference: {_format_gap(gap)} ({figures.amount_interval(gap)}), the {gap['rate']} of the class"
         f" {gap['class']}: {ends}."
     )
     if gap["undefined"]:
